@@ -1,0 +1,56 @@
+# Two commands for a newcomer: `make serve` and `make test`. Each installs what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SERVE_INSTALLED := $(VENV)/.serve-installed
+DEV_INSTALLED := $(VENV)/.dev-installed
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: serve test check bench format lock clean
+
+serve: $(SERVE_INSTALLED)
+	$(BIN)/receiver serve
+
+test: $(DEV_INSTALLED)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+check: $(DEV_INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/alembic upgrade head --sql 2>/dev/null | $(BIN)/squawk --exclude prefer-bigint-over-int,prefer-bigint-over-smallint,prefer-text-field
+
+bench: $(DEV_INSTALLED)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+format: $(DEV_INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# The lock files: every version and hash, for any platform. Made anew on purpose only.
+lock: $(DEV_INSTALLED)
+	$(PIP_INSTALL) uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--all-extras --upgrade --output-file requirements.lock pyproject.toml requirements-build.in
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--all-extras --group test --group check --constraint requirements.lock \
+		--output-file requirements-dev.lock pyproject.toml requirements-build.in
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/pip:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(SERVE_INSTALLED): $(BIN)/pip requirements.lock pyproject.toml
+	$(PIP_INSTALL) --require-hashes --requirement requirements.lock
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(DEV_INSTALLED): $(SERVE_INSTALLED) requirements-dev.lock
+	$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
+	touch $@

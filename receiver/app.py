@@ -1,0 +1,33 @@
+"""The Flask application: wiring, blueprints, error handlers; nothing else."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from receiver.config import load_settings
+from receiver.logs import configure_logging
+from receiver.runtime import Runtime
+from receiver.web import RUNTIME, api, auth, docs, ops, problems, push
+
+
+def create_app(runtime: Runtime | None = None) -> Flask:
+    """Make the application; without a runtime, from the environment's settings.
+
+    Nothing connects and no thread starts before the first request, so it may be made before a fork.
+    """
+    if runtime is None:
+        configure_logging()
+        runtime = Runtime.of(load_settings())
+    app = Flask("receiver", static_folder=None)
+    app.extensions[RUNTIME] = runtime
+    # A redirect would lose the push: the platform is not known to follow any.
+    app.url_map.merge_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.register_blueprint(push.blueprint)
+    app.register_blueprint(ops.blueprint)
+    app.register_blueprint(docs.blueprint)
+    api.register(app)
+    problems.register(app)
+    auth.register(app)
+    return app

@@ -1,0 +1,46 @@
+"""What the commands share: the runtime of one command, and output for people or programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from receiver.config import load_settings
+from receiver.logs import configure_logging
+from receiver.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
+
+
+@contextmanager
+def open_runtime() -> Iterator[Runtime]:
+    """Give the parts that a command needs; close them after."""
+    configure_logging()
+    runtime = Runtime.of(load_settings())
+    try:
+        yield runtime
+    finally:
+        runtime.stop()
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on a line of its own."""
+    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows for people: as wide as the terminal, or unfolded where there is none."""
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, soft_wrap=not sys.stdout.isatty()).print(table)

@@ -1,0 +1,151 @@
+"""`doctor` and `status`: is it set up right, is it well."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import stat
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from receiver import __version__
+from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.config import load_settings
+from receiver.errors import ReceiverError, SettingsError
+from receiver.runtime import Runtime
+from receiver.store import access, read, schema
+from receiver.store.read import Filter, Page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from receiver.config import Settings
+
+_SERVER_TIMEOUT_SECONDS = 3
+
+
+@click.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """Check settings, data directory, database, schema, keys and server; say what to do about each fault.
+
+    \b
+    Example:
+      receiver doctor
+    """
+    findings = list(_findings())
+    if as_json:
+        print_json([{"check": name, "ok": ok, "text": text} for name, ok, text in findings])
+    else:
+        for name, ok, text in findings:
+            print(f"{'ok  ' if ok else 'FAIL'}  {name}: {text}")
+    if not all(ok for _, ok, _ in findings):
+        sys.exit(1)
+
+
+def _findings() -> Iterator[tuple[str, bool, str]]:
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        yield "settings", False, str(error)
+        return
+    yield (
+        "settings",
+        True,
+        f"{len(settings.push_tokens)} push secret(s), accounts: {', '.join(sorted(settings.accounts))}",
+    )
+    yield _data_dir(settings)
+    runtime = Runtime.of(settings)
+    try:
+        kind = "embedded" if settings.embedded else "PostgreSQL"
+        yield _checked("database", lambda: f"{kind}, schema {_required_schema(runtime)}")
+        yield _checked("API keys", lambda: _keys(runtime))
+    finally:
+        runtime.stop()
+    answer = _server(settings)
+    yield "server", answer.get("status") == "ok", answer["text"]
+
+
+def _checked(name: str, check: Callable[[], str]) -> tuple[str, bool, str]:
+    try:
+        return name, True, check()
+    except ReceiverError as error:
+        return name, False, str(error)
+
+
+def _required_schema(runtime: Runtime) -> str:
+    schema.require_schema(runtime.database)
+    return schema.current_revision(runtime.database) or ""
+
+
+def _keys(runtime: Runtime) -> str:
+    now = runtime.now()
+    valid = [key.name for key in runtime.ask(access.list_keys) if key.valid(now)]
+    if not valid:
+        raise ReceiverError("none; make one: receiver keys create me --scope read")
+    return f"{len(valid)} valid"
+
+
+def _data_dir(settings: Settings) -> tuple[str, bool, str]:
+    mode = stat.S_IMODE(settings.data_dir.stat().st_mode)
+    if mode & 0o077:
+        return "data directory", False, f"others may enter it; chmod 700 {settings.data_dir}"
+    if not os.access(settings.data_dir, os.W_OK | os.X_OK):
+        return "data directory", False, f"this user may not write to it: {settings.data_dir}"
+    return "data directory", True, str(settings.data_dir)
+
+
+def _server(settings: Settings) -> dict[str, Any]:
+    """Ask the running server whether it is ready."""
+    host, port = settings.bind
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    connection = http.client.HTTPConnection(host, port, timeout=_SERVER_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        body = json.loads(connection.getresponse().read())
+        text = body.get("detail") or f"ready, keeps pushes in the {body.get('durable')}"
+        return {"status": body.get("status"), "text": text}
+    except (OSError, ValueError, http.client.HTTPException):
+        return {"status": "down", "text": f"nothing answers on {host}:{port}; start it: receiver serve"}
+    finally:
+        connection.close()
+
+
+@click.command()
+@as_json
+def status(as_json: bool) -> None:
+    """Say how it goes: server, database, the last push, what is quarantined. Works without the database.
+
+    \b
+    Example:
+      receiver status
+    """
+    with open_runtime() as runtime:
+        server = _server(runtime.settings)
+        state: dict[str, Any] = {"version": __version__, "server": server["text"]}
+        try:
+            state |= {"database": "ok"} | runtime.ask(lambda connection: _journal(runtime, connection))
+        except ReceiverError as error:
+            state["database"] = str(error)
+    if as_json:
+        print_json(state)
+    else:
+        for name, value in state.items():
+            print(f"{name.replace('_', ' ')}: {value}")
+    if server["status"] != "ok" or state["database"] != "ok":
+        sys.exit(1)
+
+
+def _journal(runtime: Runtime, connection: Any) -> dict[str, Any]:
+    newest = read.list_pushes(connection, Page(limit=1))
+    day_ago = runtime.now() - timedelta(days=1)
+    quarantined = Page(limit=1000, filter=Filter(outcome="quarantined", received_from=day_ago))
+    count = len(read.list_pushes(connection, quarantined))
+    return {
+        "last_push": f"{newest[0].received_at:%Y-%m-%dT%H:%M:%S}Z" if newest else "none yet",
+        "quarantined_last_day": f"{count}{'+' if count == quarantined.limit else ''}",
+    }

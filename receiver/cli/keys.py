@@ -1,0 +1,106 @@
+"""`keys`: who may call the API."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from datetime import timedelta
+
+import click
+
+from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.errors import SettingsError
+from receiver.store import access
+from receiver.store.access import Scope
+
+_ACTOR = "cli"
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and end the keys of the API."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    help="What it may do; may be repeated.",
+)
+@click.option("--account", "accounts", multiple=True, help="Bind it to an account; may be repeated.")
+@click.option("--expires-days", type=click.IntRange(1, 36500), help="When it ends by itself.")
+def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expires_days: int | None) -> None:
+    """Make a key and print it, this once, as the last line of standard output.
+
+    \b
+    Example:
+      receiver keys create support --scope read --expires-days 90
+    """
+    with open_runtime() as runtime:
+        unknown = sorted(set(accounts) - runtime.settings.accounts)
+        if unknown:
+            raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
+        now = runtime.now()
+        key = runtime.database.write(
+            lambda connection: access.create_key(
+                connection,
+                name=name,
+                scopes=[Scope(scope) for scope in scopes],
+                accounts=accounts,
+                now=now,
+                expires_at=now + timedelta(days=expires_days) if expires_days else None,
+            )
+        )
+        runtime.audit(_ACTOR, "key.create", name=name, scopes=sorted(scopes))
+    print("Shown this once:", file=sys.stderr)
+    print(key)
+
+
+@keys.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """List the keys; never the keys themselves.
+
+    \b
+    Example:
+      receiver keys list
+    """
+    with open_runtime() as runtime:
+        found = runtime.ask(access.list_keys)
+    if as_json:
+        print_json([asdict(key) | {"scopes": sorted(key.scopes)} for key in found])
+        return
+    print_table(
+        ["name", "scopes", "accounts", "created", "expires", "revoked"],
+        [
+            (
+                key.name,
+                " ".join(sorted(key.scopes)),
+                " ".join(key.accounts) if key.accounts else "all",
+                *(
+                    moment and f"{moment:%Y-%m-%d %H:%M}Z"
+                    for moment in (key.created_at, key.expires_at, key.revoked_at)
+                ),
+            )
+            for key in found
+        ],
+    )
+
+
+@keys.command()
+@click.argument("name")
+def revoke(name: str) -> None:
+    """End a key, at once.
+
+    \b
+    Example:
+      receiver keys revoke support
+    """
+    with open_runtime() as runtime:
+        runtime.database.write(lambda connection: access.revoke_key(connection, name=name, now=runtime.now()))
+        runtime.audit(_ACTOR, "key.revoke", name=name)
+    print(f"{name} is revoked")

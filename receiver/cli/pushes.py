@@ -1,0 +1,152 @@
+"""`pushes` and `watch`: the journal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.domain import Outcome, Receipt, Reply, mask_mobile
+from receiver.errors import NotFound
+from receiver.store import read, write
+from receiver.store.read import Filter, Page
+
+if TYPE_CHECKING:
+    from receiver.runtime import Runtime
+    from receiver.store.read import PushRow
+
+_WATCH_SECONDS = 0.5
+_WATCH_ROWS = 500
+
+
+@click.group()
+def pushes() -> None:
+    """Look at the journal, and read pushes again."""
+
+
+@pushes.command("list")
+@click.option("--outcome", type=click.Choice([Outcome.ACCEPTED, Outcome.QUARANTINED]), help="Only these.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@as_json
+def list_(outcome: str | None, limit: int, as_json: bool) -> None:
+    """List the newest pushes.
+
+    \b
+    Example:
+      receiver pushes list --outcome quarantined
+    """
+    page = Page(limit=limit, filter=Filter(outcome=outcome))
+    with open_runtime() as runtime:
+        rows = [_summary(runtime, row) for row in runtime.ask(lambda c: read.list_pushes(c, page))]
+    if as_json:
+        for row in rows:
+            print_json(row)
+    else:
+        print_table(
+            ["id", "received", "outcome", "what", "from"],
+            [(row["id"], row["received_at"], row["outcome"], row["what"], row["remote_addr"]) for row in rows],
+        )
+
+
+@pushes.command()
+@click.argument("ids", metavar="ID…", nargs=-1, type=click.UUID)
+@click.option("--quarantined", is_flag=True, help="Every quarantined push instead of some by id.")
+def replay(ids: tuple[UUID, ...], quarantined: bool) -> None:
+    """Read pushes again, with the present settings. Adds what was missing; changes no `copies`.
+
+    \b
+    Example:
+      receiver pushes replay --quarantined
+    """
+    if bool(ids) == quarantined:
+        raise click.UsageError("name ids, or --quarantined")
+    with open_runtime() as runtime:
+        before = dict.fromkeys(Outcome, 0)
+        for row in _quarantined(runtime) if quarantined else (_find(runtime, push_id) for push_id in ids):
+            push = runtime.gate.read_again(row.as_push())
+            runtime.audit("cli", "push.replay", push_id=str(push.id))
+            runtime.database.write(lambda connection, push=push: write.replay_push(connection, push))  # type: ignore[misc]
+            before[push.outcome] += 1
+    print(f"{before[Outcome.ACCEPTED]} accepted, {before[Outcome.QUARANTINED]} quarantined still")
+
+
+@click.command()
+@click.option("--count", type=click.IntRange(1), help="End after so many.")
+@as_json
+def watch(count: int | None, as_json: bool) -> None:
+    """Print pushes as they come, numbers masked, until interrupted.
+
+    \b
+    Example:
+      receiver watch
+    """
+    with open_runtime() as runtime:
+        newest = runtime.ask(lambda c: read.iter_new_pushes(c, None, 1))
+        # Rows commit in another order than their ids: look a moment back, and leave out what was shown.
+        after, seen = (newest[0].id if newest else UUID(int=0)), {row.id for row in newest}
+        left = count
+        while left is None or left > 0:
+            rows = runtime.ask(lambda c, after=after: read.iter_new_pushes(c, after, _WATCH_ROWS))  # type: ignore[misc]
+            for row in [row for row in rows if row.id not in seen][:left]:
+                summary = _summary(runtime, row)
+                seen.add(row.id)
+                print_json(summary) if as_json else print(_line(summary), flush=True)
+                left = None if left is None else left - 1
+            if len(rows) == _WATCH_ROWS:
+                after = rows[-1].id
+            elif rows:
+                after = _overlap(rows[-1].id, floor=after)
+                seen = {push_id for push_id in seen if push_id > after}
+            if len(rows) < _WATCH_ROWS:
+                time.sleep(_WATCH_SECONDS)
+
+
+_OVERLAP_MILLISECONDS = 5000
+
+
+def _overlap(newest: UUID, *, floor: UUID) -> UUID:
+    milliseconds = (newest.int >> 80) - _OVERLAP_MILLISECONDS
+    return max(floor, UUID(int=max(milliseconds, 0) << 80))
+
+
+def _summary(runtime: Runtime, row: PushRow) -> dict[str, Any]:
+    reading = runtime.gate.read_again(row.as_push()).reading
+    what = row.error or ""
+    if isinstance(reading, Receipt):
+        what = f"receipt {mask_mobile(reading.mobile)} task {reading.task_id} {reading.status.name.lower()}"
+    elif isinstance(reading, Reply):
+        what = f"reply {mask_mobile(reading.mobile)} task {reading.task_id}"
+    return {
+        "id": str(row.id),
+        "received_at": f"{row.received_at:%Y-%m-%dT%H:%M:%S}Z",
+        "account": row.account,
+        "outcome": row.outcome,
+        "what": what if row.outcome == Outcome.ACCEPTED else row.error,
+        "remote_addr": row.remote_addr,
+    }
+
+
+def _line(summary: dict[str, Any]) -> str:
+    return f"{summary['received_at']}  {summary['outcome']:<11}  {summary['what']}  ({summary['remote_addr']})"
+
+
+def _find(runtime: Runtime, push_id: UUID) -> PushRow:
+    row = runtime.ask(lambda connection: read.find_push(connection, push_id))
+    if row is None:
+        raise NotFound(f"there is no push {push_id}; see `receiver pushes list`")
+    return row
+
+
+def _quarantined(runtime: Runtime) -> list[PushRow]:
+    found: list[PushRow] = []
+    before = None
+    while True:
+        page = Page(limit=1000, before=before, filter=Filter(outcome=Outcome.QUARANTINED))
+        rows = runtime.ask(lambda connection, page=page: read.list_pushes(connection, page))  # type: ignore[misc]
+        found += rows
+        if len(rows) < page.limit:
+            return found[::-1]
+        before = rows[-1].id

@@ -1,0 +1,116 @@
+"""`serve` and `push-url`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from receiver.cli.common import open_runtime
+from receiver.config import load_settings
+from receiver.errors import SettingsError
+from receiver.logs import configure_logging
+from receiver.runtime import Runtime
+from receiver.server import Server
+from receiver.store import schema
+
+if TYPE_CHECKING:
+    from receiver.config import Settings
+
+_MAX_WORKERS = 64
+
+
+@click.command()
+@click.option("--bind", metavar="HOST:PORT", help="Address to listen on (RECEIVER_BIND, 127.0.0.1:8000).")
+@click.option(
+    "--workers", type=click.IntRange(1, _MAX_WORKERS), default=1, show_default=True, help="Serving processes."
+)
+def serve(bind: str | None, workers: int) -> None:
+    """Take pushes and answer questions, until stopped.
+
+    On the embedded database it brings the schema up to date and is the one serving process. On PostgreSQL it
+    never migrates: run `receiver db upgrade` first.
+
+    \b
+    Example:
+      receiver serve --bind 0.0.0.0:8000
+    """
+    if bind is not None:
+        os.environ["RECEIVER_BIND"] = bind
+    configure_logging()
+    settings = load_settings()
+    if settings.embedded and workers > 1:
+        raise SettingsError("--workers: the embedded database takes one; use PostgreSQL for more")
+    lock = _lock(settings) if settings.embedded else None
+    runtime = Runtime.of(settings)
+    try:
+        if settings.embedded:
+            schema.upgrade(runtime.database)
+        schema.require_schema(runtime.database)
+    finally:
+        runtime.stop()
+    host, port = settings.bind
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    _tell(settings, address)
+    try:
+        Server(settings, bind=address, workers=workers).run()
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+@click.command("push-url")
+def push_url() -> None:
+    """Print the URLs to paste into the platform's console. They hold the secret: treat them as passwords.
+
+    \b
+    Example:
+      receiver push-url
+    """
+    with open_runtime() as runtime:
+        settings = runtime.settings
+        for account, url in _push_urls(settings):
+            print(url if len(settings.push_tokens) == 1 else f"{account}\t{url}")
+
+
+def _push_urls(settings: Settings) -> list[tuple[str, str]]:
+    host, port = settings.bind
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return [(account, f"http://{shown}:{port}/push/{secret}") for account, secret in settings.push_tokens]
+
+
+def _lock(settings: Settings) -> int:
+    """Hold the embedded database's serving lock for as long as this process and its workers live."""
+    handle = os.open(settings.data_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise SettingsError(
+            f"another `receiver serve` runs on {settings.data_dir}; stop it, or name another RECEIVER_DATA_DIR"
+        ) from None
+    return handle
+
+
+def _tell(settings: Settings, address: str) -> None:
+    say: Any = click.echo
+    shows_secret = settings.push_tokens_generated or sys.stdout.isatty()
+    say(f"receiver listens on http://{address}")
+    if shows_secret:
+        for account, url in _push_urls(settings):
+            say(f"  push URL ({account}), for the platform's console, behind your own HTTPS name:")
+            say(f"    {url}")
+    else:
+        say("  push URL: receiver push-url")
+    say(f"  API and documentation: http://{address}/api/v1/docs")
+    say("  next, in another terminal:")
+    say("    receiver keys create me --scope read --scope messages:write --scope pushes")
+    say(
+        f"    curl -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\\n"
+        f"""      -d '{{"task_id": "3313746", "mobile": "15080921090", "sent_at": "2026-11-23T09:14:00+08:00"}}' \\\n"""
+        f"      http://{address}/api/v1/messages"
+    )
+    sys.stdout.flush()

@@ -1,0 +1,253 @@
+"""The settings: read from the environment once, checked together, frozen."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from dataclasses import dataclass, field
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from dotenv import dotenv_values
+
+from receiver.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Network = IPv4Network | IPv6Network
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_SECRET = re.compile(r"[A-Za-z0-9_-]{22,}", re.ASCII)
+_ACK_BODY_MAX_CHARS = 255  # the platform's console keeps no more of an answer
+PUSH_SECRET_FILE = "push-secret"  # noqa: S105  (a file name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Everything that can be set. Names, defaults and meaning: README, Settings."""
+
+    data_dir: Path
+    database_url: str = field(repr=False)  # may hold a password
+    bind: tuple[str, int] = ("127.0.0.1", 8000)
+    push_tokens: tuple[tuple[str, str], ...] = field(repr=False)  # (account, secret)
+    push_tokens_generated: bool = False  # by this very call: the one time to show the secret unasked
+    push_allow: tuple[Network, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
+    metrics_allow: tuple[Network, ...] = ()
+    ack_status: int = 200
+    ack_body: str = "ok"
+    ack_content_type: str = "text/plain; charset=utf-8"
+    timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("Asia/Shanghai"))
+    time_formats: tuple[str, ...] = ()
+    late_after: timedelta = timedelta(seconds=60)
+    no_receipt_after: timedelta = timedelta(hours=72)
+    platform_credentials: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
+
+    @property
+    def accounts(self) -> frozenset[str]:
+        """Every account that this deployment knows."""
+        return frozenset([account for account, _ in self.push_tokens] + [row[0] for row in self.platform_credentials])
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the embedded one."""
+        return self.database_url.startswith("sqlite")
+
+
+def load_settings(env_file: Path = Path(".env")) -> Settings:
+    """Read the settings from the environment and `.env`; make the data directory and a missing push secret.
+
+    `NAME_FILE` names a file that holds the value of `NAME`. The environment wins over `.env`.
+    Raises SettingsError naming every wrong setting.
+    """
+    environment = {**dotenv_values(env_file), **os.environ}
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for field_name, (default, parse) in _PARSERS.items():
+        name = f"RECEIVER_{_NAMES.get(field_name, field_name).upper()}"
+        try:
+            values[field_name] = parse(_raw_value(name, environment) or default)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise SettingsError("; ".join(problems))
+    data_dir: Path = values["data_dir"]
+    make_data_dir(data_dir)
+    values["database_url"] = values["database_url"] or f"sqlite:///{data_dir / 'receiver.db'}"
+    if not values["push_tokens"]:
+        values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
+    return Settings(**values)
+
+
+def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
+    """Give a setting's text, from its file where one is named; empty when unset."""
+    path = environment.get(f"{name}_FILE")
+    if not path:
+        return (environment.get(name) or "").strip()
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"the file named by {name}_FILE cannot be read") from None
+
+
+def make_data_dir(data_dir: Path) -> None:
+    """Make the data directory, for this user alone. Raises SettingsError where that is impossible."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or "cannot be made"
+        raise SettingsError(
+            f"RECEIVER_DATA_DIR: {data_dir}: {reason}; name a directory that this user may write"
+        ) from None
+
+
+def _own_push_tokens(path: Path) -> tuple[tuple[tuple[str, str], ...], bool]:
+    """Read the generated secret, or make it: whole or not at all, however many processes start at once."""
+    generated = False
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"default:{secrets.token_urlsafe(32)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+            generated = True
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    try:
+        return _tokens(path.read_text().strip()), generated
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"RECEIVER_PUSH_TOKENS: {path}: {error}; mend or remove that file") from None
+
+
+# --- Parsers: a value as text to what Settings holds. ValueError says what is wrong, never the value. ----
+
+
+def _database(value: str) -> str:
+    if not value:
+        return ""
+    scheme = urlsplit(value).scheme.partition("+")[0]
+    if scheme in ("mysql", "mariadb"):
+        raise ValueError("MySQL is not supported; use postgresql://… or leave it empty for the embedded database")
+    if scheme in ("postgresql", "postgres"):
+        return "postgresql+psycopg://" + value.partition("://")[2]
+    if scheme == "sqlite":
+        return value
+    raise ValueError("not a database URL; use postgresql://… or leave it empty for the embedded database")
+
+
+def _address(value: str) -> tuple[str, int]:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("not an address of the form HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    networks = []
+    for item in _items(value):
+        try:
+            networks.append(ip_network(item))
+        except ValueError:
+            raise ValueError("not a list of addresses and networks, such as 10.0.0.0/8,203.0.113.7") from None
+    return tuple(networks)
+
+
+def _tokens(value: str) -> tuple[tuple[str, str], ...]:
+    tokens: dict[str, str] = {}
+    for item in _items(value):
+        account, colon, secret = item.partition(":")
+        if not colon or not _ACCOUNT.fullmatch(account):
+            raise ValueError("not of the form account:secret,… (an account is letters, digits, _, . and -)")
+        if not _SECRET.fullmatch(secret):
+            raise ValueError(f"the secret of {account} must be letters, digits, _ and -, at least 22 of them")
+        if tokens.setdefault(secret, account) != account:
+            raise ValueError(f"{tokens[secret]} and {account} share a secret; give each its own")
+    return tuple((account, secret) for secret, account in tokens.items())
+
+
+def _credentials(value: str) -> tuple[tuple[str, str, str], ...]:
+    rows = []
+    for item in _items(value):
+        account, app_id, app_key, *rest = [*item.split(":"), "", ""]
+        if not _ACCOUNT.fullmatch(account) or not app_id or not app_key or any(rest):
+            raise ValueError("not of the form account:appId:appKey,…")
+        rows.append((account, app_id, app_key))
+    return tuple(rows)
+
+
+def _ack_status(value: str) -> int:
+    if not re.fullmatch(r"2\d\d", value, re.ASCII):
+        raise ValueError("not a status from 200 to 299")
+    return int(value)
+
+
+def _ack_body(value: str) -> str:
+    if len(value) > _ACK_BODY_MAX_CHARS:
+        raise ValueError(f"over {_ACK_BODY_MAX_CHARS} characters, which is all that the platform keeps")
+    return value
+
+
+def _header(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or not value:
+        raise ValueError("not a header value")
+    return value
+
+
+def _zone(value: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("not a time zone; use a name such as Asia/Shanghai") from None
+
+
+def _formats(value: str) -> tuple[str, ...]:
+    return tuple(item for item in (part.strip() for part in value.split(";")) if item)
+
+
+def _positive(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0
+    if not 0 < number < 1e6:
+        raise ValueError("not a number above 0 and below 1,000,000")
+    return number
+
+
+def _items(value: str) -> list[str]:
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+# Field of Settings: (default as text, parser). The variable is RECEIVER_ and the field's name in capitals.
+_PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "data_dir": ("./var", lambda value: Path(value).absolute()),
+    "database_url": ("", _database),
+    "bind": ("127.0.0.1:8000", _address),
+    "push_tokens": ("", _tokens),
+    "push_allow": ("", _networks),
+    "trusted_proxies": ("", _networks),
+    "metrics_allow": ("127.0.0.0/8,::1/128", _networks),
+    "ack_status": ("200", _ack_status),
+    "ack_body": ("ok", _ack_body),
+    "ack_content_type": ("text/plain; charset=utf-8", _header),
+    "timezone": ("Asia/Shanghai", _zone),
+    "time_formats": ("", _formats),
+    "late_after": ("60", lambda value: timedelta(seconds=_positive(value))),
+    "no_receipt_after": ("72", lambda value: timedelta(hours=_positive(value))),
+    "platform_credentials": ("", _credentials),
+}
+# Where the variable says its unit and the field, being a timedelta, does not.
+_NAMES: Mapping[str, str] = {
+    "late_after": "late_after_seconds",
+    "no_receipt_after": "no_receipt_after_hours",
+}

@@ -1,0 +1,35 @@
+"""Every error this project raises on purpose, in one tree."""
+
+from __future__ import annotations
+
+
+class ReceiverError(Exception):
+    """Something that a caller is told in one line: what is wrong and what to do."""
+
+
+class SettingsError(ReceiverError):
+    """One or more settings are wrong; the text names each of them."""
+
+
+class StoreUnavailable(ReceiverError):
+    """The database is out of reach or did not answer; the same call may work later."""
+
+
+class StoreUnfit(ReceiverError):
+    """The database answers but cannot be used as it is; the text names the fix."""
+
+
+class Overloaded(ReceiverError):
+    """More waits to be made durable than the queue may hold; nothing was kept."""
+
+
+class NotFound(ReceiverError):
+    """There is nothing under that id."""
+
+
+class InvalidCursor(ReceiverError):
+    """A cursor that this receiver did not make, or made for another list or filter."""
+
+
+class NameTaken(ReceiverError):
+    """A name that has to be unique is in use."""

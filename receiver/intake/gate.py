@@ -1,0 +1,207 @@
+"""Decides whether a request is a push that we take. Knows no web framework.
+
+In this order: secret, address, length, size. A refused body is read off up to a bound, so that the answer
+arrives instead of a reset connection.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from receiver import metrics
+from receiver.domain import UNREAD, Kind, Push, new_push_id
+from receiver.errors import ReceiverError
+from receiver.logs import get_logger
+from receiver.platform.push import PushReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from receiver.config import Network, Settings
+
+PUSH_MAX_BYTES = 64 * 1024  # body and query together
+_DRAIN_MAX_BYTES = 1024 * 1024
+_READ_BYTES = 64 * 1024
+_REFUSALS_KEPT = 100
+_BARE_METHODS = frozenset({"GET", "HEAD"})
+_BODILESS_METHODS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushRequest:
+    """One HTTP request to a push URL, as any front door sees it."""
+
+    secret: str
+    endpoint: Kind | None
+    method: str
+    query: bytes
+    content_length: str | None  # as the header says
+    chunked: bool
+    content_type: str | None
+    peer: str  # the address that the connection comes from; empty for a Unix socket
+    forwarded_for: str | None
+    read: Callable[[int], bytes]  # at most that many bytes; empty: no more
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A refused request, as it is remembered for whoever sets things up."""
+
+    at: datetime
+    address: str
+    reason: str
+
+
+class Refused(ReceiverError):
+    """Not a push that we take. `status`: 400, 403, 404 or 413; `reason`: one word for metrics."""
+
+    def __init__(self, status: int, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.reason = reason
+
+
+class Gate:
+    """Admits pushes. Safe for many threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._tokens = [(secret.encode(), account) for account, secret in settings.push_tokens]
+        self._allow = settings.push_allow
+        self._trusted_proxies = settings.trusted_proxies
+        self._reader = PushReader(zone=settings.timezone, time_formats=settings.time_formats)
+        self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
+
+    def admit(self, request: PushRequest) -> Push | None:
+        """Take a push, read. None: a bare probe, to be acknowledged and forgotten. Raises Refused."""
+        address = client_address(request.peer, request.forwarded_for, self._trusted_proxies)
+        try:
+            account = self._account(request.secret)
+            if self._allow and not within(address, self._allow):
+                raise Refused(403, "address", "this address may not push here (RECEIVER_PUSH_ALLOW)")
+            body = _whole_body(request)
+        except Refused as refused:
+            self._remember(refused, address)
+            _drain(request)
+            raise
+        if not body and not request.query and request.method in _BARE_METHODS:
+            return None
+        return self.read_again(
+            Push(
+                id=new_push_id(),
+                account=account,
+                endpoint=request.endpoint,
+                method=request.method,
+                query=request.query,
+                body=body,
+                content_type=request.content_type,
+                remote_addr=address,
+                received_at=datetime.now(UTC),
+                reading=UNREAD,
+            )
+        )
+
+    def read_again(self, push: Push) -> Push:
+        """Give the push as this gate reads it now."""
+        reading, flags = self._reader.read(body=push.body, query=push.query, endpoint=push.endpoint)
+        return replace(push, reading=reading, flags=flags)
+
+    def _account(self, given: str) -> str:
+        secret = given.encode(errors="surrogateescape")
+        found = None
+        for known, account in self._tokens:  # all of them, so that the time tells nothing
+            if hmac.compare_digest(known, secret):
+                found = account
+        if found is None:
+            raise Refused(404, "secret", "no such address")
+        return found
+
+    def _remember(self, refused: Refused, address: str) -> None:
+        self.refusals.append(Refusal(at=datetime.now(UTC), address=address, reason=refused.reason))
+        metrics.REFUSALS.labels(refused.reason).inc()
+        _log.warning("push refused", reason=refused.reason, remote_addr=address, status=refused.status)
+
+
+def _whole_body(request: PushRequest) -> bytes:
+    if request.chunked:
+        return _bounded(request, b"".join(_pieces(request.read, PUSH_MAX_BYTES + 1)))
+    if request.content_length is None or request.content_length == "":
+        if request.method in _BODILESS_METHODS:
+            return _bounded(request, b"")
+        raise Refused(400, "length", "a push needs a Content-Length, or chunked encoding")
+    if not request.content_length.isascii() or not request.content_length.isdigit():
+        raise Refused(400, "length", "Content-Length is not a number")
+    length = int(request.content_length)
+    if length + len(request.query) > PUSH_MAX_BYTES:
+        raise Refused(413, "size", f"body and query are over {PUSH_MAX_BYTES} bytes")
+    body = b"".join(_pieces(request.read, length))
+    if len(body) < length:
+        raise Refused(400, "length", "the body is shorter than its Content-Length")
+    return body
+
+
+def _bounded(request: PushRequest, body: bytes) -> bytes:
+    if len(body) + len(request.query) > PUSH_MAX_BYTES:
+        raise Refused(413, "size", f"body and query are over {PUSH_MAX_BYTES} bytes")
+    return body
+
+
+def _pieces(read: Callable[[int], bytes], max_bytes: int) -> list[bytes]:
+    pieces = []
+    while max_bytes > 0 and (piece := read(min(max_bytes, _READ_BYTES))):
+        pieces.append(piece)
+        max_bytes -= len(piece)
+    return pieces
+
+
+def _drain(request: PushRequest) -> None:
+    try:
+        if request.chunked:
+            _pieces(request.read, _DRAIN_MAX_BYTES)
+        elif request.content_length and request.content_length.isascii() and request.content_length.isdigit():
+            _pieces(request.read, min(int(request.content_length), _DRAIN_MAX_BYTES))
+    except OSError:
+        pass  # the peer has gone: there is nobody to answer
+
+
+def client_address(peer: str, forwarded_for: str | None, trusted_proxies: Sequence[Network]) -> str:
+    """Give the address a request comes from: the last one that no trusted proxy vouches for.
+
+    `X-Forwarded-For` counts only as far as trusted proxies have written it, right to left.
+    """
+    if not trusted_proxies or not forwarded_for:
+        return peer
+    address = peer
+    for hop in reversed(forwarded_for.split(",")):
+        if not within(address, trusted_proxies):
+            break
+        written = hop.strip()
+        if not _is_address(written):
+            break
+        address = written
+    return address
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def within(address: str, networks: Sequence[Network]) -> bool:
+    """Whether an address is in one of the networks; what is no address is in none."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    if parsed.version == 6 and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in network for network in networks)

@@ -1,0 +1,22 @@
+"""Every metric, defined once."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+PUSHES = Counter("receiver_pushes", "Pushes acknowledged, once durable.", ["outcome"])
+REFUSALS = Counter("receiver_push_refusals", "Pushes refused, nothing kept.", ["reason"])
+ACK_SECONDS = Histogram(
+    "receiver_ack_seconds",
+    "From the whole push read to its acknowledgement.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.7, 1, 2.5, 5, 10),
+)
+BATCH_PUSHES = Histogram(
+    "receiver_batch_pushes",
+    "Pushes made durable by one transaction.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+)
+QUEUE_DEPTH = Gauge("receiver_queue_depth", "Pushes that wait to be made durable.")
+LAST_PUSH = Gauge("receiver_last_push_timestamp_seconds", "When the last push was acknowledged, Unix time.")
+STORE_FAILURES = Counter("receiver_store_failures", "Transactions that the database did not take.", ["reason"])
+REQUESTS = Counter("receiver_http_requests", "Requests answered.", ["endpoint", "status"])

@@ -1,0 +1,207 @@
+"""What the platform pushes, from bytes to a receipt or a reply.
+
+Source: the platform's page, section 2 (回执/回复推送接口), and what its users report: field names in any case,
+GBK bodies, country codes, forms under a wrong Content-Type, parameters in the query.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from receiver.domain import TASK_ID_MAX_CHARS, Kind, Receipt, Reply, Unreadable, parse_mobile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from zoneinfo import ZoneInfo
+
+GB18030_FLAG = "gb18030"  # the push was not UTF-8
+FRACTION_FLAG = "fraction_dropped"  # its time had a fraction of a second
+
+# The platform's field names, in the order in which faults are told.
+_MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME = "mobile", "taskid", "status", "content", "receivetime"
+_EXTRA = "extra"  # stands in an error for any other field, whose name could itself hold data
+
+_SPACES = " \u00a0\u3000"
+_TIME_FORM = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(\.\d{1,9})?", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_STATUS_MAX_CHARS = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushReader:
+    """Reads pushes as the platform defines them, its times as those of `zone`."""
+
+    zone: ZoneInfo
+    time_formats: Sequence[str] = ()  # further accepted forms, strptime style
+
+    def read(
+        self, *, body: bytes, query: bytes, endpoint: Kind | None
+    ) -> tuple[Receipt | Reply | Unreadable, tuple[str, ...]]:
+        """Read one push: what it says, and the flags of how the reading had to be helped.
+
+        The fields come from the body if there is one, else from the query. `endpoint` None: a receipt or a
+        reply by its fields. Never raises: what cannot be read comes back as Unreadable, naming every fault.
+        """
+        form = _Form(body or query)
+        kind = endpoint or form.kind()
+        own_field = {Kind.RECEIPT: _STATUS, Kind.REPLY: _CONTENT}[kind]
+
+        mobile = form.required(_MOBILE)
+        number = parse_mobile(mobile) if mobile else None
+        if mobile and number is None:
+            form.fault(_MOBILE, "not a phone number")
+        task_id = form.required(_TASK_ID, max_chars=TASK_ID_MAX_CHARS)
+        own_value = (
+            form.required(_STATUS, max_chars=_STATUS_MAX_CHARS)
+            if own_field == _STATUS
+            else form.required(_CONTENT, may_be_empty=True)
+        )
+        written_time = form.required(_TIME)
+        moment = self._time(written_time, form) if written_time else None
+        extra = form.rest({_MOBILE, _TASK_ID, _TIME, own_field}, drop_empty_status=endpoint is None)
+
+        if form.faults:
+            return Unreadable(error=form.error()), tuple(form.flags)
+        if number is None or task_id is None or moment is None or own_value is None:
+            raise AssertionError("a missing value is a fault")
+        if kind is Kind.RECEIPT:
+            return (
+                Receipt(mobile=number, task_id=task_id, vendor_status=own_value, reported_at=moment, extra=extra),
+                tuple(form.flags),
+            )
+        return (
+            Reply(mobile=number, task_id=task_id, content=own_value, replied_at=moment, extra=extra),
+            tuple(form.flags),
+        )
+
+    def _time(self, text: str, form: _Form) -> datetime | None:
+        match = _TIME_FORM.fullmatch(text)
+        local = _calendar_time(match) if match else self._other_form(text)
+        if local is None:
+            reason = "not on the calendar" if match else "not of the form yyyy-MM-dd HH:mm:ss"
+            form.fault(_TIME, reason)
+            return None
+        if local.microsecond or (match and match[7]):
+            form.flags.append(FRACTION_FLAG)
+            local = local.replace(microsecond=0)
+        try:
+            return (local if local.tzinfo else local.replace(tzinfo=self.zone)).astimezone(UTC)
+        except OverflowError:
+            form.fault(_TIME, "not representable in UTC")
+            return None
+
+    def _other_form(self, text: str) -> datetime | None:
+        if not text.isascii():  # strptime would take full-width digits
+            return None
+        for time_format in self.time_formats:
+            try:
+                return datetime.strptime(text, time_format)  # noqa: DTZ007  (the zone is added by the caller)
+            except ValueError:
+                continue
+        return None
+
+
+def _calendar_time(match: re.Match[str]) -> datetime | None:
+    try:
+        return datetime(*map(int, match.groups()[:6]))  # type: ignore[arg-type]  # noqa: DTZ001  (as above)
+    except ValueError:
+        return None
+
+
+class _Form:
+    """The fields of one push, and the faults found so far."""
+
+    def __init__(self, data: bytes) -> None:
+        pieces = _split(data)
+        self.flags: list[str] = []
+        self.faults: dict[str, str] = {}
+        self._fields: dict[str, str] = {}
+        self._undecodable: set[str] = set()
+        decoded = _decode(pieces, "utf-8")
+        if decoded is None:
+            decoded = _decode(pieces, "gb18030")
+            if decoded is not None:
+                self.flags.append(GB18030_FLAG)
+        if decoded is None:
+            decoded = [self._salvage(name, value) for name, value in pieces]
+        for raw_name, raw_value in decoded:
+            name = _name(raw_name)
+            value = raw_value if name == _CONTENT else raw_value.strip(_SPACES)
+            if self._fields.setdefault(name, value) != value:
+                known = name in (_MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME)
+                self.fault(name if known else _EXTRA, "given twice with two values")
+
+    def _salvage(self, name: bytes, value: bytes) -> tuple[str, str]:
+        """Read one field of a push whose fields share no encoding, by itself."""
+        for encoding in ("utf-8", "gb18030"):
+            decoded = _decode([(name, value)], encoding)
+            if decoded is not None:
+                return decoded[0]
+        readable_name = name.decode("utf-8", errors="backslashreplace")
+        self._undecodable.add(_name(readable_name))
+        return readable_name, value.decode("utf-8", errors="backslashreplace")
+
+    def kind(self) -> Kind:
+        """Tell a receipt from a reply: a status that says something decides, else a content."""
+        if self._fields.get(_STATUS) or _CONTENT not in self._fields:
+            return Kind.RECEIPT
+        return Kind.REPLY
+
+    def fault(self, name: str, reason: str) -> None:
+        """Note what is wrong with a field; the first fault of each field stands."""
+        self.faults.setdefault(name, reason)
+
+    def error(self) -> str:
+        """Tell every fault in the platform's order of fields."""
+        order = (_MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME, _EXTRA)
+        return "; ".join(f"{name}: {self.faults[name]}" for name in order if name in self.faults)
+
+    def required(self, name: str, *, max_chars: int | None = None, may_be_empty: bool = False) -> str | None:
+        """Give a field's value, None with a fault noted where it cannot be used."""
+        value = self._fields.get(name)
+        if value is None:
+            self.fault(name, "missing")
+        elif name in self._undecodable:
+            self.fault(name, "neither UTF-8 nor GB18030")
+        elif not value and not may_be_empty:
+            self.fault(name, "empty")
+        elif max_chars is not None and _CONTROL.search(value):
+            self.fault(name, "control character")
+        elif max_chars is not None and len(value) > max_chars:
+            self.fault(name, f"over {max_chars} characters")
+        return None if name in self.faults else value
+
+    def rest(self, used: set[str], *, drop_empty_status: bool) -> dict[str, str]:
+        """Give the fields that the reading did not use."""
+        return {
+            name: value
+            for name, value in self._fields.items()
+            if name not in used and not (drop_empty_status and name == _STATUS and not value)
+        }
+
+
+def _split(data: bytes) -> list[tuple[bytes, bytes]]:
+    pieces = []
+    for piece in data.removeprefix(b"\xef\xbb\xbf").split(b"&"):
+        raw_name, _, raw_value = piece.partition(b"=")
+        name = unquote_to_bytes(raw_name.strip(b"\r\n").replace(b"+", b" "))
+        if name.strip(b" ").lower() != _CONTENT.encode():
+            raw_value = raw_value.strip(b"\r\n")
+        if piece.strip(b"\r\n"):
+            pieces.append((name, unquote_to_bytes(raw_value.replace(b"+", b" "))))
+    return pieces
+
+
+def _decode(pieces: list[tuple[bytes, bytes]], encoding: str) -> list[tuple[str, str]] | None:
+    try:
+        return [(name.decode(encoding), value.decode(encoding)) for name, value in pieces]
+    except UnicodeDecodeError:
+        return None
+
+
+def _name(text: str) -> str:
+    return text.strip(_SPACES).lower()

@@ -1,0 +1,163 @@
+"""Records of sends as senders hand them in: an item of the API, a line of an import."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from receiver.domain import TASK_ID_MAX_CHARS, SentMessage, is_masked, parse_mobile, whole_milliseconds
+from receiver.errors import ReceiverError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from zoneinfo import ZoneInfo
+
+TEXT_MAX_CHARS = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_WHOLE_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
+_MISSING = "missing"
+
+FIELDS = frozenset(
+    {
+        "task_id",
+        "mobile",
+        "account",
+        "template_id",
+        "reference",
+        "sent_at",
+        "success_counts",
+        "remain_point",
+        "return_status",
+        "message",
+    }
+)
+
+
+class InvalidSend(ReceiverError):
+    """A record that cannot be used. `faults` maps each wrong field to what is wrong with it."""
+
+    def __init__(self, faults: Mapping[str, str], *, closed: bool = False) -> None:
+        super().__init__("; ".join(f"{name}: {reason}" for name, reason in faults.items()))
+        self.faults = dict(faults)
+        self.closed = closed  # the account exists, but is not this caller's
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SendReader:
+    """Reads records for one caller."""
+
+    zone: ZoneInfo  # of times without an offset
+    accounts: frozenset[str]  # configured
+    allowed: frozenset[str] | None = None  # the caller's own; None: all
+
+    def read(self, item: Mapping[str, Any]) -> SentMessage:
+        """Check one record and give it as a value. Raises InvalidSend, naming every wrong field.
+
+        An empty text or null counts as not given. Numbers may come as text and ids as numbers, as the platform's
+        own answer has them; `return_status` "0" makes it the record of a refused send.
+        """
+        faults: dict[str, str] = {str(name): "unknown field" for name in item if name not in FIELDS}
+        refused = _text(item, "return_status", faults) == "0"
+        if item.get("return_status") not in (None, "") and str(item["return_status"]).strip() not in (
+            "0",
+            "1",
+        ):
+            faults["return_status"] = "not 0 or 1"
+        sent = SentMessage(
+            account=self._account(_text(item, "account", faults), faults),
+            mobile=_mobile(item, faults),
+            task_id=_text(item, "task_id", faults, max_chars=TASK_ID_MAX_CHARS),
+            template_id=_text(item, "template_id", faults),
+            reference=_text(item, "reference", faults),
+            sent_at=self._time(item, faults),
+            success_counts=_whole_number(item, "success_counts", faults),
+            remain_point=_whole_number(item, "remain_point", faults),
+            error_message=_text(item, "message", faults),
+        )
+        required = ("reference", "sent_at", "error_message") if refused else ("task_id",)
+        closed = "task_id" if refused else "error_message"
+        for name in required:
+            if getattr(sent, name) is None:
+                faults.setdefault(_given_name(name), _MISSING)
+        if getattr(sent, closed) is not None:
+            faults.setdefault(_given_name(closed), "does not go with this return_status")
+        if faults:
+            raise InvalidSend(faults)
+        return sent
+
+    def _account(self, asked: str | None, faults: dict[str, str]) -> str:
+        choices = self.accounts if self.allowed is None else self.accounts & self.allowed
+        if asked is None and len(choices) == 1:
+            return next(iter(choices))
+        if asked is None:
+            faults.setdefault("account", "several accounts are configured: say which")
+        elif asked not in self.accounts:
+            faults.setdefault("account", "no such account is configured")
+        elif asked not in choices:
+            raise InvalidSend({"account": "this key is bound to other accounts"}, closed=True)
+        return asked or ""
+
+    def _time(self, item: Mapping[str, Any], faults: dict[str, str]) -> datetime | None:
+        text = _text(item, "sent_at", faults)
+        if text is None:
+            return None
+        try:
+            return parse_time(text, self.zone)
+        except ValueError as error:
+            faults["sent_at"] = str(error)
+            return None
+
+
+def parse_time(text: str, zone: ZoneInfo) -> datetime:
+    """Read ISO 8601, with or without an offset (without: of `zone`), as UTC in whole milliseconds.
+
+    Raises ValueError.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        return whole_milliseconds((moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise ValueError("not a time such as 2026-11-23T09:14:03+08:00") from None
+
+
+def _given_name(name: str) -> str:
+    return "message" if name == "error_message" else name
+
+
+def _text(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_chars: int = TEXT_MAX_CHARS) -> str | None:
+    value = item.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        faults[name] = "not text"
+        return None
+    text = str(value).strip()
+    if _CONTROL.search(text):
+        faults[name] = "control character"
+    elif len(text) > max_chars:
+        faults[name] = f"over {max_chars} characters"
+    return text or None
+
+
+def _mobile(item: Mapping[str, Any], faults: dict[str, str]) -> str:
+    text = _text(item, "mobile", faults)
+    number = parse_mobile(text) if text else None
+    if text is None:
+        faults.setdefault("mobile", _MISSING)
+    elif number is None:
+        faults.setdefault("mobile", "not a phone number")
+    elif is_masked(number):
+        faults.setdefault("mobile", "masked: the full number is needed")
+    return number or ""
+
+
+def _whole_number(item: Mapping[str, Any], name: str, faults: dict[str, str]) -> int | None:
+    text = _text(item, name, faults)
+    if text is None:
+        return None
+    if not _WHOLE_NUMBER.fullmatch(text):
+        faults.setdefault(name, "not a whole number")
+        return None
+    return int(text)

@@ -1,0 +1,1 @@
+"""The only place that speaks SQL: one set of tables, on SQLite and on PostgreSQL."""

@@ -1,0 +1,438 @@
+"""What is asked of the rows: pages by keyset, one message with its timeline, the journal.
+
+Every function takes an open connection and gives frozen rows; none of them counts a whole table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.domain import (
+    UNREAD,
+    DeliveryStatus,
+    Kind,
+    MessageState,
+    MessageStatus,
+    Push,
+    delivery_status,
+    latency_seconds,
+)
+from receiver.store.tables import messages, pushes, receipts, replies
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clock:
+    """The moment that a query speaks of, and what counts as late at that moment."""
+
+    now: datetime
+    late_after: timedelta
+    no_receipt_after: timedelta
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MessageRow:
+    """A message as readers know it."""
+
+    id: int
+    account: str
+    task_id: str | None
+    mobile: str
+    template_id: str | None
+    reference: str | None
+    sent_at: datetime | None
+    recorded_at: datetime | None
+    status: MessageStatus
+    late: bool
+    reported_at: datetime | None
+    latency_seconds: float | None
+    matched: bool
+    conflicting: bool
+    error_message: str | None
+    receipt_count: int
+    reply_count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReceiptRow:
+    """A receipt as readers know it."""
+
+    id: int
+    message_id: int | None
+    account: str
+    task_id: str
+    mobile: str
+    status: str
+    vendor_status: str
+    reported_at: datetime
+    received_at: datetime
+    last_seen_at: datetime
+    copies: int
+    extra: Mapping[str, str]
+    push_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplyRow:
+    """A reply as readers know it."""
+
+    id: int
+    message_id: int | None
+    account: str
+    task_id: str
+    mobile: str
+    content: str  # NUL shown as ␀
+    opt_out: bool
+    replied_at: datetime
+    received_at: datetime
+    last_seen_at: datetime
+    copies: int
+    extra: Mapping[str, str]
+    push_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushRow:
+    """A push as the journal keeps it."""
+
+    id: UUID
+    account: str
+    endpoint: str | None
+    kind: str | None
+    outcome: str
+    error: str | None
+    flags: Sequence[str]
+    method: str
+    query: bytes
+    body: bytes
+    received_at: datetime
+    remote_addr: str
+    content_type: str | None
+
+    def as_push(self) -> Push:
+        """The push as it came, unread."""
+        return Push(
+            id=self.id,
+            account=self.account,
+            endpoint=Kind(self.endpoint) if self.endpoint else None,
+            method=self.method,
+            query=self.query,
+            body=self.body,
+            content_type=self.content_type,
+            remote_addr=self.remote_addr,
+            received_at=self.received_at,
+            reading=UNREAD,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filter:
+    """What a page is narrowed to. None: not narrowed by that; what does not fit a list is not offered to it."""
+
+    accounts: tuple[str, ...] | None = None
+    mobile: str | None = None
+    task_id: str | None = None
+    status: str | None = None
+    late: bool | None = None
+    template_id: str | None = None
+    reference: str | None = None
+    sent_from: datetime | None = None
+    sent_to: datetime | None = None
+    received_from: datetime | None = None
+    received_to: datetime | None = None
+    matched: bool | None = None
+    conflicting: bool | None = None
+    q: str | None = None
+    opt_out: bool | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """Where a page begins: below `before` (newest first), at most `limit` rows."""
+
+    limit: int
+    before: Any = None
+    filter: Filter = field(default_factory=Filter)
+
+
+# --- Messages -----------------------------------------------------------------------------------------
+
+_SEEN_BOTH = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
+_AGE_FROM = sa.func.coalesce(messages.c.sent_at, messages.c.recorded_at, type_=messages.c.sent_at.type)
+
+
+def _count_of(table: sa.Table) -> sa.ScalarSelect[int]:
+    return (
+        sa.select(sa.func.count())
+        .select_from(table)
+        .where(table.c.message_id == messages.c.id)
+        .correlate(messages)
+        .scalar_subquery()
+    )
+
+
+_MESSAGES = sa.select(messages, _count_of(receipts).label("receipt_count"), _count_of(replies).label("reply_count"))
+
+
+def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[MessageRow]:
+    """Give a page of messages, newest first by id."""
+    query = _MESSAGES.where(*_message_conditions(page.filter, clock))
+    return [_message(row, clock) for row in connection.execute(_paged(query, messages.c.id, page))]
+
+
+def find_message(
+    connection: sa.Connection, message_id: int, clock: Clock, accounts: tuple[str, ...] | None = None
+) -> MessageRow | None:
+    """Give one message, None where there is none in these accounts."""
+    query = _MESSAGES.where(messages.c.id == message_id, *_message_conditions(Filter(accounts=accounts), clock))
+    row = connection.execute(query).one_or_none()
+    return _message(row, clock) if row else None
+
+
+def get_messages(connection: sa.Connection, ids: Sequence[int], clock: Clock) -> Mapping[int, MessageRow]:
+    """Give messages by id."""
+    rows = connection.execute(_MESSAGES.where(messages.c.id.in_(ids)))
+    return {row.id: _message(row, clock) for row in rows}
+
+
+def _message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bool]]:
+    column = messages.c
+    conditions: list[sa.ColumnElement[bool]] = []
+    for name in ("mobile", "task_id", "template_id", "reference"):
+        value = getattr(wanted, name)
+        if value is not None:
+            conditions.append(column[name] == value)
+    if wanted.accounts is not None:
+        conditions.append(column.account.in_(wanted.accounts))
+    if wanted.status is not None:
+        conditions.append(_has_status(MessageStatus(wanted.status), clock))
+    if wanted.late is not None:
+        conditions.append(_is_late(clock) if wanted.late else sa.not_(_is_late(clock)))
+    if wanted.sent_from is not None:
+        conditions.append(column.sent_at >= wanted.sent_from)
+    if wanted.sent_to is not None:
+        conditions.append(column.sent_at < wanted.sent_to)
+    if wanted.matched is not None:
+        conditions.append(column.recorded_at.isnot(None) if wanted.matched else column.recorded_at.is_(None))
+    if wanted.conflicting is not None:
+        both = column.seen.bitwise_and(_SEEN_BOTH) == _SEEN_BOTH
+        conditions.append(both if wanted.conflicting else sa.not_(both))
+    return conditions
+
+
+def _waits() -> sa.ColumnElement[bool]:
+    return sa.and_(messages.c.status == DeliveryStatus.PENDING.value, messages.c.send_state.is_(None))
+
+
+def _older(age: timedelta, clock: Clock) -> sa.ColumnElement[bool]:
+    # Unmatched messages have no age: nobody has said when they were sent.
+    return sa.func.coalesce(clock.now - age > _AGE_FROM, sa.false())
+
+
+def _is_late(clock: Clock) -> sa.ColumnElement[bool]:
+    return sa.and_(_waits(), _older(clock.late_after, clock), sa.not_(_older(clock.no_receipt_after, clock)))
+
+
+def _has_status(status: MessageStatus, clock: Clock) -> sa.ColumnElement[bool]:
+    match status:
+        case MessageStatus.PENDING:
+            return sa.and_(_waits(), sa.not_(_older(clock.no_receipt_after, clock)))
+        case MessageStatus.NO_RECEIPT:
+            return sa.and_(_waits(), _older(clock.no_receipt_after, clock))
+        case MessageStatus.REFUSED | MessageStatus.SENDING | MessageStatus.OUTCOME_UNKNOWN:
+            return messages.c.send_state == status.value
+        case _:
+            return messages.c.status == DeliveryStatus[status.name].value
+
+
+def _message(row: Any, clock: Clock) -> MessageRow:
+    state = MessageState(status=DeliveryStatus(row.status), reported_at=row.reported_at, seen=row.seen)
+    age_from = row.sent_at or row.recorded_at
+    age = clock.now - age_from if age_from else timedelta(0)
+    if row.send_state is not None and state.status is DeliveryStatus.PENDING:
+        status = MessageStatus(row.send_state)
+    elif state.status is DeliveryStatus.PENDING and age > clock.no_receipt_after:
+        status = MessageStatus.NO_RECEIPT
+    else:
+        status = MessageStatus[state.status.name]
+    return MessageRow(
+        **{name: getattr(row, name) for name in _PLAIN_MESSAGE_FIELDS},
+        status=status,
+        late=status is MessageStatus.PENDING and age > clock.late_after,
+        latency_seconds=latency_seconds(row.sent_at, row.reported_at),
+        matched=row.recorded_at is not None,
+        conflicting=state.conflicting,
+    )
+
+
+_PLAIN_MESSAGE_FIELDS = (
+    "id",
+    "account",
+    "task_id",
+    "mobile",
+    "template_id",
+    "reference",
+    "sent_at",
+    "recorded_at",
+    "reported_at",
+    "error_message",
+    "receipt_count",
+    "reply_count",
+)
+
+
+# --- Receipts and replies -----------------------------------------------------------------------------
+
+
+def _sighted(table: sa.Table) -> sa.Select[Any]:
+    """Receipts or replies with the account, task id and number that full numbers keep in their message."""
+    own = table.c.masked_mobile != ""
+    return sa.select(
+        table,
+        sa.case((own, table.c.account), else_=messages.c.account).label("of_account"),
+        sa.case((own, table.c.task_id), else_=messages.c.task_id).label("of_task_id"),
+        sa.case((own, table.c.masked_mobile), else_=messages.c.mobile).label("of_mobile"),
+    ).select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
+
+
+def _sighted_conditions(table: sa.Table, wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    # By way of the messages, which have the indexes, and of the masked rows, which have their own.
+    of_messages = [messages.c[name] == getattr(wanted, name) for name in ("mobile", "task_id") if getattr(wanted, name)]
+    if of_messages:
+        masked = [table.c.masked_mobile != sa.literal_column("''")]
+        if wanted.task_id is not None:
+            masked.append(table.c.task_id == wanted.task_id)
+        if wanted.mobile is not None:
+            masked.append(table.c.masked_mobile == wanted.mobile)
+        by_message = sa.select(table.c.id).where(table.c.message_id.in_(sa.select(messages.c.id).where(*of_messages)))
+        conditions.append(table.c.id.in_(by_message.union(sa.select(table.c.id).where(*masked))))
+    if wanted.accounts is not None:
+        account = sa.case((table.c.masked_mobile != "", table.c.account), else_=messages.c.account)
+        conditions.append(account.in_(wanted.accounts))
+    if wanted.received_from is not None:
+        conditions.append(table.c.received_at >= wanted.received_from)
+    if wanted.received_to is not None:
+        conditions.append(table.c.received_at < wanted.received_to)
+    if wanted.matched is not None:
+        recorded = messages.c.recorded_at.isnot(None)  # null, too, where there is no message
+        conditions.append(recorded if wanted.matched else sa.not_(recorded))
+    return conditions
+
+
+_VENDOR_STATUS_OF = {"delivered": "1", "failed": "0"}
+
+
+def list_receipts(connection: sa.Connection, page: Page) -> list[ReceiptRow]:
+    """Give a page of receipts, newest first by id."""
+    query = _sighted(receipts).where(*_sighted_conditions(receipts, page.filter))
+    if page.filter.status is not None:
+        known = _VENDOR_STATUS_OF.get(page.filter.status)
+        vendor_status = receipts.c.vendor_status
+        query = query.where(vendor_status == known if known else vendor_status.not_in(list(_VENDOR_STATUS_OF.values())))
+    return [_receipt(row) for row in connection.execute(_paged(query, receipts.c.id, page))]
+
+
+def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
+    """Give a page of replies, newest first by id."""
+    query = _sighted(replies).where(*_sighted_conditions(replies, page.filter))
+    if page.filter.q is not None:
+        query = query.where(replies.c.content.icontains(page.filter.q, autoescape=True))
+    if page.filter.opt_out is not None:
+        query = query.where(replies.c.opt_out == page.filter.opt_out)
+    return [_reply(row) for row in connection.execute(_paged(query, replies.c.id, page))]
+
+
+def list_sightings(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
+    """Give every receipt and reply of one message, oldest first."""
+    found = [
+        connection.execute(_sighted(table).where(table.c.message_id == message_id).order_by(table.c.id))
+        for table in (receipts, replies)
+    ]
+    return [_receipt(row) for row in found[0]], [_reply(row) for row in found[1]]
+
+
+_SHARED_FIELDS = ("id", "message_id", "received_at", "last_seen_at", "copies", "push_id")
+
+
+def _shared(row: Any) -> dict[str, Any]:
+    return {
+        **{name: getattr(row, name) for name in _SHARED_FIELDS},
+        "account": row.of_account,
+        "task_id": row.of_task_id,
+        "mobile": row.of_mobile,
+        "extra": row.extra or {},
+    }
+
+
+def _receipt(row: Any) -> ReceiptRow:
+    return ReceiptRow(
+        **_shared(row),
+        vendor_status=row.vendor_status,
+        status=delivery_status(row.vendor_status).name.lower(),
+        reported_at=row.reported_at,
+    )
+
+
+def _reply(row: Any) -> ReplyRow:
+    return ReplyRow(**_shared(row), content=row.content, opt_out=row.opt_out, replied_at=row.replied_at)
+
+
+# --- The journal --------------------------------------------------------------------------------------
+
+
+def list_pushes(connection: sa.Connection, page: Page) -> list[PushRow]:
+    """Give a page of the journal, newest first by id."""
+    query = sa.select(pushes).where(*_push_conditions(page.filter))
+    return [_push(row) for row in connection.execute(_paged(query, pushes.c.id, page))]
+
+
+def iter_new_pushes(connection: sa.Connection, after: UUID | None, limit: int) -> list[PushRow]:
+    """Give pushes with an id above `after`, oldest first; the newest ones where `after` is None."""
+    query = sa.select(pushes).limit(limit)
+    if after is None:
+        return [_push(row) for row in connection.execute(query.order_by(pushes.c.id.desc()))][::-1]
+    return [_push(row) for row in connection.execute(query.where(pushes.c.id > after).order_by(pushes.c.id))]
+
+
+def find_push(connection: sa.Connection, push_id: UUID, accounts: tuple[str, ...] | None = None) -> PushRow | None:
+    """Give one push, None where there is none in these accounts."""
+    query = sa.select(pushes).where(pushes.c.id == push_id, *_push_conditions(Filter(accounts=accounts)))
+    row = connection.execute(query).one_or_none()
+    return _push(row) if row else None
+
+
+def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if wanted.accounts is not None:
+        conditions.append(pushes.c.account.in_(wanted.accounts))
+    if wanted.outcome is not None:
+        # As a literal, so that PostgreSQL sees that the partial index holds for it.
+        conditions.append(pushes.c.outcome == sa.literal(wanted.outcome, literal_execute=True))
+    if wanted.received_from is not None:
+        conditions.append(pushes.c.received_at >= wanted.received_from)
+    if wanted.received_to is not None:
+        conditions.append(pushes.c.received_at < wanted.received_to)
+    return conditions
+
+
+def _push(row: Any) -> PushRow:
+    fields = {name: getattr(row, name) for name in PushRow.__slots__ if name != "flags"}
+    return PushRow(**fields, flags=row.flags or ())
+
+
+# --- Pages --------------------------------------------------------------------------------------------
+
+
+def _paged(query: sa.Select[Any], id_column: sa.Column[Any], page: Page) -> sa.Select[Any]:
+    if page.before is not None:
+        query = query.where(id_column < page.before)
+    return query.order_by(id_column.desc()).limit(page.limit)

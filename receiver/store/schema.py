@@ -1,0 +1,61 @@
+"""The schema's version: bring it up to date, tell it, refuse to run on an older one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from receiver.errors import StoreUnfit
+
+if TYPE_CHECKING:
+    from receiver.store.database import Database
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def _config() -> Config:
+    inside_wheel = _PACKAGE / "migrations"
+    config = Config()
+    config.set_main_option(
+        "script_location", str(inside_wheel if inside_wheel.is_dir() else _PACKAGE.parent / "migrations")
+    )
+    return config
+
+
+def head_revision() -> str:
+    """The schema version that this program was written for."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def current_revision(database: Database) -> str | None:
+    """The schema version that the database has, None for an empty one."""
+    with database.reading() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(database: Database) -> None:
+    """Bring the schema up to this program's version; nothing happens if it is there already."""
+    config = _config()
+
+    def work(connection: object) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    database.write(work)
+
+
+def require_schema(database: Database) -> None:
+    """Raise StoreUnfit where the schema is missing or older. A newer one passes: the other half of an upgrade."""
+    current = current_revision(database)
+    if current == head_revision():
+        return
+    if current is None:
+        raise StoreUnfit("the database is empty; run `receiver db upgrade`")
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if current in known:
+        raise StoreUnfit("the database's schema is older than this program; run `receiver db upgrade`")

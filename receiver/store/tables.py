@@ -1,0 +1,223 @@
+"""The tables, their constraints and indexes. Each index stands beside the query that needs it.
+
+Rows of one message, its receipts and its replies are written in one transaction, so there are no foreign keys
+between them: on PostgreSQL each would cost a look-up per row, on the path that every push takes. The journal has
+a shorter life than what was read from it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+
+from receiver.domain import require_aware
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Takes aware times only and gives them back in UTC; SQLite would drop the zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment = require_aware(value)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+# SQLite makes row ids only for INTEGER; AUTOINCREMENT, so that an id is never given twice.
+RowId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+# Not JSONB: unknown fields of a push may hold NUL, which JSONB refuses.
+Json = sa.JSON(none_as_null=True)
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def _table(name: str, *items: Any) -> sa.Table:
+    return sa.Table(name, metadata, *items, sqlite_autoincrement=True)
+
+
+# The journal: every acknowledged push, byte for byte. The source of all that follows.
+pushes = _table(
+    "pushes",
+    sa.Column("id", sa.Uuid, primary_key=True),  # UUIDv7, made before durability: the idempotency key
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("endpoint", sa.Text),  # what its URL asked for; null: the combined one
+    sa.Column("kind", sa.Text),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("flags", Json),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("query", sa.LargeBinary, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("content_type", sa.Text),
+    sa.Column("remote_addr", sa.Text, nullable=False),
+    sa.Column("received_at", UtcDateTime, nullable=False),
+)
+# GET /pushes?outcome=quarantined: few among very many.
+sa.Index(
+    "ix_pushes_quarantined",
+    pushes.c.id,
+    postgresql_where=pushes.c.outcome == "quarantined",
+    sqlite_where=pushes.c.outcome == "quarantined",
+)
+
+# One row per (account, task_id, mobile), made by whichever comes first: the record of the send or its first push.
+messages = _table(
+    "messages",
+    sa.Column("id", RowId, sa.Identity(), primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("task_id", sa.Text),  # null: the platform gave none (refused)
+    sa.Column("mobile", sa.Text, nullable=False),
+    # The fold of its receipts, see domain.MessageState.
+    sa.Column("status", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("reported_at", UtcDateTime),
+    sa.Column("seen", sa.SmallInteger, nullable=False, server_default="0"),
+    # What the sender said; recorded_at null: nobody has recorded it (unmatched).
+    sa.Column("recorded_at", UtcDateTime),
+    sa.Column("sent_at", UtcDateTime),
+    sa.Column("template_id", sa.Text),
+    sa.Column("reference", sa.Text),
+    sa.Column("success_counts", sa.Integer),
+    sa.Column("remain_point", sa.Integer),
+    sa.Column("send_state", sa.Text),  # null: the platform took it; else a MessageStatus that no receipt can give
+    sa.Column("error_message", sa.Text),
+)
+# The identity, and look-ups by task id: hence that order.
+sa.Index("uq_messages_key", messages.c.task_id, messages.c.mobile, messages.c.account, unique=True)
+# A refused send has no task id to be told apart by.
+REFUSED_KEY_WHERE = messages.c.task_id.is_(None)
+sa.Index(
+    "uq_messages_refused",
+    messages.c.mobile,
+    messages.c.reference,
+    messages.c.sent_at,
+    messages.c.account,
+    unique=True,
+    postgresql_where=REFUSED_KEY_WHERE,
+    sqlite_where=REFUSED_KEY_WHERE,
+)
+sa.Index("ix_messages_mobile", messages.c.mobile, messages.c.id)  # look-ups by number, newest first
+sa.Index(
+    "ix_messages_reference",
+    messages.c.reference,
+    messages.c.id,
+    postgresql_where=messages.c.reference.isnot(None),
+    sqlite_where=messages.c.reference.isnot(None),
+)  # look-ups by the sender's own id
+
+
+def _sightings() -> list[sa.Column[Any]]:
+    """What receipts and replies share: where they belong and how often they were seen.
+
+    A full number's account, task id and number stand in its message. A masked number has no message of its
+    own: it keeps the three here, and `message_id` is what they match at present.
+    """
+    return [
+        sa.Column("id", RowId, sa.Identity(), primary_key=True),
+        sa.Column("message_id", sa.BigInteger),
+        sa.Column("masked_mobile", sa.Text, nullable=False, server_default=""),
+        sa.Column("account", sa.Text),
+        sa.Column("task_id", sa.Text),
+        sa.Column("push_id", sa.Uuid, nullable=False),  # the first that brought it
+        sa.Column("received_at", UtcDateTime, nullable=False),
+        sa.Column("last_seen_at", UtcDateTime, nullable=False),
+        sa.Column("copies", sa.Integer, nullable=False),
+        sa.Column("extra", Json),
+    ]
+
+
+receipts = _table(
+    "receipts",
+    *_sightings(),
+    sa.Column("vendor_status", sa.Text, nullable=False),
+    sa.Column("reported_at", UtcDateTime, nullable=False),
+)
+replies = _table(
+    "replies",
+    *_sightings(),
+    sa.Column("content", sa.Text, nullable=False),  # NUL as its picture, which text columns take
+    sa.Column("content_exact", sa.LargeBinary),  # UTF-8, where `content` is not what was written
+    sa.Column("content_sha256", sa.LargeBinary, nullable=False),
+    sa.Column("replied_at", UtcDateTime, nullable=False),
+    sa.Column("opt_out", sa.Boolean(create_constraint=False), nullable=False),
+)
+# What tells two receipts, or two replies, of one message apart. The time is part of both keys, so that the
+# tables can be partitioned by it.
+IDENTITY: dict[str, tuple[sa.Column[Any], ...]] = {
+    "receipts": (receipts.c.reported_at, receipts.c.vendor_status),
+    "replies": (replies.c.replied_at, replies.c.content_sha256),
+}
+
+
+def full_key(table: sa.Table) -> tuple[sa.Column[Any], ...]:
+    """The columns that make a row of a full number one of its kind; also how a message finds its rows."""
+    return (table.c.message_id, *IDENTITY[table.name], table.c.masked_mobile)
+
+
+def masked_key(table: sa.Table) -> tuple[sa.Column[Any], ...]:
+    """The columns that make a row of a masked number one of its kind; led by what finds a task's."""
+    return (table.c.task_id, table.c.account, table.c.masked_mobile, *IDENTITY[table.name])
+
+
+def masked_key_where(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Which rows the masked key holds for."""
+    return table.c.masked_mobile != sa.literal_column("''")
+
+
+for _sighted in (receipts, replies):
+    sa.Index(f"uq_{_sighted.name}_key", *full_key(_sighted), unique=True)
+    sa.Index(
+        f"uq_{_sighted.name}_masked",
+        *masked_key(_sighted),
+        unique=True,
+        postgresql_where=masked_key_where(_sighted),
+        sqlite_where=masked_key_where(_sighted),
+    )
+
+api_keys = _table(
+    "api_keys",
+    sa.Column("id", RowId, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("key_sha256", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("scopes", Json, nullable=False),
+    sa.Column("accounts", Json),  # null: every account
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
+)
+
+# Who looked at what, and who changed what. Numbers stand here as keyed hashes only.
+audit = _table(
+    "audit",
+    sa.Column("id", RowId, sa.Identity(), primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("detail", Json),
+)
+
+# Keys that every node must share: that of the cursors, that of the audit's hashes.
+shared_secrets = _table(
+    "shared_secrets",
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)

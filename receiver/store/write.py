@@ -1,0 +1,462 @@
+"""What changes rows, each in the caller's one transaction: pushes, records of sends, replays.
+
+Locks are taken in one order everywhere, so that writers wait for each other and rarely meet in a deadlock
+(`Database.write` repeats those): task locks, then messages in the order of their key, then receipts and replies.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from receiver.domain import (
+    RECORDED_FIELDS,
+    MessageState,
+    MessageStatus,
+    Push,
+    Receipt,
+    Reply,
+    SentMessage,
+    Unreadable,
+    fold,
+    is_masked,
+    is_opt_out,
+    match_masked,
+    shown_content,
+)
+from receiver.store.tables import (
+    REFUSED_KEY_WHERE,
+    full_key,
+    masked_key,
+    masked_key_where,
+    messages,
+    pushes,
+    receipts,
+    replies,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+Row = dict[str, Any]
+MessageKey = tuple[str, str, str]  # task id, number, account: the order of the index
+Task = tuple[str, str]  # account, task id
+
+_TASK_LOCK_SLOTS = 64
+_TASK_LOCK_SPACE = 0x72637672  # "rcvr": apart from other programs' advisory locks
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+# --- Pushes -------------------------------------------------------------------------------------------
+
+
+def save_pushes(connection: sa.Connection, batch: Sequence[Push]) -> None:
+    """Keep pushes in the journal, with the receipts, replies and message states that follow from them.
+
+    A push that the journal has already is passed over whole, so a batch whose commit is in doubt can be saved
+    again. Within the batch and across transactions, any order gives the same rows.
+    """
+    statement = _insert(connection, pushes).on_conflict_do_nothing(index_elements=[pushes.c.id])
+    rows = [_journal_row(push) for push in batch]
+    new_ids = set(connection.scalars(statement.returning(pushes.c.id), rows))
+    _save_readings(connection, [push for push in batch if push.id in new_ids], counts_copies=True)
+
+
+def replay_push(connection: sa.Connection, push: Push) -> None:
+    """Take over a new reading of a push that the journal has. Adds what is missing; changes no `copies`."""
+    connection.execute(
+        sa.update(pushes)
+        .where(pushes.c.id == push.id)
+        .values(outcome=push.outcome, error=push.error, kind=push.kind, flags=list(push.flags) or None)
+    )
+    _save_readings(connection, [push], counts_copies=False)
+
+
+def _journal_row(push: Push) -> Row:
+    return {
+        "id": push.id,
+        "account": push.account,
+        "endpoint": push.endpoint,
+        "kind": push.kind,
+        "outcome": push.outcome,
+        "error": push.error,
+        "flags": list(push.flags) or None,
+        "method": push.method,
+        "query": push.query,
+        "body": push.body,
+        "content_type": push.content_type,
+        "remote_addr": push.remote_addr,
+        "received_at": push.received_at,
+    }
+
+
+def _save_readings(connection: sa.Connection, batch: Sequence[Push], *, counts_copies: bool) -> None:
+    sightings = [_Sighting(push, push.reading) for push in batch if not isinstance(push.reading, Unreadable)]
+    masked = [sighting for sighting in sightings if sighting.masked]
+    _lock_tasks(connection, {sighting.task for sighting in masked}, shared=False)
+    ids = _upsert_messages(connection, [sighting for sighting in sightings if not sighting.masked])
+    for table, kind in ((receipts, Receipt), (replies, Reply)):
+        of_kind = [sighting for sighting in sightings if isinstance(sighting.reading, kind)]
+        full = [sighting.row(message_id=ids[sighting.message_key]) for sighting in of_kind if not sighting.masked]
+        _upsert_sightings(connection, table, full, masked=False, counts_copies=counts_copies)
+        without_message = [sighting.row(message_id=None) for sighting in of_kind if sighting.masked]
+        _upsert_sightings(connection, table, without_message, masked=True, counts_copies=counts_copies)
+    _match(connection, {(*sighting.task, sighting.reading.mobile) for sighting in masked})
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """One receipt or reply as one push brought it."""
+
+    push: Push
+    reading: Receipt | Reply
+
+    @property
+    def masked(self) -> bool:
+        return is_masked(self.reading.mobile)
+
+    @property
+    def task(self) -> Task:
+        return (self.push.account, self.reading.task_id)
+
+    @property
+    def message_key(self) -> MessageKey:
+        return (self.reading.task_id, self.reading.mobile, self.push.account)
+
+    def row(self, *, message_id: int | None) -> Row:
+        row: Row = {
+            "message_id": message_id,
+            "masked_mobile": self.reading.mobile if self.masked else "",
+            "account": self.push.account if self.masked else None,
+            "task_id": self.reading.task_id if self.masked else None,
+            "push_id": self.push.id,
+            "received_at": self.push.received_at,
+            "last_seen_at": self.push.received_at,
+            "copies": 1,
+            "extra": dict(self.reading.extra) or None,
+        }
+        if isinstance(self.reading, Receipt):
+            return row | {
+                "vendor_status": self.reading.vendor_status,
+                "reported_at": self.reading.reported_at,
+            }
+        content = shown_content(self.reading.content)
+        return row | {
+            "content": content,
+            "content_exact": self.reading.content.encode() if content != self.reading.content else None,
+            "content_sha256": self.reading.content_sha256,
+            "replied_at": self.reading.replied_at,
+            "opt_out": is_opt_out(self.reading.content),
+        }
+
+
+def _upsert_messages(connection: sa.Connection, sightings: Iterable[_Sighting]) -> Mapping[MessageKey, int]:
+    """Make or find the message of each full number, and fold the batch's receipts into its state."""
+    states: dict[MessageKey, MessageState] = defaultdict(MessageState)
+    for sighting in sightings:
+        state = states[sighting.message_key]
+        if isinstance(sighting.reading, Receipt):
+            state = state.merge(MessageState.of(sighting.reading))
+        states[sighting.message_key] = state
+    if not states:
+        return {}
+    rows = [
+        {"task_id": task_id, "mobile": mobile, "account": account, **_state_columns(state)}
+        for (task_id, mobile, account), state in sorted(states.items())
+    ]
+    insert = _insert(connection, messages)
+    statement = insert.on_conflict_do_update(
+        index_elements=[messages.c.task_id, messages.c.mobile, messages.c.account],
+        set_=_merged_state(insert.excluded),
+    ).returning(messages.c.task_id, messages.c.mobile, messages.c.account, messages.c.id)
+    return {(row.task_id, row.mobile, row.account): row.id for row in connection.execute(statement, rows)}
+
+
+def _merged_state(incoming: Any) -> dict[str, Any]:
+    """`MessageState.merge` in SQL: the state that a message has once `incoming` is added to it."""
+    decides = sa.or_(
+        messages.c.reported_at.is_(None),
+        sa.tuple_(incoming.reported_at, incoming.status) > sa.tuple_(messages.c.reported_at, messages.c.status),
+    )
+    return {
+        "reported_at": sa.case((decides, incoming.reported_at), else_=messages.c.reported_at),
+        "status": sa.case((decides, incoming.status), else_=messages.c.status),
+        "seen": messages.c.seen.bitwise_or(incoming.seen),
+    }
+
+
+def _state_columns(state: MessageState) -> Row:
+    return {"reported_at": state.reported_at, "status": int(state.status), "seen": state.seen}
+
+
+def _upsert_sightings(
+    connection: sa.Connection, table: sa.Table, rows: Iterable[Row], *, masked: bool, counts_copies: bool
+) -> None:
+    key_columns = masked_key(table) if masked else full_key(table)
+    merged: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: row["push_id"]):
+        key = tuple(row[column.name] for column in key_columns)
+        first = merged.setdefault(key, row)
+        if first is not row:
+            first["copies"] += 1
+            first["last_seen_at"] = max(first["last_seen_at"], row["last_seen_at"])
+    if not merged:
+        return
+    insert = _insert(connection, table)
+    where = masked_key_where(table) if masked else None
+    if counts_copies:
+        seen_last = sa.case(
+            (insert.excluded.last_seen_at > table.c.last_seen_at, insert.excluded.last_seen_at),
+            else_=table.c.last_seen_at,
+        )
+        statement = insert.on_conflict_do_update(
+            index_elements=key_columns,
+            index_where=where,
+            set_={"copies": table.c.copies + insert.excluded.copies, "last_seen_at": seen_last},
+        )
+    else:
+        statement = insert.on_conflict_do_nothing(index_elements=key_columns, index_where=where)
+    connection.execute(statement, [merged[key] for key in sorted(merged)])
+
+
+# --- Masked numbers -----------------------------------------------------------------------------------
+
+
+def _lock_tasks(connection: sa.Connection, tasks: Iterable[Task], *, shared: bool) -> None:
+    """Make masked pushes and recordings of the same task take turns, until the end of the transaction.
+
+    They have no row to meet on. Recordings do not disturb each other (shared); a masked push waits for them and
+    they for it, so that the later one sees both sides. SQLite has one writer anyway.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
+    slots = {zlib.crc32("\0".join(task).encode()) % _TASK_LOCK_SLOTS for task in tasks}
+    for slot in sorted(slots):
+        connection.execute(sa.select(lock(_TASK_LOCK_SPACE, slot)))
+
+
+def _match(connection: sa.Connection, masked: Iterable[tuple[str, str, str]]) -> None:
+    """Decide anew which message each masked number (account, task id, number) belongs to."""
+    touched: set[int] = set()
+    for account, task_id, mobile in sorted(masked):
+        decided = _matching_message(connection, account, task_id, mobile)
+        for table in (receipts, replies):
+            of_number = sa.and_(
+                table.c.task_id == task_id,
+                table.c.account == account,
+                table.c.masked_mobile == mobile,
+                masked_key_where(table),
+                table.c.message_id.is_distinct_from(decided),
+            )
+            before = connection.scalars(sa.select(table.c.message_id).where(of_number).with_for_update()).all()
+            if before:
+                connection.execute(sa.update(table).where(of_number).values(message_id=decided))
+                touched |= {message_id for message_id in (*before, decided) if message_id is not None}
+    _refold(connection, touched)
+
+
+def _matching_message(connection: sa.Connection, account: str, task_id: str, masked: str) -> int | None:
+    known_prefix = masked.partition("*")[0]
+    query = (
+        sa.select(messages.c.id, messages.c.mobile)
+        .where(
+            messages.c.task_id == task_id,
+            messages.c.account == account,
+            messages.c.mobile >= known_prefix,
+            messages.c.mobile < known_prefix + ":",  # the character after 9
+            messages.c.mobile.like(masked.replace("*", "_")),
+            messages.c.recorded_at.isnot(None),
+        )
+        .limit(2)
+    )
+    return match_masked(masked, [(row.id, row.mobile) for row in connection.execute(query)])
+
+
+def _refold(connection: sa.Connection, message_ids: Iterable[int]) -> None:
+    """Reduce the receipts of messages that gained or lost a masked one to their state, from the rows."""
+    ids = sorted(message_ids)
+    if not ids:
+        return
+    # Whoever adds a receipt holds its message's row first: once it is ours, every receipt of it can be seen.
+    connection.execute(sa.select(messages.c.id).where(messages.c.id.in_(ids)).order_by(messages.c.id).with_for_update())
+    states: dict[int, list[Receipt]] = {message_id: [] for message_id in ids}
+    query = sa.select(receipts.c.message_id, receipts.c.vendor_status, receipts.c.reported_at)
+    for row in connection.execute(query.where(receipts.c.message_id.in_(ids))):
+        states[row.message_id].append(
+            Receipt(mobile="", task_id="", vendor_status=row.vendor_status, reported_at=row.reported_at)
+        )
+    connection.execute(
+        sa.update(messages).where(messages.c.id == sa.bindparam("message_id")),
+        [{"message_id": message_id, **_state_columns(fold(found))} for message_id, found in states.items()],
+    )
+
+
+# --- Records of sends ---------------------------------------------------------------------------------
+
+
+class Recorded(StrEnum):
+    """What recording a send came to."""
+
+    NEW = "new"
+    FILLED = "filled"
+    UNCHANGED = "unchanged"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordResult:
+    """What became of one record, and where it stands."""
+
+    outcome: Recorded
+    message_id: int
+    differing: tuple[str, ...] = ()  # fields given with another value than the stored one: nothing was changed
+
+
+def record_sent(
+    connection: sa.Connection, sends: Sequence[SentMessage], *, recorded_at: datetime
+) -> list[RecordResult]:
+    """Record sends, one result for each in the order given.
+
+    A send that is recorded already is no change, or fills what was null; a different value is a conflict for
+    that one alone. A message that only pushes have made is joined.
+    """
+    tasks = {(send.account, send.task_id) for send in sends if send.task_id is not None}
+    _lock_tasks(connection, tasks, shared=True)
+    stored = _insert_sends(connection, sends, recorded_at)
+    results: list[RecordResult] = []
+    changed: dict[tuple[str, ...], Row] = {}
+    for send in sends:
+        row = stored[send.key]
+        outcome, additions, differing = _compare(row, send, recorded_at)
+        if additions:
+            stored[send.key] = row | additions | {"inserted": False}
+            changed[send.key] = stored[send.key]
+        results.append(RecordResult(outcome=outcome, message_id=row["id"], differing=differing))
+        if row["inserted"]:
+            stored[send.key] = row | {"inserted": False}
+    if changed:
+        columns = (*RECORDED_FIELDS, "recorded_at")
+        connection.execute(
+            sa.update(messages).where(messages.c.id == sa.bindparam("message_id")),
+            [
+                {"message_id": row["id"], **{name: row[name] for name in columns}}
+                for row in sorted(changed.values(), key=lambda row: row["id"])
+            ],
+        )
+    _match_recorded(connection, tasks)
+    return results
+
+
+def _insert_sends(
+    connection: sa.Connection, sends: Sequence[SentMessage], recorded_at: datetime
+) -> dict[tuple[str, ...], Row]:
+    """Insert the sends that have no row yet; give the row of every send, locked, by its key."""
+    first = {send.key: send for send in reversed(sends)}
+    found: dict[tuple[str, ...], Row] = {}
+    for refused, index_elements, index_where in (
+        (False, [messages.c.task_id, messages.c.mobile, messages.c.account], None),
+        (
+            True,
+            [messages.c.mobile, messages.c.reference, messages.c.sent_at, messages.c.account],
+            REFUSED_KEY_WHERE,
+        ),
+    ):
+        group = {key: first[key] for key in sorted(first) if first[key].refused == refused}
+        if not group:
+            continue
+        statement = _insert(connection, messages).on_conflict_do_nothing(
+            index_elements=index_elements, index_where=index_where
+        )
+        inserted = connection.execute(
+            statement.returning(*_key_columns(), messages.c.id),
+            [_sent_row(send, recorded_at) for send in group.values()],
+        )
+        for row in inserted.mappings():
+            key = _key_of(row)
+            found[key] = _sent_row(group[key], recorded_at) | {"id": row["id"], "inserted": True}
+        missing = [send for key, send in group.items() if key not in found]
+        found |= _stored_sends(connection, missing, refused=refused)
+    return found
+
+
+def _stored_sends(
+    connection: sa.Connection, sends: Sequence[SentMessage], *, refused: bool
+) -> dict[tuple[str, ...], Row]:
+    if not sends:
+        return {}
+    if refused:
+        key = sa.tuple_(messages.c.mobile, messages.c.reference, messages.c.sent_at, messages.c.account)
+        values = [(send.mobile, send.reference, send.sent_at, send.account) for send in sends]
+        condition = sa.and_(key.in_(values), REFUSED_KEY_WHERE)
+    else:
+        key = sa.tuple_(messages.c.task_id, messages.c.mobile, messages.c.account)
+        condition = key.in_([(send.task_id, send.mobile, send.account) for send in sends])
+    query = sa.select(messages).where(condition)
+    query = query.order_by(messages.c.task_id, messages.c.mobile, messages.c.account).with_for_update()
+    return {_key_of(row): {**row, "inserted": False} for row in connection.execute(query).mappings()}
+
+
+def _key_columns() -> list[sa.Column[Any]]:
+    return [messages.c[name] for name in ("account", "task_id", "mobile", "reference", "sent_at")]
+
+
+def _key_of(row: Any) -> tuple[str, ...]:
+    return SentMessage(
+        account=row.account,
+        task_id=row.task_id,
+        mobile=row.mobile,
+        reference=row.reference,
+        sent_at=row.sent_at,
+    ).key
+
+
+def _sent_row(send: SentMessage, recorded_at: datetime) -> Row:
+    return {
+        "account": send.account,
+        "task_id": send.task_id,
+        "mobile": send.mobile,
+        "recorded_at": recorded_at,
+        "send_state": MessageStatus.REFUSED if send.refused else None,
+        **{name: getattr(send, name) for name in RECORDED_FIELDS},
+    }
+
+
+def _compare(row: Row, send: SentMessage, recorded_at: datetime) -> tuple[Recorded, Row, tuple[str, ...]]:
+    """Hold a record against its row: what it came to, what it adds, which fields differ."""
+    if row["inserted"]:
+        return Recorded.NEW, {}, ()
+    given = {name: getattr(send, name) for name in RECORDED_FIELDS if getattr(send, name) is not None}
+    differing = tuple(name for name, value in given.items() if row[name] is not None and row[name] != value)
+    if differing:
+        return Recorded.CONFLICT, {}, differing
+    additions = {name: value for name, value in given.items() if row[name] is None}
+    if row["recorded_at"] is None:
+        return Recorded.NEW, additions | {"recorded_at": recorded_at}, ()
+    return (Recorded.FILLED if additions else Recorded.UNCHANGED), additions, ()
+
+
+def _match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
+    """Decide anew every masked number of tasks whose recorded messages have changed."""
+    wanted = sorted((task_id, account) for account, task_id in tasks)
+    if not wanted:
+        return
+    masked: set[tuple[str, str, str]] = set()
+    for table in (receipts, replies):
+        query = sa.select(table.c.account, table.c.task_id, table.c.masked_mobile).where(
+            sa.tuple_(table.c.task_id, table.c.account).in_(wanted), masked_key_where(table)
+        )
+        # Two recordings may share the task: the second to come waits here, and then counts the first one's rows.
+        rows = connection.execute(query.order_by(table.c.id).with_for_update())
+        masked |= {(row.account, row.task_id, row.masked_mobile) for row in rows}
+    _match(connection, masked)

@@ -1,0 +1,52 @@
+"""The query API, `/api/v1`: one module per resource, its schemas beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask_smorest import Api
+
+from receiver import __version__
+from receiver.web.api import messages, pushes, receipts, replies
+from receiver.web.api.common import ProblemSchema
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+PREFIX = "/api/v1"
+
+
+class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
+    """Documents errors as they are answered (`web.problems`), and leaves the answering to it."""
+
+    ERROR_SCHEMA = ProblemSchema
+
+    def _register_error_handlers(self) -> None:
+        pass
+
+
+_OPTIONS: dict[str, Any] = {
+    "info": {
+        "description": (
+            "What became of the messages sent through the SMS platform. Numbers are masked unless the key has"
+            " the scope `pii`; looking up by the full number works without it."
+        )
+    },
+    "security": [{"bearer": []}],
+    "components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+}
+
+
+def register(app: Flask) -> None:
+    """Serve the API and its description."""
+    app.config.update(
+        API_TITLE="receiver",
+        API_VERSION=__version__,
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX=PREFIX,
+        OPENAPI_JSON_PATH="openapi.json",
+        MAX_CONTENT_LENGTH=4 * 1024 * 1024,
+    )
+    described = _Api(app, spec_kwargs=_OPTIONS)
+    for module in (messages, receipts, replies, pushes):
+        described.register_blueprint(module.blueprint, url_prefix=PREFIX)

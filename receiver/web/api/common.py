@@ -1,0 +1,387 @@
+"""What the resources share: fields, filters, pages, masking."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import marshmallow as ma
+from flask import current_app
+from flask_smorest import Blueprint as SmorestBlueprint
+from itsdangerous import BadData, URLSafeSerializer
+from webargs.flaskparser import FlaskParser
+
+from receiver.domain import MessageStatus, mask_mobile, parse_mobile
+from receiver.errors import InvalidCursor
+from receiver.records import parse_time
+from receiver.store.read import Clock, Filter, Page
+from receiver.web import runtime
+from receiver.web.auth import caller
+from receiver.web.problems import Denied, Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import sqlalchemy as sa
+
+Row = TypeVar("Row")
+
+DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
+_TEXT_MAX_CHARS = 255
+_TEXT = r"^[^\u0000-\u001f\u007f-\u009f]*$"  # PostgreSQL takes no NUL, and nobody means the others
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_MOBILE = r"^[+0-9][-0-9 *]{3,23}[0-9*]$"
+
+
+class Parser(FlaskParser):
+    """Refuses a parameter that nobody knows, where it would otherwise be passed over in silence."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {"query": ma.RAISE, "json": ma.RAISE}  # noqa: RUF012  (as in the base class)
+
+
+class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no types
+    """A resource of the API."""
+
+    ARGUMENTS_PARSER = Parser()
+
+
+# --- Fields -------------------------------------------------------------------------------------------
+
+
+class Text(ma.fields.String):
+    """Text that both databases take: no control characters, bounded."""
+
+    def __init__(self, *, max_chars: int = _TEXT_MAX_CHARS, **kwargs: Any) -> None:
+        metadata = {"pattern": _TEXT, "maxLength": max_chars}
+        super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
+        self._max_chars = max_chars
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        if isinstance(text, str) and _CONTROL.search(text):
+            raise ma.ValidationError("Has a control character.")
+        if isinstance(text, str) and len(text) > self._max_chars:
+            raise ma.ValidationError(f"Longer than {self._max_chars} characters.")
+        return text
+
+
+class MobileField(ma.fields.String):
+    """A telephone number in any usual spelling; comes out as digits."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        metadata = {"pattern": _MOBILE, "example": "15080921090"}
+        super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        number = parse_mobile(text)
+        if number is None:
+            raise ma.ValidationError("Not a phone number.")
+        return number
+
+
+class InputTime(ma.fields.String):
+    """A moment as ISO 8601, with or without an offset (without: the platform's zone); comes out as UTC."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        metadata = {"format": "date-time", "example": "2026-11-23T09:14:03+08:00"}
+        super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        # In a query, `+08:00` arrives as ` 08:00` from whoever forgets to encode it.
+        text = re.sub(r" (\d\d:?\d\d)$", r"+\1", text) if "T" in text else text
+        try:
+            return parse_time(text, runtime().settings.timezone)
+        except ValueError as error:
+            raise ma.ValidationError(str(error)) from None
+
+
+class StrictBoolean(ma.fields.Boolean):
+    """`true` or `false`, nothing like it."""
+
+    truthy = {"true", True}  # noqa: RUF012  (as in the base class)
+    falsy = {"false", False}  # noqa: RUF012
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, bool) or value in ("true", "false"):
+            return super()._deserialize(value, attr, data, **kwargs)
+        raise ma.ValidationError("Not true or false.")
+
+
+class WholeNumber(ma.fields.Integer):
+    """An integer as JSON writes it, or as digits."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
+            raise ma.ValidationError("Not a whole number.")
+        if isinstance(value, bool | float):
+            raise ma.ValidationError("Not a whole number.")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def platform_time(moment: datetime) -> str:
+    """Write a UTC time of the platform's: whole seconds."""
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def our_time(moment: datetime) -> str:
+    """Write a UTC time of ours or the sender's: milliseconds."""
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _date_time(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return kwargs | {"metadata": {"format": "date-time"} | kwargs.get("metadata", {})}
+
+
+class PlatformTime(ma.fields.DateTime):
+    """A time of the platform's: whole seconds, UTC."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**_date_time(kwargs))
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return None if value is None else platform_time(value)
+
+
+class OurTime(ma.fields.DateTime):
+    """A time of ours or the sender's: milliseconds, UTC."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**_date_time(kwargs))
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return None if value is None else our_time(value)
+
+
+# --- Schemas ------------------------------------------------------------------------------------------
+
+
+class StrictSchema(ma.Schema):
+    """Takes the fields that it names and no other."""
+
+    class Meta:
+        unknown = ma.RAISE
+
+
+class PageSchema(StrictSchema):
+    """Where a list goes on."""
+
+    limit = WholeNumber(
+        load_default=DEFAULT_LIMIT,
+        validate=ma.validate.Range(1, MAX_LIMIT),
+        metadata={"description": "How many items at most."},
+    )
+    cursor = Text(
+        max_chars=1000,
+        metadata={"description": "`next_cursor` of the page before, with the same filters."},
+    )
+
+
+class AccountFilterSchema(PageSchema):
+    """What every list can be narrowed to."""
+
+    account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
+
+
+class ReceivedFilterSchema(AccountFilterSchema):
+    """Lists of what the platform pushed."""
+
+    received_from = InputTime(metadata={"description": "Received then or later."})
+    received_to = InputTime(metadata={"description": "Received before then."})
+
+
+class SightingFilterSchema(ReceivedFilterSchema):
+    """Lists of receipts and replies."""
+
+    mobile = MobileField()
+    task_id = Text(max_chars=64)
+    matched = StrictBoolean(metadata={"description": "Whether its message's send is recorded."})
+
+
+class ProblemErrorSchema(ma.Schema):
+    """One wrong field."""
+
+    pointer = ma.fields.String(required=True, metadata={"description": "JSON pointer to the field."})
+    detail = ma.fields.String(required=True)
+
+
+class ProblemSchema(ma.Schema):
+    """An error, as RFC 9457 has it."""
+
+    type = ma.fields.String(required=True)
+    title = ma.fields.String(required=True)
+    status = ma.fields.Integer(required=True)
+    code = ma.fields.String(required=True, metadata={"description": "Stable; what a program decides by."})
+    detail = ma.fields.String(required=True)
+    errors = ma.fields.List(ma.fields.Nested(ProblemErrorSchema))
+
+
+class SightingSchema(ma.Schema):
+    """What receipts and replies share."""
+
+    id = ma.fields.String(required=True)
+    message_id = ma.fields.String(required=True, allow_none=True)
+    account = ma.fields.String(required=True)
+    task_id = ma.fields.String(required=True)
+    mobile = ma.fields.String(required=True)
+    received_at = OurTime(required=True)
+    last_seen_at = OurTime(required=True)
+    copies = ma.fields.Integer(required=True, metadata={"description": "How often it was pushed."})
+    extra = ma.fields.Dict(
+        keys=ma.fields.String(),
+        values=ma.fields.String(),
+        required=True,
+        metadata={"description": "Fields that the platform's page does not name."},
+    )
+    push_id = ma.fields.String(required=True, metadata={"description": "The push that first brought it."})
+
+
+def list_schema(item: type[ma.Schema], name: str) -> type[ma.Schema]:
+    """The schema of a page of items."""
+    return ma.Schema.from_dict(
+        {
+            "items": ma.fields.List(ma.fields.Nested(item), required=True),
+            "next_cursor": ma.fields.String(required=True, allow_none=True),
+        },
+        name=name,
+    )
+
+
+MESSAGE_STATUSES = [status.value for status in MessageStatus]
+RECEIPT_STATUSES = ["delivered", "failed", "unknown"]
+
+PROBLEMS: Mapping[int, str] = {
+    401: "No key, or one that is unknown, revoked or expired.",
+    403: "The key lacks the scope.",
+    404: "Nothing is there.",
+    409: "A given value differs from the recorded one.",
+    422: "Some input cannot be used; `errors` names it.",
+    503: "The database is unavailable; try again after `Retry-After` seconds.",
+}
+
+
+def documents(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
+    """Document the errors of a call."""
+
+    def decorate(view: Any) -> Any:
+        for status in statuses:
+            view = blueprint.alt_response(status, schema=ProblemSchema, description=PROBLEMS[status])(view)
+        return view
+
+    return decorate
+
+
+# --- Accounts -----------------------------------------------------------------------------------------
+
+
+def readable_accounts(asked: str | None) -> tuple[str, ...] | None:
+    """The accounts that a read covers; None: all. Raises Invalid for an unknown one, Denied for a closed one."""
+    allowed = caller().accounts
+    if asked is None:
+        return allowed
+    if asked not in runtime().settings.accounts:
+        raise Invalid({"#/account": "no such account is configured"})
+    if allowed is not None and asked not in allowed:
+        raise Denied(403, "account_closed", "this key is bound to other accounts")
+    return (asked,)
+
+
+# --- Pages --------------------------------------------------------------------------------------------
+
+
+def answer_page(
+    name: str,
+    arguments: Mapping[str, Any],
+    fetch: Callable[[sa.Connection, Page, Clock], Sequence[Any]],
+    present: Callable[[Any], Any],
+) -> dict[str, Any]:
+    """Fetch one page of the list `name`, its items as `present` shows them.
+
+    `arguments` are the loaded filters with `limit` and `cursor`. What depends on the present moment is asked as of
+    the moment of the first page, which the cursor carries.
+    """
+    parts = runtime()
+    wanted = {key: value for key, value in arguments.items() if key not in ("limit", "cursor", "account")}
+    accounts = readable_accounts(arguments.get("account"))
+    narrowed = Filter(**wanted, accounts=accounts)
+    cursors = _Cursors(name, narrowed)
+    before, now = cursors.read(arguments["cursor"]) if "cursor" in arguments else (None, parts.now())
+    limit = arguments["limit"]
+    page = Page(limit=limit + 1, before=_key_of(name, before), filter=narrowed)
+    rows = parts.ask(lambda connection: fetch(connection, page, parts.clock(now)))
+    next_cursor = cursors.make(rows[limit - 1].id, now) if len(rows) > limit else None
+    return {"items": [present(row) for row in rows[:limit]], "next_cursor": next_cursor}
+
+
+def _key_of(name: str, before: str | None) -> Any:
+    if before is None:
+        return None
+    return UUID(before) if name == "pushes" else int(before)
+
+
+class _Cursors:
+    """Cursors of one list under one filter: opaque, signed with a key that every node shares."""
+
+    def __init__(self, name: str, narrowed: Filter) -> None:
+        key = shared_secret("cursor")
+        values = {field.name: getattr(narrowed, field.name) for field in dataclass_fields(narrowed)}
+        text = json.dumps([name, values], default=str, sort_keys=True)
+        # A keyed digest: a cursor goes into URLs, and its filter may hold a number.
+        self._digest = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:32]
+        self._serializer = URLSafeSerializer(key, salt="cursor", signer_kwargs={"digest_method": hashlib.sha256})
+
+    def make(self, last_id: Any, now: datetime) -> str:
+        made: str | bytes = self._serializer.dumps([self._digest, str(last_id), now.isoformat()])
+        return made if isinstance(made, str) else made.decode()
+
+    def read(self, cursor: str) -> tuple[str, datetime]:
+        try:
+            digest, last_id, now = self._serializer.loads(cursor)
+        except (BadData, ValueError):
+            raise InvalidCursor("this cursor was not made here; begin without one") from None
+        if not hmac.compare_digest(digest, self._digest):
+            raise InvalidCursor("this cursor belongs to other filters; keep them, or begin without one")
+        return last_id, datetime.fromisoformat(now)
+
+
+def shared_secret(name: str) -> bytes:
+    """Give a secret that all nodes share, asked of the database once per process."""
+    known: dict[str, bytes] = current_app.extensions.setdefault("receiver.secrets", {})
+    if name not in known:
+        known[name] = runtime().shared_secret(name)
+    return known[name]
+
+
+# --- What a caller sees -------------------------------------------------------------------------------
+
+_NUMBER_INSIDE = re.compile(r"(?<![0-9])(?:86|0086)?1[0-9]{10}(?![0-9])")
+
+
+def shown(row: Row) -> Row:
+    """Give a row as the caller may see it: numbers masked without the scope `pii`."""
+    if caller().sees_numbers:
+        return row
+    changes: dict[str, Any] = {"mobile": mask_mobile(row.mobile)}  # type: ignore[attr-defined]
+    if extra := getattr(row, "extra", None):
+        changes["extra"] = {_without_numbers(name): _without_numbers(value) for name, value in extra.items()}
+    return replace(row, **changes)  # type: ignore[type-var]
+
+
+def _without_numbers(text: str) -> str:
+    return _NUMBER_INSIDE.sub(lambda match: mask_mobile(match[0]), text)
+
+
+def audit_look_up(action: str, *, mobile: str | None = None, **detail: Any) -> None:
+    """Note a look-up by number, or a read of content. The number goes in as a keyed hash."""
+    hashed = None
+    if mobile is not None:
+        hashed = hmac.new(shared_secret("audit"), mobile.encode(), hashlib.sha256).hexdigest()
+    runtime().audit(caller().name, action, mobile_hmac=hashed, **detail)

@@ -1,0 +1,396 @@
+"""`/messages`: record sends, look them up, wait for their fate."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import marshmallow as ma
+from flask import Response, json, request
+from flask.views import MethodView
+
+from receiver.errors import NotFound
+from receiver.records import InvalidSend, SendReader
+from receiver.store import read, write
+from receiver.store.write import Recorded
+from receiver.web import runtime
+from receiver.web.api.common import (
+    MESSAGE_STATUSES,
+    AccountFilterSchema,
+    Blueprint,
+    InputTime,
+    MobileField,
+    OurTime,
+    PlatformTime,
+    StrictBoolean,
+    StrictSchema,
+    Text,
+    WholeNumber,
+    answer_page,
+    audit_look_up,
+    documents,
+    list_schema,
+    our_time,
+    platform_time,
+    shown,
+)
+from receiver.web.auth import caller
+from receiver.web.problems import Invalid, pointers, problem_body
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from receiver.domain import SentMessage
+    from receiver.store.read import MessageRow, ReceiptRow, ReplyRow
+    from receiver.store.write import RecordResult
+
+blueprint = Blueprint("messages", __name__, description="What was sent, and what became of it.")
+
+MAX_RECORDS = 1000
+_MAX_WAIT_SECONDS = 30
+_POLL_SECONDS = 0.25
+# Every one that waits holds a thread; beyond these the answer comes at once, as it is.
+_waiters = threading.BoundedSemaphore(16)
+
+
+class MessageFilterSchema(AccountFilterSchema):
+    """What messages can be narrowed to."""
+
+    mobile = MobileField()
+    task_id = Text(max_chars=64)
+    status = ma.fields.String(validate=ma.validate.OneOf(MESSAGE_STATUSES))
+    late = StrictBoolean(metadata={"description": "Pending for longer than `RECEIVER_LATE_AFTER_SECONDS`."})
+    template_id = Text()
+    reference = Text()
+    sent_from = InputTime(metadata={"description": "Sent then or later."})
+    sent_to = InputTime(metadata={"description": "Sent before then."})
+    matched = StrictBoolean(metadata={"description": "Whether the send is recorded."})
+    conflicting = StrictBoolean(metadata={"description": "Whether both delivered and failed were reported."})
+
+
+class MessageSchema(ma.Schema):
+    """One message: one (account, task_id, mobile)."""
+
+    id = ma.fields.String(required=True)
+    account = ma.fields.String(required=True)
+    task_id = ma.fields.String(required=True, allow_none=True)
+    mobile = ma.fields.String(required=True)
+    template_id = ma.fields.String(required=True, allow_none=True)
+    reference = ma.fields.String(required=True, allow_none=True)
+    sent_at = OurTime(required=True, allow_none=True)
+    recorded_at = OurTime(required=True, allow_none=True, metadata={"description": "Null: unmatched."})
+    status = ma.fields.String(required=True, validate=ma.validate.OneOf(MESSAGE_STATUSES))
+    late = ma.fields.Boolean(required=True)
+    reported_at = PlatformTime(required=True, allow_none=True)
+    latency_seconds = ma.fields.Float(required=True, allow_none=True)
+    matched = ma.fields.Boolean(required=True)
+    conflicting = ma.fields.Boolean(required=True)
+    error_message = ma.fields.String(required=True, allow_none=True)
+    receipt_count = ma.fields.Integer(required=True)
+    reply_count = ma.fields.Integer(required=True)
+
+
+class TimelineEntrySchema(ma.Schema):
+    """One thing that happened to a message."""
+
+    kind = ma.fields.String(
+        required=True, validate=ma.validate.OneOf(["sent", "recorded", "refused", "receipt", "reply"])
+    )
+    at = ma.fields.String(
+        required=True,
+        metadata={
+            "format": "date-time",
+            "description": "When it happened; for a push, by the platform's clock.",
+        },
+    )
+    received_at = OurTime(allow_none=True)
+    receipt_id = ma.fields.String()
+    reply_id = ma.fields.String()
+    status = ma.fields.String()
+    vendor_status = ma.fields.String()
+    content = ma.fields.String()
+    detail = ma.fields.String()
+    copies = ma.fields.Integer()
+    push_id = ma.fields.String()
+
+
+class MessageDetailSchema(MessageSchema):
+    """A message with its timeline."""
+
+    timeline = ma.fields.List(ma.fields.Nested(TimelineEntrySchema), required=True)
+
+
+class SendSchema(StrictSchema):
+    """The record of one send; with `return_status` 0, of one that the platform refused.
+
+    Describes what `receiver.records` reads, which is faster and serves imports too; a test holds the two together.
+    """
+
+    task_id = Text(max_chars=64, validate=ma.validate.Length(min=1))
+    mobile = MobileField(required=True)
+    account = Text(max_chars=64)
+    template_id = Text(allow_none=True)
+    reference = Text(allow_none=True)
+    sent_at = InputTime(allow_none=True)
+    success_counts = WholeNumber(allow_none=True, validate=ma.validate.Range(0, 2**31 - 1))
+    remain_point = WholeNumber(allow_none=True, validate=ma.validate.Range(-(2**31), 2**31 - 1))
+    return_status = ma.fields.String(
+        validate=ma.validate.OneOf(["0", "1"]), metadata={"description": "0: the platform refused it."}
+    )
+    message = Text(allow_none=True, metadata={"description": "The platform's words, for a refused one."})
+
+
+_MESSAGE = MessageSchema()
+MessageListSchema = list_schema(MessageSchema, "MessageList")
+
+_RECORD_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "oneOf": [
+                    {"$ref": "#/components/schemas/Send"},
+                    {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": MAX_RECORDS,
+                        "items": {"$ref": "#/components/schemas/Send"},
+                    },
+                ]
+            }
+        }
+    },
+}
+_RECORD_ANSWER = {
+    "oneOf": [
+        {"$ref": "#/components/schemas/Message"},
+        {
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "items": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["status"],
+                        "properties": {
+                            "status": {"type": "integer", "enum": [200, 201, 403, 409, 422]},
+                            "message": {"$ref": "#/components/schemas/Message"},
+                            "error": {"$ref": "#/components/schemas/Problem"},
+                        },
+                    },
+                }
+            },
+        },
+    ]
+}
+
+
+@blueprint.route("/messages")
+class Messages(MethodView):
+    """The list, and recording."""
+
+    @documents(blueprint, 401, 403, 422, 503)
+    @blueprint.arguments(MessageFilterSchema, location="query")
+    @blueprint.response(200, MessageListSchema)
+    def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """List messages, newest first."""
+        return _answer_list(arguments)
+
+    @documents(blueprint, 401, 403, 409, 422, 503)
+    @blueprint.doc(
+        requestBody=_RECORD_BODY,
+        responses={
+            str(status): {"description": text, "content": {"application/json": {"schema": _RECORD_ANSWER}}}
+            for status, text in {200: "Nothing new.", 201: "At least one is new."}.items()
+        },
+    )
+    def post(self) -> Response:
+        """Record one send, or up to 1000. Repeating is no change; one bad item refuses no other."""
+        body = request.get_json()
+        if isinstance(body, list):
+            return _record_list(body)
+        return _record_one(body)
+
+
+@blueprint.route("/messages/search")
+class MessageSearch(MethodView):
+    """The list again, with the filters in the body."""
+
+    @documents(blueprint, 401, 403, 422, 503)
+    @blueprint.arguments(MessageFilterSchema, location="json")
+    @blueprint.response(200, MessageListSchema)
+    def post(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """List messages, newest first: the filters of the list as JSON, so that numbers stay out of URLs."""
+        return _answer_list(arguments)
+
+
+class WaitSchema(StrictSchema):
+    """How long to hold the answer."""
+
+    wait = WholeNumber(
+        load_default=0,
+        validate=ma.validate.Range(0, _MAX_WAIT_SECONDS),
+        metadata={"description": "Seconds to wait for the status to change."},
+    )
+
+
+@blueprint.route("/messages/<string:message_id>")
+class Message(MethodView):
+    """One message."""
+
+    @documents(blueprint, 401, 403, 404, 422, 503)
+    @blueprint.arguments(WaitSchema, location="query")
+    @blueprint.response(200, MessageDetailSchema)
+    def get(self, arguments: dict[str, Any], message_id: str) -> dict[str, Any]:
+        """Give one message with its timeline."""
+        row = _find(message_id)
+        if arguments["wait"]:
+            row = _changed(row, arguments["wait"])
+        return _with_timeline(row)
+
+
+# --- Reading ------------------------------------------------------------------------------------------
+
+
+def _answer_list(arguments: dict[str, Any]) -> dict[str, Any]:
+    if mobile := arguments.get("mobile"):
+        audit_look_up("messages.look_up", mobile=mobile)
+    return answer_page("messages", arguments, read.list_messages, shown)
+
+
+def _find(text: str) -> MessageRow:
+    found = None
+    if text.isascii() and text.isdigit() and int(text) < 2**63:
+        parts = runtime()
+        found = parts.ask(lambda connection: read.find_message(connection, int(text), parts.clock(), caller().accounts))
+    if found is None:
+        raise NotFound("there is no message under that id")
+    return found
+
+
+def _changed(row: MessageRow, seconds: int) -> MessageRow:
+    if not _waiters.acquire(blocking=False):
+        return row
+    try:
+        deadline = time.monotonic() + seconds
+        latest = row
+        while latest.status == row.status and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            latest = _find(str(row.id))
+        return latest
+    finally:
+        _waiters.release()
+
+
+def _with_timeline(row: MessageRow) -> dict[str, Any]:
+    receipts, replies = runtime().ask(lambda connection: read.list_sightings(connection, row.id))
+    if replies:
+        audit_look_up("replies.read", message_id=str(row.id))
+    moments: list[tuple[datetime, dict[str, Any]]] = []
+    if row.sent_at is not None:
+        kind = "sent" if row.error_message is None else "refused"
+        moments.append((row.sent_at, {"kind": kind, "at": our_time(row.sent_at), "detail": row.error_message}))
+    if row.recorded_at is not None:
+        moments.append((row.recorded_at, {"kind": "recorded", "at": our_time(row.recorded_at)}))
+    for receipt in receipts:
+        said = {"receipt_id": receipt.id, "status": receipt.status, "vendor_status": receipt.vendor_status}
+        moments.append((receipt.reported_at, _pushed("receipt", receipt.reported_at, receipt) | said))
+    for reply in replies:
+        wrote = {"reply_id": reply.id, "content": reply.content}
+        moments.append((reply.replied_at, _pushed("reply", reply.replied_at, reply) | wrote))
+    masked = shown(row)
+    detail = {name: getattr(masked, name) for name in _MESSAGE.fields}
+    in_order = sorted(moments, key=lambda moment: moment[0])
+    return detail | {"timeline": [{k: v for k, v in entry.items() if v is not None} for _, entry in in_order]}
+
+
+def _pushed(kind: str, at: datetime, row: ReceiptRow | ReplyRow) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "at": platform_time(at),
+        "received_at": row.received_at,
+        "copies": row.copies,
+        "push_id": row.push_id,
+    }
+
+
+# --- Recording ----------------------------------------------------------------------------------------
+
+
+def _record_one(body: Any) -> Response:
+    send = _send(body)
+    (result,) = _record([send])
+    if result.outcome is Recorded.CONFLICT:
+        raise Invalid(_differences(result), status=409, code="conflict")
+    return _json(_messages([result])[result.message_id], 201 if result.outcome is Recorded.NEW else 200)
+
+
+def _record_list(body: list[Any]) -> Response:
+    if not 1 <= len(body) <= MAX_RECORDS:
+        raise Invalid({"#": f"a list of 1 to {MAX_RECORDS} records is taken at once"})
+    items: list[dict[str, Any]] = [{} for _ in body]
+    sends: dict[int, SentMessage] = {}
+    for index, item in enumerate(body):
+        try:
+            sends[index] = _send(item, f"#/{index}")
+        except Invalid as invalid:
+            items[index] = _failed(invalid)
+    results = dict(zip(sends, _record(list(sends.values())), strict=True)) if sends else {}
+    found = _messages(list(results.values()))
+    for index, result in results.items():
+        if result.outcome is Recorded.CONFLICT:
+            items[index] = _failed(Invalid(_differences(result, f"#/{index}"), status=409, code="conflict"))
+        else:
+            status = 201 if result.outcome is Recorded.NEW else 200
+            items[index] = {"status": status, "message": found[result.message_id]}
+    anything_new = any(item["status"] == 201 for item in items)
+    return _json({"items": items}, 201 if anything_new else 200)
+
+
+def _send(item: Any, path: str = "#") -> SentMessage:
+    """Check one record. Raises Invalid, naming its wrong fields."""
+    if not isinstance(item, dict):
+        raise Invalid({path: "not an object"})
+    settings, allowed = runtime().settings, caller().accounts
+    reader = SendReader(
+        zone=settings.timezone,
+        accounts=settings.accounts,
+        allowed=None if allowed is None else frozenset(allowed),
+    )
+    try:
+        return reader.read(item)
+    except InvalidSend as error:
+        status, code = (403, "account_closed") if error.closed else (422, "invalid")
+        raise Invalid(pointers(error.faults, path), status=status, code=code) from None
+
+
+def _record(sends: Sequence[SentMessage]) -> list[RecordResult]:
+    parts = runtime()
+    return parts.database.write(lambda connection: write.record_sent(connection, sends, recorded_at=parts.now()))
+
+
+def _messages(results: Sequence[RecordResult]) -> Mapping[int, Any]:
+    parts = runtime()
+    ids = [result.message_id for result in results]
+    rows = parts.ask(lambda connection: read.get_messages(connection, ids, parts.clock()))
+    return {message_id: _MESSAGE.dump(shown(row)) for message_id, row in rows.items()}
+
+
+def _differences(result: RecordResult, path: str = "#") -> dict[str, str]:
+    names = {"error_message": "message"}
+    return {f"{path}/{names.get(name, name)}": "differs from what is recorded" for name in result.differing}
+
+
+def _failed(invalid: Invalid) -> dict[str, Any]:
+    detail = "some of this item cannot be used"
+    return {
+        "status": invalid.status,
+        "error": problem_body(invalid.status, invalid.code, detail, invalid.errors),
+    }
+
+
+def _json(body: Any, status: int) -> Response:
+    return Response(json.dumps(body), status=status, mimetype="application/json")

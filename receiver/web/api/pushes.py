@@ -1,0 +1,122 @@
+"""`/pushes`: the journal, and reading a push again."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+from uuid import UUID
+
+import marshmallow as ma
+from flask.views import MethodView
+
+from receiver.domain import Kind, Outcome
+from receiver.errors import NotFound
+from receiver.store import read, write
+from receiver.store.read import PushRow
+from receiver.web import runtime
+from receiver.web.api.common import (
+    Blueprint,
+    OurTime,
+    ReceivedFilterSchema,
+    answer_page,
+    documents,
+    list_schema,
+)
+from receiver.web.auth import caller
+
+blueprint = Blueprint("pushes", __name__, description="Every push, as it came.")
+
+_KINDS = [kind.value for kind in Kind]
+_OUTCOMES = [Outcome.ACCEPTED.value, Outcome.QUARANTINED.value]
+
+
+class PushFilterSchema(ReceivedFilterSchema):
+    """What the journal can be narrowed to."""
+
+    outcome = ma.fields.String(validate=ma.validate.OneOf(_OUTCOMES))
+
+
+class PushSchema(ma.Schema):
+    """One request of the platform."""
+
+    id = ma.fields.String(required=True, metadata={"format": "uuid"})
+    account = ma.fields.String(required=True)
+    kind = ma.fields.String(required=True, allow_none=True, validate=ma.validate.OneOf([*_KINDS, None]))
+    outcome = ma.fields.String(required=True, validate=ma.validate.OneOf(_OUTCOMES))
+    error = ma.fields.String(
+        required=True, allow_none=True, metadata={"description": "Every fault, as `field: reason`."}
+    )
+    flags = ma.fields.List(
+        ma.fields.String(),
+        required=True,
+        metadata={"description": "How the reading was helped: `gb18030`, `fraction_dropped`."},
+    )
+    method = ma.fields.String(required=True)
+    query = ma.fields.String(required=True, allow_none=True, metadata={"description": "With scope `pii` only."})
+    received_at = OurTime(required=True)
+    remote_addr = ma.fields.String(required=True)
+    content_type = ma.fields.String(required=True, allow_none=True)
+    body_base64 = ma.fields.String(required=True, allow_none=True, metadata={"description": "With scope `pii` only."})
+
+
+@blueprint.route("/pushes")
+class Pushes(MethodView):
+    """The journal."""
+
+    @documents(blueprint, 401, 403, 422, 503)
+    @blueprint.arguments(PushFilterSchema, location="query")
+    @blueprint.response(200, list_schema(PushSchema, "PushList"))
+    def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """List pushes, newest first."""
+        if caller().sees_numbers:
+            runtime().audit(caller().name, "pushes.read")
+        return answer_page("pushes", arguments, lambda connection, page, _: read.list_pushes(connection, page), _shown)
+
+
+@blueprint.route("/pushes/<string:push_id>")
+class PushDetail(MethodView):
+    """One push."""
+
+    @documents(blueprint, 401, 403, 404, 503)
+    @blueprint.response(200, PushSchema)
+    def get(self, push_id: str) -> dict[str, Any]:
+        """Give one push: the `X-Push-Id` of every acknowledgement leads here."""
+        push = _find(push_id)
+        if caller().sees_numbers:
+            runtime().audit(caller().name, "push.read", push_id=str(push.id))
+        return _shown(push)
+
+
+@blueprint.route("/pushes/<string:push_id>/replay")
+class PushReplay(MethodView):
+    """Reading again."""
+
+    @documents(blueprint, 401, 403, 404, 503)
+    @blueprint.response(200, PushSchema)
+    def post(self, push_id: str) -> dict[str, Any]:
+        """Read a push again with the present settings. Adds what was missing, changes no `copies`."""
+        parts = runtime()
+        push = parts.gate.read_again(_find(push_id).as_push())
+        parts.audit(caller().name, "push.replay", push_id=str(push.id))
+        parts.database.write(lambda connection: write.replay_push(connection, push))
+        return _shown(_find(push_id))
+
+
+def _find(text: str) -> PushRow:
+    try:
+        push_id = UUID(text)
+    except ValueError:
+        raise NotFound("there is no push under that id") from None
+    found = runtime().ask(lambda connection: read.find_push(connection, push_id, caller().accounts))
+    if found is None:
+        raise NotFound("there is no push under that id")
+    return found
+
+
+def _shown(push: PushRow) -> dict[str, Any]:
+    in_full = caller().sees_numbers
+    return {
+        **{name: getattr(push, name) for name in PushRow.__slots__ if name not in ("query", "body", "endpoint")},
+        "query": push.query.decode("latin-1") if in_full else None,
+        "body_base64": b64encode(push.body).decode() if in_full else None,
+    }

@@ -1,0 +1,56 @@
+"""`/receipts`: what the operators reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import marshmallow as ma
+from flask.views import MethodView
+
+from receiver.store import read
+from receiver.web.api.common import (
+    RECEIPT_STATUSES,
+    Blueprint,
+    PlatformTime,
+    SightingFilterSchema,
+    SightingSchema,
+    answer_page,
+    audit_look_up,
+    documents,
+    list_schema,
+    shown,
+)
+
+blueprint = Blueprint("receipts", __name__, description="Delivery receipts, as the platform pushed them.")
+
+
+class ReceiptFilterSchema(SightingFilterSchema):
+    """What receipts can be narrowed to."""
+
+    status = ma.fields.String(validate=ma.validate.OneOf(RECEIPT_STATUSES))
+
+
+class ReceiptSchema(SightingSchema):
+    """A delivery receipt (DLR)."""
+
+    status = ma.fields.String(required=True, validate=ma.validate.OneOf(RECEIPT_STATUSES))
+    vendor_status = ma.fields.String(
+        required=True, metadata={"description": "The platform's own word: 1 delivered, 0 failed."}
+    )
+    reported_at = PlatformTime(required=True)
+
+
+@blueprint.route("/receipts")
+class Receipts(MethodView):
+    """The list."""
+
+    @documents(blueprint, 401, 403, 422, 503)
+    @blueprint.arguments(ReceiptFilterSchema, location="query")
+    @blueprint.response(200, list_schema(ReceiptSchema, "ReceiptList"))
+    def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """List receipts, newest first."""
+        if mobile := arguments.get("mobile"):
+            audit_look_up("receipts.look_up", mobile=mobile)
+        return answer_page(
+            "receipts", arguments, lambda connection, page, _: read.list_receipts(connection, page), shown
+        )

@@ -1,0 +1,128 @@
+"""Who may call what: one table of policies, one check before every request. What is not in the table is closed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from flask import g, request
+
+from receiver.intake.gate import client_address, within
+from receiver.store import access
+from receiver.store.access import ApiKey, Scope
+from receiver.web import runtime
+from receiver.web.problems import Denied
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flask import Flask
+
+
+class Open(Enum):
+    """Ways to be let in without a key."""
+
+    TO_ALL = "to all"
+    BY_PUSH_SECRET = "by the secret in the path"  # noqa: S105  (checked at the gate)
+    BY_METRICS_ADDRESS = "by address"
+
+
+# Endpoint (and method, where they differ): what it takes.
+POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
+    "push.push": Open.BY_PUSH_SECRET,
+    "ops.home": Open.TO_ALL,
+    "ops.healthz": Open.TO_ALL,
+    "ops.readyz": Open.TO_ALL,
+    "ops.metrics_page": Open.BY_METRICS_ADDRESS,
+    "docs.page": Open.TO_ALL,
+    "docs.asset": Open.TO_ALL,
+    "api-docs.openapi_json": Open.TO_ALL,
+    "messages.Messages": {"GET": Scope.READ, "POST": Scope.MESSAGES_WRITE},
+    "messages.Message": Scope.READ,
+    "messages.MessageSearch": Scope.READ,
+    "receipts.Receipts": Scope.READ,
+    "replies.Replies": Scope.READ,
+    "pushes.Pushes": Scope.PUSHES,
+    "pushes.PushDetail": Scope.PUSHES,
+    "pushes.PushReplay": Scope.PUSHES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever calls the API, and what they may see."""
+
+    key: ApiKey
+
+    @property
+    def name(self) -> str:
+        """Their name in the audit."""
+        return f"key:{self.key.name}"
+
+    @property
+    def sees_numbers(self) -> bool:
+        """Whether numbers are shown in full."""
+        return Scope.PII in self.key.scopes
+
+    @property
+    def accounts(self) -> tuple[str, ...] | None:
+        """The accounts they are bound to; None: every account."""
+        return self.key.accounts
+
+
+def caller() -> Caller:
+    """Who makes the present request; only where a scope is required."""
+    found = g.caller
+    assert isinstance(found, Caller)  # noqa: S101
+    return found
+
+
+def policy_for(endpoint: str, method: str) -> Open | Scope | None:
+    """Give the policy of a route, None where nobody has set one."""
+    policy = POLICIES.get(endpoint)
+    if isinstance(policy, Open | Scope) or policy is None:
+        return policy
+    return policy.get("GET" if method == "HEAD" else method)
+
+
+def _check() -> None:
+    if request.endpoint is None or request.routing_exception is not None:
+        return  # no such route: the answer is 404 or 405 whoever asks
+    policy = policy_for(request.endpoint, request.method)
+    if policy is None:
+        raise Denied(403, "forbidden", "this route is closed")
+    if policy is Open.BY_METRICS_ADDRESS:
+        _check_address()
+    elif isinstance(policy, Scope):
+        g.caller = Caller(_key_with(policy))
+
+
+def _check_address() -> None:
+    settings = runtime().settings
+    address = client_address(
+        request.environ.get("REMOTE_ADDR") or "",
+        request.headers.get("X-Forwarded-For"),
+        settings.trusted_proxies,
+    )
+    if not within(address, settings.metrics_allow):
+        raise Denied(403, "forbidden", "this address may not read metrics (RECEIVER_METRICS_ALLOW)")
+
+
+def _key_with(scope: Scope) -> ApiKey:
+    given = request.headers.get("Authorization", "")
+    kind, _, token = given.partition(" ")
+    if kind.lower() != "bearer" or not token.strip():
+        raise Denied(401, "unauthorized", "send a key: Authorization: Bearer KEY")
+    parts = runtime()
+    key = parts.ask(lambda connection: access.find_key(connection, token.strip()))
+    if key is None or not key.valid(parts.now()):
+        raise Denied(401, "unauthorized", "this key is unknown, revoked or expired")
+    if scope not in key.scopes:
+        raise Denied(403, "missing_scope", f"this key lacks the scope {scope.value}")
+    return key
+
+
+def register(app: Flask) -> None:
+    """Check every request of the application."""
+    app.before_request(_check)

@@ -1,0 +1,157 @@
+"""Errors as answers: `application/problem+json` (RFC 9457). The one place that decides an error's status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, json
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from receiver.errors import (
+    InvalidCursor,
+    NotFound,
+    Overloaded,
+    ReceiverError,
+    StoreUnavailable,
+    StoreUnfit,
+)
+from receiver.intake.gate import Refused
+from receiver.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flask import Flask
+
+_log = get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = "1"
+
+_STATUS_OF: Mapping[type[ReceiverError], tuple[int, str]] = {
+    NotFound: (404, "not_found"),
+    InvalidCursor: (422, "invalid_cursor"),
+    Overloaded: (503, "overloaded"),
+    StoreUnavailable: (503, "database_unavailable"),
+    StoreUnfit: (503, "database_unfit"),
+}
+_CODE_OF: Mapping[int, str] = {
+    400: "malformed",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    503: "unavailable",
+}
+
+
+def problem_body(status: int, code: str, detail: str, errors: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """Describe a problem: `errors` are of the form {pointer, detail}, one for each wrong field."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": code.replace("_", " "),
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    if listed := list(errors):
+        body["errors"] = listed
+    return body
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    errors: Iterable[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Answer with a problem."""
+    response = Response(json.dumps(problem_body(status, code, detail, errors)), status=status, mimetype=MEDIA_TYPE)
+    response.headers.update(headers or {})
+    if status == 503:
+        response.headers.setdefault("Retry-After", RETRY_AFTER_SECONDS)
+    return response
+
+
+class Invalid(ReceiverError):
+    """Input that names its wrong fields: `errors` maps a JSON pointer to what is wrong there."""
+
+    def __init__(self, errors: Mapping[str, str], *, status: int = 422, code: str = "invalid") -> None:
+        super().__init__("; ".join(f"{pointer}: {detail}" for pointer, detail in errors.items()))
+        self.errors = [{"pointer": pointer, "detail": detail} for pointer, detail in errors.items()]
+        self.status = status
+        self.code = code
+
+
+class Denied(ReceiverError):
+    """A request without the key (401) or the right (403) that it needs."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+
+
+def pointers(messages: Any, path: str = "#") -> dict[str, str]:
+    """Flatten nested validation messages to {pointer: detail}."""
+    if isinstance(messages, dict):
+        flat: dict[str, str] = {}
+        for key, inner in messages.items():
+            part = "" if key == "_schema" else "/" + str(key).replace("~", "~0").replace("/", "~1")
+            flat |= pointers(inner, path + part)
+        return flat
+    if isinstance(messages, list):
+        return {path: " ".join(str(message) for message in messages)}
+    return {path: str(messages)}
+
+
+def _receiver_error(error: ReceiverError) -> Response:
+    match error:
+        case Invalid():
+            return problem(error.status, error.code, "some of the input cannot be used", error.errors)
+        case Denied():
+            headers = {"WWW-Authenticate": 'Bearer realm="receiver"'} if error.status == 401 else None
+            return problem(error.status, error.code, str(error), headers=headers)
+        case Refused():
+            return problem(error.status, _CODE_OF[error.status], str(error))
+        case InvalidCursor():
+            return problem(422, "invalid_cursor", str(error), [{"pointer": "#/cursor", "detail": str(error)}])
+    status, code = _STATUS_OF.get(type(error), (500, "internal"))
+    if status >= 500:
+        _log.error("request failed", error=str(error), status=status)
+    return problem(status, code, str(error))
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    data = getattr(error, "data", {})
+    if isinstance(error, InternalServerError) and error.original_exception is not None:
+        _log.error("request failed", exc_info=error.original_exception)
+    if messages := data.get("messages"):
+        # webargs puts the name of the part in front: {"json": {...}} or {"query": {...}}.
+        flat: dict[str, str] = {}
+        for inner in messages.values():
+            flat |= pointers(inner)
+        return (
+            _receiver_error(Invalid(flat))
+            if status == 422
+            else problem(status, _CODE_OF.get(status, "malformed"), "the request cannot be read", _as_errors(flat))
+        )
+    headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+    title = (error.name or "error").lower()
+    return problem(status, _CODE_OF.get(status, "internal" if status >= 500 else "malformed"), title, headers=headers)
+
+
+def _as_errors(flat: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"pointer": pointer, "detail": detail} for pointer, detail in flat.items()]
+
+
+def register(app: Flask) -> None:
+    """Answer every error of the application as a problem."""
+    app.register_error_handler(ReceiverError, _receiver_error)
+    app.register_error_handler(HTTPException, _http_error)

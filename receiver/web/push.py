@@ -1,0 +1,62 @@
+"""The push endpoints: gate, intake, ack, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import TimeoutError as FutureTimeout
+
+from flask import Blueprint, Response, request
+
+from receiver import metrics
+from receiver.domain import Kind
+from receiver.errors import StoreUnavailable
+from receiver.intake.gate import PushRequest
+from receiver.web import runtime
+
+blueprint = Blueprint("push", __name__)
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_DURABLE_WITHIN_SECONDS = 30
+
+
+@blueprint.route("/push/<secret>", methods=_METHODS, strict_slashes=False, provide_automatic_options=False)
+@blueprint.route(
+    "/push/<secret>/<any(receipt, reply):kind>",
+    methods=_METHODS,
+    strict_slashes=False,
+    provide_automatic_options=False,
+)
+def push(secret: str, kind: str | None = None) -> Response:
+    """Acknowledge a push once it is durable."""
+    parts = runtime()
+    environ = request.environ
+    admitted = parts.gate.admit(
+        PushRequest(
+            secret=secret,
+            endpoint=Kind(kind) if kind else None,
+            method=request.method,
+            query=environ.get("QUERY_STRING", "").encode("latin-1"),
+            content_length=environ.get("CONTENT_LENGTH"),
+            chunked=environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked",
+            content_type=environ.get("CONTENT_TYPE") or None,
+            peer=environ.get("REMOTE_ADDR") or "",
+            forwarded_for=environ.get("HTTP_X_FORWARDED_FOR"),
+            # Flask's own stream would stop at a wrong Content-Type, and hide a short body.
+            read=environ["wsgi.input"].read,
+        )
+    )
+    settings = parts.settings
+    ack = Response(settings.ack_body, status=settings.ack_status, content_type=settings.ack_content_type)
+    if admitted is None:
+        return ack
+    started = time.perf_counter()
+    try:
+        kept = parts.committer.submit(admitted).result(timeout=_DURABLE_WITHIN_SECONDS)
+    except FutureTimeout:
+        raise StoreUnavailable("the push could not be made durable in time; push it again") from None
+    metrics.ACK_SECONDS.observe(time.perf_counter() - started)
+    ack.headers["X-Push-Id"] = str(kept.id)
+    ack.headers["X-Push-Outcome"] = kept.outcome.value
+    if kept.error is not None:
+        ack.headers["X-Push-Error"] = kept.error
+    return ack

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -15,6 +16,8 @@ from receiver.errors import StoreUnfit
 if TYPE_CHECKING:
     from receiver.store.database import Database
 
+# Two nodes that upgrade at once take turns; the second finds nothing to do.
+_UPGRADE_LOCK = 0x726376725F6462
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -42,7 +45,9 @@ def upgrade(database: Database) -> None:
     """Bring the schema up to this program's version; nothing happens if it is there already."""
     config = _config()
 
-    def work(connection: object) -> None:
+    def work(connection: sa.Connection) -> None:
+        if database.postgresql:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

@@ -1,0 +1,154 @@
+"""The parts that tests share: both real databases, a runtime and a client on each."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+
+from receiver.app import create_app
+from receiver.config import Settings
+from receiver.logs import configure_logging
+from receiver.runtime import Runtime
+from receiver.store import access, schema
+from receiver.store.access import Scope
+from tests.postgres import PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from flask import Flask
+    from flask.testing import FlaskClient
+
+SECRET = "test-secret-of-the-default-account-000000000"
+OTHER_SECRET = "test-secret-of-the-other-account-0000000000000"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logging() -> None:
+    configure_logging()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server's maintenance database."""
+    if given := os.environ.get("RECEIVER_TEST_DATABASE_URL"):
+        yield given
+        return
+    with PostgresServer(durable=False) as server:
+        yield server.url()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, once of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'receiver.db'}"
+        return
+    yield from _postgres_database(request)
+
+
+@pytest.fixture
+def postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty PostgreSQL database."""
+    yield from _postgres_database(request)
+
+
+def _postgres_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    maintenance: str = request.getfixturevalue("postgres_url")
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(maintenance, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    yield f"{maintenance.rpartition('/')[0]}/{name}".replace("postgresql://", "postgresql+psycopg://")
+    with psycopg.connect(maintenance, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Settings with one account on that database."""
+    return make_settings(database_url, tmp_path)
+
+
+def make_settings(database_url: str, data_dir: Path, **changes: object) -> Settings:
+    """Settings for a test; `changes` replaces fields."""
+    values: dict[str, object] = {
+        "data_dir": data_dir,
+        "database_url": database_url,
+        "push_tokens": (("default", SECRET),),
+        "timezone": ZoneInfo("Asia/Shanghai"),
+        "late_after": timedelta(seconds=60),
+        "no_receipt_after": timedelta(hours=72),
+    }
+    return Settings(**values | changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def make_runtime(settings: Settings) -> Iterator[Callable[..., Runtime]]:
+    """Make a runtime on the migrated database, with changed settings."""
+    made: list[Runtime] = []
+
+    def make(**changes: object) -> Runtime:
+        values = {name: getattr(settings, name) for name in Settings.__slots__}
+        runtime = Runtime.of(Settings(**values | changes))
+        schema.upgrade(runtime.database)
+        made.append(runtime)
+        return runtime
+
+    yield make
+    for runtime in made:
+        runtime.stop()
+
+
+@pytest.fixture
+def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
+    """A runtime on the migrated database."""
+    return make_runtime()
+
+
+@pytest.fixture
+def postgres_runtime(postgres_database_url: str, tmp_path: Path) -> Iterator[Runtime]:
+    """A runtime on a migrated PostgreSQL database."""
+    runtime = Runtime.of(make_settings(postgres_database_url, tmp_path))
+    schema.upgrade(runtime.database)
+    yield runtime
+    runtime.stop()
+
+
+@pytest.fixture
+def app(runtime: Runtime) -> Flask:
+    """The application on that runtime."""
+    return create_app(runtime)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client of the application."""
+    return app.test_client()
+
+
+def make_key(runtime: Runtime, *scopes: Scope, accounts: tuple[str, ...] | None = None) -> str:
+    """Make an API key and give its header value."""
+    key = runtime.database.write(
+        lambda connection: access.create_key(
+            connection,
+            name=uuid.uuid4().hex,
+            scopes=scopes or tuple(Scope),
+            accounts=accounts,
+            now=runtime.now(),
+            expires_at=None,
+        )
+    )
+    return f"Bearer {key}"
+
+
+@pytest.fixture
+def bearer(runtime: Runtime) -> dict[str, str]:
+    """Headers with a key for everything."""
+    return {"Authorization": make_key(runtime)}

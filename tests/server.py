@@ -1,0 +1,178 @@
+"""A real `receiver serve` for tests, and raw HTTP to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from tests.conftest import SECRET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_START_SECONDS = 30
+_ANSWER_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """Its body as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass
+class ServeProcess:
+    """`receiver serve` with its own data directory."""
+
+    data_dir: Path
+    database_url: str = ""
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.log = self.data_dir / "serve.log"
+        self.target = f"/push/{SECRET}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of its commands."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")},
+            "RECEIVER_DATA_DIR": str(self.data_dir),
+            "RECEIVER_DATABASE_URL": self.database_url.replace("+psycopg", ""),
+            "RECEIVER_BIND": f"127.0.0.1:{self.port}",
+            "RECEIVER_PUSH_TOKENS": f"default:{SECRET}",
+            **self.environment,
+        }
+
+    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run another `receiver` command on the same settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "receiver", *arguments],
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=self.data_dir,
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "receiver", "serve", *self.arguments],
+                env=self.env,
+                stdout=log,
+                stderr=log,
+                cwd=self.data_dir,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                if self.request("GET", "/healthz").status == 200:
+                    return
+            except OSError:
+                pass
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(self.log.read_text(errors="replace"))
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
+        """End it and give its exit code."""
+        if self._process is None:
+            return None
+        self._process.send_signal(how)
+        code = self._process.wait(timeout=40)
+        self._process = None
+        return code
+
+    def connect(self) -> socket.socket:
+        """Open a connection to it."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=_ANSWER_SECONDS)
+
+    def exchange(self, raw: bytes, *, end_sending: bool = False) -> Answer:
+        """Send raw bytes on a connection of their own and read one answer."""
+        with self.connect() as connection:
+            connection.sendall(raw)
+            if end_sending:
+                connection.shutdown(socket.SHUT_WR)
+            return read_answer(connection, head=raw.startswith(b"HEAD "))
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Make one request."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        if body is not None:
+            lines.append(f"Content-Length: {len(body)}")
+        return self.exchange("\r\n".join([*lines, "", ""]).encode() + (body or b""))
+
+    def push(self, body: bytes, path: str = "") -> Answer:
+        """Push a form as the platform does."""
+        form = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
+        return self.request("POST", self.target + path, body, form)
+
+    def make_key(self, *scopes: str) -> dict[str, str]:
+        """Make an API key; its headers."""
+        options = [part for scope in scopes for part in ("--scope", scope)]
+        made = self.run("keys", "create", f"key-{time.monotonic_ns()}", *options)
+        assert made.returncode == 0, made.stderr
+        return {"Authorization": f"Bearer {made.stdout.splitlines()[-1]}"}
+
+
+def read_answer(connection: socket.socket, *, head: bool = False) -> Answer:
+    """Read one answer, and no byte of the next; interim ones are passed over."""
+    while True:
+        top = _until_blank_line(connection)
+        first, *lines = top.decode("latin-1").split("\r\n")
+        status = int(first.split(" ")[1])
+        if status >= 200:
+            break
+    headers = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    length = 0 if head else int(headers.get("Content-Length", "0"))
+    body = b""
+    while len(body) < length:
+        piece = connection.recv(length - len(body))
+        assert piece, "the connection ended inside the body"
+        body += piece
+    return Answer(status, headers, body)
+
+
+def _until_blank_line(connection: socket.socket) -> bytes:
+    top = b""
+    while not top.endswith(b"\r\n\r\n"):
+        piece = connection.recv(1)
+        if not piece:
+            raise ConnectionError(f"the connection ended inside the head: {top!r}")
+        top += piece
+    return top.removesuffix(b"\r\n\r\n")

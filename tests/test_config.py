@@ -1,0 +1,97 @@
+"""Settings: read once, every wrong one named, secrets never shown."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from receiver.config import load_settings
+from receiver.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+A, B = "a-secret-of-22-letters", "b-secret-of-22-letters"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("RECEIVER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_need_nothing(tmp_path: Path) -> None:
+    settings = load_settings()
+    assert settings.embedded
+    assert settings.data_dir == tmp_path / "var"
+    assert (tmp_path / "var").stat().st_mode & 0o777 == 0o700
+    assert (settings.ack_status, settings.ack_body) == (200, "ok")
+    assert load_settings().push_tokens == settings.push_tokens
+    assert (settings.push_tokens_generated, load_settings().push_tokens_generated) == (True, False)
+    assert settings.push_tokens[0][1] not in repr(settings)
+
+
+def test_env_file_works_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("RECEIVER_ACK_BODY=SUCCESS\nRECEIVER_BIND=127.0.0.1:1\n")
+    monkeypatch.setenv("RECEIVER_BIND", "[::1]:9000")
+    settings = load_settings()
+    assert (settings.ack_body, settings.bind) == ("SUCCESS", ("::1", 9000))
+
+
+def test_every_wrong_setting_is_named_in_one_message_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "RECEIVER_DATABASE_URL": "mysql://root:hunter2@db/x",
+        "RECEIVER_PUSH_TOKENS": f"a:{A},b:{A}",
+        "RECEIVER_PUSH_ALLOW": "10.0.0.0/33",
+        "RECEIVER_TRUSTED_PROXIES": "everyone",
+        "RECEIVER_ACK_STATUS": "404",
+        "RECEIVER_ACK_BODY": "x" * 256,
+        "RECEIVER_ACK_CONTENT_TYPE": "text/plain\r\nX: y",
+        "RECEIVER_TIMEZONE": "../etc/passwd",
+        "RECEIVER_LATE_AFTER_SECONDS": "-1",
+        "RECEIVER_NO_RECEIPT_AFTER_HOURS": "soon",
+        "RECEIVER_PLATFORM_CREDENTIALS": "default:only-an-id",
+        "RECEIVER_BIND": "localhost",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    text = str(caught.value)
+    for name, value in wrong.items():
+        assert name in text
+        assert value not in text
+    assert "hunter2" not in text
+    assert "MySQL is not supported" in text
+
+
+@pytest.mark.parametrize("tokens", [f"a:{A[:-1]}", f":{A}", A, f"a:{A}!", f"a b:{A}"])
+def test_wrong_push_secrets_stop_the_start(tokens: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_PUSH_TOKENS", tokens)
+    with pytest.raises(SettingsError, match="RECEIVER_PUSH_TOKENS"):
+        load_settings()
+
+
+def test_several_secrets_and_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_PUSH_TOKENS", f"a:{A}, a:{B} ,c:{B}x")
+    monkeypatch.setenv("RECEIVER_PLATFORM_CREDENTIALS", "d:id:key")
+    settings = load_settings()
+    assert settings.push_tokens == (("a", A), ("a", B), ("c", f"{B}x"))
+    assert settings.accounts == {"a", "c", "d"}
+
+
+def test_postgresql_urls_use_the_driver_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scheme in ("postgresql", "postgres"):
+        monkeypatch.setenv("RECEIVER_DATABASE_URL", f"{scheme}://u:p@h/d")
+        assert load_settings().database_url == "postgresql+psycopg://u:p@h/d"
+
+
+def test_data_directory_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path / "file" / "var"))
+    with pytest.raises(SettingsError, match="RECEIVER_DATA_DIR"):
+        load_settings()

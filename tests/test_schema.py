@@ -1,0 +1,128 @@
+"""The schema: migrations make exactly the tables, an older one is refused, a newer one passes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from receiver.errors import StoreUnfit
+from receiver.runtime import Runtime
+from receiver.store import schema
+from receiver.store.tables import metadata
+from tests.factories import make_push
+from tests.server import ServeProcess
+
+if TYPE_CHECKING:
+    from receiver.config import Settings
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_migrations_make_exactly_the_tables(runtime: Runtime) -> None:
+    with runtime.database.reading() as connection:
+        # SQLite has no identity columns: what declares one reads back as no default at all.
+        defaults = connection.dialect.name == "postgresql"
+        options = {"compare_type": True, "compare_server_default": defaults}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_every_index_of_the_tables_is_there_with_its_condition(runtime: Runtime) -> None:
+    def described(engine: sa.Engine) -> set[tuple[str, str, bool]]:
+        inspector = sa.inspect(engine)
+        return {
+            (table, str(index["name"]), bool(index["unique"]))
+            for table in metadata.tables
+            for index in inspector.get_indexes(table)
+            if str(index["name"]).startswith(("ix_", "uq_")) and not index.get("duplicates_constraint")
+        }
+
+    by_migration = described(runtime.database.engine)
+    declared = {
+        (table.name, str(index.name), index.unique) for table in metadata.tables.values() for index in table.indexes
+    }
+    assert declared <= by_migration
+
+
+def test_schema_from_the_future_passes_and_an_older_one_is_refused(runtime: Runtime) -> None:
+    schema.require_schema(runtime.database)
+
+    def set_version(version: str) -> None:
+        runtime.database.write(
+            lambda connection: connection.execute(
+                sa.text("UPDATE alembic_version SET version_num = :version"), {"version": version}
+            )
+        )
+
+    set_version("9999")
+    schema.require_schema(runtime.database)
+
+
+def test_empty_database_names_the_fix(settings: Settings) -> None:
+    runtime = Runtime.of(settings)
+    with pytest.raises(StoreUnfit, match="receiver db upgrade"):
+        schema.require_schema(runtime.database)
+    push = runtime.committer.submit(make_push())
+    with pytest.raises(StoreUnfit, match="receiver db upgrade"):
+        push.result(timeout=20)
+    runtime.stop()
+
+
+def test_upgrades_at_once_do_not_disturb_each_other(settings: Settings) -> None:
+    process = ServeProcess(settings.data_dir, settings.database_url)
+    command = [sys.executable, "-m", "receiver", "db", "upgrade"]
+    started = [
+        subprocess.Popen(command, env=process.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)
+    ]
+    for upgrade in started:
+        _, errors = upgrade.communicate(timeout=60)
+        assert (upgrade.returncode, errors) == (0, b"")
+
+
+def test_installed_wheel_migrates(tmp_path: Path) -> None:
+    """The wheel as it would be installed: the migrations are inside, nothing of the checkout is needed."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("receiver-*.whl")
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    purelib = subprocess.run(
+        [tmp_path / "venv/bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", purelib, wheel],
+        check=True,
+        capture_output=True,
+    )
+    # The dependencies, without this checkout's own .pth file.
+    ours = Path(purelib) / "receiver"
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _RUN_FROM_WHEEL.format(ours=str(ours.parent), site=site)],
+        capture_output=True, text=True, cwd=tmp_path, env={"RECEIVER_DATA_DIR": str(tmp_path / "var")}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(ours), "schema 0001"]
+
+
+_RUN_FROM_WHEEL = """
+import sys
+sys.path[:0] = [{ours!r}]
+sys.path.append({site!r})
+import os, receiver
+print(os.path.dirname(receiver.__file__))
+sys.argv = ["receiver", "db", "upgrade"]
+from receiver.cli import main
+main()
+"""

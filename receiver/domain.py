@@ -87,7 +87,7 @@ def whole_milliseconds(moment: datetime) -> datetime:
 # --- Telephone numbers ------------------------------------------------------------------------------
 
 _NUMBER_NOISE = str.maketrans({" ": None, "-": None, "x": "*", "X": "*"})
-_NUMBER = re.compile(r"(?:\+|00)?([0-9*]{5,17})", re.ASCII)
+_NUMBER = re.compile(r"(?:\+|00)?(?!00)([0-9*]{5,17})", re.ASCII)
 _MAINLAND_PLACES = 11
 _COUNTRY_CODE = "86"
 _MIN_PLACES, _MAX_PLACES = 5, 15

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import selectors
 import socket
 import time
@@ -38,6 +39,8 @@ _DRAIN_BYTES = 65536
 # gunicorn caps its own setting at 8190; a push may come wholly in its query, and one that is a little
 # too large is to hear 413 from the gate.
 _REQUEST_LINE_MAX_BYTES = PUSH_MAX_BYTES + 16 * 1024
+# A push whose query has raw UTF-8 or GBK bytes breaks the RFC, but refusing it would lose it.
+_TARGET_INVALID = re.compile(r"[^\x21-\x7e\x80-\xff]")
 
 _STATUS_OF_ERROR: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.LimitRequestLine, 414, "URI Too Long"),
@@ -159,6 +162,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load_config(self) -> None:
         """Set what gunicorn is to do."""
         message.MAX_REQUEST_LINE = _REQUEST_LINE_MAX_BYTES
+        message.RFC9112_TARGET_INVALID = _TARGET_INVALID
         for name, value in {
             "bind": self._bind,
             "workers": self._workers,

@@ -54,6 +54,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     yield from _postgres_database(request)
 
 
+@pytest.fixture(scope="module")
+def module_postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty PostgreSQL database for the tests of one module."""
+    yield from _postgres_database(request)
+
+
 @pytest.fixture
 def postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """An empty PostgreSQL database."""

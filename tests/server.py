@@ -51,6 +51,7 @@ class ServeProcess:
             self.port: int = probe.getsockname()[1]
         self.log = self.data_dir / "serve.log"
         self.target = f"/push/{SECRET}"
+        self.key: Mapping[str, str] = {}  # headers, once a test has made a key
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -30,7 +30,7 @@ IMPLICIT_METHODS = {"HEAD", "OPTIONS"}
 def routes(app: Flask) -> list[tuple[str, str, str]]:
     """(endpoint, method, path) of every route."""
     return [
-        (rule.endpoint, method, rule.rule.replace("<string:message_id>", "1").replace("<string:push_id>", "1"))
+        (rule.endpoint, method, rule.rule.replace("<row_id:message_id>", "1").replace("<string:push_id>", "1"))
         for rule in app.url_map.iter_rules()
         for method in sorted((rule.methods or set()) - IMPLICIT_METHODS)
     ]

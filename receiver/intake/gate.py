@@ -47,7 +47,7 @@ class PushRequest:
     content_type: str | None
     peer: str  # the address that the connection comes from; empty for a Unix socket
     forwarded_for: str | None
-    read: Callable[[int], bytes]  # at most that many bytes; empty: no more
+    read: Callable[[int], bytes]  # at most that many bytes; empty: no more; BrokenBody
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +68,10 @@ class Refused(ReceiverError):
         self.reason = reason
 
 
+class BrokenBody(ReceiverError):
+    """Raised by a front door's `read` where the body ends before it should, or is not framed as it says."""
+
+
 class Gate:
     """Admits pushes. Safe for many threads."""
 
@@ -86,6 +90,10 @@ class Gate:
             if self._allow and not within(address, self._allow):
                 raise Refused(403, "address", "this address may not push here (RECEIVER_PUSH_ALLOW)")
             body = _whole_body(request)
+        except BrokenBody as broken:
+            refused = Refused(400, "length", str(broken))
+            self._remember(refused, address)
+            raise refused from broken
         except Refused as refused:
             self._remember(refused, address)
             _drain(request)
@@ -166,7 +174,7 @@ def _drain(request: PushRequest) -> None:
             _pieces(request.read, _DRAIN_MAX_BYTES)
         elif request.content_length and request.content_length.isascii() and request.content_length.isdigit():
             _pieces(request.read, min(int(request.content_length), _DRAIN_MAX_BYTES))
-    except OSError:
+    except BrokenBody:
         pass  # the peer has gone: there is nobody to answer
 
 

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
-GB18030_FLAG = "gb18030"  # the push was not UTF-8
+GB18030_FLAG = "gb18030"  # the push was not UTF-8 throughout
 FRACTION_FLAG = "fraction_dropped"  # its time had a fraction of a second
 
 # The platform's field names, in the order in which faults are told.
 _MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME = "mobile", "taskid", "status", "content", "receivetime"
 _EXTRA = "extra"  # stands in an error for any other field, whose name could itself hold data
 
+_TWO_VALUES = "given twice with two values"
 _SPACES = " \u00a0\u3000"
 _TIME_FORM = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(\.\d{1,9})?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -121,19 +122,18 @@ class _Form:
         self.faults: dict[str, str] = {}
         self._fields: dict[str, str] = {}
         self._undecodable: set[str] = set()
+        self._repeated: set[str] = set()  # given with two values
         decoded = _decode(pieces, "utf-8")
         if decoded is None:
+            self.flags.append(GB18030_FLAG)
             decoded = _decode(pieces, "gb18030")
-            if decoded is not None:
-                self.flags.append(GB18030_FLAG)
         if decoded is None:
             decoded = [self._salvage(name, value) for name, value in pieces]
         for raw_name, raw_value in decoded:
             name = _name(raw_name)
             value = raw_value if name == _CONTENT else raw_value.strip(_SPACES)
             if self._fields.setdefault(name, value) != value:
-                known = name in (_MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME)
-                self.fault(name if known else _EXTRA, "given twice with two values")
+                self._repeated.add(name)
 
     def _salvage(self, name: bytes, value: bytes) -> tuple[str, str]:
         """Read one field of a push whose fields share no encoding, by itself."""
@@ -165,6 +165,8 @@ class _Form:
         value = self._fields.get(name)
         if value is None:
             self.fault(name, "missing")
+        elif name in self._repeated:
+            self.fault(name, _TWO_VALUES)
         elif name in self._undecodable:
             self.fault(name, "neither UTF-8 nor GB18030")
         elif not value and not may_be_empty:
@@ -177,8 +179,10 @@ class _Form:
 
     def rest(self, used: set[str], *, drop_empty_status: bool) -> dict[str, str]:
         """Give the fields that the reading did not use."""
+        if self._repeated - used:
+            self.fault(_EXTRA, _TWO_VALUES)
         return {
-            name: value
+            name: value.strip(_SPACES)
             for name, value in self._fields.items()
             if name not in used and not (drop_empty_status and name == _STATUS and not value)
         }

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import TimeoutError as FutureTimeout
+from typing import IO, TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
 from receiver import metrics
 from receiver.domain import Kind
 from receiver.errors import StoreUnavailable
-from receiver.intake.gate import PushRequest
+from receiver.intake.gate import BrokenBody, PushRequest
 from receiver.web import runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 blueprint = Blueprint("push", __name__)
 
@@ -41,8 +45,8 @@ def push(secret: str, kind: str | None = None) -> Response:
             content_type=environ.get("CONTENT_TYPE") or None,
             peer=environ.get("REMOTE_ADDR") or "",
             forwarded_for=environ.get("HTTP_X_FORWARDED_FOR"),
-            # Flask's own stream would stop at a wrong Content-Type, and hide a short body.
-            read=environ["wsgi.input"].read,
+            # Flask's own stream would hide a short body.
+            read=_reader(environ["wsgi.input"]),
         )
     )
     settings = parts.settings
@@ -60,3 +64,13 @@ def push(secret: str, kind: str | None = None) -> Response:
     if kept.error is not None:
         ack.headers["X-Push-Error"] = kept.error
     return ack
+
+
+def _reader(stream: IO[bytes]) -> Callable[[int], bytes]:
+    def read(max_bytes: int) -> bytes:
+        try:
+            return stream.read(max_bytes)
+        except Exception as error:
+            raise BrokenBody("the body broke off, or is not chunked as it says") from error
+
+    return read

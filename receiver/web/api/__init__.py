@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flask_smorest import Api
+from werkzeug.routing import BaseConverter
 
 from receiver import __version__
 from receiver.web.api import messages, pushes, receipts, replies
@@ -20,9 +21,16 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
     """Documents errors as they are answered (`web.problems`), and leaves the answering to it."""
 
     ERROR_SCHEMA = ProblemSchema
+    DEFAULT_ERROR_RESPONSE_NAME = None
 
     def _register_error_handlers(self) -> None:
         pass
+
+
+class RowIdConverter(BaseConverter):
+    """An id in a path: digits. Anything else is no such page, and no other route's."""
+
+    regex = "[0-9]{1,19}"
 
 
 _OPTIONS: dict[str, Any] = {
@@ -47,6 +55,11 @@ def register(app: Flask) -> None:
         OPENAPI_JSON_PATH="openapi.json",
         MAX_CONTENT_LENGTH=4 * 1024 * 1024,
     )
+    app.url_map.converters["row_id"] = RowIdConverter
     described = _Api(app, spec_kwargs=_OPTIONS)
+    described.register_converter(
+        RowIdConverter, lambda _converter: {"type": "string", "pattern": f"^{RowIdConverter.regex}$"}
+    )
+    described.spec.components.schema("Send", schema=messages.SendSchema)
     for module in (messages, receipts, replies, pushes):
         described.register_blueprint(module.blueprint, url_prefix=PREFIX)

@@ -24,7 +24,7 @@ from receiver.records import parse_time
 from receiver.store.read import Clock, Filter, Page
 from receiver.web import runtime
 from receiver.web.auth import caller
-from receiver.web.problems import Denied, Invalid
+from receiver.web.problems import MEDIA_TYPE, Denied, Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -259,10 +259,13 @@ MESSAGE_STATUSES = [status.value for status in MessageStatus]
 RECEIPT_STATUSES = ["delivered", "failed", "unknown"]
 
 PROBLEMS: Mapping[int, str] = {
+    400: "The body is not JSON.",
     401: "No key, or one that is unknown, revoked or expired.",
     403: "The key lacks the scope.",
     404: "Nothing is there.",
     409: "A given value differs from the recorded one.",
+    413: "The body is over 4 MiB.",
+    415: "The body is not declared as JSON.",
     422: "Some input cannot be used; `errors` names it.",
     503: "The database is unavailable; try again after `Retry-After` seconds.",
 }
@@ -273,7 +276,9 @@ def documents(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
 
     def decorate(view: Any) -> Any:
         for status in statuses:
-            view = blueprint.alt_response(status, schema=ProblemSchema, description=PROBLEMS[status])(view)
+            view = blueprint.alt_response(
+                status, schema=ProblemSchema, description=PROBLEMS[status], content_type=MEDIA_TYPE
+            )(view)
         return view
 
     return decorate

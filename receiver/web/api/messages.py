@@ -122,24 +122,34 @@ class MessageDetailSchema(MessageSchema):
     timeline = ma.fields.List(ma.fields.Nested(TimelineEntrySchema), required=True)
 
 
+# Senders keep ids and counts as text or as numbers, as the platform's own answer does.
+_ID: dict[str, Any] = {"allow_none": True, "metadata": {"type": ["string", "integer"]}}
+_COUNT: dict[str, Any] = {
+    "allow_none": True,
+    "metadata": {"type": ["string", "integer"], "pattern": "^-?[0-9]{1,9}$"},
+}
+
+
 class SendSchema(StrictSchema):
     """The record of one send; with `return_status` 0, of one that the platform refused.
 
     Describes what `receiver.records` reads, which is faster and serves imports too; a test holds the two together.
     """
 
-    task_id = Text(max_chars=64, validate=ma.validate.Length(min=1))
-    mobile = MobileField(required=True)
-    account = Text(max_chars=64)
-    template_id = Text(allow_none=True)
-    reference = Text(allow_none=True)
+    task_id = Text(max_chars=64, **_ID)
+    mobile = MobileField(required=True, metadata={"type": ["string", "integer"]})
+    account = Text(max_chars=64, **_ID)
+    template_id = Text(**_ID)
+    reference = Text(**_ID)
     sent_at = InputTime(allow_none=True)
-    success_counts = WholeNumber(allow_none=True, validate=ma.validate.Range(0, 2**31 - 1))
-    remain_point = WholeNumber(allow_none=True, validate=ma.validate.Range(-(2**31), 2**31 - 1))
-    return_status = ma.fields.String(
-        validate=ma.validate.OneOf(["0", "1"]), metadata={"description": "0: the platform refused it."}
+    success_counts = Text(**_COUNT)
+    remain_point = Text(**_COUNT)
+    return_status = ma.fields.Raw(
+        allow_none=True,
+        validate=ma.validate.OneOf(["0", "1", 0, 1]),
+        metadata={"enum": ["0", "1", 0, 1, None], "description": "0: the platform refused it."},
     )
-    message = Text(allow_none=True, metadata={"description": "The platform's words, for a refused one."})
+    message = Text(**_ID | {"metadata": {"description": "The platform's words, for a refused one."}})
 
 
 _MESSAGE = MessageSchema()
@@ -156,7 +166,12 @@ _RECORD_BODY = {
                         "type": "array",
                         "minItems": 1,
                         "maxItems": MAX_RECORDS,
-                        "items": {"$ref": "#/components/schemas/Send"},
+                        "items": {
+                            "anyOf": [
+                                {"$ref": "#/components/schemas/Send"},
+                                {"description": "Anything else is answered as wrong, in its place."},
+                            ]
+                        },
                     },
                 ]
             }
@@ -199,7 +214,7 @@ class Messages(MethodView):
         """List messages, newest first."""
         return _answer_list(arguments)
 
-    @documents(blueprint, 401, 403, 409, 422, 503)
+    @documents(blueprint, 400, 401, 403, 409, 413, 415, 422, 503)
     @blueprint.doc(
         requestBody=_RECORD_BODY,
         responses={
@@ -219,8 +234,8 @@ class Messages(MethodView):
 class MessageSearch(MethodView):
     """The list again, with the filters in the body."""
 
-    @documents(blueprint, 401, 403, 422, 503)
-    @blueprint.arguments(MessageFilterSchema, location="json")
+    @documents(blueprint, 400, 401, 403, 413, 422, 503)
+    @blueprint.arguments(MessageFilterSchema, location="json", required=False)
     @blueprint.response(200, MessageListSchema)
     def post(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """List messages, newest first: the filters of the list as JSON, so that numbers stay out of URLs."""
@@ -237,7 +252,7 @@ class WaitSchema(StrictSchema):
     )
 
 
-@blueprint.route("/messages/<string:message_id>")
+@blueprint.route("/messages/<row_id:message_id>")
 class Message(MethodView):
     """One message."""
 
@@ -263,7 +278,7 @@ def _answer_list(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _find(text: str) -> MessageRow:
     found = None
-    if text.isascii() and text.isdigit() and int(text) < 2**63:
+    if int(text) < 2**63:
         parts = runtime()
         found = parts.ask(lambda connection: read.find_message(connection, int(text), parts.clock(), caller().accounts))
     if found is None:

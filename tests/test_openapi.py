@@ -1,0 +1,172 @@
+"""The description of the API and the API agree: nothing undocumented, no 5xx, whatever is sent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+
+from receiver.records import FIELDS, InvalidSend, SendReader
+from tests.conftest import make_settings
+from tests.server import ServeProcess
+from tests.test_push import RECEIPT, REPLY, push
+
+if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
+CONFIG = Path(__file__).parent / "schemathesis.toml"
+RAW = b"mobile=15080921090&taskid=3313746&status=1&receivetime=2019-07-23+17%3A00%3A00"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: str) -> None:
+    process = ServeProcess(tmp_path, database_url if "postgresql" in database_url else "")
+    if process.database_url:
+        assert process.run("db", "upgrade").returncode == 0
+    with process:
+        for _ in range(3):
+            process.push(RAW)
+            process.push(b"mobile=bad")
+        headers = process.make_key("read", "messages:write", "pushes", "pii")
+        found = subprocess.run(
+            [
+                *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"),
+                f"http://127.0.0.1:{process.port}/api/v1/openapi.json",
+                *("--header", f"Authorization: {headers['Authorization']}"),
+                *("--max-examples", "40", "--no-color", "--generation-database", "none", "--seed", "1"),
+            ],
+            capture_output=True, text=True, check=False, timeout=100, cwd=tmp_path,
+        )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
+    assert "9/9" in found.stdout
+
+
+def test_description_is_openapi_3_1_and_open_to_all(client: FlaskClient) -> None:
+    described = client.get("/api/v1/openapi.json").json
+    assert described["openapi"] == "3.1.0"
+    paths = set(described["paths"])
+    assert paths == {
+        "/api/v1/messages", "/api/v1/messages/search", "/api/v1/messages/{message_id}", "/api/v1/receipts",
+        "/api/v1/replies", "/api/v1/pushes", "/api/v1/pushes/{push_id}", "/api/v1/pushes/{push_id}/replay",
+    }  # fmt: skip
+
+
+def test_items_have_exactly_the_fields_of_the_contract(client: FlaskClient, bearer: dict[str, str]) -> None:
+    push(client, RECEIPT)
+    push(client, REPLY)
+
+    def first(path: str) -> set[str]:
+        return set(client.get(f"/api/v1/{path}", headers=bearer).json["items"][0])
+
+    assert first("messages") == {
+        "id",
+        "account",
+        "task_id",
+        "mobile",
+        "template_id",
+        "reference",
+        "sent_at",
+        "recorded_at",
+        "status",
+        "late",
+        "reported_at",
+        "latency_seconds",
+        "matched",
+        "conflicting",
+        "error_message",
+        "receipt_count",
+        "reply_count",
+    }
+    assert first("receipts") == {
+        "id",
+        "message_id",
+        "account",
+        "task_id",
+        "mobile",
+        "status",
+        "vendor_status",
+        "reported_at",
+        "received_at",
+        "last_seen_at",
+        "copies",
+        "extra",
+        "push_id",
+    }
+    assert first("replies") == {
+        "id",
+        "message_id",
+        "account",
+        "task_id",
+        "mobile",
+        "content",
+        "opt_out",
+        "replied_at",
+        "received_at",
+        "last_seen_at",
+        "copies",
+        "extra",
+        "push_id",
+    }
+    assert first("pushes") == {
+        "id",
+        "account",
+        "kind",
+        "outcome",
+        "error",
+        "method",
+        "query",
+        "received_at",
+        "remote_addr",
+        "content_type",
+        "body_base64",
+        "flags",
+    }
+
+
+def test_documentation_page_needs_no_other_host(client: FlaskClient) -> None:
+    page = client.get("/api/v1/docs")
+    assert page.status_code == 200
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert b"http" not in page.data
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "init.js", "favicon-32x32.png"):
+        assert name in page.text
+        assert client.get(f"/api/v1/docs/{name}").status_code == 200
+    assert client.get("/api/v1/docs/../common.py").status_code == 404
+
+
+VALUES: dict[str, list[Any]] = {
+    "task_id": ["1", 3313746, "x" * 64, "x" * 65, "a\0", "任务", 1.5, True],
+    "mobile": ["15080921090", 15080921090, "+86 150-8092-1090", "letters", "", None, ["1"]],
+    "template_id": ["540", 540, None, "x" * 256],
+    "reference": ["r", None, "\x07", {}],
+    "sent_at": ["2026-11-23T09:14:03+08:00", None, 7],
+    "success_counts": [1, "1", None, "x", 1.5],
+    "remain_point": [241, None, True],
+    "return_status": ["1", 1, None, "2", 2],
+    "message": [None, ""],
+    "account": ["default", None],
+    "colour": ["red"],
+}
+
+
+def test_schema_of_a_send_agrees_with_what_is_read(client: FlaskClient, tmp_path: Path) -> None:
+    schema = client.get("/api/v1/openapi.json").json["components"]["schemas"]["Send"]
+    assert set(schema["properties"]) == FIELDS
+    settings = make_settings("sqlite://", tmp_path)
+    reader = SendReader(zone=settings.timezone, accounts=settings.accounts)
+    good = {"task_id": "1", "mobile": "15080921090"}
+    for field, values in VALUES.items():
+        for value in values:
+            item = good | {field: value}
+            read = True
+            try:
+                reader.read(item)
+            except InvalidSend:
+                read = False
+            described = jsonschema.Draft202012Validator(schema).is_valid(item)
+            assert described == read, (field, value)

@@ -1,0 +1,89 @@
+"""Every payload of the table against the real server: raw request in, answer and row out."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+from receiver.domain import is_masked, shown_content
+from tests.payloads import CASES, Case
+from tests.server import Answer, ServeProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    url = request.getfixturevalue("module_postgres_database_url") if request.param == "postgresql" else ""
+    process = ServeProcess(tmp_path_factory.mktemp("payloads"), url)
+    if url:
+        assert process.run("db", "upgrade").returncode == 0
+    with process:
+        process.key = process.make_key("read", "pushes", "pii")
+        yield process
+
+
+def raw_request(case: Case, target: str) -> bytes:
+    if case.raw is not None:
+        return case.raw.replace(b"{target}", target.encode())
+    url = (target + case.path).encode() + (b"?" + case.query if case.query else b"")
+    lines = [case.method.encode() + b" " + url + b" HTTP/1.1", b"Host: localhost"]
+    lines += [f"{name}: {value}".encode("latin-1") for name, value in case.headers]
+    body = case.body
+    if case.chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+        pieces = [body[i : i + 7] for i in range(0, len(body), 7)]
+        body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    elif body or case.method not in ("GET", "HEAD"):
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join([*lines, b"", b""]) + body
+
+
+def newest(served: ServeProcess, path: str, **query: str) -> list[dict[str, Any]]:
+    text = "&".join(f"{name}={quote(value)}" for name, value in query.items())
+    answer = served.request("GET", f"/api/v1/{path}?limit=3&{text}", headers=served.key)
+    assert answer.status == 200, answer.body
+    items: list[dict[str, Any]] = answer.json["items"]
+    return items
+
+
+def assert_row(row: dict[str, Any], expected: dict[str, object], case: Case) -> None:
+    wanted = dict(expected)
+    masked = wanted.pop("masked", None)
+    if masked is not None:
+        assert is_masked(row["mobile"]) == masked
+    if "content" in wanted:
+        content = str(wanted.pop("content"))
+        assert row["content"] == wanted.pop("content_shown", shown_content(content)), case.name
+    assert {name: row[name] for name in wanted} == wanted, case.name
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_payload(case: Case, served: ServeProcess) -> None:
+    before = [push["id"] for push in newest(served, "pushes")]
+    answer: Answer = served.exchange(raw_request(case, served.target), end_sending=True)
+    assert answer.status == case.http_status
+    pushes = [push for push in newest(served, "pushes") if push["id"] not in before]
+    if case.outcome is None:
+        assert pushes == []
+        assert "X-Push-Id" not in answer.headers
+        return
+    (push,) = pushes
+    assert answer.headers["X-Push-Id"] == push["id"]
+    assert (answer.headers["X-Push-Outcome"], push["outcome"]) == (case.outcome, case.outcome)
+    assert answer.headers.get("X-Push-Error", "") == (push["error"] or "") == case.error
+    if case.raw is None:
+        assert base64.b64decode(push["body_base64"]) == case.body
+        assert push["query"].encode("latin-1") == case.query
+        assert push["method"] == case.method
+    for kind, expected in (("receipts", case.receipt), ("replies", case.reply)):
+        rows = [row for row in newest(served, kind) if row["push_id"] == push["id"]]
+        assert len(rows) == (expected is not None), case.name
+        if expected is not None:
+            assert_row(rows[0], expected, case)
+    if case.outcome == "accepted":
+        assert tuple(push["flags"]) == case.flags

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import uuid
 from datetime import timedelta
@@ -17,7 +19,10 @@ from receiver.logs import configure_logging
 from receiver.runtime import Runtime
 from receiver.store import access, schema
 from receiver.store.access import Scope
+from tests.leaks import OTHER_SECRET, SECRET, leaks
 from tests.postgres import PostgresServer
+
+__all__ = ["OTHER_SECRET", "SECRET"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,13 +31,18 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
-SECRET = "test-secret-of-the-default-account-000000000"
-OTHER_SECRET = "test-secret-of-the-other-account-0000000000000"
-
 
 @pytest.fixture(scope="session", autouse=True)
-def _logging() -> None:
+def _no_log_line_leaks() -> Iterator[None]:
+    """Keep every log line of the run, and look them through at its end."""
     configure_logging()
+    kept = io.StringIO()
+    handler = logging.StreamHandler(kept)
+    root = logging.getLogger()
+    handler.setFormatter(root.handlers[0].formatter)
+    root.addHandler(handler)
+    yield
+    assert leaks(kept.getvalue()) == []
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from tests.conftest import SECRET
+from tests.leaks import SECRET, leaks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,8 @@ class ServeProcess:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        self.log = self.data_dir / "serve.log"
+        self.log = self.data_dir / "serve.log"  # standard error
+        self.told = self.data_dir / "serve.out"  # what it tells a person
         self.target = f"/push/{SECRET}"
         self.key: Mapping[str, str] = {}  # headers, once a test has made a key
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,11 +89,11 @@ class ServeProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, self.told.open("ab") as told:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "receiver", "serve", *self.arguments],
                 env=self.env,
-                stdout=log,
+                stdout=told,
                 stderr=log,
                 cwd=self.data_dir,
             )
@@ -114,6 +115,7 @@ class ServeProcess:
         self._process.send_signal(how)
         code = self._process.wait(timeout=40)
         self._process = None
+        assert leaks(self.log.read_text(errors="replace")) == []
         return code
 
     def connect(self) -> socket.socket:

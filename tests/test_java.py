@@ -1,0 +1,46 @@
+"""The platform's page is written in Java: its samples, pushed by JDK 17's own client."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.server import ServeProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCE = Path(__file__).parent / "java" / "PushSample.java"
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[ServeProcess]:
+    with ServeProcess(tmp_path) as process:
+        yield process
+
+
+@pytest.mark.skipif(
+    shutil.which("java") is None and "CI" not in os.environ, reason="needs a JDK 17; CI installs one and never skips"
+)
+def test_samples_of_the_platforms_page_are_stored_matched_and_returned(served: ServeProcess) -> None:
+    key = served.make_key("read", "messages:write", "pushes", "pii")
+    send = b'{"task_id": "123", "mobile": "15080921090", "sent_at": "2019-07-23T16:59:56"}'
+    json_headers = {**key, "Content-Type": "application/json"}
+    assert served.request("POST", "/api/v1/messages", send, json_headers).status == 201
+    for _ in range(2):
+        url = f"http://127.0.0.1:{served.port}{served.target}"
+        pushed = subprocess.run(["java", SOURCE, url], capture_output=True, text=True, check=False, timeout=100)
+        assert (pushed.returncode, pushed.stdout) == (0, "200 ok\n200 ok\n"), pushed.stderr
+    (message,) = served.request("GET", "/api/v1/messages", headers=key).json["items"]
+    assert (message["status"], message["latency_seconds"]) == ("delivered", 4.0)
+    assert (message["receipt_count"], message["reply_count"]) == (1, 1)
+    (receipt,) = served.request("GET", "/api/v1/receipts", headers=key).json["items"]
+    assert (receipt["mobile"], receipt["message_id"], receipt["copies"]) == ("1508092****", message["id"], 2)
+    (reply,) = served.request("GET", "/api/v1/replies", headers=key).json["items"]
+    assert (reply["content"], reply["replied_at"], reply["copies"]) == ("收到", "2019-07-23T09:00:00Z", 2)
+    assert len(served.request("GET", "/api/v1/pushes", headers=key).json["items"]) == 4

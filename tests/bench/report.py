@@ -1,0 +1,179 @@
+"""Measurements as a page that people read: medians, what they were measured on, and how to repeat it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.bench.contestants import CONTESTANTS
+from tests.postgres_binaries import find_shared_place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from tests.bench.load import LoadResult
+
+_BEGIN, _END = "<!-- bench:pushes -->", "<!-- /bench:pushes -->"
+_TITLE = "# Benchmarks\n"
+_FSYNCS = 200
+_COLUMNS = (
+    "database",
+    "clients",
+    "connection",
+    "server",
+    "pushes/s",
+    "lowest–highest",
+    "against naive",
+    "p50 ms",
+    "p99 ms",
+    "max ms",
+    "CPU s per 1,000",
+    "database's",
+    "peak RSS MB",
+    "errors",
+)
+_TEXT_COLUMNS = {"database", "connection", "server"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One contestant under one load on one database."""
+
+    contestant: str
+    database: str
+    clients: int
+    per_push: bool
+
+
+def render(
+    results: Mapping[Cell, Sequence[LoadResult]],
+    failures: Sequence[str],
+    *,
+    rounds: int,
+    seconds: float,
+    postgres_version: str,
+    command: str,
+) -> str:
+    """Write the section: its words, its table, and what went wrong if anything did."""
+    used = {(cell.contestant, cell.database) for cell in results}
+    lines = [
+        _explain(rounds, seconds),
+        "",
+        describe_machine(postgres_version),
+        "",
+        f"Command: `{command}`. Servers:",
+        "",
+        *(
+            f"- {name} ({database}): `python {' '.join(CONTESTANTS[name].command(database, 'PORT'))}`"
+            for name, database in sorted(used)
+        ),
+        "",
+        *_table(results),
+    ]
+    if failures:
+        lines += ["", "What failed:", "", *(f"- {' '.join(failure.split())[:300]}" for failure in failures)]
+    return "\n".join(lines)
+
+
+def describe_machine(postgres_version: str) -> str:
+    """Tell what the numbers were measured on, in one line."""
+    model = next((text for text in _cpu_models() if text), platform.machine())
+    return (
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {len(os.sched_getaffinity(0))} cores ({model}), kernel "
+        f"{platform.release()}, Python {platform.python_version()}, PostgreSQL {postgres_version} (durable: fsync and "
+        f"synchronous_commit on), SQLite {sqlite3.sqlite_version}; a 4 KiB write with fsync takes "
+        f"{_fsync_ms():.2f} ms here (median)."
+    )
+
+
+def write_section(path: Path, section: str) -> None:
+    """Put the section between its markers; the file's other text stays, and a missing file or section is made."""
+    old = path.read_text(encoding="utf-8") if path.exists() else _TITLE
+    if _BEGIN in old and _END in old:
+        before, rest = old.split(_BEGIN, 1)
+        after = rest.split(_END, 1)[1]
+    else:
+        before, after = old.rstrip("\n") + "\n\n", "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{before}{_BEGIN}\n{section}\n{_END}{after}", encoding="utf-8")
+
+
+def _explain(rounds: int, seconds: float) -> str:
+    measured = f"one round of {seconds:g} s" if rounds == 1 else f"the median of {rounds} rounds of {seconds:g} s"
+    return (
+        f"Each number is {measured} after a warm-up, the servers taking turns; every server is started anew on an "
+        "empty database for each. A client sends one push and waits for its answer before the next; the load "
+        "generator runs on the same cores. *CPU*: user and system time of the server's processes; the database "
+        "server's beside it. *Peak RSS*: of the server's processes, added up. After every run the stored rows are "
+        "counted against the acknowledged pushes."
+    )
+
+
+def _table(results: Mapping[Cell, Sequence[LoadResult]]) -> Iterable[str]:
+    yield "| " + " | ".join(_COLUMNS) + " |"
+    yield "|" + "|".join("---" if column in _TEXT_COLUMNS else "--:" for column in _COLUMNS) + "|"
+    by_load: dict[tuple[str, int, bool], list[Cell]] = defaultdict(list)
+    for cell in results:
+        by_load[cell.database, cell.clients, cell.per_push].append(cell)
+    for (database, clients, per_push), cells in sorted(by_load.items()):
+        naive = Cell(contestant="naive", database=database, clients=clients, per_push=per_push)
+        for cell in cells:
+            row = [database, str(clients), "each push" if per_push else "kept", cell.contestant]
+            yield "| " + " | ".join(row + _numbers(results[cell], results.get(naive))) + " |"
+
+
+def _numbers(rounds: Sequence[LoadResult], naive: Sequence[LoadResult] | None) -> list[str]:
+    rates = [result.pushes_per_second for result in rounds]
+    against = "" if naive is None else f"{statistics.median(rates) / _median(naive, _rate):.1f} ×"
+    has_database_server = "database" in rounds[0].usage
+    return [
+        f"{statistics.median(rates):,.0f}",
+        f"{min(rates):,.0f}–{max(rates):,.0f}",
+        against,
+        f"{_median(rounds, lambda result: result.p50_ms):.1f}",
+        f"{_median(rounds, lambda result: result.p99_ms):.1f}",
+        f"{_median(rounds, lambda result: result.max_ms):.1f}",
+        f"{_median(rounds, lambda result: result.usage['server'].cpu_seconds_per_1000):.2f}",
+        f"{_median(rounds, lambda result: result.usage['database'].cpu_seconds_per_1000):.2f}"
+        if has_database_server
+        else "",
+        f"{_median(rounds, lambda result: result.usage['server'].peak_rss_bytes) / 1e6:.0f}",
+        str(sum(result.errors for result in rounds)),
+    ]
+
+
+def _rate(result: LoadResult) -> float:
+    return result.pushes_per_second
+
+
+def _median(rounds: Sequence[LoadResult], value: Callable[[LoadResult], float]) -> float:
+    return statistics.median(value(result) for result in rounds)
+
+
+def _cpu_models() -> Iterable[str]:
+    information = Path("/proc/cpuinfo")
+    for line in information.read_text().splitlines() if information.exists() else ():
+        if line.startswith("model name"):
+            yield line.partition(":")[2].strip()
+
+
+def _fsync_ms() -> float:
+    """Time what a commit waits for at least; it differs a hundredfold between disks."""
+    taken = []
+    with tempfile.TemporaryFile(dir=find_shared_place(on_disk=True)) as file:
+        for _ in range(_FSYNCS):
+            file.write(b"x" * 4096)
+            file.flush()
+            begun = time.perf_counter()
+            os.fsync(file.fileno())
+            taken.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(taken)

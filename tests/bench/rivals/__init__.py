@@ -1,0 +1,1 @@
+"""Push receivers as one would write them in an afternoon, to measure against."""

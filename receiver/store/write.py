@@ -10,6 +10,7 @@ import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -53,8 +54,8 @@ _TASK_LOCK_SLOTS = 64
 _TASK_LOCK_SPACE = 0x72637672  # "rcvr": apart from other programs' advisory locks
 
 
-def _insert(connection: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+def _insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 # --- Pushes -------------------------------------------------------------------------------------------
@@ -66,9 +67,8 @@ def save_pushes(connection: sa.Connection, batch: Sequence[Push]) -> None:
     A push that the journal has already is passed over whole, so a batch whose commit is in doubt can be saved
     again. Within the batch and across transactions, any order gives the same rows.
     """
-    statement = _insert(connection, pushes).on_conflict_do_nothing(index_elements=[pushes.c.id])
     rows = [_journal_row(push) for push in batch]
-    new_ids = set(connection.scalars(statement.returning(pushes.c.id), rows))
+    new_ids = set(connection.scalars(_journal_upsert(connection.dialect.name), rows))
     _save_readings(connection, [push for push in batch if push.id in new_ids], counts_copies=True)
 
 
@@ -80,6 +80,12 @@ def replay_push(connection: sa.Connection, push: Push) -> None:
         .values(outcome=push.outcome, error=push.error, kind=push.kind, flags=list(push.flags) or None)
     )
     _save_readings(connection, [push], counts_copies=False)
+
+
+# The statements of a push are built once: building one takes longer than running it.
+@cache
+def _journal_upsert(dialect: str) -> Any:
+    return _insert(dialect, pushes).on_conflict_do_nothing(index_elements=[pushes.c.id]).returning(pushes.c.id)
 
 
 def _journal_row(push: Push) -> Row:
@@ -174,12 +180,17 @@ def _upsert_messages(connection: sa.Connection, sightings: Iterable[_Sighting]) 
         {"task_id": task_id, "mobile": mobile, "account": account, **_state_columns(state)}
         for (task_id, mobile, account), state in sorted(states.items())
     ]
-    insert = _insert(connection, messages)
-    statement = insert.on_conflict_do_update(
+    statement = _message_upsert(connection.dialect.name)
+    return {(row.task_id, row.mobile, row.account): row.id for row in connection.execute(statement, rows)}
+
+
+@cache
+def _message_upsert(dialect: str) -> Any:
+    insert = _insert(dialect, messages)
+    return insert.on_conflict_do_update(
         index_elements=[messages.c.task_id, messages.c.mobile, messages.c.account],
         set_=_merged_state(insert.excluded),
     ).returning(messages.c.task_id, messages.c.mobile, messages.c.account, messages.c.id)
-    return {(row.task_id, row.mobile, row.account): row.id for row in connection.execute(statement, rows)}
 
 
 def _merged_state(incoming: Any) -> dict[str, Any]:
@@ -210,23 +221,27 @@ def _upsert_sightings(
         if first is not row:
             first["copies"] += 1
             first["last_seen_at"] = max(first["last_seen_at"], row["last_seen_at"])
-    if not merged:
-        return
-    insert = _insert(connection, table)
+    if merged:
+        statement = _sighting_upsert(connection.dialect.name, table, masked=masked, counts_copies=counts_copies)
+        connection.execute(statement, [merged[key] for key in sorted(merged)])
+
+
+@cache
+def _sighting_upsert(dialect: str, table: sa.Table, *, masked: bool, counts_copies: bool) -> Any:
+    insert = _insert(dialect, table)
+    key_columns = masked_key(table) if masked else full_key(table)
     where = masked_key_where(table) if masked else None
-    if counts_copies:
-        seen_last = sa.case(
-            (insert.excluded.last_seen_at > table.c.last_seen_at, insert.excluded.last_seen_at),
-            else_=table.c.last_seen_at,
-        )
-        statement = insert.on_conflict_do_update(
-            index_elements=key_columns,
-            index_where=where,
-            set_={"copies": table.c.copies + insert.excluded.copies, "last_seen_at": seen_last},
-        )
-    else:
-        statement = insert.on_conflict_do_nothing(index_elements=key_columns, index_where=where)
-    connection.execute(statement, [merged[key] for key in sorted(merged)])
+    if not counts_copies:
+        return insert.on_conflict_do_nothing(index_elements=key_columns, index_where=where)
+    seen_last = sa.case(
+        (insert.excluded.last_seen_at > table.c.last_seen_at, insert.excluded.last_seen_at),
+        else_=table.c.last_seen_at,
+    )
+    return insert.on_conflict_do_update(
+        index_elements=key_columns,
+        index_where=where,
+        set_={"copies": table.c.copies + insert.excluded.copies, "last_seen_at": seen_last},
+    )
 
 
 # --- Masked numbers -----------------------------------------------------------------------------------
@@ -375,7 +390,7 @@ def _insert_sends(
         group = {key: first[key] for key in sorted(first) if first[key].refused == refused}
         if not group:
             continue
-        statement = _insert(connection, messages).on_conflict_do_nothing(
+        statement = _insert(connection.dialect.name, messages).on_conflict_do_nothing(
             index_elements=index_elements, index_where=index_where
         )
         inserted = connection.execute(

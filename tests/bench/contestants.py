@@ -40,8 +40,9 @@ class Contestant:
 
     def command(self, database: str, port: int | str) -> list[str]:
         """Give the command that starts it, without its environment."""
-        if self.name == "receiver":
-            return ["-m", "receiver", "serve", "--bind", f"127.0.0.1:{port}"]
+        if self.name.startswith("receiver"):
+            workers = ["--workers", "2"] if self.name == "receiver-2-workers" else []
+            return ["-m", "receiver", "serve", "--bind", f"127.0.0.1:{port}", *workers]
         workers, threads = _WORKERS_AND_THREADS[database]
         return [
             *("-m", "gunicorn", "--preload", "--no-control-socket", "--worker-class", "gthread"),
@@ -51,7 +52,7 @@ class Contestant:
 
     def environment(self, database: str, database_url: str, data_dir: Path) -> dict[str, str]:
         """Give its settings; `database_url` is empty where it makes a file in `data_dir`."""
-        if self.name == "receiver":
+        if self.name.startswith("receiver"):
             return {
                 "RECEIVER_DATA_DIR": str(data_dir),
                 "RECEIVER_PUSH_TOKENS": f"default:{SECRET}",
@@ -70,6 +71,7 @@ CONTESTANTS = {
         Contestant(name="noop", databases=("none",), ready_path="/"),
         Contestant(name="naive", databases=("sqlite", "postgresql"), ready_path="/"),
         Contestant(name="receiver", databases=("sqlite", "postgresql"), ready_path="/healthz"),
+        Contestant(name="receiver-2-workers", databases=("postgresql",), ready_path="/healthz"),
     )
 }
 
@@ -140,7 +142,7 @@ class Running:
             "PYTHONPATH": str(_ROOT),
         }
         with self._log.open("ab") as log:
-            if self._contestant.name == "receiver" and self._database_url:
+            if self._contestant.name.startswith("receiver") and self._database_url:
                 upgrade = [sys.executable, "-m", "receiver", "db", "upgrade"]
                 subprocess.run(upgrade, env=environment, cwd=self._data_dir, stdout=log, stderr=log, check=True)
             self._process = subprocess.Popen(

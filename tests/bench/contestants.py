@@ -41,8 +41,8 @@ class Contestant:
     def command(self, database: str, port: int | str) -> list[str]:
         """Give the command that starts it, without its environment."""
         if self.name.startswith("receiver"):
-            workers = ["--workers", "2"] if self.name == "receiver-2-workers" else []
-            return ["-m", "receiver", "serve", "--bind", f"127.0.0.1:{port}", *workers]
+            more = ["--workers", "2"] if self.name == "receiver-2-workers" else []
+            return ["-m", "receiver", "serve", "--bind", f"127.0.0.1:{port}", *more]
         workers, threads = _WORKERS_AND_THREADS[database]
         return [
             *("-m", "gunicorn", "--preload", "--no-control-socket", "--worker-class", "gthread"),

@@ -379,22 +379,12 @@ def _insert_sends(
     """Insert the sends that have no row yet; give the row of every send, locked, by its key."""
     first = {send.key: send for send in reversed(sends)}
     found: dict[tuple[str, ...], Row] = {}
-    for refused, index_elements, index_where in (
-        (False, [messages.c.task_id, messages.c.mobile, messages.c.account], None),
-        (
-            True,
-            [messages.c.mobile, messages.c.reference, messages.c.sent_at, messages.c.account],
-            REFUSED_KEY_WHERE,
-        ),
-    ):
+    for refused in (False, True):
         group = {key: first[key] for key in sorted(first) if first[key].refused == refused}
         if not group:
             continue
-        statement = _insert(connection.dialect.name, messages).on_conflict_do_nothing(
-            index_elements=index_elements, index_where=index_where
-        )
         inserted = connection.execute(
-            statement.returning(*_key_columns(), messages.c.id),
+            _send_insert(connection.dialect.name, refused=refused),
             [_sent_row(send, recorded_at) for send in group.values()],
         )
         for row in inserted.mappings():
@@ -403,6 +393,16 @@ def _insert_sends(
         missing = [send for key, send in group.items() if key not in found]
         found |= _stored_sends(connection, missing, refused=refused)
     return found
+
+
+@cache
+def _send_insert(dialect: str, *, refused: bool) -> Any:
+    column = messages.c
+    key = (column.mobile, column.reference, column.sent_at) if refused else (column.task_id, column.mobile)
+    statement = _insert(dialect, messages).on_conflict_do_nothing(
+        index_elements=[*key, column.account], index_where=REFUSED_KEY_WHERE if refused else None
+    )
+    return statement.returning(*_key_columns(), column.id)
 
 
 def _stored_sends(
@@ -468,6 +468,9 @@ def _match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
         return
     masked: set[tuple[str, str, str]] = set()
     for table in (receipts, replies):
+        any_masked = sa.select(table.c.id).where(masked_key_where(table)).limit(1)
+        if connection.scalar(any_masked) is None:
+            continue  # most platforms never mask: spare them a look-up by a thousand keys
         query = sa.select(table.c.account, table.c.task_id, table.c.masked_mobile).where(
             sa.tuple_(table.c.task_id, table.c.account).in_(wanted), masked_key_where(table)
         )

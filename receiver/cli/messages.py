@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
 _BATCH_ROWS = 1000  # small enough that pushes committing beside it hardly wait
+_NICENESS = 10  # on a machine that serves as well, pushes go first
 _REJECTS_SHOWN = 20
 
 # Column names as they are met, without case, spaces, `_` and `-`: our name.
@@ -91,6 +93,7 @@ def import_(
       receiver messages import sends.csv
       mysql -B -e 'SELECT taskId, phone, sendTime FROM sms' shop | receiver messages import -
     """
+    os.nice(_NICENESS)
     with open_runtime() as runtime:
         settings = runtime.settings
         if account is not None and account not in settings.accounts:

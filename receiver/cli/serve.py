@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,6 +78,14 @@ def push_url() -> None:
             print(url if len(settings.push_tokens) == 1 else f"{account}\t{url}")
 
 
+def _program() -> str:
+    """How this program is called where it is not on the search path."""
+    if shutil.which("receiver"):
+        return "receiver"
+    called = Path(sys.argv[0])
+    return "python -m receiver" if called.name == "__main__.py" else os.path.relpath(called)
+
+
 def _push_urls(settings: Settings) -> list[tuple[str, str]]:
     host, port = settings.bind
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
@@ -97,6 +107,7 @@ def _lock(settings: Settings) -> int:
 
 def _tell(settings: Settings, address: str) -> None:
     say: Any = click.echo
+    program = _program()
     shows_secret = settings.push_tokens_generated or sys.stdout.isatty()
     say(f"receiver listens on http://{address}")
     if shows_secret:
@@ -104,10 +115,10 @@ def _tell(settings: Settings, address: str) -> None:
             say(f"  push URL ({account}), for the platform's console, behind your own HTTPS name:")
             say(f"    {url}")
     else:
-        say("  push URL: receiver push-url")
+        say(f"  push URL: {program} push-url")
     say(f"  API and documentation: http://{address}/api/v1/docs")
     say("  next, in another terminal:")
-    say("    receiver keys create me --scope read --scope messages:write --scope pushes")
+    say(f"    {program} keys create me --scope read --scope messages:write --scope pushes")
     say(
         f"    curl -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\\n"
         f"""      -d '{{"task_id": "3313746", "mobile": "15080921090", "sent_at": "2026-11-23T09:14:00+08:00"}}' \\\n"""

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
-from flask import Response, json, request
+from flask import Response, jsonify, request
 from flask.views import MethodView
 
 from receiver.errors import NotFound
@@ -408,4 +408,6 @@ def _failed(invalid: Invalid) -> dict[str, Any]:
 
 
 def _json(body: Any, status: int) -> Response:
-    return Response(json.dumps(body), status=status, mimetype="application/json")
+    response = jsonify(body)
+    response.status_code = status
+    return response

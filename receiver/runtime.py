@@ -40,7 +40,7 @@ class Runtime:
         database = Database(settings.database_url)
 
         def save(batch: Sequence[Push]) -> None:
-            database.write(lambda connection: write.save_pushes(connection, batch))
+            write.save_pushes_in(database, batch)
 
         return cls(settings=settings, database=database, gate=Gate(settings), committer=Committer(save))
 

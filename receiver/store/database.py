@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 30.0  # for one question or transaction; a hung server is left then
+_ROLL_BACK_SECONDS = 0.2
 _DEADLOCK_TRIES = 6
 _TRY_AGAIN_STATES = frozenset({"40001", "40P01"})  # serialization failure, deadlock: nothing was written
 _UNFIT_STATES = {
@@ -40,26 +43,35 @@ class Database:
     Connects at first use, so that it may be made before a fork. Safe for many threads.
     """
 
-    def __init__(self, url: str) -> None:
-        self.engine = _sqlite_engine(url) if url.startswith("sqlite") else _postgresql_engine(url)
+    def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._patience_seconds = patience_seconds
+        if url.startswith("sqlite"):
+            self.engine = _sqlite_engine(url, patience_seconds)
+        else:
+            self.engine = _postgresql_engine(url, patience_seconds)
         self.postgresql = self.engine.dialect.name == "postgresql"
         # SQLite has one writer at a time and lets the others poll with growing pauses; a lock hands over at once.
-        self._writer = nullcontext() if self.postgresql else threading.Lock()
+        self._writer = nullcontext() if self.postgresql else _writer_lock(url)
+        self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Open a connection for queries. Raises StoreUnavailable or StoreUnfit."""
-        with _own_errors(), self.engine.connect() as connection:
+        with self._own_errors(), self._connected() as connection:
             yield connection
 
-    def write(self, work: Callable[[sa.Connection], T]) -> T:
+    def write(self, work: Callable[[sa.Connection], T], *, one_statement: bool = False) -> T:
         """Run `work` in one transaction and commit it; run it again where the database broke a deadlock.
 
+        `one_statement`: it sends one statement, which is a transaction by itself on PostgreSQL.
         Raises StoreUnavailable (it may or may not have been committed), StoreUnfit or StoreRejected (it was not).
         """
         for attempt in range(1, _DEADLOCK_TRIES + 1):
             try:
-                with _own_errors(), self._writer, self.engine.connect() as connection:
+                with self._own_errors(), self._writing(), self._connected() as connection:
+                    if one_statement and self.postgresql:
+                        connection.execution_options(isolation_level="AUTOCOMMIT")
+                        return work(connection)
                     connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
                     with connection.begin():
                         return work(connection)
@@ -73,16 +85,53 @@ class Database:
         """Close every connection."""
         self.engine.dispose()
 
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        with self.engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            if self.postgresql and driver is not None:
+                driver.deadline = time.monotonic() + self._patience_seconds
+            yield connection
 
-def _sqlite_engine(url: str) -> sa.Engine:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if isinstance(self._writer, nullcontext):
+            yield
+            return
+        if not self._writer.acquire(timeout=self._patience_seconds):
+            raise StoreUnavailable("the database is unavailable (another write takes long)")
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        """Turn the driver's errors into the project's own, in this one place."""
+        try:
+            yield
+        except sa.exc.TimeoutError as error:
+            raise StoreUnavailable("the database has no connection left; try again") from error
+        except sa.exc.DBAPIError as error:
+            raise _translated(error.orig or error) from error.orig
+        except self._driver_error as error:  # from statements that go past SQLAlchemy
+            raise _translated(error) from error
+
+
+@cache
+def _writer_lock(_url: str) -> threading.Lock:
+    return threading.Lock()
+
+
+def _sqlite_engine(url: str, patience_seconds: float) -> sa.Engine:
     engine = sa.create_engine(
-        url, hide_parameters=True, connect_args={"timeout": 10, "check_same_thread": False}, pool_size=20
+        url, hide_parameters=True, connect_args={"timeout": patience_seconds, "check_same_thread": False}, pool_size=20
     )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not guessed by the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "cache_size=-65536"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -93,36 +142,39 @@ def _sqlite_engine(url: str) -> sa.Engine:
     return engine
 
 
-def _postgresql_engine(url: str) -> sa.Engine:
-    return sa.create_engine(
+def _postgresql_engine(url: str, patience_seconds: float) -> sa.Engine:
+    # Here, so that the embedded database needs no PostgreSQL driver.
+    from receiver.store.deadline import DeadlineConnection  # noqa: PLC0415
+
+    engine = sa.create_engine(
         url,
         hide_parameters=True,
         pool_size=10,
         max_overflow=10,
-        pool_timeout=5,
+        pool_timeout=min(5, patience_seconds),
         pool_recycle=1800,
         connect_args={
-            "connect_timeout": 5,
+            "connect_timeout": 2,
             "application_name": "receiver",
             "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
         },
     )
 
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+        return DeadlineConnection.connect(*arguments, **options)
 
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    """Turn the driver's errors into the project's own, in this one place."""
-    try:
-        yield
-    except sa.exc.TimeoutError as error:
-        raise StoreUnavailable("the database has no connection left; try again") from error
-    except sa.exc.DBAPIError as error:
-        raise _translated(error) from error.orig
+    @event.listens_for(engine, "reset")
+    def _wait_as_long_as_it_takes_no_more(connection: Any, _record: Any, _state: Any) -> None:
+        # Given back after its deadline: the roll-back has a moment of its own.
+        connection.deadline = time.monotonic() + _ROLL_BACK_SECONDS
+
+    return engine
 
 
-def _translated(error: sa.exc.DBAPIError) -> ReceiverError:
-    state = _sqlstate(error.orig)
-    text = str(error.orig).lower()
+def _translated(error: BaseException) -> ReceiverError:
+    state = _sqlstate(error)
+    text = str(error).lower()
     if state in _UNFIT_STATES:
         return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES[state]}")
     # A failed connection has no state of its own in psycopg, only the server's words.
@@ -138,9 +190,10 @@ def _translated(error: sa.exc.DBAPIError) -> ReceiverError:
         return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES['42P01']}")
     if "not a database" in text or "malformed" in text:
         return StoreUnfit("the database file is corrupt; put a backup in its place, keep the old file")
-    if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
-        return StoreRejected(f"the database refused a value ({type(error.orig).__name__})")
-    return StoreUnavailable(f"the database is unavailable ({type(error.orig).__name__})")
+    # By name: SQLAlchemy's, sqlite3's and psycopg's classes have the names of PEP 249 in common, and no more.
+    if {"IntegrityError", "DataError"} & {base.__name__ for base in type(error).__mro__}:
+        return StoreRejected(f"the database refused a value ({type(error).__name__})")
+    return StoreUnavailable(f"the database is unavailable ({type(error).__name__})")
 
 
 def _sqlstate(error: BaseException | None) -> str | None:

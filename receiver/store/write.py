@@ -31,6 +31,7 @@ from receiver.domain import (
     match_masked,
     shown_content,
 )
+from receiver.store.bulk import save_plain, split_plain
 from receiver.store.tables import (
     REFUSED_KEY_WHERE,
     full_key,
@@ -45,6 +46,8 @@ from receiver.store.tables import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
+
+    from receiver.store.database import Database
 
 Row = dict[str, Any]
 MessageKey = tuple[str, str, str]  # task id, number, account: the order of the index
@@ -67,6 +70,25 @@ def save_pushes(connection: sa.Connection, batch: Sequence[Push]) -> None:
     A push that the journal has already is passed over whole, so a batch whose commit is in doubt can be saved
     again. Within the batch and across transactions, any order gives the same rows.
     """
+    plain, rest = split_plain(batch)
+    _save_parted(connection, plain, rest)
+
+
+def save_pushes_in(database: Database, batch: Sequence[Push]) -> None:
+    """Do what `save_pushes` does, in a transaction of its own that is as short as the batch allows."""
+    plain, rest = split_plain(batch)
+    database.write(lambda connection: _save_parted(connection, plain, rest), one_statement=not rest)
+
+
+def _save_parted(connection: sa.Connection, plain: list[Push], rest: list[Push]) -> None:
+    if plain and not save_plain(connection, plain):
+        rest = [*plain, *rest]
+    if rest:
+        save_general(connection, rest)
+
+
+def save_general(connection: sa.Connection, batch: Sequence[Push]) -> None:
+    """Do what `save_pushes` does for pushes of any kind, those among them that meet in one message."""
     rows = [_journal_row(push) for push in batch]
     new_ids = set(connection.scalars(_journal_upsert(connection.dialect.name), rows))
     _save_readings(connection, [push for push in batch if push.id in new_ids], counts_copies=True)

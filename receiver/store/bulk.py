@@ -1,0 +1,207 @@
+"""The shortest way into the database for the plain pushes of a batch, which are nearly all of them.
+
+Says in one prepared statement (PostgreSQL) or three (SQLite) what `write.save_pushes` says in general; a test
+holds the two together. Plain: no masked number, no unknown field, no second push of the same message.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from json import dumps
+from typing import TYPE_CHECKING, Any
+
+from receiver.domain import Push, Receipt, Reply, Unreadable, delivery_status, is_opt_out, shown_content
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import sqlalchemy as sa
+
+
+def split_plain(batch: Sequence[Push]) -> tuple[list[Push], list[Push]]:
+    """Part a batch into its plain pushes, in the order of their messages' keys, and the rest."""
+    plain: dict[tuple[str, ...], Push] = {}
+    rest: list[Push] = []
+    for push in batch:
+        reading = push.reading
+        if isinstance(reading, Unreadable):
+            key: tuple[str, ...] = ("", "", str(push.id))
+        elif reading.extra or "*" in reading.mobile:
+            rest.append(push)
+            continue
+        else:
+            key = (reading.task_id, reading.mobile, push.account)
+        if key in plain:
+            rest.append(push)
+        else:
+            plain[key] = push
+    return [plain[key] for key in sorted(plain)], rest
+
+
+def save_plain(connection: sa.Connection, batch: Sequence[Push]) -> bool:
+    """Keep plain pushes. False: nothing was changed, some of them are in the journal already (SQLite only)."""
+    if connection.dialect.name == "postgresql":
+        # The driver's own connection: what SQLAlchemy adds to a statement costs more than the statement's share.
+        driver: Any = connection.connection.driver_connection
+        driver.execute(_POSTGRESQL, [dumps([_json_row(push) for push in batch])], prepare=True)
+        return True
+    return _save_sqlite(connection.connection.driver_connection, batch)
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------------
+# Not jsonb: it would be built only to be taken apart. Rows come in the order of their keys, which is the order
+# in which the messages are locked. Receipts and replies follow only from pushes that the journal did not have.
+
+_POSTGRESQL = """
+WITH given AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%s::json) AS row (
+        id uuid, account text, endpoint text, kind text, outcome text, error text, flags json, method text,
+        query text, body text, content_type text, remote_addr text, received_at timestamptz,
+        task_id text, mobile text, at timestamptz, vendor_status text, status smallint, seen smallint,
+        content text, exact text, digest text, opt_out boolean)
+), journal AS (
+    INSERT INTO pushes (id, account, endpoint, kind, outcome, error, flags, method, query, body,
+                        content_type, remote_addr, received_at)
+    SELECT id, account, endpoint, kind, outcome, error, flags, method, decode(query, 'base64'),
+           decode(body, 'base64'), content_type, remote_addr, received_at FROM given
+    ON CONFLICT (id) DO NOTHING RETURNING id
+), message AS (
+    INSERT INTO messages (task_id, mobile, account, status, reported_at, seen)
+    SELECT task_id, mobile, account, status, CASE WHEN seen > 0 THEN at END, seen
+    FROM given WHERE mobile IS NOT NULL
+    ON CONFLICT (task_id, mobile, account) DO UPDATE SET
+        reported_at = CASE WHEN messages.reported_at IS NULL
+                OR (excluded.reported_at, excluded.status) > (messages.reported_at, messages.status)
+            THEN excluded.reported_at ELSE messages.reported_at END,
+        status = CASE WHEN messages.reported_at IS NULL
+                OR (excluded.reported_at, excluded.status) > (messages.reported_at, messages.status)
+            THEN excluded.status ELSE messages.status END,
+        seen = messages.seen | excluded.seen
+    RETURNING id AS message_id, task_id, mobile, account
+), receipt AS (
+    INSERT INTO receipts (message_id, push_id, received_at, last_seen_at, copies, vendor_status, reported_at)
+    SELECT message_id, id, received_at, received_at, 1, vendor_status, at
+    FROM given JOIN journal USING (id) JOIN message USING (task_id, mobile, account)
+    WHERE vendor_status IS NOT NULL
+    ON CONFLICT (message_id, reported_at, vendor_status, masked_mobile) DO UPDATE SET
+        copies = receipts.copies + 1, last_seen_at = greatest(receipts.last_seen_at, excluded.last_seen_at)
+)
+INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact,
+                     content_sha256, replied_at, opt_out)
+SELECT message_id, id, received_at, received_at, 1, content, decode(exact, 'base64'), decode(digest, 'base64'),
+       at, opt_out
+FROM given JOIN journal USING (id) JOIN message USING (task_id, mobile, account)
+WHERE content IS NOT NULL
+ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SET
+    copies = replies.copies + 1, last_seen_at = greatest(replies.last_seen_at, excluded.last_seen_at)
+"""
+
+
+def _json_row(push: Push) -> dict[str, Any]:
+    reading = push.reading
+    row: dict[str, Any] = {
+        "id": str(push.id),
+        "account": push.account,
+        "endpoint": push.endpoint,
+        "kind": push.kind,
+        "outcome": push.outcome,
+        "method": push.method,
+        "query": b64encode(push.query).decode(),
+        "body": b64encode(push.body).decode(),
+        "content_type": push.content_type,
+        "remote_addr": push.remote_addr,
+        "received_at": push.received_at.isoformat(),
+    }
+    if push.flags:
+        row["flags"] = push.flags
+    if isinstance(reading, Unreadable):
+        row["error"] = reading.error
+        return row
+    row["task_id"] = reading.task_id
+    row["mobile"] = reading.mobile
+    if isinstance(reading, Receipt):
+        status = delivery_status(reading.vendor_status)
+        row["at"] = reading.reported_at.isoformat()
+        row["vendor_status"] = reading.vendor_status
+        row["status"] = int(status)
+        row["seen"] = 1 << status
+        return row
+    content, exact = _contents(reading)
+    row |= {"at": reading.replied_at.isoformat(), "status": 0, "seen": 0, "content": content}
+    row |= {"digest": b64encode(reading.content_sha256).decode(), "opt_out": is_opt_out(reading.content)}
+    if exact is not None:
+        row["exact"] = b64encode(exact).decode()
+    return row
+
+
+def _contents(reply: Reply) -> tuple[str, bytes | None]:
+    """What is shown of a reply, and its exact bytes where that differs."""
+    content = shown_content(reply.content)
+    return content, reply.content.encode() if content != reply.content else None
+
+
+# --- SQLite -------------------------------------------------------------------------------------------
+
+_DECIDES = """messages.reported_at IS NULL
+    OR (excluded.reported_at, excluded.status) > (messages.reported_at, messages.status)"""
+_SQLITE_JOURNAL = """
+INSERT INTO pushes (id, account, endpoint, kind, outcome, error, flags, method, query, body,
+                    content_type, remote_addr, received_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"""
+_SQLITE_MESSAGES = f"""
+INSERT INTO messages (task_id, mobile, account, status, reported_at, seen) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (task_id, mobile, account) DO UPDATE SET
+    reported_at = CASE WHEN {_DECIDES} THEN excluded.reported_at ELSE messages.reported_at END,
+    status = CASE WHEN {_DECIDES} THEN excluded.status ELSE messages.status END,
+    seen = messages.seen | excluded.seen"""  # noqa: S608  (nothing of it comes from outside)
+_SQLITE_RECEIPTS = """
+INSERT INTO receipts (message_id, push_id, received_at, last_seen_at, copies, vendor_status, reported_at)
+SELECT id, ?, ?, ?, 1, ?, ? FROM messages WHERE task_id = ? AND mobile = ? AND account = ?
+ON CONFLICT (message_id, reported_at, vendor_status, masked_mobile) DO UPDATE SET
+    copies = receipts.copies + 1, last_seen_at = max(receipts.last_seen_at, excluded.last_seen_at)"""
+_SQLITE_REPLIES = """
+INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact,
+                     content_sha256, replied_at, opt_out)
+SELECT id, ?, ?, ?, 1, ?, ?, ?, ?, ? FROM messages WHERE task_id = ? AND mobile = ? AND account = ?
+ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SET
+    copies = replies.copies + 1, last_seen_at = max(replies.last_seen_at, excluded.last_seen_at)"""
+_SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
+
+
+def _save_sqlite(driver: Any, batch: Sequence[Push]) -> bool:
+    journal: list[tuple[Any, ...]] = []
+    messages: list[tuple[Any, ...]] = []
+    receipts: list[tuple[Any, ...]] = []
+    replies: list[tuple[Any, ...]] = []
+    for push in batch:
+        push_id, reading = push.id.hex, push.reading
+        received_at = push.received_at.strftime(_SQLITE_TIME)
+        flags = dumps(push.flags) if push.flags else None
+        journal.append(
+            (push_id, push.account, push.endpoint, push.kind, push.outcome, push.error, flags, push.method)
+            + (push.query, push.body, push.content_type, push.remote_addr, received_at)
+        )
+        if isinstance(reading, Unreadable):
+            continue
+        key = (reading.task_id, reading.mobile, push.account)
+        seen = (push_id, received_at, received_at)
+        if isinstance(reading, Receipt):
+            at = reading.reported_at.strftime(_SQLITE_TIME)
+            status = delivery_status(reading.vendor_status)
+            messages.append((*key, int(status), at, 1 << status))
+            receipts.append((*seen, reading.vendor_status, at, *key))
+        else:
+            content, exact = _contents(reading)
+            at = reading.replied_at.strftime(_SQLITE_TIME)
+            messages.append((*key, 0, None, 0))
+            opt_out = is_opt_out(reading.content)
+            replies.append((*seen, content, exact, reading.content_sha256, at, opt_out, *key))
+    driver.execute("SAVEPOINT plain")
+    if driver.executemany(_SQLITE_JOURNAL, journal).rowcount < len(journal):
+        driver.execute("ROLLBACK TO plain")
+        return False
+    for statement, rows in ((_SQLITE_MESSAGES, messages), (_SQLITE_RECEIPTS, receipts), (_SQLITE_REPLIES, replies)):
+        if rows:
+            driver.executemany(statement, rows)
+    driver.execute("RELEASE plain")
+    return True

@@ -17,7 +17,7 @@ def create_app(runtime: Runtime | None = None) -> Flask:
     """
     if runtime is None:
         configure_logging()
-        runtime = Runtime.of(load_settings())
+        runtime = Runtime(load_settings())
     app = Flask("receiver", static_folder=None)
     app.extensions[RUNTIME] = runtime
     # A redirect would lose the push: the platform is not known to follow any.

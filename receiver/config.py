@@ -47,6 +47,8 @@ class Settings:
     time_formats: tuple[str, ...] = ()
     late_after: timedelta = timedelta(seconds=60)
     no_receipt_after: timedelta = timedelta(hours=72)
+    push_lane: bool = True
+    spool_max_bytes: int = 1 << 30
     platform_credentials: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
 
     @property
@@ -224,6 +226,18 @@ def _positive(value: str) -> float:
     return number
 
 
+def _switch(value: str) -> bool:
+    if value.lower() not in ("on", "off"):
+        raise ValueError("not on or off")
+    return value.lower() == "on"
+
+
+def _bytes(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or not 0 < int(value) < 1 << 50:
+        raise ValueError("not a number of bytes above 0")
+    return int(value)
+
+
 def _items(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
 
@@ -244,6 +258,8 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "time_formats": ("", _formats),
     "late_after": ("60", lambda value: timedelta(seconds=_positive(value))),
     "no_receipt_after": ("72", lambda value: timedelta(hours=_positive(value))),
+    "push_lane": ("on", _switch),
+    "spool_max_bytes": ("1073741824", _bytes),
     "platform_credentials": ("", _credentials),
 }
 # Where the variable says its unit and the field, being a timedelta, does not.

@@ -23,6 +23,10 @@ class Overloaded(ReceiverError):
     """More waits to be made durable than the queue may hold; nothing was kept."""
 
 
+class SpoolUnavailable(ReceiverError):
+    """Neither the database nor the spool can take it at present; nothing was kept."""
+
+
 class NotFound(ReceiverError):
     """There is nothing under that id."""
 

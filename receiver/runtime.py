@@ -2,52 +2,116 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import threading
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.committer import Committer
+from receiver.intake.drainer import Drainer
 from receiver.intake.gate import Gate
-from receiver.store import access, read, write
+from receiver.intake.link import DatabaseLink
+from receiver.intake.spool import SPOOL_DIR, Spool, SpooledSends
+from receiver.store import access, read, schema, write
 from receiver.store.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     import sqlalchemy as sa
 
     from receiver.config import Settings
-    from receiver.domain import Push
+    from receiver.domain import SentMessage
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# An acknowledgement is promised within 700 ms at the 99th percentile: the spool has the rest.
+INTAKE_PATIENCE_SECONDS = 0.4
+_RECORD_PATIENCE_SECONDS = 2.0  # a list of a thousand takes a tenth of a second on an idle machine
+
+
 class Runtime:
     """The parts that a process needs to take pushes and answer questions.
 
-    Nothing connects and no thread starts before its first use, so a runtime may be made before a fork.
+    Nothing connects and no thread starts before `start`, so a runtime may be made before a fork.
     """
 
-    settings: Settings
-    database: Database
-    gate: Gate
-    committer: Committer
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.database_url)
+        # For pushes alone: its connections are never lent to anyone who holds them, and it gives up early.
+        self.intake_database = Database(settings.database_url, patience_seconds=INTAKE_PATIENCE_SECONDS)
+        self.link = DatabaseLink()
+        self.gate = Gate(settings)
+        self.spool = Spool(settings.data_dir / SPOOL_DIR, max_bytes=settings.spool_max_bytes)
+        save = partial(write.save_pushes_in, self.intake_database)
+        self.committer = Committer(save, link=self.link, spool=self.spool)
+        self._drainer = self._drainer_of(self.spool)
+        self._starting = threading.Lock()
+        self._started_in: int | None = None  # the process whose threads run
 
-    @classmethod
-    def of(cls, settings: Settings) -> Runtime:
-        """Put the parts together."""
-        database = Database(settings.database_url)
+    def make_ready(self) -> None:
+        """Reach the database and see that it can be used; the embedded one is brought up to date.
 
-        def save(batch: Sequence[Push]) -> None:
-            write.save_pushes_in(database, batch)
+        Raises StoreUnavailable or StoreUnfit.
+        """
+        if self.settings.embedded:
+            schema.upgrade(self.database)
+        schema.require_schema(self.intake_database)
 
-        return cls(settings=settings, database=database, gate=Gate(settings), committer=Committer(save))
+    def record_spooled(self, spooled: SpooledSends) -> None:
+        """Record sends that waited in the spool."""
+        self.database.write(lambda c: write.record_sent(c, spooled.sends, recorded_at=spooled.recorded_at))
+
+    def drain(self, directory: Path) -> int:
+        """Save what waits in a spool directory that may be another node's; give the number of records.
+
+        Raises StoreUnavailable or StoreUnfit.
+        """
+        spool = Spool(directory, max_bytes=self.settings.spool_max_bytes)
+        try:
+            return self._drainer_of(spool).drain()
+        finally:
+            spool.close()
+
+    def _drainer_of(self, spool: Spool) -> Drainer:
+        return Drainer(
+            spool,
+            link=self.link,
+            make_ready=self.make_ready,
+            read_again=self.gate.read_again,
+            save=partial(write.save_pushes_in, self.database),
+            record=self.record_spooled,
+        )
+
+    def start(self) -> None:
+        """Begin to keep pushes in this process; nothing happens if it has begun."""
+        if self._started_in == os.getpid():
+            return
+        with self._starting:
+            if self._started_in == os.getpid():
+                return
+            self.committer.start()
+            self._drainer.start()
+            self._started_in = os.getpid()
 
     def stop(self) -> None:
         """Keep what was taken, then close."""
-        self.committer.stop()
+        if self._started_in == os.getpid():
+            self.committer.stop()
+            self._drainer.stop()
+        self.spool.close()
         self.database.close()
+        self.intake_database.close()
+
+    def require_database(self) -> None:
+        """Raise StoreUnavailable at once where the database is known to be away, instead of waiting for it again."""
+        if self.link.known and not self.link.up:
+            raise StoreUnavailable(f"not now: {self.link.reason}")
 
     def now(self) -> datetime:
         """The present moment, UTC."""
@@ -63,8 +127,26 @@ class Runtime:
 
     def ask(self, question: Callable[[sa.Connection], T]) -> T:
         """Answer one question from the database."""
+        self.require_database()
         with self.database.reading() as connection:
             return question(connection)
+
+    def record(self, sends: Sequence[SentMessage]) -> list[write.RecordResult] | None:
+        """Record sends. None: the database is away, they wait in the spool. Raises SpoolUnavailable."""
+        recorded_at = self.now()
+        self.start()
+        try:
+            self.require_database()
+            return self.database.write(
+                lambda connection: write.record_sent(connection, sends, recorded_at=recorded_at),
+                patience_seconds=_RECORD_PATIENCE_SECONDS,
+            )
+        except (StoreUnavailable, StoreUnfit) as error:
+            if self.link.up:
+                self.link.mark_down(str(error))
+            self.spool.append([SpooledSends(sends=tuple(sends), recorded_at=recorded_at)])
+            self.link.changed.set()
+            return None
 
     def shared_secret(self, name: str) -> bytes:
         """Give a secret that all nodes share."""

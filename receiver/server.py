@@ -184,7 +184,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load(self) -> Flask:
         """Make the application, in the worker."""
         configure_logging()
-        self._runtime = Runtime.of(self._settings)
+        self._runtime = Runtime(self._settings)
         return create_app(self._runtime)
 
     def _stop(self) -> None:

@@ -112,8 +112,9 @@ def make_runtime(settings: Settings) -> Iterator[Callable[..., Runtime]]:
 
     def make(**changes: object) -> Runtime:
         values = {name: getattr(settings, name) for name in Settings.__slots__}
-        runtime = Runtime.of(Settings(**values | changes))
+        runtime = Runtime(Settings(**values | changes))
         schema.upgrade(runtime.database)
+        runtime.start()
         made.append(runtime)
         return runtime
 
@@ -131,8 +132,9 @@ def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
 @pytest.fixture
 def postgres_runtime(postgres_database_url: str, tmp_path: Path) -> Iterator[Runtime]:
     """A runtime on a migrated PostgreSQL database."""
-    runtime = Runtime.of(make_settings(postgres_database_url, tmp_path))
+    runtime = Runtime(make_settings(postgres_database_url, tmp_path))
     schema.upgrade(runtime.database)
+    runtime.start()
     yield runtime
     runtime.stop()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from receiver.domain import Outcome, Push, Receipt
-from receiver.errors import Overloaded, StoreUnavailable
+from receiver.errors import Overloaded, SpoolUnavailable, StoreUnavailable
 from receiver.intake.committer import Committer
+from receiver.intake.link import DatabaseLink
 from receiver.store.database import StoreRejected
 from receiver.store.write import save_pushes
 from tests.factories import make_push
@@ -19,6 +20,7 @@ from tests.test_push import journal, receipts
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from receiver.intake.spool import Spool
     from receiver.runtime import Runtime
 
 
@@ -40,10 +42,33 @@ class Store:
         self.batches.append(list(batch))
 
 
+class Files:
+    """Keeps what the store does not take; can be full."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.full = False
+
+    def append(self, records: Sequence[Any]) -> None:
+        if self.full:
+            raise SpoolUnavailable("full")
+        self.records += records
+
+
+def make_committer(
+    save: Callable[[Sequence[Push]], None], files: Files | None = None, **limits: int
+) -> tuple[Committer, DatabaseLink]:
+    link = DatabaseLink()
+    link.mark_up()
+    committer = Committer(save, link=link, spool=cast("Spool", files or Files()), **limits)
+    committer.start()
+    return committer, link
+
+
 def test_what_came_during_one_commit_is_the_next_batch() -> None:
     store = Store()
     store.free.clear()
-    committer = Committer(store.save, batch_max=50)
+    committer, _ = make_committer(store.save, batch_max=50)
     first = committer.submit(make_push())
     store.reached.wait(20)
     rest = [committer.submit(make_push()) for _ in range(70)]
@@ -58,7 +83,7 @@ def test_what_came_during_one_commit_is_the_next_batch() -> None:
 def test_full_queue_refuses_at_once_and_recovers() -> None:
     store = Store()
     store.free.clear()
-    committer = Committer(store.save, queue_max=3)
+    committer, _ = make_committer(store.save, queue_max=3)
     taken = [committer.submit(make_push())]
     store.reached.wait(20)
     taken += [committer.submit(make_push()) for _ in range(3)]
@@ -74,7 +99,7 @@ def test_full_queue_refuses_at_once_and_recovers() -> None:
 def test_stop_keeps_what_was_taken_and_refuses_the_rest() -> None:
     store = Store()
     store.free.clear()
-    committer = Committer(store.save)
+    committer, _ = make_committer(store.save)
     taken = [committer.submit(make_push()) for _ in range(5)]
     threading.Timer(0.2, store.free.set).start()
     committer.stop()
@@ -83,24 +108,30 @@ def test_stop_keeps_what_was_taken_and_refuses_the_rest() -> None:
         committer.submit(make_push())
 
 
-def test_lost_connection_is_tried_once_more() -> None:
-    store = Store()
-    errors: list[Any] = [StoreUnavailable("gone"), None]
-    store.refuses = lambda _: errors.pop(0)
-    committer = Committer(store.save)
-    assert committer.submit(make_push()).result(timeout=20)
+def test_database_away_sends_pushes_to_the_spool_until_somebody_says_it_is_back() -> None:
+    store, files = Store(), Files()
+    store.refuses = lambda _: StoreUnavailable("gone")
+    committer, link = make_committer(store.save, files)
+    for future in [committer.submit(make_push()) for _ in range(3)]:
+        assert future.result(timeout=20).outcome is Outcome.SPOOLED
+    assert (link.up, link.reason, len(files.records)) == (False, "gone", 3)
+    store.refuses = lambda _: None
+    assert committer.submit(make_push()).result(timeout=20).outcome is Outcome.SPOOLED
+    link.mark_up()
+    assert committer.submit(make_push()).result(timeout=20).outcome is Outcome.ACCEPTED
     committer.stop()
 
 
-def test_database_away_is_told_to_all_who_wait() -> None:
-    store = Store()
+def test_neither_database_nor_spool_is_told_to_all_who_wait_and_ends_by_itself() -> None:
+    store, files = Store(), Files()
     store.refuses = lambda _: StoreUnavailable("gone")
-    committer = Committer(store.save)
+    files.full = True
+    committer, _ = make_committer(store.save, files)
     for future in [committer.submit(make_push()) for _ in range(3)]:
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(SpoolUnavailable):
             future.result(timeout=20)
-    store.refuses = lambda _: None
-    assert committer.submit(make_push()).result(timeout=20)
+    files.full = False
+    assert committer.submit(make_push()).result(timeout=20).outcome is Outcome.SPOOLED
     committer.stop()
 
 
@@ -112,11 +143,11 @@ def test_one_push_that_the_database_refuses_is_quarantined_alone(runtime: Runtim
             raise StoreRejected("refused")
         runtime.database.write(lambda connection: save_pushes(connection, batch))
 
-    committer = Committer(poisoned)
+    committer, _ = make_committer(poisoned)
     futures = [committer.submit(make_push(task_id="bad" if number == 5 else str(number))) for number in range(12)]
     outcomes = [future.result(timeout=20) for future in futures]
     assert [push.outcome for push in outcomes].count(Outcome.QUARANTINED) == 1
-    assert (outcomes[5].outcome, outcomes[5].error) == (Outcome.QUARANTINED, "body: refused by the database")
+    assert (outcomes[5].outcome, outcomes[5].push.error) == (Outcome.QUARANTINED, "body: refused by the database")
     assert len(receipts(runtime)) == 11
     assert len(journal(runtime)) == 12
     committer.stop()

@@ -27,7 +27,7 @@ def installed(tmp_path: Path) -> ServeProcess:
 
 
 def opened(process: ServeProcess) -> Runtime:
-    return Runtime.of(make_settings(f"sqlite:///{process.data_dir / 'receiver.db'}", process.data_dir))
+    return Runtime(make_settings(f"sqlite:///{process.data_dir / 'receiver.db'}", process.data_dir))
 
 
 def recorded(process: ServeProcess) -> dict[str, read.MessageRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,15 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from receiver.domain import Outcome
 from receiver.errors import StoreUnfit
 from receiver.runtime import Runtime
 from receiver.store import schema
 from receiver.store.tables import metadata
+from tests.conftest import make_settings
 from tests.factories import make_push
 from tests.server import ServeProcess
+from tests.test_push import journal
 
 if TYPE_CHECKING:
     from receiver.config import Settings
@@ -67,12 +71,25 @@ def test_schema_from_the_future_passes_and_an_older_one_is_refused(runtime: Runt
 
 
 def test_empty_database_names_the_fix(settings: Settings) -> None:
-    runtime = Runtime.of(settings)
+    runtime = Runtime(settings)
     with pytest.raises(StoreUnfit, match="receiver db upgrade"):
         schema.require_schema(runtime.database)
-    push = runtime.committer.submit(make_push())
-    with pytest.raises(StoreUnfit, match="receiver db upgrade"):
-        push.result(timeout=20)
+    runtime.stop()
+
+
+def test_schema_that_is_missing_when_pushes_come_sends_them_to_the_spool(
+    postgres_database_url: str, tmp_path: Path
+) -> None:
+    runtime = Runtime(make_settings(postgres_database_url, tmp_path))
+    runtime.start()
+    kept = runtime.committer.submit(make_push()).result(timeout=20)
+    assert kept.outcome is Outcome.SPOOLED
+    assert "receiver db upgrade" in str(runtime.link.reason)
+    schema.upgrade(runtime.database)
+    deadline = time.monotonic() + 20
+    while not runtime.spool.empty and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [row.id for row in journal(runtime)] == [kept.push.id]
     runtime.stop()
 
 

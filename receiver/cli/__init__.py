@@ -7,7 +7,7 @@ import sys
 import click
 
 from receiver import __version__
-from receiver.cli import database, doctor, keys, messages, pushes, serve
+from receiver.cli import database, doctor, keys, messages, pushes, serve, spool
 from receiver.errors import ReceiverError
 from receiver.logs import redact
 
@@ -31,6 +31,7 @@ for command in (
     messages.messages,
     pushes.pushes,
     pushes.watch,
+    spool.spool,
     doctor.doctor,
     doctor.status,
 ):

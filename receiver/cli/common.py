@@ -25,7 +25,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 def open_runtime() -> Iterator[Runtime]:
     """Give the parts that a command needs; close them after."""
     configure_logging()
-    runtime = Runtime.of(load_settings())
+    runtime = Runtime(load_settings())
     try:
         yield runtime
     finally:

@@ -16,6 +16,7 @@ from receiver import __version__
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.config import load_settings
 from receiver.errors import ReceiverError, SettingsError
+from receiver.intake.spool import spool_state
 from receiver.runtime import Runtime
 from receiver.store import access, read, schema
 from receiver.store.read import Filter, Page
@@ -59,7 +60,7 @@ def _findings() -> Iterator[tuple[str, bool, str]]:
         f"{len(settings.push_tokens)} push secret(s), accounts: {', '.join(sorted(settings.accounts))}",
     )
     yield _data_dir(settings)
-    runtime = Runtime.of(settings)
+    runtime = Runtime(settings)
     try:
         kind = "embedded" if settings.embedded else "PostgreSQL"
         yield _checked("database", lambda: f"{kind}, schema {_required_schema(runtime)}")
@@ -127,6 +128,8 @@ def status(as_json: bool) -> None:
     with open_runtime() as runtime:
         server = _server(runtime.settings)
         state: dict[str, Any] = {"version": __version__, "server": server["text"]}
+        waiting = spool_state(runtime.spool.directory)
+        state["spool"] = f"{waiting.records} records, {waiting.bytes} bytes" if waiting.bytes else "empty"
         try:
             state |= {"database": "ok"} | runtime.ask(lambda connection: _journal(runtime, connection))
         except ReceiverError as error:

@@ -13,14 +13,16 @@ import click
 
 from receiver.cli.common import open_runtime
 from receiver.config import load_settings
-from receiver.errors import SettingsError
-from receiver.logs import configure_logging
+from receiver.errors import SettingsError, StoreUnavailable
+from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server import Server
 from receiver.store import schema
 
 if TYPE_CHECKING:
     from receiver.config import Settings
+
+_log = get_logger(__name__)
 
 _MAX_WORKERS = 64
 
@@ -47,11 +49,13 @@ def serve(bind: str | None, workers: int) -> None:
     if settings.embedded and workers > 1:
         raise SettingsError("--workers: the embedded database takes one; use PostgreSQL for more")
     lock = _lock(settings) if settings.embedded else None
-    runtime = Runtime.of(settings)
+    runtime = Runtime(settings)
     try:
         if settings.embedded:
             schema.upgrade(runtime.database)
-        schema.require_schema(runtime.database)
+        schema.require_schema(runtime.intake_database)
+    except StoreUnavailable as error:
+        _log.warning("starts without the database, pushes go to the spool", reason=str(error))
     finally:
         runtime.stop()
     host, port = settings.bind

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from receiver import metrics
-from receiver.domain import UNREAD, Kind, Push, new_push_id
+from receiver.domain import Kind, Push, new_push_id
 from receiver.errors import ReceiverError
 from receiver.logs import get_logger
 from receiver.platform.push import PushReader
@@ -100,19 +100,19 @@ class Gate:
             raise
         if not body and not request.query and request.method in _BARE_METHODS:
             return None
-        return self.read_again(
-            Push(
-                id=new_push_id(),
-                account=account,
-                endpoint=request.endpoint,
-                method=request.method,
-                query=request.query,
-                body=body,
-                content_type=request.content_type,
-                remote_addr=address,
-                received_at=datetime.now(UTC),
-                reading=UNREAD,
-            )
+        reading, flags = self._reader.read(body=body, query=request.query, endpoint=request.endpoint)
+        return Push(
+            id=new_push_id(),
+            account=account,
+            endpoint=request.endpoint,
+            method=request.method,
+            query=request.query,
+            body=body,
+            content_type=request.content_type,
+            remote_addr=address,
+            received_at=datetime.now(UTC),
+            reading=reading,
+            flags=flags,
         )
 
     def read_again(self, push: Push) -> Push:

@@ -177,9 +177,9 @@ def _save_sqlite(driver: Any, batch: Sequence[Push]) -> bool:
         push_id, reading = push.id.hex, push.reading
         received_at = push.received_at.strftime(_SQLITE_TIME)
         flags = dumps(push.flags) if push.flags else None
+        head = (push_id, push.account, push.endpoint, push.kind, push.outcome, push.error, flags)
         journal.append(
-            (push_id, push.account, push.endpoint, push.kind, push.outcome, push.error, flags, push.method)
-            + (push.query, push.body, push.content_type, push.remote_addr, received_at)
+            (*head, push.method, push.query, push.body, push.content_type, push.remote_addr, received_at),
         )
         if isinstance(reading, Unreadable):
             continue

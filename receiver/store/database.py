@@ -57,18 +57,25 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Open a connection for queries. Raises StoreUnavailable or StoreUnfit."""
-        with self._own_errors(), self._connected() as connection:
+        with self._own_errors(), self._connected(time.monotonic() + self._patience_seconds) as connection:
             yield connection
 
-    def write(self, work: Callable[[sa.Connection], T], *, one_statement: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[sa.Connection], T],
+        *,
+        one_statement: bool = False,
+        patience_seconds: float | None = None,
+    ) -> T:
         """Run `work` in one transaction and commit it; run it again where the database broke a deadlock.
 
         `one_statement`: it sends one statement, which is a transaction by itself on PostgreSQL.
         Raises StoreUnavailable (it may or may not have been committed), StoreUnfit or StoreRejected (it was not).
         """
+        deadline = time.monotonic() + (patience_seconds or self._patience_seconds)
         for attempt in range(1, _DEADLOCK_TRIES + 1):
             try:
-                with self._own_errors(), self._writing(), self._connected() as connection:
+                with self._own_errors(), self._writing(deadline), self._connected(deadline) as connection:
                     if one_statement and self.postgresql:
                         connection.execution_options(isolation_level="AUTOCOMMIT")
                         return work(connection)
@@ -86,19 +93,19 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _connected(self) -> Iterator[sa.Connection]:
+    def _connected(self, deadline: float) -> Iterator[sa.Connection]:
         with self.engine.connect() as connection:
             driver = connection.connection.driver_connection
             if self.postgresql and driver is not None:
-                driver.deadline = time.monotonic() + self._patience_seconds
+                driver.deadline = deadline
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, deadline: float) -> Iterator[None]:
         if isinstance(self._writer, nullcontext):
             yield
             return
-        if not self._writer.acquire(timeout=self._patience_seconds):
+        if not self._writer.acquire(timeout=max(0, deadline - time.monotonic())):
             raise StoreUnavailable("the database is unavailable (another write takes long)")
         try:
             yield
@@ -152,7 +159,8 @@ def _postgresql_engine(url: str, patience_seconds: float) -> sa.Engine:
         pool_size=10,
         max_overflow=10,
         pool_timeout=min(5, patience_seconds),
-        pool_recycle=1800,
+        # Made anew now and then, but never while a push waits for it.
+        pool_recycle=1800 if patience_seconds == PATIENCE_SECONDS else -1,
         connect_args={
             "connect_timeout": 2,
             "application_name": "receiver",

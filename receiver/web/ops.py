@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, jsonify, redirect
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from receiver.errors import StoreUnavailable, StoreUnfit
+from receiver import metrics
+from receiver.errors import SpoolUnavailable, StoreUnavailable, StoreUnfit
+from receiver.intake.spool import spool_state
 from receiver.store import schema
 from receiver.web import runtime
 from receiver.web.problems import problem
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as WerkzeugResponse
+
+    from receiver.intake.spool import SpoolState
+    from receiver.runtime import Runtime
+
+_FIRST_CONTACT_SECONDS = 0.5
 
 blueprint = Blueprint("ops", __name__)
 
@@ -33,14 +41,40 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """Say whether a push can be made durable, and how; 503 and why where it cannot."""
+    parts = runtime()
+    parts.start()
+    spool = spool_state(parts.spool.directory)
+    waiting = {"records": spool.records, "bytes": spool.bytes, "age_seconds": _age_seconds(spool)}
+    reason = _why_not_database(parts)
+    if reason is None:
+        return jsonify(status="ok", durable="database", spool=waiting)
     try:
-        schema.require_schema(runtime().database)
+        parts.spool.check()
+    except SpoolUnavailable as error:
+        return problem(503, "not_ready", f"{reason}; {error}")
+    return jsonify(status="ok", durable="spool", reason=reason, spool=waiting)
+
+
+def _why_not_database(parts: Runtime) -> str | None:
+    if not parts.link.await_known(_FIRST_CONTACT_SECONDS):
+        return parts.link.reason
+    try:
+        schema.require_schema(parts.intake_database)
     except (StoreUnavailable, StoreUnfit) as error:
-        return problem(503, "not_ready", str(error))
-    return jsonify(status="ok", durable="database")
+        return str(error)
+    return None
+
+
+def _age_seconds(spool: SpoolState) -> float:
+    return 0.0 if spool.oldest_at is None else round(max(0.0, time.time() - spool.oldest_at), 1)
 
 
 @blueprint.get("/metrics")
 def metrics_page() -> Response:
     """Give every metric in Prometheus' text form."""
+    spool = spool_state(runtime().spool.directory)
+    metrics.SPOOL_RECORDS.set(spool.records)
+    metrics.SPOOL_BYTES.set(spool.bytes)
+    metrics.SPOOL_OLDEST.set(_age_seconds(spool))
+    metrics.DATABASE_UP.set(runtime().link.up)
     return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)

@@ -12,6 +12,7 @@ from receiver.errors import (
     NotFound,
     Overloaded,
     ReceiverError,
+    SpoolUnavailable,
     StoreUnavailable,
     StoreUnfit,
 )
@@ -32,6 +33,7 @@ _STATUS_OF: Mapping[type[ReceiverError], tuple[int, str]] = {
     NotFound: (404, "not_found"),
     InvalidCursor: (422, "invalid_cursor"),
     Overloaded: (503, "overloaded"),
+    SpoolUnavailable: (503, "spool_unavailable"),
     StoreUnavailable: (503, "database_unavailable"),
     StoreUnfit: (503, "database_unfit"),
 }

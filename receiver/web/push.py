@@ -54,15 +54,16 @@ def push(secret: str, kind: str | None = None) -> Response:
     if admitted is None:
         return ack
     started = time.perf_counter()
+    parts.start()
     try:
         kept = parts.committer.submit(admitted).result(timeout=_DURABLE_WITHIN_SECONDS)
     except FutureTimeout:
         raise StoreUnavailable("the push could not be made durable in time; push it again") from None
     metrics.ACK_SECONDS.observe(time.perf_counter() - started)
-    ack.headers["X-Push-Id"] = str(kept.id)
+    ack.headers["X-Push-Id"] = str(kept.push.id)
     ack.headers["X-Push-Outcome"] = kept.outcome.value
-    if kept.error is not None:
-        ack.headers["X-Push-Error"] = kept.error
+    if kept.push.error is not None:
+        ack.headers["X-Push-Error"] = kept.push.error
     return ack
 
 

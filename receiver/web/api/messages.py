@@ -12,7 +12,7 @@ from flask.views import MethodView
 
 from receiver.errors import NotFound
 from receiver.records import InvalidSend, SendReader
-from receiver.store import read, write
+from receiver.store import read
 from receiver.store.write import Recorded
 from receiver.web import runtime
 from receiver.web.api.common import (
@@ -219,7 +219,11 @@ class Messages(MethodView):
         requestBody=_RECORD_BODY,
         responses={
             str(status): {"description": text, "content": {"application/json": {"schema": _RECORD_ANSWER}}}
-            for status, text in {200: "Nothing new.", 201: "At least one is new."}.items()
+            for status, text in {
+                200: "Nothing new.",
+                201: "At least one is new.",
+                202: "Kept in the spool: the database is away.",
+            }.items()
         },
     )
     def post(self) -> Response:
@@ -335,9 +339,16 @@ def _pushed(kind: str, at: datetime, row: ReceiptRow | ReplyRow) -> dict[str, An
 # --- Recording ----------------------------------------------------------------------------------------
 
 
+# The database is away: durable here, recorded there when it is back. Whether it is new will be seen then.
+_SPOOLED = {"status": 202}
+
+
 def _record_one(body: Any) -> Response:
     send = _send(body)
-    (result,) = _record([send])
+    results = runtime().record([send])
+    if results is None:
+        return _json(_SPOOLED, 202)
+    (result,) = results
     if result.outcome is Recorded.CONFLICT:
         raise Invalid(_differences(result), status=409, code="conflict")
     return _json(_messages([result])[result.message_id], 201 if result.outcome is Recorded.NEW else 200)
@@ -353,7 +364,10 @@ def _record_list(body: list[Any]) -> Response:
             sends[index] = _send(item, f"#/{index}")
         except Invalid as invalid:
             items[index] = _failed(invalid)
-    results = dict(zip(sends, _record(list(sends.values())), strict=True)) if sends else {}
+    recorded = runtime().record(list(sends.values())) if sends else []
+    if recorded is None:
+        return _json({"items": [item or _SPOOLED for item in items]}, 202)
+    results = dict(zip(sends, recorded, strict=True))
     found = _messages(list(results.values()))
     for index, result in results.items():
         if result.outcome is Recorded.CONFLICT:
@@ -380,11 +394,6 @@ def _send(item: Any, path: str = "#") -> SentMessage:
     except InvalidSend as error:
         status, code = (403, "account_closed") if error.closed else (422, "invalid")
         raise Invalid(pointers(error.faults, path), status=status, code=code) from None
-
-
-def _record(sends: Sequence[SentMessage]) -> list[RecordResult]:
-    parts = runtime()
-    return parts.database.write(lambda connection: write.record_sent(connection, sends, recorded_at=parts.now()))
 
 
 def _messages(results: Sequence[RecordResult]) -> Mapping[int, Any]:

@@ -1,0 +1,75 @@
+"""`spool`: what waits for the database."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.config import load_settings
+from receiver.errors import SettingsError
+from receiver.intake.spool import SPOOL_DIR, spool_state
+
+
+@click.group()
+def spool() -> None:
+    """Look at what waits for the database, and save it by hand."""
+
+
+@spool.command()
+@as_json
+def status(as_json: bool) -> None:
+    """Say what waits: records, bytes, age. Works without the database; exit code 1 for damaged files.
+
+    \b
+    Example:
+      receiver spool status
+    """
+    directory = load_settings().data_dir / SPOOL_DIR
+    state = spool_state(directory)
+    age = 0.0 if state.oldest_at is None else round(max(0.0, time.time() - state.oldest_at), 1)
+    if as_json:
+        print_json({**asdict(state), "age_seconds": age, "directory": str(directory)})
+    elif state.records or state.bytes:
+        print(f"{state.records} records wait in {directory}: {state.bytes} bytes, the oldest file {age:.0f} s old")
+    else:
+        print(f"nothing waits in {directory}")
+    for name in state.damaged:
+        print(f"receiver: {name} has parts that cannot be read; all others in it are saved", file=sys.stderr)
+    if state.damaged:
+        sys.exit(1)
+
+
+@spool.command()
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another node's data directory, or a copy of its spool directory.",
+)
+def drain(source: Path | None) -> None:
+    """Save what waits into the database. A running server does so by itself: this is for one that is gone.
+
+    May be repeated: what is stored already is not stored twice.
+
+    \b
+    Example:
+      receiver spool drain --from /mnt/dead-node/var
+    """
+    with open_runtime() as runtime:
+        directory = runtime.spool.directory
+        if source is not None:
+            directory = source / SPOOL_DIR if (source / SPOOL_DIR).is_dir() else source
+        if not directory.is_dir() and source is not None:
+            raise SettingsError(f"{source}: no spool there")
+        runtime.make_ready()
+        saved = runtime.drain(directory)
+        left = spool_state(directory)
+    print(f"{saved} records saved")
+    if left.records:
+        print(f"receiver: {left.records} records wait in files that another process holds", file=sys.stderr)
+        sys.exit(1)

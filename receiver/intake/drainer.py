@@ -1,0 +1,133 @@
+"""Looks after the database's return, and saves from the spool what waits there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from receiver import metrics
+from receiver.domain import Push
+from receiver.errors import ReceiverError, StoreUnfit
+from receiver.intake.committer import save_apart
+from receiver.intake.spool import Damage, SpooledSends, read_file
+from receiver.logs import get_logger
+from receiver.store.database import StoreRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from receiver.intake.link import DatabaseLink
+    from receiver.intake.spool import Record, Spool
+
+_log = get_logger(__name__)
+
+_BATCH_MAX_RECORDS = 500
+_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+_LOOK_SECONDS = 2.0  # for what a dead process has left
+_YIELD_SHARE = 0.25  # of a batch's time, left to live pushes after it
+
+
+class Drainer:
+    """Saves a spool's files, oldest first, whenever the database is there. One thread for one process."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        link: DatabaseLink,
+        make_ready: Callable[[], None],
+        read_again: Callable[[Push], Push],
+        save: Callable[[Sequence[Push]], None],
+        record: Callable[[SpooledSends], None],
+    ) -> None:
+        self._spool = spool
+        self._link = link
+        self._make_ready = make_ready  # raises StoreUnavailable or StoreUnfit
+        self._read_again = read_again
+        self._save = save
+        self._record = record
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin; in the process that is to do it, after any fork."""
+        self._thread = threading.Thread(target=self._run, name="drainer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the batch under way; what is left waits for the next process."""
+        self._stopping.set()
+        self._link.changed.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def drain(self) -> int:
+        """Save every file that waits; give the number of records. Raises StoreUnavailable or StoreUnfit."""
+        saved = 0
+        for path in self._spool.list_waiting():
+            saved += self._drain_file(path)
+            if self._stopping.is_set():
+                break
+        return saved
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            self._link.changed.clear()
+            try:
+                if not self._link.up:
+                    self._make_ready()
+                    self._link.mark_up()
+                    if failures:
+                        _log.info("database is back")
+                failures = 0
+                if not self._spool.empty:
+                    self.drain()
+            except Exception as error:  # noqa: BLE001  (the edge of the thread: it has to go on)
+                reason = str(error) if isinstance(error, ReceiverError) else type(error).__name__
+                if not failures:
+                    _log.warning("database away", reason=reason)
+                self._link.mark_down(reason)
+                self._stopping.wait(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
+                failures += 1
+                continue
+            if self._link.up:
+                self._link.changed.wait(_LOOK_SECONDS)
+
+    def _drain_file(self, path: Path) -> int:
+        saved, damaged = 0, False
+        batch: list[Push] = []
+        for found in _with_end(read_file(path)):
+            if isinstance(found, Push):
+                batch.append(self._read_again(found))
+            if batch and (not isinstance(found, Push) or len(batch) >= _BATCH_MAX_RECORDS):
+                saved += self._save_batch(batch)
+                batch = []
+                if self._stopping.is_set() and found is not None:
+                    return saved
+            if isinstance(found, SpooledSends):
+                saved += 1
+                self._record(found)
+            elif isinstance(found, Damage):
+                damaged = True
+                _log.error("part of a spool file cannot be read", file=path.name, **asdict(found))
+        self._spool.remove(path, damaged=damaged)
+        return saved
+
+    def _save_batch(self, batch: list[Push]) -> int:
+        begun = time.monotonic()
+        try:
+            save_apart(self._save, batch)
+        except StoreRejected as error:  # not even as unreadable: an operator has to see it, and it stays in its file
+            raise StoreUnfit(f"a spooled push is refused: {error}") from error
+        metrics.DRAINED.inc(len(batch))
+        self._stopping.wait((time.monotonic() - begun) * _YIELD_SHARE)
+        return len(batch)
+
+
+def _with_end(records: Iterator[Record | Damage]) -> Iterator[Record | Damage | None]:
+    yield from records
+    yield None

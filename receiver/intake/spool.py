@@ -1,0 +1,380 @@
+"""Files that keep what the database cannot take at the moment: appended, fsynced, and saved from here later.
+
+A file is a row of frames: a mark, the length and the CRC-32 of what follows, then one record as JSON in ASCII. The
+process that writes a file holds a lock on it; a file without a holder is an orphan of a dead process and is taken
+over by any other. What in a file cannot be read costs nothing that can: reading goes on at the next mark, and the
+file is then kept, as `*.damaged`, instead of removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import threading
+import time
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from receiver.domain import UNREAD, Kind, Push, SentMessage
+from receiver.errors import SpoolUnavailable
+from receiver.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_log = get_logger(__name__)
+
+SPOOL_DIR = "spool"
+_SUFFIX = ".spool"
+_DAMAGED = ".damaged"
+_MARK = b"\xf5RSP"  # begins with a byte that no record has
+_HEADER = struct.Struct(">4sII")  # mark, length in bytes, CRC-32
+_FILE_MAX_BYTES = 16 * 1024 * 1024
+_RECOUNT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpooledSends:
+    """Records of sends, as they came in together."""
+
+    sends: tuple[SentMessage, ...]
+    recorded_at: datetime
+
+
+Record = Push | SpooledSends
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpoolState:
+    """What waits in a spool directory, all processes together."""
+
+    records: int
+    bytes: int
+    oldest_at: float | None  # Unix time of the oldest file that waits
+    damaged: tuple[str, ...]  # names of files with unreadable parts, kept for a person
+
+
+class Spool:
+    """The spool of one process, in a directory that several may share. Safe for many threads.
+
+    Nothing is opened before the first record, so it may be made before a fork.
+    """
+
+    def __init__(self, directory: Path, *, max_bytes: int) -> None:
+        self.directory = directory
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._file: int | None = None
+        self._path: Path | None = None
+        self._size = 0
+        self._sealed: dict[Path, int] = {}  # files of ours that are no longer written to, with their locks
+        self._others_bytes = 0
+        self._others_counted = float("-inf")
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Make records durable, all of them or none. Raises SpoolUnavailable where that cannot be."""
+        data = b"".join(_frame(record) for record in records)
+        with self._lock:
+            if self._bytes_used() + len(data) > self._max_bytes:
+                raise SpoolUnavailable("the database is away and the spool is full (RECEIVER_SPOOL_MAX_BYTES)")
+            try:
+                self._write(data)
+            except OSError as error:
+                self._give_up_file()
+                raise SpoolUnavailable(
+                    f"the database is away and the spool cannot be written ({error.strerror})"
+                ) from error
+            if self._size >= _FILE_MAX_BYTES:
+                self._seal()
+
+    def check(self) -> None:
+        """Raise SpoolUnavailable where a record could not be kept now."""
+        with self._lock:
+            if self._bytes_used() >= self._max_bytes:
+                raise SpoolUnavailable("the spool is full (RECEIVER_SPOOL_MAX_BYTES)")
+        probe = self.directory.parent / f"probe-{uuid4().hex[:8]}"
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(4096))
+                os.fdatasync(file.fileno())
+        except OSError as error:
+            raise SpoolUnavailable(f"the data directory cannot be written ({error.strerror})") from error
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+
+    def list_waiting(self) -> list[Path]:
+        """List the files that can be saved now, oldest first: our own, closed first, and those of dead processes."""
+        with self._lock:
+            self._seal()
+            for path in _files(self.directory):
+                if path not in self._sealed and (handle := _lock_file(path)) is not None:
+                    _log.info("spool file of an ended process taken over", file=path.name)
+                    self._sealed[path] = handle
+            return sorted(self._sealed)
+
+    def remove(self, path: Path, *, damaged: bool) -> None:
+        """Let go of a file of which every readable record is saved; keep it aside where not all could be read."""
+        with self._lock:
+            handle = self._sealed.pop(path)
+            with suppress(FileNotFoundError):
+                if damaged:
+                    path.rename(path.with_suffix(_DAMAGED))
+                else:
+                    path.unlink()
+            os.close(handle)
+            self._others_counted = float("-inf")
+
+    @property
+    def empty(self) -> bool:
+        """Whether no file waits, as far as the directory tells."""
+        return not self._size and not self._sealed and not _files(self.directory)
+
+    def close(self) -> None:
+        """Let go of every file; the next process takes over what waits."""
+        with self._lock:
+            self._seal()
+            for handle in self._sealed.values():
+                os.close(handle)
+            self._sealed.clear()
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            self._open()
+        assert self._file is not None  # noqa: S101
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._file, view) :]
+            os.fdatasync(self._file)
+        except OSError:
+            # Nobody was told that these are kept. Half a record must not stand before the next one.
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(data)
+
+    def _open(self) -> None:
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        while self._file is None:
+            path = self.directory / f"{time.time_ns():020d}-{os.getpid()}-{uuid4().hex[:8]}{_SUFFIX}"
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            # Another process may take an unlocked file for an orphan, and remove it, before it is ours.
+            self._file = _lock_file(path)
+            self._path = path
+        self._size = 0
+        for directory in (self.directory, self.directory.parent):
+            _sync_directory(directory)
+
+    def _seal(self) -> None:
+        if self._file is None or self._path is None:
+            return
+        self._sealed[self._path] = self._file
+        self._file = self._path = None
+        self._size = 0
+
+    def _give_up_file(self) -> None:
+        """After an error nobody knows what the file's cached pages will become: go on in another one."""
+        if self._size:
+            self._seal()
+        elif self._file is not None and self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()
+            os.close(self._file)
+            self._file = self._path = None
+
+    def _bytes_used(self) -> int:
+        now = time.monotonic()
+        if now - self._others_counted > _RECOUNT_SECONDS:
+            self._others_counted = now
+            self._others_bytes = sum(_size(path) for path in _files(self.directory) if path != self._path)
+        return self._others_bytes + self._size
+
+
+def spool_state(directory: Path) -> SpoolState:
+    """Tell what waits in a directory, whoever wrote it."""
+    files = _files(directory)
+    _forget_counts_of_gone(files)
+    records = sum(map(_count_frames, files))
+    oldest = [int(path.name.partition("-")[0]) / 1e9 for path in files if _size(path)]
+    damaged = tuple(path.name for path in sorted(directory.glob(f"*{_DAMAGED}"))) if directory.is_dir() else ()
+    return SpoolState(
+        records=records,
+        bytes=sum(map(_size, files)),
+        oldest_at=min(oldest, default=None),
+        damaged=damaged,
+    )
+
+
+_counted: dict[Path, tuple[int, int]] = {}  # how far a file was counted, and to how many: files only grow
+
+
+def _count_frames(path: Path) -> int:
+    offset, count = _counted.get(path, (0, 0))
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while offset + _HEADER.size <= size:
+                mark, length, _ = _HEADER.unpack(os.pread(file.fileno(), _HEADER.size, offset))
+                if mark != _MARK or offset + _HEADER.size + length > size:
+                    break  # damaged from here on, or just being written
+                offset += _HEADER.size + length
+                count += 1
+    except (OSError, struct.error):
+        return count
+    _counted[path] = (offset, count)
+    return count
+
+
+def _forget_counts_of_gone(files: Sequence[Path]) -> None:
+    for path in [path for path in _counted if path not in files]:
+        _counted.pop(path, None)
+
+
+# --- Files --------------------------------------------------------------------------------------------
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix == _SUFFIX)
+    except OSError:
+        return []
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _lock_file(path: Path) -> int | None:
+    """Open a file and hold its lock. None: another process holds it, or it is gone."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_APPEND)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_nlink:
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- Frames -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part of a file that is no record: what a process wrote of one when it died, or a fault of the disk."""
+
+    offset: int
+    bytes: int
+
+
+def read_file(path: Path) -> Iterator[Record | Damage]:
+    """Give the records of a file in the order written, and what between them cannot be read."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return  # saved and removed meanwhile
+    offset = 0
+    while offset < len(data):
+        record, end = _read_frame(data, offset)
+        if record is not None:
+            yield record
+        else:
+            next_mark = data.find(_MARK, offset + 1)
+            end = next_mark if next_mark >= 0 else len(data)
+            yield Damage(offset, end - offset)
+        offset = end
+
+
+def _read_frame(data: bytes, offset: int) -> tuple[Record | None, int]:
+    begin = offset + _HEADER.size
+    if begin > len(data):
+        return None, offset
+    mark, length, checksum = _HEADER.unpack_from(data, offset)
+    end = begin + length
+    if mark != _MARK or end > len(data) or zlib.crc32(data[begin:end]) != checksum:
+        return None, offset
+    try:
+        return _decode(json.loads(data[begin:end])), end
+    except (ValueError, KeyError, TypeError):
+        return None, offset
+
+
+def _frame(record: Record) -> bytes:
+    payload = json.dumps(_encode(record)).encode("ascii")
+    return _HEADER.pack(_MARK, len(payload), zlib.crc32(payload)) + payload
+
+
+def _encode(record: Record) -> dict[str, Any]:
+    if isinstance(record, Push):
+        return {
+            "id": str(record.id),
+            "account": record.account,
+            "endpoint": record.endpoint,
+            "method": record.method,
+            "query": record.query.decode("latin-1"),
+            "body": record.body.decode("latin-1"),
+            "content_type": record.content_type,
+            "remote_addr": record.remote_addr,
+            "received_at": record.received_at.isoformat(),
+        }
+    return {
+        "recorded_at": record.recorded_at.isoformat(),
+        "sends": [
+            {name: _plain(getattr(send, name)) for name in SentMessage.__slots__ if getattr(send, name) is not None}
+            for send in record.sends
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _decode(fields: dict[str, Any]) -> Record:
+    if "sends" in fields:
+        return SpooledSends(
+            sends=tuple(_decode_send(send) for send in fields["sends"]),
+            recorded_at=datetime.fromisoformat(fields["recorded_at"]),
+        )
+    endpoint = fields["endpoint"]
+    return Push(
+        id=UUID(fields["id"]),
+        account=fields["account"],
+        endpoint=None if endpoint is None else Kind(endpoint),
+        method=fields["method"],
+        query=fields["query"].encode("latin-1"),
+        body=fields["body"].encode("latin-1"),
+        content_type=fields["content_type"],
+        remote_addr=fields["remote_addr"],
+        received_at=datetime.fromisoformat(fields["received_at"]),
+        reading=UNREAD,
+    )
+
+
+def _decode_send(fields: dict[str, Any]) -> SentMessage:
+    values = {"task_id": None, **fields}
+    if "sent_at" in values:
+        values["sent_at"] = datetime.fromisoformat(values["sent_at"])
+    return SentMessage(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 PUSHES = Counter("receiver_pushes", "Pushes acknowledged, once durable.", ["outcome"])
+LANE_PUSHES = Counter("receiver_lane_pushes", "Pushes answered by the push lane, without Flask.")
 REFUSALS = Counter("receiver_push_refusals", "Pushes refused, nothing kept.", ["reason"])
 ACK_SECONDS = Histogram(
     "receiver_ack_seconds",
@@ -29,4 +30,3 @@ SPOOL_OLDEST = Gauge("receiver_spool_oldest_age_seconds", "Age of the oldest fil
 QUEUE_DEPTH = Gauge("receiver_queue_depth", "Pushes that wait to be made durable.")
 LAST_PUSH = Gauge("receiver_last_push_timestamp_seconds", "When the last push was acknowledged, Unix time.")
 STORE_FAILURES = Counter("receiver_store_failures", "Transactions that the database did not take.", ["reason"])
-REQUESTS = Counter("receiver_http_requests", "Requests answered.", ["endpoint", "status"])

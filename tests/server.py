@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.bench.usage import is_running, list_tree
 from tests.leaks import SECRET, leaks
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class ServeProcess:
         self.told = self.data_dir / "serve.out"  # what it tells a person
         self.target = f"/push/{SECRET}"
         self.key: Mapping[str, str] = {}  # headers, once a test has made a key
+        self.listener: socket.socket | None = None  # one that is handed over, as systemd does
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -90,12 +92,15 @@ class ServeProcess:
     def start(self) -> None:
         """Start it and wait until it answers."""
         with self.log.open("ab") as log, self.told.open("ab") as told:
+            command = [sys.executable, "-m", "receiver", "serve", *self.arguments]
+            handed_over: tuple[int, ...] = ()
+            if self.listener is not None:
+                # systemd's protocol: file descriptor 3, and this process' own id.
+                handed_over = (self.listener.fileno(),)
+                script = f'exec 3<&{handed_over[0]}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+                command = ["bash", "-c", script, "bash", *command]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "receiver", "serve", *self.arguments],
-                env=self.env,
-                stdout=told,
-                stderr=log,
-                cwd=self.data_dir,
+                command, env=self.env, stdout=told, stderr=log, cwd=self.data_dir, pass_fds=handed_over
             )
         deadline = time.monotonic() + _START_SECONDS
         while True:
@@ -117,6 +122,31 @@ class ServeProcess:
         self._process = None
         assert leaks(self.log.read_text(errors="replace")) == []
         return code
+
+    def await_worker(self) -> tuple[int, int]:
+        """Its master and its worker, once there is one that runs."""
+        assert self._process is not None
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            running = [pid for pid in list_tree(self._process.pid)[1:] if is_running(pid)]
+            if running:
+                return self._process.pid, running[-1]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def kill(self, pid: int) -> None:
+        """End one of its processes by SIGKILL."""
+        os.kill(pid, signal.SIGKILL)
+        if self._process is not None and pid == self._process.pid:
+            self._process.wait(timeout=20)
+            self._process = None
+
+    def await_gone(self, pids: list[int], seconds: float = 40) -> None:
+        """Wait until these processes have ended."""
+        deadline = time.monotonic() + seconds
+        while any(is_running(pid) for pid in pids):
+            assert time.monotonic() < deadline, f"{pids} still run"
+            time.sleep(0.02)
 
     def connect(self) -> socket.socket:
         """Open a connection to it."""

@@ -87,3 +87,43 @@ def test_payload(case: Case, served: ServeProcess) -> None:
             assert_row(rows[0], expected, case)
     if case.outcome == "accepted":
         assert tuple(push["flags"]) == case.flags
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServeProcess, ServeProcess]]:
+    """The same server with the push lane and without it."""
+    lane, flask = (
+        ServeProcess(tmp_path_factory.mktemp(f"lane-{switch}"), environment={"RECEIVER_PUSH_LANE": switch})
+        for switch in ("on", "off")
+    )
+    with lane, flask:
+        yield lane, flask
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_both_doors_answer_alike(case: Case, doors: tuple[ServeProcess, ServeProcess]) -> None:
+    lane, flask = (answer_line_by_line(door, case) for door in doors)
+    assert lane == flask
+
+
+def answer_line_by_line(door: ServeProcess, case: Case) -> tuple[object, ...]:
+    # A peer that has said all keeps its side open, as one that may push again does; one that broke off closes it.
+    answer = door.exchange(raw_request(case, door.target), end_sending=case.raw is not None)
+    headers = [
+        (name, "…" if name in ("Date", "X-Push-Id") else value)  # of one name each, see read_answer
+        for name, value in answer.headers.items()
+    ]
+    return answer.status, headers, answer.body
+
+
+def test_lane_takes_ordinary_pushes_and_only_where_it_is_on(doors: tuple[ServeProcess, ServeProcess]) -> None:
+    ordinary = b"mobile=15080921090&taskid=1&status=1&receivetime=2019-07-23+17%3A00%3A00"
+    for door, taken in zip(doors, (True, False), strict=True):
+        before = lane_pushes(door)
+        assert door.push(ordinary).status == 200
+        assert lane_pushes(door) - before == taken
+
+
+def lane_pushes(door: ServeProcess) -> float:
+    text = door.request("GET", "/metrics").body.decode()
+    return float(next(line.split()[1] for line in text.splitlines() if line.startswith("receiver_lane_pushes_total ")))

@@ -86,7 +86,9 @@ class Gate:
         """Take a push, read. None: a bare probe, to be acknowledged and forgotten. Raises Refused."""
         address = client_address(request.peer, request.forwarded_for, self._trusted_proxies)
         try:
-            account = self._account(request.secret)
+            account = self.account_of(request.secret)
+            if account is None:
+                raise Refused(404, "secret", "no such address")
             if self._allow and not within(address, self._allow):
                 raise Refused(403, "address", "this address may not push here (RECEIVER_PUSH_ALLOW)")
             body = _whole_body(request)
@@ -100,6 +102,10 @@ class Gate:
             raise
         if not body and not request.query and request.method in _BARE_METHODS:
             return None
+        return self.take(request, body, account=account, address=address)
+
+    def take(self, request: PushRequest, body: bytes, *, account: str, address: str) -> Push:
+        """Make a push of a request whose secret, address and size have been found right, and its whole body."""
         reading, flags = self._reader.read(body=body, query=request.query, endpoint=request.endpoint)
         return Push(
             id=new_push_id(),
@@ -115,20 +121,24 @@ class Gate:
             flags=flags,
         )
 
-    def read_again(self, push: Push) -> Push:
-        """Give the push as this gate reads it now."""
-        reading, flags = self._reader.read(body=push.body, query=push.query, endpoint=push.endpoint)
-        return replace(push, reading=reading, flags=flags)
+    def allowed_address(self, peer: str, forwarded_for: str | None) -> str | None:
+        """Give the address a request comes from; None where it may not push."""
+        address = client_address(peer, forwarded_for, self._trusted_proxies)
+        return None if self._allow and not within(address, self._allow) else address
 
-    def _account(self, given: str) -> str:
+    def account_of(self, given: str) -> str | None:
+        """Give the account whose secret this is; None: nobody's."""
         secret = given.encode(errors="surrogateescape")
         found = None
         for known, account in self._tokens:  # all of them, so that the time tells nothing
             if hmac.compare_digest(known, secret):
                 found = account
-        if found is None:
-            raise Refused(404, "secret", "no such address")
         return found
+
+    def read_again(self, push: Push) -> Push:
+        """Give the push as this gate reads it now."""
+        reading, flags = self._reader.read(body=push.body, query=push.query, endpoint=push.endpoint)
+        return replace(push, reading=reading, flags=flags)
 
     def _remember(self, refused: Refused, address: str) -> None:
         self.refusals.append(Refusal(at=datetime.now(UTC), address=address, reason=refused.reason))

@@ -17,6 +17,9 @@ from receiver.web import runtime
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from receiver.intake.committer import Kept
+    from receiver.runtime import Runtime
+
 blueprint = Blueprint("push", __name__)
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -49,10 +52,8 @@ def push(secret: str, kind: str | None = None) -> Response:
             read=_reader(environ["wsgi.input"]),
         )
     )
-    settings = parts.settings
-    ack = Response(settings.ack_body, status=settings.ack_status, content_type=settings.ack_content_type)
     if admitted is None:
-        return ack
+        return acknowledgement(parts, None)
     started = time.perf_counter()
     parts.start()
     try:
@@ -60,10 +61,18 @@ def push(secret: str, kind: str | None = None) -> Response:
     except FutureTimeout:
         raise StoreUnavailable("the push could not be made durable in time; push it again") from None
     metrics.ACK_SECONDS.observe(time.perf_counter() - started)
-    ack.headers["X-Push-Id"] = str(kept.push.id)
-    ack.headers["X-Push-Outcome"] = kept.outcome.value
-    if kept.push.error is not None:
-        ack.headers["X-Push-Error"] = kept.push.error
+    return acknowledgement(parts, kept)
+
+
+def acknowledgement(parts: Runtime, kept: Kept | None) -> Response:
+    """Make the answer to a push that is durable, or to a bare probe (None)."""
+    settings = parts.settings
+    ack = Response(settings.ack_body, status=settings.ack_status, content_type=settings.ack_content_type)
+    if kept is not None:
+        ack.headers["X-Push-Id"] = str(kept.push.id)
+        ack.headers["X-Push-Outcome"] = kept.outcome.value
+        if kept.push.error is not None:
+            ack.headers["X-Push-Error"] = kept.push.error
     return ack
 
 

@@ -21,6 +21,12 @@ def list_tree(root: int) -> list[int]:
     return tree
 
 
+def is_running(process: int) -> bool:
+    """Whether a process is there and has not ended; one that nobody has waited for has."""
+    fields = _stat(process)
+    return bool(fields) and fields[0] != "Z"
+
+
 def cpu_seconds(tree: list[int]) -> float:
     """Add up user and system time of these processes and of their ended children."""
     # utime, stime, cutime, cstime: what a child used before it ended is with its parent.

@@ -1,0 +1,90 @@
+"""gunicorn as `receiver serve` runs it: tuned, and made safe for secrets in paths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gunicorn
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from gunicorn.http import message
+
+from receiver.app import create_app
+from receiver.logs import configure_logging, get_logger
+from receiver.runtime import Runtime
+from receiver.server.worker import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from receiver.config import Settings
+
+_log = get_logger(__name__)
+
+THREADS = 64
+_CONNECTIONS = 4096
+# Our worker leans on the inside of gunicorn's threaded one; tests hold it to these versions.
+_FITTING_GUNICORN = (27,)
+
+
+class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """Leaves every log to the root logger, which redacts."""
+
+    def setup(self, cfg: Any) -> None:
+        """Take no handler of its own."""
+        self.cfg = cfg
+        self._access_log_enabled = False
+        for log in (self.error_log, self.access_log):
+            log.handlers[:] = []
+            log.propagate = True
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """`receiver serve`: gunicorn with this project's worker and settings."""
+
+    def __init__(self, settings: Settings, *, bind: str, workers: int) -> None:
+        self._settings = settings
+        self._bind = bind
+        self._workers = workers
+        self._runtime: Runtime | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set what gunicorn is to do."""
+        message.MAX_REQUEST_LINE = REQUEST_LINE_MAX_BYTES
+        message.RFC9112_TARGET_INVALID = TARGET_INVALID
+        for name, value in {
+            "bind": self._bind,
+            "workers": self._workers,
+            "worker_class": _worker_class(),
+            "logger_class": _Logger,
+            "threads": THREADS,
+            "worker_connections": _CONNECTIONS,
+            "backlog": 2048,
+            "keepalive": 75,
+            "timeout": 60,  # a heartbeat of the accepting thread, not a limit on requests
+            "graceful_timeout": 30,
+            "limit_request_line": REQUEST_LINE_MAX_BYTES,
+            "control_socket_disable": True,  # its default place is shared by every gunicorn of the user
+            "forwarded_allow_ips": "",  # proxies are told by RECEIVER_TRUSTED_PROXIES, in one place
+            "worker_exit": lambda _server, _worker: self._stop(),
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Make the application, in the worker."""
+        configure_logging()
+        self._runtime = Runtime(self._settings)
+        self._runtime.start()
+        return create_app(self._runtime)
+
+    def _stop(self) -> None:
+        if self._runtime is not None:
+            self._runtime.stop()
+
+
+def _worker_class() -> str:
+    if gunicorn.version_info[: len(_FITTING_GUNICORN)] == _FITTING_GUNICORN:
+        return "receiver.server.worker.Worker"
+    _log.warning("this gunicorn is not one the push lane fits: pushes go through Flask", version=gunicorn.__version__)
+    return "gthread"

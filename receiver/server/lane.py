@@ -1,0 +1,184 @@
+"""The short way of a push: from the bytes of a whole request to the committer, and back as the bytes of its answer.
+
+Takes what it fully understands, which is every push that the platform is known to send, and leaves the rest to the
+Flask route: that one is the reference, and a suite holds the two doors together. What a request's head says is worked
+out once, by gunicorn's own parser, and remembered for the pushes that begin with the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from gunicorn import SERVER, util
+from gunicorn.http.message import Request
+from gunicorn.http.unreader import IterUnreader
+
+from receiver.domain import Kind
+from receiver.errors import Overloaded, ReceiverError
+from receiver.intake.committer import Kept
+from receiver.intake.gate import PUSH_MAX_BYTES, PushRequest
+from receiver.web import RUNTIME
+from receiver.web.push import acknowledgement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask import Flask, Response
+
+    from receiver.runtime import Runtime
+
+_TARGET = re.compile(r"(/push/([A-Za-z0-9_-]+)(?:/(receipt|reply))?/?)(?:\?([^#]*))?")
+_HEADS_MAX = 4096
+_HEAD_MAX_BYTES = 4096  # a longer one is worked out each time
+_ANSWERS_MAX = 256
+_BODILESS_STATUSES = frozenset({204, 205})
+# These change what the body is, or what the peer awaits.
+_NOT_FOR_THE_LANE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILER"})
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of a push says, once its secret is known to be right."""
+
+    account: str
+    endpoint: Kind | None
+    query: bytes
+    body_bytes: int
+    content_length: str
+    content_type: str | None
+    forwarded_for: str | None
+    closes: bool
+
+
+class Lane:
+    """Answers pushes without a thread for each. For one thread, but for what the committer calls back."""
+
+    def __init__(self, app: Flask, cfg: Any) -> None:
+        self._app = app
+        self._cfg = cfg
+        self._runtime: Runtime = app.extensions[RUNTIME]
+        self._heads: OrderedDict[bytes, Head] = OrderedDict()
+        self._answers: OrderedDict[tuple[Any, ...], tuple[bytes, bytes, bytes]] = OrderedDict()
+        self._date = (0, b"")
+
+    @cached_property
+    def open(self) -> bool:
+        """Whether the settings leave anything for it."""
+        settings = self._runtime.settings
+        return settings.push_lane and settings.ack_status not in _BODILESS_STATUSES
+
+    def head(self, raw: bytes, client: Any) -> Head | None:
+        """Work out the head of a request, blank line included. None: the request is for the reference."""
+        known = self._heads.get(raw)
+        if known is not None:
+            return known
+        head = self._read_head(raw, client)
+        if head is not None and len(raw) <= _HEAD_MAX_BYTES and not head.query:
+            self._heads[raw] = head
+            if len(self._heads) > _HEADS_MAX:
+                self._heads.popitem(last=False)
+        return head
+
+    def take(self, head: Head, body: bytes, client: Any, settle: Callable[[Kept | ReceiverError], None]) -> bool:
+        """Hand a push to the committer. False: the request is for the reference."""
+        gate = self._runtime.gate
+        peer = client[0] if isinstance(client, tuple) else ""
+        address = gate.allowed_address(peer, head.forwarded_for)
+        if address is None:
+            return False
+        request = PushRequest(
+            secret="",
+            endpoint=head.endpoint,
+            method="POST",
+            query=head.query,
+            content_length=head.content_length,
+            chunked=False,
+            content_type=head.content_type,
+            peer=peer,
+            forwarded_for=head.forwarded_for,
+            read=_NOTHING.read,
+        )
+        try:
+            self._runtime.committer.take(gate.take(request, body, account=head.account, address=address), settle)
+        except Overloaded:
+            return False
+        return True
+
+    def answer(self, result: Kept | ReceiverError, *, closes: bool) -> bytes:
+        """Give the bytes of the answer, those that Flask and gunicorn would send."""
+        if isinstance(result, Kept):
+            key: tuple[Any, ...] = (result.outcome, result.push.error)
+            push_id = str(result.push.id).encode()
+        else:
+            key, push_id = (type(result), str(result)), b""
+        top, until_id, rest = self._answers.get(key) or self._render(key, result)
+        connection = b"close" if closes else b"keep-alive"
+        return b"%bDate: %b\r\nConnection: %b\r\n%b%b%b" % (top, self._now(), connection, until_id, push_id, rest)
+
+    def _render(self, key: tuple[Any, ...], result: Kept | ReceiverError) -> tuple[bytes, bytes, bytes]:
+        """Let Flask make an answer, for all that are like it: what stands before the date, and around the push id."""
+        with self._app.test_request_context("/push/-", method="POST"):
+            made = (
+                acknowledgement(self._runtime, result)
+                if isinstance(result, Kept)
+                else self._app.handle_user_exception(result)
+            )
+            response: Response = self._app.process_response(self._app.make_response(made))
+        body = response.get_data()
+        top = f"HTTP/1.1 {response.status}\r\nServer: {SERVER}\r\n"
+        fields = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+        text = fields.encode("latin-1") + b"\r\n" + body
+        if isinstance(result, Kept):
+            until_id, _, rest = text.partition(str(result.push.id).encode())
+        else:
+            until_id, rest = text, b""
+        answer = (top.encode("latin-1"), until_id, rest)
+        self._answers[key] = answer
+        if len(self._answers) > _ANSWERS_MAX:
+            self._answers.popitem(last=False)
+        return answer
+
+    def _now(self) -> bytes:
+        second = int(time.time())
+        if second != self._date[0]:
+            self._date = (second, util.http_date(second).encode())
+        return self._date[1]
+
+    def _read_head(self, raw: bytes, client: Any) -> Head | None:
+        try:
+            request = Request(self._cfg, IterUnreader([raw]), client)
+        except Exception:  # noqa: BLE001  (whatever it is, the reference says it in its own words)
+            return None
+        target = _TARGET.fullmatch(request.uri)
+        if target is None or request.method != "POST" or request.version != (1, 1):
+            return None
+        fields: dict[str, list[str]] = {}
+        for name, value in request.headers:
+            fields.setdefault(name, []).append(value)
+        lengths = fields.get("CONTENT-LENGTH", [])
+        if _NOT_FOR_THE_LANE & fields.keys() or len(lengths) != 1 or not lengths[0].isascii():
+            return None
+        account = self._runtime.gate.account_of(target[2])
+        query = (target[4] or "").encode("latin-1")
+        length = int(lengths[0])
+        if account is None or length + len(query) > PUSH_MAX_BYTES:
+            return None
+        return Head(
+            account=account,
+            endpoint=Kind(target[3]) if target[3] else None,
+            query=query,
+            body_bytes=length,
+            content_length=lengths[0],
+            content_type=fields.get("CONTENT-TYPE", [""])[0] or None,
+            forwarded_for=",".join(fields["X-FORWARDED-FOR"]) if "X-FORWARDED-FOR" in fields else None,
+            closes=request.should_close(),
+        )
+
+
+_NOTHING = BytesIO()

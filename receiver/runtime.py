@@ -59,9 +59,13 @@ class Runtime:
 
         Raises StoreUnavailable or StoreUnfit.
         """
-        if self.settings.embedded:
+        try:
+            schema.require_schema(self.intake_database)
+        except StoreUnfit:
+            if not self.settings.embedded:
+                raise
             schema.upgrade(self.database)
-        schema.require_schema(self.intake_database)
+        self.intake_database.require_writable()
 
     def record_spooled(self, spooled: SpooledSends) -> None:
         """Record sends that waited in the spool."""

@@ -196,7 +196,8 @@ def read_answer(connection: socket.socket, *, head: bool = False) -> Answer:
     body = b""
     while len(body) < length:
         piece = connection.recv(length - len(body))
-        assert piece, "the connection ended inside the body"
+        if not piece:
+            raise ConnectionError("the connection ended inside the body")
         body += piece
     return Answer(status, headers, body)
 

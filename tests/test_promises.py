@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import psycopg
 import pytest
@@ -79,7 +79,7 @@ def migrated(tmp_path: Path, url: str, door: str = "on") -> ServeProcess:
 
 @DOORS
 @pytest.mark.parametrize("away", [False, True], ids=["database up", "database away"])
-@pytest.mark.timeout(60 + 10 * KILLS)
+@pytest.mark.timeout(90 + 10 * KILLS)
 def test_kill_9_at_any_moment_loses_no_acknowledged_push(
     tmp_path: Path, database_url: str, door: str, away: bool
 ) -> None:
@@ -252,7 +252,7 @@ class Answerless:
         self.swallowed = 0
         self._armed = threading.Event()
 
-    def __enter__(self) -> Answerless:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -311,7 +311,9 @@ def test_spool_of_a_dead_node_is_drained_on_another(tmp_path: Path, postgres_dat
     dead.start()
     with Pushers(dead, 2) as pushers:
         pushers.await_acks(10)
+    _, worker = dead.await_worker()
     dead.stop(signal.SIGKILL)
+    dead.await_gone([worker])
     other = ServeProcess(tmp_path / "other", postgres_database_url)
     for expected in (f"{len(pushers.acks)} records saved\n", "0 records saved\n"):
         drained = other.run("spool", "drain", "--from", str(dead.data_dir))

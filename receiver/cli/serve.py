@@ -17,7 +17,6 @@ from receiver.errors import SettingsError, StoreUnavailable
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server import Server
-from receiver.store import schema
 
 if TYPE_CHECKING:
     from receiver.config import Settings
@@ -51,9 +50,7 @@ def serve(bind: str | None, workers: int) -> None:
     lock = _lock(settings) if settings.embedded else None
     runtime = Runtime(settings)
     try:
-        if settings.embedded:
-            schema.upgrade(runtime.database)
-        schema.require_schema(runtime.intake_database)
+        runtime.make_ready()
     except StoreUnavailable as error:
         _log.warning("starts without the database, pushes go to the spool", reason=str(error))
     finally:

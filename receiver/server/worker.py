@@ -32,6 +32,8 @@ from receiver.intake.gate import PUSH_MAX_BYTES
 from receiver.server.lane import Lane
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from receiver.errors import ReceiverError
     from receiver.intake.committer import Kept
     from receiver.server.lane import Head
@@ -61,6 +63,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r", re.IGNOREC
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 _CHUNK_LINE_MAX_BYTES = 4096
+_PIECE_BYTES = 8192
 
 _STATUS_OF_ERROR: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.LimitRequestLine, 414, "URI Too Long"),
@@ -116,6 +119,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.poller.register(self._wake_fds[0], selectors.EVENT_READ, self._answer_settled)
         super().run()
 
+    def is_parent_alive(self) -> bool:
+        """Whether the master is there; without it, this worker begins to stop as if it were told to."""
+        if super().is_parent_alive():
+            return True
+        self.alive = False
+        return False
+
     # --- Connections in ---
 
     def accept(self, listener: socket.socket) -> None:
@@ -148,7 +158,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self._end(conn)
                 return
             peer = Peer(conn)
-            peer.data = conn.parser.unreader.take_buffered()
+            peer.data = _take_back(conn.parser.unreader)
             self._gathered_bytes += len(peer.data)
             conn.sock.setblocking(False)
             self._peers.add(peer)
@@ -278,7 +288,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         conn = peer.conn
         conn.data_ready = True
         conn.init()
-        conn.parser.unreader.unread(peer.data)
+        _feed(conn.parser.unreader, peer.data)
         # Called again, in the thread, after it has made the socket block without end.
         conn.init = partial(conn.sock.settimeout, _THREAD_READ_SECONDS)
         self.enqueue_req(conn)
@@ -429,6 +439,36 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             _log.error("request failed", exc_info=exc)
         with suppress(OSError):
             util.write_error(client, status, reason, "")
+
+
+class _Gathered:
+    """What was read for a thread, in pieces such as a socket gives: gunicorn copies what it holds for every chunk."""
+
+    def __init__(self, data: bytes, read_on: Callable[..., bytes]) -> None:
+        self._data = data
+        self._read_on = read_on
+
+    def __call__(self, *hint: Any) -> bytes:
+        if not self._data:
+            return self._read_on(*hint)
+        piece, self._data = self._data[:_PIECE_BYTES], self._data[_PIECE_BYTES:]
+        return piece
+
+    def take(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+
+def _feed(unreader: Any, data: bytes) -> None:
+    unreader.unread(data[:_PIECE_BYTES])
+    if len(data) > _PIECE_BYTES:
+        unreader.chunk = _Gathered(data[_PIECE_BYTES:], type(unreader).chunk.__get__(unreader))
+
+
+def _take_back(unreader: Any) -> bytes:
+    held: bytes = unreader.take_buffered()
+    gathered = vars(unreader).pop("chunk", None)
+    return held if gathered is None else held + gathered.take()
 
 
 def _host(addr: Any) -> str:

@@ -88,6 +88,15 @@ class Database:
                 time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311  (so that the two part)
         raise AssertionError("unreachable")
 
+    def require_writable(self) -> None:
+        """Raise StoreUnavailable where it would take no write at present: locked by another, or a standby."""
+
+        def work(connection: sa.Connection) -> None:
+            if self.postgresql and connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
+                raise StoreUnavailable("the database is read-only at present")
+
+        self.write(work)
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()

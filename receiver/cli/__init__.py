@@ -7,7 +7,7 @@ import sys
 import click
 
 from receiver import __version__
-from receiver.cli import database, doctor, keys, messages, pushes, serve, spool
+from receiver.cli import database, doctor, keys, messages, pushes, serve, spool, verify
 from receiver.errors import ReceiverError
 from receiver.logs import redact
 
@@ -32,6 +32,7 @@ for command in (
     pushes.pushes,
     pushes.watch,
     spool.spool,
+    verify.verify_,
     doctor.doctor,
     doctor.status,
 ):

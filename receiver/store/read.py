@@ -392,22 +392,22 @@ def _reply(row: Any) -> ReplyRow:
 def list_pushes(connection: sa.Connection, page: Page) -> list[PushRow]:
     """Give a page of the journal, newest first by id."""
     query = sa.select(pushes).where(*_push_conditions(page.filter))
-    return [_push(row) for row in connection.execute(_paged(query, pushes.c.id, page))]
+    return [as_push_row(row) for row in connection.execute(_paged(query, pushes.c.id, page))]
 
 
 def iter_new_pushes(connection: sa.Connection, after: UUID | None, limit: int) -> list[PushRow]:
     """Give pushes with an id above `after`, oldest first; the newest ones where `after` is None."""
     query = sa.select(pushes).limit(limit)
     if after is None:
-        return [_push(row) for row in connection.execute(query.order_by(pushes.c.id.desc()))][::-1]
-    return [_push(row) for row in connection.execute(query.where(pushes.c.id > after).order_by(pushes.c.id))]
+        return [as_push_row(row) for row in connection.execute(query.order_by(pushes.c.id.desc()))][::-1]
+    return [as_push_row(row) for row in connection.execute(query.where(pushes.c.id > after).order_by(pushes.c.id))]
 
 
 def find_push(connection: sa.Connection, push_id: UUID, accounts: tuple[str, ...] | None = None) -> PushRow | None:
     """Give one push, None where there is none in these accounts."""
     query = sa.select(pushes).where(pushes.c.id == push_id, *_push_conditions(Filter(accounts=accounts)))
     row = connection.execute(query).one_or_none()
-    return _push(row) if row else None
+    return as_push_row(row) if row else None
 
 
 def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
@@ -424,9 +424,13 @@ def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _push(row: Any) -> PushRow:
+def as_push_row(row: Any) -> PushRow:
+    """Give a row of `PUSH_COLUMNS` as a value."""
     fields = {name: getattr(row, name) for name in PushRow.__slots__ if name != "flags"}
     return PushRow(**fields, flags=row.flags or ())
+
+
+PUSH_COLUMNS = tuple(pushes.c[name] for name in PushRow.__slots__)
 
 
 # --- Pages --------------------------------------------------------------------------------------------

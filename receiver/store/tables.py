@@ -71,6 +71,7 @@ pushes = _table(
     sa.Column("content_type", sa.Text),
     sa.Column("remote_addr", sa.Text, nullable=False),
     sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.Column("replayed_at", UtcDateTime),  # first read by a replay, which changes no `copies`
 )
 # GET /pushes?outcome=quarantined: few among very many.
 sa.Index(

@@ -20,6 +20,7 @@ from receiver.domain import (
     RECORDED_FIELDS,
     MessageState,
     MessageStatus,
+    Outcome,
     Push,
     Receipt,
     Reply,
@@ -99,7 +100,14 @@ def replay_push(connection: sa.Connection, push: Push) -> None:
     connection.execute(
         sa.update(pushes)
         .where(pushes.c.id == push.id)
-        .values(outcome=push.outcome, error=push.error, kind=push.kind, flags=list(push.flags) or None)
+        .values(
+            outcome=push.outcome,
+            error=push.error,
+            kind=push.kind,
+            flags=list(push.flags) or None,
+            # What was accepted when it came has been counted.
+            replayed_at=sa.case((pushes.c.outcome == Outcome.QUARANTINED, sa.func.now()), else_=pushes.c.replayed_at),
+        )
     )
     _save_readings(connection, [push], counts_copies=False)
 

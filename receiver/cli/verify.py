@@ -1,0 +1,85 @@
+"""`verify`: the proof that everything kept agrees."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.intake.spool import spool_state
+from receiver.store.database import Database
+from receiver.store.verify import Finding, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from receiver.runtime import Runtime
+
+_PATIENCE_SECONDS = 24 * 3600.0  # for all of it: ten million rows take minutes
+
+
+@click.command("verify")
+@as_json
+def verify_(as_json: bool) -> None:
+    """Prove that journal, receipts, replies, states and spool agree. Changes nothing; others may write meanwhile.
+
+    Exit code 0 only if all of it does.
+
+    \b
+    Example:
+      receiver verify
+    """
+    with open_runtime() as runtime, _progress() as tell:
+        findings = list(_findings(runtime, tell))
+    if as_json:
+        for finding in findings:
+            print_json(asdict(finding))
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.count} looked at")
+            for detail in finding.details:
+                print(f"        {detail}")
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
+
+
+def _findings(runtime: Runtime, tell: Callable[[int], None]) -> Iterator[Finding]:
+    runtime.make_ready()
+    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS)
+    try:
+        yield from verify(database, runtime.gate.read_again, tell)
+    finally:
+        database.close()
+    spool = spool_state(runtime.spool.directory)
+    waiting = (f"{spool.records} records wait for the database",) if spool.records else ()
+    yield Finding(
+        name="spool can be read",
+        ok=not spool.damaged,
+        count=spool.records,
+        details=(*waiting, *(f"{name} has parts that cannot be read" for name in spool.damaged)),
+    )
+
+
+class _progress:  # noqa: N801  (a context manager, called like a function)
+    """Shows how many rows were read, on a terminal."""
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.completed:,.0f} rows read"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        task = self._bar.add_task("verify", total=None)
+        self._bar.start()
+        return lambda rows: self._bar.advance(task, rows)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

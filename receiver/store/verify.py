@@ -1,0 +1,222 @@
+"""Holds the journal against what was read from it: receipts, replies, states, masked numbers.
+
+Reads everything once, in one snapshot of a live database and at constant memory: what the journal says and what the
+rows say are added up, per bucket, as sums of digests that come out the same in any order. Only where a bucket differs
+is it read again, to name what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.domain import Outcome, Receipt, Unreadable, fold, mask_mobile, match_masked
+from receiver.store.read import PUSH_COLUMNS, as_push_row
+from receiver.store.tables import masked_key_where, messages, pushes, receipts, replies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from uuid import UUID
+
+    from receiver.domain import Push
+    from receiver.store.database import Database
+
+_BUCKETS = 4096
+_DIGEST_BYTES = 16
+_CHUNK_ROWS = 5000
+_NAMED_MAX = 20
+
+# Kind, account, task id, number, time, and what the vendor's status or the content's digest says.
+Key = tuple[str, str, str, str, str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that was proved, or not."""
+
+    name: str
+    ok: bool
+    count: int  # rows that were looked at
+    details: tuple[str, ...] = ()  # what is wrong, numbers masked; at most the first twenty
+
+
+def verify(
+    database: Database, read_again: Callable[[Push], Push], tell: Callable[[int], None] = lambda _: None
+) -> Iterator[Finding]:
+    """Prove that journal, receipts, replies and states agree. `tell` hears how many rows were read since the last time.
+
+    `read_again` reads a push with the present settings: one that they read differently from when it came is named.
+    Raises StoreUnavailable or StoreUnfit.
+    """
+    with database.reading() as connection:
+        if database.postgresql:
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        work = _Verification(connection, read_again, tell)
+        yield from work.sightings()
+        yield work.states()
+        yield work.masked()
+
+
+class _Verification:
+    def __init__(
+        self, connection: sa.Connection, read_again: Callable[[Push], Push], tell: Callable[[int], None]
+    ) -> None:
+        self._connection = connection
+        self._read_again = read_again
+        self._tell = tell
+
+    def sightings(self) -> Iterator[Finding]:
+        """Every accepted push has its receipt or reply, counted as often as it came; and there are no others."""
+        sums = [0] * _BUCKETS
+        journal_rows = 0
+        replayed: set[UUID] = set()
+        misread: list[str] = []
+        for push_id, key, was_replayed in self._journal(misread):
+            journal_rows += 1
+            if was_replayed:
+                replayed.add(push_id)
+            elif key is not None:
+                digest = _digest(key)
+                sums[digest % _BUCKETS] += digest
+        yield Finding(
+            name="journal can be read as it was",
+            ok=not misread,
+            count=journal_rows,
+            details=tuple(misread[:_NAMED_MAX]),
+        )
+        rows = 0
+        for key, copies, push_id in self._rows():
+            rows += 1
+            digest = _digest(key)
+            # A row that a replay made began with one copy that no push has counted.
+            sums[digest % _BUCKETS] -= digest * (copies - (push_id in replayed))
+        differing = {bucket for bucket, total in enumerate(sums) if total}
+        details = self._name(differing, replayed) if differing else ()
+        yield Finding(
+            name="receipts and replies follow from the journal", ok=not differing, count=rows, details=details
+        )
+
+    def states(self) -> Finding:
+        """Every message's state is that of its receipts."""
+        wrong: list[str] = []
+        rows = 0
+        columns = (messages.c.id, messages.c.task_id, messages.c.mobile, messages.c.status, messages.c.reported_at)
+        for chunk in self._chunks(sa.select(*columns, messages.c.seen), messages.c.id):
+            found: dict[int, list[Receipt]] = defaultdict(list)
+            query = sa.select(receipts.c.message_id, receipts.c.vendor_status, receipts.c.reported_at)
+            for row in self._connection.execute(query.where(receipts.c.message_id.between(chunk[0].id, chunk[-1].id))):
+                found[row.message_id].append(
+                    Receipt(mobile="", task_id="", vendor_status=row.vendor_status, reported_at=row.reported_at)
+                )
+            for row in chunk:
+                rows += 1
+                state = fold(found.pop(row.id, []))
+                if (state.status, state.reported_at, state.seen) != (row.status, row.reported_at, row.seen):
+                    wrong.append(f"message {row.id} (task {row.task_id}, {mask_mobile(row.mobile)}): state differs")
+            wrong += [f"message {message_id} does not exist and has receipts" for message_id in found]
+        return Finding(name="states follow from receipts", ok=not wrong, count=rows, details=tuple(wrong[:_NAMED_MAX]))
+
+    def masked(self) -> Finding:
+        """Every masked number belongs to the one recorded message that fits it, or to none."""
+        wrong: list[str] = []
+        rows = 0
+        for table in (receipts, replies):
+            columns = (table.c.id, table.c.account, table.c.task_id, table.c.masked_mobile, table.c.message_id)
+            for chunk in self._chunks(sa.select(*columns).where(masked_key_where(table)), table.c.id):
+                for row in chunk:
+                    rows += 1
+                    candidates = sa.select(messages.c.id, messages.c.mobile).where(
+                        messages.c.task_id == row.task_id,
+                        messages.c.account == row.account,
+                        messages.c.recorded_at.isnot(None),
+                    )
+                    fitting = match_masked(
+                        row.masked_mobile, [(found.id, found.mobile) for found in self._connection.execute(candidates)]
+                    )
+                    if fitting != row.message_id:
+                        wrong.append(
+                            f"{table.name} {row.id} (task {row.task_id}): belongs to {fitting or 'no message'}"
+                        )
+        return Finding(
+            name="masked numbers belong where they fit", ok=not wrong, count=rows, details=tuple(wrong[:_NAMED_MAX])
+        )
+
+    def _name(self, buckets: set[int], replayed: set[UUID]) -> tuple[str, ...]:
+        """Read the differing buckets again, key by key."""
+        counts: Counter[Key] = Counter()
+        for _, key, was_replayed in self._journal([]):
+            if key is not None and not was_replayed and _digest(key) % _BUCKETS in buckets:
+                counts[key] += 1
+        copies_of: dict[Key, int] = {}
+        for key, copies, push_id in self._rows():
+            if _digest(key) % _BUCKETS in buckets:
+                copies_of[key] = copies - (push_id in replayed)
+        named = []
+        for key in sorted(counts.keys() | copies_of.keys()):
+            came, copies_found = counts[key], copies_of.get(key)
+            if came != (copies_found or 0):
+                kind, _, task_id, mobile, at, _ = key
+                said = "no row" if copies_found is None else f"copies {copies_found}"
+                named.append(f"{kind} of task {task_id}, {mask_mobile(mobile)}, {at}: pushed {came} times, {said}")
+        return tuple(named[:_NAMED_MAX])
+
+    def _journal(self, misread: list[str]) -> Iterator[tuple[UUID, Key | None, bool]]:
+        query = sa.select(*PUSH_COLUMNS, pushes.c.replayed_at).where(pushes.c.outcome == Outcome.ACCEPTED)
+        for chunk in self._chunks(query, pushes.c.id):
+            for row in chunk:
+                push = self._read_again(as_push_row(row).as_push())
+                reading = push.reading
+                if isinstance(reading, Unreadable):
+                    misread.append(f"push {row.id} was accepted, and would be quarantined now: {reading.error}")
+                    yield row.id, None, row.replayed_at is not None
+                    continue
+                if isinstance(reading, Receipt):
+                    at, said = reading.reported_at, reading.vendor_status
+                else:
+                    at, said = reading.replied_at, reading.content_sha256.hex()
+                key = (str(push.kind), push.account, reading.task_id, reading.mobile, at.isoformat(), said)
+                yield row.id, key, row.replayed_at is not None
+
+    def _rows(self) -> Iterator[tuple[Key, int, UUID]]:
+        for table, kind, at, said in (
+            (receipts, "receipt", receipts.c.reported_at, receipts.c.vendor_status),
+            (replies, "reply", replies.c.replied_at, replies.c.content_sha256),
+        ):
+            masked = masked_key_where(table)
+            query = sa.select(
+                table.c.id,
+                table.c.push_id,
+                table.c.copies,
+                at.label("at"),
+                said.label("said"),
+                sa.case((masked, table.c.account), else_=messages.c.account).label("account"),
+                sa.case((masked, table.c.task_id), else_=messages.c.task_id).label("task_id"),
+                sa.case((masked, table.c.masked_mobile), else_=messages.c.mobile).label("mobile"),
+            ).select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
+            for chunk in self._chunks(query, table.c.id):
+                for row in chunk:
+                    text = row.said if isinstance(row.said, str) else row.said.hex()
+                    key = (kind, row.account or "", row.task_id or "", row.mobile or "", row.at.isoformat(), text)
+                    yield key, row.copies, row.push_id
+
+    def _chunks(self, query: sa.Select[Any], by: sa.Column[Any]) -> Iterator[list[Any]]:
+        """Read a query in the order of its id, a chunk at a time: no statement is long, no result large."""
+        after = None
+        while True:
+            page = query if after is None else query.where(by > after)
+            rows = list(self._connection.execute(page.order_by(by).limit(_CHUNK_ROWS)))
+            if rows:
+                self._tell(len(rows))
+                yield rows
+            if len(rows) < _CHUNK_ROWS:
+                return
+            after = rows[-1].id
+
+
+def _digest(key: Key) -> int:
+    # Secrecy is not asked of it, evenness is.
+    return int.from_bytes(hashlib.blake2b("\0".join(key).encode(), digest_size=_DIGEST_BYTES).digest())

@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVE_INSTALLED := $(VENV)/.serve-installed
 DEV_INSTALLED := $(VENV)/.dev-installed
+BENCH_INSTALLED := $(VENV)/.bench-installed
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .PHONY: serve test check bench format lock clean
@@ -23,7 +24,7 @@ check: $(DEV_INSTALLED)
 	$(BIN)/deptry .
 	$(BIN)/alembic upgrade head --sql 2>/dev/null | $(BIN)/squawk --exclude prefer-bigint-over-int,prefer-bigint-over-smallint,prefer-text-field
 
-bench: $(DEV_INSTALLED)
+bench: $(BENCH_INSTALLED)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 format: $(DEV_INSTALLED)
@@ -39,6 +40,9 @@ lock: $(DEV_INSTALLED)
 		--all-extras --group test --group check --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml requirements-build.in
 
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--group bench --constraint requirements-dev.lock --output-file requirements-bench.lock
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -53,4 +57,8 @@ $(SERVE_INSTALLED): $(BIN)/pip requirements.lock pyproject.toml
 
 $(DEV_INSTALLED): $(SERVE_INSTALLED) requirements-dev.lock
 	$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
+	touch $@
+
+$(BENCH_INSTALLED): $(DEV_INSTALLED) requirements-bench.lock
+	$(PIP_INSTALL) --require-hashes --requirement requirements-bench.lock
 	touch $@

@@ -42,7 +42,8 @@ class PostgresServer:
     Debian's newest. Raises RuntimeError where there are none.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None, *, durable: bool = True) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None, *, durable: bool = True, preload: str = "") -> None:
+        self._preload = preload  # a library for the server alone: a bench slows its disk down with one
         self.port = _free_port()
         self._settings = {"max_connections": "200", **(_DURABLE if durable else _QUICK), **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -168,7 +169,10 @@ class PostgresServer:
         with self._log.open("ab") as log:
             said_before = log.tell()
             # In a process group of its own: Ctrl-C ends the tests first, and they end it.
-            self._process = subprocess.Popen(arguments, stdout=log, stderr=log, process_group=0, **as_unprivileged())
+            options = as_unprivileged()
+            if self._preload:
+                options["env"] = {**(options.get("env") or os.environ), "LD_PRELOAD": self._preload}
+            self._process = subprocess.Popen(arguments, stdout=log, stderr=log, process_group=0, **options)
         deadline = time.monotonic() + _START_SECONDS
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -6,23 +6,31 @@ The servers take turns load by load and round by round, so that what else the ma
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import shlex
+import shutil
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.contestants import CONTESTANTS, Running
+from tests.bench.contestants import CONTESTANTS, PGBENCH, Running
 from tests.bench.load import LoadResult, run_load
+from tests.bench.pgbench import run_pgbench
 from tests.bench.report import Cell, render, write_section
+from tests.bench.slow_fsync import build_slow_fsync
 from tests.postgres import PostgresServer
+from tests.postgres_binaries import find_shared_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DATABASES = ("none", "sqlite", "postgresql")
-_CLIENTS = (1, 32, 128)
+_DATABASES = ("none", "sqlite", "postgresql", "postgresql+2ms")
+_CLIENTS = (1, 8, 32, 128)
+_SLOW_CLOSERS = 8
+_SLOW_CLOSERS_BESIDE = 32  # clients
 
 
 def main() -> int:
@@ -37,12 +45,23 @@ def main() -> int:
     print(f"{rounds} rounds of {len(cells)} runs, some {minutes:.0f} minutes", file=sys.stderr)
     results: dict[Cell, list[LoadResult]] = defaultdict(list)
     failures: list[str] = []
-    with PostgresServer() as postgres:
+    with contextlib.ExitStack() as stack:
+        servers = {"postgresql": stack.enter_context(PostgresServer())}
+        postgres = servers["postgresql"]
+        if "postgresql+2ms" in given.databases:
+            place = Path(tempfile.mkdtemp(dir=find_shared_place(on_disk=False)))
+            stack.callback(shutil.rmtree, place)
+            place.chmod(0o755)
+            try:
+                servers["postgresql+2ms"] = stack.enter_context(PostgresServer(preload=build_slow_fsync(place, 2)))
+            except LookupError as error:
+                failures.append(f"postgresql+2ms: left out, {error}")
+                cells = [cell for cell in cells if cell.database != "postgresql+2ms"]
         for number, cell in itertools.product(range(1, rounds + 1), cells):
-            shape = f"{cell.database}, {cell.clients} clients, {'each push' if cell.per_push else 'kept'}"
+            shape = f"{cell.database}, {cell.clients} clients, {cell.connection}"
             title = f"round {number}: {cell.contestant}, {shape}"
             try:
-                result = _run(cell, postgres, seconds, warm_up)
+                result = _run(cell, servers.get(cell.database), seconds, warm_up)
             except Exception as error:  # noqa: BLE001 - one that fails must not cost the others' results
                 failures.append(f"{title}: {error}")
                 print(failures[-1], file=sys.stderr)
@@ -86,20 +105,28 @@ def _parse_arguments() -> argparse.Namespace:
 
 def _cells(names: list[str], databases: list[str], clients: list[int]) -> Iterator[Cell]:
     """List what is measured in one round; the contestants alternate fastest."""
-    for database, count, per_push in itertools.product(databases, clients, (False, True)):
+    shapes = [(count, per_push, 0) for count, per_push in itertools.product(clients, (False, True))]
+    if _SLOW_CLOSERS_BESIDE in clients:
+        shapes.append((_SLOW_CLOSERS_BESIDE, False, _SLOW_CLOSERS))
+    for database, (count, per_push, slow_closers) in itertools.product(databases, shapes):
         for name in names:
-            if database in CONTESTANTS[name].databases:
-                yield Cell(contestant=name, database=database, clients=count, per_push=per_push)
+            if database in CONTESTANTS[name].databases and (name != PGBENCH or not (per_push or slow_closers)):
+                yield Cell(
+                    contestant=name, database=database, clients=count, per_push=per_push, slow_closers=slow_closers
+                )
 
 
-def _run(cell: Cell, postgres: PostgresServer, seconds: float, warm_up_seconds: float) -> LoadResult:
+def _run(cell: Cell, postgres: PostgresServer | None, seconds: float, warm_up_seconds: float) -> LoadResult:
     """Start the contestant on an empty database, load it, stop it, and see that it stored what it acknowledged."""
-    on_postgres = cell.database == "postgresql"
-    database_url = postgres.create_database("bench") if on_postgres else ""
+    database_url = postgres.create_database("bench") if postgres is not None else ""
     try:
+        if cell.contestant == PGBENCH:
+            assert postgres is not None
+            assert postgres.pid is not None
+            return run_pgbench(database_url, clients=cell.clients, seconds=seconds, watch={"database": postgres.pid})
         with Running(CONTESTANTS[cell.contestant], cell.database, database_url) as running:
             watch = {"server": running.pid}
-            if on_postgres and postgres.pid is not None:
+            if postgres is not None and postgres.pid is not None:
                 watch["database"] = postgres.pid
             result = run_load(
                 running.url,
@@ -108,11 +135,12 @@ def _run(cell: Cell, postgres: PostgresServer, seconds: float, warm_up_seconds: 
                 per_push=cell.per_push,
                 warm_up_seconds=warm_up_seconds,
                 watch=watch,
+                slow_closers=cell.slow_closers,
             )
             running.stop()
             stored = running.count_stored()
     finally:
-        if on_postgres:
+        if postgres is not None:
             postgres.drop_database("bench")
     if stored is not None and stored < result.acked:
         raise RuntimeError(f"acknowledged {result.acked} pushes, stored {stored}")

@@ -6,10 +6,12 @@ import math
 import re
 import select
 import socket
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Self
 
+_SLOW_CLOSE_SECONDS = 3.0
 _READ_BYTES = 65536
 _TICK_SECONDS = 0.2
 # After a failure a client rests: a server that refuses would otherwise be asked as fast as it can refuse.
@@ -238,3 +240,36 @@ class Clients:
             del self._by_fd[client.fd]
             client.connection.close()
             client.connection = None
+
+
+class SlowClosers:
+    """Peers that ask for the end of their connection, and then keep it open for a while."""
+
+    def __init__(self, port: int, path: str, count: int) -> None:
+        self._address = ("127.0.0.1", port)
+        body = _BODY % (0, b"slow", 0)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+        form = "Content-Type: application/x-www-form-urlencoded;charset=utf-8\r\n\r\n"
+        self._request = (head + form).encode() + body
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(count)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with socket.create_connection(self._address, timeout=_SLOW_CLOSE_SECONDS) as connection:
+                    connection.sendall(self._request)
+                    connection.recv(_READ_BYTES)
+                    self._stop.wait(_SLOW_CLOSE_SECONDS)
+            except OSError:
+                self._stop.wait(0.1)

@@ -35,14 +35,21 @@ class Contestant:
     """Something that takes pushes at `/push/SECRET`."""
 
     name: str
-    databases: tuple[str, ...]  # of `none`, `sqlite` and `postgresql`
+    databases: tuple[str, ...]  # of `none`, `sqlite`, `postgresql` and `postgresql+2ms`
     ready_path: str
 
     def command(self, database: str, port: int | str) -> list[str]:
-        """Give the command that starts it, without its environment."""
+        """Give the command that starts it, without its environment. Raises LookupError where it cannot be had."""
+        if self.name == "fastify":
+            return ["node", str(_fastify() / "server.mjs")]
+        return [sys.executable, *self._python_arguments(database.partition("+")[0], port)]
+
+    def _python_arguments(self, database: str, port: int | str) -> list[str]:
+        if self.name == "fastapi":
+            application = "tests.bench.rivals.fastapi_asyncpg:app"
+            return ["-m", "uvicorn", "--workers", "2", "--port", str(port), "--log-level", "error", application]
         if self.name.startswith("receiver"):
-            more = ["--workers", "2"] if self.name == "receiver-2-workers" else []
-            return ["-m", "receiver", "serve", "--bind", f"127.0.0.1:{port}", *more]
+            return ["-m", "receiver", "serve", "--bind", f"127.0.0.1:{port}"]
         workers, threads = _WORKERS_AND_THREADS[database]
         return [
             *("-m", "gunicorn", "--preload", "--no-control-socket", "--worker-class", "gthread"),
@@ -50,28 +57,47 @@ class Contestant:
             f"tests.bench.rivals.{self.name}:app",
         ]
 
-    def environment(self, database: str, database_url: str, data_dir: Path) -> dict[str, str]:
+    def environment(self, database: str, database_url: str, data_dir: Path, port: int) -> dict[str, str]:
         """Give its settings; `database_url` is empty where it makes a file in `data_dir`."""
         if self.name.startswith("receiver"):
             return {
                 "RECEIVER_DATA_DIR": str(data_dir),
                 "RECEIVER_PUSH_TOKENS": f"default:{SECRET}",
+                "RECEIVER_PUSH_LANE": "off" if self.name == "receiver-no-lane" else "on",
                 **({"RECEIVER_DATABASE_URL": database_url} if database_url else {}),
             }
         return {
             "PUSH_SECRET": SECRET,
-            "THREADS": str(_WORKERS_AND_THREADS[database][1]),
+            "PORT": str(port),
+            "THREADS": str(_WORKERS_AND_THREADS[database.partition("+")[0]][1]),
             "DATABASE_URL": database_url or f"sqlite:///{data_dir / 'naive.db'}",
         }
+
+
+_POSTGRESQL = ("postgresql", "postgresql+2ms")
+PGBENCH = "pgbench"  # not a server but PostgreSQL's own measure: one row for each commit, nothing around it
+
+
+def _fastify() -> Path:
+    """Where the Fastify rival stands, its packages installed."""
+    place = _ROOT / "tests/bench/rivals/fastify_pg"
+    if not (place / "node_modules").is_dir():
+        if shutil.which("npm") is None:
+            raise LookupError("npm is not there to install Fastify")
+        subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=place, check=True)
+    return place
 
 
 CONTESTANTS = {
     each.name: each
     for each in (
         Contestant(name="noop", databases=("none",), ready_path="/"),
-        Contestant(name="naive", databases=("sqlite", "postgresql"), ready_path="/"),
-        Contestant(name="receiver", databases=("sqlite", "postgresql"), ready_path="/healthz"),
-        Contestant(name="receiver-2-workers", databases=("postgresql",), ready_path="/healthz"),
+        Contestant(name="naive", databases=("sqlite", *_POSTGRESQL), ready_path="/"),
+        Contestant(name="fastapi", databases=_POSTGRESQL, ready_path="/"),
+        Contestant(name="fastify", databases=_POSTGRESQL, ready_path="/"),
+        Contestant(name=PGBENCH, databases=_POSTGRESQL, ready_path=""),
+        Contestant(name="receiver", databases=("sqlite", *_POSTGRESQL), ready_path="/healthz"),
+        Contestant(name="receiver-no-lane", databases=("sqlite", "postgresql"), ready_path="/healthz"),
     )
 }
 
@@ -138,7 +164,7 @@ class Running:
     def _start(self) -> None:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RECEIVER_", "GUNICORN_"))},
-            **self._contestant.environment(self._database, self._database_url, self._data_dir),
+            **self._contestant.environment(self._database, self._database_url, self._data_dir, self._port),
             "PYTHONPATH": str(_ROOT),
         }
         with self._log.open("ab") as log:
@@ -146,7 +172,7 @@ class Running:
                 upgrade = [sys.executable, "-m", "receiver", "db", "upgrade"]
                 subprocess.run(upgrade, env=environment, cwd=self._data_dir, stdout=log, stderr=log, check=True)
             self._process = subprocess.Popen(
-                [sys.executable, *self._contestant.command(self._database, self._port)],
+                self._contestant.command(self._database, self._port),
                 env=environment,
                 cwd=self._data_dir,
                 stdout=log,

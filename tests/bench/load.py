@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tests.bench.clients import Clients
+from tests.bench.clients import Clients, SlowClosers
 from tests.bench.usage import cpu_seconds, list_tree, peak_rss_bytes
 
 if TYPE_CHECKING:
@@ -61,9 +61,12 @@ def run_load(
     per_push: bool = False,
     warm_up_seconds: float = 1.0,
     watch: Mapping[str, int] | None = None,
+    slow_closers: int = 0,
 ) -> LoadResult:
     """Push to the URL for so many seconds after a warm-up, and tell how it went.
 
+    `slow_closers`: so many further peers that each ask for the connection's end, read the answer and do not close for
+    three seconds, over and over; what they push is not counted.
     `watch`: names and process ids; what each one's tree uses is told under its name. Raises ValueError for another
     address than 127.0.0.1, ConnectionError where nothing listens, RuntimeError where no push was answered.
     """
@@ -75,7 +78,10 @@ def run_load(
     gc.disable()  # a collection here would be a pause of the server there
     try:
         ramp = warm_up_seconds / 2
-        with Clients(parts.port, parts.path, clients, per_push=per_push, ramp_seconds=ramp) as running:
+        with (
+            SlowClosers(parts.port, parts.path, slow_closers),
+            Clients(parts.port, parts.path, clients, per_push=per_push, ramp_seconds=ramp) as running,
+        ):
             return _measure(running, clients, seconds, warm_up_seconds, watch or {}, per_push=per_push)
     finally:
         gc.enable()
@@ -108,9 +114,9 @@ def _measure(
         per_push=per_push,
         seconds=round(took, 3),
         pushes_per_second=round(answered / took, 1),
-        p50_ms=_percentile_ms(tally.latencies_seconds, 0.50),
-        p99_ms=_percentile_ms(tally.latencies_seconds, 0.99),
-        max_ms=_percentile_ms(tally.latencies_seconds, 1),
+        p50_ms=percentile_ms(tally.latencies_seconds, 0.50),
+        p99_ms=percentile_ms(tally.latencies_seconds, 0.99),
+        max_ms=percentile_ms(tally.latencies_seconds, 1),
         errors=tally.errors,
         first_error=tally.first_error,
         reconnects=tally.reconnects,
@@ -126,7 +132,7 @@ def _measure(
     )
 
 
-def _percentile_ms(seconds: Sequence[float], share: float) -> float:
+def percentile_ms(seconds: Sequence[float], share: float) -> float:
     """Give the one of them, in milliseconds, that this share of them does not exceed (nearest rank)."""
     return round(1000 * sorted(seconds)[math.ceil(share * len(seconds)) - 1], 3)
 

@@ -6,15 +6,16 @@ import os
 import platform
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.contestants import CONTESTANTS
+from tests.bench.contestants import CONTESTANTS, PGBENCH
 from tests.postgres_binaries import find_shared_place
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _COLUMNS = (
     "pushes/s",
     "lowest–highest",
     "against naive",
+    "against fastify",
     "p50 ms",
     "p99 ms",
     "max ms",
@@ -52,6 +54,13 @@ class Cell:
     database: str
     clients: int
     per_push: bool
+    slow_closers: int = 0
+
+    @property
+    def connection(self) -> str:
+        """How its clients use their connections, in words."""
+        kind = "each push" if self.per_push else "kept"
+        return f"{kind}, {self.slow_closers} do not close" if self.slow_closers else kind
 
 
 def render(
@@ -73,8 +82,9 @@ def render(
         f"Command: `{command}`. Servers:",
         "",
         *(
-            f"- {name} ({database}): `python {' '.join(CONTESTANTS[name].command(database, 'PORT'))}`"
+            f"- {name} ({database}): `{_shown_command(name, database)}`"
             for name, database in sorted(used)
+            if database != "postgresql+2ms"
         ),
         "",
         *_table(results),
@@ -121,24 +131,32 @@ def _explain(rounds: int, seconds: float) -> str:
 def _table(results: Mapping[Cell, Sequence[LoadResult]]) -> Iterable[str]:
     yield "| " + " | ".join(_COLUMNS) + " |"
     yield "|" + "|".join("---" if column in _TEXT_COLUMNS else "--:" for column in _COLUMNS) + "|"
-    by_load: dict[tuple[str, int, bool], list[Cell]] = defaultdict(list)
+    by_load: dict[tuple[str, int, bool, int], list[Cell]] = defaultdict(list)
     for cell in results:
-        by_load[cell.database, cell.clients, cell.per_push].append(cell)
-    for (database, clients, per_push), cells in sorted(by_load.items()):
-        naive = Cell(contestant="naive", database=database, clients=clients, per_push=per_push)
+        by_load[cell.database, cell.clients, cell.per_push, cell.slow_closers].append(cell)
+    for (database, clients, _, _), cells in sorted(by_load.items()):
         for cell in cells:
-            row = [database, str(clients), "each push" if per_push else "kept", cell.contestant]
-            yield "| " + " | ".join(row + _numbers(results[cell], results.get(naive))) + " |"
+            row = [database, str(clients), cell.connection, cell.contestant]
+            rivals = [results.get(replace(cell, contestant=rival)) for rival in ("naive", "fastify")]
+            yield "| " + " | ".join(row + _numbers(results[cell], rivals)) + " |"
 
 
-def _numbers(rounds: Sequence[LoadResult], naive: Sequence[LoadResult] | None) -> list[str]:
+def _shown_command(name: str, database: str) -> str:
+    if name == PGBENCH:
+        return "pgbench --no-vacuum --protocol=prepared --jobs=1 --file=tests/bench/rivals/pgbench.sql"
+    command = " ".join(CONTESTANTS[name].command(database, "PORT"))
+    shown = command.replace(sys.executable, "python").replace(f"{Path.cwd()}/", "")
+    return f"RECEIVER_PUSH_LANE=off {shown}" if name == "receiver-no-lane" else shown
+
+
+def _numbers(rounds: Sequence[LoadResult], rivals: Sequence[Sequence[LoadResult] | None]) -> list[str]:
     rates = [result.pushes_per_second for result in rounds]
-    against = "" if naive is None else f"{statistics.median(rates) / _median(naive, _rate):.1f} ×"
+    against = ["" if rival is None else f"{statistics.median(rates) / _median(rival, _rate):.1f} ×" for rival in rivals]
     has_database_server = "database" in rounds[0].usage
     return [
         f"{statistics.median(rates):,.0f}",
         f"{min(rates):,.0f}–{max(rates):,.0f}",
-        against,
+        *against,
         f"{_median(rounds, lambda result: result.p50_ms):.1f}",
         f"{_median(rounds, lambda result: result.p99_ms):.1f}",
         f"{_median(rounds, lambda result: result.max_ms):.1f}",

@@ -56,6 +56,7 @@ _THREAD_READ_SECONDS = 10.0  # between two reads of what a thread reads itself
 _LINGER_SECONDS = 2.0
 _LINGERING_MAX = 1024
 _SWEEP_SECONDS = 0.5
+_PARENT_SECONDS = 0.5  # between two looks at the master
 # How long a thread may keep the interpreter from the loop; Python's own 5 ms is most of a push's way.
 _SWITCH_SECONDS = 0.0005
 
@@ -101,7 +102,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._peers: set[Peer] = set()
         self._gathered_bytes = 0
         self._lingering: dict[socket.socket, float] = {}  # connections that we have ended and the peer has not
-        self._swept = 0.0
+        self._swept = self._parent_seen = self._shown_alive = 0.0
         self._stop_began: float | None = None
         self._settled: deque[tuple[Peer, Kept | ReceiverError]] = deque()
         self._woken = False
@@ -121,10 +122,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def is_parent_alive(self) -> bool:
         """Whether the master is there; without it, this worker begins to stop as if it were told to."""
+        now = time.monotonic()
+        if now - self._parent_seen < _PARENT_SECONDS:
+            return True
+        self._parent_seen = now
         if super().is_parent_alive():
             return True
         self.alive = False
         return False
+
+    def notify(self) -> None:
+        """Show the master a sign of life; not at every turn of the loop, which may be a hundredth of what it does."""
+        now = time.monotonic()
+        if now - self._shown_alive >= _PARENT_SECONDS:
+            self._shown_alive = now
+            super().notify()
 
     # --- Connections in ---
 
@@ -321,13 +333,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             os.read(fd, 4096)
         self._woken = False  # before the look: what is appended after it wakes us again
         now = time.monotonic()
+        answered = 0
         while self._settled:
+            answered += 1
             peer, result = self._settled.popleft()
             peer.awaits = False
             metrics.ACK_SECONDS.observe(now - peer.begun)
-            metrics.LANE_PUSHES.inc()
             closes = peer.closes or not self.alive
             self._send(peer, self._lane.answer(result, closes=closes), closes=closes)
+        metrics.LANE_PUSHES.inc(answered)
 
     def _send(self, peer: Peer, data: bytes, *, closes: bool) -> None:
         if peer not in self._peers:

@@ -41,11 +41,14 @@ def split_plain(batch: Sequence[Push]) -> tuple[list[Push], list[Push]]:
 def save_plain(connection: sa.Connection, batch: Sequence[Push]) -> bool:
     """Keep plain pushes. False: nothing was changed, some of them are in the journal already (SQLite only)."""
     if connection.dialect.name == "postgresql":
-        # The driver's own connection: what SQLAlchemy adds to a statement costs more than the statement's share.
-        driver: Any = connection.connection.driver_connection
-        driver.execute(_POSTGRESQL, [dumps([_json_row(push) for push in batch])], prepare=True)
+        save_plain_postgresql(connection.connection.driver_connection, batch)
         return True
     return _save_sqlite(connection.connection.driver_connection, batch)
+
+
+def save_plain_postgresql(driver: Any, batch: Sequence[Push]) -> None:
+    """Keep plain pushes by one statement of the driver: what SQLAlchemy adds costs more than its share of it."""
+    driver.execute(_POSTGRESQL, [dumps([_json_row(push) for push in batch])], prepare=True)
 
 
 # --- PostgreSQL ---------------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SE
 def _json_row(push: Push) -> dict[str, Any]:
     reading = push.reading
     row: dict[str, Any] = {
-        "id": str(push.id),
+        "id": f"{push.id.int:032x}",
         "account": push.account,
         "endpoint": push.endpoint,
         "kind": push.kind,

@@ -64,29 +64,45 @@ class Database:
         self,
         work: Callable[[sa.Connection], T],
         *,
-        one_statement: bool = False,
         patience_seconds: float | None = None,
     ) -> T:
         """Run `work` in one transaction and commit it; run it again where the database broke a deadlock.
 
-        `one_statement`: it sends one statement, which is a transaction by itself on PostgreSQL.
         Raises StoreUnavailable (it may or may not have been committed), StoreUnfit or StoreRejected (it was not).
         """
         deadline = time.monotonic() + (patience_seconds or self._patience_seconds)
-        for attempt in range(1, _DEADLOCK_TRIES + 1):
-            try:
-                with self._own_errors(), self._writing(deadline), self._connected(deadline) as connection:
-                    if one_statement and self.postgresql:
-                        connection.execution_options(isolation_level="AUTOCOMMIT")
-                        return work(connection)
-                    connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
-                    with connection.begin():
-                        return work(connection)
-            except StoreUnavailable as error:
-                if attempt == _DEADLOCK_TRIES or _sqlstate(error.__cause__) not in _TRY_AGAIN_STATES:
-                    raise
-                time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311  (so that the two part)
-        raise AssertionError("unreachable")
+
+        def in_transaction() -> T:
+            with self._own_errors(), self._writing(deadline), self._connected(deadline) as connection:
+                connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+                with connection.begin():
+                    return work(connection)
+
+        return _despite_deadlocks(in_transaction)
+
+    def write_at_once(self, work: Callable[[Any], None]) -> None:
+        """Run `work`, which sends one statement through PostgreSQL's driver: a transaction by itself.
+
+        Spares what a connection of SQLAlchemy costs, which is more than a small batch. Raises as `write` does.
+        """
+        deadline = time.monotonic() + self._patience_seconds
+
+        def at_once() -> None:
+            with self._own_errors():
+                pooled = self.engine.raw_connection()
+                driver: Any = pooled.driver_connection
+                try:
+                    driver.deadline = deadline
+                    driver.autocommit = True
+                    work(driver)
+                finally:
+                    if driver.closed:
+                        pooled.invalidate()
+                    else:
+                        driver.autocommit = False
+                    pooled.close()
+
+        _despite_deadlocks(at_once)
 
     def require_writable(self) -> None:
         """Raise StoreUnavailable where it would take no write at present: locked by another, or a standby."""
@@ -211,6 +227,17 @@ def _translated(error: BaseException) -> ReceiverError:
     if {"IntegrityError", "DataError"} & {base.__name__ for base in type(error).__mro__}:
         return StoreRejected(f"the database refused a value ({type(error).__name__})")
     return StoreUnavailable(f"the database is unavailable ({type(error).__name__})")
+
+
+def _despite_deadlocks(run: Callable[[], T]) -> T:
+    for attempt in range(1, _DEADLOCK_TRIES):
+        try:
+            return run()
+        except StoreUnavailable as error:
+            if _sqlstate(error.__cause__) not in _TRY_AGAIN_STATES:
+                raise
+            time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311  (so that the two part)
+    return run()
 
 
 def _sqlstate(error: BaseException | None) -> str | None:

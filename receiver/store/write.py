@@ -32,7 +32,7 @@ from receiver.domain import (
     match_masked,
     shown_content,
 )
-from receiver.store.bulk import save_plain, split_plain
+from receiver.store.bulk import save_plain, save_plain_postgresql, split_plain
 from receiver.store.tables import (
     REFUSED_KEY_WHERE,
     full_key,
@@ -78,7 +78,10 @@ def save_pushes(connection: sa.Connection, batch: Sequence[Push]) -> None:
 def save_pushes_in(database: Database, batch: Sequence[Push]) -> None:
     """Do what `save_pushes` does, in a transaction of its own that is as short as the batch allows."""
     plain, rest = split_plain(batch)
-    database.write(lambda connection: _save_parted(connection, plain, rest), one_statement=not rest)
+    if database.postgresql and not rest:
+        database.write_at_once(lambda driver: save_plain_postgresql(driver, plain))
+    else:
+        database.write(lambda connection: _save_parted(connection, plain, rest))
 
 
 def _save_parted(connection: sa.Connection, plain: list[Push], rest: list[Push]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,7 @@ from receiver.store import access, read, schema, write
 from receiver.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -131,8 +132,7 @@ class Runtime:
 
     def ask(self, question: Callable[[sa.Connection], T]) -> T:
         """Answer one question from the database."""
-        self.require_database()
-        with self.database.reading() as connection:
+        with self._noticing(), self.database.reading() as connection:
             return question(connection)
 
     def record(self, sends: Sequence[SentMessage]) -> list[write.RecordResult] | None:
@@ -154,11 +154,26 @@ class Runtime:
 
     def shared_secret(self, name: str) -> bytes:
         """Give a secret that all nodes share."""
-        return self.database.write(lambda connection: access.shared_secret(connection, name))
+        with self._noticing():
+            return self.database.write(lambda connection: access.shared_secret(connection, name))
 
     def audit(self, actor: str, action: str, **detail: Any) -> None:
         """Note who did what, durably, before the answer goes out."""
         entry: Mapping[str, Any] = {name: value for name, value in detail.items() if value is not None}
-        self.database.write(
-            lambda connection: access.write_audit(connection, at=self.now(), actor=actor, action=action, detail=entry)
-        )
+        with self._noticing():
+            self.database.write(
+                lambda connection: access.write_audit(
+                    connection, at=self.now(), actor=actor, action=action, detail=entry
+                )
+            )
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Go to the database unless it is known to be away, and let everybody know where it turns out to be."""
+        self.require_database()
+        try:
+            yield
+        except StoreUnavailable as error:
+            if self.link.up:
+                self.link.mark_down(str(error))
+            raise

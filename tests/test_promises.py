@@ -67,6 +67,15 @@ def assert_kept(process: ServeProcess, pushers: Pushers) -> None:
     assert not lost, f"{len(lost)} of {len(pushers.acks)} acknowledged pushes are not stored"
 
 
+def assert_acknowledged_are_stored(process: ServeProcess, pushers: Pushers) -> None:
+    """As `assert_kept`, where a proxy may have pushed one of them twice: it is not told what became of the first."""
+    with psycopg.connect(process.database_url.replace("+psycopg", "")) as connection:
+        kept = {str(row[0]) for row in connection.execute("SELECT id FROM pushes")}
+        tasks = [row[0] for row in connection.execute("SELECT task_id FROM messages")]
+    assert set(pushers.acks) <= kept
+    assert len(tasks) == len(set(tasks))
+
+
 def migrated(tmp_path: Path, url: str, door: str = "on") -> ServeProcess:
     process = ServeProcess(tmp_path, url if "postgresql" in url else "", environment={"RECEIVER_PUSH_LANE": door})
     made = process.run("db", "upgrade")
@@ -160,6 +169,53 @@ def test_restart_behind_a_handed_over_socket_refuses_no_connection(tmp_path: Pat
         assert (pushers.failures, set(pushers.outcomes)) == (0, {"accepted"})
         process.stop()
     assert_kept(process, pushers)
+
+
+NGINX = """
+daemon off; pid {place}/nginx.pid; error_log {place}/error.log; worker_processes 1;
+events {{ worker_connections 512; }}
+http {{
+    access_log off; client_body_temp_path {place}/b; proxy_temp_path {place}/p; fastcgi_temp_path {place}/f;
+    uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;
+    upstream receivers {{ server 127.0.0.1:{one} max_fails=0; server 127.0.0.1:{other} max_fails=0; keepalive 16; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://receivers; proxy_http_version 1.1; proxy_set_header Connection "";
+            proxy_next_upstream error timeout http_503 non_idempotent;
+        }}
+    }}
+}}
+"""
+
+
+def test_two_servers_behind_nginx_restart_in_turn_without_a_failed_push(
+    tmp_path: Path, postgres_database_url: str
+) -> None:
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program is not None, "nginx is needed; .ci/run installs it"
+    for name in ("one", "other", "front"):
+        (tmp_path / name).mkdir()
+    one, other = (migrated(tmp_path / name, postgres_database_url) for name in ("one", "other"))
+    front = ServeProcess(tmp_path / "front")
+    place = front.data_dir
+    (place / "nginx.conf").write_text(NGINX.format(place=place, one=one.port, other=other.port, port=front.port))
+    with one, other, subprocess.Popen([program, "-p", place, "-c", place / "nginx.conf"]) as nginx:
+        try:
+            while not (place / "nginx.pid").exists():
+                assert nginx.poll() is None, (place / "error.log").read_text()
+                time.sleep(0.05)
+            with Pushers(front, 8) as pushers:
+                for server in (one, other, one):
+                    pushers.await_acks(100)
+                    server.stop()
+                    pushers.await_acks(100)
+                    server.start()
+                pushers.await_acks(100)
+            assert (pushers.failures, set(pushers.outcomes)) == (0, {"accepted"})
+        finally:
+            nginx.terminate()
+    assert_acknowledged_are_stored(one, pushers)
 
 
 # --- The database -------------------------------------------------------------------------------------

@@ -194,7 +194,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         peer.watched = events
 
     def _ready(self, peer: Peer, sock: Any) -> None:
-        self._read(peer, sock)
+        try:
+            self._read(peer, sock)
+        except Exception:  # noqa: BLE001  (the edge of the loop: whatever one connection brings, the others go on)
+            _log.exception("connection lost")
+            self._drop(peer)
 
     def _read(self, peer: Peer, sock: Any) -> None:
         try:

@@ -11,6 +11,7 @@ alive and the loop that calls them; and on TConn's init, parser and sock.
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import re
@@ -59,6 +60,7 @@ _SWEEP_SECONDS = 0.5
 _PARENT_SECONDS = 0.5  # between two looks at the master
 # How long a thread may keep the interpreter from the loop; Python's own 5 ms is most of a push's way.
 _SWITCH_SECONDS = 0.0005
+_GC_THRESHOLD = 20_000  # new containers between two looks for garbage; a push makes a dozen, and none in a circle
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
@@ -112,6 +114,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def run(self) -> None:
         """Serve until told to stop."""
         sys.setswitchinterval(_SWITCH_SECONDS)
+        # What was loaded stays: looking it through again and again for garbage would stop every push meanwhile.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         lane = Lane(self.wsgi, self.cfg)
         self._lane = lane if lane.open else None
         self._wake_fds = os.pipe()

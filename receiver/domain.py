@@ -110,6 +110,21 @@ def parse_mobile(text: str) -> str | None:
     return number
 
 
+_OTHER_COUNTRY = re.compile(r"(?:\+|00)(?!86)")
+_MAINLAND = re.compile(r"1\d{10}", re.ASCII)
+
+
+def parse_mainland_mobile(text: str) -> str | None:
+    """Reduce a mainland number to its 11 digits, as `parse_mobile` does. None: it is none, or of another country.
+
+    For numbers that something is sent to: without its `+1`, an American number looks like a Chinese one.
+    """
+    number = parse_mobile(text)
+    if number is None or _OTHER_COUNTRY.match(text.translate(_NUMBER_NOISE)) or not _MAINLAND.fullmatch(number):
+        return None
+    return number
+
+
 def is_masked(mobile: str) -> bool:
     """Whether the platform left out digits of this number."""
     return "*" in mobile
@@ -233,7 +248,7 @@ class Push:
                 return self.endpoint
 
 
-def new_push_id() -> uuid.UUID:
+def new_id() -> uuid.UUID:
     """Make a UUIDv7: 48 bits of milliseconds, 12 bits of their fraction, 62 random bits.
 
     Source: RFC 9562, sections 5.7 and 6.2 (method 3).
@@ -323,6 +338,40 @@ class SentMessage:
             return (self.task_id, self.mobile, self.account)
         sent_at = self.sent_at.isoformat() if self.sent_at else ""
         return ("", self.mobile, self.account, self.reference or "", sent_at)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SendAttempt:
+    """A request to send, as it is noted before it goes out. The code is no part of it."""
+
+    id: uuid.UUID  # UUIDv7: what its result is told by, while there is no task id
+    account: str
+    mobile: str  # full, digits
+    template_id: str | None
+    reference: str | None
+    sent_at: datetime  # UTC, whole milliseconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SendResult:
+    """What became of an attempt.
+
+    `state`: None, the platform took it; REFUSED, it would not, or was never reached; OUTCOME_UNKNOWN, the request
+    may have arrived.
+    """
+
+    state: MessageStatus | None
+    answered_at: datetime  # UTC
+    task_id: str | None = None  # given exactly where it was taken
+    success_counts: int | None = None
+    remain_point: int | None = None
+    error_message: str | None = None  # the platform's words, or ours where it said none
+
+
+LOCAL_LIMIT = "local limit: "  # begins the words of a refusal of our own
+
+# An attempt without a result for longer was cut off: its process died between the request and the record.
+SENDING_MAX = timedelta(seconds=60)
 
 
 # What a later record of the same send may add, and may not change.

@@ -59,6 +59,9 @@ def configure_logging(level: int = logging.INFO) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # These tell every URL, and one that a sender asks us to pass on may hold credentials and a code.
+    for name in ("httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # gunicorn brings handlers of its own, which know no redaction.
     for name in ("gunicorn.error", "gunicorn.access"):
         logger = logging.getLogger(name)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from receiver.domain import Push, SentMessage, new_push_id
+from receiver.domain import Push, SentMessage, new_id
 from receiver.platform.push import PushReader
 
 READER = PushReader(zone=ZoneInfo("Asia/Shanghai"))
@@ -30,7 +30,7 @@ def make_push(
     raw = urlencode(fields).encode() if body is None else body
     reading, flags = READER.read(body=raw, query=b"", endpoint=None)
     return Push(
-        id=new_push_id(),
+        id=new_id(),
         account=account,
         endpoint=None,
         method="POST",

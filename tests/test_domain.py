@@ -15,7 +15,7 @@ from receiver.domain import (
     latency_seconds,
     mask_mobile,
     match_masked,
-    new_push_id,
+    new_id,
     parse_mobile,
     require_aware,
 )
@@ -98,7 +98,7 @@ def test_what_is_no_opt_out(content: str) -> None:
 def test_push_ids_are_uuid7_and_in_order_of_time() -> None:
     made = []
     for _ in range(200):
-        made.append(new_push_id())
+        made.append(new_id())
         time.sleep(0.00001)
     assert {push_id.version for push_id in made} == {7}
     assert made == sorted(made)

@@ -7,7 +7,7 @@ import sys
 import click
 
 from receiver import __version__
-from receiver.cli import database, doctor, keys, messages, pushes, serve, spool, verify
+from receiver.cli import database, doctor, keys, messages, pushes, serve, simulate, spool, verify
 from receiver.errors import ReceiverError
 from receiver.logs import redact
 
@@ -35,6 +35,7 @@ for command in (
     verify.verify_,
     doctor.doctor,
     doctor.status,
+    simulate.simulate,
 ):
     cli.add_command(command)
 

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from receiver import metrics
-from receiver.domain import Kind, Push, new_push_id
+from receiver.domain import Kind, Push, new_id
 from receiver.errors import ReceiverError
 from receiver.logs import get_logger
 from receiver.platform.push import PushReader
@@ -108,7 +108,7 @@ class Gate:
         """Make a push of a request whose secret, address and size have been found right, and its whole body."""
         reading, flags = self._reader.read(body=body, query=request.query, endpoint=request.endpoint)
         return Push(
-            id=new_push_id(),
+            id=new_id(),
             account=account,
             endpoint=request.endpoint,
             method=request.method,

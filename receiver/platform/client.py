@@ -1,0 +1,290 @@
+"""Calls to the platform: send a verification code, read the balance, pass on what another sender asks for.
+
+Source: the platform's page, sections 1 (发送接口) and 3 (余额查询接口), its traps included: `"1 "`, nulls, numbers as
+strings, a reason that stands in `message` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import httpx2
+
+from receiver.domain import LOCAL_LIMIT, TASK_ID_MAX_CHARS
+from receiver.errors import ReceiverError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+SEND_PATH = "/verifyCode"
+BALANCE_PATH = "/verifyCode/getBalance"
+ANSWER_MAX_BYTES = 1024 * 1024  # the platform's own take 200
+_FORM = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
+_CONNECT_SECONDS = 5.0
+_CONNECT_TRIES = 2
+_PAUSE_SECONDS = 0.2
+_ANSWER_SECONDS = 20.0
+_CONNECTIONS = 64
+
+_CODE = re.compile(r"\d{2,8}", re.ASCII)
+_TEMPLATE_ID = re.compile(r"\d{1,20}", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
+_WORDS_MAX_CHARS = 255
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """One account's way into the platform."""
+
+    account: str
+    app_id: str
+    app_key: str
+
+    def __repr__(self) -> str:
+        """Name the account alone."""
+        return f"Credentials({self.account!r})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawAnswer:
+    """An HTTP answer, byte for byte."""
+
+    status: int
+    content_type: str | None
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What the platform said."""
+
+    accepted: bool
+    message: str  # its own words
+    task_id: str | None
+    remain_point: int | None  # messages left on the account
+    success_counts: int | None
+
+
+class PlatformUnreachable(ReceiverError):
+    """No connection was made: nothing was asked for, and it can be asked for again."""
+
+
+class NoUsableAnswer(ReceiverError):
+    """The request may have arrived, but what came back says nothing. `timed_out`: nothing came back in time."""
+
+    def __init__(self, text: str, *, timed_out: bool = False) -> None:
+        super().__init__(text)
+        self.timed_out = timed_out
+
+
+# --- Why the platform refuses ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a refusal means to whoever asked."""
+
+    code: str  # stable
+    waiting_helps: bool
+    advice: str
+
+
+# The platform's words (状态码定义, both tables): what they mean. They are all that tells one refusal from another.
+REFUSALS: Mapping[str, Refusal] = {
+    "账号或密码错误": Refusal("platform_credentials", False, "check appId and appKey in RECEIVER_PLATFORM_CREDENTIALS"),
+    "缺少参数": Refusal("platform_missing_parameter", False, "send number, template id and code"),
+    "参数错误": Refusal("platform_bad_parameter", False, "check number, template id and code"),
+    "模板不存在或者未通过": Refusal(
+        "template_unusable", False, "use a template that the platform has approved, or await its approval"
+    ),
+    "模板id格式不正确": Refusal("template_id_malformed", False, "copy the template id from the platform's console"),
+    "您的账户已被锁定,请联系您的专属客服": Refusal("account_locked", False, "call the platform: 400-68-10658"),
+    "余额不足": Refusal("no_balance", False, "top up the account"),
+    "手机号码格式不正确": Refusal("number_malformed", False, "check the number"),
+    "该号码今日发送次数已达上限": Refusal("number_daily_limit", True, "wait until tomorrow for this number"),
+    "相同手机号码一分钟之内只可发送一次": Refusal("number_minute_limit", True, "wait a minute for this number"),
+    "当日发送量已超出最大发送限制": Refusal("daily_volume", True, "wait until tomorrow, or ask the platform for more"),
+    "IP受限": Refusal("address_not_allowed", False, "add this server's address to the platform's list"),
+    "未知原因,请联系客服": Refusal("platform_unknown_reason", False, "call the platform: 400-68-10658"),
+}
+_OTHER_REFUSAL = Refusal("platform_refused", False, "see the platform's words")
+_OVER_LOCAL_LIMIT = Refusal("local_limit", True, "wait, or change the setting that is named")
+
+
+def explain(words: str) -> Refusal:
+    """Say what a refusal in these words means."""
+    if words.startswith(LOCAL_LIMIT):
+        return _OVER_LOCAL_LIMIT
+    return REFUSALS.get(words.replace("\uff0c", ",").strip().rstrip("\u3002."), _OTHER_REFUSAL)
+
+
+# --- What goes out ----------------------------------------------------------------------------------------
+
+
+def check_send(*, mobile: str | None, template_id: str, code: str) -> dict[str, str]:
+    """Say what is wrong with what is to be sent, by field; never a value. Empty: it may go out.
+
+    `mobile`: as `parse_mainland_mobile` gives it.
+    """
+    faults: dict[str, str] = {}
+    if mobile is None:
+        faults["mobile"] = "not one mainland number: 11 digits that begin with 1"
+    if not _TEMPLATE_ID.fullmatch(template_id):
+        faults["template_id"] = "not a template id: digits, as the platform's console shows it"
+    if not _CODE.fullmatch(code):
+        faults["code"] = "not 2 to 8 digits"
+    return faults
+
+
+def send_form(credentials: Credentials, *, mobile: str, template_id: str, code: str) -> bytes:
+    """Give the body of a send request."""
+    return urlencode(
+        {
+            "appId": credentials.app_id,
+            "appKey": credentials.app_key,
+            "phone": mobile,
+            "templateId": template_id,
+            "variables": code,
+        }
+    ).encode()
+
+
+class PlatformClient:
+    """Talks to the platform over connections that it keeps for a while. Safe for many threads.
+
+    Connects at first use, so that it may be made before a fork. Logs nothing: bodies hold credentials and codes.
+    """
+
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None, answer_seconds: float = _ANSWER_SECONDS) -> None:
+        self._url = url.rstrip("/")
+        self._tls = tls
+        self._answer_seconds = answer_seconds
+        self._making = threading.Lock()
+        self._http: httpx2.Client | None = None
+
+    def read_balance(self, credentials: Credentials) -> Answer:
+        """Ask how many messages are left. Raises PlatformUnreachable or NoUsableAnswer."""
+        # In the body, not in the query as the page's example has it: a key in a URL ends up in logs on its way.
+        form = urlencode({"appId": credentials.app_id, "appKey": credentials.app_key}).encode()
+        return read_answer(self.post(BALANCE_PATH, form))
+
+    def post(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        method: str = "POST",
+        query: str = "",
+        headers: Mapping[str, str] = _FORM,
+    ) -> RawAnswer:
+        """Make one request and give its answer, whatever it is.
+
+        Tries again only where no connection was made. Follows no redirect. Raises PlatformUnreachable where nothing
+        was sent, NoUsableAnswer where the request may have arrived.
+        """
+        url = f"{self._url}{path}{'?' if query else ''}{query}"
+        deadline = time.monotonic() + self._answer_seconds
+        for tries_left in reversed(range(_CONNECT_TRIES)):
+            try:
+                with self._client().stream(method, url, content=body, headers=dict(headers)) as answer:
+                    return RawAnswer(
+                        status=answer.status_code,
+                        content_type=answer.headers.get("Content-Type"),
+                        body=_bounded(answer, deadline),
+                    )
+            except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
+                if not tries_left or time.monotonic() + _CONNECT_SECONDS > deadline:
+                    raise PlatformUnreachable(f"the platform cannot be reached ({_kind(error)})") from None
+                time.sleep(_PAUSE_SECONDS)
+            except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
+                raise PlatformUnreachable("RECEIVER_PLATFORM_URL cannot be used") from None
+            except httpx2.TimeoutException:
+                raise NoUsableAnswer("the platform did not answer in time", timed_out=True) from None
+            except httpx2.HTTPError as error:
+                raise NoUsableAnswer(f"the platform's answer broke off ({type(error).__name__})") from None
+        raise AssertionError("the last try gives an answer or raises")
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._making:
+            if self._http is not None:
+                self._http.close()
+                self._http = None
+
+    def _client(self) -> httpx2.Client:
+        with self._making:
+            if self._http is None:
+                self._http = httpx2.Client(
+                    verify=True if self._tls is None else self._tls,
+                    # No Accept-Encoding: what comes back is passed on as it is, and small.
+                    headers={"Accept-Encoding": "identity", "User-Agent": "receiver"},
+                    timeout=httpx2.Timeout(self._answer_seconds, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS),
+                    limits=httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+                    follow_redirects=False,
+                )
+            return self._http
+
+
+def _bounded(answer: httpx2.Response, deadline: float) -> bytes:
+    pieces: list[bytes] = []
+    length = 0
+    for piece in answer.iter_raw():
+        length += len(piece)
+        if length > ANSWER_MAX_BYTES:
+            raise NoUsableAnswer(f"the platform's answer is over {ANSWER_MAX_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise NoUsableAnswer("the platform's answer did not end in time", timed_out=True)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _kind(error: Exception) -> str:
+    return "its certificate is not valid" if "CERTIFICATE_VERIFY_FAILED" in str(error) else type(error).__name__
+
+
+# --- What comes back --------------------------------------------------------------------------------------
+
+
+def read_answer(raw: RawAnswer) -> Answer:
+    """Read an answer as the page defines it. Raises NoUsableAnswer, which says what is wrong and shows none of it."""
+    if raw.status != 200:
+        raise NoUsableAnswer(f"the platform answered with HTTP status {raw.status}")
+    try:
+        fields = json.loads(raw.body)
+    except (ValueError, RecursionError):
+        raise NoUsableAnswer("the platform's answer is not JSON") from None
+    if not isinstance(fields, dict):
+        raise NoUsableAnswer("the platform's answer is not a JSON object")
+    status = _text(fields, "returnStatus")
+    if status not in ("0", "1"):
+        raise NoUsableAnswer("the platform's answer has no returnStatus of 0 or 1")
+    task_id = _text(fields, "taskId") or None
+    if task_id is not None and (len(task_id) > TASK_ID_MAX_CHARS or _UNPRINTABLE.search(task_id)):
+        raise NoUsableAnswer("the platform's answer has a taskId that cannot be one")
+    return Answer(
+        accepted=status == "1",
+        message=_UNPRINTABLE.sub(" ", _text(fields, "message"))[:_WORDS_MAX_CHARS],
+        task_id=task_id,
+        remain_point=_whole_number(fields, "remainPoint"),
+        success_counts=_whole_number(fields, "successCounts"),
+    )
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    return str(value).strip()
+
+
+def _whole_number(fields: Mapping[str, Any], name: str) -> int | None:
+    text = _text(fields, name)
+    return int(text) if _NUMBER.fullmatch(text) else None

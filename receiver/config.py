@@ -49,12 +49,23 @@ class Settings:
     no_receipt_after: timedelta = timedelta(hours=72)
     push_lane: bool = True
     spool_max_bytes: int = 1 << 30
+    platform_url: str = "https://cloud.10658.com.cn/smsApi"
     platform_credentials: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
+    door_bind: tuple[str, int] | None = None  # None: no drop-in door
+    send_min_interval: timedelta = timedelta(0)  # 0 in these three: no limit of ours
+    send_max_per_number_per_day: int = 0
+    send_max_per_day: int = 0
+    balance_low: tuple[tuple[str, int], ...] = ()  # (account, or empty for every other; threshold)
 
     @property
     def accounts(self) -> frozenset[str]:
         """Every account that this deployment knows."""
         return frozenset([account for account, _ in self.push_tokens] + [row[0] for row in self.platform_credentials])
+
+    def balance_low_of(self, account: str) -> int | None:
+        """Give the balance below which an account is low; None: nobody has said."""
+        thresholds = dict(self.balance_low)
+        return thresholds.get(account, thresholds.get(""))
 
     @property
     def embedded(self) -> bool:
@@ -77,6 +88,8 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
             values[field_name] = parse(_raw_value(name, environment) or default)
         except ValueError as error:
             problems.append(f"{name}: {error}")
+    if not problems and values["door_bind"] and values["door_bind"][1] == values["bind"][1]:
+        problems.append("RECEIVER_DOOR_BIND: the port of RECEIVER_BIND; the door needs a listener of its own")
     if problems:
         raise SettingsError("; ".join(problems))
     data_dir: Path = values["data_dir"]
@@ -238,6 +251,29 @@ def _bytes(value: str) -> int:
     return int(value)
 
 
+def _count(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value) > 10**9:
+        raise ValueError("not a whole number; 0 is no limit")
+    return int(value)
+
+
+def _thresholds(value: str) -> tuple[tuple[str, int], ...]:
+    rows = []
+    for item in _items(value):
+        account, _, number = item.rpartition(":")
+        if (account and not _ACCOUNT.fullmatch(account)) or not number.isascii() or not number.isdigit():
+            raise ValueError("not a number of messages, or account:number,…")
+        rows.append((account, int(number)))
+    return tuple(rows)
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("not a URL of the form https://HOST/PATH")
+    return value.rstrip("/")
+
+
 def _items(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
 
@@ -260,10 +296,17 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "no_receipt_after": ("72", lambda value: timedelta(hours=_positive(value))),
     "push_lane": ("on", _switch),
     "spool_max_bytes": ("1073741824", _bytes),
+    "platform_url": ("https://cloud.10658.com.cn/smsApi", _http_url),
     "platform_credentials": ("", _credentials),
+    "door_bind": ("", lambda value: _address(value) if value else None),
+    "send_min_interval": ("0", lambda value: timedelta(seconds=_count(value))),
+    "send_max_per_number_per_day": ("0", _count),
+    "send_max_per_day": ("0", _count),
+    "balance_low": ("", _thresholds),
 }
 # Where the variable says its unit and the field, being a timedelta, does not.
 _NAMES: Mapping[str, str] = {
     "late_after": "late_after_seconds",
     "no_receipt_after": "no_receipt_after_hours",
+    "send_min_interval": "send_min_interval_seconds",
 }

@@ -14,25 +14,26 @@ from receiver.intake.committer import Committer
 from receiver.intake.drainer import Drainer
 from receiver.intake.gate import Gate
 from receiver.intake.link import DatabaseLink
-from receiver.intake.spool import SPOOL_DIR, Spool, SpooledSends
+from receiver.intake.recorder import Recorder
+from receiver.intake.spool import SPOOL_DIR, Spool
+from receiver.platform.client import PlatformClient
+from receiver.sending import Sender
 from receiver.store import access, read, schema, write
 from receiver.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import sqlalchemy as sa
 
     from receiver.config import Settings
-    from receiver.domain import SentMessage
 
 T = TypeVar("T")
 
 
 # An acknowledgement is promised within 700 ms at the 99th percentile: the spool has the rest.
 INTAKE_PATIENCE_SECONDS = 0.4
-_RECORD_PATIENCE_SECONDS = 2.0  # a list of a thousand takes a tenth of a second on an idle machine
 
 
 class Runtime:
@@ -51,6 +52,8 @@ class Runtime:
         self.spool = Spool(settings.data_dir / SPOOL_DIR, max_bytes=settings.spool_max_bytes)
         save = partial(write.save_pushes_in, self.intake_database)
         self.committer = Committer(save, link=self.link, spool=self.spool)
+        self.recorder = Recorder(self.database, link=self.link, spool=self.spool)
+        self.sender = Sender(settings, self.recorder, PlatformClient(settings.platform_url))
         self._drainer = self._drainer_of(self.spool)
         self._starting = threading.Lock()
         self._started_in: int | None = None  # the process whose threads run
@@ -67,10 +70,6 @@ class Runtime:
                 raise
             schema.upgrade(self.database)
         self.intake_database.require_writable()
-
-    def record_spooled(self, spooled: SpooledSends) -> None:
-        """Record sends that waited in the spool."""
-        self.database.write(lambda c: write.record_sent(c, spooled.sends, recorded_at=spooled.recorded_at))
 
     def drain(self, directory: Path) -> int:
         """Save what waits in a spool directory that may be another node's; give the number of records.
@@ -90,7 +89,7 @@ class Runtime:
             make_ready=self.make_ready,
             read_again=self.gate.read_again,
             save=partial(write.save_pushes_in, self.database),
-            record=self.record_spooled,
+            record=self.recorder.record_spooled,
         )
 
     def start(self) -> None:
@@ -106,6 +105,7 @@ class Runtime:
 
     def stop(self) -> None:
         """Keep what was taken, then close."""
+        self.sender.close()
         if self._started_in == os.getpid():
             self.committer.stop()
             self._drainer.stop()
@@ -134,23 +134,6 @@ class Runtime:
         """Answer one question from the database."""
         with self._noticing(), self.database.reading() as connection:
             return question(connection)
-
-    def record(self, sends: Sequence[SentMessage]) -> list[write.RecordResult] | None:
-        """Record sends. None: the database is away, they wait in the spool. Raises SpoolUnavailable."""
-        recorded_at = self.now()
-        self.start()
-        try:
-            self.require_database()
-            return self.database.write(
-                lambda connection: write.record_sent(connection, sends, recorded_at=recorded_at),
-                patience_seconds=_RECORD_PATIENCE_SECONDS,
-            )
-        except (StoreUnavailable, StoreUnfit) as error:
-            if self.link.up:
-                self.link.mark_down(str(error))
-            self.spool.append([SpooledSends(sends=tuple(sends), recorded_at=recorded_at)])
-            self.link.changed.set()
-            return None
 
     def shared_secret(self, name: str) -> bytes:
         """Give a secret that all nodes share."""

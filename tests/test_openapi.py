@@ -12,6 +12,7 @@ import pytest
 
 from receiver.records import FIELDS, InvalidSend, SendReader
 from tests.conftest import make_settings
+from tests.platforms import APP_ID, APP_KEY, stand_in
 from tests.server import ServeProcess
 from tests.test_push import RECEIPT, REPLY, push
 
@@ -25,14 +26,19 @@ RAW = b"mobile=15080921090&taskid=3313746&status=1&receivetime=2019-07-23+17%3A0
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: str) -> None:
-    process = ServeProcess(tmp_path, database_url if "postgresql" in database_url else "")
+    platform = stand_in(unknown_every=3)
+    environment = {
+        "RECEIVER_PLATFORM_URL": f"http://127.0.0.1:{platform.port}/smsApi",
+        "RECEIVER_PLATFORM_CREDENTIALS": f"default:{APP_ID}:{APP_KEY}",
+    }
+    process = ServeProcess(tmp_path, database_url if "postgresql" in database_url else "", environment=environment)
     if process.database_url:
         assert process.run("db", "upgrade").returncode == 0
-    with process:
+    with platform, process:
         for _ in range(3):
             process.push(RAW)
             process.push(b"mobile=bad")
-        headers = process.make_key("read", "messages:write", "pushes", "pii")
+        headers = process.make_key("read", "messages:write", "messages:send", "reports", "pushes", "pii")
         found = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"),
@@ -43,7 +49,7 @@ def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: 
             capture_output=True, text=True, check=False, timeout=100, cwd=tmp_path,
         )  # fmt: skip
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
-    assert "9/9" in found.stdout
+    assert "12/12" in found.stdout
 
 
 def test_description_is_openapi_3_1_and_open_to_all(client: FlaskClient) -> None:
@@ -53,6 +59,7 @@ def test_description_is_openapi_3_1_and_open_to_all(client: FlaskClient) -> None
     assert paths == {
         "/api/v1/messages", "/api/v1/messages/search", "/api/v1/messages/{message_id}", "/api/v1/receipts",
         "/api/v1/replies", "/api/v1/pushes", "/api/v1/pushes/{push_id}", "/api/v1/pushes/{push_id}/replay",
+        "/api/v1/verify-codes", "/api/v1/balance", "/api/v1/reports/billing",
     }  # fmt: skip
 
 

@@ -39,7 +39,9 @@ def run(runtime: Runtime, statement: str) -> None:
 @pytest.fixture
 def filled(runtime: Runtime) -> Runtime:
     """A bit of everything."""
-    runtime.record([make_send(), make_send(mobile="15080921091"), make_send(task_id="masked", mobile="15080920001")])
+    runtime.recorder.record(
+        [make_send(), make_send(mobile="15080921091"), make_send(task_id="masked", mobile="15080920001")]
+    )
     submit(
         runtime,
         make_push(),

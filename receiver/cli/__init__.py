@@ -7,7 +7,7 @@ import sys
 import click
 
 from receiver import __version__
-from receiver.cli import database, doctor, keys, messages, pushes, serve, simulate, spool, verify
+from receiver.cli import database, doctor, keys, messages, pushes, sending, serve, simulate, spool, verify
 from receiver.errors import ReceiverError
 from receiver.logs import redact
 
@@ -29,6 +29,9 @@ for command in (
     database.db,
     keys.keys,
     messages.messages,
+    sending.send,
+    sending.balance,
+    sending.job,
     pushes.pushes,
     pushes.watch,
     spool.spool,

@@ -16,7 +16,7 @@ from receiver.config import load_settings
 from receiver.errors import SettingsError, StoreUnavailable
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
-from receiver.server import Server
+from receiver.server import Server, address_text
 
 if TYPE_CHECKING:
     from receiver.config import Settings
@@ -55,11 +55,9 @@ def serve(bind: str | None, workers: int) -> None:
         _log.warning("starts without the database, pushes go to the spool", reason=str(error))
     finally:
         runtime.stop()
-    host, port = settings.bind
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    _tell(settings, address)
+    _tell(settings)
     try:
-        Server(settings, bind=address, workers=workers).run()
+        Server(settings, workers=workers).run()
     finally:
         if lock is not None:
             os.close(lock)
@@ -106,8 +104,9 @@ def _lock(settings: Settings) -> int:
     return handle
 
 
-def _tell(settings: Settings, address: str) -> None:
+def _tell(settings: Settings) -> None:
     say: Any = click.echo
+    address = address_text(settings.bind)
     program = _program()
     shows_secret = settings.push_tokens_generated or sys.stdout.isatty()
     say(f"receiver listens on http://{address}")
@@ -118,6 +117,8 @@ def _tell(settings: Settings, address: str) -> None:
     else:
         say(f"  push URL: {program} push-url")
     say(f"  API and documentation: http://{address}/api/v1/docs")
+    if settings.door_bind is not None:
+        say(f"  drop-in door for senders: http://{address_text(settings.door_bind)}/smsApi/verifyCode")
     say("  next, in another terminal:")
     say(f"    {program} keys create me --scope read --scope messages:write --scope pushes")
     say(

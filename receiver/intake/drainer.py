@@ -11,7 +11,7 @@ from receiver import metrics
 from receiver.domain import Push
 from receiver.errors import ReceiverError, StoreUnfit
 from receiver.intake.committer import save_apart
-from receiver.intake.spool import Damage, SpooledSends, read_file
+from receiver.intake.spool import Damage, SpooledAttempt, SpooledSends, read_file
 from receiver.logs import get_logger
 from receiver.store.database import StoreRejected
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _BATCH_MAX_RECORDS = 500
+_SENDS_AT_ONCE = 50  # in one transaction: a handful of statements each, while pushes wait for SQLite's one writer
 _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 _LOOK_SECONDS = 2.0  # for what a dead process has left
 _YIELD_SHARE = 0.25  # of a batch's time, left to live pushes after it
@@ -41,7 +42,7 @@ class Drainer:
         make_ready: Callable[[], None],
         read_again: Callable[[Push], Push],
         save: Callable[[Sequence[Push]], None],
-        record: Callable[[SpooledSends], None],
+        record: Callable[[Sequence[SpooledSends | SpooledAttempt]], None],
     ) -> None:
         self._spool = spool
         self._link = link
@@ -99,30 +100,33 @@ class Drainer:
 
     def _drain_file(self, path: Path) -> int:
         saved, damaged = 0, False
-        batch: list[Push] = []
+        batch: list[Record] = []
         for found in _with_end(read_file(path)):
-            if isinstance(found, Push):
-                batch.append(self._read_again(found))
-            if batch and (not isinstance(found, Push) or len(batch) >= _BATCH_MAX_RECORDS):
+            if isinstance(found, Damage):
+                damaged = True
+                _log.error("part of a spool file cannot be read", file=path.name, **asdict(found))
+            elif found is not None:
+                batch.append(found)
+            if batch and (found is None or len(batch) >= _BATCH_MAX_RECORDS):
                 saved += self._save_batch(batch)
                 batch = []
                 if self._stopping.is_set() and found is not None:
                     return saved
-            if isinstance(found, SpooledSends):
-                saved += 1
-                self._record(found)
-            elif isinstance(found, Damage):
-                damaged = True
-                _log.error("part of a spool file cannot be read", file=path.name, **asdict(found))
         self._spool.remove(path, damaged=damaged)
         return saved
 
-    def _save_batch(self, batch: list[Push]) -> int:
+    def _save_batch(self, batch: list[Record]) -> int:
+        """Save records of any kind: pushes and sends end the same in any order."""
         begun = time.monotonic()
+        pushes = [self._read_again(record) for record in batch if isinstance(record, Push)]
+        sends = [record for record in batch if not isinstance(record, Push)]
         try:
-            save_apart(self._save, batch)
+            if pushes:
+                save_apart(self._save, pushes)
+            for begin in range(0, len(sends), _SENDS_AT_ONCE):
+                self._record(sends[begin : begin + _SENDS_AT_ONCE])
         except StoreRejected as error:  # not even as unreadable: an operator has to see it, and it stays in its file
-            raise StoreUnfit(f"a spooled push is refused: {error}") from error
+            raise StoreUnfit(f"a spooled record is refused: {error}") from error
         metrics.DRAINED.inc(len(batch))
         self._stopping.wait((time.monotonic() - begun) * _YIELD_SHARE)
         return len(batch)

@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from receiver.domain import UNREAD, Kind, Push, SentMessage
+from receiver.domain import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
 from receiver.errors import SpoolUnavailable
 from receiver.logs import get_logger
 
@@ -48,7 +48,16 @@ class SpooledSends:
     recorded_at: datetime
 
 
-Record = Push | SpooledSends
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpooledAttempt:
+    """A request to send: its beginning, or (with a result) what became of it."""
+
+    attempt: SendAttempt
+    result: SendResult | None
+    recorded_at: datetime
+
+
+Record = Push | SpooledSends | SpooledAttempt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,16 +348,20 @@ def _encode(record: Record) -> dict[str, Any]:
             "remote_addr": record.remote_addr,
             "received_at": record.received_at.isoformat(),
         }
-    return {
-        "recorded_at": record.recorded_at.isoformat(),
-        "sends": [
-            {name: _plain(getattr(send, name)) for name in SentMessage.__slots__ if getattr(send, name) is not None}
-            for send in record.sends
-        ],
-    }
+    at = {"recorded_at": record.recorded_at.isoformat()}
+    if isinstance(record, SpooledSends):
+        return at | {"sends": [_fields(send) for send in record.sends]}
+    return at | {"attempt": _fields(record.attempt), "result": record.result and _fields(record.result)}
+
+
+def _fields(value: SentMessage | SendAttempt | SendResult) -> dict[str, Any]:
+    given = {name: getattr(value, name) for name in value.__slots__}
+    return {name: _plain(part) for name, part in given.items() if part is not None}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, UUID):
+        return str(value)
     return value.isoformat() if isinstance(value, datetime) else value
 
 
@@ -356,6 +369,12 @@ def _decode(fields: dict[str, Any]) -> Record:
     if "sends" in fields:
         return SpooledSends(
             sends=tuple(_decode_send(send) for send in fields["sends"]),
+            recorded_at=datetime.fromisoformat(fields["recorded_at"]),
+        )
+    if "attempt" in fields:
+        return SpooledAttempt(
+            attempt=_decode_attempt(fields["attempt"]),
+            result=_decode_result(fields["result"]) if fields["result"] else None,
             recorded_at=datetime.fromisoformat(fields["recorded_at"]),
         )
     endpoint = fields["endpoint"]
@@ -378,3 +397,18 @@ def _decode_send(fields: dict[str, Any]) -> SentMessage:
     if "sent_at" in values:
         values["sent_at"] = datetime.fromisoformat(values["sent_at"])
     return SentMessage(**values)
+
+
+def _decode_attempt(fields: dict[str, Any]) -> SendAttempt:
+    values = {"template_id": None, "reference": None, **fields}
+    values |= {"id": UUID(fields["id"]), "sent_at": datetime.fromisoformat(fields["sent_at"])}
+    return SendAttempt(**values)
+
+
+def _decode_result(fields: dict[str, Any]) -> SendResult:
+    state = fields.get("state")
+    values = fields | {
+        "state": None if state is None else MessageStatus(state),
+        "answered_at": datetime.fromisoformat(fields["answered_at"]),
+    }
+    return SendResult(**values)

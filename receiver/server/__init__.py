@@ -13,6 +13,7 @@ from receiver.app import create_app
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server.worker import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
+from receiver.web.door import Door
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -42,9 +43,9 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """`receiver serve`: gunicorn with this project's worker and settings."""
 
-    def __init__(self, settings: Settings, *, bind: str, workers: int) -> None:
+    def __init__(self, settings: Settings, *, workers: int) -> None:
         self._settings = settings
-        self._bind = bind
+        self._binds = [address_text(bind) for bind in (settings.bind, settings.door_bind) if bind is not None]
         self._workers = workers
         self._runtime: Runtime | None = None
         super().__init__()
@@ -54,7 +55,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         message.MAX_REQUEST_LINE = REQUEST_LINE_MAX_BYTES
         message.RFC9112_TARGET_INVALID = TARGET_INVALID
         for name, value in {
-            "bind": self._bind,
+            "bind": self._binds,
             "workers": self._workers,
             "worker_class": _worker_class(),
             "logger_class": _Logger,
@@ -76,11 +77,20 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         configure_logging()
         self._runtime = Runtime(self._settings)
         self._runtime.start()
-        return create_app(self._runtime)
+        app = create_app(self._runtime)
+        if self._settings.door_bind is not None:
+            app.wsgi_app = Door(app.wsgi_app, self._runtime, port=self._settings.door_bind[1])  # type: ignore[method-assign]
+        return app
 
     def _stop(self) -> None:
         if self._runtime is not None:
             self._runtime.stop()
+
+
+def address_text(bind: tuple[str, int]) -> str:
+    """Write an address as HOST:PORT."""
+    host, port = bind
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _worker_class() -> str:

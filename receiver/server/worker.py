@@ -250,7 +250,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             peer.body_at = peer.scanned = end + 4
         raw_head = data[: peer.body_at]
         head = None
-        if self._lane is not None and raw_head.startswith(b"POST /push/"):
+        if self._lane is not None and raw_head.startswith(b"POST /push/") and self._lane.serves(peer.conn.server):
             head = self._lane.head(raw_head, peer.conn.client)
         if head is None:
             if self._whole(peer, raw_head):

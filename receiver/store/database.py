@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from collections import deque
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 
@@ -33,6 +35,15 @@ _UNFIT_STATES = {
 }
 
 
+def insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """Begin an INSERT that may say what happens on conflict."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+class Overtaken(StoreUnavailable):
+    """Another transaction was first, and what was read is out of date; nothing was written. `write` tries again."""
+
+
 class StoreRejected(ReceiverError):
     """The database will not take these values, however often they are offered."""
 
@@ -51,7 +62,7 @@ class Database:
             self.engine = _postgresql_engine(url, patience_seconds)
         self.postgresql = self.engine.dialect.name == "postgresql"
         # SQLite has one writer at a time and lets the others poll with growing pauses; a lock hands over at once.
-        self._writer = nullcontext() if self.postgresql else _writer_lock(url)
+        self._writer = None if self.postgresql else _writer_lock(url)
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
 
     @contextmanager
@@ -66,7 +77,7 @@ class Database:
         *,
         patience_seconds: float | None = None,
     ) -> T:
-        """Run `work` in one transaction and commit it; run it again where the database broke a deadlock.
+        """Run `work` in one transaction and commit it; run it again where that broke a deadlock or was overtaken.
 
         Raises StoreUnavailable (it may or may not have been committed), StoreUnfit or StoreRejected (it was not).
         """
@@ -127,7 +138,7 @@ class Database:
 
     @contextmanager
     def _writing(self, deadline: float) -> Iterator[None]:
-        if isinstance(self._writer, nullcontext):
+        if self._writer is None:
             yield
             return
         if not self._writer.acquire(timeout=max(0, deadline - time.monotonic())):
@@ -150,9 +161,41 @@ class Database:
             raise _translated(error) from error
 
 
+class _Queue:
+    """A lock that is handed over in the order in which it was asked for: nobody waits longer than those before."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._held = False
+        self._waiting: deque[threading.Lock] = deque()
+
+    def acquire(self, timeout: float) -> bool:
+        with self._changing:
+            if not self._held:
+                self._held = True
+                return True
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        if turn.acquire(timeout=timeout):
+            return True
+        with self._changing:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                return False
+            return True  # it came just now
+
+    def release(self) -> None:
+        with self._changing:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
+
+
 @cache
-def _writer_lock(_url: str) -> threading.Lock:
-    return threading.Lock()
+def _writer_lock(_url: str) -> _Queue:
+    return _Queue()
 
 
 def _sqlite_engine(url: str, patience_seconds: float) -> sa.Engine:
@@ -234,7 +277,7 @@ def _despite_deadlocks(run: Callable[[], T]) -> T:
         try:
             return run()
         except StoreUnavailable as error:
-            if _sqlstate(error.__cause__) not in _TRY_AGAIN_STATES:
+            if not isinstance(error, Overtaken) and _sqlstate(error.__cause__) not in _TRY_AGAIN_STATES:
                 raise
             time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311  (so that the two part)
     return run()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.domain import (
+    SENDING_MAX,
     UNREAD,
     DeliveryStatus,
     Kind,
@@ -247,8 +248,13 @@ def _has_status(status: MessageStatus, clock: Clock) -> sa.ColumnElement[bool]:
             return sa.and_(_waits(), sa.not_(_older(clock.no_receipt_after, clock)))
         case MessageStatus.NO_RECEIPT:
             return sa.and_(_waits(), _older(clock.no_receipt_after, clock))
-        case MessageStatus.REFUSED | MessageStatus.SENDING | MessageStatus.OUTCOME_UNKNOWN:
+        case MessageStatus.REFUSED:
             return messages.c.send_state == status.value
+        case MessageStatus.SENDING:
+            return sa.and_(messages.c.send_state == status.value, sa.not_(_older(SENDING_MAX, clock)))
+        case MessageStatus.OUTCOME_UNKNOWN:
+            cut_off = sa.and_(messages.c.send_state == MessageStatus.SENDING.value, _older(SENDING_MAX, clock))
+            return sa.or_(messages.c.send_state == status.value, cut_off)
         case _:
             return messages.c.status == DeliveryStatus[status.name].value
 
@@ -259,6 +265,8 @@ def _message(row: Any, clock: Clock) -> MessageRow:
     age = clock.now - age_from if age_from else timedelta(0)
     if row.send_state is not None and state.status is DeliveryStatus.PENDING:
         status = MessageStatus(row.send_state)
+        if status is MessageStatus.SENDING and age > SENDING_MAX:
+            status = MessageStatus.OUTCOME_UNKNOWN
     elif state.status is DeliveryStatus.PENDING and age > clock.no_receipt_after:
         status = MessageStatus.NO_RECEIPT
     else:

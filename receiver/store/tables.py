@@ -124,6 +124,51 @@ sa.Index(
     postgresql_where=messages.c.reference.isnot(None),
     sqlite_where=messages.c.reference.isnot(None),
 )  # look-ups by the sender's own id
+# Lists by time of sending; the sends of an account in a day. Rows that only pushes have made are not in it.
+sa.Index(
+    "ix_messages_sent_at",
+    messages.c.account,
+    messages.c.sent_at,
+    postgresql_where=messages.c.sent_at.isnot(None),
+    sqlite_where=messages.c.sent_at.isnot(None),
+)
+
+# Requests to send that went through here, each noted before it went out. A table of its own, so that messages,
+# most of which were sent elsewhere, carry none of it.
+attempts = _table(
+    "attempts",
+    sa.Column("id", sa.Uuid, primary_key=True),  # UUIDv7
+    sa.Column("message_id", sa.BigInteger),
+    sa.Column("begun_at", UtcDateTime, nullable=False),
+    # Who asked, under which Idempotency-Key, and for what (a keyed hash). Null: no such key was given.
+    sa.Column("caller", sa.Text),
+    sa.Column("idempotency_key", sa.Text),
+    sa.Column("fingerprint", sa.LargeBinary),
+)
+sa.Index(
+    "uq_attempts_key",
+    attempts.c.caller,
+    attempts.c.idempotency_key,
+    unique=True,
+    postgresql_where=attempts.c.idempotency_key.isnot(None),
+    sqlite_where=attempts.c.idempotency_key.isnot(None),
+)  # a repeated Idempotency-Key
+
+# How many messages an account had left, as the platform said it. One reading is one row, however often recorded.
+balance_readings = _table(
+    "balance_readings",
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("answered_at", UtcDateTime, primary_key=True),
+    sa.Column("remain_point", sa.BigInteger, primary_key=True),
+    sa.Column("asked_at", UtcDateTime, nullable=False),
+)
+
+# What was last said, so that several processes say it once.
+notices = _table(
+    "notices",
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("said_at", UtcDateTime, nullable=False),
+)
 
 
 def _sightings() -> list[sa.Column[Any]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from receiver.domain import (
     RECORDED_FIELDS,
@@ -32,7 +32,9 @@ from receiver.domain import (
     match_masked,
     shown_content,
 )
+from receiver.store.balance import Reading, save_readings
 from receiver.store.bulk import save_plain, save_plain_postgresql, split_plain
+from receiver.store.database import insert
 from receiver.store.tables import (
     REFUSED_KEY_WHERE,
     full_key,
@@ -56,10 +58,6 @@ Task = tuple[str, str]  # account, task id
 
 _TASK_LOCK_SLOTS = 64
 _TASK_LOCK_SPACE = 0x72637672  # "rcvr": apart from other programs' advisory locks
-
-
-def _insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 # --- Pushes -------------------------------------------------------------------------------------------
@@ -118,7 +116,7 @@ def replay_push(connection: sa.Connection, push: Push) -> None:
 # The statements of a push are built once: building one takes longer than running it.
 @cache
 def _journal_upsert(dialect: str) -> Any:
-    return _insert(dialect, pushes).on_conflict_do_nothing(index_elements=[pushes.c.id]).returning(pushes.c.id)
+    return insert(dialect, pushes).on_conflict_do_nothing(index_elements=[pushes.c.id]).returning(pushes.c.id)
 
 
 def _journal_row(push: Push) -> Row:
@@ -142,7 +140,7 @@ def _journal_row(push: Push) -> Row:
 def _save_readings(connection: sa.Connection, batch: Sequence[Push], *, counts_copies: bool) -> None:
     sightings = [_Sighting(push, push.reading) for push in batch if not isinstance(push.reading, Unreadable)]
     masked = [sighting for sighting in sightings if sighting.masked]
-    _lock_tasks(connection, {sighting.task for sighting in masked}, shared=False)
+    lock_tasks(connection, {sighting.task for sighting in masked}, shared=False)
     ids = _upsert_messages(connection, [sighting for sighting in sightings if not sighting.masked])
     for table, kind in ((receipts, Receipt), (replies, Reply)):
         of_kind = [sighting for sighting in sightings if isinstance(sighting.reading, kind)]
@@ -219,10 +217,10 @@ def _upsert_messages(connection: sa.Connection, sightings: Iterable[_Sighting]) 
 
 @cache
 def _message_upsert(dialect: str) -> Any:
-    insert = _insert(dialect, messages)
-    return insert.on_conflict_do_update(
+    statement = insert(dialect, messages)
+    return statement.on_conflict_do_update(
         index_elements=[messages.c.task_id, messages.c.mobile, messages.c.account],
-        set_=_merged_state(insert.excluded),
+        set_=_merged_state(statement.excluded),
     ).returning(messages.c.task_id, messages.c.mobile, messages.c.account, messages.c.id)
 
 
@@ -261,26 +259,26 @@ def _upsert_sightings(
 
 @cache
 def _sighting_upsert(dialect: str, table: sa.Table, *, masked: bool, counts_copies: bool) -> Any:
-    insert = _insert(dialect, table)
+    statement = insert(dialect, table)
     key_columns = masked_key(table) if masked else full_key(table)
     where = masked_key_where(table) if masked else None
     if not counts_copies:
-        return insert.on_conflict_do_nothing(index_elements=key_columns, index_where=where)
+        return statement.on_conflict_do_nothing(index_elements=key_columns, index_where=where)
     seen_last = sa.case(
-        (insert.excluded.last_seen_at > table.c.last_seen_at, insert.excluded.last_seen_at),
+        (statement.excluded.last_seen_at > table.c.last_seen_at, statement.excluded.last_seen_at),
         else_=table.c.last_seen_at,
     )
-    return insert.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=key_columns,
         index_where=where,
-        set_={"copies": table.c.copies + insert.excluded.copies, "last_seen_at": seen_last},
+        set_={"copies": table.c.copies + statement.excluded.copies, "last_seen_at": seen_last},
     )
 
 
 # --- Masked numbers -----------------------------------------------------------------------------------
 
 
-def _lock_tasks(connection: sa.Connection, tasks: Iterable[Task], *, shared: bool) -> None:
+def lock_tasks(connection: sa.Connection, tasks: Iterable[Task], *, shared: bool) -> None:
     """Make masked pushes and recordings of the same task take turns, until the end of the transaction.
 
     They have no row to meet on. Recordings do not disturb each other (shared); a masked push waits for them and
@@ -380,7 +378,7 @@ def record_sent(
     that one alone. A message that only pushes have made is joined.
     """
     tasks = {(send.account, send.task_id) for send in sends if send.task_id is not None}
-    _lock_tasks(connection, tasks, shared=True)
+    lock_tasks(connection, tasks, shared=True)
     stored = _insert_sends(connection, sends, recorded_at)
     results: list[RecordResult] = []
     changed: dict[tuple[str, ...], Row] = {}
@@ -402,8 +400,27 @@ def record_sent(
                 for row in sorted(changed.values(), key=lambda row: row["id"])
             ],
         )
-    _match_recorded(connection, tasks)
+    match_recorded(connection, tasks)
+    told = (send for send, result in zip(sends, results, strict=True) if result.outcome in _ADDS)
+    save_readings(connection, filter(None, map(_reading_of, told)))
     return results
+
+
+_ADDS = frozenset({Recorded.NEW, Recorded.FILLED})
+# A sender's record says only when the message was sent: the answer is taken to have come within this time.
+_ANSWERED_WITHIN = timedelta(seconds=5)
+
+
+def _reading_of(send: SentMessage) -> Reading | None:
+    """Give the balance that a record tells of."""
+    if send.remain_point is None or send.sent_at is None:
+        return None
+    return Reading(
+        account=send.account,
+        asked_at=send.sent_at,
+        answered_at=send.sent_at + _ANSWERED_WITHIN,
+        remain_point=send.remain_point,
+    )
 
 
 def _insert_sends(
@@ -414,17 +431,17 @@ def _insert_sends(
     found: dict[tuple[str, ...], Row] = {}
     for refused in (False, True):
         group = {key: first[key] for key in sorted(first) if first[key].refused == refused}
-        if not group:
-            continue
-        inserted = connection.execute(
-            _send_insert(connection.dialect.name, refused=refused),
-            [_sent_row(send, recorded_at) for send in group.values()],
-        )
-        for row in inserted.mappings():
-            key = _key_of(row)
-            found[key] = _sent_row(group[key], recorded_at) | {"id": row["id"], "inserted": True}
-        missing = [send for key, send in group.items() if key not in found]
-        found |= _stored_sends(connection, missing, refused=refused)
+        # Again where the row that stood in the way went into another one before it could be locked (`attempts`).
+        while missing := {key: send for key, send in group.items() if key not in found}:
+            inserted = connection.execute(
+                _send_insert(connection.dialect.name, refused=refused),
+                [_sent_row(send, recorded_at) for send in missing.values()],
+            )
+            for row in inserted.mappings():
+                key = _key_of(row)
+                found[key] = _sent_row(group[key], recorded_at) | {"id": row["id"], "inserted": True}
+            there = [send for key, send in missing.items() if key not in found]
+            found |= _stored_sends(connection, there, refused=refused)
     return found
 
 
@@ -432,7 +449,7 @@ def _insert_sends(
 def _send_insert(dialect: str, *, refused: bool) -> Any:
     column = messages.c
     key = (column.mobile, column.reference, column.sent_at) if refused else (column.task_id, column.mobile)
-    statement = _insert(dialect, messages).on_conflict_do_nothing(
+    statement = insert(dialect, messages).on_conflict_do_nothing(
         index_elements=[*key, column.account], index_where=REFUSED_KEY_WHERE if refused else None
     )
     return statement.returning(*_key_columns(), column.id)
@@ -494,15 +511,15 @@ def _compare(row: Row, send: SentMessage, recorded_at: datetime) -> tuple[Record
     return (Recorded.FILLED if additions else Recorded.UNCHANGED), additions, ()
 
 
-def _match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
+def match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
     """Decide anew every masked number of tasks whose recorded messages have changed."""
     wanted = sorted((task_id, account) for account, task_id in tasks)
     if not wanted:
         return
     masked: set[tuple[str, str, str]] = set()
-    for table in (receipts, replies):
-        any_masked = sa.select(table.c.id).where(masked_key_where(table)).limit(1)
-        if connection.scalar(any_masked) is None:
+    any_masked = connection.execute(_any_masked()).one()
+    for table, any_of_table in zip((receipts, replies), any_masked, strict=True):
+        if not any_of_table:
             continue  # most platforms never mask: spare them a look-up by a thousand keys
         query = sa.select(table.c.account, table.c.task_id, table.c.masked_mobile).where(
             sa.tuple_(table.c.task_id, table.c.account).in_(wanted), masked_key_where(table)
@@ -511,3 +528,8 @@ def _match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
         rows = connection.execute(query.order_by(table.c.id).with_for_update())
         masked |= {(row.account, row.task_id, row.masked_mobile) for row in rows}
     _match(connection, masked)
+
+
+@cache
+def _any_masked() -> Any:
+    return sa.select(*(sa.exists().where(masked_key_where(table)) for table in (receipts, replies)))

@@ -51,6 +51,9 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "pushes.Pushes": Scope.PUSHES,
     "pushes.PushDetail": Scope.PUSHES,
     "pushes.PushReplay": Scope.PUSHES,
+    "sending.VerifyCodes": Scope.MESSAGES_SEND,
+    "sending.Balance": Scope.MESSAGES_SEND,
+    "reports.Billing": Scope.REPORTS,
 }
 
 

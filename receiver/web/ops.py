@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from receiver import metrics
 from receiver.errors import SpoolUnavailable, StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
-from receiver.store import schema
+from receiver.store import balance, schema
 from receiver.web import runtime
 from receiver.web.problems import problem
 
@@ -65,6 +65,18 @@ def _why_not_database(parts: Runtime) -> str | None:
     return None
 
 
+def _tell_balances(parts: Runtime) -> None:
+    try:
+        readings = parts.ask(balance.find_last_readings)
+    except (StoreUnavailable, StoreUnfit):
+        return  # what was last known stays
+    for account, reading in readings.items():
+        threshold = parts.settings.balance_low_of(account)
+        metrics.BALANCE.labels(account).set(reading.remain_point)
+        metrics.BALANCE_LOW.labels(account).set(threshold is not None and reading.remain_point < threshold)
+        metrics.BALANCE_AGE.labels(account).set((parts.now() - reading.answered_at).total_seconds())
+
+
 def _age_seconds(spool: SpoolState) -> float:
     return 0.0 if spool.oldest_at is None else round(max(0.0, time.time() - spool.oldest_at), 1)
 
@@ -77,4 +89,5 @@ def metrics_page() -> Response:
     metrics.SPOOL_BYTES.set(spool.bytes)
     metrics.SPOOL_OLDEST.set(_age_seconds(spool))
     metrics.DATABASE_UP.set(runtime().link.up)
+    _tell_balances(runtime())
     return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)

@@ -18,6 +18,9 @@ from receiver.errors import (
 )
 from receiver.intake.gate import Refused
 from receiver.logs import get_logger
+from receiver.platform.client import NoUsableAnswer, PlatformUnreachable, explain
+from receiver.sending import PlatformRefused
+from receiver.store.attempts import KeyReused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,6 +39,7 @@ _STATUS_OF: Mapping[type[ReceiverError], tuple[int, str]] = {
     SpoolUnavailable: (503, "spool_unavailable"),
     StoreUnavailable: (503, "database_unavailable"),
     StoreUnfit: (503, "database_unfit"),
+    KeyReused: (422, "idempotency_key_reused"),
 }
 _CODE_OF: Mapping[int, str] = {
     400: "malformed",
@@ -47,6 +51,7 @@ _CODE_OF: Mapping[int, str] = {
     413: "too_large",
     415: "unsupported_media_type",
     422: "invalid",
+    502: "bad_gateway",
     503: "unavailable",
 }
 
@@ -71,9 +76,11 @@ def problem(
     detail: str,
     errors: Iterable[Mapping[str, str]] = (),
     headers: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> Response:
-    """Answer with a problem."""
-    response = Response(json.dumps(problem_body(status, code, detail, errors)), status=status, mimetype=MEDIA_TYPE)
+    """Answer with a problem; `more` are members of its own, as RFC 9457 allows."""
+    body = problem_body(status, code, detail, errors) | more
+    response = Response(json.dumps(body), status=status, mimetype=MEDIA_TYPE)
     response.headers.update(headers or {})
     if status == 503:
         response.headers.setdefault("Retry-After", RETRY_AFTER_SECONDS)
@@ -121,6 +128,15 @@ def _receiver_error(error: ReceiverError) -> Response:
             return problem(error.status, error.code, str(error), headers=headers)
         case Refused():
             return problem(error.status, _CODE_OF[error.status], str(error))
+        case PlatformRefused():
+            meaning = explain(str(error))
+            return problem(422, meaning.code, str(error), waiting_helps=meaning.waiting_helps, advice=meaning.advice)
+        case NoUsableAnswer() if error.timed_out:
+            return problem(504, "outcome_unknown", f"{error}; the message may have been sent")
+        case NoUsableAnswer():
+            return problem(502, "outcome_unknown", f"{error}; the message may have been sent")
+        case PlatformUnreachable():
+            return problem(502, "platform_unreachable", f"{error}; nothing was sent")
         case InvalidCursor():
             return problem(422, "invalid_cursor", str(error), [{"pointer": "#/cursor", "detail": str(error)}])
     status, code = _STATUS_OF.get(type(error), (500, "internal"))
@@ -151,6 +167,11 @@ def _http_error(error: HTTPException) -> Response:
 
 def _as_errors(flat: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"pointer": pointer, "detail": detail} for pointer, detail in flat.items()]
+
+
+def answer_for(error: ReceiverError) -> Response:
+    """Answer an error outside of an application."""
+    return _receiver_error(error)
 
 
 def register(app: Flask) -> None:

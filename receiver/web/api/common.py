@@ -37,13 +37,13 @@ DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
 _TEXT_MAX_CHARS = 255
 _TEXT = r"^[^\u0000-\u001f\u007f-\u009f]*$"  # PostgreSQL takes no NUL, and nobody means the others
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_MOBILE = r"^[+0-9][-0-9 *]{3,23}[0-9*]$"
+MOBILE_PATTERN = r"^[+0-9][-0-9 *]{3,23}[0-9*]$"
 
 
 class Parser(FlaskParser):
     """Refuses a parameter that nobody knows, where it would otherwise be passed over in silence."""
 
-    DEFAULT_UNKNOWN_BY_LOCATION = {"query": ma.RAISE, "json": ma.RAISE}  # noqa: RUF012  (as in the base class)
+    DEFAULT_UNKNOWN_BY_LOCATION = {"query": ma.RAISE, "json": ma.RAISE, "headers": ma.EXCLUDE}  # noqa: RUF012  (as in the base class)
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -76,7 +76,7 @@ class MobileField(ma.fields.String):
     """A telephone number in any usual spelling; comes out as digits."""
 
     def __init__(self, **kwargs: Any) -> None:
-        metadata = {"pattern": _MOBILE, "example": "15080921090"}
+        metadata = {"pattern": MOBILE_PATTERN, "example": "15080921090"}
         super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
@@ -222,6 +222,10 @@ class ProblemSchema(ma.Schema):
     code = ma.fields.String(required=True, metadata={"description": "Stable; what a program decides by."})
     detail = ma.fields.String(required=True)
     errors = ma.fields.List(ma.fields.Nested(ProblemErrorSchema))
+    waiting_helps = ma.fields.Boolean(
+        metadata={"description": "Of a refusal of the platform's: whether it may be sent later."}
+    )
+    advice = ma.fields.String(metadata={"description": "Of a refusal of the platform's: what to do."})
 
 
 class SightingSchema(ma.Schema):
@@ -267,6 +271,8 @@ PROBLEMS: Mapping[int, str] = {
     413: "The body is over 4 MiB.",
     415: "The body is not declared as JSON.",
     422: "Some input cannot be used; `errors` names it.",
+    502: "The platform was not reached, or said nothing that can be read; `code` says which.",
+    504: "The platform did not answer in time; the message may have been sent.",
     503: "The database is unavailable; try again after `Retry-After` seconds.",
 }
 
@@ -297,6 +303,20 @@ def readable_accounts(asked: str | None) -> tuple[str, ...] | None:
     if allowed is not None and asked not in allowed:
         raise Denied(403, "account_closed", "this key is bound to other accounts")
     return (asked,)
+
+
+def account_to_write(asked: str | None) -> str:
+    """The account that a write is for: the one asked for, else the only one. Raises Invalid or Denied."""
+    if asked is not None:
+        readable_accounts(asked)
+        return asked
+    choices = runtime().settings.accounts
+    allowed = caller().accounts
+    if allowed is not None:
+        choices &= set(allowed)
+    if len(choices) != 1:
+        raise Invalid({"#/account": "several accounts are configured: say which"})
+    return next(iter(choices))
 
 
 # --- Pages --------------------------------------------------------------------------------------------

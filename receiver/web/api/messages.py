@@ -10,6 +10,7 @@ import marshmallow as ma
 from flask import Response, jsonify, request
 from flask.views import MethodView
 
+from receiver.domain import MessageStatus
 from receiver.errors import NotFound
 from receiver.records import InvalidSend, SendReader
 from receiver.store import read
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from receiver.domain import SentMessage
+    from receiver.intake.recorder import Recorder
     from receiver.store.read import MessageRow, ReceiptRow, ReplyRow
     from receiver.store.write import RecordResult
 
@@ -310,7 +312,7 @@ def _with_timeline(row: MessageRow) -> dict[str, Any]:
         audit_look_up("replies.read", message_id=str(row.id))
     moments: list[tuple[datetime, dict[str, Any]]] = []
     if row.sent_at is not None:
-        kind = "sent" if row.error_message is None else "refused"
+        kind = "refused" if row.status is MessageStatus.REFUSED else "sent"
         moments.append((row.sent_at, {"kind": kind, "at": our_time(row.sent_at), "detail": row.error_message}))
     if row.recorded_at is not None:
         moments.append((row.recorded_at, {"kind": "recorded", "at": our_time(row.recorded_at)}))
@@ -343,9 +345,15 @@ def _pushed(kind: str, at: datetime, row: ReceiptRow | ReplyRow) -> dict[str, An
 _SPOOLED = {"status": 202}
 
 
+def _recorder() -> Recorder:
+    parts = runtime()
+    parts.start()  # what goes to the spool is to be saved from there
+    return parts.recorder
+
+
 def _record_one(body: Any) -> Response:
     send = _send(body)
-    results = runtime().record([send])
+    results = _recorder().record([send])
     if results is None:
         return _json(_SPOOLED, 202)
     (result,) = results
@@ -364,7 +372,7 @@ def _record_list(body: list[Any]) -> Response:
             sends[index] = _send(item, f"#/{index}")
         except Invalid as invalid:
             items[index] = _failed(invalid)
-    recorded = runtime().record(list(sends.values())) if sends else []
+    recorded = _recorder().record(list(sends.values())) if sends else []
     if recorded is None:
         return _json({"items": [item or _SPOOLED for item in items]}, 202)
     results = dict(zip(sends, recorded, strict=True))

@@ -1,0 +1,129 @@
+"""`send`, `balance` and `job`: what the platform is asked to do."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.domain import parse_mainland_mobile
+from receiver.errors import ReceiverError, SettingsError
+from receiver.platform.client import check_send, explain
+from receiver.sending import CodeRequest, PlatformRefused
+from receiver.store import balance as balances
+
+if TYPE_CHECKING:
+    from receiver.runtime import Runtime
+
+_CALLER = "cli"
+
+
+@click.command()
+@click.argument("mobile")
+@click.option("--template", required=True, metavar="ID", help="The platform's template.")
+@click.option("--code", required=True, help="2 to 8 digits; - reads them from standard input.")
+@click.option("--account", help="Where several are configured.")
+@click.option("--reference", help="An id of your own, to find it by.")
+@as_json
+def send(mobile: str, template: str, code: str, account: str | None, reference: str | None, as_json: bool) -> None:
+    """Send a verification code through the platform, and record it.
+
+    \b
+    Example:
+      receiver send 15080921090 --template 540 --code 1234
+    """
+    if code == "-":
+        code = sys.stdin.readline().strip()
+    number = parse_mainland_mobile(mobile)
+    faults = check_send(mobile=number, template_id=template, code=code)
+    if number is None or faults:
+        raise ReceiverError("; ".join(f"{field}: {reason}" for field, reason in faults.items()))
+    with open_runtime() as runtime:
+        asked = CodeRequest(
+            account=_account(runtime, account),
+            mobile=number,
+            template_id=template,
+            code=code,
+            reference=reference,
+        )
+        sent = runtime.sender.send(asked, caller=_CALLER)
+        try:
+            sent.require_accepted()
+        except PlatformRefused as refused:
+            raise ReceiverError(f"the platform refused: {refused} ({explain(str(refused)).advice})") from None
+    task_id = sent.answer.task_id if sent.answer else None
+    left = sent.answer.remain_point if sent.answer else None
+    if as_json:
+        print_json({"task_id": task_id, "message_id": sent.message_id and str(sent.message_id), "remain_point": left})
+    else:
+        spooled = "" if sent.message_id else "; recorded in the spool, the database is away"
+        print(f"sent: task {task_id}, {'?' if left is None else left} messages left{spooled}")
+
+
+def _account(runtime: Runtime, asked: str | None) -> str:
+    accounts = runtime.sender.accounts
+    if not accounts:
+        raise SettingsError("no credentials; set RECEIVER_PLATFORM_CREDENTIALS=account:appId:appKey")
+    if asked is None and len(accounts) > 1:
+        raise ReceiverError(f"--account: several are configured: {', '.join(accounts)}")
+    if asked is not None and asked not in accounts:
+        raise ReceiverError(f"--account: {asked}: no credentials; configured are {', '.join(accounts)}")
+    return asked or accounts[0]
+
+
+@click.command()
+@click.option("--account", help="Only this one.")
+@as_json
+def balance(account: str | None, as_json: bool) -> None:
+    """Ask the platform how many messages are left, and keep the answer.
+
+    \b
+    Example:
+      receiver balance
+    """
+    _read_balances(account, as_json=as_json)
+
+
+@click.group()
+def job() -> None:
+    """What a timer runs: systemd, cron, or the like."""
+
+
+@job.command("balance")
+@as_json
+def job_balance(as_json: bool) -> None:
+    """Read every account's balance into the series, and say once a day where one is low (RECEIVER_BALANCE_LOW).
+
+    \b
+    Example (crontab):
+      */10 * * * *  receiver job balance --json
+    """
+    _read_balances(None, as_json=as_json)
+
+
+def _read_balances(account: str | None, *, as_json: bool) -> None:
+    rows: list[dict[str, Any]] = []
+    with open_runtime() as runtime:
+        everyone = account is None and runtime.sender.accounts
+        for name in everyone or [_account(runtime, account)]:
+            row: dict[str, Any] = {"account": name, "remain_point": None, "days_left": None, "error": None}
+            try:
+                reading = runtime.sender.read_balance(name)
+                row["remain_point"] = reading.remain_point
+                trend = runtime.ask(lambda c, name=name: balances.find_trend(c, name, now=runtime.now()))  # type: ignore[misc]
+                row["days_left"] = trend.days_left and round(trend.days_left, 1)
+            except ReceiverError as error:
+                row["error"] = str(error)
+            rows.append(row)
+    if as_json:
+        for row in rows:
+            print_json(row)
+    else:
+        print_table(
+            ["account", "left", "days left"], [[row["account"], row["remain_point"], row["days_left"]] for row in rows]
+        )
+    failed = [f"{row['account']}: {row['error']}" for row in rows if row["error"]]
+    if failed:
+        raise ReceiverError("; ".join(failed))

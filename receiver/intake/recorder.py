@@ -1,0 +1,137 @@
+"""Keeps the records of sends: in the database, or in the spool while that is away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from receiver.errors import StoreUnavailable, StoreUnfit
+from receiver.intake.spool import SpooledAttempt, SpooledSends
+from receiver.store import attempts, balance, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import timedelta
+    from uuid import UUID
+
+    import sqlalchemy as sa
+
+    from receiver.domain import SendAttempt, SendResult, SentMessage
+    from receiver.intake.link import DatabaseLink
+    from receiver.intake.spool import Record, Spool
+    from receiver.store.attempts import AttemptState
+    from receiver.store.balance import Reading
+    from receiver.store.database import Database
+
+T = TypeVar("T")
+
+_SENDS_PATIENCE_SECONDS = 2.0  # a list of a thousand takes a tenth of a second on an idle machine
+_ATTEMPT_PATIENCE_SECONDS = 0.4  # somebody waits for a code
+_AWAY = object()
+
+
+class Recorder:
+    """Records sends and attempts to send. Safe for many threads."""
+
+    def __init__(self, database: Database, *, link: DatabaseLink, spool: Spool) -> None:
+        self._database = database
+        self._link = link
+        self._spool = spool
+
+    def record(self, sends: Sequence[SentMessage]) -> list[write.RecordResult] | None:
+        """Record sends. None: the database is away, they wait in the spool. Raises SpoolUnavailable."""
+        spooled = SpooledSends(sends=tuple(sends), recorded_at=datetime.now(UTC))
+        work = partial(write.record_sent, sends=sends, recorded_at=spooled.recorded_at)
+        return self._keep(work, spooled, patience_seconds=_SENDS_PATIENCE_SECONDS)
+
+    def begin(
+        self,
+        attempt: SendAttempt,
+        *,
+        day_began: datetime,
+        claim: attempts.Claim | None = None,
+        limits: attempts.Limits = attempts.NO_LIMITS,
+    ) -> AttemptState | None:
+        """Note an attempt before it goes out. None: it may go out, and its note waits in the spool.
+
+        Neither limits nor an Idempotency-Key can be looked up then: with a key it raises StoreUnavailable, since a
+        second message may be what the key is to prevent. Raises SpoolUnavailable, KeyReused.
+        """
+        spooled = SpooledAttempt(attempt=attempt, result=None, recorded_at=datetime.now(UTC))
+        work = partial(
+            attempts.begin_attempt,
+            attempt=attempt,
+            recorded_at=spooled.recorded_at,
+            day_began=day_began,
+            claim=claim,
+            limits=limits,
+        )
+        return self._keep(work, None if claim else spooled, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
+
+    def finish(self, attempt: SendAttempt, result: SendResult) -> int | None:
+        """Record what became of an attempt; give its message's id. None: it waits in the spool.
+
+        Raises SpoolUnavailable.
+        """
+        spooled = SpooledAttempt(attempt=attempt, result=result, recorded_at=datetime.now(UTC))
+        work = partial(attempts.finish_attempt, attempt=attempt, result=result, recorded_at=spooled.recorded_at)
+        return self._keep(work, spooled, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
+
+    def find(self, attempt_id: UUID) -> AttemptState:
+        """Give the state of an attempt that is noted. Raises StoreUnavailable or StoreUnfit."""
+        with self._database.reading() as connection:
+            return attempts.find_attempt(connection, attempt_id, now=datetime.now(UTC))
+
+    def keep_reading(self, reading: Reading) -> bool:
+        """Keep a reading of the balance. False: the database is away, and the next reading will say more."""
+        return self._unless_away(partial(balance.save_readings, readings=[reading])) is not _AWAY
+
+    def claim_notice(self, name: str, *, every: timedelta) -> bool:
+        """Whether this process is the one to say it, in this span of time."""
+        now = datetime.now(UTC)
+        return self._unless_away(partial(balance.claim_notice, name=name, now=now, every=every)) is True
+
+    def record_spooled(self, records: Sequence[SpooledSends | SpooledAttempt]) -> None:
+        """Record what waited in the spool, in one transaction. May be repeated.
+
+        Raises StoreUnavailable, StoreUnfit or StoreRejected.
+        """
+
+        def work(connection: sa.Connection) -> None:
+            for record in records:
+                _record_spooled(connection, record)
+
+        self._database.write(work)
+
+    def _unless_away(self, work: Callable[[sa.Connection], Any]) -> Any:
+        """Do the work in one transaction; _AWAY where the database does not take it."""
+        try:
+            return self._keep(work, None, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
+        except (StoreUnavailable, StoreUnfit):
+            return _AWAY
+
+    def _keep(self, work: Callable[[sa.Connection], T], instead: Record | None, *, patience_seconds: float) -> T | None:
+        """Do the work in one transaction; keep `instead` in the spool where the database does not take it."""
+        try:
+            if self._link.known and not self._link.up:
+                raise StoreUnavailable(f"not now: {self._link.reason}")
+            return self._database.write(work, patience_seconds=patience_seconds)
+        except (StoreUnavailable, StoreUnfit) as error:
+            if self._link.up:
+                self._link.mark_down(str(error))
+            if instead is None:
+                raise
+            self._spool.append([instead])
+            self._link.changed.set()
+            return None
+
+
+def _record_spooled(connection: sa.Connection, record: SpooledSends | SpooledAttempt) -> None:
+    at = record.recorded_at
+    if isinstance(record, SpooledSends):
+        write.record_sent(connection, record.sends, recorded_at=at)
+    elif record.result is None:
+        attempts.begin_attempt(connection, record.attempt, recorded_at=at, day_began=at)
+    else:
+        attempts.finish_attempt(connection, record.attempt, record.result, recorded_at=at)

@@ -1,0 +1,232 @@
+"""The drop-in door: the platform's answers byte for byte, and a record of every send that passes."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.platforms import APP_ID, APP_KEY, CODE, GOOD_ANSWER, MOBILE, scripted, stand_in
+from tests.platforms import http as http_answer
+from tests.server import ServeProcess
+from tests.test_platform_client import REFUSED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FORM = {"appId": APP_ID, "appKey": APP_KEY, "phone": MOBILE, "templateId": "540", "variables": CODE}
+SEND, BALANCE = "/smsApi/verifyCode", "/smsApi/verifyCode/getBalance"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Door:
+    """A server with its door open."""
+
+    def __init__(self, process: ServeProcess, port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def messages(self) -> list[Any]:
+        """Every message, newest first."""
+        items: list[Any] = self.process.request("GET", "/api/v1/messages", headers=self.process.key).json["items"]
+        return items
+
+
+@contextmanager
+def open_door(tmp_path: Path, platform_port: int, database_url: str = "", **settings: str) -> Iterator[Door]:
+    port = free_port()
+    environment = {
+        "RECEIVER_DOOR_BIND": f"127.0.0.1:{port}",
+        "RECEIVER_PLATFORM_URL": f"http://127.0.0.1:{platform_port}/smsApi",
+        **settings,
+    }
+    process = ServeProcess(tmp_path, database_url, environment=environment)
+    if database_url:
+        assert process.run("db", "upgrade").returncode == 0
+    with process:
+        process.key = process.make_key("read", "pii", "messages:write")
+        yield Door(process, port)
+
+
+def ask(
+    port: int, path: str, body: str = "", headers: Mapping[str, str] | None = None, method: str = "POST"
+) -> tuple[int, str | None, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, body.encode(), dict(headers or {}))
+    answer = connection.getresponse()
+    found = answer.status, answer.getheader("Content-Type"), answer.read()
+    connection.close()
+    return found
+
+
+def test_answers_equal_the_platforms_byte_for_byte_in_every_documented_case(tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
+        ({}, [(SEND, urlencode(FORM)), (BALANCE, urlencode(FORM)), (f"{SEND}?{urlencode(FORM)}", "")]),
+        ({}, [(f"{BALANCE}?appId={APP_ID}&appKey={APP_KEY}", ""), (BALANCE, ""), (SEND, "phone=%")]),
+    ]
+    for rules, changes in REFUSED.values():
+        fields = urlencode(FORM | {name: value for name, value in changes.items() if name != "repeat"})
+        cases.append((rules, [(SEND, fields)] * (2 if "repeat" in changes else 1) + [(BALANCE, fields)]))
+    told = set()
+    for number, (rules, requests) in enumerate(cases):
+        place = tmp_path / str(number)
+        place.mkdir()
+        with stand_in(**rules) as direct, stand_in(**rules) as behind, open_door(place, behind.port) as door:
+            for path, body in requests:
+                answer = ask(direct.port, path, body)
+                assert ask(door.port, path, body) == answer, (path, rules)
+                told.add(answer[2])
+    assert len(told) >= len(REFUSED) + 2
+
+
+def test_what_passes_is_recorded_with_its_fate_and_without_its_code(tmp_path: Path, database_url: str) -> None:
+    with (
+        stand_in(one_a_minute=True) as platform,
+        open_door(tmp_path, platform.port, database_url if "postgresql" in database_url else "") as door,
+    ):
+        form = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
+        assert ask(door.port, SEND, urlencode(FORM), form)[0] == 200
+        assert ask(door.port, SEND, urlencode(FORM), form)[0] == 200
+        refused, sent = door.messages()
+        named = ("task_id", "mobile", "template_id", "status", "error_message", "matched")
+        assert [sent[name] for name in named] == ["3313746", MOBILE, "540", "pending", None, True]
+        assert [refused[name] for name in named] == [
+            None, MOBILE, "540", "refused", "相同手机号码一分钟之内只可发送一次", True,
+        ]  # fmt: skip
+        receipt = f"mobile={MOBILE}&taskid=3313746&status=1&receivetime=2026-11-23+12%3A00%3A00"
+        assert door.process.push(receipt.encode()).status == 200
+        assert door.messages()[1]["status"] == "delivered"
+
+
+def test_answer_that_is_none_reaches_the_sender_as_it_is(tmp_path: Path) -> None:
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(http_answer(b"<h1>\xff</h1>", status="503 Busy", headers="Content-Type: text/html\r\n"))
+
+    with scripted(behave) as (port, _), open_door(tmp_path, port) as door:
+        assert ask(door.port, SEND, urlencode(FORM)) == (503, "text/html", b"<h1>\xff</h1>")
+        (message,) = door.messages()
+        assert message["status"] == "outcome_unknown"
+
+
+def test_request_goes_on_as_it_came(tmp_path: Path) -> None:
+    with (
+        scripted(lambda connection: connection.sendall(http_answer(GOOD_ANSWER))) as (port, requests),
+        open_door(tmp_path, port) as door,
+    ):
+        body = urlencode(FORM).replace("variables", "Variables") + "&odd=%GG&\x01"
+        headers = {"ContentType": "x; y", "User-Agent": "Jakarta Commons-HttpClient/3.1", "Accept-Encoding": "gzip"}
+        ask(door.port, f"{SEND}?a=%E6&b", body, headers)
+    head, _, sent = requests[0].partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0] == "POST /smsApi/verifyCode?a=%E6&b HTTP/1.1"
+    assert sent == body.encode()
+    fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+    assert (fields["contenttype"], fields["user-agent"]) == ("x; y", "Jakarta Commons-HttpClient/3.1")
+    assert fields["accept-encoding"] == "identity"  # so that the answer can be read on its way
+    assert fields["host"] == f"127.0.0.1:{port}"
+
+
+def test_unreached_platform_is_502_and_recorded(tmp_path: Path) -> None:
+    with open_door(tmp_path, free_port()) as door:
+        status, content_type, body = ask(door.port, SEND, urlencode(FORM))
+        assert (status, content_type) == (502, "application/problem+json")
+        assert b"nothing was sent" in body
+        (message,) = door.messages()
+        assert (message["status"], message["error_message"].partition(":")[0]) == ("refused", "not sent")
+
+
+def test_door_and_front_answer_on_their_own_listeners_alone(tmp_path: Path) -> None:
+    with stand_in() as platform, open_door(tmp_path, platform.port) as door:
+        receipt = f"mobile={MOBILE}&taskid=1&status=1&receivetime=2026-11-23+12%3A00%3A00"
+        for path in ("/", "/healthz", "/api/v1/messages", door.process.target, "/smsApi/other"):
+            assert ask(door.port, path, receipt)[0] == 404, path
+        assert ask(door.process.port, SEND, urlencode(FORM))[0] == 404
+        assert door.messages() == []
+        assert platform.ledger.summary()["sent"] == 0
+
+
+def test_door_keeps_working_while_the_database_is_away(tmp_path: Path, postgres_database_url: str) -> None:
+    with stand_in() as platform:
+        with open_door(tmp_path, platform.port, postgres_database_url) as door:
+            key = door.process.key
+        process = door.process
+        process.database_url = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+        with process:
+            for number in range(5):
+                fields = urlencode(FORM | {"phone": f"1560891109{number}"})
+                status, _, body = ask(door.port, SEND, fields)
+                assert (status, b'"returnStatus":"1 "' in body) == (200, True)
+        process.database_url = postgres_database_url
+        with process:
+            process.key = key
+            deadline = time.monotonic() + 30
+            while len([m for m in door.messages() if m["task_id"]]) < 5:
+                assert time.monotonic() < deadline, door.messages()
+                time.sleep(0.1)
+        assert platform.ledger.summary()["sent"] == 5
+
+
+@pytest.mark.parametrize(("app_id", "account"), [(APP_ID, "default"), ("other-id", "other"), ("somebody", "default")])
+def test_account_is_that_of_the_senders_own_credentials(tmp_path: Path, app_id: str, account: str) -> None:
+    with (
+        stand_in() as platform,
+        open_door(
+            tmp_path,
+            platform.port,
+            RECEIVER_PLATFORM_CREDENTIALS=f"default:{APP_ID}:{APP_KEY},other:other-id:key",
+        ) as door,
+    ):
+        ask(door.port, SEND, urlencode(FORM | {"appId": app_id}))
+        assert [message["account"] for message in door.messages()] == [account]
+
+
+def test_hostile_requests_leave_the_door_open(tmp_path: Path) -> None:
+    with stand_in() as platform, open_door(tmp_path, platform.port) as door, ExitStack() as stack:
+        for raw in (b"", b"POST", b"\x16\x03\x01", b"POST /smsApi/verifyCode HTTP/1.1\r\nContent-Length: 100\r\n\r\nx"):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", door.port)))
+            connection.sendall(raw)
+        assert ask(door.port, SEND, "x" * 100_000)[0] == 413
+        assert ask(door.port, SEND, "&".join(f"f{n}=1" for n in range(5000)))[0] == 200
+        assert ask(door.port, SEND, urlencode(FORM) + "&phone=%FF%FE")[0] == 200
+        assert ask(door.port, SEND, urlencode(FORM))[0] == 200
+
+
+def test_send_under_way_when_the_process_is_killed_has_a_row_that_says_so(tmp_path: Path, database_url: str) -> None:
+    asked = threading.Event()
+
+    def never_answer(connection: socket.socket) -> None:
+        asked.set()
+        connection.recv(1)  # until the other side is gone
+
+    with (
+        scripted(never_answer) as (port, _),
+        open_door(tmp_path, port, database_url if "postgresql" in database_url else "") as door,
+        socket.create_connection(("127.0.0.1", door.port)) as sender,
+    ):
+        body = urlencode(FORM).encode()
+        sender.sendall(
+            b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (SEND.encode(), len(body), body)
+        )
+        assert asked.wait(10)
+        master, worker = door.process.await_worker()
+        door.process.kill(master)
+        os.kill(worker, signal.SIGKILL)
+        door.process.await_gone([worker])
+        door.process.start()
+        (message,) = door.messages()
+        assert (message["status"], message["mobile"], message["task_id"]) == ("sending", MOBILE, None)

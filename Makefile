@@ -8,10 +8,13 @@ DEV_INSTALLED := $(VENV)/.dev-installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test check bench format lock clean
+.PHONY: serve demo test check bench format lock clean
 
 serve: $(SERVE_INSTALLED)
 	$(BIN)/receiver serve
+
+demo: $(SERVE_INSTALLED)
+	@$(BIN)/receiver demo
 
 test: $(DEV_INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)

@@ -1,4 +1,4 @@
-"""The platform's page is written in Java: its samples, pushed by JDK 17's own client."""
+"""The platform's page is written in Java: its samples, pushed and sent by JDK 17's own clients."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.platforms import GOOD_ANSWER, MOBILE, stand_in
 from tests.server import ServeProcess
+from tests.test_door import open_door
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SOURCE = Path(__file__).parent / "java" / "PushSample.java"
+SEND_SOURCE = Path(__file__).parent / "java" / "SendSample.java"
+needs_java = pytest.mark.skipif(
+    shutil.which("java") is None and "CI" not in os.environ, reason="needs a JDK 17; CI installs one and never skips"
+)
 
 
 @pytest.fixture
@@ -24,9 +30,7 @@ def served(tmp_path: Path) -> Iterator[ServeProcess]:
         yield process
 
 
-@pytest.mark.skipif(
-    shutil.which("java") is None and "CI" not in os.environ, reason="needs a JDK 17; CI installs one and never skips"
-)
+@needs_java
 def test_samples_of_the_platforms_page_are_stored_matched_and_returned(served: ServeProcess) -> None:
     key = served.make_key("read", "messages:write", "pushes", "pii")
     send = b'{"task_id": "123", "mobile": "15080921090", "sent_at": "2019-07-23T16:59:56"}'
@@ -44,3 +48,18 @@ def test_samples_of_the_platforms_page_are_stored_matched_and_returned(served: S
     (reply,) = served.request("GET", "/api/v1/replies", headers=key).json["items"]
     assert (reply["content"], reply["replied_at"], reply["copies"]) == ("收到", "2019-07-23T09:00:00Z", 2)
     assert len(served.request("GET", "/api/v1/pushes", headers=key).json["items"]) == 4
+
+
+@needs_java
+def test_sample_send_of_the_platforms_page_goes_to_the_stand_in_and_through_the_door(tmp_path: Path) -> None:
+    def send(base: str) -> bytes:
+        sent = subprocess.run(["java", SEND_SOURCE, base, MOBILE], capture_output=True, check=False, timeout=100)
+        assert sent.returncode == 0, sent.stderr + sent.stdout
+        return sent.stdout.rstrip()
+
+    with stand_in() as direct:
+        assert send(f"http://127.0.0.1:{direct.port}") == GOOD_ANSWER
+    with stand_in() as platform, open_door(tmp_path, platform.port) as door:
+        assert send(f"http://127.0.0.1:{door.port}") == GOOD_ANSWER
+        (message,) = door.messages()
+    assert (message["task_id"], message["mobile"], message["template_id"]) == ("3313746", MOBILE, "540")

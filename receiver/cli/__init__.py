@@ -7,7 +7,7 @@ import sys
 import click
 
 from receiver import __version__
-from receiver.cli import database, doctor, keys, messages, pushes, sending, serve, simulate, spool, verify
+from receiver.cli import database, demo, doctor, keys, messages, pushes, sending, serve, simulate, spool, verify
 from receiver.errors import ReceiverError
 from receiver.logs import redact
 
@@ -39,6 +39,7 @@ for command in (
     doctor.doctor,
     doctor.status,
     simulate.simulate,
+    demo.demo,
 ):
     cli.add_command(command)
 

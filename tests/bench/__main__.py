@@ -78,7 +78,7 @@ def main() -> int:
             postgres_version=postgres.version,
             command=shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]]),
         )
-    write_section(given.out, section)
+    write_section(given.out, section, name="pushes")
     print(section)
     return 1 if failures else 0
 

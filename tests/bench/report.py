@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from tests.bench.load import LoadResult
 
-_BEGIN, _END = "<!-- bench:pushes -->", "<!-- /bench:pushes -->"
 _TITLE = "# Benchmarks\n"
 _FSYNCS = 200
 _COLUMNS = (
@@ -105,16 +104,17 @@ def describe_machine(postgres_version: str) -> str:
     )
 
 
-def write_section(path: Path, section: str) -> None:
+def write_section(path: Path, section: str, *, name: str) -> None:
     """Put the section between its markers; the file's other text stays, and a missing file or section is made."""
+    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
     old = path.read_text(encoding="utf-8") if path.exists() else _TITLE
-    if _BEGIN in old and _END in old:
-        before, rest = old.split(_BEGIN, 1)
-        after = rest.split(_END, 1)[1]
+    if begin in old and end in old:
+        before, rest = old.split(begin, 1)
+        after = rest.split(end, 1)[1]
     else:
         before, after = old.rstrip("\n") + "\n\n", "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{before}{_BEGIN}\n{section}\n{_END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}\n{section}\n{end}{after}", encoding="utf-8")
 
 
 def _explain(rounds: int, seconds: float) -> str:

@@ -1,0 +1,195 @@
+"""`demo`: receiver and stand-in together, with thirty days of messages, gone without a trace at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from receiver.config import PUSH_SECRET_FILE
+from receiver.errors import ReceiverError
+from receiver.platform.simulator import Awkwardness, PushTarget, Rules, StandIn
+from receiver.platform.simulator.check import ReceiverApi
+from receiver.platform.simulator.traffic import make_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_SEED = 540
+_DAYS = 30
+_STARTS_WITHIN_SECONDS = 15
+_STOPS_WITHIN_SECONDS = 30
+_HOW = Awkwardness(
+    failures=0.04,
+    replies=0.05,
+    lost=0.02,
+    flips=0.005,
+    early=0.05,
+    duplicates=0.05,
+    gb18030=0.05,
+    reorder=True,
+    max_delay=timedelta(minutes=20),
+    hurry=True,
+)
+_LIVE_HOW = Awkwardness(failures=0.1, replies=0.5)
+
+
+@click.command()
+@click.option("--messages", type=click.IntRange(1, 100_000), default=3000, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Another one if it is taken."
+)
+def demo(messages: int, port: int) -> None:
+    """Show everything on this machine alone: a receiver, a stand-in for the platform, thirty days of messages.
+
+    Prints what to try, and runs until Ctrl-C; nothing stays behind.
+
+    \b
+    Example:
+      receiver demo
+    """
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with tempfile.TemporaryDirectory(prefix="receiver-demo-") as directory:
+        port = _free_port(port)
+        platform_port = _free_port(8100)
+        environment = _environment(Path(directory), port, platform_port)
+        with _server(environment, port):
+            key = _make_key(environment)
+            account_and_secret = (Path(directory) / PUSH_SECRET_FILE).read_text().strip()
+            push_url = f"http://127.0.0.1:{port}/push/{account_and_secret.partition(':')[2]}"
+            target = PushTarget(receipt_url=push_url, reply_url=push_url, retries=3)
+            _fill(messages, ReceiverApi(f"http://127.0.0.1:{port}", key), target)
+            rules = Rules(one_a_minute=True, per_number_per_day=10)
+            with StandIn(
+                bind=("127.0.0.1", platform_port), rules=rules, how=_LIVE_HOW, target=target, seed=_SEED
+            ) as stand_in:
+                _tour(port, key, messages)
+                stopped.wait()
+                stand_in.forget()
+    print("\nstopped; nothing is left behind")
+
+
+def _environment(directory: Path, port: int, platform_port: int) -> Mapping[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
+    return own | {
+        "RECEIVER_DATA_DIR": str(directory),
+        "RECEIVER_DATABASE_URL": f"sqlite:///{directory / 'receiver.db'}",
+        "RECEIVER_BIND": f"127.0.0.1:{port}",
+        "RECEIVER_PLATFORM_URL": f"http://127.0.0.1:{platform_port}/smsApi",
+        "RECEIVER_PLATFORM_CREDENTIALS": "default:demo:demo",
+    }
+
+
+def _free_port(wished: int) -> int:
+    """Give the wished port if nobody has it, else any."""
+    for port in (wished, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            free: int = probe.getsockname()[1]
+            return free
+    raise ReceiverError("no port is free on 127.0.0.1")
+
+
+@contextmanager
+def _server(environment: Mapping[str, str], port: int) -> Iterator[None]:
+    log = Path(environment["RECEIVER_DATA_DIR"]) / "serve.log"
+    with log.open("wb") as output:
+        # A group of its own: Ctrl-C is for us, and we end it in order.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "receiver", "serve"],
+            env=environment,
+            cwd=environment["RECEIVER_DATA_DIR"],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + _STARTS_WITHIN_SECONDS
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                last = log.read_text(errors="replace").splitlines()[-1:]
+                raise ReceiverError(f"the receiver does not start: {''.join(last)}")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOPS_WITHIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _make_key(environment: Mapping[str, str]) -> str:
+    scopes = ("read", "messages:write", "messages:send", "reports", "export", "pushes", "pii")
+    options = [part for scope in scopes for part in ("--scope", scope)]
+    made = subprocess.run(  # noqa: S603  (our own program)
+        [sys.executable, "-m", "receiver", "keys", "create", "demo", *options],
+        env=environment,
+        cwd=environment["RECEIVER_DATA_DIR"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise ReceiverError(f"no key could be made: {made.stderr.strip()}")
+    return made.stdout.splitlines()[-1]
+
+
+def _fill(count: int, api: ReceiverApi, target: PushTarget) -> None:
+    """Make up thirty days: recorded as a shop records its sends, reported as the platform reports them."""
+    print(f"making up {count:,} messages over {_DAYS} days …", flush=True)
+    messages = make_up(count, _DAYS, _SEED, datetime.now(UTC))
+    api.record(messages)
+    with StandIn(bind=("127.0.0.1", 0), rules=Rules(), how=_HOW, target=target, seed=_SEED) as stand_in:
+        stand_in.add_made_up(messages)
+    done = stand_in.ledger.summary()
+    print(f"{done['sent']:,} messages, {done['acked']:,} pushes acknowledged")
+
+
+def _tour(port: int, key: str, count: int) -> None:
+    base = f"http://127.0.0.1:{port}"
+    print(
+        f"""
+  documentation   {base}/api/v1/docs
+  health          {base}/readyz   {base}/metrics
+  key             {key}
+
+  the newest of {count:,} messages:
+    curl -H 'Authorization: Bearer {key}' '{base}/api/v1/messages?limit=3'
+
+  send a code, and see its receipt arrive a few seconds later:
+    curl -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
+      -d '{{"mobile": "15080921090", "template_id": "540", "code": "1234"}}' {base}/api/v1/verify-codes
+
+  who wants no more messages:
+    curl -H 'Authorization: Bearer {key}' '{base}/api/v1/replies?opt_out=true&limit=3'
+
+  Ctrl-C ends it, and leaves nothing behind.""",
+        flush=True,
+    )

@@ -30,6 +30,9 @@ SPOOL_OLDEST = Gauge("receiver_spool_oldest_age_seconds", "Age of the oldest fil
 QUEUE_DEPTH = Gauge("receiver_queue_depth", "Pushes that wait to be made durable.")
 LAST_PUSH = Gauge("receiver_last_push_timestamp_seconds", "When the last push was acknowledged, Unix time.")
 STORE_FAILURES = Counter("receiver_store_failures", "Transactions that the database did not take.", ["reason"])
+EVENTS_LAG = Gauge(
+    "receiver_events_lag_seconds", "For how long a transaction that does not end has held the events back; 0: none."
+)
 SENDS = Counter("receiver_sends", "Requests to send, by what became of them.", ["outcome"])
 BALANCE = Gauge("receiver_balance_points", "Messages left, by the last reading.", ["account"])
 BALANCE_LOW = Gauge("receiver_balance_low", "1: fewer are left than RECEIVER_BALANCE_LOW.", ["account"])

@@ -20,6 +20,7 @@ from receiver.platform.client import PlatformClient
 from receiver.sending import Sender
 from receiver.store import access, read, schema, write
 from receiver.store.database import Database
+from receiver.store.events import Horizon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -55,6 +56,8 @@ class Runtime:
         self.recorder = Recorder(self.database, link=self.link, spool=self.spool)
         self.sender = Sender(settings, self.recorder, PlatformClient(settings.platform_url))
         self._drainer = self._drainer_of(self.spool)
+        self.horizon = Horizon(self.database)
+        self._shared_secrets: dict[str, bytes] = {}
         self._starting = threading.Lock()
         self._started_in: int | None = None  # the process whose threads run
 
@@ -136,9 +139,12 @@ class Runtime:
             return question(connection)
 
     def shared_secret(self, name: str) -> bytes:
-        """Give a secret that all nodes share."""
-        with self._noticing():
-            return self.database.write(lambda connection: access.shared_secret(connection, name))
+        """Give a secret that all nodes share, asked of the database once."""
+        if name not in self._shared_secrets:
+            with self._noticing():
+                found = self.database.write(lambda connection: access.shared_secret(connection, name))
+            self._shared_secrets[name] = found
+        return self._shared_secrets[name]
 
     def audit(self, actor: str, action: str, **detail: Any) -> None:
         """Note who did what, durably, before the answer goes out."""

@@ -7,7 +7,7 @@ import sys
 import click
 
 from receiver import __version__
-from receiver.cli import database, demo, doctor, keys, messages, pushes, sending, serve, simulate, spool, verify
+from receiver.cli import database, demo, doctor, events, keys, messages, pushes, sending, serve, simulate, spool, verify
 from receiver.errors import ReceiverError
 from receiver.logs import redact
 
@@ -34,6 +34,7 @@ for command in (
     sending.job,
     pushes.pushes,
     pushes.watch,
+    events.events,
     spool.spool,
     verify.verify_,
     doctor.doctor,

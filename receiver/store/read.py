@@ -300,7 +300,7 @@ _PLAIN_MESSAGE_FIELDS = (
 # --- Receipts and replies -----------------------------------------------------------------------------
 
 
-def _sighted(table: sa.Table) -> sa.Select[Any]:
+def sighted(table: sa.Table) -> sa.Select[Any]:
     """Receipts or replies with the account, task id and number that full numbers keep in their message."""
     own = table.c.masked_mobile != ""
     return sa.select(
@@ -323,9 +323,7 @@ def _sighted_conditions(table: sa.Table, wanted: Filter) -> list[sa.ColumnElemen
             masked.append(table.c.masked_mobile == wanted.mobile)
         by_message = sa.select(table.c.id).where(table.c.message_id.in_(sa.select(messages.c.id).where(*of_messages)))
         conditions.append(table.c.id.in_(by_message.union(sa.select(table.c.id).where(*masked))))
-    if wanted.accounts is not None:
-        account = sa.case((table.c.masked_mobile != "", table.c.account), else_=messages.c.account)
-        conditions.append(account.in_(wanted.accounts))
+    conditions += in_accounts(table, wanted.accounts)
     if wanted.received_from is not None:
         conditions.append(table.c.received_at >= wanted.received_from)
     if wanted.received_to is not None:
@@ -336,36 +334,43 @@ def _sighted_conditions(table: sa.Table, wanted: Filter) -> list[sa.ColumnElemen
     return conditions
 
 
+def in_accounts(table: sa.Table, accounts: tuple[str, ...] | None) -> list[sa.ColumnElement[bool]]:
+    """Narrow `sighted(table)` to accounts; None: all."""
+    if accounts is None:
+        return []
+    return [sa.case((table.c.masked_mobile != "", table.c.account), else_=messages.c.account).in_(accounts)]
+
+
 _VENDOR_STATUS_OF = {"delivered": "1", "failed": "0"}
 
 
 def list_receipts(connection: sa.Connection, page: Page) -> list[ReceiptRow]:
     """Give a page of receipts, newest first by id."""
-    query = _sighted(receipts).where(*_sighted_conditions(receipts, page.filter))
+    query = sighted(receipts).where(*_sighted_conditions(receipts, page.filter))
     if page.filter.status is not None:
         known = _VENDOR_STATUS_OF.get(page.filter.status)
         vendor_status = receipts.c.vendor_status
         query = query.where(vendor_status == known if known else vendor_status.not_in(list(_VENDOR_STATUS_OF.values())))
-    return [_receipt(row) for row in connection.execute(_paged(query, receipts.c.id, page))]
+    return [as_receipt_row(row) for row in connection.execute(_paged(query, receipts.c.id, page))]
 
 
 def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
     """Give a page of replies, newest first by id."""
-    query = _sighted(replies).where(*_sighted_conditions(replies, page.filter))
+    query = sighted(replies).where(*_sighted_conditions(replies, page.filter))
     if page.filter.q is not None:
         query = query.where(replies.c.content.icontains(page.filter.q, autoescape=True))
     if page.filter.opt_out is not None:
         query = query.where(replies.c.opt_out == page.filter.opt_out)
-    return [_reply(row) for row in connection.execute(_paged(query, replies.c.id, page))]
+    return [as_reply_row(row) for row in connection.execute(_paged(query, replies.c.id, page))]
 
 
 def list_sightings(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
     """Give every receipt and reply of one message, oldest first."""
     found = [
-        connection.execute(_sighted(table).where(table.c.message_id == message_id).order_by(table.c.id))
+        connection.execute(sighted(table).where(table.c.message_id == message_id).order_by(table.c.id))
         for table in (receipts, replies)
     ]
-    return [_receipt(row) for row in found[0]], [_reply(row) for row in found[1]]
+    return [as_receipt_row(row) for row in found[0]], [as_reply_row(row) for row in found[1]]
 
 
 _SHARED_FIELDS = ("id", "message_id", "received_at", "last_seen_at", "copies", "push_id")
@@ -381,7 +386,8 @@ def _shared(row: Any) -> dict[str, Any]:
     }
 
 
-def _receipt(row: Any) -> ReceiptRow:
+def as_receipt_row(row: Any) -> ReceiptRow:
+    """Give a row of `sighted(receipts)` as a value."""
     return ReceiptRow(
         **_shared(row),
         vendor_status=row.vendor_status,
@@ -390,7 +396,8 @@ def _receipt(row: Any) -> ReceiptRow:
     )
 
 
-def _reply(row: Any) -> ReplyRow:
+def as_reply_row(row: Any) -> ReplyRow:
+    """Give a row of `sighted(replies)` as a value."""
     return ReplyRow(**_shared(row), content=row.content, opt_out=row.opt_out, replied_at=row.replied_at)
 
 

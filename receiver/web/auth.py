@@ -48,6 +48,7 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "messages.MessageSearch": Scope.READ,
     "receipts.Receipts": Scope.READ,
     "replies.Replies": Scope.READ,
+    "events.Events": Scope.READ,
     "pushes.Pushes": Scope.PUSHES,
     "pushes.PushDetail": Scope.PUSHES,
     "pushes.PushReplay": Scope.PUSHES,

@@ -89,5 +89,6 @@ def metrics_page() -> Response:
     metrics.SPOOL_BYTES.set(spool.bytes)
     metrics.SPOOL_OLDEST.set(_age_seconds(spool))
     metrics.DATABASE_UP.set(runtime().link.up)
+    metrics.EVENTS_LAG.set(runtime().horizon.lag_seconds)
     _tell_balances(runtime())
     return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)

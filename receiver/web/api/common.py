@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
-from dataclasses import fields as dataclass_fields
-from dataclasses import replace
+import threading
+import time
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import marshmallow as ma
-from flask import current_app
 from flask_smorest import Blueprint as SmorestBlueprint
-from itsdangerous import BadData, URLSafeSerializer
 from webargs.flaskparser import FlaskParser
 
+from receiver.cursors import Cursors
 from receiver.domain import MessageStatus, mask_mobile, parse_mobile
-from receiver.errors import InvalidCursor
 from receiver.records import parse_time
 from receiver.store.read import Clock, Filter, Page
 from receiver.web import runtime
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 Row = TypeVar("Row")
+T = TypeVar("T")
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
 _TEXT_MAX_CHARS = 255
@@ -337,12 +336,15 @@ def answer_page(
     wanted = {key: value for key, value in arguments.items() if key not in ("limit", "cursor", "account")}
     accounts = readable_accounts(arguments.get("account"))
     narrowed = Filter(**wanted, accounts=accounts)
-    cursors = _Cursors(name, narrowed)
-    before, now = cursors.read(arguments["cursor"]) if "cursor" in arguments else (None, parts.now())
+    cursors = Cursors(parts.shared_secret("cursor"), name, asdict(narrowed))
+    before, now = None, parts.now()
+    if "cursor" in arguments:
+        before, moment = cursors.read(arguments["cursor"])
+        now = datetime.fromisoformat(moment)
     limit = arguments["limit"]
     page = Page(limit=limit + 1, before=_key_of(name, before), filter=narrowed)
     rows = parts.ask(lambda connection: fetch(connection, page, parts.clock(now)))
-    next_cursor = cursors.make(rows[limit - 1].id, now) if len(rows) > limit else None
+    next_cursor = cursors.make(rows[limit - 1].id, now.isoformat()) if len(rows) > limit else None
     return {"items": [present(row) for row in rows[:limit]], "next_cursor": next_cursor}
 
 
@@ -352,37 +354,27 @@ def _key_of(name: str, before: str | None) -> Any:
     return UUID(before) if name == "pushes" else int(before)
 
 
-class _Cursors:
-    """Cursors of one list under one filter: opaque, signed with a key that every node shares."""
+# --- Waiting ------------------------------------------------------------------------------------------
 
-    def __init__(self, name: str, narrowed: Filter) -> None:
-        key = shared_secret("cursor")
-        values = {field.name: getattr(narrowed, field.name) for field in dataclass_fields(narrowed)}
-        text = json.dumps([name, values], default=str, sort_keys=True)
-        # A keyed digest: a cursor goes into URLs, and its filter may hold a number.
-        self._digest = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:32]
-        self._serializer = URLSafeSerializer(key, salt="cursor", signer_kwargs={"digest_method": hashlib.sha256})
-
-    def make(self, last_id: Any, now: datetime) -> str:
-        made: str | bytes = self._serializer.dumps([self._digest, str(last_id), now.isoformat()])
-        return made if isinstance(made, str) else made.decode()
-
-    def read(self, cursor: str) -> tuple[str, datetime]:
-        try:
-            digest, last_id, now = self._serializer.loads(cursor)
-        except (BadData, ValueError):
-            raise InvalidCursor("this cursor was not made here; begin without one") from None
-        if not hmac.compare_digest(digest, self._digest):
-            raise InvalidCursor("this cursor belongs to other filters; keep them, or begin without one")
-        return last_id, datetime.fromisoformat(now)
+MAX_WAIT_SECONDS = 30
+_POLL_SECONDS = 0.25
+# Every one that waits holds a thread; beyond these the answer comes at once, as it is.
+_waiters = threading.BoundedSemaphore(16)
 
 
-def shared_secret(name: str) -> bytes:
-    """Give a secret that all nodes share, asked of the database once per process."""
-    known: dict[str, bytes] = current_app.extensions.setdefault("receiver.secrets", {})
-    if name not in known:
-        known[name] = runtime().shared_secret(name)
-    return known[name]
+def hold(seconds: float, look: Callable[[], T | None]) -> T | None:
+    """Look again and again for something, and give it once it is there; None: it was not in that time."""
+    if not _waiters.acquire(blocking=False):
+        return None
+    try:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            if (found := look()) is not None:
+                return found
+        return None
+    finally:
+        _waiters.release()
 
 
 # --- What a caller sees -------------------------------------------------------------------------------
@@ -408,5 +400,5 @@ def audit_look_up(action: str, *, mobile: str | None = None, **detail: Any) -> N
     """Note a look-up by number, or a read of content. The number goes in as a keyed hash."""
     hashed = None
     if mobile is not None:
-        hashed = hmac.new(shared_secret("audit"), mobile.encode(), hashlib.sha256).hexdigest()
+        hashed = hmac.new(runtime().shared_secret("audit"), mobile.encode(), hashlib.sha256).hexdigest()
     runtime().audit(caller().name, action, mobile_hmac=hashed, **detail)

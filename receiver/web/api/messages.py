@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -17,6 +15,7 @@ from receiver.store import read
 from receiver.store.write import Recorded
 from receiver.web import runtime
 from receiver.web.api.common import (
+    MAX_WAIT_SECONDS,
     MESSAGE_STATUSES,
     AccountFilterSchema,
     Blueprint,
@@ -31,6 +30,7 @@ from receiver.web.api.common import (
     answer_page,
     audit_look_up,
     documents,
+    hold,
     list_schema,
     our_time,
     platform_time,
@@ -51,10 +51,6 @@ if TYPE_CHECKING:
 blueprint = Blueprint("messages", __name__, description="What was sent, and what became of it.")
 
 MAX_RECORDS = 1000
-_MAX_WAIT_SECONDS = 30
-_POLL_SECONDS = 0.25
-# Every one that waits holds a thread; beyond these the answer comes at once, as it is.
-_waiters = threading.BoundedSemaphore(16)
 
 
 class MessageFilterSchema(AccountFilterSchema):
@@ -253,7 +249,7 @@ class WaitSchema(StrictSchema):
 
     wait = WholeNumber(
         load_default=0,
-        validate=ma.validate.Range(0, _MAX_WAIT_SECONDS),
+        validate=ma.validate.Range(0, MAX_WAIT_SECONDS),
         metadata={"description": "Seconds to wait for the status to change."},
     )
 
@@ -293,17 +289,11 @@ def _find(text: str) -> MessageRow:
 
 
 def _changed(row: MessageRow, seconds: int) -> MessageRow:
-    if not _waiters.acquire(blocking=False):
-        return row
-    try:
-        deadline = time.monotonic() + seconds
-        latest = row
-        while latest.status == row.status and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-            latest = _find(str(row.id))
-        return latest
-    finally:
-        _waiters.release()
+    def look() -> MessageRow | None:
+        latest = _find(str(row.id))
+        return latest if latest.status != row.status else None
+
+    return hold(seconds, look) or row
 
 
 def _with_timeline(row: MessageRow) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""`events`: receipts and replies as they come, for a program that reads lines."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from receiver.cli.common import open_runtime, print_json
+from receiver.errors import ReceiverError
+from receiver.store.events import Position, list_events
+
+if TYPE_CHECKING:
+    from receiver.runtime import Runtime
+    from receiver.store.events import Event
+
+_PAGE = 1000
+_POLL_SECONDS = 0.5
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
+@click.option(
+    "--cursor-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Go on from where the last run ended; kept up to date while it runs.",
+)
+def events(follow: bool, cursor_file: Path | None) -> None:
+    """Print receipts and replies as JSON lines, oldest first, numbers in full: none is missed, none printed twice.
+
+    \b
+    Example:
+      receiver events --follow --cursor-file events.cursor | my-consumer
+    """
+    with open_runtime() as runtime:
+        runtime.audit("cli", "events.read")
+        position = _read(cursor_file)
+        while True:
+            page = _next(runtime, position)
+            for event in page:
+                print_json(_shown(event))
+            if page:
+                position = page[-1].position
+                _write(cursor_file, position)
+            elif not follow:
+                return
+            else:
+                time.sleep(_POLL_SECONDS)
+
+
+def _next(runtime: Runtime, position: Position) -> list[Event]:
+    final = runtime.horizon.find()
+    return runtime.ask(lambda connection: list_events(connection, position, final, _PAGE, None))
+
+
+def _shown(event: Event) -> dict[str, Any]:
+    row = {name: _plain(value) for name, value in asdict(event.row).items()}
+    return {"kind": event.kind.value, **row}
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _read(path: Path | None) -> Position:
+    if path is None or not path.exists():
+        return Position()
+    receipt_id, _, reply_id = path.read_text().strip().partition(".")
+    if not (receipt_id.isdigit() and reply_id.isdigit()):
+        raise ReceiverError(f"{path}: not a cursor that `receiver events` has written; remove it to begin anew")
+    return Position(int(receipt_id), int(reply_id))
+
+
+def _write(path: Path | None, position: Position) -> None:
+    if path is not None:
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_text(f"{position.receipt_id}.{position.reply_id}\n")
+        draft.replace(path)

@@ -38,7 +38,7 @@ format: $(DEV_INSTALLED)
 lock: $(DEV_INSTALLED)
 	$(PIP_INSTALL) uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--all-extras --upgrade --output-file requirements.lock pyproject.toml requirements-build.in
+		--extra postgres --upgrade --output-file requirements.lock pyproject.toml requirements-build.in
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--all-extras --group test --group check --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml requirements-build.in

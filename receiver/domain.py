@@ -84,6 +84,16 @@ def whole_milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+def iso_seconds(moment: datetime) -> str:
+    """Write a UTC time of the platform's: whole seconds."""
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def iso_milliseconds(moment: datetime) -> str:
+    """Write a UTC time of ours or the sender's: milliseconds."""
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
 # --- Telephone numbers ------------------------------------------------------------------------------
 
 _NUMBER_NOISE = str.maketrans({" ": None, "-": None, "x": "*", "X": "*"})

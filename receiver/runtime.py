@@ -18,7 +18,7 @@ from receiver.intake.recorder import Recorder
 from receiver.intake.spool import SPOOL_DIR, Spool
 from receiver.platform.client import PlatformClient
 from receiver.sending import Sender
-from receiver.store import access, read, schema, write
+from receiver.store import access, read, rollup, schema, write
 from receiver.store.database import Database
 from receiver.store.events import Horizon
 
@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 # An acknowledgement is promised within 700 ms at the 99th percentile: the spool has the rest.
 INTAKE_PATIENCE_SECONDS = 0.4
+_EXPORT_PATIENCE_SECONDS = 3600.0
 
 
 class Runtime:
@@ -48,6 +49,7 @@ class Runtime:
         self.database = Database(settings.database_url)
         # For pushes alone: its connections are never lent to anyone who holds them, and it gives up early.
         self.intake_database = Database(settings.database_url, patience_seconds=INTAKE_PATIENCE_SECONDS)
+        self._export_database: Database | None = None
         self.link = DatabaseLink()
         self.gate = Gate(settings)
         self.spool = Spool(settings.data_dir / SPOOL_DIR, max_bytes=settings.spool_max_bytes)
@@ -93,7 +95,12 @@ class Runtime:
             read_again=self.gate.read_again,
             save=partial(write.save_pushes_in, self.database),
             record=self.recorder.record_spooled,
+            tidy=self._tidy,
         )
+
+    def _tidy(self) -> None:
+        if self.database.postgresql:
+            self.database.write(rollup.fold)
 
     def start(self) -> None:
         """Begin to keep pushes in this process; nothing happens if it has begun."""
@@ -114,6 +121,8 @@ class Runtime:
             self._drainer.stop()
         self.spool.close()
         self.database.close()
+        if self._export_database is not None:
+            self._export_database.close()
         self.intake_database.close()
 
     def require_database(self) -> None:
@@ -137,6 +146,15 @@ class Runtime:
         """Answer one question from the database."""
         with self._noticing(), self.database.reading() as connection:
             return question(connection)
+
+    @contextmanager
+    def exporting(self) -> Iterator[sa.Connection]:
+        """Open a connection that may be read from for an hour, apart from those that answer questions."""
+        with self._starting:
+            if self._export_database is None:
+                self._export_database = Database(self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS)
+        with self._noticing(), self._export_database.reading() as connection:
+            yield connection
 
     def shared_secret(self, name: str) -> bytes:
         """Give a secret that all nodes share, asked of the database once."""

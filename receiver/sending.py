@@ -12,7 +12,7 @@ import hmac
 import json
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -145,7 +145,8 @@ class Sender:
     def pass_on(self, path: str, *, method: str, query: str, body: bytes, headers: Mapping[str, str]) -> RawAnswer:
         """Pass a request of another sender on to the platform and give its answer as it is. A send is recorded.
 
-        Raises PlatformUnreachable, NoUsableAnswer or, before anything is sent, SpoolUnavailable.
+        It is noted before it goes out; its result is recorded while the answer is on its way back. Raises
+        PlatformUnreachable, NoUsableAnswer or, before anything is sent, SpoolUnavailable.
         """
 
         def call() -> RawAnswer:
@@ -165,10 +166,22 @@ class Sender:
         deadline = time.monotonic() + PATIENCE_SECONDS
         attempt = _attempt(account, mobile, fields.get("templateId") or None, None)
         self._recorder.begin(attempt, day_began=self._day_began())
-        sent = self._exchange(attempt, call, deadline)
-        if sent.raw is not None:
-            return sent.raw
-        raise sent.error or AssertionError("neither an answer nor an error")
+        answered: Future[RawAnswer] = Future()
+
+        def call_and_tell() -> RawAnswer:
+            try:
+                raw = call()
+            except (PlatformUnreachable, NoUsableAnswer) as error:
+                answered.set_exception(error)
+                raise
+            answered.set_result(raw)
+            return raw
+
+        self._workers().submit(self._call_and_record, attempt, call_and_tell)
+        try:
+            return answered.result(timeout=max(0.0, deadline - time.monotonic()))
+        except FutureTimeout:
+            raise NoUsableAnswer("the platform did not answer in time", timed_out=True) from None
 
     def read_balance(self, account: str) -> Reading:
         """Ask the platform for an account's balance, and keep it.

@@ -11,7 +11,7 @@ _FORBIDDEN = {
     "a push secret": re.compile(f"{SECRET}|{OTHER_SECRET}"),
     "a full number": re.compile(r"(?<![0-9])1[0-9]{10}(?![0-9])"),
     "a reply's content": re.compile("收到|好的|%E6%94%B6|unsubscribe"),
-    "a code": re.compile(r"(?<![0-9])735194(?![0-9])"),  # tests.platforms.CODE
+    "a code": re.compile(r"(?<![0-9])73519426(?![0-9])"),  # tests.platforms.CODE
     "the platform's key": re.compile("WVNA4A000000"),  # tests.platforms.APP_KEY
     "an API key": re.compile(r"rcv_[A-Za-z0-9_-]{20}"),
 }

@@ -18,7 +18,7 @@ APP_ID, APP_KEY = "2RYN7CQHL1M00000", "WVNA4A000000"
 CREDENTIALS = Credentials(account="default", app_id=APP_ID, app_key=APP_KEY)
 SETTING = (("default", APP_ID, APP_KEY),)  # of Settings.platform_credentials
 MOBILE = "15608911090"
-CODE = "735194"
+CODE = "73519426"
 GOOD_ANSWER = (
     '{"returnStatus":"1 ","message":"成功","remainPoint":"241","taskId":"3313746","successCounts":"1"}'.encode()
 )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
 WRITERS = 8
-SECONDS = 2.0
+SECONDS = 1.2
 
 
 def pushed(writer: int, number: int) -> Any:
@@ -245,6 +245,9 @@ def test_command_follows_and_goes_on_from_its_file(tmp_path: Path) -> None:
         process.push(pushed(0, 3).body)
         second = process.run(*arguments)
         lines = [json.loads(line) for line in (first.stdout + second.stdout).splitlines()]
+        key = process.make_key("read", "pii")
+        events = process.request("GET", "/api/v1/events", headers=key).json["items"]
+        assert lines == events
     assert [line["task_id"] for line in lines] == ["0.0", "0.1", "0.2", "0.3"]
     assert len(second.stdout.splitlines()) == 1
     (tmp_path / "cursor").write_text("nonsense")

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -24,7 +25,7 @@ from tests.test_door import SEND, free_port
 if TYPE_CHECKING:
     from pathlib import Path
 
-MESSAGES = int(os.environ.get("RECEIVER_TEST_LOOP", "400"))  # 100,000 were sent by hand
+MESSAGES = int(os.environ.get("RECEIVER_TEST_LOOP", "250"))  # 100,000 were sent by hand
 SENDERS = 8
 AGREES_WITHIN_SECONDS = 60 + MESSAGES / 200
 EVERYTHING = Awkwardness(
@@ -42,6 +43,7 @@ class Senders:
         self._numbers = iter(range(count))
         self._next = threading.Lock()
         self.done = 0
+        self.statuses: Counter[int] = Counter()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(SENDERS)]
 
     def start(self) -> None:
@@ -84,7 +86,9 @@ class Senders:
             body = json.dumps({"mobile": mobile, "template_id": "540", "code": CODE})
             headers = {"Content-Type": "application/json", "Idempotency-Key": str(number), **self._process.key}
             connection.request("POST", "/api/v1/verify-codes", body, headers)
-        connection.getresponse().read()
+        answer = connection.getresponse()
+        answer.read()
+        self.statuses[answer.status] += 1
 
 
 def _connect(connection: http.client.HTTPConnection) -> None:
@@ -141,7 +145,7 @@ def test_ledger_agrees_after_everything_and_two_kills(tmp_path: Path, database_u
         return time.monotonic() < deadline
 
     found = await_agreement(platform.ledger, api, pause)
-    print(done, found.as_dict())
+    print(done, dict(senders.statuses), found.as_dict())
     assert found.ok, found.as_dict()
     assert found.counts["receipts"] > 0
     assert found.counts["replies"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from receiver.app import create_app
 from receiver.domain import MessageStatus, SendAttempt, SendResult, new_id, whole_milliseconds
 from receiver.errors import StoreUnavailable
 from receiver.intake.spool import SpooledAttempt, read_file
-from receiver.store import read
+from receiver.store import read, write
 from receiver.store.access import Scope
 from receiver.store.read import Filter, Page
 from receiver.store.tables import attempts as attempts_table
@@ -315,6 +316,40 @@ def test_task_id_joins_the_row_of_its_pushes_however_they_interleave(runtime: Ru
     rows = runtime.ask(lambda c: read.list_messages(c, Page(limit=100, filter=Filter(matched=True)), runtime.clock()))
     assert len(rows) == 40
     assert {(row.status, row.receipt_count, row.reference) for row in rows} == {(MessageStatus.DELIVERED, 1, "own")}
+
+
+def test_no_two_writers_wait_for_each_other_in_a_circle(postgres_runtime: Runtime) -> None:
+    """PostgreSQL looks for a deadlock after a second only; a push waits for 0.4 s."""
+    runtime = postgres_runtime
+    stopping = threading.Event()
+    tasks = [f"t{number}" for number in range(6)]
+
+    def push(seed: int) -> None:
+        chance = random.Random(seed)
+        while not stopping.is_set():
+            batch = [
+                make_push(task_id=task, mobile=mobile, second=chance.randint(0, 10**6))
+                for task in chance.sample(tasks, 4)
+                for mobile in ("15608911090", "1560891****", "15608911090")
+            ]
+            write.save_pushes_in(runtime.intake_database, batch)
+
+    def send(seed: int) -> None:
+        chance = random.Random(seed)
+        while not stopping.is_set():
+            result = replace(TAKEN, task_id=chance.choice(tasks))
+            runtime.recorder.record_spooled(
+                [SpooledAttempt(attempt=make_attempt(), result=result, recorded_at=NOON) for _ in range(3)]
+            )
+            sends = [make_send(task_id=task, mobile="15608911090") for task in chance.sample(tasks, 3)]
+            runtime.database.write(lambda c: write.record_sent(c, sends, recorded_at=NOON), patience_seconds=0.4)  # noqa: B023
+
+    with ThreadPoolExecutor(6) as pool:
+        futures = [pool.submit(work, seed) for seed, work in enumerate((push, push, push, send, send, send))]
+        time.sleep(4)
+        stopping.set()
+        for future in futures:
+            future.result(30)
 
 
 def make_attempt(*, mobile: str = MOBILE, sent_at: datetime | None = None, reference: str | None = None) -> SendAttempt:

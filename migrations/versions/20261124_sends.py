@@ -1,4 +1,4 @@
-"""Requests to send, the balance as a series, and an index by time of sending."""
+"""Requests to send, and the balance as a series."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -42,18 +42,9 @@ def upgrade() -> None:
         sa.Column("said_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_notices"),
     )
-    op.create_index(
-        "ix_messages_sent_at",
-        "messages",
-        ["account", "sent_at"],
-        unique=False,
-        postgresql_where=sa.text("sent_at IS NOT NULL"),
-        sqlite_where=sa.text("sent_at IS NOT NULL"),
-    )
 
 
 def downgrade() -> None:
-    op.drop_index("ix_messages_sent_at", table_name="messages")
     op.drop_table("notices")
     op.drop_table("balance_readings")
     op.drop_table("attempts")

@@ -7,7 +7,21 @@ import sys
 import click
 
 from receiver import __version__
-from receiver.cli import database, demo, doctor, events, keys, messages, pushes, sending, serve, simulate, spool, verify
+from receiver.cli import (
+    database,
+    demo,
+    doctor,
+    events,
+    export,
+    keys,
+    messages,
+    pushes,
+    sending,
+    serve,
+    simulate,
+    spool,
+    verify,
+)
 from receiver.errors import ReceiverError
 from receiver.logs import redact
 
@@ -35,6 +49,7 @@ for command in (
     pushes.pushes,
     pushes.watch,
     events.events,
+    export.export,
     spool.spool,
     verify.verify_,
     doctor.doctor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 @contextmanager
 def open_runtime() -> Iterator[Runtime]:
     """Give the parts that a command needs; close them after."""
-    configure_logging()
+    configure_logging(logging.WARNING)  # what goes well, the command says itself
     runtime = Runtime(load_settings())
     try:
         yield runtime

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import click
 
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.store import schema
+from receiver.store import rollup, schema
+
+_PATIENCE_SECONDS = 3600.0
 
 
 @click.group()
@@ -41,3 +45,22 @@ def current(as_json: bool) -> None:
         print_json({"database": found, "program": wanted})
     else:
         print(f"database {found or 'empty'}, program {wanted}")
+
+
+@db.command("rollup")
+def rollup_() -> None:
+    """Add up anew what the delivery report is made of, in the zone of RECEIVER_TIMEZONE. Needed after a change of it.
+
+    Takes seconds for a million messages; pushes wait in the spool meanwhile.
+
+    \b
+    Example:
+      receiver db rollup
+    """
+    with open_runtime() as runtime:
+        offset = runtime.now().astimezone(runtime.settings.timezone).utcoffset() or timedelta(0)
+        seconds = int(offset.total_seconds())
+        runtime.database.write(
+            lambda connection: rollup.rebuild(connection, offset_seconds=seconds), patience_seconds=_PATIENCE_SECONDS
+        )
+    print("done")

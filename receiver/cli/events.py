@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver.cli.common import open_runtime, print_json
+from receiver.domain import iso_milliseconds, iso_seconds
 from receiver.errors import ReceiverError
 from receiver.store.events import Position, list_events
 
@@ -58,12 +59,15 @@ def _next(runtime: Runtime, position: Position) -> list[Event]:
 
 
 def _shown(event: Event) -> dict[str, Any]:
-    row = {name: _plain(value) for name, value in asdict(event.row).items()}
-    return {"kind": event.kind.value, **row}
+    return {"kind": event.kind.value} | {name: _plain(name, value) for name, value in asdict(event.row).items()}
 
 
-def _plain(value: Any) -> Any:
-    return value.isoformat() if hasattr(value, "isoformat") else value
+def _plain(name: str, value: Any) -> Any:
+    if name in ("reported_at", "replied_at"):
+        return iso_seconds(value)
+    if name in ("received_at", "last_seen_at"):
+        return iso_milliseconds(value)
+    return str(value) if name in ("id", "message_id", "push_id") and value is not None else value
 
 
 def _read(path: Path | None) -> Position:

@@ -1,4 +1,4 @@
-"""Looks after the database's return, and saves from the spool what waits there."""
+"""Looks after the database's return, and saves from the spool what waits there; tidies up now and then."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class Drainer:
         read_again: Callable[[Push], Push],
         save: Callable[[Sequence[Push]], None],
         record: Callable[[Sequence[SpooledSends | SpooledAttempt]], None],
+        tidy: Callable[[], None],
     ) -> None:
         self._spool = spool
         self._link = link
@@ -50,6 +51,7 @@ class Drainer:
         self._read_again = read_again
         self._save = save
         self._record = record
+        self._tidy = tidy  # called every few seconds while the database is there
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -87,6 +89,7 @@ class Drainer:
                 failures = 0
                 if not self._spool.empty:
                     self.drain()
+                self._tidy_up()
             except Exception as error:  # noqa: BLE001  (the edge of the thread: it has to go on)
                 reason = str(error) if isinstance(error, ReceiverError) else type(error).__name__
                 if not failures:
@@ -97,6 +100,12 @@ class Drainer:
                 continue
             if self._link.up:
                 self._link.changed.wait(_LOOK_SECONDS)
+
+    def _tidy_up(self) -> None:
+        try:
+            self._tidy()
+        except ReceiverError as error:  # another time: no push waits for it
+            _log.warning("not tidied up", reason=str(error))
 
     def _drain_file(self, path: Path) -> int:
         saved, damaged = 0, False
@@ -127,6 +136,8 @@ class Drainer:
                 self._record(sends[begin : begin + _SENDS_AT_ONCE])
         except StoreRejected as error:  # not even as unreadable: an operator has to see it, and it stays in its file
             raise StoreUnfit(f"a spooled record is refused: {error}") from error
+        if not self._link.up:  # it went away meanwhile, for somebody with less patience: it is there
+            self._link.mark_up()
         metrics.DRAINED.inc(len(batch))
         self._stopping.wait((time.monotonic() - begun) * _YIELD_SHARE)
         return len(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 _SENDS_PATIENCE_SECONDS = 2.0  # a list of a thousand takes a tenth of a second on an idle machine
 _ATTEMPT_PATIENCE_SECONDS = 0.4  # somebody waits for a code
+_SPOOLED_AT_ONCE = 4  # transactions, which wait for the disk together
 _AWAY = object()
 
 
@@ -93,16 +95,17 @@ class Recorder:
         return self._unless_away(partial(balance.claim_notice, name=name, now=now, every=every)) is True
 
     def record_spooled(self, records: Sequence[SpooledSends | SpooledAttempt]) -> None:
-        """Record what waited in the spool, in one transaction. May be repeated.
+        """Record what waited in the spool, in any order. May be repeated.
 
         Raises StoreUnavailable, StoreUnfit or StoreRejected.
         """
-
-        def work(connection: sa.Connection) -> None:
-            for record in records:
-                _record_spooled(connection, record)
-
-        self._database.write(work)
+        if not self._database.postgresql:  # one writer, who waits for the disk at every commit
+            self._database.write(partial(_record_spooled, records=records))
+            return
+        # Each takes its locks in the one order that all writers keep to, and several together would not.
+        with ThreadPoolExecutor(_SPOOLED_AT_ONCE) as pool:
+            for done in [pool.submit(self._database.write, partial(_record_spooled, records=[r])) for r in records]:
+                done.result()
 
     def _unless_away(self, work: Callable[[sa.Connection], Any]) -> Any:
         """Do the work in one transaction; _AWAY where the database does not take it."""
@@ -127,11 +130,12 @@ class Recorder:
             return None
 
 
-def _record_spooled(connection: sa.Connection, record: SpooledSends | SpooledAttempt) -> None:
-    at = record.recorded_at
-    if isinstance(record, SpooledSends):
-        write.record_sent(connection, record.sends, recorded_at=at)
-    elif record.result is None:
-        attempts.begin_attempt(connection, record.attempt, recorded_at=at, day_began=at)
-    else:
-        attempts.finish_attempt(connection, record.attempt, record.result, recorded_at=at)
+def _record_spooled(connection: sa.Connection, records: Sequence[SpooledSends | SpooledAttempt]) -> None:
+    for record in records:
+        at = record.recorded_at
+        if isinstance(record, SpooledSends):
+            write.record_sent(connection, record.sends, recorded_at=at)
+        elif record.result is None:
+            attempts.begin_attempt(connection, record.attempt, recorded_at=at, day_began=at)
+        else:
+            attempts.finish_attempt(connection, record.attempt, record.result, recorded_at=at)

@@ -19,7 +19,7 @@ from receiver.domain import LOCAL_LIMIT, RECORDED_FIELDS, SENDING_MAX, MessageSt
 from receiver.errors import ReceiverError
 from receiver.store.balance import Reading, save_readings
 from receiver.store.database import Overtaken, insert
-from receiver.store.tables import attempts, messages, receipts, replies
+from receiver.store.tables import attempts, masked_key_where, messages, receipts, replies
 from receiver.store.write import lock_tasks, match_recorded
 
 if TYPE_CHECKING:
@@ -109,17 +109,19 @@ def finish_attempt(
     """
     tasks = set() if result.task_id is None else {(attempt.account, result.task_id)}
     lock_tasks(connection, tasks, shared=True)
-    row = _find_locked(connection, attempt)
-    if row is None:
-        _insert(connection, attempt, recorded_at, None)
+    message_id = _finish_at_once(connection, attempt, result) if tasks else None
+    if message_id is None:
         row = _find_locked(connection, attempt)
-    if row.send_state in _OPEN_STATES:
-        if result.task_id is None:
-            new = {"message_id": row.id, "new_state": result.state, "words": result.error_message}
-            connection.execute(_set_state(), new)
-        else:
+        if row is None:
+            _insert(connection, attempt, recorded_at, None)
+            row = _find_locked(connection, attempt)
+        message_id = row.id
+        if row.send_state in _OPEN_STATES and tasks:
             _take_task_id(connection, row, result)
             match_recorded(connection, tasks)
+        elif row.send_state in _OPEN_STATES:
+            new = {"message_id": row.id, "new_state": result.state, "words": result.error_message}
+            connection.execute(_set_state(), new)
     if result.remain_point is not None:
         reading = Reading(
             account=attempt.account,
@@ -128,7 +130,6 @@ def finish_attempt(
             remain_point=result.remain_point,
         )
         save_readings(connection, [reading])
-    message_id: int = row.id
     return message_id
 
 
@@ -272,6 +273,57 @@ def _limit_reached(
 # --- The task id --------------------------------------------------------------------------------------
 
 _NO_OTHER_SEND = "the platform gave a task id that another send to this number has"
+
+
+def _finish_at_once(connection: sa.Connection, attempt: SendAttempt, result: SendResult) -> int | None:
+    """Give a noted and open attempt its task id, where nobody has a row of that yet: nearly always, and in one go.
+
+    None: it is not so, and nothing was changed.
+    """
+    values = {
+        "attempt_id": attempt.id,
+        "new_task_id": result.task_id,
+        "new_success_counts": result.success_counts,
+        "new_remain_point": result.remain_point,
+    }
+    try:
+        row = connection.execute(_task_id_update(), values).one_or_none()
+    except sa.exc.IntegrityError as error:
+        raise Overtaken("a push has made the row of this task since we looked") from error
+    if row is None:
+        return None
+    if row.any_masked:
+        match_recorded(connection, {(attempt.account, str(result.task_id))})
+    message_id: int = row.id
+    return message_id
+
+
+@cache
+def _task_id_update() -> Any:
+    other = messages.alias("other")
+    taken = sa.exists().where(
+        other.c.task_id == sa.bindparam("new_task_id"),
+        other.c.mobile == messages.c.mobile,
+        other.c.account == messages.c.account,
+    )
+    any_masked = sa.or_(*(sa.exists().where(masked_key_where(table)) for table in (receipts, replies)))
+    return (
+        sa.update(messages)
+        .where(
+            attempts.c.id == sa.bindparam("attempt_id"),
+            attempts.c.message_id == messages.c.id,
+            messages.c.send_state.in_([state.value for state in _OPEN_STATES]),
+            sa.not_(taken),
+        )
+        .values(
+            task_id=sa.bindparam("new_task_id"),
+            send_state=None,
+            error_message=None,
+            success_counts=sa.bindparam("new_success_counts"),
+            remain_point=sa.bindparam("new_remain_point"),
+        )
+        .returning(messages.c.id, any_masked.label("any_masked"))
+    )
 
 
 def _take_task_id(connection: sa.Connection, row: Any, result: SendResult) -> None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from receiver.domain import DeliveryStatus, MessageStatus
 from receiver.store.database import insert
+from receiver.store.rollup import epoch_seconds
 from receiver.store.tables import balance_readings, messages, notices
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def find_trend(connection: sa.Connection, account: str, *, now: datetime) -> Tre
     """Say how fast an account is used up, by its readings of the last week, and how long it lasts at that."""
     level = Level()
     first: datetime | None = None
-    for reading in iter_readings(connection, account, now - _TREND, now):
+    for reading in _last_of_each_hour(connection, account, now - _TREND, now):
         first = first or reading.answered_at
         level.add(reading)
     if first is None or level.known_at is None or level.remain_point is None or first == level.known_at:
@@ -145,6 +146,17 @@ def find_trend(connection: sa.Connection, account: str, *, now: datetime) -> Tre
     days = (level.known_at - first).total_seconds() / _DAY_SECONDS
     per_day = level.used / days
     return Trend(per_day=per_day, days_left=level.remain_point / per_day if per_day else None)
+
+
+def _last_of_each_hour(connection: sa.Connection, account: str, since: datetime, until: datetime) -> list[Reading]:
+    """Give a reading for each hour that has any: each send is one, and a week of them says no more."""
+    column = balance_readings.c
+    hour: sa.ColumnElement[int] = sa.literal_column(f"{epoch_seconds(connection.dialect.name, 'answered_at')} / 3600")
+    within = (column.account == account, column.answered_at >= since, column.answered_at < until)
+    last = sa.select(sa.func.max(column.answered_at)).where(*within).group_by(hour)
+    query = sa.select(balance_readings).where(column.account == account, column.answered_at.in_(last))
+    ordered = query.order_by(column.answered_at, column.remain_point.desc())
+    return [_reading(row) for row in connection.execute(ordered)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,6 +40,14 @@ def insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
+# Of every connection to PostgreSQL. Compiling a statement, or starting workers for it, takes longer than nearly all of
+# ours; and no question is to have both processors while pushes come in.
+SESSION_OPTIONS = (
+    "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+    " -c jit=off -c max_parallel_workers_per_gather=0"
+)
+
+
 class Overtaken(StoreUnavailable):
     """Another transaction was first, and what was read is out of date; nothing was written. `write` tries again."""
 
@@ -232,7 +240,7 @@ def _postgresql_engine(url: str, patience_seconds: float) -> sa.Engine:
         connect_args={
             "connect_timeout": 2,
             "application_name": "receiver",
-            "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
+            "options": SESSION_OPTIONS,
         },
     )
 

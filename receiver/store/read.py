@@ -22,7 +22,7 @@ from receiver.domain import (
     delivery_status,
     latency_seconds,
 )
-from receiver.store.tables import messages, pushes, receipts, replies
+from receiver.store.tables import AGE_FROM, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -166,8 +166,8 @@ class Page:
 
 # --- Messages -----------------------------------------------------------------------------------------
 
+_SHORT_SPAN = timedelta(days=2)
 _SEEN_BOTH = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
-_AGE_FROM = sa.func.coalesce(messages.c.sent_at, messages.c.recorded_at, type_=messages.c.sent_at.type)
 
 
 def _count_of(table: sa.Table) -> sa.ScalarSelect[int]:
@@ -185,15 +185,19 @@ _MESSAGES = sa.select(messages, _count_of(receipts).label("receipt_count"), _cou
 
 def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[MessageRow]:
     """Give a page of messages, newest first by id."""
-    query = _MESSAGES.where(*_message_conditions(page.filter, clock))
-    return [_message(row, clock) for row in connection.execute(_paged(query, messages.c.id, page))]
+    query = _paged(_MESSAGES.where(*message_conditions(page.filter, clock)), messages.c.id, page)
+    since, until = page.filter.sent_from, page.filter.sent_to or clock.now
+    if since is not None and until - since <= _SHORT_SPAN:
+        # By the index of the times, and sorted then: going down the ids for what is rare would go through all of them.
+        query = query.order_by(None).order_by((messages.c.id + 0).desc())
+    return [_message(row, clock) for row in connection.execute(query)]
 
 
 def find_message(
     connection: sa.Connection, message_id: int, clock: Clock, accounts: tuple[str, ...] | None = None
 ) -> MessageRow | None:
     """Give one message, None where there is none in these accounts."""
-    query = _MESSAGES.where(messages.c.id == message_id, *_message_conditions(Filter(accounts=accounts), clock))
+    query = _MESSAGES.where(messages.c.id == message_id, *message_conditions(Filter(accounts=accounts), clock))
     row = connection.execute(query).one_or_none()
     return _message(row, clock) if row else None
 
@@ -204,7 +208,13 @@ def get_messages(connection: sa.Connection, ids: Sequence[int], clock: Clock) ->
     return {row.id: _message(row, clock) for row in rows}
 
 
-def _message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bool]]:
+def seen_both() -> sa.ColumnElement[bool]:
+    """Whether both delivered and failed were reported of a message."""
+    return messages.c.seen.bitwise_and(_SEEN_BOTH) == _SEEN_BOTH
+
+
+def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bool]]:
+    """Give what a filter asks of `messages`."""
     column = messages.c
     conditions: list[sa.ColumnElement[bool]] = []
     for name in ("mobile", "task_id", "template_id", "reference"):
@@ -216,16 +226,15 @@ def _message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[b
     if wanted.status is not None:
         conditions.append(_has_status(MessageStatus(wanted.status), clock))
     if wanted.late is not None:
-        conditions.append(_is_late(clock) if wanted.late else sa.not_(_is_late(clock)))
+        conditions.append(is_late(clock) if wanted.late else sa.not_(is_late(clock)))
     if wanted.sent_from is not None:
-        conditions.append(column.sent_at >= wanted.sent_from)
+        conditions.append(sa.and_(wanted.sent_from <= AGE_FROM, column.recorded_at.isnot(None)))
     if wanted.sent_to is not None:
-        conditions.append(column.sent_at < wanted.sent_to)
+        conditions.append(sa.and_(wanted.sent_to > AGE_FROM, column.recorded_at.isnot(None)))
     if wanted.matched is not None:
         conditions.append(column.recorded_at.isnot(None) if wanted.matched else column.recorded_at.is_(None))
     if wanted.conflicting is not None:
-        both = column.seen.bitwise_and(_SEEN_BOTH) == _SEEN_BOTH
-        conditions.append(both if wanted.conflicting else sa.not_(both))
+        conditions.append(seen_both() if wanted.conflicting else sa.not_(seen_both()))
     return conditions
 
 
@@ -235,10 +244,11 @@ def _waits() -> sa.ColumnElement[bool]:
 
 def _older(age: timedelta, clock: Clock) -> sa.ColumnElement[bool]:
     # Unmatched messages have no age: nobody has said when they were sent.
-    return sa.func.coalesce(clock.now - age > _AGE_FROM, sa.false())
+    return sa.func.coalesce(clock.now - age > AGE_FROM, sa.false())
 
 
-def _is_late(clock: Clock) -> sa.ColumnElement[bool]:
+def is_late(clock: Clock) -> sa.ColumnElement[bool]:
+    """Whether a message waits for longer than it should."""
     return sa.and_(_waits(), _older(clock.late_after, clock), sa.not_(_older(clock.no_receipt_after, clock)))
 
 
@@ -346,22 +356,35 @@ _VENDOR_STATUS_OF = {"delivered": "1", "failed": "0"}
 
 def list_receipts(connection: sa.Connection, page: Page) -> list[ReceiptRow]:
     """Give a page of receipts, newest first by id."""
-    query = sighted(receipts).where(*_sighted_conditions(receipts, page.filter))
-    if page.filter.status is not None:
-        known = _VENDOR_STATUS_OF.get(page.filter.status)
-        vendor_status = receipts.c.vendor_status
-        query = query.where(vendor_status == known if known else vendor_status.not_in(list(_VENDOR_STATUS_OF.values())))
+    query = sighted(receipts).where(*receipt_conditions(page.filter))
     return [as_receipt_row(row) for row in connection.execute(_paged(query, receipts.c.id, page))]
+
+
+def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    """Give what a filter asks of `sighted(receipts)`."""
+    conditions = _sighted_conditions(receipts, wanted)
+    if wanted.status is not None:
+        known = _VENDOR_STATUS_OF.get(wanted.status)
+        vendor_status = receipts.c.vendor_status
+        is_known = vendor_status == known if known else vendor_status.not_in(list(_VENDOR_STATUS_OF.values()))
+        conditions.append(is_known)
+    return conditions
 
 
 def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
     """Give a page of replies, newest first by id."""
-    query = sighted(replies).where(*_sighted_conditions(replies, page.filter))
-    if page.filter.q is not None:
-        query = query.where(replies.c.content.icontains(page.filter.q, autoescape=True))
-    if page.filter.opt_out is not None:
-        query = query.where(replies.c.opt_out == page.filter.opt_out)
+    query = sighted(replies).where(*reply_conditions(page.filter))
     return [as_reply_row(row) for row in connection.execute(_paged(query, replies.c.id, page))]
+
+
+def reply_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    """Give what a filter asks of `sighted(replies)`."""
+    conditions = _sighted_conditions(replies, wanted)
+    if wanted.q is not None:
+        conditions.append(replies.c.content.icontains(wanted.q, autoescape=True))
+    if wanted.opt_out is not None:
+        conditions.append(replies.c.opt_out == wanted.opt_out)
+    return conditions
 
 
 def list_sightings(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:

@@ -124,14 +124,52 @@ sa.Index(
     postgresql_where=messages.c.reference.isnot(None),
     sqlite_where=messages.c.reference.isnot(None),
 )  # look-ups by the sender's own id
-# Lists by time of sending; the sends of an account in a day. Rows that only pushes have made are not in it.
+# Lists by time of sending, and what adds up over it. Rows that only pushes have made are not in it.
+AGE_FROM = sa.func.coalesce(messages.c.sent_at, messages.c.recorded_at, type_=messages.c.sent_at.type)
 sa.Index(
-    "ix_messages_sent_at",
-    messages.c.account,
-    messages.c.sent_at,
-    postgresql_where=messages.c.sent_at.isnot(None),
-    sqlite_where=messages.c.sent_at.isnot(None),
+    "ix_messages_age_from",
+    AGE_FROM,
+    postgresql_where=messages.c.recorded_at.isnot(None),
+    sqlite_where=messages.c.recorded_at.isnot(None),
 )
+# The list of unmatched messages: few among very many, or all of them where nobody records.
+sa.Index(
+    "ix_messages_unmatched",
+    messages.c.id,
+    postgresql_where=messages.c.recorded_at.is_(None),
+    sqlite_where=messages.c.recorded_at.is_(None),
+)
+
+# What the delivery report adds up, kept by triggers on `messages` in the same transaction (`rollup`). An hour is one of
+# the reports' zone, counted from 1970. On PostgreSQL, changes wait in tables of their own to be added up.
+_COUNTS = ("sent", "refused", "open", "delivered", "failed", "unknown", "waiting", "unmatched")
+
+
+def _hour_columns(*, key: bool) -> list[sa.Column[Any]]:
+    return [
+        sa.Column("hour", sa.Integer, primary_key=key, autoincrement=False, nullable=False),
+        sa.Column("account", sa.Text, primary_key=key, nullable=False),
+        sa.Column("template_id", sa.Text, primary_key=key, nullable=False),  # empty: none was given
+        *(sa.Column(name, sa.Integer, nullable=False) for name in _COUNTS),
+    ]
+
+
+def _latency_columns(*, key: bool) -> list[sa.Column[Any]]:
+    return [
+        sa.Column("day", sa.Integer, primary_key=key, autoincrement=False, nullable=False),
+        sa.Column("account", sa.Text, primary_key=key, nullable=False),
+        sa.Column("template_id", sa.Text, primary_key=key, nullable=False),
+        sa.Column("seconds", sa.Integer, primary_key=key, autoincrement=False, nullable=False),
+        sa.Column("messages", sa.Integer, nullable=False),  # delivered after so many whole seconds
+    ]
+
+
+delivery_hours = _table("delivery_hours", *_hour_columns(key=True))
+delivery_hour_changes = sa.Table("delivery_hour_changes", metadata, *_hour_columns(key=False))
+delivery_latencies = _table("delivery_latencies", *_latency_columns(key=True))
+delivery_latency_changes = sa.Table("delivery_latency_changes", metadata, *_latency_columns(key=False))
+# The zone of those hours and days, as seconds east of UTC: one row.
+delivery_zone = _table("delivery_zone", sa.Column("offset_seconds", sa.Integer, primary_key=True, autoincrement=False))
 
 # Requests to send that went through here, each noted before it went out. A table of its own, so that messages,
 # most of which were sent elsewhere, carry none of it.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.domain import Outcome, Receipt, Unreadable, fold, mask_mobile, match_masked
+from receiver.store import rollup
 from receiver.store.read import PUSH_COLUMNS, as_push_row
 from receiver.store.tables import masked_key_where, messages, pushes, receipts, replies
 
@@ -59,6 +60,10 @@ def verify(
         yield from work.sightings()
         yield work.states()
         yield work.masked()
+        wrong = rollup.differences(connection)
+        yield Finding(
+            name="delivery report adds up", ok=not wrong, count=work.messages_read, details=tuple(wrong[:_NAMED_MAX])
+        )
 
 
 class _Verification:
@@ -68,6 +73,7 @@ class _Verification:
         self._connection = connection
         self._read_again = read_again
         self._tell = tell
+        self.messages_read = 0
 
     def sightings(self) -> Iterator[Finding]:
         """Every accepted push has its receipt or reply, counted as often as it came; and there are no others."""
@@ -118,6 +124,7 @@ class _Verification:
                 if (state.status, state.reported_at, state.seen) != (row.status, row.reported_at, row.seen):
                     wrong.append(f"message {row.id} (task {row.task_id}, {mask_mobile(row.mobile)}): state differs")
             wrong += [f"message {message_id} does not exist and has receipts" for message_id in found]
+        self.messages_read = rows
         return Finding(name="states follow from receipts", ok=not wrong, count=rows, details=tuple(wrong[:_NAMED_MAX]))
 
     def masked(self) -> Finding:

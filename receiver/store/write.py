@@ -70,23 +70,26 @@ def save_pushes(connection: sa.Connection, batch: Sequence[Push]) -> None:
     again. Within the batch and across transactions, any order gives the same rows.
     """
     plain, rest = split_plain(batch)
-    _save_parted(connection, plain, rest)
-
-
-def save_pushes_in(database: Database, batch: Sequence[Push]) -> None:
-    """Do what `save_pushes` does, in a transaction of its own that is as short as the batch allows."""
-    plain, rest = split_plain(batch)
-    if database.postgresql and not rest:
-        database.write_at_once(lambda driver: save_plain_postgresql(driver, plain))
-    else:
-        database.write(lambda connection: _save_parted(connection, plain, rest))
-
-
-def _save_parted(connection: sa.Connection, plain: list[Push], rest: list[Push]) -> None:
     if plain and not save_plain(connection, plain):
         rest = [*plain, *rest]
     if rest:
         save_general(connection, rest)
+
+
+def save_pushes_in(database: Database, batch: Sequence[Push]) -> None:
+    """Do what `save_pushes` does, in transactions that are as short as the batch allows.
+
+    On PostgreSQL the plain pushes are one, and the rest another: each takes its locks in the one order that all
+    writers keep to, and both together would not.
+    """
+    if not database.postgresql:
+        database.write(lambda connection: save_pushes(connection, batch))
+        return
+    plain, rest = split_plain(batch)
+    if plain:
+        database.write_at_once(lambda driver: save_plain_postgresql(driver, plain))
+    if rest:
+        database.write(lambda connection: save_general(connection, rest))
 
 
 def save_general(connection: sa.Connection, batch: Sequence[Push]) -> None:

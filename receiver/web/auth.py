@@ -49,12 +49,16 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "receipts.Receipts": Scope.READ,
     "replies.Replies": Scope.READ,
     "events.Events": Scope.READ,
+    "exports.Messages": Scope.EXPORT,
+    "exports.Receipts": Scope.EXPORT,
+    "exports.Replies": Scope.EXPORT,
     "pushes.Pushes": Scope.PUSHES,
     "pushes.PushDetail": Scope.PUSHES,
     "pushes.PushReplay": Scope.PUSHES,
     "sending.VerifyCodes": Scope.MESSAGES_SEND,
     "sending.Balance": Scope.MESSAGES_SEND,
     "reports.Billing": Scope.REPORTS,
+    "reports.Delivery": Scope.REPORTS,
 }
 
 

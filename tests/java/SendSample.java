@@ -26,7 +26,7 @@ public final class SendSample {
         data.put("appKey", "WVNA4A000000");
         data.put("phone", args[1]);
         data.put("templateId", "540");
-        data.put("variables", Integer.toString(735194));
+        data.put("variables", Integer.toString(73519426));
         String form = data.entrySet().stream()
                 .map(field -> field.getKey() + "=" + URLEncoder.encode(field.getValue(), StandardCharsets.UTF_8))
                 .collect(Collectors.joining("&"));

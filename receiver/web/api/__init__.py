@@ -8,7 +8,7 @@ from flask_smorest import Api
 from werkzeug.routing import BaseConverter
 
 from receiver import __version__
-from receiver.web.api import events, messages, pushes, receipts, replies, reports, sending
+from receiver.web.api import events, exports, messages, pushes, receipts, replies, reports, sending
 from receiver.web.api.common import ProblemSchema
 
 if TYPE_CHECKING:
@@ -61,5 +61,5 @@ def register(app: Flask) -> None:
         RowIdConverter, lambda _converter: {"type": "string", "pattern": f"^{RowIdConverter.regex}$"}
     )
     described.spec.components.schema("Send", schema=messages.SendSchema)
-    for module in (messages, sending, receipts, replies, events, reports, pushes):
+    for module in (messages, sending, receipts, replies, events, reports, exports, pushes):
         described.register_blueprint(module.blueprint, url_prefix=PREFIX)

@@ -17,7 +17,7 @@ from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
 from receiver.cursors import Cursors
-from receiver.domain import MessageStatus, mask_mobile, parse_mobile
+from receiver.domain import MessageStatus, iso_milliseconds, iso_seconds, mask_mobile, parse_mobile
 from receiver.records import parse_time
 from receiver.store.read import Clock, Filter, Page
 from receiver.web import runtime
@@ -126,16 +126,6 @@ class WholeNumber(ma.fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-def platform_time(moment: datetime) -> str:
-    """Write a UTC time of the platform's: whole seconds."""
-    return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
-
-
-def our_time(moment: datetime) -> str:
-    """Write a UTC time of ours or the sender's: milliseconds."""
-    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-
-
 def _date_time(kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs | {"metadata": {"format": "date-time"} | kwargs.get("metadata", {})}
 
@@ -147,7 +137,7 @@ class PlatformTime(ma.fields.DateTime):
         super().__init__(**_date_time(kwargs))
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        return None if value is None else platform_time(value)
+        return None if value is None else iso_seconds(value)
 
 
 class OurTime(ma.fields.DateTime):
@@ -157,7 +147,7 @@ class OurTime(ma.fields.DateTime):
         super().__init__(**_date_time(kwargs))
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        return None if value is None else our_time(value)
+        return None if value is None else iso_milliseconds(value)
 
 
 # --- Schemas ------------------------------------------------------------------------------------------

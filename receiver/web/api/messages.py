@@ -8,7 +8,7 @@ import marshmallow as ma
 from flask import Response, jsonify, request
 from flask.views import MethodView
 
-from receiver.domain import MessageStatus
+from receiver.domain import MessageStatus, iso_milliseconds, iso_seconds
 from receiver.errors import NotFound
 from receiver.records import InvalidSend, SendReader
 from receiver.store import read
@@ -32,8 +32,6 @@ from receiver.web.api.common import (
     documents,
     hold,
     list_schema,
-    our_time,
-    platform_time,
     shown,
 )
 from receiver.web.auth import caller
@@ -303,9 +301,9 @@ def _with_timeline(row: MessageRow) -> dict[str, Any]:
     moments: list[tuple[datetime, dict[str, Any]]] = []
     if row.sent_at is not None:
         kind = "refused" if row.status is MessageStatus.REFUSED else "sent"
-        moments.append((row.sent_at, {"kind": kind, "at": our_time(row.sent_at), "detail": row.error_message}))
+        moments.append((row.sent_at, {"kind": kind, "at": iso_milliseconds(row.sent_at), "detail": row.error_message}))
     if row.recorded_at is not None:
-        moments.append((row.recorded_at, {"kind": "recorded", "at": our_time(row.recorded_at)}))
+        moments.append((row.recorded_at, {"kind": "recorded", "at": iso_milliseconds(row.recorded_at)}))
     for receipt in receipts:
         said = {"receipt_id": receipt.id, "status": receipt.status, "vendor_status": receipt.vendor_status}
         moments.append((receipt.reported_at, _pushed("receipt", receipt.reported_at, receipt) | said))
@@ -321,7 +319,7 @@ def _with_timeline(row: MessageRow) -> dict[str, Any]:
 def _pushed(kind: str, at: datetime, row: ReceiptRow | ReplyRow) -> dict[str, Any]:
     return {
         "kind": kind,
-        "at": platform_time(at),
+        "at": iso_seconds(at),
         "received_at": row.received_at,
         "copies": row.copies,
         "push_id": row.push_id,

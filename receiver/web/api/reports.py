@@ -2,21 +2,200 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
+from flask import Response, request
 from flask.views import MethodView
 
-from receiver.store import balance
+from receiver.exports import neutral
+from receiver.store import balance, reports
+from receiver.store.reports import Figures, ReportQuestion, Unit
 from receiver.web import runtime
-from receiver.web.api.common import Blueprint, StrictSchema, Text, documents, readable_accounts
+from receiver.web.api.common import Blueprint, InputTime, StrictSchema, Text, documents, readable_accounts
 from receiver.web.problems import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from zoneinfo import ZoneInfo
 
 blueprint = Blueprint("reports", __name__, description="Figures over many messages.")
 
-_BILLING_MAX_DAYS = 92
+CSV = "text/csv"
+_GROUPS = (*(unit.value for unit in Unit), "template_id", "account")
+_GROUPS_MAX = 2
+# What is read message by message is bounded, so that no report stands in anybody's way.
+_MAX_DAYS: Mapping[Unit | None, int] = {Unit.FIVE_MINUTES: 2, Unit.HOUR: 31}
+_MAX_DAYS_OF_OTHERS = 800
+_EARLIEST_YEAR = 1970
+
+
+class GroupBy(ma.fields.String):
+    """Up to two of the groups, with a comma between them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        one = "|".join(_GROUPS)
+        metadata = {"pattern": f"^({one})(,({one}))?$", "example": "day,template_id"}
+        super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        names = super()._deserialize(value, attr, data, **kwargs).split(",")
+        if any(name not in _GROUPS for name in names):
+            raise ma.ValidationError(f"Not of {', '.join(_GROUPS)}.")
+        if len(names) > _GROUPS_MAX or len(set(names)) < len(names):
+            raise ma.ValidationError("Not up to two different ones.")
+        if sum(name in set(Unit) for name in names) > 1:
+            raise ma.ValidationError("Two lengths of time; give one.")
+        return names
+
+
+class DeliveryFilterSchema(StrictSchema):
+    """What a delivery report is about."""
+
+    from_ = InputTime(required=True, data_key="from", metadata={"description": "Sent then or later."})
+    to = InputTime(required=True, metadata={"description": "Sent before then."})
+    group_by = GroupBy(load_default=list)
+    account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
+    template_id = Text()
+
+
+class FiguresSchema(ma.Schema):
+    """What adds up in one group. A message counts when it was sent, else when it was recorded."""
+
+    sent = ma.fields.Integer(required=True, metadata={"description": "Messages that the platform took."})
+    refused = ma.fields.Integer(required=True, metadata={"description": "Messages that it would not take."})
+    outcome_unknown = ma.fields.Integer(required=True, metadata={"description": "Requests of which nobody knows."})
+    delivered = ma.fields.Integer(required=True)
+    failed = ma.fields.Integer(required=True)
+    unknown_ = ma.fields.Integer(  # a schema has an attribute `unknown` of its own
+        required=True,
+        data_key="unknown",
+        attribute="unknown",
+        metadata={"description": "Reported with a status that says neither."},
+    )
+    pending = ma.fields.Integer(required=True, metadata={"description": "No report yet."})
+    no_receipt = ma.fields.Integer(
+        required=True, metadata={"description": "No report for longer than `RECEIVER_NO_RECEIPT_AFTER_HOURS`."}
+    )
+    delivery_rate = ma.fields.Float(
+        required=True, allow_none=True, metadata={"description": "delivered / sent; null for none sent."}
+    )
+    latency_p50_seconds = ma.fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "From sending to report, of delivered messages: nearest rank over whole seconds."},
+    )
+    latency_p95_seconds = ma.fields.Integer(required=True, allow_none=True)
+    latency_p99_seconds = ma.fields.Integer(required=True, allow_none=True)
+    unmatched = ma.fields.Integer(
+        required=True,
+        metadata={
+            "description": "Reported messages whose send nobody recorded, by the time of the report; in no rate."
+        },
+    )
+    match_rate = ma.fields.Float(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Of all reported messages, the share whose send is recorded."},
+    )
+
+
+class GroupSchema(FiguresSchema):
+    """One group: its figures, and the groups that were asked for."""
+
+    month = ma.fields.String(metadata={"example": "2026-11"})
+    day = ma.fields.String(metadata={"example": "2026-11-23"})
+    hour = ma.fields.String(metadata={"example": "2026-11-23T09:00"})
+    five_minutes = ma.fields.String(metadata={"example": "2026-11-23T09:15"})
+    template_id = ma.fields.String(allow_none=True)
+    account = ma.fields.String()
+
+
+DeliverySchema = ma.Schema.from_dict(
+    {
+        "timezone": ma.fields.String(required=True, metadata={"description": "Of months, days and hours."}),
+        "items": ma.fields.List(ma.fields.Nested(GroupSchema), required=True),
+        "total": ma.fields.Nested(FiguresSchema, required=True),
+    },
+    name="Delivery",
+)
+
+
+@blueprint.route("/reports/delivery")
+class Delivery(MethodView):
+    """What became of what was sent."""
+
+    @documents(blueprint, 401, 403, 422, 503)
+    @blueprint.arguments(DeliveryFilterSchema, location="query")
+    @blueprint.response(200, DeliverySchema)
+    def get(self, arguments: dict[str, Any]) -> Any:
+        """Add up what was sent and what became of it, up to this second. As CSV with `Accept: text/csv`."""
+        parts = runtime()
+        asked = _question(arguments, arguments["group_by"], parts.settings.timezone)
+        groups, total = parts.ask(lambda connection: reports.delivery_report(connection, asked, parts.clock()))
+        names = [name for name in _GROUPS if name in arguments["group_by"]]
+        items = [dict(zip(names, key, strict=True)) | _shown(figures) for key, figures in groups.items()]
+        if request.accept_mimetypes.best_match(["application/json", CSV]) == CSV:
+            return Response(_as_csv([*names, *_shown(total)], items), content_type=f"{CSV}; charset=utf-8")
+        return {"timezone": str(asked.zone), "items": items, "total": _shown(total)}
+
+
+def _question(arguments: dict[str, Any], groups: list[str], zone: ZoneInfo) -> ReportQuestion:
+    since, until = arguments["from_"], arguments["to"]
+    unit = next((Unit(name) for name in groups if name in set(Unit)), None)
+    if not since < until:
+        raise Invalid({"#/to": "not after `from`"})
+    if since.year < _EARLIEST_YEAR:
+        raise Invalid({"#/from": f"before {_EARLIEST_YEAR}"})
+    most = _MAX_DAYS.get(unit, _MAX_DAYS_OF_OTHERS)
+    if until - since > timedelta(days=most):
+        raise Invalid({"#/to": f"over {most} days after `from`, by {unit.value if unit else 'anything'}"})
+    return ReportQuestion(
+        since=since,
+        until=until,
+        zone=zone,
+        unit=unit,
+        by_template="template_id" in groups,
+        by_account="account" in groups,
+        accounts=readable_accounts(arguments.get("account")),
+        template_id=arguments.get("template_id"),
+    )
+
+
+def _shown(figures: Figures) -> dict[str, Any]:
+    return {
+        "sent": figures.sent,
+        "refused": figures.refused,
+        "outcome_unknown": figures.outcome_unknown,
+        "delivered": figures.delivered,
+        "failed": figures.failed,
+        "unknown": figures.unknown,
+        "pending": figures.pending,
+        "no_receipt": figures.no_receipt,
+        "delivery_rate": _rounded(figures.delivery_rate),
+        **{f"latency_p{percent}_seconds": figures.percentile_seconds(percent) for percent in (50, 95, 99)},
+        "unmatched": figures.unmatched,
+        "match_rate": _rounded(figures.match_rate),
+    }
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 6)
+
+
+def _as_csv(columns: list[str], items: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\r\n")
+    table.writeheader()
+    table.writerows({name: neutral(value) for name, value in item.items()} for item in items)
+    return text.getvalue()
+
+
+_BILLING_MAX_DAYS = 31  # every reading is read
 
 
 class Day(ma.fields.String):

@@ -1,0 +1,140 @@
+"""`export`: a whole list as a file."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.domain import MessageStatus, parse_mobile
+from receiver.errors import ReceiverError
+from receiver.exports import EXPORTS, Format, gzipped, iter_file
+from receiver.records import parse_time
+from receiver.store.read import Filter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ENDINGS = {".csv": Format.CSV, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".parquet": Format.PARQUET}
+
+
+@click.command()
+@click.argument("name", type=click.Choice(sorted(EXPORTS)))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--format", "form", type=click.Choice([form.value for form in Format]), help="Told by the file's name.")
+@click.option("--full-numbers", is_flag=True, help="Do not mask numbers.")
+@click.option("--bom", is_flag=True, help="CSV for Excel: begin with a byte order mark.")
+@click.option("--account")
+@click.option("--mobile")
+@click.option("--task-id")
+@click.option("--template-id", help="Messages.")
+@click.option("--status", help="Messages and receipts.")
+@click.option("--sent-from", metavar="TIME", help="Messages sent then or later.")
+@click.option("--sent-to", metavar="TIME", help="Messages sent before then.")
+@click.option("--received-from", metavar="TIME", help="Receipts and replies received then or later.")
+@click.option("--received-to", metavar="TIME", help="Receipts and replies received before then.")
+@as_json
+def export(
+    name: str, file: Path, form: str | None, full_numbers: bool, bom: bool, as_json: bool, **filters: Any
+) -> None:
+    """Write messages, receipts or replies into FILE (- for standard output), oldest first, as of one moment.
+
+    The format is told by the name: .csv, .ndjson or .parquet, with .gz behind it to compress. Ends with the number of
+    rows and the file's SHA-256 on standard error. A file that is cut off is not left behind.
+
+    \b
+    Examples:
+      receiver export messages november.csv --sent-from 2026-11-01 --sent-to 2026-12-01
+      receiver export replies - --format ndjson | gzip > replies.ndjson.gz
+    """
+    format_ = _format(file, form)
+    with open_runtime() as runtime, ExitStack() as stack:
+        wanted = _filter(name, filters, runtime.settings.timezone)
+        runtime.audit("cli", f"{name}.export", format=format_.value)
+        counted = [0]
+
+        def count(rows: int) -> None:
+            counted[0] += rows
+
+        connection = stack.enter_context(runtime.exporting())
+        pieces = iter_file(
+            connection, name, format_, wanted, runtime.clock(), in_full=full_numbers, bom=bom, tell=count
+        )
+        if file.suffix == ".gz":
+            pieces = gzipped(pieces)
+        size, digest = _write(file, pieces)
+    summary = {"rows": counted[0], "bytes": size, "sha256": digest}
+    if as_json and str(file) != "-":
+        print_json(summary)
+    else:
+        print(f"{counted[0]:,} rows, {size:,} bytes, SHA-256 {digest}", file=sys.stderr)
+
+
+def _format(file: Path, given: str | None) -> Format:
+    if given is not None:
+        return Format(given)
+    suffixes = [suffix for suffix in file.suffixes if suffix != ".gz"]
+    found = _ENDINGS.get(suffixes[-1]) if suffixes else None
+    if found is None:
+        raise ReceiverError("say the --format, or name the file .csv, .ndjson or .parquet (.gz behind it compresses)")
+    return found
+
+
+def _filter(name: str, given: dict[str, Any], zone: Any) -> Filter:
+    values = {key: value for key, value in given.items() if value is not None}
+    for key in ("sent_from", "sent_to", "received_from", "received_to"):
+        if key in values:
+            try:
+                values[key] = parse_time(values[key], zone)
+            except ValueError as error:
+                raise ReceiverError(f"--{key.replace('_', '-')}: {error}") from None
+    if "mobile" in values:
+        number = parse_mobile(values["mobile"])
+        if number is None:
+            raise ReceiverError("--mobile: not a phone number")
+        values["mobile"] = number
+    if "status" in values and values["status"] not in set(MessageStatus):
+        raise ReceiverError(f"--status: not of {', '.join(MessageStatus)}")
+    unfit = {"template_id", "sent_from", "sent_to"} if name != "messages" else {"received_from", "received_to"}
+    if wrong := sorted(unfit & values.keys()) + (["status"] if name == "replies" and "status" in values else []):
+        raise ReceiverError(f"{', '.join('--' + key.replace('_', '-') for key in wrong)}: does not fit {name}")
+    account = values.pop("account", None)
+    return Filter(**values, accounts=(account,) if account else None)
+
+
+def _write(file: Path, pieces: Iterator[bytes]) -> tuple[int, str]:
+    """Write a file, whole or not at all; give its size and digest."""
+    if str(file) == "-":
+        return _pour(pieces, sys.stdout.buffer)
+    draft = file.with_name(f".{file.name}.part")
+    try:
+        with draft.open("wb") as output:
+            result = _pour(pieces, output)
+        draft.replace(file)
+    except OSError as error:
+        raise ReceiverError(f"{file}: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return result
+
+
+def _pour(pieces: Iterator[bytes], output: BinaryIO) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    console = Console(stderr=True)
+    columns = (TextColumn("writing"), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        for piece in pieces:
+            output.write(piece)
+            digest.update(piece)
+            size += len(piece)
+            bar.update(task, completed=size)
+    output.flush()
+    return size, digest.hexdigest()

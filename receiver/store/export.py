@@ -1,0 +1,295 @@
+"""Whole lists as CSV, at constant memory and from one snapshot: by COPY on PostgreSQL, row by row on SQLite.
+
+What readers see of a row is worked out in SQL here, since the database writes the text itself; a test holds it against
+what the lists show.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from receiver.domain import SENDING_MAX, VENDOR_STATUSES, DeliveryStatus, MessageStatus
+from receiver.store.read import (
+    Clock,
+    Filter,
+    is_late,
+    message_conditions,
+    receipt_conditions,
+    reply_conditions,
+    seen_both,
+    sighted,
+)
+from receiver.store.tables import AGE_FROM, messages, receipts, replies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_CHUNK_BYTES = 64 * 1024
+_NEEDS_QUOTES = re.compile(r'[",\r\n]')
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Kind(StrEnum):
+    """What a column holds, for formats that have types."""
+
+    TEXT = "text"
+    TIME = "time"  # ISO 8601, UTC
+    NUMBER = "number"
+    WHOLE = "whole"
+    BOOLEAN = "boolean"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a file: its name, its kind, and its text in SQL."""
+
+    name: str
+    kind: Kind
+    text: sa.ColumnElement[Any]
+    nullable: bool = True
+    written_by_people: bool = False  # may begin like a spreadsheet's formula
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Export:
+    """What is to be exported."""
+
+    columns: tuple[Column, ...]
+    query: sa.Select[Any]
+
+    def as_text(self, *, neutral: bool) -> sa.Select[Any]:
+        """Give the query of the columns as text; `neutral`: so that no spreadsheet takes any for a formula."""
+        return self.query.with_only_columns(
+            *(
+                (_neutral(column.text) if neutral and column.written_by_people else column.text).label(column.name)
+                for column in self.columns
+            ),
+            maintain_column_froms=True,
+        )
+
+
+# --- Expressions that the two databases write differently -----------------------------------------------
+
+
+class _iso(FunctionElement[str]):  # noqa: N801  (a function of SQL)
+    """A time as ISO 8601 in UTC, with milliseconds."""
+
+    type = sa.Text()
+    inherit_cache = True
+    digits = 3
+
+
+class _iso_seconds(_iso):  # noqa: N801
+    """A time as ISO 8601 in UTC, in whole seconds."""
+
+    inherit_cache = True
+    digits = 0
+
+
+@compiles(_iso, "postgresql")
+def _iso_postgresql(element: _iso, compiler: Any, **kwargs: Any) -> str:
+    form = 'YYYY-MM-DD"T"HH24:MI:SS' + (".MS" if element.digits else "") + '"Z"'
+    # Connections are in UTC.
+    return f"to_char({compiler.process(element.clauses, **kwargs)}, '{form}')"
+
+
+@compiles(_iso, "sqlite")
+def _iso_sqlite(element: _iso, compiler: Any, **kwargs: Any) -> str:
+    text = compiler.process(element.clauses, **kwargs)
+    # They are stored as text, with six digits.
+    return f"replace(substr({text}, 1, {23 if element.digits else 19}), ' ', 'T') || 'Z'"
+
+
+class _seconds_between(FunctionElement[Any]):  # noqa: N801
+    """Seconds from the second time to the first, never below 0, in milliseconds."""
+
+    type = sa.Float()
+    inherit_cache = True
+
+
+@compiles(_seconds_between, "postgresql")
+def _between_postgresql(element: _seconds_between, compiler: Any, **kwargs: Any) -> str:
+    later, earlier = (compiler.process(clause, **kwargs) for clause in element.clauses)
+    passed = f"extract(epoch FROM {later} - {earlier})"
+    return f"CASE WHEN {passed} IS NOT NULL THEN trim_scale(round(greatest(0, {passed}), 3)) END"
+
+
+@compiles(_seconds_between, "sqlite")
+def _between_sqlite(element: _seconds_between, compiler: Any, **kwargs: Any) -> str:
+    later, earlier = (compiler.process(clause, **kwargs) for clause in element.clauses)
+    parts = f"(strftime('%s', {later}) - strftime('%s', {earlier})) * 1000 - CAST(substr({earlier}, 21, 3) AS INTEGER)"
+    return f"max(0, {parts}) / 1000.0"
+
+
+def _boolean(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[str]:
+    return sa.case((condition, "true"), else_="false")
+
+
+def _neutral(text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    starts = sa.func.substr(text, 1, 1).in_(FORMULA_STARTS)
+    return sa.case((starts, sa.literal("'") + text), else_=text)
+
+
+def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement[str]:
+    """`domain.mask_mobile` in SQL."""
+    if in_full:
+        return column
+    places = sa.func.length(column)
+    stars = "*" * 16
+
+    def masked(head: Any, tail: Any) -> sa.ColumnElement[str]:
+        return (
+            sa.func.substr(column, 1, head, type_=sa.Text)
+            + sa.func.substr(stars, 1, places - head - tail, type_=sa.Text)
+            + sa.func.substr(column, places - tail + 1, tail, type_=sa.Text)
+        )
+
+    quarter = places.op("/", return_type=sa.Integer())(4)
+    return sa.case(
+        (column.contains("*"), masked(3, 0)),
+        (places >= 10, masked(3, 4)),
+        else_=masked(quarter, quarter),
+    )
+
+
+# --- The three lists ------------------------------------------------------------------------------------
+
+
+def export_messages(wanted: Filter, clock: Clock, *, in_full: bool) -> Export:
+    """Export messages, oldest first."""
+    column = messages.c
+    status = sa.case(
+        (
+            sa.and_(column.status == DeliveryStatus.PENDING.value, column.send_state == MessageStatus.SENDING.value),
+            sa.case(
+                (clock.now - SENDING_MAX > AGE_FROM, MessageStatus.OUTCOME_UNKNOWN.value),
+                else_=MessageStatus.SENDING.value,
+            ),
+        ),
+        (sa.and_(column.status == DeliveryStatus.PENDING.value, column.send_state.isnot(None)), column.send_state),
+        (
+            sa.and_(column.status == DeliveryStatus.PENDING.value, clock.now - clock.no_receipt_after > AGE_FROM),
+            MessageStatus.NO_RECEIPT.value,
+        ),
+        *((column.status == one.value, one.name.lower()) for one in DeliveryStatus),
+    )
+    return Export(
+        columns=(
+            Column("id", Kind.WHOLE, column.id, nullable=False),
+            Column("account", Kind.TEXT, column.account, nullable=False),
+            Column("task_id", Kind.TEXT, column.task_id, written_by_people=True),
+            Column("mobile", Kind.TEXT, _mobile(column.mobile, in_full=in_full), nullable=False),
+            Column("template_id", Kind.TEXT, column.template_id, written_by_people=True),
+            Column("reference", Kind.TEXT, column.reference, written_by_people=True),
+            Column("sent_at", Kind.TIME, _iso(column.sent_at)),
+            Column("recorded_at", Kind.TIME, _iso(column.recorded_at)),
+            Column("status", Kind.TEXT, status, nullable=False),
+            Column("late", Kind.BOOLEAN, _boolean(is_late(clock)), nullable=False),
+            Column("reported_at", Kind.TIME, _iso_seconds(column.reported_at)),
+            Column("latency_seconds", Kind.NUMBER, _seconds_between(column.reported_at, column.sent_at)),
+            Column("matched", Kind.BOOLEAN, _boolean(column.recorded_at.isnot(None)), nullable=False),
+            Column("conflicting", Kind.BOOLEAN, _boolean(seen_both()), nullable=False),
+            Column("error_message", Kind.TEXT, column.error_message, written_by_people=True),
+        ),
+        query=sa.select(messages).where(*message_conditions(wanted, clock)).order_by(column.id),
+    )
+
+
+def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
+    """Export receipts, oldest first."""
+    column = receipts.c
+    known = {value: status.name.lower() for value, status in VENDOR_STATUSES.items()}
+    status = sa.case(known, value=column.vendor_status, else_=DeliveryStatus.UNKNOWN.name.lower())
+    own = (
+        Column("status", Kind.TEXT, status, nullable=False),
+        Column("vendor_status", Kind.TEXT, column.vendor_status, nullable=False, written_by_people=True),
+        Column("reported_at", Kind.TIME, _iso_seconds(column.reported_at), nullable=False),
+    )
+    return _sightings(receipts, own, receipt_conditions(wanted), in_full=in_full)
+
+
+def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
+    """Export replies, oldest first."""
+    column = replies.c
+    own = (
+        Column("content", Kind.TEXT, column.content, nullable=False, written_by_people=True),
+        Column("opt_out", Kind.BOOLEAN, _boolean(column.opt_out), nullable=False),
+        Column("replied_at", Kind.TIME, _iso_seconds(column.replied_at), nullable=False),
+    )
+    return _sightings(replies, own, reply_conditions(wanted), in_full=in_full)
+
+
+def _sightings(
+    table: sa.Table, own: tuple[Column, ...], conditions: list[sa.ColumnElement[bool]], *, in_full: bool
+) -> Export:
+    query = sighted(table)
+    of = {column.name: column for column in query.selected_columns}
+    mobile = of["of_mobile"].element
+    columns = (
+        Column("id", Kind.WHOLE, table.c.id, nullable=False),
+        Column("message_id", Kind.WHOLE, table.c.message_id),
+        Column("account", Kind.TEXT, of["of_account"].element, nullable=False),
+        Column("task_id", Kind.TEXT, of["of_task_id"].element, nullable=False, written_by_people=True),
+        Column("mobile", Kind.TEXT, _mobile(mobile, in_full=in_full), nullable=False),
+        *own,
+        Column("received_at", Kind.TIME, _iso(table.c.received_at), nullable=False),
+        Column("last_seen_at", Kind.TIME, _iso(table.c.last_seen_at), nullable=False),
+        Column("copies", Kind.WHOLE, table.c.copies, nullable=False),
+    )
+    return Export(columns=columns, query=query.where(*conditions).order_by(table.c.id))
+
+
+# --- As CSV ---------------------------------------------------------------------------------------------
+
+
+def iter_csv(
+    connection: sa.Connection, export: Export, *, neutral: bool, tell: Callable[[int], None] = lambda _rows: None
+) -> Iterator[bytes]:
+    """Give the rows as CSV in UTF-8, lines ended by a newline, without a line of names; null is an empty cell.
+
+    `tell` hears how many rows there were, at the end or in parts.
+    """
+    query = export.as_text(neutral=neutral)
+    if connection.dialect.name == "postgresql":
+        yield from _copy(connection, query, tell)
+        return
+    for rows in connection.execution_options(yield_per=1000).execute(query).partitions():
+        yield "".join(",".join(map(_cell, row)) + "\n" for row in rows).encode()
+        tell(len(rows))
+
+
+def _cell(value: Any) -> str:
+    """Write a cell as PostgreSQL does: the csv module leaves a lone carriage return bare, and null like empty text."""
+    if value is None:
+        return ""
+    text = str(value)
+    if not text or _NEEDS_QUOTES.search(text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _copy(connection: sa.Connection, query: sa.Select[Any], tell: Callable[[int], None]) -> Iterator[bytes]:
+    compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor:
+        # In the order of the index, so that the first rows come at once and nothing is sorted on disk.
+        cursor.execute("SET LOCAL enable_sort = off")
+        cursor.execute("SET LOCAL statement_timeout = 0")
+        gathered: list[bytes] = []
+        size = 0
+        with cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.construct_params()) as copy:
+            for piece in copy:
+                gathered.append(bytes(piece))
+                size += len(piece)
+                if size >= _CHUNK_BYTES:
+                    yield b"".join(gathered)
+                    gathered, size = [], 0
+        tell(cursor.rowcount)
+        yield b"".join(gathered)

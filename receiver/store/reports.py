@@ -1,0 +1,306 @@
+"""The delivery report: what was sent, what became of it, and how fast, per group and in total.
+
+Whole days, months, templates and accounts come from what triggers keep added up (`rollup`); anything finer, or in a
+zone whose offset changes, from the messages themselves. Both give the same figures.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.store import rollup
+from receiver.store.tables import UtcDateTime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from zoneinfo import ZoneInfo
+
+    from receiver.store.read import Clock
+
+_HOUR, _DAY = 3600, 86400
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Unit(StrEnum):
+    """What time is grouped by."""
+
+    MONTH = "month"
+    DAY = "day"
+    HOUR = "hour"
+    FIVE_MINUTES = "five_minutes"
+
+
+_WIDTH = {Unit.MONTH: _DAY, Unit.DAY: _DAY, Unit.HOUR: _HOUR, Unit.FIVE_MINUTES: 300}
+
+GroupKey = tuple[str | None, ...]  # time, template, account; as text, a missing template as None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportQuestion:
+    """What a report is about."""
+
+    since: datetime  # UTC
+    until: datetime
+    zone: ZoneInfo
+    unit: Unit | None = None
+    by_template: bool = False
+    by_account: bool = False
+    accounts: tuple[str, ...] | None = None
+    template_id: str | None = None
+
+
+@dataclass(slots=True)
+class Figures:
+    """What adds up in one group."""
+
+    sent: int = 0
+    refused: int = 0
+    outcome_unknown: int = 0
+    delivered: int = 0
+    failed: int = 0
+    unknown: int = 0
+    pending: int = 0
+    no_receipt: int = 0
+    unmatched: int = 0
+    latencies: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # whole seconds: messages
+
+    def add(self, other: Figures) -> None:
+        """Take another group's in."""
+        for name in _COUNTED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for seconds, count in other.latencies.items():
+            self.latencies[seconds] += count
+
+    @property
+    def delivery_rate(self) -> float | None:
+        """Delivered of sent."""
+        return self.delivered / self.sent if self.sent else None
+
+    @property
+    def match_rate(self) -> float | None:
+        """Of the messages that the platform reported on, the share whose send is recorded."""
+        matched = self.delivered + self.failed + self.unknown
+        return matched / (matched + self.unmatched) if matched + self.unmatched else None
+
+    def percentile_seconds(self, percent: int) -> int | None:
+        """The latency that so many percent of the delivered did not exceed, by nearest rank."""
+        total = sum(self.latencies.values())
+        rank = -(-total * percent // 100)
+        for seconds in sorted(self.latencies):
+            rank -= self.latencies[seconds]
+            if rank <= 0:
+                return seconds
+        return None
+
+
+Groups = defaultdict[GroupKey, Figures]
+
+_COUNTED = (
+    "sent", "refused", "outcome_unknown", "delivered", "failed", "unknown", "pending", "no_receipt", "unmatched",
+)  # fmt: skip
+
+
+def delivery_report(
+    connection: sa.Connection, asked: ReportQuestion, clock: Clock
+) -> tuple[dict[GroupKey, Figures], Figures]:
+    """Give the figures of each group, in the order of their keys, and those of all together."""
+    groups: Groups = defaultdict(Figures)
+    offset = _kept_offset(connection, asked)
+    if offset is None:
+        _add_messages(groups, connection, asked, clock)
+    else:
+        _add_rollup(groups, connection, asked, clock, offset)
+    total = Figures()
+    for figures in groups.values():
+        total.add(figures)
+    return dict(sorted(groups.items(), key=lambda item: tuple(part or "" for part in item[0]))), total
+
+
+def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None:
+    """Give the offset of the kept figures where they answer the question; None: the messages must."""
+    if asked.unit in (Unit.HOUR, Unit.FIVE_MINUTES):
+        return None
+    offset = rollup.zone_offset_seconds(connection)
+    spans = list(_spans(asked))
+    if len(spans) != 1 or spans[0][2] != offset or any(_zone_seconds(at, offset) % _DAY for at in spans[0][:2]):
+        return None
+    return offset
+
+
+def _spans(asked: ReportQuestion) -> Iterator[tuple[datetime, datetime, int]]:
+    """Part the time where the zone's offset changes: (since, until, seconds east of UTC)."""
+    begin, moment = asked.since, asked.since
+    offset = _offset(asked.zone, begin)
+    while moment < asked.until:
+        # Offsets change on whole quarters of an hour; look every hour, and step back from a change.
+        moment = min(moment + timedelta(hours=1), asked.until)
+        if moment < asked.until and _offset(asked.zone, moment) != offset:
+            change = moment
+            while _offset(asked.zone, change - timedelta(minutes=15)) != offset:
+                change -= timedelta(minutes=15)
+            yield begin, change, offset
+            begin, offset = change, _offset(asked.zone, moment)
+    yield begin, asked.until, offset
+
+
+def _offset(zone: ZoneInfo, moment: datetime) -> int:
+    found = moment.astimezone(zone).utcoffset()
+    return int(found.total_seconds()) if found is not None else 0
+
+
+def _zone_seconds(moment: datetime, offset: int) -> int:
+    return int((moment - _EPOCH).total_seconds()) + offset
+
+
+@lru_cache(maxsize=4096)
+def _label(unit: Unit | None, zone_seconds: int) -> tuple[str, ...]:
+    """Name the group of a moment of the zone, in seconds from 1970."""
+    if unit is None:
+        return ()
+    moment = _EPOCH + timedelta(seconds=zone_seconds)
+    match unit:
+        case Unit.MONTH:
+            return (f"{moment:%Y-%m}",)
+        case Unit.DAY:
+            return (moment.date().isoformat(),)
+        case _:
+            return (moment.replace(tzinfo=None).isoformat(timespec="minutes"),)
+
+
+# --- From what is kept ----------------------------------------------------------------------------------
+
+
+def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock, offset: int) -> None:
+    hours, latencies = rollup.ALL_HOURS.c, rollup.ALL_LATENCIES.c
+    first, end = (_zone_seconds(at, offset) // _HOUR for at in (asked.since, asked.until))
+    # What waits is pending from a moment on, and no_receipt before it: within that hour, the messages have to tell.
+    split = _zone_seconds(clock.now - clock.no_receipt_after, offset) // _HOUR
+    sums = [sa.func.sum(hours[name]).label(name) for name in rollup.COUNTS if name != "waiting"]
+    for name, part in (("pending", hours.hour > split), ("no_receipt", hours.hour < split)):
+        sums.append(sa.func.sum(sa.case((part, hours.waiting), else_=0)).label(name))
+    at = (hours.hour * _HOUR - hours.hour * _HOUR % _DAY if asked.unit else sa.literal(0)).label("at")
+    keys = [at, *(hours[name] for name in _key_names(asked))]
+    narrowed = (hours.hour >= first, hours.hour < end, *_narrowed(hours, asked))
+    for row in connection.execute(sa.select(*keys, *sums).where(*narrowed).group_by(*keys)):
+        _add_counts(groups[_key(row, asked)], row)
+    at = (latencies.day * _DAY if asked.unit else sa.literal(0)).label("at")
+    keys = [at, *(latencies[name] for name in _key_names(asked)), latencies.seconds]
+    day_bounds = (latencies.day >= first * _HOUR // _DAY, latencies.day < end * _HOUR // _DAY)
+    count = sa.func.sum(latencies.messages)
+    query = sa.select(*keys, count).where(*day_bounds, *_narrowed(latencies, asked)).group_by(*keys)
+    _add_latencies(groups, connection.execute(query), asked)
+    if first <= split < end:
+        begin = _EPOCH + timedelta(seconds=split * _HOUR - offset)
+        within: Groups = defaultdict(Figures)
+        _add_span(within, connection, asked, clock, begin, begin + timedelta(hours=1), offset)
+        for key, figures in within.items():
+            groups[key].add(Figures(pending=figures.pending, no_receipt=figures.no_receipt))
+
+
+def _add_counts(figures: Figures, row: Any) -> None:
+    for name in _COUNTED:
+        column = "open" if name == "outcome_unknown" else name
+        setattr(figures, name, getattr(figures, name) + int(getattr(row, column, 0)))
+
+
+def _add_latencies(groups: Groups, rows: Iterable[Any], asked: ReportQuestion) -> None:
+    """Add rows of (moment, keys …, seconds, messages): tens of thousands, so in the shortest way."""
+    unit, by_template = asked.unit, asked.by_template
+    for at, *keys, seconds, count in rows:
+        if by_template and not keys[0]:
+            keys[0] = None
+        groups[(*_label(unit, at), *keys)].latencies[seconds] += int(count)
+
+
+def _key(row: Any, asked: ReportQuestion) -> GroupKey:
+    names = [getattr(row, name) for name in _key_names(asked)]
+    if asked.by_template:
+        names[0] = names[0] or None
+    return (*_label(asked.unit, int(row.at)), *names)
+
+
+def _key_names(asked: ReportQuestion) -> tuple[str, ...]:
+    pairs = (("template_id", asked.by_template), ("account", asked.by_account))
+    return tuple(name for name, wanted in pairs if wanted)
+
+
+def _narrowed(columns: Any, asked: ReportQuestion) -> Iterator[sa.ColumnElement[bool]]:
+    if asked.accounts is not None:
+        yield columns.account.in_(asked.accounts)
+    if asked.template_id is not None:
+        yield columns.template_id == asked.template_id
+
+
+# --- From the messages ----------------------------------------------------------------------------------
+
+
+def _add_messages(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock) -> None:
+    for since, until, offset in _spans(asked):
+        _add_span(groups, connection, asked, clock, since, until, offset)
+        query = _query(connection, asked, "count(*) AS unmatched", "reported_at", offset)
+        for row in _rows(connection, f"{query} AND recorded_at IS NULL", asked, clock, since, until):
+            _add_counts(groups[_key(row, asked)], row)
+
+
+def _add_span(
+    groups: Groups,
+    connection: sa.Connection,
+    asked: ReportQuestion,
+    clock: Clock,
+    since: datetime,
+    until: datetime,
+    offset: int,
+) -> None:
+    """Add up the recorded messages of a time in which the zone has one offset."""
+    waiting = rollup.COUNTS["waiting"]
+    conditions = {name: what for name, what in rollup.COUNTS.items() if name not in ("waiting", "unmatched")} | {
+        "pending": f"{waiting} AND {rollup.AGE_FROM} >= :cutoff",
+        "no_receipt": f"{waiting} AND {rollup.AGE_FROM} < :cutoff",
+    }
+    counts = ", ".join(f"count(*) FILTER (WHERE {what}) AS {name}" for name, what in conditions.items())
+    query = _query(connection, asked, counts, rollup.AGE_FROM, offset)
+    for row in _rows(connection, f"{query} AND recorded_at IS NOT NULL", asked, clock, since, until):
+        _add_counts(groups[_key(row, asked)], row)
+    seconds = rollup.latency_seconds(connection.dialect.name)
+    query = _query(connection, asked, f"{seconds} AS seconds, count(*) AS messages", rollup.AGE_FROM, offset)
+    query = f"{query} AND {rollup.COUNTS['delivered']} AND sent_at IS NOT NULL"
+    _add_latencies(groups, _rows(connection, query, asked, clock, since, until, "seconds"), asked)
+
+
+def _query(connection: sa.Connection, asked: ReportQuestion, what: str, moment: str, offset: int) -> str:
+    at = "0"
+    if asked.unit is not None:
+        seconds = f"({rollup.epoch_seconds(connection.dialect.name, moment)} + {offset})"
+        at = f"{seconds} - {seconds} % {_WIDTH[asked.unit]}"
+    keys = "".join(f", {name}" for name in _key_names(asked))
+    return f"SELECT {at} AS at{keys}, {what} FROM messages WHERE {moment} >= :since AND {moment} < :until"  # noqa: S608
+
+
+def _rows(
+    connection: sa.Connection,
+    query: str,
+    asked: ReportQuestion,
+    clock: Clock,
+    since: datetime,
+    until: datetime,
+    *more_keys: str,
+) -> Iterable[Any]:
+    times = {"since": since, "until": until}
+    if ":cutoff" in query:
+        times["cutoff"] = clock.now - clock.no_receipt_after
+    binds = [sa.bindparam(name, value, type_=UtcDateTime()) for name, value in times.items()]
+    if asked.accounts is not None:
+        query += " AND account IN :accounts"
+        binds.append(sa.bindparam("accounts", list(asked.accounts), expanding=True))
+    if asked.template_id is not None:
+        query += " AND template_id = :template_id"
+        binds.append(sa.bindparam("template_id", asked.template_id))
+    grouped = ", ".join(("at", *_key_names(asked), *more_keys))
+    return connection.execute(sa.text(f"{query} GROUP BY {grouped}").bindparams(*binds))

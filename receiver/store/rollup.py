@@ -1,0 +1,276 @@
+"""What the delivery report adds up, kept by triggers on `messages`: in the transaction that changes a message,
+whichever statement does, on both databases. `rebuild` adds it all up again, `differences` proves that it is right.
+
+On PostgreSQL the triggers only append what has changed, so that no two writers ever wait for each other, and `fold`
+adds that up now and then; a reader takes both. SQLite has one writer, whose triggers add up at once.
+
+A message counts in the hour of its sending, else of its recording; an unmatched one in that of its report. Hours and
+days are those of one zone, as seconds east of UTC, since databases differ in what they know of zones.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.store.tables import (
+    delivery_hour_changes,
+    delivery_hours,
+    delivery_latencies,
+    delivery_latency_changes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HOUR_SECONDS, _DAY_SECONDS = 3600, 86400
+_SECONDS_MAX = 2_000_000_000  # of a latency; times may lie centuries apart
+
+_MATCHED = "recorded_at IS NOT NULL"
+# Column of delivery_hours: what is counted in it.
+COUNTS = {
+    "sent": f"{_MATCHED} AND send_state IS NULL",
+    "refused": "send_state = 'refused'",
+    "open": "send_state IN ('sending', 'outcome_unknown')",
+    "delivered": f"{_MATCHED} AND status = 3",
+    "failed": f"{_MATCHED} AND status = 2",
+    "unknown": f"{_MATCHED} AND status = 1",
+    "waiting": f"{_MATCHED} AND status = 0 AND send_state IS NULL",
+    "unmatched": "recorded_at IS NULL",
+}
+_COLUMNS = ("account", "template_id", "status", "reported_at", "recorded_at", "sent_at", "send_state")
+
+# --- Expressions --------------------------------------------------------------------------------------------------
+
+AGE_FROM = "coalesce(sent_at, recorded_at)"
+_COUNTS_FROM = f"CASE WHEN recorded_at IS NULL THEN reported_at ELSE {AGE_FROM} END"
+_FOLD_LOCK = 0x726376725F666F  # one process at a time
+
+
+def epoch_seconds(dialect: str, time: str) -> str:
+    """Write a time as whole seconds from 1970, cut off."""
+    if dialect == "postgresql":
+        return f"floor(extract(epoch FROM {time}))::bigint"
+    return f"coalesce(CAST(strftime('%s', {time}) AS INTEGER), 0)"
+
+
+def latency_seconds(dialect: str) -> str:
+    """Write the whole seconds from sending to report, never below 0; null where the sending's time is not known."""
+    if dialect == "postgresql":
+        passed = "floor(extract(epoch FROM reported_at - sent_at))"
+        return f"CASE WHEN sent_at IS NOT NULL THEN greatest(0, least({_SECONDS_MAX}, {passed}))::integer END"
+    # A report's time is in whole seconds: where the sending has a fraction, a second less has passed.
+    fraction = "(CAST(strftime('%f', sent_at) AS REAL) > CAST(strftime('%S', sent_at) AS REAL))"
+    passed = f"{epoch_seconds(dialect, 'reported_at')} - {epoch_seconds(dialect, 'sent_at')} - {fraction}"
+    return f"CASE WHEN sent_at IS NOT NULL THEN max(0, min({_SECONDS_MAX}, {passed})) END"
+
+
+def _counted(dialect: str, *sources: tuple[int, str]) -> str:
+    """Give messages as what is counted of them. `sources`: (1 or -1, a table or query with a message's columns)."""
+    return " UNION ALL ".join(
+        f"SELECT {n} AS n, account, coalesce(template_id, '') AS template_id, status, recorded_at, send_state,"  # noqa: S608
+        f" {epoch_seconds(dialect, _COUNTS_FROM)} + zone.offset_seconds AS moment,"
+        f" {latency_seconds(dialect)} AS seconds"
+        f" FROM {source} AS m CROSS JOIN delivery_zone AS zone WHERE {_MATCHED} OR reported_at IS NOT NULL"
+        for n, source in sources
+    )
+
+
+def _hours(counted: str) -> str:
+    sums = ", ".join(f"coalesce(sum(n) FILTER (WHERE {what}), 0) AS {name}" for name, what in COUNTS.items())
+    any_left = " OR ".join(f"{name} <> 0" for name in COUNTS)
+    return (
+        f"SELECT * FROM (SELECT CAST(moment / {_HOUR_SECONDS} AS INTEGER) AS hour, account, template_id, {sums}"  # noqa: S608
+        f" FROM ({counted}) AS c GROUP BY 1, 2, 3) AS s WHERE {any_left}"
+    )
+
+
+def _latencies(counted: str) -> str:
+    return (
+        f"SELECT * FROM (SELECT CAST(moment / {_DAY_SECONDS} AS INTEGER) AS day, account, template_id, seconds,"  # noqa: S608
+        f" sum(n) AS messages FROM ({counted}) AS c"
+        f" WHERE {COUNTS['delivered']} AND seconds IS NOT NULL GROUP BY 1, 2, 3, 4) AS s WHERE messages <> 0"
+    )
+
+
+_HOUR_COLUMNS = f"hour, account, template_id, {', '.join(COUNTS)}"
+_LATENCY_COLUMNS = "day, account, template_id, seconds, messages"
+
+
+def _append(counted: str) -> Iterator[str]:
+    """Give the two statements that note what is counted, for `fold` to add up."""
+    yield f"INSERT INTO delivery_hour_changes ({_HOUR_COLUMNS}) {_hours(counted)}"
+    yield f"INSERT INTO delivery_latency_changes ({_LATENCY_COLUMNS}) {_latencies(counted)}"
+
+
+def _add(hours: str, latencies: str) -> Iterator[str]:
+    """Give the two statements that add counts up."""
+    added = ", ".join(f"{name} = delivery_hours.{name} + excluded.{name}" for name in COUNTS)
+    yield (
+        f"INSERT INTO delivery_hours ({_HOUR_COLUMNS}) {hours}"
+        f" ON CONFLICT (hour, account, template_id) DO UPDATE SET {added}"
+    )
+    yield (
+        f"INSERT INTO delivery_latencies ({_LATENCY_COLUMNS}) {latencies}"
+        " ON CONFLICT (day, account, template_id, seconds)"
+        " DO UPDATE SET messages = delivery_latencies.messages + excluded.messages"
+    )
+
+
+# --- The triggers -----------------------------------------------------------------------------------------------
+
+
+def create_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that make the triggers."""
+    yield from _postgresql_triggers() if dialect == "postgresql" else _sqlite_triggers()
+
+
+def drop_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that remove them."""
+    for event in ("insert", "update", "delete"):
+        if dialect == "postgresql":
+            yield f"DROP TRIGGER delivery_rollup_{event} ON messages"
+            yield f"DROP FUNCTION delivery_rollup_{event}"
+        else:
+            yield f"DROP TRIGGER delivery_rollup_{event}"
+            yield f"DROP TRIGGER delivery_rollup_{event}_latency"
+
+
+def _postgresql_triggers() -> Iterator[str]:
+    """Once a statement, over the rows that it changed: a batch of pushes is one of each."""
+    for event, tables, sources in (
+        ("insert", "NEW TABLE AS is_now", ((1, "is_now"),)),
+        ("update", "OLD TABLE AS was NEW TABLE AS is_now", ((1, "is_now"), (-1, "was"))),
+        ("delete", "OLD TABLE AS was", ((-1, "was"),)),
+    ):
+        body = ";\n".join(_append(_counted("postgresql", *sources)))
+        yield (
+            f"CREATE FUNCTION delivery_rollup_{event}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
+            f"IF EXISTS (SELECT FROM {sources[0][1]}) THEN\n{body};\nEND IF;\nRETURN NULL;\nEND $$"
+        )
+        yield (
+            f"CREATE TRIGGER delivery_rollup_{event} AFTER {event.upper()} ON messages REFERENCING {tables}"
+            f" FOR EACH STATEMENT EXECUTE FUNCTION delivery_rollup_{event}()"
+        )
+
+
+def _sqlite_triggers() -> Iterator[str]:
+    """Once a row, where anything that counts has changed: written out, which a push feels half as much as one query."""
+    differs = " OR ".join(f"old.{name} IS NOT new.{name}" for name in _COLUMNS)
+    has_latency = f"{COUNTS['delivered']} AND sent_at IS NOT NULL"
+    for event, when, rows in (
+        ("insert", "1", {"new": 1}),
+        ("update", f"({differs})", {"new": 1, "old": -1}),
+        ("delete", "1", {"old": -1}),
+    ):
+        latency = " OR ".join(f"({_of(row, has_latency)})" for row in rows)
+        for suffix, condition, write in (
+            ("", when, _sqlite_hour),
+            ("_latency", f"{when} AND ({latency})", _sqlite_latency),
+        ):
+            body = " ".join(f"{write(row, n)};" for row, n in rows.items())
+            yield (
+                f"CREATE TRIGGER delivery_rollup_{event}{suffix} AFTER {event.upper()} ON messages FOR EACH ROW"
+                f" WHEN {condition} BEGIN {body} END"
+            )
+
+
+def _sqlite_hour(row: str, n: int) -> str:
+    counts = ", ".join(f"{n} * coalesce({_of(row, what)}, 0)" for what in COUNTS.values())
+    key = f"({_sqlite_moment(row)}) / {_HOUR_SECONDS}, {row}.account, coalesce({row}.template_id, '')"
+    return next(_add(f"SELECT {key}, {counts} WHERE {_of(row, f'{_MATCHED} OR reported_at IS NOT NULL')}", ""))
+
+
+def _sqlite_latency(row: str, n: int) -> str:
+    key = f"({_sqlite_moment(row)}) / {_DAY_SECONDS}, {row}.account, coalesce({row}.template_id, '')"
+    seconds = _of(row, latency_seconds("sqlite"))
+    where = _of(row, f"{COUNTS['delivered']} AND sent_at IS NOT NULL")
+    return list(_add("", f"SELECT {key}, {seconds}, {n} WHERE {where}"))[1]
+
+
+def _sqlite_moment(row: str) -> str:
+    zone = "coalesce((SELECT offset_seconds FROM delivery_zone), 0)"
+    return f"{_of(row, epoch_seconds('sqlite', _COUNTS_FROM))} + {zone}"
+
+
+def _of(row: str, expression: str) -> str:
+    """Write an expression over a message's columns as one over those of a trigger's row."""
+    return re.sub(rf"\b({'|'.join(_COLUMNS)})\b", rf"{row}.\1", expression)
+
+
+# --- All of it ----------------------------------------------------------------------------------------------------
+
+
+def rebuild_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that add up every message anew. Nobody may change a message meanwhile."""
+    for table in ("delivery_hours", "delivery_latencies", "delivery_hour_changes", "delivery_latency_changes"):
+        yield f"DELETE FROM {table}"  # noqa: S608
+    counted = _counted(dialect, (1, "messages"))
+    yield from _add(_hours(counted), _latencies(counted))
+
+
+def rebuild(connection: sa.Connection, *, offset_seconds: int) -> None:
+    """Add up every message anew, in that zone. Writers wait for the end of the transaction; pushes are spooled."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("LOCK TABLE messages IN SHARE ROW EXCLUSIVE MODE")
+    connection.execute(sa.text("UPDATE delivery_zone SET offset_seconds = :offset"), {"offset": offset_seconds})
+    for statement in rebuild_statements(connection.dialect.name):
+        connection.exec_driver_sql(statement)
+
+
+def fold(connection: sa.Connection) -> None:
+    """Add up what the triggers have appended; nothing happens where another process is at it."""
+    if connection.dialect.name != "postgresql":
+        return
+    if not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_FOLD_LOCK))):
+        return
+    sums = ", ".join(f"sum({name})::integer" for name in COUNTS)
+    hours = f"SELECT hour, account, template_id, {sums} FROM gone GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"  # noqa: S608
+    latencies = "SELECT day, account, template_id, seconds, sum(messages)::integer FROM gone GROUP BY 1, 2, 3, 4"
+    for table, statement in zip(
+        ("delivery_hour_changes", "delivery_latency_changes"), _add(hours, latencies), strict=True
+    ):
+        connection.exec_driver_sql(f"WITH gone AS (DELETE FROM {table} RETURNING *) {statement}")  # noqa: S608
+
+
+# What readers read: all that is added up, and what is not yet.
+ALL_HOURS = sa.union_all(sa.select(delivery_hours), sa.select(delivery_hour_changes)).subquery("hours")
+ALL_LATENCIES = sa.union_all(sa.select(delivery_latencies), sa.select(delivery_latency_changes)).subquery("latencies")
+
+
+def zone_offset_seconds(connection: sa.Connection) -> int:
+    """Give the zone of the hours and days, in seconds east of UTC."""
+    found = connection.scalar(sa.text("SELECT offset_seconds FROM delivery_zone"))
+    return int(found or 0)
+
+
+def differences(connection: sa.Connection) -> list[str]:
+    """Say where what is kept differs from what the messages add up to; empty: nowhere."""
+    counted = _counted(connection.dialect.name, (1, "messages"))
+    sums = ", ".join(f"sum({name}) AS {name}" for name in COUNTS)
+    any_left = " OR ".join(f"sum({name}) <> 0" for name in COUNTS)
+    every_hour = (
+        f"(SELECT {_HOUR_COLUMNS} FROM delivery_hours UNION ALL SELECT {_HOUR_COLUMNS} FROM delivery_hour_changes) AS k"  # noqa: S608
+    )
+    kept_hours = f"SELECT hour, account, template_id, {sums} FROM {every_hour} GROUP BY 1, 2, 3 HAVING {any_left}"  # noqa: S608
+    every_latency = (
+        f"(SELECT {_LATENCY_COLUMNS} FROM delivery_latencies"  # noqa: S608
+        f" UNION ALL SELECT {_LATENCY_COLUMNS} FROM delivery_latency_changes) AS k"
+    )
+    kept_latencies = (
+        f"SELECT day, account, template_id, seconds, sum(messages) AS messages FROM {every_latency}"  # noqa: S608
+        " GROUP BY 1, 2, 3, 4 HAVING sum(messages) <> 0"
+    )
+    hours, latencies = _hours(counted), _latencies(counted)
+    found: set[str] = set()
+    for unit, kept, right in (("hour", kept_hours, hours), ("day", kept_latencies, latencies)):
+        for first, second in ((kept, right), (right, kept)):
+            query = f"SELECT * FROM ({first}) AS a EXCEPT SELECT * FROM ({second}) AS b"  # noqa: S608
+            found |= {
+                f"{unit} {row[0]} of {row[1]}, template {row[2] or 'none'}: does not add up"
+                for row in connection.exec_driver_sql(query)
+            }
+    return sorted(found)

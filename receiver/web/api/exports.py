@@ -1,0 +1,115 @@
+"""`/exports`: whole lists as files."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import marshmallow as ma
+from flask import Response, request
+from flask.views import MethodView
+
+from receiver.errors import Overloaded
+from receiver.exports import MEDIA_TYPES, Format, gzipped, iter_file
+from receiver.store.read import Filter
+from receiver.web import runtime
+from receiver.web.api.common import (
+    Blueprint,
+    StrictBoolean,
+    StrictSchema,
+    audit_look_up,
+    documents,
+    readable_accounts,
+)
+from receiver.web.api.messages import MessageFilterSchema
+from receiver.web.api.receipts import ReceiptFilterSchema
+from receiver.web.api.replies import ReplyFilterSchema
+from receiver.web.auth import caller
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+blueprint = Blueprint("exports", __name__, description="Whole lists as files, oldest row first, as of one moment.")
+
+# Each holds a thread and a connection, and reads what could be everything.
+_AT_ONCE = 2
+_places = threading.BoundedSemaphore(_AT_ONCE)
+
+
+class _Place:
+    """One of the few exports that run at once. Raises Overloaded where there is none left."""
+
+    def __init__(self) -> None:
+        if not _places.acquire(blocking=False):
+            raise Overloaded(f"{_AT_ONCE} exports run already; try again when one has ended")
+        self._held = True
+
+    def give_back(self) -> None:
+        """Let another one begin; the second time, nothing happens."""
+        if self._held:
+            self._held = False
+            _places.release()
+
+
+class FormatSchema(StrictSchema):
+    """How a file is written."""
+
+    format = ma.fields.Enum(
+        Format, by_value=True, load_default=Format.CSV, metadata={"description": "Parquet is an extra."}
+    )
+    bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: begin with a byte order mark."})
+
+
+def _filters(schema: type[ma.Schema], name: str) -> type[ma.Schema]:
+    """The filters of a list, without what pages it."""
+    fields = {field: made for field, made in schema().declared_fields.items() if field not in ("limit", "cursor")}
+    return type(name, (FormatSchema,), fields)
+
+
+_FILE = {
+    "description": "The file.",
+    "content": {media.partition(";")[0]: {"schema": {"type": "string"}} for media in MEDIA_TYPES.values()},
+}
+
+
+def _view(name: str, schema: type[ma.Schema], what: str) -> None:
+    class View(MethodView):
+        @documents(blueprint, 401, 403, 422, 503)
+        @blueprint.doc(responses={"200": _FILE}, summary=f"Export {what}.")
+        @blueprint.arguments(_filters(schema, f"{name.capitalize()}Export"), location="query")
+        def get(self, arguments: dict[str, Any]) -> Response:
+            return _answer(name, arguments)
+
+    View.__name__ = View.__qualname__ = name.capitalize()
+    blueprint.route(f"/exports/{name}")(View)
+
+
+_view("messages", MessageFilterSchema, "messages")
+_view("receipts", ReceiptFilterSchema, "receipts")
+_view("replies", ReplyFilterSchema, "replies")
+
+
+def _answer(name: str, arguments: dict[str, Any]) -> Response:
+    parts = runtime()
+    form, bom = arguments.pop("format"), arguments.pop("bom")
+    wanted = Filter(**arguments | {"accounts": readable_accounts(arguments.pop("account", None))})
+    in_full, clock = caller().sees_numbers, parts.clock()
+    parts.require_database()
+    audit_look_up(f"{name}.export", mobile=arguments.get("mobile"), format=form.value)
+    place = _Place()
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            with parts.exporting() as connection:
+                yield from iter_file(connection, name, form, wanted, clock, in_full=in_full, bom=bom)
+        finally:
+            place.give_back()
+
+    compressed = form is not Format.PARQUET and request.accept_encodings.quality("gzip") > 0
+    response = Response(gzipped(pieces()) if compressed else pieces(), content_type=MEDIA_TYPES[form])
+    response.call_on_close(place.give_back)  # also where nobody has read any of it
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}.{form.value}"'
+    response.headers["Vary"] = "Accept-Encoding"
+    if compressed:
+        response.headers["Content-Encoding"] = "gzip"
+    return response

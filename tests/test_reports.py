@@ -1,0 +1,268 @@
+"""The delivery report gives what the messages give, whichever way they came to be as they are."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from receiver.app import create_app
+from receiver.domain import MessageStatus, SendResult
+from receiver.store import read, reports, rollup, write
+from receiver.store.read import Page
+from receiver.store.reports import Figures, ReportQuestion, Unit
+from receiver.store.tables import messages
+from receiver.store.verify import verify
+from tests.conftest import make_key
+from tests.factories import NOON, make_push, make_send
+from tests.test_sending import make_attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask.testing import FlaskClient
+
+    from receiver.runtime import Runtime
+
+SHANGHAI = ZoneInfo("Asia/Shanghai")
+DAY = timedelta(days=1)
+MIDNIGHT = datetime(2026, 11, 22, 16, tzinfo=UTC)  # in Shanghai, 2026-11-23
+WHOLE = ReportQuestion(since=MIDNIGHT - 7 * DAY, until=MIDNIGHT + 7 * DAY, zone=SHANGHAI)
+NOW = NOON + timedelta(hours=30)
+
+
+def report(runtime: Runtime, asked: ReportQuestion) -> tuple[dict[Any, Figures], Figures]:
+    return runtime.ask(lambda c: reports.delivery_report(c, asked, runtime.clock(NOW)))
+
+
+def shown(figures: Figures) -> dict[str, Any]:
+    return {
+        **{name: getattr(figures, name) for name in reports._COUNTED},
+        "latencies": {seconds: count for seconds, count in sorted(figures.latencies.items()) if count},
+    }
+
+
+# --- The same figures in plain Python, from the rows as readers see them --------------------------------------
+
+
+def model(runtime: Runtime, asked: ReportQuestion) -> dict[tuple[str | None, ...], dict[str, Any]]:
+    groups: dict[tuple[str | None, ...], Figures] = defaultdict(Figures)
+    for row in runtime.ask(lambda c: read.list_messages(c, Page(limit=10_000), runtime.clock(NOW))):
+        moment = (row.sent_at or row.recorded_at) if row.matched else row.reported_at
+        if moment is None or not asked.since <= moment < asked.until:
+            continue
+        if asked.template_id is not None and row.template_id != asked.template_id:
+            continue
+        local = moment.astimezone(asked.zone)
+        key: list[str | None] = []
+        if asked.unit is not None:
+            key.append(
+                {
+                    Unit.MONTH: f"{local:%Y-%m}",
+                    Unit.DAY: f"{local:%Y-%m-%d}",
+                    Unit.HOUR: f"{local:%Y-%m-%dT%H:00}",
+                    Unit.FIVE_MINUTES: f"{local:%Y-%m-%dT%H:}{local.minute // 5 * 5:02d}",
+                }[asked.unit]
+            )
+        key += [row.template_id] if asked.by_template else []
+        key += [row.account] if asked.by_account else []
+        figures = groups[tuple(key)]
+        if not row.matched:
+            figures.unmatched += 1
+            continue
+        if row.status is MessageStatus.REFUSED:
+            figures.refused += 1
+        elif row.status in (MessageStatus.SENDING, MessageStatus.OUTCOME_UNKNOWN):
+            figures.outcome_unknown += 1
+        else:
+            figures.sent += 1
+            setattr(figures, row.status, getattr(figures, row.status) + 1)
+        if row.status is MessageStatus.DELIVERED and row.latency_seconds is not None:
+            figures.latencies[math.floor(row.latency_seconds)] += 1
+    return {key: shown(figures) for key, figures in groups.items()}
+
+
+QUESTIONS = [
+    WHOLE,
+    *(replace(WHOLE, unit=unit) for unit in Unit),
+    replace(WHOLE, by_template=True),
+    replace(WHOLE, unit=Unit.DAY, by_template=True),
+    replace(WHOLE, unit=Unit.DAY, by_account=True),
+    replace(WHOLE, by_template=True, by_account=True, unit=None),
+    replace(WHOLE, unit=Unit.DAY, since=NOON - DAY, until=NOON + timedelta(hours=1, milliseconds=500)),
+    replace(WHOLE, unit=Unit.DAY, zone=ZoneInfo("America/New_York"), since=datetime(2026, 10, 30, tzinfo=UTC)),
+    replace(WHOLE, unit=Unit.HOUR, zone=ZoneInfo("Asia/Kathmandu")),
+    replace(WHOLE, template_id="540"),
+]
+
+
+def assert_agrees(runtime: Runtime) -> None:
+    for asked in QUESTIONS:
+        groups, total = report(runtime, asked)
+        found = {key: shown(figures) for key, figures in groups.items() if any(shown(figures).values())}
+        assert found == model(runtime, asked), asked
+        everything = model(runtime, replace(asked, unit=None, by_template=False, by_account=False))
+        assert shown(total) == everything.get((), shown(Figures()))
+    with runtime.database.reading() as connection:
+        assert rollup.differences(connection) == []
+
+
+SECONDS = st.integers(-3 * 86400, 3 * 86400)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("push"), st.integers(0, 5), st.sampled_from(["1", "0", "x"]), SECONDS),
+        st.tuples(st.just("masked"), st.integers(0, 5), st.sampled_from(["1", "0"]), SECONDS),
+        st.tuples(st.just("record"), st.integers(0, 5), st.sampled_from(["540", "541", None]), SECONDS),
+        st.tuples(st.just("record without a time"), st.integers(0, 5), st.just(None), SECONDS),
+        st.tuples(st.just("refused"), st.integers(0, 5), st.sampled_from(["540", None]), SECONDS),
+        st.tuples(st.just("begin"), st.integers(0, 5), st.just("540"), SECONDS),
+        st.tuples(st.just("finish"), st.integers(0, 5), st.sampled_from(["taken", "refused", "unknown"]), SECONDS),
+    ),
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(steps=STEPS)
+def test_report_is_that_of_the_messages_for_any_history(runtime: Runtime, steps: list[tuple[Any, ...]]) -> None:
+    runtime.database.write(lambda c: [c.execute(sa.delete(table)) for table in reversed(ALL)])
+    attempts: dict[int, Any] = {}
+    for kind, number, what, seconds in steps:
+        _do(runtime, attempts, kind, number, what, seconds)
+    assert_agrees(runtime)
+
+
+ALL = [messages, *(messages.metadata.tables[name] for name in ("receipts", "replies", "attempts"))]
+
+
+def _do(runtime: Runtime, attempts: dict[int, Any], kind: str, number: int, what: Any, seconds: int) -> None:
+    mobile, task_id = f"1560891109{number}", f"t{number}"
+    moment = NOON + timedelta(seconds=seconds, milliseconds=seconds % 1000)
+    account = ("default", "other")[number % 2]
+
+    def keep(push: Any) -> None:
+        write.save_pushes_in(runtime.database, [push])
+
+    def finish() -> None:
+        attempt = attempts.setdefault(number, make_attempt(mobile=mobile, sent_at=moment))
+        result = SendResult(
+            state={"taken": None, "refused": MessageStatus.REFUSED}.get(what, MessageStatus.OUTCOME_UNKNOWN),
+            answered_at=moment,
+            task_id=task_id if what == "taken" else None,
+        )
+        runtime.recorder.finish(attempt, result)
+
+    def begin() -> None:
+        attempt = attempts.setdefault(number, make_attempt(mobile=mobile, sent_at=moment))
+        runtime.recorder.begin(attempt, day_began=NOON)
+
+    def record(**changes: Any) -> None:
+        send = make_send(account=account, mobile=mobile, template_id=what, **changes)
+        runtime.database.write(lambda c: write.record_sent(c, [send], recorded_at=NOW))
+
+    {
+        "push": lambda: keep(make_push(account=account, mobile=mobile, task_id=task_id, status=what, second=seconds)),
+        "masked": lambda: keep(
+            make_push(account=account, mobile=mobile[:7] + "****", task_id=task_id, status=what, second=seconds)
+        ),
+        "record": lambda: record(task_id=task_id, sent_at=moment),
+        "record without a time": lambda: record(task_id=task_id),
+        "refused": lambda: record(task_id=None, sent_at=moment, reference="r", error_message="余额不足"),
+        "begin": begin,
+        "finish": finish,
+    }[kind]()
+
+
+def test_rebuild_gives_the_same_and_verify_finds_what_does_not_add_up(runtime: Runtime) -> None:
+    for number in range(6):
+        _do(runtime, {}, "record", number, "540", number * 1000)
+        _do(runtime, {}, "push", number, "1", number * 1000 + 7)
+    assert_agrees(runtime)
+    runtime.database.write(lambda c: c.execute(sa.text("UPDATE delivery_hours SET delivered = delivered + 1")))
+    runtime.database.write(lambda c: c.execute(sa.text("UPDATE delivery_latencies SET messages = messages + 1")))
+    wrong = next(f for f in verify(runtime.database, runtime.gate.read_again) if f.name == "delivery report adds up")
+    assert not wrong.ok
+    assert {detail.split(" ")[0] for detail in wrong.details} == {"hour", "day"}
+    runtime.database.write(lambda c: rollup.rebuild(c, offset_seconds=8 * 3600))
+    assert_agrees(runtime)
+    runtime.database.write(lambda c: rollup.rebuild(c, offset_seconds=-5 * 3600))  # the zone of another deployment
+    assert_agrees(runtime)
+
+
+@pytest.mark.parametrize(
+    ("latencies", "p50", "p95", "p99"),
+    [
+        ({}, None, None, None),
+        ({3: 1}, 3, 3, 3),
+        ({1: 50, 2: 45, 9: 4, 60: 1}, 1, 2, 9),
+        ({1: 49, 2: 51}, 2, 2, 2),
+        ({0: 99, 5: 1}, 0, 0, 0),
+    ],
+)
+def test_percentiles_are_by_nearest_rank(
+    latencies: dict[int, int], p50: int | None, p95: int | None, p99: int | None
+) -> None:
+    figures = Figures(latencies=latencies)
+    assert [figures.percentile_seconds(percent) for percent in (50, 95, 99)] == [p50, p95, p99]
+
+
+# --- Over HTTP --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asking(make_runtime: Callable[..., Runtime]) -> tuple[Runtime, FlaskClient, dict[str, str]]:
+    runtime = make_runtime()
+    return runtime, create_app(runtime).test_client(), {"Authorization": make_key(runtime)}
+
+
+def test_report_names_its_groups_and_rates(asking: tuple[Runtime, FlaskClient, dict[str, str]]) -> None:
+    runtime, client, headers = asking
+    for number, status in enumerate("1110"):
+        _do(runtime, {}, "record", 2 * number, "540", 0)
+        _do(runtime, {}, "push", 2 * number, status, 5 + number)
+    keep = make_push(task_id="nobody", second=60)
+    write.save_pushes_in(runtime.database, [keep])
+    path = "/api/v1/reports/delivery?from=2026-11-23&to=2026-11-24&group_by=day,template_id"
+    answer = client.get(path, headers=headers).json
+    assert answer["timezone"] == "Asia/Shanghai"
+    group, unmatched = sorted(answer["items"], key=lambda item: item["template_id"] is None)
+    assert group == {
+        "day": "2026-11-23", "template_id": "540", "sent": 4, "refused": 0, "outcome_unknown": 0, "delivered": 3,
+        "failed": 1, "unknown": 0, "pending": 0, "no_receipt": 0, "delivery_rate": 0.75, "latency_p50_seconds": 6,
+        "latency_p95_seconds": 7, "latency_p99_seconds": 7, "unmatched": 0, "match_rate": 1.0,
+    }  # fmt: skip
+    assert (unmatched["template_id"], unmatched["unmatched"], unmatched["delivery_rate"]) == (None, 1, None)
+    assert (answer["total"]["sent"], answer["total"]["match_rate"]) == (4, 0.8)
+    table = client.get(path, headers={**headers, "Accept": "text/csv"})
+    assert table.content_type == "text/csv; charset=utf-8"
+    assert table.text.splitlines()[0].startswith("day,template_id,sent,refused,outcome_unknown,delivered,")
+    assert "2026-11-23,540,4,0,0,3,1,0,0,0,0.75,6,7,7,0,1.0" in table.text.splitlines()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "", "from=2026-11-23", "from=2026-11-24&to=2026-11-23", "from=2026-11-23&to=2026-11-23",
+        "from=2026-11-01&to=2026-11-23&group_by=five_minutes", "from=2026-01-01&to=2026-11-23&group_by=hour",
+        "from=2000-01-01&to=2026-11-23", "from=1960-01-01&to=1960-01-02", "from=x&to=y",
+        "from=2026-11-22&to=2026-11-23&group_by=day,hour", "from=2026-11-22&to=2026-11-23&group_by=operator",
+        "from=2026-11-22&to=2026-11-23&group_by=day,account,template_id",
+        "from=2026-11-22&to=2026-11-23&group_by=day,day", "from=2026-11-22&to=2026-11-23&account=nobody",
+    ],
+)  # fmt: skip
+def test_question_that_is_none_names_what_is_wrong(
+    asking: tuple[Runtime, FlaskClient, dict[str, str]], query: str
+) -> None:
+    _, client, headers = asking
+    answer = client.get(f"/api/v1/reports/delivery?{query}", headers=headers)
+    assert (answer.status_code, bool(answer.json["errors"])) == (422, True)

@@ -1,8 +1,8 @@
 """Sends through the platform, so that whatever dies, what is known of a send is recorded.
 
-In this order: the attempt is noted, the request goes out, its result is recorded, the caller hears of it. The request
-and its record run apart from the caller, who waits a bounded time: an answer that comes later is recorded all the
-same.
+In this order: the attempt is noted, the request goes out, its result is recorded, the caller hears of it (through the
+door, while it is being recorded). The request and its record run apart from the caller, who waits a bounded time: an
+answer that comes later is recorded all the same.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class Sender:
         def call_and_tell() -> RawAnswer:
             try:
                 raw = call()
-            except (PlatformUnreachable, NoUsableAnswer) as error:
+            except BaseException as error:  # whatever it is: somebody waits for it
                 answered.set_exception(error)
                 raise
             answered.set_result(raw)

@@ -146,6 +146,18 @@ def test_request_goes_on_as_it_came(tmp_path: Path) -> None:
     assert fields["host"] == f"127.0.0.1:{port}"
 
 
+def test_raw_bytes_of_a_query_go_on_as_what_they_stand_for(tmp_path: Path) -> None:
+    with (
+        scripted(lambda connection: connection.sendall(http_answer(GOOD_ANSWER))) as (port, requests),
+        open_door(tmp_path, port) as door,
+        socket.create_connection(("127.0.0.1", door.port), timeout=10) as sender,
+    ):
+        target = SEND.encode() + b"?a=\xc4\xe3&b=%20+c"
+        sender.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % target)
+        assert sender.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert requests[0].startswith(b"POST /smsApi/verifyCode?a=%C4%E3&b=%20+c HTTP/1.1\r\n")
+
+
 def test_unreached_platform_is_502_and_recorded(tmp_path: Path) -> None:
     with open_door(tmp_path, free_port()) as door:
         status, content_type, body = ask(door.port, SEND, urlencode(FORM))

@@ -7,6 +7,7 @@ credentials of its own.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
@@ -26,6 +27,7 @@ _log = get_logger(__name__)
 
 _PATHS = {f"/smsApi{path}": path for path in (SEND_PATH, BALANCE_PATH)}
 _BODY_MAX_BYTES = 64 * 1024
+_ASCII = bytes(range(0x21, 0x7F))
 # Of one connection, or of no use to the platform: the rest goes on as it came.
 _NOT_PASSED_ON = frozenset(
     {
@@ -69,7 +71,7 @@ class Door:
         raw = self._runtime.sender.pass_on(
             path,
             method=request.method,
-            query=request.query_string.decode("latin-1"),
+            query=quote(request.query_string, safe=_ASCII),  # raw bytes, if any, as what they stand for
             body=body,
             headers={name: value for name, value in request.headers if name.lower() not in _NOT_PASSED_ON},
         )

@@ -227,7 +227,7 @@ def test_percentiles_are_by_nearest_rank(
     latencies: dict[int, int], p50: int | None, p95: int | None, p99: int | None
 ) -> None:
     figures = Figures(latencies=latencies)
-    assert [figures.percentile_seconds(percent) for percent in (50, 95, 99)] == [p50, p95, p99]
+    assert figures.percentiles_seconds((50, 95, 99)) == [p50, p95, p99]
 
 
 # --- Over HTTP --------------------------------------------------------------------------------------------------

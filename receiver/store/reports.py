@@ -6,6 +6,7 @@ zone whose offset changes, from the messages themselves. Both give the same figu
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,16 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.store import rollup
-from receiver.store.tables import UtcDateTime
+from receiver.store.tables import (
+    UtcDateTime,
+    delivery_hour_changes,
+    delivery_hours,
+    delivery_latencies,
+    delivery_latency_changes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from zoneinfo import ZoneInfo
 
     from receiver.store.read import Clock
@@ -94,15 +101,16 @@ class Figures:
         matched = self.delivered + self.failed + self.unknown
         return matched / (matched + self.unmatched) if matched + self.unmatched else None
 
-    def percentile_seconds(self, percent: int) -> int | None:
-        """The latency that so many percent of the delivered did not exceed, by nearest rank."""
+    def percentiles_seconds(self, percents: Sequence[int]) -> list[int | None]:
+        """Give the latencies that so many percent (ascending) of the delivered did not exceed, by nearest rank."""
         total = sum(self.latencies.values())
-        rank = -(-total * percent // 100)
-        for seconds in sorted(self.latencies):
-            rank -= self.latencies[seconds]
-            if rank <= 0:
-                return seconds
-        return None
+        found: list[int | None] = []
+        reached = 0
+        for seconds, count in sorted(self.latencies.items()):
+            reached += count
+            while len(found) < len(percents) and reached >= -(-total * percents[len(found)] // 100):
+                found.append(seconds)
+        return found or [None] * len(percents)
 
 
 Groups = defaultdict[GroupKey, Figures]
@@ -185,30 +193,47 @@ def _label(unit: Unit | None, zone_seconds: int) -> tuple[str, ...]:
 
 
 def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock, offset: int) -> None:
-    hours, latencies = rollup.ALL_HOURS.c, rollup.ALL_LATENCIES.c
     first, end = (_zone_seconds(at, offset) // _HOUR for at in (asked.since, asked.until))
     # What waits is pending from a moment on, and no_receipt before it: within that hour, the messages have to tell.
     split = _zone_seconds(clock.now - clock.no_receipt_after, offset) // _HOUR
-    sums = [sa.func.sum(hours[name]).label(name) for name in rollup.COUNTS if name != "waiting"]
-    for name, part in (("pending", hours.hour > split), ("no_receipt", hours.hour < split)):
-        sums.append(sa.func.sum(sa.case((part, hours.waiting), else_=0)).label(name))
-    at = (hours.hour * _HOUR - hours.hour * _HOUR % _DAY if asked.unit else sa.literal(0)).label("at")
-    keys = [at, *(hours[name] for name in _key_names(asked))]
-    narrowed = (hours.hour >= first, hours.hour < end, *_narrowed(hours, asked))
-    for row in connection.execute(sa.select(*keys, *sums).where(*narrowed).group_by(*keys)):
+
+    def of_hours(table: sa.FromClause) -> sa.Select[Any]:
+        hours = table.c
+        sums = [sa.func.sum(hours[name]).label(name) for name in rollup.COUNTS if name != "waiting"]
+        for name, part in (("pending", hours.hour > split), ("no_receipt", hours.hour < split)):
+            sums.append(sa.func.sum(sa.case((part, hours.waiting), else_=0)).label(name))
+        keys = _keys(hours, asked, hours.hour * _HOUR - hours.hour * _HOUR % _DAY)
+        bounds = (hours.hour >= first, hours.hour < end)
+        return sa.select(*keys, *sums).where(*bounds, *_narrowed(hours, asked)).group_by(*keys)
+
+    for row in connection.execute(rollup.of_both(delivery_hours, delivery_hour_changes, of_hours)):
         _add_counts(groups[_key(row, asked)], row)
-    at = (latencies.day * _DAY if asked.unit else sa.literal(0)).label("at")
-    keys = [at, *(latencies[name] for name in _key_names(asked)), latencies.seconds]
-    day_bounds = (latencies.day >= first * _HOUR // _DAY, latencies.day < end * _HOUR // _DAY)
-    count = sa.func.sum(latencies.messages)
-    query = sa.select(*keys, count).where(*day_bounds, *_narrowed(latencies, asked)).group_by(*keys)
-    _add_latencies(groups, connection.execute(query), asked)
+
+    # A group's latencies come as two lists side by side: a row for each of them costs three times as much.
+    gather, read = (sa.func.array_agg, list) if connection.dialect.name == "postgresql" else _JSON_LISTS
+
+    def of_latencies(table: sa.FromClause) -> sa.Select[Any]:
+        latencies = table.c
+        keys = _keys(latencies, asked, latencies.day * _DAY)
+        bounds = (latencies.day >= first * _HOUR // _DAY, latencies.day < end * _HOUR // _DAY)
+        lists = (gather(latencies.seconds).label("seconds"), gather(latencies.messages).label("messages"))
+        return sa.select(*keys, *lists).where(*bounds, *_narrowed(latencies, asked)).group_by(*keys)
+
+    for row in connection.execute(rollup.of_both(delivery_latencies, delivery_latency_changes, of_latencies)):
+        found = groups[_key(row, asked)].latencies
+        for seconds, count in zip(read(row.seconds), read(row.messages), strict=True):
+            found[seconds] += count
     if first <= split < end:
         begin = _EPOCH + timedelta(seconds=split * _HOUR - offset)
-        within: Groups = defaultdict(Figures)
-        _add_span(within, connection, asked, clock, begin, begin + timedelta(hours=1), offset)
-        for key, figures in within.items():
-            groups[key].add(Figures(pending=figures.pending, no_receipt=figures.no_receipt))
+        _add_waiting(groups, connection, asked, clock, begin, begin + timedelta(hours=1), offset)
+
+
+_JSON_LISTS = (sa.func.json_group_array, json.loads)
+
+
+def _keys(columns: Any, asked: ReportQuestion, at: sa.ColumnElement[int]) -> list[sa.ColumnElement[Any]]:
+    moment = (at if asked.unit else sa.literal(0)).label("at")
+    return [moment, *(columns[name] for name in _key_names(asked))]
 
 
 def _add_counts(figures: Figures, row: Any) -> None:
@@ -266,19 +291,36 @@ def _add_span(
     offset: int,
 ) -> None:
     """Add up the recorded messages of a time in which the zone has one offset."""
-    waiting = rollup.COUNTS["waiting"]
-    conditions = {name: what for name, what in rollup.COUNTS.items() if name not in ("waiting", "unmatched")} | {
-        "pending": f"{waiting} AND {rollup.AGE_FROM} >= :cutoff",
-        "no_receipt": f"{waiting} AND {rollup.AGE_FROM} < :cutoff",
-    }
+    conditions = {name: what for name, what in rollup.COUNTS.items() if name not in ("waiting", "unmatched")}
     counts = ", ".join(f"count(*) FILTER (WHERE {what}) AS {name}" for name, what in conditions.items())
     query = _query(connection, asked, counts, rollup.AGE_FROM, offset)
     for row in _rows(connection, f"{query} AND recorded_at IS NOT NULL", asked, clock, since, until):
         _add_counts(groups[_key(row, asked)], row)
+    _add_waiting(groups, connection, asked, clock, since, until, offset)
     seconds = rollup.latency_seconds(connection.dialect.name)
     query = _query(connection, asked, f"{seconds} AS seconds, count(*) AS messages", rollup.AGE_FROM, offset)
     query = f"{query} AND {rollup.COUNTS['delivered']} AND sent_at IS NOT NULL"
     _add_latencies(groups, _rows(connection, query, asked, clock, since, until, "seconds"), asked)
+
+
+def _add_waiting(
+    groups: Groups,
+    connection: sa.Connection,
+    asked: ReportQuestion,
+    clock: Clock,
+    since: datetime,
+    until: datetime,
+    offset: int,
+) -> None:
+    """Add up those of them that have no report: pending, or no_receipt by now."""
+    counts = ", ".join(
+        f"count(*) FILTER (WHERE {rollup.AGE_FROM} {compared} :cutoff) AS {name}"
+        for name, compared in (("pending", ">="), ("no_receipt", "<"))
+    )
+    query = _query(connection, asked, counts, rollup.AGE_FROM, offset)
+    query = f"{query} AND {rollup.COUNTS['waiting']}"
+    for row in _rows(connection, query, asked, clock, since, until):
+        _add_counts(groups[_key(row, asked)], row)
 
 
 def _query(connection: sa.Connection, asked: ReportQuestion, what: str, moment: str, offset: int) -> str:

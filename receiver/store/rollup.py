@@ -11,19 +11,12 @@ days are those of one zone, as seconds east of UTC, since databases differ in wh
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.store.tables import (
-    delivery_hour_changes,
-    delivery_hours,
-    delivery_latencies,
-    delivery_latency_changes,
-)
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _HOUR_SECONDS, _DAY_SECONDS = 3600, 86400
 _SECONDS_MAX = 2_000_000_000  # of a latency; times may lie centuries apart
@@ -236,9 +229,11 @@ def fold(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"WITH gone AS (DELETE FROM {table} RETURNING *) {statement}")  # noqa: S608
 
 
-# What readers read: all that is added up, and what is not yet.
-ALL_HOURS = sa.union_all(sa.select(delivery_hours), sa.select(delivery_hour_changes)).subquery("hours")
-ALL_LATENCIES = sa.union_all(sa.select(delivery_latencies), sa.select(delivery_latency_changes)).subquery("latencies")
+def of_both(
+    kept: sa.Table, changes: sa.Table, ask: Callable[[sa.FromClause], sa.Select[Any]]
+) -> sa.CompoundSelect[Any]:
+    """Ask both of what is added up and of what is not yet, in one statement: between two, `fold` could move rows."""
+    return sa.union_all(ask(kept), ask(changes))
 
 
 def zone_offset_seconds(connection: sa.Connection) -> int:

@@ -166,6 +166,10 @@ def _question(arguments: dict[str, Any], groups: list[str], zone: ZoneInfo) -> R
     )
 
 
+_PERCENTS = (50, 95, 99)
+_LATENCIES = [f"latency_p{percent}_seconds" for percent in _PERCENTS]
+
+
 def _shown(figures: Figures) -> dict[str, Any]:
     return {
         "sent": figures.sent,
@@ -177,7 +181,7 @@ def _shown(figures: Figures) -> dict[str, Any]:
         "pending": figures.pending,
         "no_receipt": figures.no_receipt,
         "delivery_rate": _rounded(figures.delivery_rate),
-        **{f"latency_p{percent}_seconds": figures.percentile_seconds(percent) for percent in (50, 95, 99)},
+        **dict(zip(_LATENCIES, figures.percentiles_seconds(_PERCENTS), strict=True)),
         "unmatched": figures.unmatched,
         "match_rate": _rounded(figures.match_rate),
     }

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 
+from receiver.domain import OPT_OUT_WORDS, OptOutWords
 from receiver.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Settings:
     ack_content_type: str = "text/plain; charset=utf-8"
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("Asia/Shanghai"))
     time_formats: tuple[str, ...] = ()
+    opt_out_words: OptOutWords = OPT_OUT_WORDS
     late_after: timedelta = timedelta(seconds=60)
     no_receipt_after: timedelta = timedelta(hours=72)
     push_lane: bool = True
@@ -292,6 +294,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "ack_content_type": ("text/plain; charset=utf-8", _header),
     "timezone": ("Asia/Shanghai", _zone),
     "time_formats": ("", _formats),
+    "opt_out_words": (",".join(OPT_OUT_WORDS.words), lambda value: OptOutWords(_items(value.replace("\uff0c", ",")))),
     "late_after": ("60", lambda value: timedelta(seconds=_positive(value))),
     "no_receipt_after": ("72", lambda value: timedelta(hours=_positive(value))),
     "push_lane": ("on", _switch),

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.domain import (
+    OPT_OUT_WORDS,
+    OptOut,
+    OptOutWords,
     fits,
-    is_opt_out,
     latency_seconds,
     mask_mobile,
     match_masked,
@@ -85,14 +87,33 @@ def test_masked_number_fits_numbers_of_its_length_and_digits() -> None:
     assert match_masked("150********", [(1, "15080921090"), (2, "15080921091")]) is None
 
 
-@pytest.mark.parametrize("content", ["TD", "td", "ＴＤ", " 退订。", "【退订】", "Stop!", "T"])
+@pytest.mark.parametrize("content", ["TD", "td", "ＴＤ", "t d", " 退订。", "【退订】", "Stop!", "T", "００００"])
 def test_opt_out_is_known_in_any_width_case_and_punctuation(content: str) -> None:
-    assert is_opt_out(content)
+    assert OPT_OUT_WORDS.judge(content) is OptOut.YES
 
 
-@pytest.mark.parametrize("content", ["", "收到", "please do not stop", "TD1", "我要退订吗"])
+@pytest.mark.parametrize(
+    "content",
+    ["please stop it", "回TD", "我要退订吗", "退 订 谢谢", "unsubscribed", "unsubcribe", "STPO stop", "stopp"],
+)
+def test_what_is_nearly_an_opt_out_is_for_a_person_to_see(content: str) -> None:
+    assert OPT_OUT_WORDS.judge(content) is OptOut.REVIEW
+
+
+@pytest.mark.parametrize(
+    "content", ["", "收到", "tdd", "TD1", "t or n", "退款", "unstoppable", "20000 yuan", "R2D2", "？"]
+)
 def test_what_is_no_opt_out(content: str) -> None:
-    assert not is_opt_out(content)
+    assert OPT_OUT_WORDS.judge(content) is OptOut.NO
+
+
+def test_words_for_opting_out_are_given_and_need_a_letter() -> None:
+    words = OptOutWords(["Ａbmelden", "不要"])
+    assert words.judge("abmelden!") is OptOut.YES
+    assert words.judge("abmeldn") is OptOut.REVIEW
+    assert words.judge("TD") is OptOut.NO
+    with pytest.raises(ValueError, match="needs a letter"):
+        OptOutWords(["TD", "!!"])
 
 
 def test_push_ids_are_uuid7_and_in_order_of_time() -> None:

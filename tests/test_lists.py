@@ -139,6 +139,12 @@ def test_receipts_and_replies_are_narrowed_by_what_fits(
     assert sorted(tasks("receipts", matched="false")) == sorted([masked, second])
     assert tasks("receipts", received_from="2000-01-01T00:00:00Z", received_to="2000-01-02T00:00:00Z") == []
     assert tasks("replies", opt_out="true") == [first]
+    assert tasks("replies", opt_out_review="true") == []
+    assert sorted(tasks("replies", opt_out_review="false")) == sorted([first, second])
+    at, half = batch[0].received_at, timedelta(minutes=30)
+    hour = {"received_from": str(at - half), "received_to": str(at + half)}
+    assert sorted(tasks("receipts", **hour)) == sorted([masked, second, first])
+    assert tasks("receipts", **hour, status="failed", limit="1") == [second]
     assert tasks("replies", q="stop") == [first]
     assert tasks("replies", q="0%") == [second]
     assert tasks("replies", q="好的") == [second]

@@ -114,6 +114,7 @@ def test_items_have_exactly_the_fields_of_the_contract(client: FlaskClient, bear
         "mobile",
         "content",
         "opt_out",
+        "opt_out_review",
         "replied_at",
         "received_at",
         "last_seen_at",

@@ -79,7 +79,9 @@ class Gate:
         self._tokens = [(secret.encode(), account) for account, secret in settings.push_tokens]
         self._allow = settings.push_allow
         self._trusted_proxies = settings.trusted_proxies
-        self._reader = PushReader(zone=settings.timezone, time_formats=settings.time_formats)
+        self._reader = PushReader(
+            zone=settings.timezone, time_formats=settings.time_formats, opt_out_words=settings.opt_out_words
+        )
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
 
     def admit(self, request: PushRequest) -> Push | None:

@@ -14,7 +14,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from receiver.domain import TASK_ID_MAX_CHARS, Kind, Receipt, Reply, Unreadable, parse_mobile
+from receiver.domain import (
+    OPT_OUT_WORDS,
+    TASK_ID_MAX_CHARS,
+    Kind,
+    OptOutWords,
+    Receipt,
+    Reply,
+    Unreadable,
+    parse_mobile,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,6 +64,7 @@ class PushReader:
 
     zone: ZoneInfo
     time_formats: Sequence[str] = ()  # further accepted forms, strptime style
+    opt_out_words: OptOutWords = OPT_OUT_WORDS
 
     def read(
         self, *, body: bytes, query: bytes, endpoint: Kind | None
@@ -121,7 +131,14 @@ class PushReader:
                 tuple(form.flags),
             )
         return (
-            Reply(mobile=number, task_id=task_id, content=own_value, replied_at=moment, extra=extra),
+            Reply(
+                mobile=number,
+                task_id=task_id,
+                content=own_value,
+                replied_at=moment,
+                opt_out=self.opt_out_words.judge(own_value),
+                extra=extra,
+            ),
             tuple(form.flags),
         )
 

@@ -10,7 +10,7 @@ from base64 import b64encode
 from json import dumps
 from typing import TYPE_CHECKING, Any
 
-from receiver.domain import Push, Receipt, Reply, Unreadable, delivery_status, is_opt_out, shown_content
+from receiver.domain import OptOut, Push, Receipt, Reply, Unreadable, delivery_status, shown_content
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ WITH given AS MATERIALIZED (
         id uuid, account text, endpoint text, kind text, outcome text, error text, flags json, method text,
         query text, body text, content_type text, remote_addr text, received_at timestamptz,
         task_id text, mobile text, at timestamptz, vendor_status text, status smallint, seen smallint,
-        content text, exact text, digest text, opt_out boolean)
+        content text, exact text, digest text, opt_out boolean, opt_out_review boolean)
 ), journal AS (
     INSERT INTO pushes (id, account, endpoint, kind, outcome, error, flags, method, query, body,
                         content_type, remote_addr, received_at)
@@ -90,9 +90,9 @@ WITH given AS MATERIALIZED (
         copies = receipts.copies + 1, last_seen_at = greatest(receipts.last_seen_at, excluded.last_seen_at)
 )
 INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact,
-                     content_sha256, replied_at, opt_out)
+                     content_sha256, replied_at, opt_out, opt_out_review)
 SELECT message_id, id, received_at, received_at, 1, content, decode(exact, 'base64'), decode(digest, 'base64'),
-       at, opt_out
+       at, opt_out, opt_out_review
 FROM given JOIN journal USING (id) JOIN message USING (task_id, mobile, account)
 WHERE content IS NOT NULL
 ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SET
@@ -131,7 +131,8 @@ def _json_row(push: Push) -> dict[str, Any]:
         return row
     content, exact = _contents(reading)
     row |= {"at": reading.replied_at.isoformat(), "status": 0, "seen": 0, "content": content}
-    row |= {"digest": b64encode(reading.content_sha256).decode(), "opt_out": is_opt_out(reading.content)}
+    row["digest"] = b64encode(reading.content_sha256).decode()
+    row |= {"opt_out": reading.opt_out is OptOut.YES, "opt_out_review": reading.opt_out is OptOut.REVIEW}
     if exact is not None:
         row["exact"] = b64encode(exact).decode()
     return row
@@ -164,8 +165,8 @@ ON CONFLICT (message_id, reported_at, vendor_status, masked_mobile) DO UPDATE SE
     copies = receipts.copies + 1, last_seen_at = max(receipts.last_seen_at, excluded.last_seen_at)"""
 _SQLITE_REPLIES = """
 INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact,
-                     content_sha256, replied_at, opt_out)
-SELECT id, ?, ?, ?, 1, ?, ?, ?, ?, ? FROM messages WHERE task_id = ? AND mobile = ? AND account = ?
+                     content_sha256, replied_at, opt_out, opt_out_review)
+SELECT id, ?, ?, ?, 1, ?, ?, ?, ?, ?, ? FROM messages WHERE task_id = ? AND mobile = ? AND account = ?
 ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SET
     copies = replies.copies + 1, last_seen_at = max(replies.last_seen_at, excluded.last_seen_at)"""
 _SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
@@ -197,8 +198,8 @@ def _save_sqlite(driver: Any, batch: Sequence[Push]) -> bool:
             content, exact = _contents(reading)
             at = reading.replied_at.strftime(_SQLITE_TIME)
             messages.append((*key, 0, None, 0))
-            opt_out = is_opt_out(reading.content)
-            replies.append((*seen, content, exact, reading.content_sha256, at, opt_out, *key))
+            opt_outs = (reading.opt_out is OptOut.YES, reading.opt_out is OptOut.REVIEW)
+            replies.append((*seen, content, exact, reading.content_sha256, at, *opt_outs, *key))
     driver.execute("SAVEPOINT plain")
     if driver.executemany(_SQLITE_JOURNAL, journal).rowcount < len(journal):
         driver.execute("ROLLBACK TO plain")

@@ -221,6 +221,7 @@ def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
     own = (
         Column("content", Kind.TEXT, column.content, nullable=False, written_by_people=True),
         Column("opt_out", Kind.BOOLEAN, _boolean(column.opt_out), nullable=False),
+        Column("opt_out_review", Kind.BOOLEAN, _boolean(column.opt_out_review), nullable=False),
         Column("replied_at", Kind.TIME, _iso_seconds(column.replied_at), nullable=False),
     )
     return _sightings(replies, own, reply_conditions(wanted), in_full=in_full)

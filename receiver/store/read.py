@@ -6,7 +6,7 @@ Every function takes an open connection and gives frozen rows; none of them coun
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -20,8 +20,10 @@ from receiver.domain import (
     MessageStatus,
     Push,
     delivery_status,
+    first_id_of,
     latency_seconds,
 )
+from receiver.store import search
 from receiver.store.tables import AGE_FROM, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class ReplyRow:
     mobile: str
     content: str  # NUL shown as ␀
     opt_out: bool
+    opt_out_review: bool
     replied_at: datetime
     received_at: datetime
     last_seen_at: datetime
@@ -152,6 +155,7 @@ class Filter:
     conflicting: bool | None = None
     q: str | None = None
     opt_out: bool | None = None
+    opt_out_review: bool | None = None
     outcome: str | None = None
 
 
@@ -186,10 +190,7 @@ _MESSAGES = sa.select(messages, _count_of(receipts).label("receipt_count"), _cou
 def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[MessageRow]:
     """Give a page of messages, newest first by id."""
     query = _paged(_MESSAGES.where(*message_conditions(page.filter, clock)), messages.c.id, page)
-    since, until = page.filter.sent_from, page.filter.sent_to or clock.now
-    if since is not None and until - since <= _SHORT_SPAN:
-        # By the index of the times, and sorted then: going down the ids for what is rare would go through all of them.
-        query = query.order_by(None).order_by((messages.c.id + 0).desc())
+    query = _by_time(query, messages.c.id, page.filter.sent_from, page.filter.sent_to or clock.now)
     return [_message(row, clock) for row in connection.execute(query)]
 
 
@@ -356,8 +357,7 @@ _VENDOR_STATUS_OF = {"delivered": "1", "failed": "0"}
 
 def list_receipts(connection: sa.Connection, page: Page) -> list[ReceiptRow]:
     """Give a page of receipts, newest first by id."""
-    query = sighted(receipts).where(*receipt_conditions(page.filter))
-    return [as_receipt_row(row) for row in connection.execute(_paged(query, receipts.c.id, page))]
+    return [as_receipt_row(row) for row in _sightings(connection, receipts, receipt_conditions(page.filter), page)]
 
 
 def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
@@ -373,18 +373,33 @@ def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 
 def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
     """Give a page of replies, newest first by id."""
-    query = sighted(replies).where(*reply_conditions(page.filter))
-    return [as_reply_row(row) for row in connection.execute(_paged(query, replies.c.id, page))]
+    return [as_reply_row(row) for row in _sightings(connection, replies, reply_conditions(page.filter), page)]
 
 
 def reply_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     """Give what a filter asks of `sighted(replies)`."""
     conditions = _sighted_conditions(replies, wanted)
     if wanted.q is not None:
-        conditions.append(replies.c.content.icontains(wanted.q, autoescape=True))
-    if wanted.opt_out is not None:
-        conditions.append(replies.c.opt_out == wanted.opt_out)
+        conditions.append(search.contains(wanted.q))
+    for flag in (replies.c.opt_out, replies.c.opt_out_review):
+        asked = getattr(wanted, flag.name)
+        if asked is not None:
+            conditions.append(flag if asked else sa.not_(flag))
     return conditions
+
+
+def _sightings(
+    connection: sa.Connection, table: sa.Table, conditions: list[sa.ColumnElement[bool]], page: Page
+) -> sa.CursorResult[Any]:
+    wanted = page.filter
+    ids = sa.select(table.c.id).where(*conditions)
+    if wanted.accounts is not None or wanted.matched is not None:
+        ids = ids.select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
+    ids = _by_time(
+        _paged(ids, table.c.id, page), table.c.id, wanted.received_from, wanted.received_to or datetime.now(UTC)
+    )
+    # First the page, and then the messages of its rows: else every row that fits is looked up before it is sorted.
+    return connection.execute(sighted(table).where(table.c.id.in_(ids)).order_by(table.c.id.desc()))
 
 
 def list_sightings(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
@@ -421,7 +436,13 @@ def as_receipt_row(row: Any) -> ReceiptRow:
 
 def as_reply_row(row: Any) -> ReplyRow:
     """Give a row of `sighted(replies)` as a value."""
-    return ReplyRow(**_shared(row), content=row.content, opt_out=row.opt_out, replied_at=row.replied_at)
+    return ReplyRow(
+        **_shared(row),
+        content=row.content,
+        opt_out=row.opt_out,
+        opt_out_review=row.opt_out_review,
+        replied_at=row.replied_at,
+    )
 
 
 # --- The journal --------------------------------------------------------------------------------------
@@ -455,10 +476,13 @@ def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     if wanted.outcome is not None:
         # As a literal, so that PostgreSQL sees that the partial index holds for it.
         conditions.append(pushes.c.outcome == sa.literal(wanted.outcome, literal_execute=True))
+    # Ids begin with the time at which they are made, at the receiving: their index serves for that time as well.
     if wanted.received_from is not None:
         conditions.append(pushes.c.received_at >= wanted.received_from)
+        conditions.append(pushes.c.id >= first_id_of(wanted.received_from - _CLOCK_SLACK))
     if wanted.received_to is not None:
         conditions.append(pushes.c.received_at < wanted.received_to)
+        conditions.append(pushes.c.id < first_id_of(wanted.received_to + _CLOCK_SLACK))
     return conditions
 
 
@@ -471,6 +495,9 @@ def as_push_row(row: Any) -> PushRow:
 PUSH_COLUMNS = tuple(pushes.c[name] for name in PushRow.__slots__)
 
 
+_CLOCK_SLACK = timedelta(minutes=5)  # for a clock that is set back between the one and the other
+
+
 # --- Pages --------------------------------------------------------------------------------------------
 
 
@@ -478,3 +505,15 @@ def _paged(query: sa.Select[Any], id_column: sa.Column[Any], page: Page) -> sa.S
     if page.before is not None:
         query = query.where(id_column < page.before)
     return query.order_by(id_column.desc()).limit(page.limit)
+
+
+def _by_time(
+    query: sa.Select[Any], id_column: sa.Column[Any], since: datetime | None, until: datetime
+) -> sa.Select[Any]:
+    """Take a short time's rows by the index of the times, and sort them then.
+
+    Going down the ids, a page of what is rare, or long ago, would go through all of them.
+    """
+    if since is None or until - since > _SHORT_SPAN:
+        return query
+    return query.order_by(None).order_by((id_column + 0).desc())

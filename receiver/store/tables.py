@@ -243,7 +243,12 @@ replies = _table(
     sa.Column("content_sha256", sa.LargeBinary, nullable=False),
     sa.Column("replied_at", UtcDateTime, nullable=False),
     sa.Column("opt_out", sa.Boolean(create_constraint=False), nullable=False),
+    # Not quite a word for it, but near enough for somebody to look.
+    sa.Column("opt_out_review", sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false()),
 )
+# GET /replies?opt_out=true and ?opt_out_review=true: few among many. `search` adds the index of what replies say.
+for _flag in (replies.c.opt_out, replies.c.opt_out_review):
+    sa.Index(f"ix_replies_{_flag.name}", replies.c.id, postgresql_where=_flag, sqlite_where=_flag)
 # What tells two receipts, or two replies, of one message apart. The time is part of both keys, so that the
 # tables can be partitioned by it.
 IDENTITY: dict[str, tuple[sa.Column[Any], ...]] = {
@@ -268,6 +273,8 @@ def masked_key_where(table: sa.Table) -> sa.ColumnElement[bool]:
 
 
 for _sighted in (receipts, replies):
+    # Lists of a time of receiving, which goes nearly with the ids: PostgreSQL needs no more than each block's range.
+    sa.Index(f"ix_{_sighted.name}_received_at", _sighted.c.received_at, postgresql_using="brin")
     sa.Index(f"uq_{_sighted.name}_key", *full_key(_sighted), unique=True)
     sa.Index(
         f"uq_{_sighted.name}_masked",

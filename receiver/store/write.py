@@ -20,6 +20,7 @@ from receiver.domain import (
     RECORDED_FIELDS,
     MessageState,
     MessageStatus,
+    OptOut,
     Outcome,
     Push,
     Receipt,
@@ -28,7 +29,6 @@ from receiver.domain import (
     Unreadable,
     fold,
     is_masked,
-    is_opt_out,
     match_masked,
     shown_content,
 )
@@ -196,7 +196,8 @@ class _Sighting:
             "content_exact": self.reading.content.encode() if content != self.reading.content else None,
             "content_sha256": self.reading.content_sha256,
             "replied_at": self.reading.replied_at,
-            "opt_out": is_opt_out(self.reading.content),
+            "opt_out": self.reading.opt_out is OptOut.YES,
+            "opt_out_review": self.reading.opt_out is OptOut.REVIEW,
         }
 
 

@@ -53,7 +53,7 @@ _STATEMENTS = {
     FROM messages CROSS JOIN LATERAL unnest(
         CASE WHEN seen = 12 THEN ARRAY['1', '0'] WHEN status = 3 THEN ARRAY['1'] WHEN status = 2 THEN ARRAY['0']
              ELSE ARRAY['7'] END) AS said
-    WHERE status > 0 AND id BETWEEN :first AND :last ORDER BY id
+    WHERE status > 0 AND id BETWEEN :first AND :last ORDER BY reported_at
     """,
     "replies": """
     INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_sha256, replied_at,
@@ -62,7 +62,8 @@ _STATEMENTS = {
            sha256(content::bytea), reported_at + interval '1 minute', content = '退订'
     FROM (SELECT *, (ARRAY['收到', '谢谢', '退订', '好的,明天见', '这是什么?没申请过 ' || id, 'ok ' || id])[1 + id % 6]
                     AS content
-          FROM messages WHERE status = 3 AND id % 50 = 0 AND id BETWEEN :first AND :last) AS written ORDER BY id
+          FROM messages WHERE status = 3 AND id % 50 = 0 AND id BETWEEN :first AND :last) AS written
+    ORDER BY reported_at
     """,
 }
 _CHUNK = 500_000

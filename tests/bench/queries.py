@@ -96,7 +96,17 @@ class Asked:
         receipts_page = Page(limit=_LIMIT + 1, filter=Filter(task_id=row.task_id))
         yield "receipts by task id", lambda c: read.list_receipts(c, receipts_page)
         replies_page = Page(limit=_LIMIT + 1, filter=Filter(q="没申请"))
-        yield "replies by text", lambda c: read.list_replies(c, replies_page)
+        yield "replies by a text that every third has", lambda c: read.list_replies(c, replies_page)
+        rare_page = Page(limit=_LIMIT + 1, filter=Filter(q=f"ok {row.id}"))
+        yield "replies by a rare text", lambda c: read.list_replies(c, rare_page)
+        short_page = Page(limit=_LIMIT + 1, filter=Filter(q="退", opt_out=True))
+        yield "opt-outs by one character", lambda c: read.list_replies(c, short_page)
+        month_ago = self.now - timedelta(days=30)
+        ten_minutes = Filter(received_from=month_ago, received_to=month_ago + timedelta(minutes=10), status="unknown")
+        yield (
+            "unknown receipts of ten minutes a month ago",
+            lambda c: read.list_receipts(c, Page(limit=_LIMIT + 1, filter=ten_minutes)),
+        )
         final = Position(10**12, 10**12)
         yield "events, a page in the middle", lambda c: list_events(c, Position(deep, 0), final, _LIMIT, None)
         midnight = self.now.astimezone(_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)

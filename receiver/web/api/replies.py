@@ -30,13 +30,21 @@ class ReplyFilterSchema(SightingFilterSchema):
 
     q = Text(metadata={"description": "Text that the content contains, in any case."})
     opt_out = StrictBoolean(metadata={"description": "Whether the reply asks for no more."})
+    opt_out_review = StrictBoolean(
+        metadata={"description": "Whether it may ask for no more, so that somebody should look."}
+    )
 
 
 class ReplySchema(SightingSchema):
     """A reply (mobile-originated message)."""
 
     content = ma.fields.String(required=True, metadata={"description": "As written; NUL is shown as ␀."})
-    opt_out = ma.fields.Boolean(required=True)
+    opt_out = ma.fields.Boolean(
+        required=True, metadata={"description": "The whole reply is one of `RECEIVER_OPT_OUT_WORDS`."}
+    )
+    opt_out_review = ma.fields.Boolean(
+        required=True, metadata={"description": "It is not, but contains one or is nearly one."}
+    )
     replied_at = PlatformTime(required=True)
 
 

@@ -1,0 +1,37 @@
+"""Index what replies say and when sightings came; flag replies that may ask for no more."""
+
+import sqlalchemy as sa
+from alembic import op
+
+# The program's own, as with the delivery report: a later change of them drops these and makes them anew.
+from receiver.store.search import create_statements, drop_statements
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+_FLAGS = ("opt_out", "opt_out_review")
+
+
+def upgrade() -> None:
+    op.add_column("replies", sa.Column("opt_out_review", sa.Boolean(), nullable=False, server_default=sa.false()))
+    for flag in _FLAGS:
+        where = sa.text(flag)
+        op.create_index(
+            f"ix_replies_{flag}", "replies", ["id"], unique=False, postgresql_where=where, sqlite_where=where
+        )
+    for table in ("receipts", "replies"):
+        op.create_index(f"ix_{table}_received_at", table, ["received_at"], unique=False, postgresql_using="brin")
+    for statement in create_statements(op.get_context().dialect.name):
+        op.execute(sa.text(statement.replace(":", "\\:")))
+
+
+def downgrade() -> None:
+    for statement in drop_statements(op.get_context().dialect.name):
+        op.execute(statement)
+    for table in ("receipts", "replies"):
+        op.drop_index(f"ix_{table}_received_at", table_name=table)
+    for flag in _FLAGS:
+        op.drop_index(f"ix_replies_{flag}", table_name="replies")
+    op.drop_column("replies", "opt_out_review")

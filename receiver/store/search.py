@@ -1,0 +1,93 @@
+"""Replies by what they contain, at once and in any language: the index of their text, and the condition that uses it.
+
+A Chinese word has one or two characters as often as more, so an index of three in a row (PostgreSQL's pg_trgm) does not
+find it. PostgreSQL keeps every character and pair of neighbours of a reply in one GIN index. SQLite has FTS5's index of
+three in a row, whose vocabulary tells which begin with one or two; each text is padded, so that its end begins some.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from receiver.store.tables import replies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_THREE = 3
+_LAST_CHARACTER = chr(0x10FFFF)
+# What `create_statements` makes, beside the tables of `tables`.
+OWN_NAMES = ("ix_replies_text", "reply_text", "reply_terms")
+
+_POSTGRESQL = (
+    """CREATE FUNCTION text_grams(content text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT array_agg(DISTINCT gram) FROM (
+        SELECT letter, lead(letter) OVER () AS following
+        FROM unnest(string_to_array(content, NULL)) WITH ORDINALITY AS letters (letter, place) ORDER BY place
+    ) AS pairs CROSS JOIN LATERAL (VALUES (letter), (letter || following)) AS grams (gram) WHERE gram IS NOT NULL $$""",
+    # Without a list of what is still to be put in: emptying it would make one push wait for many.
+    "CREATE INDEX ix_replies_text ON replies USING gin (text_grams(lower(content))) WITH (fastupdate = off)",
+)
+_SQLITE = (
+    "CREATE VIRTUAL TABLE reply_text USING fts5(content, content='', tokenize='trigram')",
+    "CREATE VIRTUAL TABLE reply_terms USING fts5vocab(reply_text, 'instance')",
+    "INSERT INTO reply_text (rowid, content) SELECT id, content || char(1, 1) FROM replies",
+    """CREATE TRIGGER reply_text_insert AFTER INSERT ON replies BEGIN
+    INSERT INTO reply_text (rowid, content) VALUES (new.id, new.content || char(1, 1)); END""",
+    """CREATE TRIGGER reply_text_delete AFTER DELETE ON replies BEGIN
+    INSERT INTO reply_text (reply_text, rowid, content) VALUES ('delete', old.id, old.content || char(1, 1)); END""",
+)
+
+
+def create_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that make the index and fill it."""
+    yield from _POSTGRESQL if dialect == "postgresql" else _SQLITE
+
+
+def drop_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that remove it."""
+    if dialect == "postgresql":
+        yield from ("DROP INDEX ix_replies_text", "DROP FUNCTION text_grams")
+    else:
+        yield from ("DROP TRIGGER reply_text_insert", "DROP TRIGGER reply_text_delete")
+        yield from ("DROP TABLE reply_terms", "DROP TABLE reply_text")
+
+
+def contains(text: str) -> sa.ColumnElement[bool]:
+    """Say of `replies` whether their content contains a text, in any case (on SQLite: of ASCII letters)."""
+    grams = sa.func.text_grams(sa.func.lower(replies.c.content))
+    by_grams = grams.op("@>", is_comparison=True)(sa.func.text_grams(sa.func.lower(text)))
+    by_terms = replies.c.id.in_(_maybe_containing(text))
+    return sa.and_(_by_database(by_grams, by_terms), replies.c.content.icontains(text, autoescape=True))
+
+
+class _by_database(FunctionElement[bool]):  # noqa: N801  (written as a function)
+    """The first of two conditions on PostgreSQL, the second on SQLite."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+
+@compiles(_by_database, "postgresql")
+def _first(element: _by_database, compiler: Any, **kwargs: Any) -> str:
+    return str(compiler.process(element.clauses.clauses[0], **kwargs))
+
+
+@compiles(_by_database, "sqlite")
+def _second(element: _by_database, compiler: Any, **kwargs: Any) -> str:
+    return str(compiler.process(element.clauses.clauses[1], **kwargs))
+
+
+def _maybe_containing(text: str) -> sa.Select[Any]:
+    """Ask SQLite's index for the replies that contain a text, however its letters are folded."""
+    if len(text) >= _THREE:
+        index = sa.table("reply_text", sa.column("rowid"), sa.column("reply_text"))
+        phrase = '"' + text.replace('"', '""') + '"'
+        return sa.select(index.c.rowid).where(index.c.reply_text.op("MATCH")(phrase))
+    terms = sa.table("reply_terms", sa.column("doc"), sa.column("term"))
+    begin = text.lower()
+    return sa.select(terms.c.doc).where(terms.c.term >= begin, terms.c.term < begin + _LAST_CHARACTER)

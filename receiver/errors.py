@@ -35,5 +35,13 @@ class InvalidCursor(ReceiverError):
     """A cursor that this receiver did not make, or made for another list or filter."""
 
 
+class TooManyRows(ReceiverError):
+    """More rows than the format that was asked for can hold."""
+
+
+class MissingExtra(ReceiverError):
+    """A part of the package that was not installed; the text names it."""
+
+
 class NameTaken(ReceiverError):
     """A name that has to be unique is in use."""

@@ -6,12 +6,17 @@ import csv
 import gzip
 import io
 import json
-from datetime import timedelta
+import sys
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
+import openpyxl
 import pyarrow.parquet as pq
 import pytest
+from openpyxl.utils.escape import unescape
 
+from receiver import exports as files
 from receiver.app import create_app
 from receiver.domain import MessageStatus, SendResult
 from receiver.store.access import Scope
@@ -204,3 +209,68 @@ def test_command_writes_a_whole_file_and_says_what_is_in_it(tmp_path: Path, fill
     ):
         refused = process.run("export", *wrong)
         assert (refused.returncode, says in refused.stderr) == (1, True), refused.stderr
+
+
+def rows_of_sheet(data: bytes) -> list[dict[str, Any]]:
+    sheet = openpyxl.load_workbook(io.BytesIO(data)).active
+    names, *rows = sheet.iter_rows(values_only=True)
+    return [
+        {name: unescape(cell) if isinstance(cell, str) else cell for name, cell in zip(names, row, strict=True)}
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("name", ["messages", "receipts", "replies"])
+def test_workbook_says_the_same_in_cells_of_their_kind(filled: Filled, name: str) -> None:
+    answer = filled.export(name, "format=xlsx", **{"Accept-Encoding": "gzip"})
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}.xlsx"'
+    assert "Content-Encoding" not in answer.headers
+    rows, listed = rows_of_sheet(answer.data), filled.listed(name)
+    assert len(rows) == len(listed) > 1
+    shanghai = ZoneInfo("Asia/Shanghai")
+    for row, item in zip(rows, listed, strict=True):
+        for column, cell in row.items():
+            field, in_zone, _ = column.partition(" (Asia/Shanghai)")
+            expected = item[field]
+            if in_zone and expected is not None:
+                moment = datetime.fromisoformat(expected).astimezone(shanghai).replace(tzinfo=None)
+                assert abs(cell - moment) < timedelta(milliseconds=2)
+            elif isinstance(expected, float):
+                assert cell == pytest.approx(expected)
+            else:
+                assert cell == (None if expected == "" else expected), column
+                assert type(cell) is type(expected) or expected == ""
+
+
+def test_what_a_sheet_cannot_hold_is_said(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "字" * 33_000
+    filled.runtime.committer.submit(make_push(task_id="long", content=long)).result(5)
+    (row,) = rows_of_sheet(filled.export("replies", "format=xlsx&task_id=long").data)
+    assert len(row["content"]) == 32_767
+    assert row["content"].endswith("字 … [cut; whole in the other formats]")
+    monkeypatch.setattr(files, "_SHEET_ROWS", 5)
+    answer = filled.client.get("/api/v1/exports/messages?format=xlsx", headers=filled.headers)
+    assert (answer.status_code, answer.json["code"]) == (422, "too_many_rows")
+    assert "over 4 rows" in answer.json["detail"]
+    for _ in range(5):  # the refused ones have given their places back
+        filled.export("messages", "format=xlsx&to_id=2")
+
+
+def test_long_lists_are_taken_in_parts(filled: Filled) -> None:
+    for name in ("messages", "receipts", "replies"):
+        names, *whole = filled.export(name).text.splitlines(keepends=True)
+        middle = filled.listed(name)[1]["id"]
+        parts = [
+            filled.export(name, query).text.removeprefix(names) for query in (f"to_id={middle}", f"after_id={middle}")
+        ]
+        assert "".join(parts) == "".join(whole)
+        assert parts[0].count("\n") == 2
+    answer = filled.client.get("/api/v1/exports/messages?after_id=-1", headers=filled.headers)
+    assert answer.status_code == 422
+
+
+def test_format_that_is_not_installed_is_said_at_once(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    answer = filled.client.get("/api/v1/exports/messages?format=parquet", headers=filled.headers)
+    assert (answer.status_code, answer.json["code"]) == (422, "format_unavailable")
+    assert "receiver[parquet]" in answer.json["detail"]

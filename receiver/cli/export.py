@@ -22,7 +22,7 @@ from receiver.store.read import Filter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ENDINGS = {".csv": Format.CSV, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".parquet": Format.PARQUET}
+_ENDINGS = {f".{form}": form for form in Format} | {".jsonl": Format.NDJSON}
 
 
 @click.command()
@@ -40,14 +40,16 @@ _ENDINGS = {".csv": Format.CSV, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJSO
 @click.option("--sent-to", metavar="TIME", help="Messages sent before then.")
 @click.option("--received-from", metavar="TIME", help="Receipts and replies received then or later.")
 @click.option("--received-to", metavar="TIME", help="Receipts and replies received before then.")
+@click.option("--after-id", type=click.IntRange(min=0), help="Rows with a higher id: go on behind the last one.")
+@click.option("--to-id", type=click.IntRange(min=0), help="Rows with this id or a lower one.")
 @as_json
 def export(
     name: str, file: Path, form: str | None, full_numbers: bool, bom: bool, as_json: bool, **filters: Any
 ) -> None:
     """Write messages, receipts or replies into FILE (- for standard output), oldest first, as of one moment.
 
-    The format is told by the name: .csv, .ndjson or .parquet, with .gz behind it to compress. Ends with the number of
-    rows and the file's SHA-256 on standard error. A file that is cut off is not left behind.
+    The format is told by the name: .csv, .ndjson, .parquet or .xlsx, with .gz behind it to compress. Ends with the
+    number of rows and the file's SHA-256 on standard error. A file that is cut off is not left behind.
 
     \b
     Examples:
@@ -64,8 +66,9 @@ def export(
             counted[0] += rows
 
         connection = stack.enter_context(runtime.exporting())
+        zone = runtime.settings.timezone
         pieces = iter_file(
-            connection, name, format_, wanted, runtime.clock(), in_full=full_numbers, bom=bom, tell=count
+            connection, name, format_, wanted, runtime.clock(), in_full=full_numbers, zone=zone, bom=bom, tell=count
         )
         if file.suffix == ".gz":
             pieces = gzipped(pieces)
@@ -83,7 +86,9 @@ def _format(file: Path, given: str | None) -> Format:
     suffixes = [suffix for suffix in file.suffixes if suffix != ".gz"]
     found = _ENDINGS.get(suffixes[-1]) if suffixes else None
     if found is None:
-        raise ReceiverError("say the --format, or name the file .csv, .ndjson or .parquet (.gz behind it compresses)")
+        raise ReceiverError(
+            "say the --format, or name the file .csv, .ndjson, .parquet or .xlsx (.gz behind it compresses)"
+        )
     return found
 
 

@@ -55,6 +55,7 @@ class Column:
     text: sa.ColumnElement[Any]
     nullable: bool = True
     written_by_people: bool = False  # may begin like a spreadsheet's formula
+    repeats: bool = False  # has few values, over and over
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +64,7 @@ class Export:
 
     columns: tuple[Column, ...]
     query: sa.Select[Any]
+    narrow: bool  # few rows, which an index finds
 
     def as_text(self, *, neutral: bool) -> sa.Select[Any]:
         """Give the query of the columns as text; `neutral`: so that no spreadsheet takes any for a formula."""
@@ -96,7 +98,7 @@ class _iso_seconds(_iso):  # noqa: N801
 @compiles(_iso, "postgresql")
 def _iso_postgresql(element: _iso, compiler: Any, **kwargs: Any) -> str:
     form = 'YYYY-MM-DD"T"HH24:MI:SS' + (".MS" if element.digits else "") + '"Z"'
-    # Connections are in UTC.
+    # Connections are in UTC. Putting the text of the time together by hand takes as long.
     return f"to_char({compiler.process(element.clauses, **kwargs)}, '{form}')"
 
 
@@ -117,8 +119,8 @@ class _seconds_between(FunctionElement[Any]):  # noqa: N801
 @compiles(_seconds_between, "postgresql")
 def _between_postgresql(element: _seconds_between, compiler: Any, **kwargs: Any) -> str:
     later, earlier = (compiler.process(clause, **kwargs) for clause in element.clauses)
-    passed = f"extract(epoch FROM {later} - {earlier})"
-    return f"CASE WHEN {passed} IS NOT NULL THEN trim_scale(round(greatest(0, {passed}), 3)) END"
+    known = f"{later} IS NOT NULL AND {earlier} IS NOT NULL"
+    return f"CASE WHEN {known} THEN greatest(0, date_part('epoch', {later} - {earlier})) END"
 
 
 @compiles(_seconds_between, "sqlite")
@@ -133,8 +135,26 @@ def _boolean(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[str]:
 
 
 def _neutral(text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-    starts = sa.func.substr(text, 1, 1).in_(FORMULA_STARTS)
-    return sa.case((starts, sa.literal("'") + text), else_=text)
+    return sa.case(
+        (_first_code(text).in_([ord(start) for start in FORMULA_STARTS]), sa.literal("'") + text), else_=text
+    )
+
+
+class _first_code(FunctionElement[int]):  # noqa: N801
+    """The code point of a text's first character."""
+
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(_first_code, "postgresql")
+def _first_code_postgresql(element: _first_code, compiler: Any, **kwargs: Any) -> str:
+    return f"ascii({compiler.process(element.clauses, **kwargs)})"
+
+
+@compiles(_first_code, "sqlite")
+def _first_code_sqlite(element: _first_code, compiler: Any, **kwargs: Any) -> str:
+    return f"unicode({compiler.process(element.clauses, **kwargs)})"
 
 
 def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement[str]:
@@ -152,7 +172,9 @@ def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement
         )
 
     quarter = places.op("/", return_type=sa.Integer())(4)
+    mainland = sa.and_(places == 11, sa.not_(column.contains("*")))
     return sa.case(
+        (mainland, sa.func.substr(column, 1, 3, type_=sa.Text) + "****" + sa.func.substr(column, 8, type_=sa.Text)),
         (column.contains("*"), masked(3, 0)),
         (places >= 10, masked(3, 4)),
         else_=masked(quarter, quarter),
@@ -165,41 +187,53 @@ def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement
 def export_messages(wanted: Filter, clock: Clock, *, in_full: bool) -> Export:
     """Export messages, oldest first."""
     column = messages.c
+    reported = (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
     status = sa.case(
+        *((column.status == one.value, one.name.lower()) for one in reported),
         (
-            sa.and_(column.status == DeliveryStatus.PENDING.value, column.send_state == MessageStatus.SENDING.value),
+            column.send_state == MessageStatus.SENDING.value,
             sa.case(
                 (clock.now - SENDING_MAX > AGE_FROM, MessageStatus.OUTCOME_UNKNOWN.value),
                 else_=MessageStatus.SENDING.value,
             ),
         ),
-        (sa.and_(column.status == DeliveryStatus.PENDING.value, column.send_state.isnot(None)), column.send_state),
-        (
-            sa.and_(column.status == DeliveryStatus.PENDING.value, clock.now - clock.no_receipt_after > AGE_FROM),
-            MessageStatus.NO_RECEIPT.value,
-        ),
-        *((column.status == one.value, one.name.lower()) for one in DeliveryStatus),
+        (column.send_state.isnot(None), column.send_state),
+        (clock.now - clock.no_receipt_after > AGE_FROM, MessageStatus.NO_RECEIPT.value),
+        else_=MessageStatus.PENDING.value,
     )
     return Export(
         columns=(
             Column("id", Kind.WHOLE, column.id, nullable=False),
-            Column("account", Kind.TEXT, column.account, nullable=False),
+            Column("account", Kind.TEXT, column.account, nullable=False, repeats=True),
             Column("task_id", Kind.TEXT, column.task_id, written_by_people=True),
             Column("mobile", Kind.TEXT, _mobile(column.mobile, in_full=in_full), nullable=False),
-            Column("template_id", Kind.TEXT, column.template_id, written_by_people=True),
+            Column("template_id", Kind.TEXT, column.template_id, written_by_people=True, repeats=True),
             Column("reference", Kind.TEXT, column.reference, written_by_people=True),
             Column("sent_at", Kind.TIME, _iso(column.sent_at)),
             Column("recorded_at", Kind.TIME, _iso(column.recorded_at)),
-            Column("status", Kind.TEXT, status, nullable=False),
+            Column("status", Kind.TEXT, status, nullable=False, repeats=True),
             Column("late", Kind.BOOLEAN, _boolean(is_late(clock)), nullable=False),
             Column("reported_at", Kind.TIME, _iso_seconds(column.reported_at)),
             Column("latency_seconds", Kind.NUMBER, _seconds_between(column.reported_at, column.sent_at)),
             Column("matched", Kind.BOOLEAN, _boolean(column.recorded_at.isnot(None)), nullable=False),
             Column("conflicting", Kind.BOOLEAN, _boolean(seen_both()), nullable=False),
-            Column("error_message", Kind.TEXT, column.error_message, written_by_people=True),
+            Column("error_message", Kind.TEXT, column.error_message, written_by_people=True, repeats=True),
         ),
-        query=sa.select(messages).where(*message_conditions(wanted, clock)).order_by(column.id),
+        query=_in_range(sa.select(messages).where(*message_conditions(wanted, clock)), messages, wanted),
+        narrow=_is_narrow(wanted),
     )
+
+
+def _in_range(query: sa.Select[Any], table: sa.Table, wanted: Filter) -> sa.Select[Any]:
+    if wanted.after_id is not None:
+        query = query.where(table.c.id > wanted.after_id)
+    if wanted.to_id is not None:
+        query = query.where(table.c.id <= wanted.to_id)
+    return query.order_by(table.c.id)
+
+
+def _is_narrow(wanted: Filter) -> bool:
+    return any(value is not None for value in (wanted.mobile, wanted.task_id, wanted.reference, wanted.q))
 
 
 def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
@@ -208,11 +242,11 @@ def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
     known = {value: status.name.lower() for value, status in VENDOR_STATUSES.items()}
     status = sa.case(known, value=column.vendor_status, else_=DeliveryStatus.UNKNOWN.name.lower())
     own = (
-        Column("status", Kind.TEXT, status, nullable=False),
-        Column("vendor_status", Kind.TEXT, column.vendor_status, nullable=False, written_by_people=True),
+        Column("status", Kind.TEXT, status, nullable=False, repeats=True),
+        Column("vendor_status", Kind.TEXT, column.vendor_status, nullable=False, written_by_people=True, repeats=True),
         Column("reported_at", Kind.TIME, _iso_seconds(column.reported_at), nullable=False),
     )
-    return _sightings(receipts, own, receipt_conditions(wanted), in_full=in_full)
+    return _sightings(receipts, own, receipt_conditions(wanted), wanted, in_full=in_full)
 
 
 def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
@@ -224,11 +258,11 @@ def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
         Column("opt_out_review", Kind.BOOLEAN, _boolean(column.opt_out_review), nullable=False),
         Column("replied_at", Kind.TIME, _iso_seconds(column.replied_at), nullable=False),
     )
-    return _sightings(replies, own, reply_conditions(wanted), in_full=in_full)
+    return _sightings(replies, own, reply_conditions(wanted), wanted, in_full=in_full)
 
 
 def _sightings(
-    table: sa.Table, own: tuple[Column, ...], conditions: list[sa.ColumnElement[bool]], *, in_full: bool
+    table: sa.Table, own: tuple[Column, ...], conditions: list[sa.ColumnElement[bool]], wanted: Filter, *, in_full: bool
 ) -> Export:
     query = sighted(table)
     of = {column.name: column for column in query.selected_columns}
@@ -236,7 +270,7 @@ def _sightings(
     columns = (
         Column("id", Kind.WHOLE, table.c.id, nullable=False),
         Column("message_id", Kind.WHOLE, table.c.message_id),
-        Column("account", Kind.TEXT, of["of_account"].element, nullable=False),
+        Column("account", Kind.TEXT, of["of_account"].element, nullable=False, repeats=True),
         Column("task_id", Kind.TEXT, of["of_task_id"].element, nullable=False, written_by_people=True),
         Column("mobile", Kind.TEXT, _mobile(mobile, in_full=in_full), nullable=False),
         *own,
@@ -244,7 +278,7 @@ def _sightings(
         Column("last_seen_at", Kind.TIME, _iso(table.c.last_seen_at), nullable=False),
         Column("copies", Kind.WHOLE, table.c.copies, nullable=False),
     )
-    return Export(columns=columns, query=query.where(*conditions).order_by(table.c.id))
+    return Export(columns=columns, query=_in_range(query.where(*conditions), table, wanted), narrow=_is_narrow(wanted))
 
 
 # --- As CSV ---------------------------------------------------------------------------------------------
@@ -259,7 +293,7 @@ def iter_csv(
     """
     query = export.as_text(neutral=neutral)
     if connection.dialect.name == "postgresql":
-        yield from _copy(connection, query, tell)
+        yield from _copy(connection, query, tell, narrow=export.narrow)
         return
     for rows in connection.execution_options(yield_per=1000).execute(query).partitions():
         yield "".join(",".join(map(_cell, row)) + "\n" for row in rows).encode()
@@ -276,12 +310,15 @@ def _cell(value: Any) -> str:
     return text
 
 
-def _copy(connection: sa.Connection, query: sa.Select[Any], tell: Callable[[int], None]) -> Iterator[bytes]:
+def _copy(
+    connection: sa.Connection, query: sa.Select[Any], tell: Callable[[int], None], *, narrow: bool
+) -> Iterator[bytes]:
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor:
-        # In the order of the index, so that the first rows come at once and nothing is sorted on disk.
-        cursor.execute("SET LOCAL enable_sort = off")
+        if not narrow:
+            # In the order of the index, so that the first rows come at once and nothing is sorted on disk.
+            cursor.execute("SET LOCAL enable_sort = off")
         cursor.execute("SET LOCAL statement_timeout = 0")
         gathered: list[bytes] = []
         size = 0

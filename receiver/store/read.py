@@ -157,6 +157,8 @@ class Filter:
     opt_out: bool | None = None
     opt_out_review: bool | None = None
     outcome: str | None = None
+    after_id: int | None = None  # exports: rows above it
+    to_id: int | None = None  # and up to it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,12 +9,14 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 
 from receiver.errors import (
     InvalidCursor,
+    MissingExtra,
     NotFound,
     Overloaded,
     ReceiverError,
     SpoolUnavailable,
     StoreUnavailable,
     StoreUnfit,
+    TooManyRows,
 )
 from receiver.intake.gate import Refused
 from receiver.logs import get_logger
@@ -37,6 +39,8 @@ _STATUS_OF: Mapping[type[ReceiverError], tuple[int, str]] = {
     InvalidCursor: (422, "invalid_cursor"),
     Overloaded: (503, "overloaded"),
     SpoolUnavailable: (503, "spool_unavailable"),
+    MissingExtra: (422, "format_unavailable"),
+    TooManyRows: (422, "too_many_rows"),
     StoreUnavailable: (503, "database_unavailable"),
     StoreUnfit: (503, "database_unfit"),
     KeyReused: (422, "idempotency_key_reused"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -17,6 +18,7 @@ from receiver.web.api.common import (
     Blueprint,
     StrictBoolean,
     StrictSchema,
+    WholeNumber,
     audit_look_up,
     documents,
     readable_accounts,
@@ -27,12 +29,14 @@ from receiver.web.api.replies import ReplyFilterSchema
 from receiver.web.auth import caller
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 blueprint = Blueprint("exports", __name__, description="Whole lists as files, oldest row first, as of one moment.")
 
 # Each holds a thread and a connection, and reads what could be everything.
 _AT_ONCE = 2
+_NOT_NEGATIVE = ma.validate.Range(min=0)
+_COMPRESSIBLE = (Format.CSV, Format.NDJSON)
 _places = threading.BoundedSemaphore(_AT_ONCE)
 
 
@@ -58,6 +62,14 @@ class FormatSchema(StrictSchema):
         Format, by_value=True, load_default=Format.CSV, metadata={"description": "Parquet is an extra."}
     )
     bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: begin with a byte order mark."})
+    after_id = WholeNumber(
+        validate=_NOT_NEGATIVE,
+        metadata={"description": "Rows with a higher id: to go on behind the last one that arrived."},
+    )
+    to_id = WholeNumber(
+        validate=_NOT_NEGATIVE,
+        metadata={"description": "Rows with this id or a lower one: to take a long list in parts."},
+    )
 
 
 def _filters(schema: type[ma.Schema], name: str) -> type[ma.Schema]:
@@ -98,15 +110,20 @@ def _answer(name: str, arguments: dict[str, Any]) -> Response:
     audit_look_up(f"{name}.export", mobile=arguments.get("mobile"), format=form.value)
     place = _Place()
 
-    def pieces() -> Iterator[bytes]:
+    def pieces() -> Generator[bytes]:
         try:
             with parts.exporting() as connection:
-                yield from iter_file(connection, name, form, wanted, clock, in_full=in_full, bom=bom)
+                zone = parts.settings.timezone
+                yield from iter_file(connection, name, form, wanted, clock, in_full=in_full, zone=zone, bom=bom)
         finally:
             place.give_back()
 
-    compressed = form is not Format.PARQUET and request.accept_encodings.quality("gzip") > 0
-    response = Response(gzipped(pieces()) if compressed else pieces(), content_type=MEDIA_TYPES[form])
+    file = pieces()
+    begin = next(file, b"")  # so that what cannot be done is answered as such
+    whole = chain((begin,), file)
+    compressed = form in _COMPRESSIBLE and request.accept_encodings.quality("gzip") > 0
+    response = Response(gzipped(whole) if compressed else whole, content_type=MEDIA_TYPES[form])
+    response.call_on_close(file.close)
     response.call_on_close(place.give_back)  # also where nobody has read any of it
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.{form.value}"'
     response.headers["Vary"] = "Accept-Encoding"

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
+from flask import Flask
 
 from receiver.app import create_app
 from receiver.config import Settings
@@ -20,16 +21,19 @@ from receiver.logs import configure_logging
 from receiver.runtime import Runtime
 from receiver.store import access, schema
 from receiver.store.access import Scope
+from tests.described import DescribedClient
 from tests.leaks import OTHER_SECRET, SECRET, leaks
 from tests.postgres import PostgresServer
 
 __all__ = ["OTHER_SECRET", "SECRET"]
 
+# Of every application that a test makes, so that no test has to ask for it.
+Flask.test_client_class = DescribedClient
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from flask import Flask
     from flask.testing import FlaskClient
 
 

@@ -433,6 +433,20 @@ def database_away(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator
     runtime.link.changed.set()
 
 
+def test_records_while_the_database_is_away_are_kept_and_say_so(
+    sending: Callable[..., Sending], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = sending(1)
+    assert shop.client.get("/api/v1/balance", headers=shop.headers).status_code == 200  # the key is known now
+    record = {"task_id": "3313746", "mobile": MOBILE}
+    with database_away(shop.runtime, monkeypatch):
+        one, many = (
+            shop.client.post("/api/v1/messages", json=body, headers=shop.headers) for body in (record, [record, {}])
+        )
+    assert (one.status_code, one.json) == (202, {"status": 202})
+    assert (many.status_code, [item["status"] for item in many.json["items"]]) == (202, [202, 422])
+
+
 def test_send_while_the_database_is_away_is_recorded_when_it_is_back(
     sending: Callable[..., Sending], monkeypatch: pytest.MonkeyPatch
 ) -> None:

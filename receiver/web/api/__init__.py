@@ -60,6 +60,7 @@ def register(app: Flask) -> None:
     described.register_converter(
         RowIdConverter, lambda _converter: {"type": "string", "pattern": f"^{RowIdConverter.regex}$"}
     )
-    described.spec.components.schema("Send", schema=messages.SendSchema)
+    for name, schema in messages.BODIES.items():
+        described.spec.components.schema(name, schema=schema)
     for module in (messages, sending, receipts, replies, events, reports, exports, pushes):
         described.register_blueprint(module.blueprint, url_prefix=PREFIX)

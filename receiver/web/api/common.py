@@ -279,6 +279,12 @@ def documents(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
     return decorate
 
 
+def documents_text(blueprint: Blueprint, content_type: str) -> Callable[[Any], Any]:
+    """Document that the answer comes as this instead of JSON, where `Accept` asks for it."""
+    decorate: Callable[[Any], Any] = blueprint.alt_response(200, schema={"type": "string"}, content_type=content_type)
+    return decorate
+
+
 # --- Accounts -----------------------------------------------------------------------------------------
 
 

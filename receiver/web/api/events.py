@@ -28,6 +28,7 @@ from receiver.web.api.common import (
     WholeNumber,
     audit_look_up,
     documents,
+    documents_text,
     hold,
     readable_accounts,
     shown,
@@ -92,6 +93,7 @@ class Events(MethodView):
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(EventFilterSchema, location="query")
     @blueprint.response(200, EventListSchema)
+    @documents_text(blueprint, NDJSON)
     def get(self, arguments: dict[str, Any]) -> Any:
         """Give receipts and replies, oldest first.
 

@@ -23,6 +23,7 @@ from receiver.web.api.common import (
     MobileField,
     OurTime,
     PlatformTime,
+    ProblemSchema,
     StrictBoolean,
     StrictSchema,
     Text,
@@ -174,28 +175,46 @@ _RECORD_BODY = {
         }
     },
 }
-_RECORD_ANSWER = {
-    "oneOf": [
-        {"$ref": "#/components/schemas/Message"},
-        {
-            "type": "object",
-            "required": ["items"],
-            "properties": {
-                "items": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["status"],
-                        "properties": {
-                            "status": {"type": "integer", "enum": [200, 201, 403, 409, 422]},
-                            "message": {"$ref": "#/components/schemas/Message"},
-                            "error": {"$ref": "#/components/schemas/Problem"},
-                        },
-                    },
-                }
-            },
-        },
-    ]
+
+
+class RecordedItemSchema(ma.Schema):
+    """What became of one record of a list."""
+
+    status = ma.fields.Integer(required=True, validate=ma.validate.OneOf([200, 201, 202, 403, 409, 422]))
+    message = ma.fields.Nested(MessageSchema)
+    error = ma.fields.Nested(ProblemSchema)
+
+
+class RecordedListSchema(ma.Schema):
+    """What became of a list of records, each in its place."""
+
+    items = ma.fields.List(ma.fields.Nested(RecordedItemSchema), required=True)
+
+
+class SpooledSchema(ma.Schema):
+    """Kept in the spool, since the database is away; whether it is new will be seen when that is back."""
+
+    status = ma.fields.Integer(required=True, validate=ma.validate.OneOf([202]))
+
+
+# What the description of recording refers to by name.
+BODIES: Mapping[str, type[ma.Schema]] = {
+    "Send": SendSchema,
+    "RecordedList": RecordedListSchema,
+    "Spooled": SpooledSchema,
+}
+
+
+def _record_answer(description: str, one: str) -> dict[str, Any]:
+    """An answer to a record, `one` by its schema, or to a list of them."""
+    either = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in (one, "RecordedList")]}
+    return {"description": description, "content": {"application/json": {"schema": either}}}
+
+
+_RECORD_ANSWERS = {
+    "200": _record_answer("Nothing new.", "Message"),
+    "201": _record_answer("At least one is new.", "Message"),
+    "202": _record_answer("Kept in the spool: the database is away.", "Spooled"),
 }
 
 
@@ -211,17 +230,7 @@ class Messages(MethodView):
         return _answer_list(arguments)
 
     @documents(blueprint, 400, 401, 403, 409, 413, 415, 422, 503)
-    @blueprint.doc(
-        requestBody=_RECORD_BODY,
-        responses={
-            str(status): {"description": text, "content": {"application/json": {"schema": _RECORD_ANSWER}}}
-            for status, text in {
-                200: "Nothing new.",
-                201: "At least one is new.",
-                202: "Kept in the spool: the database is away.",
-            }.items()
-        },
-    )
+    @blueprint.doc(requestBody=_RECORD_BODY, responses=_RECORD_ANSWERS)
     def post(self) -> Response:
         """Record one send, or up to 1000. Repeating is no change; one bad item refuses no other."""
         body = request.get_json()

@@ -16,7 +16,15 @@ from receiver.exports import neutral
 from receiver.store import balance, reports
 from receiver.store.reports import Figures, ReportQuestion, Unit
 from receiver.web import runtime
-from receiver.web.api.common import Blueprint, InputTime, StrictSchema, Text, documents, readable_accounts
+from receiver.web.api.common import (
+    Blueprint,
+    InputTime,
+    StrictSchema,
+    Text,
+    documents,
+    documents_text,
+    readable_accounts,
+)
 from receiver.web.problems import Invalid
 
 if TYPE_CHECKING:
@@ -132,6 +140,7 @@ class Delivery(MethodView):
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(DeliveryFilterSchema, location="query")
     @blueprint.response(200, DeliverySchema)
+    @documents_text(blueprint, CSV)
     def get(self, arguments: dict[str, Any]) -> Any:
         """Add up what was sent and what became of it, up to this second. As CSV with `Accept: text/csv`."""
         parts = runtime()

@@ -64,18 +64,13 @@ class SendingHeadersSchema(ma.Schema):
     )
 
 
-_ACCEPTED_ANSWER = {
-    "description": "Sent, while the database is away: the record waits in the spool.",
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["status", "task_id"],
-                "properties": {"status": {"type": "integer"}, "task_id": {"type": "string"}},
-            }
-        }
-    },
-}
+class SentSchema(ma.Schema):
+    """Sent, while the database is away."""
+
+    status = ma.fields.Integer(required=True, validate=ma.validate.OneOf([202]))
+    task_id = ma.fields.String(
+        required=True, allow_none=True, metadata={"description": "Null: sent by an earlier call of that key."}
+    )
 
 
 @blueprint.route("/verify-codes")
@@ -83,10 +78,12 @@ class VerifyCodes(MethodView):
     """Sending."""
 
     @documents(blueprint, 400, 401, 403, 413, 415, 422, 502, 503, 504)
-    @blueprint.doc(responses={"202": _ACCEPTED_ANSWER})
     @blueprint.arguments(SendingHeadersSchema, location="headers")
     @blueprint.arguments(VerifyCodeSchema, location="json")
     @blueprint.response(201, MessageSchema)
+    @blueprint.alt_response(
+        202, schema=SentSchema, description="Sent, while the database is away: the record waits in the spool."
+    )
     def post(self, headers: dict[str, Any], body: dict[str, Any]) -> Any:
         """Send a verification code and record it.
 

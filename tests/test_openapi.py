@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import subprocess
 import sys
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +21,26 @@ from tests.server import ServeProcess
 from tests.test_push import RECEIPT, REPLY, push
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flask.testing import FlaskClient
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 RAW = b"mobile=15080921090&taskid=3313746&status=1&receivetime=2019-07-23+17%3A00%3A00"
+RAW_REPLY = b"mobile=15080921090&taskid=3313746&content=TD&receivetime=2019-07-23+17%3A00%3A00"
+SENDS = [{"task_id": str(number), "mobile": "15080921090"} for number in range(200)]
+BODIES = {
+    "/api/v1/messages": [*SENDS, *([send] for send in SENDS)],
+    "/api/v1/messages/search": [{}, {"limit": 1}],
+    "/api/v1/verify-codes": [{"mobile": "15080921090", "template_id": "540", "code": "1234"}],
+}
+MAX_ROUNDS = 8  # chance decides which links a round follows; two or three are enough
+PAGING = {"limit", "cursor", "after", "wait", "from", "to"}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(150)
-def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: str) -> None:
+@contextmanager
+def serving(tmp_path: Path, database_url: str) -> Iterator[ServeProcess]:
+    """A server with a platform to send through, a few pushes, and a key for everything."""
     platform = stand_in(unknown_every=3)
     environment = {
         "RECEIVER_PLATFORM_URL": f"http://127.0.0.1:{platform.port}/smsApi",
@@ -35,21 +50,109 @@ def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: 
     if process.database_url:
         assert process.run("db", "upgrade").returncode == 0
     with platform, process:
-        for _ in range(3):
+        for number in range(3):
             process.push(RAW)
+            process.push(RAW.replace(b"3313746", b"%d" % number))
+            process.push(RAW_REPLY.replace(b"TD", b"TD%d" % number))
             process.push(b"mobile=bad")
-        headers = process.make_key("read", "messages:write", "messages:send", "reports", "export", "pushes", "pii")
-        found = subprocess.run(
-            [
-                *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run"),
-                f"http://127.0.0.1:{process.port}/api/v1/openapi.json",
-                *("--header", f"Authorization: {headers['Authorization']}"),
-                *("--max-examples", "40", "--no-color", "--generation-database", "none", "--seed", "1"),
-            ],
-            capture_output=True, text=True, check=False, timeout=100, cwd=tmp_path,
-        )  # fmt: skip
+        process.key = process.make_key("read", "messages:write", "messages:send", "reports", "export", "pushes", "pii")
+        yield process
+
+
+def fuzz(process: ServeProcess, described: str, *options: str, config: Path = CONFIG) -> str:
+    """Let schemathesis try what is described there; what it says."""
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", described),
+            *("--header", f"Authorization: {process.key['Authorization']}"),
+            *("--no-color", "--generation-database", "none", *options),
+        ],
+        capture_output=True, text=True, check=False, timeout=100, cwd=process.data_dir,
+    )  # fmt: skip
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
-    assert "17/17" in found.stdout
+    return found.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: str) -> None:
+    with serving(tmp_path, database_url) as process:
+        described = f"http://127.0.0.1:{process.port}/api/v1/openapi.json"
+        said = fuzz(process, described, "--max-examples", "40", "--seed", "1")
+    assert "17/17" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_every_link_of_the_description_leads_where_it_says(tmp_path: Path, database_url: str) -> None:
+    config, described, report = (tmp_path / name for name in ("schemathesis.toml", "described.json", "report.ndjson"))
+    config.write_text(CONFIG.read_text() + "\n[phases.stateful.inference]\nalgorithms = []\n")
+    followed: Counter[str] = Counter()
+    with serving(tmp_path, database_url) as process:
+        document = process.request("GET", "/api/v1/openapi.json").json
+        described.write_text(json.dumps(easily_met(document)))
+        links = links_of(document)
+        for seed in range(1, MAX_ROUNDS + 1):
+            fuzz(
+                process, str(described), "--url", f"http://127.0.0.1:{process.port}",
+                *("--phases", "stateful", "--mode", "positive", "--max-time", "6", "--seed", str(seed)),
+                *("--report", "ndjson", "--report-ndjson-path", str(report)), config=config,
+            )  # fmt: skip
+            followed += followed_links(report)
+            if followed.keys() >= links:
+                break
+    assert len(links) >= 20
+    assert sorted(links - followed.keys()) == []
+
+
+def easily_met(document: Any) -> Any:
+    """The description narrowed to what is not refused: short pages without filters, and bodies that are taken.
+
+    A next page is there only with the same filters, and a link cannot say that one was not given.
+    """
+    left = copy.deepcopy(document)
+    for path, item in left["paths"].items():
+        for operation in item.values():
+            if "parameters" in operation:
+                operation["parameters"] = [
+                    one for one in operation["parameters"] if one["in"] != "query" or one["name"] in PAGING
+                ]
+        for one in item.get("get", {}).get("parameters", []):
+            if one["name"] == "limit":
+                one |= {"required": True, "schema": {"enum": [1, 2]}}
+        if path in BODIES:
+            item["post"]["requestBody"]["content"]["application/json"]["schema"] = {"enum": BODIES[path]}
+    return left
+
+
+def links_of(document: Any) -> set[str]:
+    """Every link, as schemathesis names it."""
+    target = {
+        operation["operationId"]: f"{method.upper()} {path}"
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
+    return {
+        f"{target[operation['operationId']]} -> [{status}] {name} -> {target[link['operationId']]}"
+        for item in document["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+        for status, answer in operation["responses"].items()
+        for name, link in answer.get("links", {}).items()
+    }
+
+
+def followed_links(report: Path) -> Counter[str]:
+    """How often each link led to something."""
+    followed: Counter[str] = Counter()
+    for line in report.read_text().splitlines():
+        recorder = json.loads(line).get("ScenarioFinished", {}).get("recorder", {})
+        for name, case in recorder.get("cases", {}).items():
+            if case["is_transition_applied"]:
+                status = recorder["interactions"][name]["response"]["status_code"]
+                followed[case["transition"]["id"]] += 200 <= status < 300
+    return followed
 
 
 def test_description_is_openapi_3_1_and_open_to_all(client: FlaskClient) -> None:

@@ -279,6 +279,37 @@ def documents(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
     return decorate
 
 
+def operation(blueprint: Blueprint, name: str, links: Mapping[str, Any] | None = None) -> Callable[[Any], Any]:
+    """Name a call for generated clients, and say where its answer leads."""
+    doc: dict[str, Any] = {"operationId": name}
+    if links:
+        doc["responses"] = {200: {"links": links}}
+    decorate: Callable[[Any], Any] = blueprint.doc(**doc)
+    return decorate
+
+
+def link(name: str, **parameters: str) -> dict[str, Any]:
+    """A call that an answer leads to, its `parameters` by the place of their values in the answer's body."""
+    return {
+        "operationId": name,
+        "parameters": {parameter: f"$response.body#/{place}" for parameter, place in parameters.items()},
+    }
+
+
+def next_page(name: str, parameter: str = "cursor") -> dict[str, Any]:
+    """Where a list goes on."""
+    return link(name, **{parameter: "next_cursor"}) | {"description": "With the same filters."}
+
+
+def sighting_links(name: str) -> dict[str, Any]:
+    """Where a list of receipts or replies leads."""
+    return {
+        "next_page": next_page(name),
+        "message": link("get_message", message_id="items/0/message_id"),
+        "push": link("get_push", push_id="items/0/push_id"),
+    }
+
+
 def documents_text(blueprint: Blueprint, content_type: str) -> Callable[[Any], Any]:
     """Document that the answer comes as this instead of JSON, where `Accept` asks for it."""
     decorate: Callable[[Any], Any] = blueprint.alt_response(200, schema={"type": "string"}, content_type=content_type)

@@ -30,6 +30,9 @@ from receiver.web.api.common import (
     documents,
     documents_text,
     hold,
+    link,
+    next_page,
+    operation,
     readable_accounts,
     shown,
 )
@@ -90,6 +93,11 @@ EventListSchema = ma.Schema.from_dict(
 class Events(MethodView):
     """The stream."""
 
+    @operation(
+        blueprint,
+        "list_events",
+        links={"next_page": next_page("list_events", "after"), "push": link("get_push", push_id="items/0/push_id")},
+    )
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(EventFilterSchema, location="query")
     @blueprint.response(200, EventListSchema)

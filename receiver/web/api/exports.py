@@ -21,6 +21,7 @@ from receiver.web.api.common import (
     WholeNumber,
     audit_look_up,
     documents,
+    operation,
     readable_accounts,
 )
 from receiver.web.api.messages import MessageFilterSchema
@@ -86,6 +87,7 @@ _FILE = {
 
 def _view(name: str, schema: type[ma.Schema], what: str) -> None:
     class View(MethodView):
+        @operation(blueprint, f"export_{name}")
         @documents(blueprint, 401, 403, 422, 503)
         @blueprint.doc(responses={"200": _FILE}, summary=f"Export {what}.")
         @blueprint.arguments(_filters(schema, f"{name.capitalize()}Export"), location="query")

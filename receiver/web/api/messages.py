@@ -32,7 +32,10 @@ from receiver.web.api.common import (
     audit_look_up,
     documents,
     hold,
+    link,
     list_schema,
+    next_page,
+    operation,
     shown,
 )
 from receiver.web.auth import caller
@@ -211,9 +214,13 @@ def _record_answer(description: str, one: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": either}}}
 
 
+_RECORDED = {
+    "message": link("get_message", message_id="id"),
+    "first": link("get_message", message_id="items/0/message/id"),
+}
 _RECORD_ANSWERS = {
-    "200": _record_answer("Nothing new.", "Message"),
-    "201": _record_answer("At least one is new.", "Message"),
+    "200": _record_answer("Nothing new.", "Message") | {"links": _RECORDED},
+    "201": _record_answer("At least one is new.", "Message") | {"links": _RECORDED},
     "202": _record_answer("Kept in the spool: the database is away.", "Spooled"),
 }
 
@@ -222,6 +229,11 @@ _RECORD_ANSWERS = {
 class Messages(MethodView):
     """The list, and recording."""
 
+    @operation(
+        blueprint,
+        "list_messages",
+        links={"next_page": next_page("list_messages"), "newest": link("get_message", message_id="items/0/id")},
+    )
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(MessageFilterSchema, location="query")
     @blueprint.response(200, MessageListSchema)
@@ -230,7 +242,7 @@ class Messages(MethodView):
         return _answer_list(arguments)
 
     @documents(blueprint, 400, 401, 403, 409, 413, 415, 422, 503)
-    @blueprint.doc(requestBody=_RECORD_BODY, responses=_RECORD_ANSWERS)
+    @blueprint.doc(operationId="record_messages", requestBody=_RECORD_BODY, responses=_RECORD_ANSWERS)
     def post(self) -> Response:
         """Record one send, or up to 1000. Repeating is no change; one bad item refuses no other."""
         body = request.get_json()
@@ -243,6 +255,7 @@ class Messages(MethodView):
 class MessageSearch(MethodView):
     """The list again, with the filters in the body."""
 
+    @operation(blueprint, "search_messages", links={"newest": link("get_message", message_id="items/0/id")})
     @documents(blueprint, 400, 401, 403, 413, 422, 503)
     @blueprint.arguments(MessageFilterSchema, location="json", required=False)
     @blueprint.response(200, MessageListSchema)
@@ -265,6 +278,7 @@ class WaitSchema(StrictSchema):
 class Message(MethodView):
     """One message."""
 
+    @operation(blueprint, "get_message")
     @documents(blueprint, 401, 403, 404, 422, 503)
     @blueprint.arguments(WaitSchema, location="query")
     @blueprint.response(200, MessageDetailSchema)

@@ -20,7 +20,10 @@ from receiver.web.api.common import (
     ReceivedFilterSchema,
     answer_page,
     documents,
+    link,
     list_schema,
+    next_page,
+    operation,
 )
 from receiver.web.auth import caller
 
@@ -63,6 +66,11 @@ class PushSchema(ma.Schema):
 class Pushes(MethodView):
     """The journal."""
 
+    @operation(
+        blueprint,
+        "list_pushes",
+        links={"next_page": next_page("list_pushes"), "newest": link("get_push", push_id="items/0/id")},
+    )
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(PushFilterSchema, location="query")
     @blueprint.response(200, list_schema(PushSchema, "PushList"))
@@ -77,6 +85,7 @@ class Pushes(MethodView):
 class PushDetail(MethodView):
     """One push."""
 
+    @operation(blueprint, "get_push", links={"replay": link("replay_push", push_id="id")})
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, PushSchema)
     def get(self, push_id: str) -> dict[str, Any]:
@@ -91,6 +100,7 @@ class PushDetail(MethodView):
 class PushReplay(MethodView):
     """Reading again."""
 
+    @operation(blueprint, "replay_push", links={"push": link("get_push", push_id="id")})
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, PushSchema)
     def post(self, push_id: str) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from receiver.web.api.common import (
     audit_look_up,
     documents,
     list_schema,
+    operation,
     shown,
+    sighting_links,
 )
 
 blueprint = Blueprint("receipts", __name__, description="Delivery receipts, as the platform pushed them.")
@@ -44,6 +46,7 @@ class ReceiptSchema(SightingSchema):
 class Receipts(MethodView):
     """The list."""
 
+    @operation(blueprint, "list_receipts", links=sighting_links("list_receipts"))
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(ReceiptFilterSchema, location="query")
     @blueprint.response(200, list_schema(ReceiptSchema, "ReceiptList"))

@@ -19,7 +19,9 @@ from receiver.web.api.common import (
     audit_look_up,
     documents,
     list_schema,
+    operation,
     shown,
+    sighting_links,
 )
 
 blueprint = Blueprint("replies", __name__, description="Replies (MO), as the platform pushed them.")
@@ -52,6 +54,7 @@ class ReplySchema(SightingSchema):
 class Replies(MethodView):
     """The list."""
 
+    @operation(blueprint, "list_replies", links=sighting_links("list_replies"))
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(ReplyFilterSchema, location="query")
     @blueprint.response(200, list_schema(ReplySchema, "ReplyList"))

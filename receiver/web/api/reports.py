@@ -23,6 +23,7 @@ from receiver.web.api.common import (
     Text,
     documents,
     documents_text,
+    operation,
     readable_accounts,
 )
 from receiver.web.problems import Invalid
@@ -137,6 +138,7 @@ DeliverySchema = ma.Schema.from_dict(
 class Delivery(MethodView):
     """What became of what was sent."""
 
+    @operation(blueprint, "get_delivery_report")
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(DeliveryFilterSchema, location="query")
     @blueprint.response(200, DeliverySchema)
@@ -276,6 +278,7 @@ BillingSchema = ma.Schema.from_dict(
 class Billing(MethodView):
     """The balance against what was sent."""
 
+    @operation(blueprint, "get_billing_report")
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(BillingFilterSchema, location="query")
     @blueprint.response(200, BillingSchema)

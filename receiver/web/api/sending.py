@@ -23,6 +23,8 @@ from receiver.web.api.common import (
     Text,
     account_to_write,
     documents,
+    link,
+    operation,
     readable_accounts,
     shown,
 )
@@ -77,10 +79,12 @@ class SentSchema(ma.Schema):
 class VerifyCodes(MethodView):
     """Sending."""
 
+    @operation(blueprint, "send_verify_code")
     @documents(blueprint, 400, 401, 403, 413, 415, 422, 502, 503, 504)
     @blueprint.arguments(SendingHeadersSchema, location="headers")
     @blueprint.arguments(VerifyCodeSchema, location="json")
     @blueprint.response(201, MessageSchema)
+    @blueprint.doc(responses={201: {"links": {"message": link("get_message", message_id="id")}}})
     @blueprint.alt_response(
         202, schema=SentSchema, description="Sent, while the database is away: the record waits in the spool."
     )
@@ -164,6 +168,7 @@ BalanceListSchema = ma.Schema.from_dict(
 class Balance(MethodView):
     """Reading it."""
 
+    @operation(blueprint, "get_balance")
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(BalanceFilterSchema, location="query")
     @blueprint.response(200, BalanceListSchema)

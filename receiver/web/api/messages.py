@@ -145,9 +145,10 @@ class SendSchema(StrictSchema):
     success_counts = Text(**_COUNT)
     remain_point = Text(**_COUNT)
     return_status = ma.fields.Raw(
-        allow_none=True,
-        validate=ma.validate.OneOf(["0", "1", 0, 1]),
-        metadata={"enum": ["0", "1", 0, 1, None], "description": "0: the platform refused it."},
+        metadata={
+            "anyOf": [{"type": "string", "enum": ["0", "1"]}, {"type": "integer", "enum": [0, 1]}, {"type": "null"}],
+            "description": "0: the platform refused it.",
+        }
     )
     message = Text(**_ID | {"metadata": {"description": "The platform's words, for a refused one."}})
 

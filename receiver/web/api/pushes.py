@@ -44,7 +44,7 @@ class PushSchema(ma.Schema):
 
     id = ma.fields.String(required=True, metadata={"format": "uuid"})
     account = ma.fields.String(required=True)
-    kind = ma.fields.String(required=True, allow_none=True, validate=ma.validate.OneOf([*_KINDS, None]))
+    kind = ma.fields.Raw(required=True, metadata={"anyOf": [{"type": "string", "enum": _KINDS}, {"type": "null"}]})
     outcome = ma.fields.String(required=True, validate=ma.validate.OneOf(_OUTCOMES))
     error = ma.fields.String(
         required=True, allow_none=True, metadata={"description": "Every fault, as `field: reason`."}

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 REPLIES = "/api/v1/replies"
 REPLY: dict[str, Any] = {
     "id": "1", "message_id": None, "account": "default", "task_id": "3313746", "mobile": "15080921090",
-    "content": "TD", "opt_out": True, "replied_at": "2026-11-23T01:14:03Z", "received_at": "2026-11-23T01:14:03.120Z",
+    "content": "TD", "opt_out": True, "opt_out_review": False, "replied_at": "2026-11-23T01:14:03Z",
+    "received_at": "2026-11-23T01:14:03.120Z",
     "last_seen_at": "2026-11-23T01:14:03.120Z", "copies": 1, "extra": {}, "push_id": "x",
 }  # fmt: skip
 NOT_FOUND = {"type": "about:blank", "title": "not found", "status": 404, "code": "not_found", "detail": "nothing"}

@@ -72,6 +72,7 @@ class EventSchema(SightingSchema):
     reported_at = PlatformTime(metadata={"description": "Receipts."})
     content = ma.fields.String(metadata={"description": "Replies."})
     opt_out = ma.fields.Boolean(metadata={"description": "Replies."})
+    opt_out_review = ma.fields.Boolean(metadata={"description": "Replies."})
     replied_at = PlatformTime(metadata={"description": "Replies."})
 
 

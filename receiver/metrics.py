@@ -34,6 +34,9 @@ EVENTS_LAG = Gauge(
     "receiver_events_lag_seconds", "For how long a transaction that does not end has held the events back; 0: none."
 )
 SENDS = Counter("receiver_sends", "Requests to send, by what became of them.", ["outcome"])
+SEND_SPIKES = Gauge(
+    "receiver_send_spikes", "Prefixes of numbers that were sent to five times as often as usual, in the last hour."
+)
 BALANCE = Gauge("receiver_balance_points", "Messages left, by the last reading.", ["account"])
 BALANCE_LOW = Gauge("receiver_balance_low", "1: fewer are left than RECEIVER_BALANCE_LOW.", ["account"])
 BALANCE_AGE = Gauge("receiver_balance_age_seconds", "Age of the last reading of the balance.", ["account"])

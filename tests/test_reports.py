@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from receiver.app import create_app
 from receiver.domain import MessageStatus, SendResult
 from receiver.store import read, reports, rollup, write
+from receiver.store.access import Scope
 from receiver.store.read import Page
 from receiver.store.reports import Figures, ReportQuestion, Unit
 from receiver.store.tables import messages
@@ -79,6 +81,7 @@ def model(runtime: Runtime, asked: ReportQuestion) -> dict[tuple[str | None, ...
         if not row.matched:
             figures.unmatched += 1
             continue
+        figures.verified += row.verified_at is not None
         if row.status is MessageStatus.REFUSED:
             figures.refused += 1
         elif row.status in (MessageStatus.SENDING, MessageStatus.OUTCOME_UNKNOWN):
@@ -124,6 +127,7 @@ STEPS = st.lists(
         st.tuples(st.just("record"), st.integers(0, 5), st.sampled_from(["540", "541", None]), SECONDS),
         st.tuples(st.just("record without a time"), st.integers(0, 5), st.just(None), SECONDS),
         st.tuples(st.just("refused"), st.integers(0, 5), st.sampled_from(["540", None]), SECONDS),
+        st.tuples(st.just("verified"), st.integers(0, 5), st.just(None), SECONDS),
         st.tuples(st.just("begin"), st.integers(0, 5), st.just("540"), SECONDS),
         st.tuples(st.just("finish"), st.integers(0, 5), st.sampled_from(["taken", "refused", "unknown"]), SECONDS),
     ),
@@ -171,6 +175,11 @@ def _do(runtime: Runtime, attempts: dict[int, Any], kind: str, number: int, what
         send = make_send(account=account, mobile=mobile, template_id=what, **changes)
         runtime.database.write(lambda c: write.record_sent(c, [send], recorded_at=NOW))
 
+    def verified(at: datetime) -> None:
+        runtime.database.write(
+            lambda c: write.record_verified(c, account=account, task_id=task_id, mobile=mobile, verified_at=at)
+        )
+
     {
         "push": lambda: keep(make_push(account=account, mobile=mobile, task_id=task_id, status=what, second=seconds)),
         "masked": lambda: keep(
@@ -179,6 +188,7 @@ def _do(runtime: Runtime, attempts: dict[int, Any], kind: str, number: int, what
         "record": lambda: record(task_id=task_id, sent_at=moment),
         "record without a time": lambda: record(task_id=task_id),
         "refused": lambda: record(task_id=None, sent_at=moment, reference="r", error_message="余额不足"),
+        "verified": lambda: verified(moment.replace(microsecond=0)),
         "begin": begin,
         "finish": finish,
     }[kind]()
@@ -244,6 +254,13 @@ def test_report_names_its_groups_and_rates(asking: tuple[Runtime, FlaskClient, d
     for number, status in enumerate("1110"):
         _do(runtime, {}, "record", 2 * number, "540", 0)
         _do(runtime, {}, "push", 2 * number, status, 5 + number)
+    used = {"task_id": "t0", "mobile": "+86 156-0891-1090", "account": "default"}
+    earliest = "2026-11-23T12:00:30+08:00"
+    for moment in ("2026-11-23T12:01:00+08:00", earliest, "2026-11-23T12:02:00+08:00"):
+        told = client.post("/api/v1/messages/verified", json=used | {"verified_at": moment}, headers=headers)
+        assert told.status_code == 200
+    timeline = client.get(f"/api/v1/messages/{told.json['id']}", headers=headers).json["timeline"]
+    assert {"kind": "verified", "at": "2026-11-23T04:00:30.000Z"} in timeline
     keep = make_push(task_id="nobody", second=60)
     write.save_pushes_in(runtime.database, [keep])
     path = "/api/v1/reports/delivery?from=2026-11-23&to=2026-11-24&group_by=day,template_id"
@@ -253,14 +270,33 @@ def test_report_names_its_groups_and_rates(asking: tuple[Runtime, FlaskClient, d
     assert group == {
         "day": "2026-11-23", "template_id": "540", "sent": 4, "refused": 0, "outcome_unknown": 0, "delivered": 3,
         "failed": 1, "unknown": 0, "pending": 0, "no_receipt": 0, "delivery_rate": 0.75, "latency_p50_seconds": 6,
-        "latency_p95_seconds": 7, "latency_p99_seconds": 7, "unmatched": 0, "match_rate": 1.0,
+        "latency_p95_seconds": 7, "latency_p99_seconds": 7, "verified": 1,
+        "conversion_rate": 0.25, "unmatched": 0, "match_rate": 1.0,
     }  # fmt: skip
     assert (unmatched["template_id"], unmatched["unmatched"], unmatched["delivery_rate"]) == (None, 1, None)
     assert (answer["total"]["sent"], answer["total"]["match_rate"]) == (4, 0.8)
     table = client.get(path, headers={**headers, "Accept": "text/csv"})
     assert table.content_type == "text/csv; charset=utf-8"
     assert table.text.splitlines()[0].startswith("day,template_id,sent,refused,outcome_unknown,delivered,")
-    assert "2026-11-23,540,4,0,0,3,1,0,0,0,0.75,6,7,7,0,1.0" in table.text.splitlines()
+    assert "2026-11-23,540,4,0,0,3,1,0,0,0,0.75,6,7,7,1,0.25,0,1.0" in table.text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"task_id": "t0"}, "#/mobile"),
+        ({"mobile": "15608911090"}, "#/task_id"),
+        ({"task_id": "t0", "mobile": "156****1090"}, "#/mobile"),
+        ({"task_id": "t0", "mobile": "15608911090", "code": "1234"}, "#/code"),
+        ({"task_id": "t0", "mobile": "15608911090", "account": "nobody"}, "#/account"),
+    ],
+)
+def test_use_of_a_code_that_cannot_be_noted_names_what_is_wrong(
+    asking: tuple[Runtime, FlaskClient, dict[str, str]], body: dict[str, str], pointer: str
+) -> None:
+    _, client, headers = asking
+    answer = client.post("/api/v1/messages/verified", json={"account": "default"} | body, headers=headers)
+    assert (answer.status_code, [error["pointer"] for error in answer.json["errors"]]) == (422, [pointer])
 
 
 @pytest.mark.parametrize(
@@ -280,3 +316,66 @@ def test_question_that_is_none_names_what_is_wrong(
     _, client, headers = asking
     answer = client.get(f"/api/v1/reports/delivery?{query}", headers=headers)
     assert (answer.status_code, bool(answer.json["errors"])) == (422, True)
+
+
+# --- The busiest ------------------------------------------------------------------------------------------------
+
+
+def test_busiest_shows_what_pumping_looks_like(asking: tuple[Runtime, FlaskClient, dict[str, str]]) -> None:
+    runtime, client, headers = asking
+    sends = [
+        *(make_send(mobile=f"1700000{n:04d}", task_id=f"p{n}", sent_at=NOON + timedelta(seconds=n)) for n in range(30)),
+        *(make_send(mobile="13800138000", task_id=f"m{n}", sent_at=NOON + timedelta(minutes=n)) for n in range(25)),
+        # Usual for this one: some three an hour, all week.
+        *(
+            make_send(mobile="13800138000", task_id=f"u{n}", sent_at=NOON - timedelta(minutes=20 * n))
+            for n in range(504)
+        ),
+        make_send(mobile="17000000001", task_id=None, sent_at=NOON, reference="r", error_message="x"),
+    ]
+    runtime.database.write(lambda c: write.record_sent(c, sends, recorded_at=NOW))
+    write.save_pushes_in(runtime.database, [make_push(mobile="17000000003", task_id="p3", second=9)])
+    path = "/api/v1/reports/busiest?from=2026-11-23T12:00&to=2026-11-23T13:00"
+    answer = client.get(path, headers=headers).json
+    assert answer["items"] == [
+        {"hour": "2026-11-23T12:00", "prefix": "1700000", "sent": 30, "delivered": 1, "verified": 0,
+         "usual_per_hour": 0.0, "spike": True},
+        {"hour": "2026-11-23T12:00", "prefix": "1380013", "sent": 26, "delivered": 0, "verified": 0,
+         "usual_per_hour": 2.994, "spike": True},
+    ]  # fmt: skip
+    (busy,) = client.get(f"{path}&by=mobile&min_sent=26", headers=headers).json["items"]
+    assert (busy["mobile"], busy["sent"], busy["spike"]) == ("13800138000", 26, True)
+    plain = {"Authorization": make_key(runtime, Scope.REPORTS)}
+    assert client.get(f"{path}&by=mobile", headers=plain).json["items"][0]["mobile"] == "138****8000"
+    usual = client.get(path.replace("T12:00&", "T11:00&").replace("13:00", "12:00") + "&min_sent=2", headers=headers)
+    assert [(busy["sent"], busy["spike"]) for busy in usual.json["items"]] == [(3, False)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "from=2026-11-23&to=2026-11-23",
+        "from=2026-11-20&to=2026-11-23",
+        "from=2026-11-22&to=2026-11-23&by=name",
+        "from=2026-11-22&to=2026-11-23&min_sent=1",
+    ],
+)
+def test_question_for_the_busiest_that_is_none_names_what_is_wrong(
+    asking: tuple[Runtime, FlaskClient, dict[str, str]], query: str
+) -> None:
+    _, client, headers = asking
+    answer = client.get(f"/api/v1/reports/busiest?{query}", headers=headers)
+    assert (answer.status_code, bool(answer.json["errors"])) == (422, True)
+
+
+def test_spikes_of_the_last_hour_are_a_metric(make_runtime: Callable[..., Runtime]) -> None:
+    runtime = make_runtime(metrics_allow=(ip_network("127.0.0.0/8"),))
+    client = create_app(runtime).test_client()
+    now = runtime.now()
+    then = now - timedelta(minutes=1)
+    sends = [make_send(mobile=f"1700000{n:04d}", task_id=f"p{n}", sent_at=then) for n in range(20)]
+    runtime.database.write(lambda c: write.record_sent(c, sends[1:], recorded_at=now))
+    assert "receiver_send_spikes 0.0" in client.get("/metrics").text
+    runtime.database.write(lambda c: write.record_sent(c, sends, recorded_at=now))
+    assert "receiver_send_spikes 1.0" in client.get("/metrics").text

@@ -3,9 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-# The triggers are the program's own: a later change of them drops these and makes them anew.
-from receiver.store.rollup import create_statements, drop_statements, rebuild_statements
-
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -47,14 +44,10 @@ def upgrade() -> None:
     ):
         where = sa.text(f"recorded_at {matched}")
         op.create_index(name, "messages", [column], unique=False, postgresql_where=where, sqlite_where=where)
-    dialect = op.get_context().dialect.name
-    for statement in (*create_statements(dialect), *rebuild_statements(dialect)):
-        op.execute(sa.text(statement.replace(":", "\\:")))
+    # What keeps them added up follows with the last of their columns, in 0006.
 
 
 def downgrade() -> None:
-    for statement in drop_statements(op.get_context().dialect.name):
-        op.execute(statement)
     op.drop_index("ix_messages_unmatched", table_name="messages")
     op.drop_index("ix_messages_age_from", table_name="messages")
     for table in ("zone", "latency_changes", "latencies", "hour_changes", "hours"):

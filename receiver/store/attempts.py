@@ -342,7 +342,7 @@ def _take_task_id(connection: sa.Connection, row: Any, result: SendResult) -> No
             unknown = {"new_state": MessageStatus.OUTCOME_UNKNOWN, "words": _NO_OTHER_SEND}
             connection.execute(_set_state(), {"message_id": row.id, **unknown})
             return
-        values |= {name: getattr(other, name) for name in ("status", "reported_at", "seen")}
+        values |= {name: getattr(other, name) for name in ("status", "reported_at", "seen", "verified_at")}
         own = {name: values.get(name, getattr(row, name)) for name in RECORDED_FIELDS}
         values |= {name: getattr(other, name) if value is None else value for name, value in own.items()}
         for table in (receipts, replies):

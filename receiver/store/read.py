@@ -61,6 +61,7 @@ class MessageRow:
     error_message: str | None
     receipt_count: int
     reply_count: int
+    verified_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,6 +308,7 @@ _PLAIN_MESSAGE_FIELDS = (
     "error_message",
     "receipt_count",
     "reply_count",
+    "verified_at",
 )
 
 

@@ -76,6 +76,7 @@ class Figures:
     pending: int = 0
     no_receipt: int = 0
     unmatched: int = 0
+    verified: int = 0
     latencies: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # whole seconds: messages
 
     def add(self, other: Figures) -> None:
@@ -94,6 +95,11 @@ class Figures:
     def delivery_rate(self) -> float | None:
         """Delivered of sent."""
         return self.delivered / self.sent if self.sent else None
+
+    @property
+    def conversion_rate(self) -> float | None:
+        """Codes that were used, of sent."""
+        return self.verified / self.sent if self.sent else None
 
     @property
     def match_rate(self) -> float | None:
@@ -117,6 +123,7 @@ Groups = defaultdict[GroupKey, Figures]
 
 _COUNTED = (
     "sent", "refused", "outcome_unknown", "delivered", "failed", "unknown", "pending", "no_receipt", "unmatched",
+    "verified",
 )  # fmt: skip
 
 

@@ -32,8 +32,9 @@ COUNTS = {
     "unknown": f"{_MATCHED} AND status = 1",
     "waiting": f"{_MATCHED} AND status = 0 AND send_state IS NULL",
     "unmatched": "recorded_at IS NULL",
+    "verified": f"{_MATCHED} AND verified_at IS NOT NULL",
 }
-_COLUMNS = ("account", "template_id", "status", "reported_at", "recorded_at", "sent_at", "send_state")
+_COLUMNS = ("account", "template_id", "status", "reported_at", "recorded_at", "sent_at", "send_state", "verified_at")
 
 # --- Expressions --------------------------------------------------------------------------------------------------
 
@@ -64,7 +65,7 @@ def _counted(dialect: str, *sources: tuple[int, str]) -> str:
     """Give messages as what is counted of them. `sources`: (1 or -1, a table or query with a message's columns)."""
     return " UNION ALL ".join(
         f"SELECT {n} AS n, account, coalesce(template_id, '') AS template_id, status, recorded_at, send_state,"  # noqa: S608
-        f" {epoch_seconds(dialect, _COUNTS_FROM)} + zone.offset_seconds AS moment,"
+        f" verified_at, {epoch_seconds(dialect, _COUNTS_FROM)} + zone.offset_seconds AS moment,"
         f" {latency_seconds(dialect)} AS seconds"
         f" FROM {source} AS m CROSS JOIN delivery_zone AS zone WHERE {_MATCHED} OR reported_at IS NOT NULL"
         for n, source in sources
@@ -121,14 +122,13 @@ def create_statements(dialect: str) -> Iterator[str]:
 
 
 def drop_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that remove them."""
+    """Give the statements that remove them where they are; functions stay, and are made over."""
     for event in ("insert", "update", "delete"):
         if dialect == "postgresql":
-            yield f"DROP TRIGGER delivery_rollup_{event} ON messages"
-            yield f"DROP FUNCTION delivery_rollup_{event}"
+            yield f"DROP TRIGGER IF EXISTS delivery_rollup_{event} ON messages"
         else:
-            yield f"DROP TRIGGER delivery_rollup_{event}"
-            yield f"DROP TRIGGER delivery_rollup_{event}_latency"
+            yield f"DROP TRIGGER IF EXISTS delivery_rollup_{event}"
+            yield f"DROP TRIGGER IF EXISTS delivery_rollup_{event}_latency"
 
 
 def _postgresql_triggers() -> Iterator[str]:
@@ -140,7 +140,7 @@ def _postgresql_triggers() -> Iterator[str]:
     ):
         body = ";\n".join(_append(_counted("postgresql", *sources)))
         yield (
-            f"CREATE FUNCTION delivery_rollup_{event}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
+            f"CREATE OR REPLACE FUNCTION delivery_rollup_{event}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
             f"IF EXISTS (SELECT FROM {sources[0][1]}) THEN\n{body};\nEND IF;\nRETURN NULL;\nEND $$"
         )
         yield (

@@ -101,6 +101,7 @@ messages = _table(
     sa.Column("remain_point", sa.Integer),
     sa.Column("send_state", sa.Text),  # null: the platform took it; else a MessageStatus that no receipt can give
     sa.Column("error_message", sa.Text),
+    sa.Column("verified_at", UtcDateTime),  # when its code was first used, as the sender says
 )
 # The identity, and look-ups by task id: hence that order.
 sa.Index("uq_messages_key", messages.c.task_id, messages.c.mobile, messages.c.account, unique=True)
@@ -142,7 +143,8 @@ sa.Index(
 
 # What the delivery report adds up, kept by triggers on `messages` in the same transaction (`rollup`). An hour is one of
 # the reports' zone, counted from 1970. On PostgreSQL, changes wait in tables of their own to be added up.
-_COUNTS = ("sent", "refused", "open", "delivered", "failed", "unknown", "waiting", "unmatched")
+_COUNTS = ("sent", "refused", "open", "delivered", "failed", "unknown", "waiting", "unmatched", "verified")
+_DEFAULTS = {"verified": "0"}  # younger than the rows of others
 
 
 def _hour_columns(*, key: bool) -> list[sa.Column[Any]]:
@@ -150,7 +152,7 @@ def _hour_columns(*, key: bool) -> list[sa.Column[Any]]:
         sa.Column("hour", sa.Integer, primary_key=key, autoincrement=False, nullable=False),
         sa.Column("account", sa.Text, primary_key=key, nullable=False),
         sa.Column("template_id", sa.Text, primary_key=key, nullable=False),  # empty: none was given
-        *(sa.Column(name, sa.Integer, nullable=False) for name in _COUNTS),
+        *(sa.Column(name, sa.Integer, nullable=False, server_default=_DEFAULTS.get(name)) for name in _COUNTS),
     ]
 
 

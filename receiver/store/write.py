@@ -515,6 +515,22 @@ def _compare(row: Row, send: SentMessage, recorded_at: datetime) -> tuple[Record
     return (Recorded.FILLED if additions else Recorded.UNCHANGED), additions, ()
 
 
+def record_verified(
+    connection: sa.Connection, *, account: str, task_id: str, mobile: str, verified_at: datetime
+) -> int:
+    """Note that a message's code was used, and give the message's id. The earliest time stands; any order will do."""
+    statement = insert(connection.dialect.name, messages).values(
+        account=account, task_id=task_id, mobile=mobile, verified_at=verified_at
+    )
+    earlier = sa.or_(messages.c.verified_at.is_(None), statement.excluded.verified_at < messages.c.verified_at)
+    statement = statement.on_conflict_do_update(
+        index_elements=[messages.c.task_id, messages.c.mobile, messages.c.account],
+        set_={"verified_at": sa.case((earlier, statement.excluded.verified_at), else_=messages.c.verified_at)},
+    )
+    message_id: int = connection.execute(statement.returning(messages.c.id)).scalar_one()
+    return message_id
+
+
 def match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
     """Decide anew every masked number of tasks whose recorded messages have changed."""
     wanted = sorted((task_id, account) for account, task_id in tasks)

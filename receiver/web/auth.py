@@ -43,6 +43,8 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "docs.page": Open.TO_ALL,
     "docs.asset": Open.TO_ALL,
     "api-docs.openapi_json": Open.TO_ALL,
+    "reports.Busiest": {"GET": Scope.REPORTS},
+    "messages.MessageVerified": {"POST": Scope.MESSAGES_WRITE},
     "messages.Messages": {"GET": Scope.READ, "POST": Scope.MESSAGES_WRITE},
     "messages.Message": Scope.READ,
     "messages.MessageSearch": Scope.READ,

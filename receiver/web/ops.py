@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, jsonify, redirect
@@ -12,6 +13,7 @@ from receiver import metrics
 from receiver.errors import SpoolUnavailable, StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
 from receiver.store import balance, schema
+from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.web import runtime
 from receiver.web.problems import problem
 
@@ -77,6 +79,18 @@ def _tell_balances(parts: Runtime) -> None:
         metrics.BALANCE_AGE.labels(account).set((parts.now() - reading.answered_at).total_seconds())
 
 
+def _tell_spikes(parts: Runtime) -> None:
+    now = parts.now()
+    hour_ago = now - timedelta(hours=1)
+    try:
+        found = parts.ask(
+            lambda c: list_busiest(c, By.PREFIX, since=hour_ago, until=now, min_sent=SPIKE_MIN_SENT, limit=200)
+        )
+    except (StoreUnavailable, StoreUnfit):
+        return
+    metrics.SEND_SPIKES.set(len({busy.key for busy in found if busy.spike}))
+
+
 def _age_seconds(spool: SpoolState) -> float:
     return 0.0 if spool.oldest_at is None else round(max(0.0, time.time() - spool.oldest_at), 1)
 
@@ -91,4 +105,5 @@ def metrics_page() -> Response:
     metrics.DATABASE_UP.set(runtime().link.up)
     metrics.EVENTS_LAG.set(runtime().horizon.lag_seconds)
     _tell_balances(runtime())
+    _tell_spikes(runtime())
     return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)

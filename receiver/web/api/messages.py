@@ -8,11 +8,18 @@ import marshmallow as ma
 from flask import Response, jsonify, request
 from flask.views import MethodView
 
-from receiver.domain import MessageStatus, iso_milliseconds, iso_seconds
+from receiver.domain import (
+    TASK_ID_MAX_CHARS,
+    MessageStatus,
+    is_masked,
+    iso_milliseconds,
+    iso_seconds,
+    whole_milliseconds,
+)
 from receiver.errors import NotFound
 from receiver.records import InvalidSend, SendReader
 from receiver.store import read
-from receiver.store.write import Recorded
+from receiver.store.write import Recorded, record_verified
 from receiver.web import runtime
 from receiver.web.api.common import (
     MAX_WAIT_SECONDS,
@@ -28,6 +35,7 @@ from receiver.web.api.common import (
     StrictSchema,
     Text,
     WholeNumber,
+    account_to_write,
     answer_page,
     audit_look_up,
     documents,
@@ -96,7 +104,7 @@ class TimelineEntrySchema(ma.Schema):
     """One thing that happened to a message."""
 
     kind = ma.fields.String(
-        required=True, validate=ma.validate.OneOf(["sent", "recorded", "refused", "receipt", "reply"])
+        required=True, validate=ma.validate.OneOf(["sent", "recorded", "refused", "receipt", "reply", "verified"])
     )
     at = ma.fields.String(
         required=True,
@@ -252,6 +260,39 @@ class Messages(MethodView):
         return _record_one(body)
 
 
+class VerifiedSchema(StrictSchema):
+    """A code that was used: whose, never which."""
+
+    task_id = Text(required=True, max_chars=TASK_ID_MAX_CHARS)
+    mobile = MobileField(required=True)
+    account = Text(max_chars=64, metadata={"description": "May be left out where only one is configured."})
+    verified_at = InputTime(metadata={"description": "By default, now."})
+
+
+@blueprint.route("/messages/verified")
+class MessageVerified(MethodView):
+    """Codes that were used."""
+
+    @operation(blueprint, "record_verified", links={"message": link("get_message", message_id="id")})
+    @documents(blueprint, 400, 401, 403, 413, 422, 503)
+    @blueprint.arguments(VerifiedSchema, location="json")
+    @blueprint.response(200, MessageSchema)
+    def post(self, body: dict[str, Any]) -> Any:
+        """Note that the code of a message was used, for the conversion rate of reports. The earliest time stands."""
+        account = account_to_write(body.get("account"))
+        if is_masked(body["mobile"]):
+            raise Invalid({"#/mobile": "masked; give the full number"})
+        parts = runtime()
+        parts.require_database()
+        moment = whole_milliseconds(body.get("verified_at") or parts.now())
+        message_id = parts.database.write(
+            lambda connection: record_verified(
+                connection, account=account, task_id=body["task_id"], mobile=body["mobile"], verified_at=moment
+            )
+        )
+        return shown(_find(str(message_id)))
+
+
 @blueprint.route("/messages/search")
 class MessageSearch(MethodView):
     """The list again, with the filters in the body."""
@@ -328,6 +369,8 @@ def _with_timeline(row: MessageRow) -> dict[str, Any]:
         moments.append((row.sent_at, {"kind": kind, "at": iso_milliseconds(row.sent_at), "detail": row.error_message}))
     if row.recorded_at is not None:
         moments.append((row.recorded_at, {"kind": "recorded", "at": iso_milliseconds(row.recorded_at)}))
+    if row.verified_at is not None:
+        moments.append((row.verified_at, {"kind": "verified", "at": iso_milliseconds(row.verified_at)}))
     for receipt in receipts:
         said = {"receipt_id": receipt.id, "status": receipt.status, "vendor_status": receipt.vendor_status}
         moments.append((receipt.reported_at, _pushed("receipt", receipt.reported_at, receipt) | said))

@@ -12,8 +12,10 @@ import marshmallow as ma
 from flask import Response, request
 from flask.views import MethodView
 
+from receiver.domain import mask_mobile
 from receiver.exports import neutral
 from receiver.store import balance, reports
+from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.store.reports import Figures, ReportQuestion, Unit
 from receiver.web import runtime
 from receiver.web.api.common import (
@@ -21,11 +23,13 @@ from receiver.web.api.common import (
     InputTime,
     StrictSchema,
     Text,
+    WholeNumber,
     documents,
     documents_text,
     operation,
     readable_accounts,
 )
+from receiver.web.auth import caller
 from receiver.web.problems import Invalid
 
 if TYPE_CHECKING:
@@ -100,6 +104,12 @@ class FiguresSchema(ma.Schema):
     )
     latency_p95_seconds = ma.fields.Integer(required=True, allow_none=True)
     latency_p99_seconds = ma.fields.Integer(required=True, allow_none=True)
+    verified = ma.fields.Integer(
+        required=True, metadata={"description": "Messages whose code was used, as told to `/messages/verified`."}
+    )
+    conversion_rate = ma.fields.Float(
+        required=True, allow_none=True, metadata={"description": "verified / sent; null for none sent."}
+    )
     unmatched = ma.fields.Integer(
         required=True,
         metadata={
@@ -193,6 +203,8 @@ def _shown(figures: Figures) -> dict[str, Any]:
         "no_receipt": figures.no_receipt,
         "delivery_rate": _rounded(figures.delivery_rate),
         **dict(zip(_LATENCIES, figures.percentiles_seconds(_PERCENTS), strict=True)),
+        "verified": figures.verified,
+        "conversion_rate": _rounded(figures.conversion_rate),
         "unmatched": figures.unmatched,
         "match_rate": _rounded(figures.match_rate),
     }
@@ -208,6 +220,91 @@ def _as_csv(columns: list[str], items: list[dict[str, Any]]) -> str:
     table.writeheader()
     table.writerows({name: neutral(value) for name, value in item.items()} for item in items)
     return text.getvalue()
+
+
+_BUSIEST_MAX = timedelta(days=2)
+
+
+class BusiestFilterSchema(StrictSchema):
+    """When, and how many are worth a look."""
+
+    from_ = InputTime(required=True, data_key="from", metadata={"description": "Sent then or later."})
+    to = InputTime(required=True, metadata={"description": "Sent before then."})
+    by = ma.fields.Enum(By, by_value=True, load_default=By.PREFIX, metadata={"description": "A prefix is 7 digits."})
+    min_sent = WholeNumber(
+        load_default=SPIKE_MIN_SENT,
+        validate=ma.validate.Range(min=2),
+        metadata={"description": "Sent in the hour, at least."},
+    )
+    limit = WholeNumber(load_default=50, validate=ma.validate.Range(min=1, max=200))
+    account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
+
+
+class BusySchema(ma.Schema):
+    """One number or prefix in one hour."""
+
+    hour = ma.fields.String(required=True, metadata={"example": "2026-11-23T09:00", "description": "In `timezone`."})
+    mobile = ma.fields.String()
+    prefix = ma.fields.String()
+    sent = ma.fields.Integer(required=True)
+    delivered = ma.fields.Integer(required=True)
+    verified = ma.fields.Integer(required=True, metadata={"description": "Whose code was used."})
+    usual_per_hour = ma.fields.Float(
+        required=True, metadata={"description": "Sent an hour, in the week before `from`."}
+    )
+    spike = ma.fields.Boolean(required=True, metadata={"description": "Five times what is usual, or more."})
+
+
+BusiestSchema = ma.Schema.from_dict(
+    {
+        "timezone": ma.fields.String(required=True),
+        "items": ma.fields.List(ma.fields.Nested(BusySchema), required=True),
+    },
+    name="Busiest",
+)
+
+
+@blueprint.route("/reports/busiest")
+class Busiest(MethodView):
+    """Who was sent to most."""
+
+    @operation(blueprint, "get_busiest_report")
+    @documents(blueprint, 401, 403, 422, 503)
+    @blueprint.arguments(BusiestFilterSchema, location="query")
+    @blueprint.response(200, BusiestSchema)
+    def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """List the numbers or prefixes that most was sent to in an hour, beside what is usual: shows SMS pumping."""
+        since, until, by = arguments["from_"], arguments["to"], arguments["by"]
+        if not since < until:
+            raise Invalid({"#/to": "not after `from`"})
+        if until - since > _BUSIEST_MAX:
+            raise Invalid({"#/to": f"over {_BUSIEST_MAX.days} days after `from`"})
+        parts = runtime()
+        zone, in_full = parts.settings.timezone, caller().sees_numbers
+        found = parts.ask(
+            lambda connection: list_busiest(
+                connection,
+                by,
+                since=since,
+                until=until,
+                min_sent=arguments["min_sent"],
+                limit=arguments["limit"],
+                accounts=readable_accounts(arguments.get("account")),
+            )
+        )
+        items = [
+            {
+                "hour": busy.hour.astimezone(zone).replace(tzinfo=None).isoformat(timespec="minutes"),
+                by.value: busy.key if in_full or by is By.PREFIX else mask_mobile(busy.key),
+                "sent": busy.sent,
+                "delivered": busy.delivered,
+                "verified": busy.verified,
+                "usual_per_hour": round(busy.usual, 3),
+                "spike": busy.spike,
+            }
+            for busy in found
+        ]
+        return {"timezone": str(zone), "items": items}
 
 
 _BILLING_MAX_DAYS = 31  # every reading is read

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 
 import click
 
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.store import rollup, schema
+from receiver.store.reporting import make_reader
 
 _PATIENCE_SECONDS = 3600.0
 
@@ -64,3 +66,23 @@ def rollup_() -> None:
             lambda connection: rollup.rebuild(connection, offset_seconds=seconds), patience_seconds=_PATIENCE_SECONDS
         )
     print("done")
+
+
+@db.command()
+@click.argument("name")
+def reader(name: str) -> None:
+    """Make a PostgreSQL role that may read the views of the schema `reporting` and nothing else.
+
+    Prints its password, once, as the last line. Again for the same NAME: a new password. Needs the right to make roles.
+
+    \b
+    Example:
+      receiver db reader nightly_jobs
+    """
+    with open_runtime() as runtime:
+        password = runtime.database.write(lambda connection: make_reader(connection, name))
+        runtime.audit("cli", "reader.make", name=name)
+    print(
+        f"{name} may read reporting.messages, reporting.receipts and reporting.replies. Its password:", file=sys.stderr
+    )
+    print(password)

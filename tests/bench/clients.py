@@ -8,6 +8,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -17,6 +18,8 @@ _TICK_SECONDS = 0.2
 # After a failure a client rests: a server that refuses would otherwise be asked as fast as it can refuse.
 _REST_SECONDS = 0.01
 _ERRORS_MAX = 1000
+_CATCH_UP_SECONDS = 0.1
+_STRIDE = 61_803_399  # coprime to the range
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n")
 _CLOSES = b"\r\nconnection: close\r\n"
 _BODY = b"mobile=150%08d&taskid=%s%010d&status=1&receivetime=2026-11-23+09%%3A14%%3A03"
@@ -54,10 +57,19 @@ class Clients:
     """Pushes to one path of 127.0.0.1 whenever `run` is called, never more at a time than there are clients.
 
     `per_push`: a connection for every push, closed once it is answered; else each client keeps its own. They begin
-    one after the other over `ramp_seconds`.
+    one after the other over `ramp_seconds`. `rate`: at most so many pushes a second, evenly.
     """
 
-    def __init__(self, port: int, path: str, count: int, *, per_push: bool, ramp_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        port: int,
+        path: str,
+        count: int,
+        *,
+        per_push: bool,
+        ramp_seconds: float = 0.0,
+        rate: float | None = None,
+    ) -> None:
         self.tally = Tally(math.inf)
         self.acked = 0  # pushes answered with 200 over the whole life
         self._address = ("127.0.0.1", port)
@@ -69,6 +81,9 @@ class Clients:
         self._ramp_seconds = ramp_seconds / count
         self._next_begins = 0.0
         self._resting: list[_Client] = []
+        self._interval = 1 / rate if rate else 0.0
+        self._due = 0.0
+        self._paced: deque[tuple[float, _Client]] = deque()  # when each may send
         self._by_fd: dict[int, _Client] = {}
         self._sending = True
         # Task ids differ over runs, so that no push is a copy of an earlier run's.
@@ -98,7 +113,7 @@ class Clients:
     def run(self, until: float) -> None:
         """Push until that reading of time.perf_counter, or until too much fails."""
         poll, by_fd = self._epoll.poll, self._by_fd
-        while self.tally.errors < _ERRORS_MAX and (by_fd or self._resting or self._yet_to_begin):
+        while self.tally.errors < _ERRORS_MAX and (by_fd or self._resting or self._yet_to_begin or self._paced):
             if self._resting:
                 self._wake()
             left = until - time.perf_counter()
@@ -107,6 +122,8 @@ class Clients:
             patience = min(left, _TICK_SECONDS)
             if self._yet_to_begin:
                 patience = min(patience, self._ramp())
+            if self._paced:
+                patience = min(patience, self._release())
             for fd, events in poll(patience):
                 client = by_fd[fd]
                 if events & select.EPOLLIN:
@@ -120,6 +137,7 @@ class Clients:
         """Wait for what is under way, sending nothing more: a push that hangs at the end has a latency too."""
         self._sending = False
         self._resting.clear()
+        self._paced.clear()
         self._yet_to_begin.clear()
         self.run(time.perf_counter() + seconds)
         for client in list(self._by_fd.values()):
@@ -133,6 +151,12 @@ class Clients:
             self._send_next(self._yet_to_begin.pop())
         return self._next_begins - now
 
+    def _release(self) -> float:
+        """Let those send whose time has come, and tell how long the next one has yet."""
+        while self._paced and (left := self._paced[0][0] - time.perf_counter()) <= 0:
+            self._send_now(self._paced.popleft()[1])
+        return max(0.0, left)
+
     def _wake(self) -> None:
         time.sleep(_REST_SECONDS)
         resting, self._resting = self._resting, []
@@ -143,8 +167,18 @@ class Clients:
         if not self._sending:
             self._close(client)
             return
+        if self._interval:
+            now = time.perf_counter()
+            self._due = max(self._due + self._interval, now - _CATCH_UP_SECONDS)
+            if self._due > now:
+                self._paced.append((self._due, client))
+                return
+        self._send_now(client)
+
+    def _send_now(self, client: _Client) -> None:
         self._number = number = self._number + 1
-        client.request = self._head + _BODY % (number % 100_000_000, self._prefix, number)
+        # Numbers all over the range, as people's are.
+        client.request = self._head + _BODY % (number * _STRIDE % 100_000_000, self._prefix, number)
         client.begun = time.perf_counter()
         self._send(client)
 

@@ -62,13 +62,15 @@ def run_load(
     warm_up_seconds: float = 1.0,
     watch: Mapping[str, int] | None = None,
     slow_closers: int = 0,
+    rate: float | None = None,
 ) -> LoadResult:
     """Push to the URL for so many seconds after a warm-up, and tell how it went.
 
     `slow_closers`: so many further peers that each ask for the connection's end, read the answer and do not close for
     three seconds, over and over; what they push is not counted.
-    `watch`: names and process ids; what each one's tree uses is told under its name. Raises ValueError for another
-    address than 127.0.0.1, ConnectionError where nothing listens, RuntimeError where no push was answered.
+    `rate`: at most so many pushes a second; None: as fast as they are answered. `watch`: names and process ids; what
+    each one's tree uses is told under its name. Raises ValueError for another address than 127.0.0.1, ConnectionError
+    where nothing listens, RuntimeError where no push was answered.
     """
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname != "127.0.0.1" or not parts.port:
@@ -80,7 +82,7 @@ def run_load(
         ramp = warm_up_seconds / 2
         with (
             SlowClosers(parts.port, parts.path, slow_closers),
-            Clients(parts.port, parts.path, clients, per_push=per_push, ramp_seconds=ramp) as running,
+            Clients(parts.port, parts.path, clients, per_push=per_push, ramp_seconds=ramp, rate=rate) as running,
         ):
             return _measure(running, clients, seconds, warm_up_seconds, watch or {}, per_push=per_push)
     finally:
@@ -145,6 +147,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--warm-up", type=float, default=1.0, metavar="SECONDS")
     parser.add_argument("--per-push", action="store_true", help="a new connection for every push")
+    parser.add_argument("--rate", type=float, help="pushes a second, at most")
     parser.add_argument("--pid", type=int, help="the server's main process, to tell what it and its children use")
     given = parser.parse_args()
     result = run_load(
@@ -153,6 +156,7 @@ def main() -> None:
         seconds=given.seconds,
         per_push=given.per_push,
         warm_up_seconds=given.warm_up,
+        rate=given.rate,
         watch={} if given.pid is None else {"server": given.pid},
     )
     print(json.dumps(asdict(result)))

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tempfile
+import time
 import zlib
 from datetime import MAXYEAR, datetime
 from enum import StrEnum
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _BOM = b"\xef\xbb\xbf"
 _ROW_GROUP_ROWS = 25_000
 _BLOCK_BYTES = 1024 * 1024
+_REST_MAX_SECONDS = 0.1
 _GZIP = 31  # of zlib's window sizes, the one that writes gzip's header
 
 
@@ -82,16 +84,18 @@ def iter_file(
     in_full: bool,
     zone: ZoneInfo,
     bom: bool = False,
+    gives_way: Callable[[], bool] = lambda: False,
     tell: Callable[[int], None] = lambda _rows: None,
 ) -> Iterator[bytes]:
     """Give a list as the pieces of a file, oldest row first, as of one moment.
 
     `in_full`: numbers are not masked. `zone`: of the times in an XLSX; elsewhere they are UTC. `bom`: a CSV begins with
-    a byte order mark, by which Excel knows UTF-8. `tell` hears how many rows there were. Before the first piece, raises
-    TooManyRows, and MissingExtra where the format's library is not installed.
+    a byte order mark, by which Excel knows UTF-8. `gives_way` says whether to rest between pieces for twice as long as
+    each took, so that who cannot wait has the processor. `tell` hears how many rows there were. Before the first piece,
+    raises TooManyRows, and MissingExtra where the format's library is not installed.
     """
     export = EXPORTS[name](wanted, clock, in_full=in_full)
-    rows = iter_csv(connection, export, neutral=form is Format.CSV, tell=tell)
+    rows = _paced(iter_csv(connection, export, neutral=form is Format.CSV, tell=tell), gives_way)
     match form:
         case Format.CSV:
             yield (_BOM if bom else b"") + (",".join(column.name for column in export.columns) + "\n").encode()
@@ -102,6 +106,15 @@ def iter_file(
             yield from _parquet(export.columns, rows)
         case Format.XLSX:
             yield from _xlsx(export.columns, rows, zone)
+
+
+def _paced(pieces: Iterable[bytes], gives_way: Callable[[], bool]) -> Iterator[bytes]:
+    begun = time.perf_counter()
+    for piece in pieces:
+        yield piece
+        if gives_way():
+            time.sleep(min(_REST_MAX_SECONDS, 2 * (time.perf_counter() - begun)))
+        begun = time.perf_counter()
 
 
 def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import sys
+import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -274,3 +275,15 @@ def test_format_that_is_not_installed_is_said_at_once(filled: Filled, monkeypatc
     answer = filled.client.get("/api/v1/exports/messages?format=parquet", headers=filled.headers)
     assert (answer.status_code, answer.json["code"]) == (422, "format_unavailable")
     assert "receiver[parquet]" in answer.json["detail"]
+
+
+def test_export_gives_way_to_pushes(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(time, "sleep", rests.append)
+    filled.runtime.committer.submit(make_push(task_id="now")).result(5)
+    assert filled.export("messages").data
+    assert rests
+    rests.clear()
+    monkeypatch.setattr(filled.runtime.committer, "_kept_at", time.monotonic() - 2)
+    assert filled.export("messages").data
+    assert not rests

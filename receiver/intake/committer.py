@@ -5,6 +5,7 @@ Where the database does not take a group in time, the spool does.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -65,6 +66,7 @@ class Committer:
         self._thread: threading.Thread | None = None
         self._idle = False
         self._stopping = False
+        self._kept_at = -math.inf
 
     def start(self) -> None:
         """Begin to keep what is taken; in the process that is to do it, after any fork."""
@@ -97,6 +99,11 @@ class Committer:
             self._waiting.append((push, settle))
             if self._idle:
                 self._changed.notify()
+
+    @property
+    def busy(self) -> bool:
+        """Whether pushes have come in within the last second."""
+        return time.monotonic() - self._kept_at < 1
 
     def stop(self) -> None:
         """Keep all that was taken, then end. Nothing is taken from now on."""
@@ -136,6 +143,7 @@ class Committer:
         metrics.BATCH_SECONDS.observe(time.perf_counter() - begun)
         metrics.BATCH_PUSHES.observe(len(batch))
         metrics.LAST_PUSH.set(time.time())
+        self._kept_at = time.monotonic()
         for outcome, count in Counter(result.outcome for result in results).items():
             metrics.PUSHES.labels(outcome).inc(count)
 

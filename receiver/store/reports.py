@@ -223,8 +223,17 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
         latencies = table.c
         keys = _keys(latencies, asked, latencies.day * _DAY)
         bounds = (latencies.day >= first * _HOUR // _DAY, latencies.day < end * _HOUR // _DAY)
-        lists = (gather(latencies.seconds).label("seconds"), gather(latencies.messages).label("messages"))
-        return sa.select(*keys, *lists).where(*bounds, *_narrowed(latencies, asked)).group_by(*keys)
+        narrowed = (*bounds, *_narrowed(latencies, asked))
+        if asked.unit is Unit.DAY and asked.by_template:  # groups as fine as the rows: nothing would add up
+            lists = (gather(latencies.seconds).label("seconds"), gather(latencies.messages).label("messages"))
+            return sa.select(*keys, *lists).where(*narrowed).group_by(*keys)
+        count = sa.func.sum(latencies.messages).label("messages")
+        added = (
+            sa.select(*keys, latencies.seconds, count).where(*narrowed).group_by(*keys, latencies.seconds).subquery()
+        )
+        outer = [added.c[key.name] for key in keys]
+        lists = (gather(added.c.seconds).label("seconds"), gather(added.c.messages).label("messages"))
+        return sa.select(*outer, *lists).group_by(*outer)
 
     for row in connection.execute(rollup.of_both(delivery_latencies, delivery_latency_changes, of_latencies)):
         found = groups[_key(row, asked)].latencies

@@ -137,6 +137,8 @@ class Clients:
         """Wait for what is under way, sending nothing more: a push that hangs at the end has a latency too."""
         self._sending = False
         self._resting.clear()
+        for _, client in self._paced:
+            self._close(client)
         self._paced.clear()
         self._yet_to_begin.clear()
         self.run(time.perf_counter() + seconds)

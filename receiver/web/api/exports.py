@@ -115,8 +115,17 @@ def _answer(name: str, arguments: dict[str, Any]) -> Response:
     def pieces() -> Generator[bytes]:
         try:
             with parts.exporting() as connection:
-                zone = parts.settings.timezone
-                yield from iter_file(connection, name, form, wanted, clock, in_full=in_full, zone=zone, bom=bom)
+                yield from iter_file(
+                    connection,
+                    name,
+                    form,
+                    wanted,
+                    clock,
+                    in_full=in_full,
+                    zone=parts.settings.timezone,
+                    bom=bom,
+                    gives_way=lambda: parts.committer.busy,
+                )
         finally:
             place.give_back()
 

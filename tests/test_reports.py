@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -16,6 +18,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from receiver import numbering
 from receiver.app import create_app
 from receiver.domain import MessageStatus, SendResult
 from receiver.store import read, reports, rollup, write
@@ -305,7 +308,8 @@ def test_use_of_a_code_that_cannot_be_noted_names_what_is_wrong(
         "", "from=2026-11-23", "from=2026-11-24&to=2026-11-23", "from=2026-11-23&to=2026-11-23",
         "from=2026-11-01&to=2026-11-23&group_by=five_minutes", "from=2026-01-01&to=2026-11-23&group_by=hour",
         "from=2000-01-01&to=2026-11-23", "from=1960-01-01&to=1960-01-02", "from=x&to=y",
-        "from=2026-11-22&to=2026-11-23&group_by=day,hour", "from=2026-11-22&to=2026-11-23&group_by=operator",
+        "from=2026-11-22&to=2026-11-23&group_by=day,hour", "from=2026-11-22&to=2026-11-23&group_by=colour",
+        "from=2026-10-01&to=2026-11-23&group_by=province",
         "from=2026-11-22&to=2026-11-23&group_by=day,account,template_id",
         "from=2026-11-22&to=2026-11-23&group_by=day,day", "from=2026-11-22&to=2026-11-23&account=nobody",
     ],
@@ -316,6 +320,45 @@ def test_question_that_is_none_names_what_is_wrong(
     _, client, headers = asking
     answer = client.get(f"/api/v1/reports/delivery?{query}", headers=headers)
     assert (answer.status_code, bool(answer.json["errors"])) == (422, True)
+
+
+def test_report_by_what_numbers_were_allocated_to(asking: tuple[Runtime, FlaskClient, dict[str, str]]) -> None:
+    runtime, client, headers = asking
+    mobiles = ["15080921090", "15080921091", "13800138000", "18612345678", "12345", "8613800138"]
+    sends = [
+        make_send(mobile=mobile, task_id=str(number), sent_at=NOON, template_id="540")
+        for number, mobile in enumerate(mobiles)
+    ]
+    runtime.database.write(lambda c: write.record_sent(c, sends, recorded_at=NOW))
+    write.save_pushes_in(runtime.database, [make_push(second=3, task_id="0"), make_push(second=5, task_id="nobody")])
+    path = "/api/v1/reports/delivery?from=2026-11-23&to=2026-11-24"
+
+    def groups(query: str, *names: str) -> list[tuple[Any, ...]]:
+        answer = client.get(f"{path}&{query}", headers=headers).json
+        assert re.fullmatch(r"phonenumbers [0-9.]+, as allocated, porting ignored", answer["allocation"])
+        return [tuple(item[name] for name in names) for item in answer["items"]]
+
+    assert groups("group_by=operator", "operator", "sent", "delivered", "latency_p50_seconds", "unmatched") == [
+        (None, 2, 0, None, 0), ("中国移动", 3, 1, 3, 1), ("中国联通", 1, 0, None, 0),
+    ]  # fmt: skip
+    assert groups("group_by=day,province", "day", "province", "sent") == [
+        ("2026-11-23", None, 2), ("2026-11-23", "北京", 2), ("2026-11-23", "湖南", 2),
+    ]  # fmt: skip
+    assert groups("group_by=template_id&province=湖南&operator=中国移动", "template_id", "sent") == [
+        (None, 0), ("540", 2),
+    ]  # fmt: skip
+    assert "allocation" not in client.get(path, headers=headers).json
+
+
+def test_allocation_that_is_not_installed_is_said(
+    asking: tuple[Runtime, FlaskClient, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client, headers = asking
+    monkeypatch.setitem(sys.modules, "phonenumbers", None)
+    numbering.allocation.cache_clear()
+    path = "/api/v1/reports/delivery?from=2026-11-23&to=2026-11-24&group_by=operator"
+    answer = client.get(path, headers=headers)
+    assert (answer.status_code, "receiver[numbers]" in answer.text) == (422, True)
 
 
 # --- The busiest ------------------------------------------------------------------------------------------------

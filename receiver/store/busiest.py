@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from receiver.domain import DeliveryStatus
+from receiver.numbering import PREFIX_DIGITS
 from receiver.store.rollup import epoch_seconds
 from receiver.store.tables import AGE_FROM, messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PREFIX_DIGITS = 7  # what an operator is given at once: ten thousand mainland numbers
 _USUAL = timedelta(days=7)
 _SPIKE_TIMES = 5
 SPIKE_MIN_SENT = 20  # in an hour: fewer are nobody's alarm

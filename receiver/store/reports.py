@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from receiver.numbering import PREFIX_DIGITS
 from receiver.store import rollup
 from receiver.store.tables import (
     UtcDateTime,
@@ -26,7 +27,7 @@ from receiver.store.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from zoneinfo import ZoneInfo
 
     from receiver.store.read import Clock
@@ -61,6 +62,18 @@ class ReportQuestion:
     by_account: bool = False
     accounts: tuple[str, ...] | None = None
     template_id: str | None = None
+    allocated: tuple[Allocated, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allocated:
+    """What numbers were allocated to, as something to group by or to narrow to."""
+
+    name: str  # `operator` or `province`
+    of_prefix: Callable[[str], str | None]  # by the first digits of a number
+    grouped: bool
+    wanted: str | None = None
+    of_prefixes: str = "{}"  # JSON, of those that there are
 
 
 @dataclass(slots=True)
@@ -147,7 +160,7 @@ def delivery_report(
 
 def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None:
     """Give the offset of the kept figures where they answer the question; None: the messages must."""
-    if asked.unit in (Unit.HOUR, Unit.FIVE_MINUTES):
+    if asked.unit in (Unit.HOUR, Unit.FIVE_MINUTES) or asked.allocated:
         return None
     offset = rollup.zone_offset_seconds(connection)
     spans = list(_spans(asked))
@@ -260,23 +273,19 @@ def _add_counts(figures: Figures, row: Any) -> None:
 
 def _add_latencies(groups: Groups, rows: Iterable[Any], asked: ReportQuestion) -> None:
     """Add rows of (moment, keys …, seconds, messages): tens of thousands, so in the shortest way."""
-    unit, by_template = asked.unit, asked.by_template
     for at, *keys, seconds, count in rows:
-        if by_template and not keys[0]:
-            keys[0] = None
-        groups[(*_label(unit, at), *keys)].latencies[seconds] += int(count)
+        groups[(*_label(asked.unit, at), *(key or None for key in keys))].latencies[seconds] += int(count)
 
 
 def _key(row: Any, asked: ReportQuestion) -> GroupKey:
-    names = [getattr(row, name) for name in _key_names(asked)]
-    if asked.by_template:
-        names[0] = names[0] or None
+    names = [getattr(row, name) or None for name in _key_names(asked)]  # an empty one stands for none
     return (*_label(asked.unit, int(row.at)), *names)
 
 
 def _key_names(asked: ReportQuestion) -> tuple[str, ...]:
     pairs = (("template_id", asked.by_template), ("account", asked.by_account))
-    return tuple(name for name, wanted in pairs if wanted)
+    allocated = tuple(allocated.name for allocated in asked.allocated if allocated.grouped)
+    return tuple(name for name, wanted in pairs if wanted) + allocated
 
 
 def _narrowed(columns: Any, asked: ReportQuestion) -> Iterator[sa.ColumnElement[bool]]:
@@ -290,11 +299,32 @@ def _narrowed(columns: Any, asked: ReportQuestion) -> Iterator[sa.ColumnElement[
 
 
 def _add_messages(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock) -> None:
+    if asked.allocated:
+        asked = replace(asked, allocated=tuple(_looked_up(connection, asked)))
     for since, until, offset in _spans(asked):
         _add_span(groups, connection, asked, clock, since, until, offset)
         query = _query(connection, asked, "count(*) AS unmatched", "reported_at", offset)
         for row in _rows(connection, f"{query} AND recorded_at IS NULL", asked, clock, since, until):
             _add_counts(groups[_key(row, asked)], row)
+
+
+_PREFIX = f"substr(mobile, 1, {PREFIX_DIGITS})"
+
+
+def _looked_up(connection: sa.Connection, asked: ReportQuestion) -> Iterator[Allocated]:
+    """Look every prefix up that there is in the time, once."""
+    moments = {"IS NOT NULL": rollup.AGE_FROM, "IS NULL": "reported_at"}
+    query = " UNION ".join(
+        f"SELECT {_PREFIX} FROM messages"  # noqa: S608
+        f" WHERE recorded_at {matched} AND {moment} >= :since AND {moment} < :until"
+        for matched, moment in moments.items()
+    )
+    times = {"since": asked.since, "until": asked.until}
+    binds = [sa.bindparam(name, value, type_=UtcDateTime()) for name, value in times.items()]
+    prefixes = list(connection.scalars(sa.text(query).bindparams(*binds)))
+    for allocated in asked.allocated:
+        found = {prefix: allocated.of_prefix(prefix) or "" for prefix in prefixes}
+        yield replace(allocated, of_prefixes=json.dumps(found))
 
 
 def _add_span(
@@ -345,7 +375,13 @@ def _query(connection: sa.Connection, asked: ReportQuestion, what: str, moment: 
         seconds = f"({rollup.epoch_seconds(connection.dialect.name, moment)} + {offset})"
         at = f"{seconds} - {seconds} % {_WIDTH[asked.unit]}"
     keys = "".join(f", {name}" for name in _key_names(asked))
-    return f"SELECT {at} AS at{keys}, {what} FROM messages WHERE {moment} >= :since AND {moment} < :until"  # noqa: S608
+    each = "json_each_text(CAST(:{0}s AS json))" if connection.dialect.name == "postgresql" else "json_each(:{0}s)"
+    joined = "".join(
+        f" JOIN (SELECT key AS {name}_prefix, value AS {name} FROM {each.format(name)}) AS of_{name}"  # noqa: S608
+        f" ON {name}_prefix = {_PREFIX}"
+        for name in (allocated.name for allocated in asked.allocated)
+    )
+    return f"SELECT {at} AS at{keys}, {what} FROM messages{joined} WHERE {moment} >= :since AND {moment} < :until"  # noqa: S608
 
 
 def _rows(
@@ -367,5 +403,10 @@ def _rows(
     if asked.template_id is not None:
         query += " AND template_id = :template_id"
         binds.append(sa.bindparam("template_id", asked.template_id))
+    for allocated in asked.allocated:
+        binds.append(sa.bindparam(f"{allocated.name}s", allocated.of_prefixes))
+        if allocated.wanted is not None:
+            query += f" AND {allocated.name} = :wanted_{allocated.name}"
+            binds.append(sa.bindparam(f"wanted_{allocated.name}", allocated.wanted))
     grouped = ", ".join(("at", *_key_names(asked), *more_keys))
     return connection.execute(sa.text(f"{query} GROUP BY {grouped}").bindparams(*binds))

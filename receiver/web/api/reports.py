@@ -14,9 +14,10 @@ from flask.views import MethodView
 
 from receiver.domain import mask_mobile
 from receiver.exports import neutral
+from receiver.numbering import allocation
 from receiver.store import balance, reports
 from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
-from receiver.store.reports import Figures, ReportQuestion, Unit
+from receiver.store.reports import Allocated, Figures, ReportQuestion, Unit
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -33,17 +34,19 @@ from receiver.web.auth import caller
 from receiver.web.problems import Invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from zoneinfo import ZoneInfo
 
 blueprint = Blueprint("reports", __name__, description="Figures over many messages.")
 
 CSV = "text/csv"
-_GROUPS = (*(unit.value for unit in Unit), "template_id", "account")
+_ALLOCATED = ("operator", "province")
+_GROUPS = (*(unit.value for unit in Unit), "template_id", "account", *_ALLOCATED)
 _GROUPS_MAX = 2
 # What is read message by message is bounded, so that no report stands in anybody's way.
 _MAX_DAYS: Mapping[Unit | None, int] = {Unit.FIVE_MINUTES: 2, Unit.HOUR: 31}
 _MAX_DAYS_OF_OTHERS = 800
+_MAX_DAYS_BY_NUMBER = 31
 _EARLIEST_YEAR = 1970
 
 
@@ -74,6 +77,8 @@ class DeliveryFilterSchema(StrictSchema):
     group_by = GroupBy(load_default=list)
     account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
     template_id = Text()
+    operator = Text(metadata={"description": "Of the extra `numbers`, such as 中国移动.", "example": "中国移动"})
+    province = Text(metadata={"description": "Of the extra `numbers`, such as 湖南.", "example": "湖南"})
 
 
 class FiguresSchema(ma.Schema):
@@ -132,11 +137,16 @@ class GroupSchema(FiguresSchema):
     five_minutes = ma.fields.String(metadata={"example": "2026-11-23T09:15"})
     template_id = ma.fields.String(allow_none=True)
     account = ma.fields.String()
+    operator = ma.fields.String(allow_none=True)
+    province = ma.fields.String(allow_none=True)
 
 
 DeliverySchema = ma.Schema.from_dict(
     {
         "timezone": ma.fields.String(required=True, metadata={"description": "Of months, days and hours."}),
+        "allocation": ma.fields.String(
+            metadata={"description": "Where operators and provinces come from: a dated table, porting ignored."}
+        ),
         "items": ma.fields.List(ma.fields.Nested(GroupSchema), required=True),
         "total": ma.fields.Nested(FiguresSchema, required=True),
     },
@@ -162,7 +172,8 @@ class Delivery(MethodView):
         items = [dict(zip(names, key, strict=True)) | _shown(figures) for key, figures in groups.items()]
         if request.accept_mimetypes.best_match(["application/json", CSV]) == CSV:
             return Response(_as_csv([*names, *_shown(total)], items), content_type=f"{CSV}; charset=utf-8")
-        return {"timezone": str(asked.zone), "items": items, "total": _shown(total)}
+        source = {"allocation": allocation().source} if asked.allocated else {}
+        return {"timezone": str(asked.zone), **source, "items": items, "total": _shown(total)}
 
 
 def _question(arguments: dict[str, Any], groups: list[str], zone: ZoneInfo) -> ReportQuestion:
@@ -172,7 +183,8 @@ def _question(arguments: dict[str, Any], groups: list[str], zone: ZoneInfo) -> R
         raise Invalid({"#/to": "not after `from`"})
     if since.year < _EARLIEST_YEAR:
         raise Invalid({"#/from": f"before {_EARLIEST_YEAR}"})
-    most = _MAX_DAYS.get(unit, _MAX_DAYS_OF_OTHERS)
+    allocated = tuple(_allocated(arguments, groups))
+    most = _MAX_DAYS.get(unit, _MAX_DAYS_BY_NUMBER if allocated else _MAX_DAYS_OF_OTHERS)
     if until - since > timedelta(days=most):
         raise Invalid({"#/to": f"over {most} days after `from`, by {unit.value if unit else 'anything'}"})
     return ReportQuestion(
@@ -184,7 +196,16 @@ def _question(arguments: dict[str, Any], groups: list[str], zone: ZoneInfo) -> R
         by_account="account" in groups,
         accounts=readable_accounts(arguments.get("account")),
         template_id=arguments.get("template_id"),
+        allocated=allocated,
     )
+
+
+def _allocated(arguments: dict[str, Any], groups: list[str]) -> Iterator[Allocated]:
+    """What is asked of the numbers' allocation. Raises MissingExtra."""
+    for name in _ALLOCATED:
+        wanted = arguments.get(name)
+        if wanted is not None or name in groups:
+            yield Allocated(name=name, of_prefix=getattr(allocation(), name), grouped=name in groups, wanted=wanted)
 
 
 _PERCENTS = (50, 95, 99)

@@ -347,7 +347,7 @@ def test_report_by_what_numbers_were_allocated_to(asking: tuple[Runtime, FlaskCl
     assert groups("group_by=template_id&province=湖南&operator=中国移动", "template_id", "sent") == [
         (None, 0), ("540", 2),
     ]  # fmt: skip
-    assert "allocation" not in client.get(path, headers=headers).json
+    assert "allocation" not in client.get(path, headers=headers).text
 
 
 def test_allocation_that_is_not_installed_is_said(
@@ -357,8 +357,8 @@ def test_allocation_that_is_not_installed_is_said(
     monkeypatch.setitem(sys.modules, "phonenumbers", None)
     numbering.allocation.cache_clear()
     path = "/api/v1/reports/delivery?from=2026-11-23&to=2026-11-24&group_by=operator"
-    answer = client.get(path, headers=headers)
-    assert (answer.status_code, "receiver[numbers]" in answer.text) == (422, True)
+    refused = client.get(path, headers=headers)
+    assert (refused.status_code, "receiver[numbers]" in refused.text) == (422, True)
 
 
 # --- The busiest ------------------------------------------------------------------------------------------------

@@ -22,7 +22,14 @@ def upgrade() -> None:
             f"ix_replies_{flag}", "replies", ["id"], unique=False, postgresql_where=where, sqlite_where=where
         )
     for table in ("receipts", "replies"):
-        op.create_index(f"ix_{table}_received_at", table, ["received_at"], unique=False, postgresql_using="brin")
+        op.create_index(
+            f"ix_{table}_received_at",
+            table,
+            ["received_at"],
+            unique=False,
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on"},
+        )
     for statement in create_statements(op.get_context().dialect.name):
         op.execute(sa.text(statement.replace(":", "\\:")))
 

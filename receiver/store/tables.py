@@ -276,7 +276,13 @@ def masked_key_where(table: sa.Table) -> sa.ColumnElement[bool]:
 
 for _sighted in (receipts, replies):
     # Lists of a time of receiving, which goes nearly with the ids: PostgreSQL needs no more than each block's range.
-    sa.Index(f"ix_{_sighted.name}_received_at", _sighted.c.received_at, postgresql_using="brin")
+    # Blocks that are not yet summed up are read whole: hence at once, and not when a vacuum comes by.
+    sa.Index(
+        f"ix_{_sighted.name}_received_at",
+        _sighted.c.received_at,
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on"},
+    )
     sa.Index(f"uq_{_sighted.name}_key", *full_key(_sighted), unique=True)
     sa.Index(
         f"uq_{_sighted.name}_masked",

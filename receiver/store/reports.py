@@ -222,7 +222,7 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
         sums = [sa.func.sum(hours[name]).label(name) for name in rollup.COUNTS if name != "waiting"]
         for name, part in (("pending", hours.hour > split), ("no_receipt", hours.hour < split)):
             sums.append(sa.func.sum(sa.case((part, hours.waiting), else_=0)).label(name))
-        keys = _keys(hours, asked, hours.hour * _HOUR - hours.hour * _HOUR % _DAY)
+        keys = _keys(hours, asked, hours.hour // (_DAY // _HOUR) * _DAY)
         bounds = (hours.hour >= first, hours.hour < end)
         return sa.select(*keys, *sums).where(*bounds, *_narrowed(hours, asked)).group_by(*keys)
 
@@ -250,7 +250,11 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
 
     for row in connection.execute(rollup.of_both(delivery_latencies, delivery_latency_changes, of_latencies)):
         found = groups[_key(row, asked)].latencies
-        for seconds, count in zip(read(row.seconds), read(row.messages), strict=True):
+        pairs = zip(read(row.seconds), read(row.messages), strict=True)
+        if not found:
+            found.update(pairs)
+            continue
+        for seconds, count in pairs:
             found[seconds] += count
     if first <= split < end:
         begin = _EPOCH + timedelta(seconds=split * _HOUR - offset)

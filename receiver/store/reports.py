@@ -219,15 +219,16 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
 
     def of_hours(table: sa.FromClause) -> sa.Select[Any]:
         hours = table.c
-        sums = [sa.func.sum(hours[name]).label(name) for name in rollup.COUNTS if name != "waiting"]
-        for name, part in (("pending", hours.hour > split), ("no_receipt", hours.hour < split)):
-            sums.append(sa.func.sum(sa.case((part, hours.waiting), else_=0)).label(name))
+        pending, no_receipt = (
+            sa.func.sum(sa.case((part, hours.waiting), else_=0)) for part in (hours.hour > split, hours.hour < split)
+        )
+        sums = [*(sa.func.sum(hours[name]) for name in _SUMMED), pending, no_receipt]
         keys = _keys(hours, asked, hours.hour // (_DAY // _HOUR) * _DAY)
         bounds = (hours.hour >= first, hours.hour < end)
         return sa.select(*keys, *sums).where(*bounds, *_narrowed(hours, asked)).group_by(*keys)
 
-    for row in connection.execute(rollup.of_both(delivery_hours, delivery_hour_changes, of_hours)):
-        _add_counts(groups[_key(row, asked)], row)
+    rows = connection.execute(rollup.of_both(delivery_hours, delivery_hour_changes, of_hours))
+    _add_counts(groups, rows, (*_SUMMED, "pending", "no_receipt"), asked)
 
     # A group's latencies come as two lists side by side: a row for each of them costs three times as much.
     gather, read = (sa.func.array_agg, list) if connection.dialect.name == "postgresql" else _JSON_LISTS
@@ -237,7 +238,7 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
         keys = _keys(latencies, asked, latencies.day * _DAY)
         bounds = (latencies.day >= first * _HOUR // _DAY, latencies.day < end * _HOUR // _DAY)
         narrowed = (*bounds, *_narrowed(latencies, asked))
-        if asked.unit is Unit.DAY and asked.by_template:  # groups as fine as the rows: nothing would add up
+        if asked.unit is Unit.DAY and asked.by_template:  # groups nearly as fine as the rows: little would add up
             lists = (gather(latencies.seconds).label("seconds"), gather(latencies.messages).label("messages"))
             return sa.select(*keys, *lists).where(*narrowed).group_by(*keys)
         count = sa.func.sum(latencies.messages).label("messages")
@@ -248,13 +249,11 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
         lists = (gather(added.c.seconds).label("seconds"), gather(added.c.messages).label("messages"))
         return sa.select(*outer, *lists).group_by(*outer)
 
-    for row in connection.execute(rollup.of_both(delivery_latencies, delivery_latency_changes, of_latencies)):
-        found = groups[_key(row, asked)].latencies
-        pairs = zip(read(row.seconds), read(row.messages), strict=True)
-        if not found:
-            found.update(pairs)
-            continue
-        for seconds, count in pairs:
+    for *cells, of_seconds, of_messages in connection.execute(
+        rollup.of_both(delivery_latencies, delivery_latency_changes, of_latencies)
+    ):
+        found = groups[_key(cells, asked)].latencies
+        for seconds, count in zip(read(of_seconds), read(of_messages), strict=True):
             found[seconds] += count
     if first <= split < end:
         begin = _EPOCH + timedelta(seconds=split * _HOUR - offset)
@@ -269,21 +268,29 @@ def _keys(columns: Any, asked: ReportQuestion, at: sa.ColumnElement[int]) -> lis
     return [moment, *(columns[name] for name in _key_names(asked))]
 
 
-def _add_counts(figures: Figures, row: Any) -> None:
-    for name in _COUNTED:
-        column = "open" if name == "outcome_unknown" else name
-        setattr(figures, name, getattr(figures, name) + int(getattr(row, column, 0)))
+_SUMMED = tuple(name for name in rollup.COUNTS if name != "waiting")
+_FIGURE_OF = {"open": "outcome_unknown"}  # where a count has another name than the figure
+
+
+def _add_counts(groups: Groups, rows: Iterable[Any], counts: Sequence[str], asked: ReportQuestion) -> None:
+    """Add rows of (moment, keys …, counts …)."""
+    names = [_FIGURE_OF.get(name, name) for name in counts]
+    for row in rows:
+        figures = groups[_key(row[: -len(names)], asked)]
+        for name, count in zip(names, row[-len(names) :], strict=True):
+            if count:
+                setattr(figures, name, getattr(figures, name) + int(count))
 
 
 def _add_latencies(groups: Groups, rows: Iterable[Any], asked: ReportQuestion) -> None:
-    """Add rows of (moment, keys …, seconds, messages): tens of thousands, so in the shortest way."""
-    for at, *keys, seconds, count in rows:
-        groups[(*_label(asked.unit, at), *(key or None for key in keys))].latencies[seconds] += int(count)
+    """Add rows of (moment, keys …, seconds, messages)."""
+    for *cells, seconds, count in rows:
+        groups[_key(cells, asked)].latencies[seconds] += int(count)
 
 
-def _key(row: Any, asked: ReportQuestion) -> GroupKey:
-    names = [getattr(row, name) or None for name in _key_names(asked)]  # an empty one stands for none
-    return (*_label(asked.unit, int(row.at)), *names)
+def _key(cells: Sequence[Any], asked: ReportQuestion) -> GroupKey:
+    at, *keys = cells
+    return (*_label(asked.unit, int(at)), *(key or None for key in keys))  # an empty one stands for none
 
 
 def _key_names(asked: ReportQuestion) -> tuple[str, ...]:
@@ -308,8 +315,8 @@ def _add_messages(groups: Groups, connection: sa.Connection, asked: ReportQuesti
     for since, until, offset in _spans(asked):
         _add_span(groups, connection, asked, clock, since, until, offset)
         query = _query(connection, asked, "count(*) AS unmatched", "reported_at", offset)
-        for row in _rows(connection, f"{query} AND recorded_at IS NULL", asked, clock, since, until):
-            _add_counts(groups[_key(row, asked)], row)
+        rows = _rows(connection, f"{query} AND recorded_at IS NULL", asked, clock, since, until)
+        _add_counts(groups, rows, ["unmatched"], asked)
 
 
 _PREFIX = f"substr(mobile, 1, {PREFIX_DIGITS})"
@@ -344,8 +351,8 @@ def _add_span(
     conditions = {name: what for name, what in rollup.COUNTS.items() if name not in ("waiting", "unmatched")}
     counts = ", ".join(f"count(*) FILTER (WHERE {what}) AS {name}" for name, what in conditions.items())
     query = _query(connection, asked, counts, rollup.AGE_FROM, offset)
-    for row in _rows(connection, f"{query} AND recorded_at IS NOT NULL", asked, clock, since, until):
-        _add_counts(groups[_key(row, asked)], row)
+    rows = _rows(connection, f"{query} AND recorded_at IS NOT NULL", asked, clock, since, until)
+    _add_counts(groups, rows, list(conditions), asked)
     _add_waiting(groups, connection, asked, clock, since, until, offset)
     seconds = rollup.latency_seconds(connection.dialect.name)
     query = _query(connection, asked, f"{seconds} AS seconds, count(*) AS messages", rollup.AGE_FROM, offset)
@@ -369,8 +376,8 @@ def _add_waiting(
     )
     query = _query(connection, asked, counts, rollup.AGE_FROM, offset)
     query = f"{query} AND {rollup.COUNTS['waiting']}"
-    for row in _rows(connection, query, asked, clock, since, until):
-        _add_counts(groups[_key(row, asked)], row)
+    rows = _rows(connection, query, asked, clock, since, until)
+    _add_counts(groups, rows, ["pending", "no_receipt"], asked)
 
 
 def _query(connection: sa.Connection, asked: ReportQuestion, what: str, moment: str, offset: int) -> str:

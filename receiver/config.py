@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 
-from receiver.domain import OPT_OUT_WORDS, OptOutWords
 from receiver.errors import SettingsError
+from receiver.opt_out import OPT_OUT_WORDS, OptOutWords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

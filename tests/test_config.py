@@ -42,6 +42,11 @@ def test_env_file_works_and_the_environment_wins(tmp_path: Path, monkeypatch: py
     assert (settings.ack_body, settings.bind) == ("SUCCESS", ("::1", 9000))
 
 
+def test_words_for_opting_out_may_be_parted_by_either_comma(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_OPT_OUT_WORDS", "TD，不要了, stop ,")
+    assert load_settings().opt_out_words.words == ("TD", "不要了", "stop")
+
+
 def test_every_wrong_setting_is_named_in_one_message_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = {
         "RECEIVER_DATABASE_URL": "mysql://root:hunter2@db/x",

@@ -10,9 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.domain import (
-    OPT_OUT_WORDS,
-    OptOut,
-    OptOutWords,
     fits,
     latency_seconds,
     mask_mobile,
@@ -21,6 +18,7 @@ from receiver.domain import (
     parse_mobile,
     require_aware,
 )
+from receiver.opt_out import OPT_OUT_WORDS, OptOut, OptOutWords
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,7 @@ def test_long_lists_are_taken_in_parts(filled: Filled) -> None:
 def test_format_that_is_not_installed_is_said_at_once(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     answer = filled.client.get("/api/v1/exports/messages?format=parquet", headers=filled.headers)
-    assert (answer.status_code, answer.json["code"]) == (422, "format_unavailable")
+    assert (answer.status_code, answer.json["code"]) == (422, "missing_extra")
     assert "receiver[parquet]" in answer.json["detail"]
 
 

@@ -10,11 +10,13 @@ import pytest
 import time_machine
 
 from receiver.app import create_app
+from receiver.opt_out import OptOutWords
 from receiver.store.access import Scope
 from receiver.store.write import record_sent, save_pushes
 from tests.conftest import make_key
 from tests.factories import NOON, make_push, make_send
 from tests.test_messages_api import problem_of
+from tests.test_push import REPLY, push
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,6 +153,18 @@ def test_receipts_and_replies_are_narrowed_by_what_fits(
     assert tasks("replies", q="_") == []
 
 
+def test_words_for_opting_out_are_those_of_the_setting(make_runtime: Callable[..., Runtime]) -> None:
+    runtime = make_runtime(opt_out_words=OptOutWords(["不要了"]))
+    client, headers = create_app(runtime).test_client(), {"Authorization": make_key(runtime)}
+    for content in ("不要了!", "TD", "真的不要了吧"):
+        push(client, REPLY | {"content": content})
+    said = {
+        flag: [item["content"] for item in client.get(f"/api/v1/replies?{flag}=true", headers=headers).json["items"]]
+        for flag in ("opt_out", "opt_out_review")
+    }
+    assert said == {"opt_out": ["不要了!"], "opt_out_review": ["真的不要了吧"]}
+
+
 def test_journal_shows_bytes_to_those_who_may_see_numbers(client: FlaskClient, runtime: Runtime) -> None:
     bad = make_push(body=b"mobile=15080921090&taskid=1")
     runtime.database.write(lambda connection: save_pushes(connection, [bad, make_push()]))
@@ -171,8 +185,8 @@ def test_replay_reads_again_with_the_present_settings_and_changes_no_copies(
     runtime.database.write(lambda connection: save_pushes(connection, [odd, good, make_push(task_id="2")]))
     client = create_app(make_runtime(time_formats=("%Y/%m/%d %H:%M:%S",))).test_client()
     for _ in range(2):
-        for push in (odd, good):
-            answer = client.post(f"/api/v1/pushes/{push.id}/replay", headers=bearer)
+        for one in (odd, good):
+            answer = client.post(f"/api/v1/pushes/{one.id}/replay", headers=bearer)
             assert (answer.status_code, answer.json["outcome"], answer.json["error"]) == (200, "accepted", None)
     rows = client.get("/api/v1/receipts", headers=bearer).json["items"]
     assert sorted((row["task_id"], row["copies"]) for row in rows) == [("1", 1), ("2", 2)]

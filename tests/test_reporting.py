@@ -10,9 +10,7 @@ import pytest
 from sqlalchemy import make_url
 
 from receiver.app import create_app
-from receiver.errors import ReceiverError
 from receiver.store.access import Scope
-from receiver.store.reporting import make_reader
 from receiver.store.write import record_sent, record_verified, save_pushes
 from tests.conftest import make_key
 from tests.factories import NOON, make_push, make_send
@@ -45,11 +43,14 @@ def fill(runtime: Runtime) -> None:
     runtime.database.write(lambda connection: record_verified(connection, **used, verified_at=NOON))
 
 
-def test_views_say_what_the_lists_say(runtime: Runtime) -> None:
-    if not runtime.database.postgresql:
-        with pytest.raises(ReceiverError, match="no roles"):
-            runtime.database.write(lambda connection: make_reader(connection, "nightly"))
-        return
+def test_embedded_database_has_no_roles_and_says_what_to_do(tmp_path: Path) -> None:
+    refused = ServeProcess(tmp_path).run("db", "reader", "nightly")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "no roles; export, or use PostgreSQL" in refused.stderr
+
+
+def test_views_say_what_the_lists_say(postgres_runtime: Runtime) -> None:
+    runtime = postgres_runtime
     fill(runtime)
     client = create_app(runtime).test_client()
     headers = {"Authorization": make_key(runtime, Scope.READ)}
@@ -79,9 +80,8 @@ def _plain(column: str, value: Any) -> Any:
     return None if value is None or isinstance(value, bool) else str(value)
 
 
-def test_reader_reads_the_views_and_nothing_else(tmp_path: Path, runtime: Runtime) -> None:
-    if not runtime.database.postgresql:
-        return
+def test_reader_reads_the_views_and_nothing_else(tmp_path: Path, postgres_runtime: Runtime) -> None:
+    runtime = postgres_runtime
     fill(runtime)
     url = runtime.settings.database_url.replace("+psycopg", "")
     process = ServeProcess(tmp_path, url)

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from receiver.domain import (
-    OPT_OUT_WORDS,
     TASK_ID_MAX_CHARS,
     Kind,
-    OptOutWords,
     Receipt,
     Reply,
     Unreadable,
     parse_mobile,
 )
+from receiver.opt_out import OPT_OUT_WORDS, OptOutWords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

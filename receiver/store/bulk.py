@@ -10,7 +10,8 @@ from base64 import b64encode
 from json import dumps
 from typing import TYPE_CHECKING, Any
 
-from receiver.domain import OptOut, Push, Receipt, Reply, Unreadable, delivery_status, shown_content
+from receiver.domain import Push, Receipt, Reply, Unreadable, delivery_status, shown_content
+from receiver.opt_out import OptOut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

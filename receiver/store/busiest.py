@@ -47,8 +47,8 @@ class Busy:
 
     @property
     def spike(self) -> bool:
-        """Whether it is several times what is usual."""
-        return self.sent >= _SPIKE_TIMES * self.usual
+        """Whether it is several times what is usual, and more than a few."""
+        return self.sent >= max(SPIKE_MIN_SENT, _SPIKE_TIMES * self.usual)
 
 
 def list_busiest(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -46,6 +46,15 @@ class Unit(StrEnum):
 
 
 _WIDTH = {Unit.MONTH: _DAY, Unit.DAY: _DAY, Unit.HOUR: _HOUR, Unit.FIVE_MINUTES: 300}
+
+
+class Span(NamedTuple):
+    """A time in which a zone has one offset."""
+
+    since: datetime  # UTC
+    until: datetime
+    offset: int  # seconds east of UTC
+
 
 GroupKey = tuple[str | None, ...]  # time, template, account; as text, a missing template as None
 
@@ -123,13 +132,15 @@ class Figures:
     def percentiles_seconds(self, percents: Sequence[int]) -> list[int | None]:
         """Give the latencies that so many percent (ascending) of the delivered did not exceed, by nearest rank."""
         total = sum(self.latencies.values())
+        if not total:  # what was counted and has moved on leaves zeros behind
+            return [None] * len(percents)
         found: list[int | None] = []
         reached = 0
         for seconds, count in sorted(self.latencies.items()):
             reached += count
             while len(found) < len(percents) and reached >= -(-total * percents[len(found)] // 100):
                 found.append(seconds)
-        return found or [None] * len(percents)
+        return found
 
 
 Groups = defaultdict[GroupKey, Figures]
@@ -164,13 +175,13 @@ def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None
         return None
     offset = rollup.zone_offset_seconds(connection)
     spans = list(_spans(asked))
-    if len(spans) != 1 or spans[0][2] != offset or any(_zone_seconds(at, offset) % _DAY for at in spans[0][:2]):
+    if len(spans) != 1 or spans[0].offset != offset or any(_zone_seconds(at, offset) % _DAY for at in spans[0][:2]):
         return None
     return offset
 
 
-def _spans(asked: ReportQuestion) -> Iterator[tuple[datetime, datetime, int]]:
-    """Part the time where the zone's offset changes: (since, until, seconds east of UTC)."""
+def _spans(asked: ReportQuestion) -> Iterator[Span]:
+    """Part the time where the zone's offset changes."""
     begin, moment = asked.since, asked.since
     offset = _offset(asked.zone, begin)
     while moment < asked.until:
@@ -180,9 +191,9 @@ def _spans(asked: ReportQuestion) -> Iterator[tuple[datetime, datetime, int]]:
             change = moment
             while _offset(asked.zone, change - timedelta(minutes=15)) != offset:
                 change -= timedelta(minutes=15)
-            yield begin, change, offset
+            yield Span(begin, change, offset)
             begin, offset = change, _offset(asked.zone, moment)
-    yield begin, asked.until, offset
+    yield Span(begin, asked.until, offset)
 
 
 def _offset(zone: ZoneInfo, moment: datetime) -> int:
@@ -257,7 +268,7 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
             found[seconds] += count
     if first <= split < end:
         begin = _EPOCH + timedelta(seconds=split * _HOUR - offset)
-        _add_waiting(groups, connection, asked, clock, begin, begin + timedelta(hours=1), offset)
+        _add_waiting(groups, connection, asked, clock, Span(begin, begin + timedelta(hours=1), offset))
 
 
 _JSON_LISTS = (sa.func.json_group_array, json.loads)
@@ -312,10 +323,10 @@ def _narrowed(columns: Any, asked: ReportQuestion) -> Iterator[sa.ColumnElement[
 def _add_messages(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock) -> None:
     if asked.allocated:
         asked = replace(asked, allocated=tuple(_looked_up(connection, asked)))
-    for since, until, offset in _spans(asked):
-        _add_span(groups, connection, asked, clock, since, until, offset)
-        query = _query(connection, asked, "count(*) AS unmatched", "reported_at", offset)
-        rows = _rows(connection, f"{query} AND recorded_at IS NULL", asked, clock, since, until)
+    for span in _spans(asked):
+        _add_span(groups, connection, asked, clock, span)
+        query = _query(connection, asked, "count(*) AS unmatched", "reported_at", span.offset)
+        rows = _rows(connection, f"{query} AND recorded_at IS NULL", asked, clock, span)
         _add_counts(groups, rows, ["unmatched"], asked)
 
 
@@ -338,45 +349,29 @@ def _looked_up(connection: sa.Connection, asked: ReportQuestion) -> Iterator[All
         yield replace(allocated, of_prefixes=json.dumps(found))
 
 
-def _add_span(
-    groups: Groups,
-    connection: sa.Connection,
-    asked: ReportQuestion,
-    clock: Clock,
-    since: datetime,
-    until: datetime,
-    offset: int,
-) -> None:
+def _add_span(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock, span: Span) -> None:
     """Add up the recorded messages of a time in which the zone has one offset."""
     conditions = {name: what for name, what in rollup.COUNTS.items() if name not in ("waiting", "unmatched")}
     counts = ", ".join(f"count(*) FILTER (WHERE {what}) AS {name}" for name, what in conditions.items())
-    query = _query(connection, asked, counts, rollup.AGE_FROM, offset)
-    rows = _rows(connection, f"{query} AND recorded_at IS NOT NULL", asked, clock, since, until)
+    query = _query(connection, asked, counts, rollup.AGE_FROM, span.offset)
+    rows = _rows(connection, f"{query} AND recorded_at IS NOT NULL", asked, clock, span)
     _add_counts(groups, rows, list(conditions), asked)
-    _add_waiting(groups, connection, asked, clock, since, until, offset)
+    _add_waiting(groups, connection, asked, clock, span)
     seconds = rollup.latency_seconds(connection.dialect.name)
-    query = _query(connection, asked, f"{seconds} AS seconds, count(*) AS messages", rollup.AGE_FROM, offset)
+    query = _query(connection, asked, f"{seconds} AS seconds, count(*) AS messages", rollup.AGE_FROM, span.offset)
     query = f"{query} AND {rollup.COUNTS['delivered']} AND sent_at IS NOT NULL"
-    _add_latencies(groups, _rows(connection, query, asked, clock, since, until, "seconds"), asked)
+    _add_latencies(groups, _rows(connection, query, asked, clock, span, "seconds"), asked)
 
 
-def _add_waiting(
-    groups: Groups,
-    connection: sa.Connection,
-    asked: ReportQuestion,
-    clock: Clock,
-    since: datetime,
-    until: datetime,
-    offset: int,
-) -> None:
+def _add_waiting(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock, span: Span) -> None:
     """Add up those of them that have no report: pending, or no_receipt by now."""
     counts = ", ".join(
         f"count(*) FILTER (WHERE {rollup.AGE_FROM} {compared} :cutoff) AS {name}"
         for name, compared in (("pending", ">="), ("no_receipt", "<"))
     )
-    query = _query(connection, asked, counts, rollup.AGE_FROM, offset)
+    query = _query(connection, asked, counts, rollup.AGE_FROM, span.offset)
     query = f"{query} AND {rollup.COUNTS['waiting']}"
-    rows = _rows(connection, query, asked, clock, since, until)
+    rows = _rows(connection, query, asked, clock, span)
     _add_counts(groups, rows, ["pending", "no_receipt"], asked)
 
 
@@ -400,11 +395,10 @@ def _rows(
     query: str,
     asked: ReportQuestion,
     clock: Clock,
-    since: datetime,
-    until: datetime,
+    span: Span,
     *more_keys: str,
 ) -> Iterable[Any]:
-    times = {"since": since, "until": until}
+    times = {"since": span.since, "until": span.until}
     if ":cutoff" in query:
         times["cutoff"] = clock.now - clock.no_receipt_after
     binds = [sa.bindparam(name, value, type_=UtcDateTime()) for name, value in times.items()]

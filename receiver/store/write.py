@@ -20,7 +20,6 @@ from receiver.domain import (
     RECORDED_FIELDS,
     MessageState,
     MessageStatus,
-    OptOut,
     Outcome,
     Push,
     Receipt,
@@ -32,6 +31,7 @@ from receiver.domain import (
     match_masked,
     shown_content,
 )
+from receiver.opt_out import OptOut
 from receiver.store.balance import Reading, save_readings
 from receiver.store.bulk import save_plain, save_plain_postgresql, split_plain
 from receiver.store.database import insert

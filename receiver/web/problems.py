@@ -39,7 +39,7 @@ _STATUS_OF: Mapping[type[ReceiverError], tuple[int, str]] = {
     InvalidCursor: (422, "invalid_cursor"),
     Overloaded: (503, "overloaded"),
     SpoolUnavailable: (503, "spool_unavailable"),
-    MissingExtra: (422, "format_unavailable"),
+    MissingExtra: (422, "missing_extra"),
     TooManyRows: (422, "too_many_rows"),
     StoreUnavailable: (503, "database_unavailable"),
     StoreUnfit: (503, "database_unfit"),

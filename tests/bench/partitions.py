@@ -37,7 +37,7 @@ CREATE TABLE plain (LIKE public.receipts INCLUDING ALL);
 CREATE TABLE parted (LIKE public.receipts INCLUDING DEFAULTS INCLUDING IDENTITY) PARTITION BY RANGE (reported_at);
 CREATE TABLE parted_default PARTITION OF parted DEFAULT;
 DO $$ BEGIN FOR month IN 0..11 LOOP
-    EXECUTE format('CREATE TABLE parted_%%s PARTITION OF parted FOR VALUES FROM (%%L) TO (%%L)', month,
+    EXECUTE format('CREATE TABLE parted_%s PARTITION OF parted FOR VALUES FROM (%L) TO (%L)', month,
         date_trunc('month', now()) + (month - 9) * interval '1 month',
         date_trunc('month', now()) + (month - 8) * interval '1 month');
 END LOOP; END $$;
@@ -73,8 +73,7 @@ def main() -> int:
         version = connection.execute("SHOW server_version").fetchone()
         assert version is not None
         try:
-            for statement in _COPIES.replace("%%", "%").split(";\n"):
-                _run(connection, statement)
+            connection.execute(_COPIES)
             connection.execute("VACUUM ANALYZE plain, parted")
             rows = [*_ask(connection, given.draws), *_insert(connection, given.draws), *_forget(connection)]
         finally:
@@ -91,19 +90,6 @@ def main() -> int:
     write_section(_PAGE, text, name="partitions")
     print("\n".join(table))
     return 0
-
-
-_open_block: list[str] = []
-
-
-def _run(connection: psycopg.Connection[Any], statement: str) -> None:
-    """Run a piece of the script; a DO block has semicolons of its own."""
-    _open_block.append(statement)
-    whole = ";\n".join(_open_block)
-    if whole.count("$$") % 2 == 0:
-        _open_block.clear()
-        if whole.strip():
-            connection.execute(whole)
 
 
 def _ask(connection: psycopg.Connection[Any], draws: int) -> list[tuple[str, float, float]]:

@@ -69,13 +69,26 @@ class GroupBy(ma.fields.String):
         return names
 
 
-class DeliveryFilterSchema(StrictSchema):
-    """What a delivery report is about."""
+class SpanSchema(StrictSchema):
+    """Which messages are added up."""
 
     from_ = InputTime(required=True, data_key="from", metadata={"description": "Sent then or later."})
     to = InputTime(required=True, metadata={"description": "Sent before then."})
-    group_by = GroupBy(load_default=list)
     account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
+
+
+def _require_span(since: Any, until: Any, most: timedelta, by: str = "") -> None:
+    """Raise Invalid where a time ends before it begins, or is longer than `most`."""
+    if not since < until:
+        raise Invalid({"#/to": "not after `from`"})
+    if until - since > most:
+        raise Invalid({"#/to": f"over {most.days} days after `from`{by}"})
+
+
+class DeliveryFilterSchema(SpanSchema):
+    """What a delivery report is about."""
+
+    group_by = GroupBy(load_default=list)
     template_id = Text()
     operator = Text(metadata={"description": "Of the extra `numbers`, such as 中国移动.", "example": "中国移动"})
     province = Text(metadata={"description": "Of the extra `numbers`, such as 湖南.", "example": "湖南"})
@@ -179,14 +192,11 @@ class Delivery(MethodView):
 def _question(arguments: dict[str, Any], groups: list[str], zone: ZoneInfo) -> ReportQuestion:
     since, until = arguments["from_"], arguments["to"]
     unit = next((Unit(name) for name in groups if name in set(Unit)), None)
-    if not since < until:
-        raise Invalid({"#/to": "not after `from`"})
     if since.year < _EARLIEST_YEAR:
         raise Invalid({"#/from": f"before {_EARLIEST_YEAR}"})
     allocated = tuple(_allocated(arguments, groups))
     most = _MAX_DAYS.get(unit, _MAX_DAYS_BY_NUMBER if allocated else _MAX_DAYS_OF_OTHERS)
-    if until - since > timedelta(days=most):
-        raise Invalid({"#/to": f"over {most} days after `from`, by {unit.value if unit else 'anything'}"})
+    _require_span(since, until, timedelta(days=most), f", by {unit.value if unit else 'anything'}")
     return ReportQuestion(
         since=since,
         until=until,
@@ -246,11 +256,9 @@ def _as_csv(columns: list[str], items: list[dict[str, Any]]) -> str:
 _BUSIEST_MAX = timedelta(days=2)
 
 
-class BusiestFilterSchema(StrictSchema):
+class BusiestFilterSchema(SpanSchema):
     """When, and how many are worth a look."""
 
-    from_ = InputTime(required=True, data_key="from", metadata={"description": "Sent then or later."})
-    to = InputTime(required=True, metadata={"description": "Sent before then."})
     by = ma.fields.Enum(By, by_value=True, load_default=By.PREFIX, metadata={"description": "A prefix is 7 digits."})
     min_sent = WholeNumber(
         load_default=SPIKE_MIN_SENT,
@@ -258,7 +266,6 @@ class BusiestFilterSchema(StrictSchema):
         metadata={"description": "Sent in the hour, at least."},
     )
     limit = WholeNumber(load_default=50, validate=ma.validate.Range(min=1, max=200))
-    account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
 
 
 class BusySchema(ma.Schema):
@@ -273,7 +280,7 @@ class BusySchema(ma.Schema):
     usual_per_hour = ma.fields.Float(
         required=True, metadata={"description": "Sent an hour, in the week before `from`."}
     )
-    spike = ma.fields.Boolean(required=True, metadata={"description": "Five times what is usual, or more."})
+    spike = ma.fields.Boolean(required=True, metadata={"description": "At least 20, and five times what is usual."})
 
 
 BusiestSchema = ma.Schema.from_dict(
@@ -296,10 +303,7 @@ class Busiest(MethodView):
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """List the numbers or prefixes that most was sent to in an hour, beside what is usual: shows SMS pumping."""
         since, until, by = arguments["from_"], arguments["to"], arguments["by"]
-        if not since < until:
-            raise Invalid({"#/to": "not after `from`"})
-        if until - since > _BUSIEST_MAX:
-            raise Invalid({"#/to": f"over {_BUSIEST_MAX.days} days after `from`"})
+        _require_span(since, until, _BUSIEST_MAX)
         parts = runtime()
         zone, in_full = parts.settings.timezone, caller().sees_numbers
         found = parts.ask(
@@ -404,10 +408,7 @@ class Billing(MethodView):
         """Hold each account's balance against what was sent, day by day. Knows no charging rule."""
         parts = runtime()
         first, end = arguments["from_"], arguments["to"]
-        if not first < end:
-            raise Invalid({"#/to": "not after `from`"})
-        if (end - first).days > _BILLING_MAX_DAYS:
-            raise Invalid({"#/to": f"over {_BILLING_MAX_DAYS} days after `from`"})
+        _require_span(first, end, timedelta(days=_BILLING_MAX_DAYS))
         days = [first + timedelta(days=number) for number in range((end - first).days)]
         bounds = [(_midnight(day), _midnight(day + timedelta(days=1))) for day in days]
         allowed = readable_accounts(arguments.get("account"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -211,3 +212,15 @@ def test_wrong_options_are_named_in_one_line(tmp_path: Path, arguments: tuple[st
     assert run.stdout == ""
     assert len(run.stderr.splitlines()) == 1
     assert says in run.stderr
+
+
+def test_request_that_breaks_off_is_neither_answered_nor_noted() -> None:
+    body = urlencode({"appId": APP_ID, "appKey": APP_KEY, "phone": MOBILE, "templateId": "540", "variables": CODE})
+    head = f"POST /smsApi/verifyCode HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with stand_in() as platform:
+        for sent in ("", body[:20], body[:-1]):
+            with socket.create_connection(("127.0.0.1", platform.port), timeout=10) as connection:
+                connection.sendall((head + sent).encode())
+                connection.shutdown(socket.SHUT_WR)  # as a sender's end does that is killed
+                assert connection.recv(1000) == b""
+        assert (platform.ledger.sent, platform.ledger.refused) == ({}, {})

@@ -196,8 +196,11 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
                 self._answer(400, {"error": "no such length"})
                 self.close_connection = True
                 return
-            body = self.rfile.read(int(length)).decode("utf-8", errors="replace")
-            fields = dict(parse_qsl(parts.query) + parse_qsl(body))
+            body = self.rfile.read(int(length))
+            if len(body) < int(length):  # the sender has gone: nothing was asked for
+                self.close_connection = True
+                return
+            fields = dict(parse_qsl(parts.query) + parse_qsl(body.decode("utf-8", errors="replace")))
             answers = {_SEND: platform.send, _BALANCE: platform.read_balance}
             answer = answers.get(parts.path.rstrip("/"))
             if answer is None:

@@ -242,7 +242,8 @@ def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bo
     return conditions
 
 
-def _waits() -> sa.ColumnElement[bool]:
+def waits() -> sa.ColumnElement[bool]:
+    """Whether the platform took a message and has reported nothing of it."""
     return sa.and_(messages.c.status == DeliveryStatus.PENDING.value, messages.c.send_state.is_(None))
 
 
@@ -253,15 +254,15 @@ def _older(age: timedelta, clock: Clock) -> sa.ColumnElement[bool]:
 
 def is_late(clock: Clock) -> sa.ColumnElement[bool]:
     """Whether a message waits for longer than it should."""
-    return sa.and_(_waits(), _older(clock.late_after, clock), sa.not_(_older(clock.no_receipt_after, clock)))
+    return sa.and_(waits(), _older(clock.late_after, clock), sa.not_(_older(clock.no_receipt_after, clock)))
 
 
 def _has_status(status: MessageStatus, clock: Clock) -> sa.ColumnElement[bool]:
     match status:
         case MessageStatus.PENDING:
-            return sa.and_(_waits(), sa.not_(_older(clock.no_receipt_after, clock)))
+            return sa.and_(waits(), sa.not_(_older(clock.no_receipt_after, clock)))
         case MessageStatus.NO_RECEIPT:
-            return sa.and_(_waits(), _older(clock.no_receipt_after, clock))
+            return sa.and_(waits(), _older(clock.no_receipt_after, clock))
         case MessageStatus.REFUSED:
             return messages.c.send_state == status.value
         case MessageStatus.SENDING:
@@ -483,10 +484,10 @@ def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     # Ids begin with the time at which they are made, at the receiving: their index serves for that time as well.
     if wanted.received_from is not None:
         conditions.append(pushes.c.received_at >= wanted.received_from)
-        conditions.append(pushes.c.id >= first_id_of(wanted.received_from - _CLOCK_SLACK))
+        conditions.append(pushes.c.id >= first_id_of(wanted.received_from - CLOCK_SLACK))
     if wanted.received_to is not None:
         conditions.append(pushes.c.received_at < wanted.received_to)
-        conditions.append(pushes.c.id < first_id_of(wanted.received_to + _CLOCK_SLACK))
+        conditions.append(pushes.c.id < first_id_of(wanted.received_to + CLOCK_SLACK))
     return conditions
 
 
@@ -499,7 +500,7 @@ def as_push_row(row: Any) -> PushRow:
 PUSH_COLUMNS = tuple(pushes.c[name] for name in PushRow.__slots__)
 
 
-_CLOCK_SLACK = timedelta(minutes=5)  # for a clock that is set back between the one and the other
+CLOCK_SLACK = timedelta(minutes=5)  # for a clock that is set back between the one and the other
 
 
 # --- Pages --------------------------------------------------------------------------------------------

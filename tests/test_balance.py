@@ -11,7 +11,7 @@ import pytest
 
 from receiver.app import create_app
 from receiver.domain import MessageStatus, SendResult
-from receiver.store import balance
+from receiver.store import balance, notices
 from receiver.store.balance import Level, Reading
 from tests.conftest import make_key
 from tests.factories import NOON, make_push, make_send
@@ -157,7 +157,7 @@ def test_low_balance_is_a_metric_and_one_log_event_a_day(
         assert 'receiver_balance_low{account="default"} 1.0' in metrics
         now, day = runtime.now(), timedelta(days=1)
         again = runtime.database.write(
-            lambda c: balance.claim_notice(c, "balance_low:default", now=now + day, every=day)
+            lambda c: notices.claim_notice(c, "balance_low:default", now=now + day, every=day)
         )
         assert again
 

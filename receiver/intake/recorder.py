@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.spool import SpooledAttempt, SpooledSends
-from receiver.store import attempts, balance, write
+from receiver.store import attempts, balance, notices, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,7 +92,7 @@ class Recorder:
     def claim_notice(self, name: str, *, every: timedelta) -> bool:
         """Whether this process is the one to say it, in this span of time."""
         now = datetime.now(UTC)
-        return self._unless_away(partial(balance.claim_notice, name=name, now=now, every=every)) is True
+        return self._unless_away(partial(notices.claim_notice, name=name, now=now, every=every)) is True
 
     def record_spooled(self, records: Sequence[SpooledSends | SpooledAttempt]) -> None:
         """Record what waited in the spool, in any order. May be repeated.

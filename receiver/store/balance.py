@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from receiver.domain import DeliveryStatus, MessageStatus
 from receiver.store.database import insert
 from receiver.store.rollup import epoch_seconds
-from receiver.store.tables import balance_readings, messages, notices
+from receiver.store.tables import balance_readings, messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -93,18 +93,6 @@ def iter_readings(
 
 def _reading(row: Any) -> Reading:
     return Reading(**{name: getattr(row, name) for name in Reading.__slots__})
-
-
-def claim_notice(connection: sa.Connection, name: str, *, now: datetime, every: timedelta) -> bool:
-    """Whether this caller is the one to say it, of all processes, in this span of time."""
-    statement = insert(connection.dialect.name, notices)
-    claimed = connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[notices.c.name], set_={"said_at": now}, where=notices.c.said_at <= now - every
-        ).returning(notices.c.name),
-        {"name": name, "said_at": now},
-    )
-    return claimed.one_or_none() is not None
 
 
 # --- What follows -------------------------------------------------------------------------------------

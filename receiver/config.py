@@ -7,7 +7,8 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ Network = IPv4Network | IPv6Network
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,}", re.ASCII)
 _ACK_BODY_MAX_CHARS = 255  # the platform's console keeps no more of an answer
+ROLES = ("support", "analyst", "admin")  # of staff, the least first
 PUSH_SECRET_FILE = "push-secret"  # noqa: S105  (a file name)
 
 
@@ -58,6 +60,15 @@ class Settings:
     send_max_per_number_per_day: int = 0
     send_max_per_day: int = 0
     balance_low: tuple[tuple[str, int], ...] = ()  # (account, or empty for every other; threshold)
+    public_url: str = ""  # how the platform and browsers reach us; empty: by the address that we listen on
+    console_session: timedelta = timedelta(hours=12)
+    console_totp: bool = True  # analysts and admins need a second factor
+    console_user_header: str = ""  # in which a trusted proxy names who has logged in there; empty: none does
+    oidc_issuer: str = ""  # the provider at which staff may log in; empty: none
+    oidc_client_id: str = ""
+    oidc_client_secret: str = field(default="", repr=False)
+    oidc_roles: tuple[tuple[str, str], ...] = ()  # (what the claim holds, role)
+    oidc_claim: str = "groups"  # a name, or a path of names with dots between
 
     @property
     def accounts(self) -> frozenset[str]:
@@ -92,6 +103,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
             problems.append(f"{name}: {error}")
     if not problems and values["door_bind"] and values["door_bind"][1] == values["bind"][1]:
         problems.append("RECEIVER_DOOR_BIND: the port of RECEIVER_BIND; the door needs a listener of its own")
+    problems += _oidc_problems(values)
     if problems:
         raise SettingsError("; ".join(problems))
     data_dir: Path = values["data_dir"]
@@ -100,6 +112,36 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     if not values["push_tokens"]:
         values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
     return Settings(**values)
+
+
+def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say what logging in by OpenID Connect lacks; a setting that is wrong is not in `values`, and counts as set."""
+    names = ("oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles")
+    missing = [f"RECEIVER_{name.upper()}" for name in names if not values.get(name, True)]
+    if len(missing) == len(names):
+        return []
+    if missing:
+        return [f"{', '.join(missing)}: missing; OpenID Connect needs the issuer, a client's id and secret, and roles"]
+    if any(find_spec(name) is None for name in ("authlib", "joserfc", "requests")):
+        return ["RECEIVER_OIDC_ISSUER: OpenID Connect needs the extra `oidc`: pip install 'receiver[oidc]'"]
+    if values.get("console_user_header"):
+        # Both find users by name: whoever chooses theirs at the one could become somebody of the other.
+        return ["RECEIVER_CONSOLE_USER_HEADER: not together with RECEIVER_OIDC_ISSUER; take one of the two"]
+    return []
+
+
+def reached_at(settings: Settings) -> str:
+    """Give the beginning of the URLs under which we are reached: as it is set, else by the address we listen on."""
+    if settings.public_url:
+        return settings.public_url
+    host, port = settings.bind
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
+
+
+def push_urls(settings: Settings) -> list[tuple[str, str]]:
+    """Give (account, URL to push to). They hold the secret."""
+    return [(account, f"{reached_at(settings)}/push/{secret}") for account, secret in settings.push_tokens]
 
 
 def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
@@ -247,6 +289,18 @@ def _switch(value: str) -> bool:
     return value.lower() == "on"
 
 
+def _required(value: str) -> bool:
+    if value.lower() not in ("required", "optional"):
+        raise ValueError("not required or optional")
+    return value.lower() == "required"
+
+
+def _header_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", value, re.ASCII):
+        raise ValueError("not the name of a header, such as X-Forwarded-User")
+    return value
+
+
 def _bytes(value: str) -> int:
     if not value.isascii() or not value.isdigit() or not 0 < int(value) < 1 << 50:
         raise ValueError("not a number of bytes above 0")
@@ -274,6 +328,40 @@ def _http_url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("not a URL of the form https://HOST/PATH")
     return value.rstrip("/")
+
+
+def secure_url(value: str) -> str:
+    """Take a URL that nobody can listen in on: HTTPS, or HTTP within this machine. Raises ValueError."""
+    parts = urlsplit(value)
+    host = parts.hostname or ""
+    try:
+        near = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        near = False
+    if not host or parts.username or not (parts.scheme == "https" or (parts.scheme == "http" and near)):
+        raise ValueError("not a URL of the form https://HOST/PATH (http:// only within this machine)")
+    return value
+
+
+def _issuer(value: str) -> str:
+    _http_url(value)
+    return secure_url(value)  # as it is: a slash at its end is part of the provider's name
+
+
+def _roles(value: str) -> tuple[tuple[str, str], ...]:
+    rows = []
+    for item in _items(value):
+        held, _, role = (part.strip() for part in item.rpartition(":"))
+        if not held or role not in ROLES:
+            raise ValueError(f"not of the form value:role,… (a role is one of {', '.join(ROLES)})")
+        rows.append((held, role))
+    return tuple(rows)
+
+
+def _claim(value: str) -> str:
+    if not all(value.split(".")) or " " in value or not value.isprintable():
+        raise ValueError("not the name of a claim, such as groups, nor a path such as realm_access.roles")
+    return value
 
 
 def _items(value: str) -> list[str]:
@@ -306,10 +394,20 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "send_max_per_number_per_day": ("0", _count),
     "send_max_per_day": ("0", _count),
     "balance_low": ("", _thresholds),
+    "public_url": ("", lambda value: _http_url(value) if value else ""),
+    "console_session": ("12", lambda value: timedelta(hours=_positive(value))),
+    "console_totp": ("required", _required),
+    "console_user_header": ("", lambda value: _header_name(value) if value else ""),
+    "oidc_issuer": ("", lambda value: _issuer(value) if value else ""),
+    "oidc_client_id": ("", str),
+    "oidc_client_secret": ("", str),
+    "oidc_roles": ("", _roles),
+    "oidc_claim": ("groups", _claim),
 }
 # Where the variable says its unit and the field, being a timedelta, does not.
 _NAMES: Mapping[str, str] = {
     "late_after": "late_after_seconds",
     "no_receipt_after": "no_receipt_after_hours",
     "send_min_interval": "send_min_interval_seconds",
+    "console_session": "console_session_hours",
 }

@@ -17,6 +17,7 @@ _COMMANDS = {
     "push-url": "serve:push_url",
     "db": "database:db",
     "keys": "keys:keys",
+    "users": "users:users",
     "messages": "messages:messages",
     "send": "sending:send",
     "balance": "sending:balance",

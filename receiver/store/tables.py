@@ -125,6 +125,12 @@ sa.Index(
     postgresql_where=messages.c.reference.isnot(None),
     sqlite_where=messages.c.reference.isnot(None),
 )  # look-ups by the sender's own id
+# Look-ups by the last digits of a number. Ten thousand values, so that PostgreSQL keeps each once, and lists of rows.
+LAST_DIGITS = 4
+MOBILE_END: sa.ColumnElement[str] = sa.func.substr(
+    messages.c.mobile, sa.func.length(messages.c.mobile) - sa.literal_column(str(LAST_DIGITS - 1)), type_=sa.Text
+)
+sa.Index("ix_messages_mobile_end", MOBILE_END)
 # Lists by time of sending, and what adds up over it. Rows that only pushes have made are not in it.
 AGE_FROM = sa.func.coalesce(messages.c.sent_at, messages.c.recorded_at, type_=messages.c.sent_at.type)
 sa.Index(
@@ -302,6 +308,59 @@ api_keys = _table(
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("expires_at", UtcDateTime),
     sa.Column("revoked_at", UtcDateTime),
+)
+
+# Staff: who may log in to the console.
+users = _table(
+    "users",
+    sa.Column("id", RowId, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("password_hash", sa.Text),  # argon2id; null: comes by another way
+    sa.Column("oidc_subject", sa.Text, unique=True),
+    sa.Column("totp_secret", sa.Text),
+    sa.Column("totp_step", sa.BigInteger),  # of the last code that was used: none is taken twice
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("disabled_at", UtcDateTime),
+)
+user_sessions = _table(
+    "user_sessions",
+    sa.Column("id", RowId, sa.Identity(), primary_key=True),
+    sa.Column("token_sha256", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("confirmed", sa.Boolean(create_constraint=False), nullable=False),  # false: the second factor is missing
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("last_seen_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime),
+)
+sa.Index("ix_user_sessions_user_id", user_sessions.c.user_id)  # to end all of one user's
+# Failed log-ins, counted by name, by address and by both; hashed, since a password may be typed for a name.
+login_failures = sa.Table(
+    "login_failures",
+    metadata,
+    sa.Column("key_sha256", sa.LargeBinary, primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("last_at", UtcDateTime, nullable=False),
+)
+# What somebody looked up, under the address that leads to it: so that no number stands in a URL.
+look_ups = sa.Table(
+    "look_ups",
+    metadata,
+    sa.Column("token", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+sa.Index("ix_look_ups_created_at", look_ups.c.created_at)  # to drop the old ones
+# What the team tells its support staff to do, where it is not what comes with the program.
+advice = sa.Table(
+    "advice",
+    metadata,
+    sa.Column("answer", sa.Text, primary_key=True),
+    sa.Column("language", sa.Text, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
 )
 
 # Who looked at what, and who changed what. Numbers stand here as keyed hashes only.

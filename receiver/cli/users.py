@@ -1,0 +1,178 @@
+"""`users`: who may log in to the console."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.config import reached_at
+from receiver.errors import SettingsError
+from receiver.passwords import hash_password
+from receiver.store import users as store
+from receiver.store.users import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    import sqlalchemy as sa
+
+_ACTOR = "cli"
+
+role_option = click.option(
+    "--role", required=True, type=click.Choice([role.value for role in Role]), help="What they may see and do."
+)
+
+
+@click.group()
+def users() -> None:
+    """Make, list, change and keep out the users of the console."""
+
+
+@users.command()
+@click.argument("name")
+@role_option
+def create(name: str, role: str) -> None:
+    """Make a user; the password comes from the prompt, or from the first line of standard input.
+
+    \b
+    Example:
+      receiver users create li.wei --role support
+    """
+    if not store.NAME.fullmatch(name):
+        raise SettingsError("NAME: letters, digits, and . _ @ + - only, 64 at most")
+    password_hash = hash_password(_ask_password(), name=name)
+    with open_runtime() as runtime:
+        now = runtime.now()
+        runtime.database.write(
+            lambda connection: store.create_user(
+                connection, name=name, role=Role(role), now=now, password_hash=password_hash
+            )
+        )
+        runtime.audit(_ACTOR, "user.create", name=name, role=role)
+        address = reached_at(runtime.settings)
+    print(f"{name} may log in as {role}: {address}/console")
+
+
+@users.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """List the users.
+
+    \b
+    Example:
+      receiver users list
+    """
+    with open_runtime() as runtime:
+        found = runtime.ask(store.list_users)
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": user.name,
+                    "role": user.role,
+                    "totp": user.totp_secret is not None,
+                    "oidc": user.oidc_subject is not None,
+                    "created_at": user.created_at,
+                    "disabled_at": user.disabled_at,
+                }
+                for user in found
+            ]
+        )
+        return
+    print_table(
+        ["name", "role", "second factor", "created", "disabled"],
+        [
+            (
+                user.name,
+                user.role,
+                "yes" if user.totp_secret else "no",
+                *(moment and f"{moment:%Y-%m-%d %H:%M}Z" for moment in (user.created_at, user.disabled_at)),
+            )
+            for user in found
+        ],
+    )
+
+
+@users.command()
+@click.argument("name")
+def password(name: str) -> None:
+    """Change a password, from the prompt or the first line of standard input; ends the user's sessions.
+
+    \b
+    Example:
+      receiver users password li.wei
+    """
+    password_hash = hash_password(_ask_password(), name=name)
+    _change(name, "user.password", lambda connection, now: store.set_password(connection, name, password_hash, now=now))
+    print(f"{name} has a new password")
+
+
+@users.command()
+@click.argument("name")
+@role_option
+def role(name: str, role: str) -> None:
+    """Change what a user may see and do; ends their sessions.
+
+    \b
+    Example:
+      receiver users role li.wei --role admin
+    """
+    _change(name, "user.role", lambda connection, now: store.set_role(connection, name, Role(role), now=now), role=role)
+    print(f"{name} is {role} now")
+
+
+@users.command()
+@click.argument("name")
+def disable(name: str) -> None:
+    """Keep a user out, at once.
+
+    \b
+    Example:
+      receiver users disable li.wei
+    """
+    _change(name, "user.disable", lambda connection, now: store.set_disabled(connection, name, now, now=now))
+    print(f"{name} is kept out")
+
+
+@users.command()
+@click.argument("name")
+def enable(name: str) -> None:
+    """Let a user in again.
+
+    \b
+    Example:
+      receiver users enable li.wei
+    """
+    _change(name, "user.enable", lambda connection, now: store.set_disabled(connection, name, None, now=now))
+    print(f"{name} may log in again")
+
+
+@users.command("reset-totp")
+@click.argument("name")
+def reset_totp(name: str) -> None:
+    """Take a lost second factor away; the user sets a new one up at the next log-in.
+
+    \b
+    Example:
+      receiver users reset-totp li.wei
+    """
+    _change(name, "user.reset_totp", lambda connection, now: store.set_totp(connection, name, None, now=now))
+    print(f"{name} sets up a second factor at the next log-in")
+
+
+def _change(name: str, action: str, change: Callable[[sa.Connection, datetime], None], **detail: str) -> None:
+    with open_runtime() as runtime:
+        now = runtime.now()
+        runtime.database.write(lambda connection: change(connection, now))
+        runtime.audit(_ACTOR, action, name=name, **detail)
+
+
+def _ask_password() -> str:
+    if sys.stdin.isatty():
+        given: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return given
+    return sys.stdin.readline().rstrip("\r\n")

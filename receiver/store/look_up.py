@@ -1,0 +1,53 @@
+"""Messages by what people say of them: a number, its last digits, a task id, a reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.look_up import has_moment, moment_of
+from receiver.store import read
+from receiver.store.read import Filter, Page
+from receiver.store.tables import MOBILE_END, messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from receiver.look_up import Wanted
+    from receiver.store.read import Clock, MessageRow
+
+_LOOKED_AT = 200  # of the newest messages of one number, task or reference
+
+
+def find_messages(
+    connection: sa.Connection, wanted: Wanted, *, since: datetime, clock: Clock, limit: int
+) -> list[MessageRow]:
+    """Give the newest messages that may be meant, since that time, newest first: at most `limit`.
+
+    Without those that only a reply speaks of: nobody knows of what time they are.
+    """
+    found = {row.id: row for row in _each(connection, wanted, since, clock, limit) if has_moment(row)}
+    fitting = [row for row in found.values() if moment_of(row) >= since and wanted.fits(row.mobile)]
+    return sorted(fitting, key=lambda row: (moment_of(row), row.id), reverse=True)[:limit]
+
+
+def _each(connection: sa.Connection, wanted: Wanted, since: datetime, clock: Clock, limit: int) -> Iterator[MessageRow]:
+    filters = []
+    if wanted.mobile is not None:
+        filters.append(Filter(mobile=wanted.mobile))
+    if wanted.text is not None:
+        filters += [Filter(task_id=wanted.text), Filter(reference=wanted.text)]
+    for one in filters:
+        yield from read.list_messages(connection, Page(limit=_LOOKED_AT, filter=one), clock)
+    if wanted.last_digits is not None:
+        column = messages.c
+        moment = sa.func.coalesce(column.sent_at, column.recorded_at, column.reported_at, type_=column.sent_at.type)
+        ids = (
+            sa.select(column.id)
+            .where(MOBILE_END == wanted.last_digits, moment >= since)  # noqa: SIM300
+            .order_by(moment.desc())
+            .limit(_LOOKED_AT if wanted.masked else limit)
+        )
+        yield from read.get_messages(connection, list(connection.scalars(ids)), clock).values()

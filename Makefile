@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 SERVE_INSTALLED := $(VENV)/.serve-installed
 DEV_INSTALLED := $(VENV)/.dev-installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
+CONSOLE := receiver/web/console
+TRANSLATIONS := $(CONSOLE)/translations
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: serve demo test check bench format lock clean
+.PHONY: serve demo test test-thorough check bench format translations lock clean
 
 serve: $(SERVE_INSTALLED)
 	$(BIN)/receiver serve
@@ -17,7 +19,11 @@ demo: $(SERVE_INSTALLED)
 	@$(BIN)/receiver demo
 
 test: $(DEV_INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not thorough' $(ARGS)
+
+# The slow matrices: fuzzing of the API, every page in every language, theme and width.
+test-thorough: $(DEV_INSTALLED)
+	$(BIN)/pytest -n 2 --dist load -m thorough $(ARGS)
 
 check: $(DEV_INSTALLED)
 	$(BIN)/ruff check
@@ -30,9 +36,23 @@ check: $(DEV_INSTALLED)
 bench: $(BENCH_INSTALLED)
 	$(BIN)/python -m tests.bench $(ARGS)
 
+# Pictures of every staff page, of fixed data: PAGE-LANGUAGE-THEME-DEVICE.png in deploy/screenshots.
+.PHONY: screenshots
+screenshots: $(DEV_INSTALLED)
+	$(BIN)/python -m tests.screenshots $(ARGS)
+
 format: $(DEV_INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# After any change of a text: takes new messages into the catalogue, drops old ones, and compiles it as it is. What has
+# no translation yet is found by tests/test_translations.py.
+translations: $(SERVE_INSTALLED)
+	$(BIN)/pybabel --quiet extract --mapping-file $(TRANSLATIONS)/babel.cfg --keywords lazy_gettext \
+		--no-location --output-file $(VENV)/messages.pot $(CONSOLE)
+	$(BIN)/pybabel --quiet update --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date --width 120 \
+		--input-file $(VENV)/messages.pot --output-dir $(TRANSLATIONS)
+	$(BIN)/pybabel --quiet compile --directory $(TRANSLATIONS)
 
 # The lock files: every version and hash, for any platform. Made anew on purpose only.
 lock: $(DEV_INSTALLED)

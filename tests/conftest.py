@@ -18,15 +18,18 @@ from flask import Flask
 from receiver import runtime as runtime_module
 from receiver.app import create_app
 from receiver.config import Settings
+from receiver.intake import recorder
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
 from receiver.store import access, schema
 from receiver.store.access import Scope
+from tests.browser import browser, open_context, open_page
 from tests.described import DescribedClient
 from tests.leaks import OTHER_SECRET, SECRET, leaks
 from tests.postgres import PostgresServer
 
-__all__ = ["OTHER_SECRET", "SECRET"]
+# The browser's fixtures stand here, so that one browser serves every module of a run.
+__all__ = ["OTHER_SECRET", "SECRET", "browser", "open_context", "open_page"]
 
 # Of every application that a test makes, so that no test has to ask for it.
 Flask.test_client_class = DescribedClient
@@ -53,9 +56,11 @@ def _no_log_line_leaks() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _patient_intake() -> Iterator[None]:
-    """Let what a test pushes reach the database, however busy the machine is: in 0.4 s it may go to the spool."""
+    """Let what a test pushes or records reach the database, however busy the machine is, and not the spool."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime_module, "INTAKE_PATIENCE_SECONDS", 20.0)
+        patch.setattr(recorder, "_SENDS_PATIENCE_SECONDS", 20.0)
+        patch.setattr(recorder, "_ATTEMPT_PATIENCE_SECONDS", 20.0)
         yield
 
 

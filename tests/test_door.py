@@ -79,6 +79,7 @@ def ask(
     return found
 
 
+@pytest.mark.thorough
 def test_answers_equal_the_platforms_byte_for_byte_in_every_documented_case(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
         ({}, [(SEND, urlencode(FORM)), (BALANCE, urlencode(FORM)), (f"{SEND}?{urlencode(FORM)}", "")]),

@@ -114,7 +114,7 @@ class Writers:
         self._runtime.database.write(work)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("run", range(10))
 def test_nothing_is_missed_and_nothing_seen_twice_however_many_write(runtime: Runtime, run: int) -> None:
     other = Runtime(runtime.settings)  # another node on the same database

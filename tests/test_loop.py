@@ -100,7 +100,7 @@ def _connect(connection: http.client.HTTPConnection) -> None:
             time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(300 + MESSAGES / 20)
 def test_ledger_agrees_after_everything_and_two_kills(tmp_path: Path, database_url: str) -> None:
     door_port, platform_port = free_port(), free_port()

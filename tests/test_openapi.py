@@ -74,7 +74,7 @@ def fuzz(process: ServeProcess, described: str, *options: str, config: Path = CO
     return found.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(150)
 def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: str) -> None:
     with serving(tmp_path, database_url) as process:
@@ -83,7 +83,7 @@ def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: 
     assert "19/19" in said
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(150)
 def test_every_link_of_the_description_leads_where_it_says(tmp_path: Path, database_url: str) -> None:
     config, described, report = (tmp_path / name for name in ("schemathesis.toml", "described.json", "report.ndjson"))

@@ -38,6 +38,7 @@ def usage(process: ServeProcess) -> tuple[int, int, int]:
     return len(list(Path(f"/proc/{worker}/fd").iterdir())), threads, kib * 1024
 
 
+@pytest.mark.thorough
 def test_slow_peers_hold_no_thread_and_do_not_stop_honest_pushes(process: ServeProcess) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, SLOW_PEERS + 500), hard))

@@ -1,0 +1,149 @@
+// Copy buttons, charts drawn from the tables beside them, and words for screen readers. Pages work without it.
+(() => {
+    "use strict";
+    document.documentElement.classList.add("js");
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    const numbers = new Intl.NumberFormat(document.documentElement.lang || undefined, {maximumFractionDigits: 2});
+    const pen = document.createElement("canvas").getContext("2d");
+    const FONT = "12px system-ui, sans-serif";
+    const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
+
+    function announce(text) {
+        const region = document.getElementById("announce");  // the one live region of the page
+        if (!region || !text) return;
+        region.textContent = "";
+        setTimeout(() => { region.textContent = text; }, 50);
+    }
+
+    const said = new Map();  // of every [data-announce]: its id, and what it said last
+    function announceChanges() {
+        for (const {id, dataset: {announce: text}} of document.querySelectorAll("[data-announce][id]")) {
+            if (said.has(id) && said.get(id) !== text) announce(text);
+            said.set(id, text);
+        }
+    }
+
+    async function copy(text) {
+        if (navigator.clipboard) return navigator.clipboard.writeText(text);
+        // Over plain HTTP there is no clipboard API.
+        const focused = document.activeElement;
+        const field = Object.assign(document.createElement("textarea"), {className: "off-page", value: text, readOnly: true});
+        document.body.append(field);
+        field.select();
+        const done = document.execCommand("copy");
+        field.remove();
+        focused?.focus({preventScroll: true});
+        if (!done) throw new Error("not copied");
+    }
+
+    document.addEventListener("click", async event => {
+        const button = event.target.closest?.("[data-copy]");
+        const source = button && document.querySelector(button.dataset.copy);
+        if (!source) return;
+        try {
+            await copy(source.value ?? source.textContent.trim());
+            button.dataset.done = "";
+            setTimeout(() => delete button.dataset.done, 2000);
+            announce(button.dataset.copied);
+        } catch {
+            getSelection().selectAllChildren(source);  // so that the keyboard copies it
+            announce(button.dataset.failed);
+        }
+    });
+
+    const drawn = new Map();  // of every .plot: its uPlot, and what it was drawn from
+    const resized = new ResizeObserver(entries => {
+        for (const {target, contentRect: {width}} of entries) {
+            if (width > 0) drawn.get(target)?.plot.setSize({width, height: width < 480 ? 180 : 220});
+        }
+    });
+
+    function read(table) {
+        const heads = [...table.tHead.rows[0].cells];
+        const rows = [...table.tBodies].flatMap(body => [...body.rows]);
+        const columns = heads.map((head, i) => ({head, i})).filter(({head, i}) => i && head.dataset.plot !== "no");
+        const number = cell => (cell?.dataset.value ? Number(cell.dataset.value) : null);
+        return {
+            first: heads[0].textContent.trim(),
+            labels: rows.map(row => row.cells[0].textContent.trim()),
+            xs: rows.map((row, i) => number(row.cells[0]) ?? i),
+            names: columns.map(({head}) => head.textContent.trim()),
+            colours: columns.map(({head}, i) => `--${head.dataset.colour ?? `chart-${i % 4 + 1}`}`),
+            values: columns.map(({i}) => rows.map(row => number(row.cells[i]))),
+        };
+    }
+
+    function options({first, labels, xs, names, colours, values}, {chart, unit = "", stacked}) {
+        const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+        const [bars, count, beside] = [chart === "bars", xs.length, stacked === undefined ? names.length : 1];
+        const from = bars ? -0.5 : xs[0] - (count > 1 ? 0 : 1);
+        const to = bars ? count - 0.5 : xs.at(-1) + (count > 1 ? 0 : 1);
+        const tell = value => (value === null || value === undefined ? "–" : numbers.format(value) + unit);
+        pen.font = FONT;
+        const room = 16 + Math.max(...labels.map(label => pen.measureText(label).width));
+        const axis = {stroke: colour("--mute"), font: FONT, grid: {stroke: colour("--line"), width: 1}, ticks: {show: false}};
+        const whole = values.flat().every(value => value === null || Number.isInteger(value));
+        const steps = Array.from({length: 12}, (_, power) => [1, 2, 5].map(step => step * 10 ** power)).flat();
+        // As many labels as there is room for, each as the table writes it.
+        const splits = plot => {
+            let [last, perUnit] = [-Infinity, (plot.width - 60) / (to - from)];
+            return plot.data[0].filter(x => (x - last) * perUnit >= room && (last = x, true));
+        };
+        const paths = s => (bars ? uPlot.paths.bars({disp: {
+            x0: {unit: 2, values: () => xs.map((_, i) => (i + 0.1 + 0.8 * (beside > 1 ? s / beside : 0)) / count)},
+            size: {unit: 2, values: () => xs.map(() => 0.76 / count / beside)},
+        }}) : undefined);
+        return {
+            width: 400, height: 200, padding: [8, 12, 0, 0],
+            cursor: {drag: {x: false, y: false}, points: {show: !bars}},
+            legend: {markers: {width: bars ? 0 : 2, dash: (_, s) => (s > 1 ? "dashed" : "solid")}},
+            scales: {x: {time: false, range: [from, to]}, y: {range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1]}},
+            axes: [
+                {...axis, size: 28, grid: {show: false}, splits, values: (plot, at) => at.map(x => labels[plot.data[0].indexOf(x)])},
+                {...axis, size: 52, incrs: whole ? steps : undefined, values: (_, at) => at.map(tell)},
+            ],
+            series: [
+                {label: first, value: (_, __, ___, i) => labels[i] ?? ""},
+                ...names.map((label, s) => ({
+                    label, paths: paths(s), value: (_, __, ___, i) => (i == null ? "" : tell(values[s][i])),
+                    stroke: colour(colours[s]), fill: bars ? colour(colours[s]) : undefined,
+                    width: bars ? 0 : 2, dash: bars ? undefined : DASHES[s % 4], points: {show: !bars && count < 40, size: 6, fill: colour("--card")},
+                })),
+            ],
+        };
+    }
+
+    function draw(figure) {
+        const table = document.querySelector(figure.dataset.table);
+        const box = figure.querySelector(".plot");
+        if (!table?.tHead || !box || !window.uPlot) return;
+        const found = read(table);
+        const origin = JSON.stringify([found, figure.dataset, dark.matches]);
+        const before = drawn.get(box);
+        if (before?.origin === origin && box.contains(before.plot.root)) return;
+        before?.plot.destroy();
+        drawn.delete(box);
+        if (!found.labels.length || !found.names.length) return;
+        // Stacked bars are sums, the tallest drawn first; uPlot draws series in their order.
+        const sums = found.values.map((_, s) => found.xs.map((_, i) =>
+            found.values.slice(s).reduce((sum, series) => sum + (series[i] ?? 0), 0)));
+        const data = [figure.dataset.chart === "bars" ? found.xs.map((_, i) => i) : found.xs,
+            ...(figure.dataset.stacked === undefined ? found.values : sums)];
+        drawn.set(box, {origin, plot: new uPlot(options(found, figure.dataset), data, box)});
+        resized.observe(box);
+    }
+
+    function refresh() {
+        for (const [box, {plot}] of drawn) {
+            if (box.isConnected) continue;
+            plot.destroy();  // and its observer ends with its box
+            drawn.delete(box);
+        }
+        document.querySelectorAll("figure[data-chart]").forEach(draw);
+        announceChanges();
+    }
+
+    document.addEventListener("htmx:after:swap", refresh);
+    dark.addEventListener("change", refresh);
+    refresh();
+})();

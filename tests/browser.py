@@ -1,0 +1,138 @@
+"""A real browser for tests of pages: each page is watched for what no page of ours may do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+
+WCAG = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
+DESKTOP, PHONE = 1280, 360
+_TELL_VIOLATIONS = """
+document.addEventListener("securitypolicyviolation", event => console.error(
+    `securitypolicyviolation: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
+"""
+
+expect.set_options(timeout=15_000)  # the machine may be busy
+
+
+class Guard:
+    """What the pages of one context did wrong."""
+
+    def __init__(self, context: BrowserContext, origin: str) -> None:
+        self._host = urlsplit(origin).netloc
+        self._allowed: list[str] = []
+        self._problems: list[str] = []
+        context.add_init_script(_TELL_VIOLATIONS)
+        context.on("request", self._on_request)
+        context.on("console", self._on_console)
+        context.on("weberror", lambda error: self._problems.append(f"page error: {error.error}"))
+
+    def allow(self, words: str) -> None:
+        """Let pass what has these words in it: the browser reports a wanted 404 as an error, for one."""
+        self._allowed.append(words)
+
+    def problems(self) -> list[str]:
+        """Everything wrong so far that is not allowed."""
+        return [problem for problem in self._problems if not any(words in problem for words in self._allowed)]
+
+    def _on_request(self, request: Request) -> None:
+        url = urlsplit(request.url)
+        if url.scheme not in {"data", "blob"} and url.netloc != self._host:
+            self._problems.append(f"foreign request: {request.url}")
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self._problems.append(f"console error: {message.text} {message.location}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    path = os.environ.get("RECEIVER_TEST_CHROMIUM") or shutil.which("chromium")
+    if not path:
+        reason = "no Chromium: install it, or name it in RECEIVER_TEST_CHROMIUM"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_context(browser: Browser) -> Iterator[Callable[..., tuple[BrowserContext, Guard]]]:
+    """Make a watched context for an origin; at the test's end nothing may have gone wrong in any."""
+    made: list[tuple[BrowserContext, Guard]] = []
+
+    def make(origin: str, *, width: int = DESKTOP, dark: bool = False, **options: Any) -> tuple[BrowserContext, Guard]:
+        context = browser.new_context(
+            base_url=origin,
+            viewport={"width": width, "height": 800},
+            color_scheme="dark" if dark else "light",
+            **options,
+        )
+        guard = Guard(context, origin)
+        made.append((context, guard))
+        return made[-1]
+
+    yield make
+    problems = []
+    for context, guard in made:
+        context.close()
+        problems += guard.problems()
+    assert problems == [], "\n".join(problems)
+
+
+@pytest.fixture
+def open_page(open_context: Callable[..., tuple[BrowserContext, Guard]]) -> Callable[..., Page]:
+    """Open a path of an origin in a context of its own."""
+
+    def make(origin: str, path: str = "/", **options: Any) -> Page:
+        context, _ = open_context(origin, **options)
+        page = context.new_page()
+        page.goto(path)
+        return page
+
+    return make
+
+
+def assert_accessible(page: Page) -> None:
+    """Hold the page against WCAG 2.2 AA with axe; print what is only advised."""
+    options = {
+        "resultTypes": ["violations"],
+        "runOnly": {"type": "tag", "values": [*WCAG, "best-practice"]},
+        "rules": {"target-size": {"enabled": True}},  # off by default
+    }
+    violations = Axe().run(page, options=options).response["violations"]
+    wrong = [told for each in violations if set(each["tags"]) & set(WCAG) for told in _tell(each)]
+    for told in (told for each in violations if not set(each["tags"]) & set(WCAG) for told in _tell(each)):
+        print("advised:", told)
+    assert wrong == [], f"{page.url}:\n" + "\n".join(wrong)
+
+
+def assert_fits(page: Page) -> None:
+    """Hold the page to its width: only a box of its own may scroll sideways."""
+    wide: int = page.evaluate("document.documentElement.scrollWidth")
+    shown: int = page.evaluate("document.documentElement.clientWidth")
+    assert wide <= shown, f"{page.url} is {wide} px wide in a window of {shown} px"
+
+
+def _tell(violation: dict[str, Any]) -> list[str]:
+    return [
+        f"{violation['id']} ({violation['impact']}): {' '.join(map(str, node['target']))}: "
+        + "; ".join(check["message"] for kind in ("any", "all", "none") for check in node[kind])
+        for node in violation["nodes"]
+    ]

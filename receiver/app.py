@@ -7,7 +7,7 @@ from flask import Flask
 from receiver.config import load_settings
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
-from receiver.web import RUNTIME, api, auth, docs, ops, problems, push
+from receiver.web import RUNTIME, api, auth, console, docs, ops, problems, push
 
 
 def create_app(runtime: Runtime | None = None) -> Flask:
@@ -30,4 +30,5 @@ def create_app(runtime: Runtime | None = None) -> Flask:
     api.register(app)
     problems.register(app)
     auth.register(app)
+    console.register(app)
     return app

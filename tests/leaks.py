@@ -13,6 +13,8 @@ _FORBIDDEN = {
     "a reply's content": re.compile("收到|好的|%E6%94%B6|unsubscribe"),
     "a code": re.compile(r"(?<![0-9])73519426(?![0-9])"),  # tests.platforms.CODE
     "the platform's key": re.compile("WVNA4A000000"),  # tests.platforms.APP_KEY
+    "a token of a provider, or a session": re.compile(r"eyJ[A-Za-z0-9_-]{10,}\."),
+    "the OpenID client's secret": re.compile("the-secret-of-the-client"),  # tests.oidc_provider.CLIENT_SECRET
     "an API key": re.compile(r"rcv_[A-Za-z0-9_-]{20}"),
 }
 

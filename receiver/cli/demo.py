@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -68,6 +69,7 @@ def demo(messages: int, port: int) -> None:
         environment = _environment(Path(directory), port, platform_port)
         with _server(environment, port):
             key = _make_key(environment)
+            password = _make_user(environment)
             account_and_secret = (Path(directory) / PUSH_SECRET_FILE).read_text().strip()
             push_url = f"http://127.0.0.1:{port}/push/{account_and_secret.partition(':')[2]}"
             target = PushTarget(receipt_url=push_url, reply_url=push_url, retries=3)
@@ -76,7 +78,7 @@ def demo(messages: int, port: int) -> None:
             with StandIn(
                 bind=("127.0.0.1", platform_port), rules=rules, how=_LIVE_HOW, target=target, seed=_SEED
             ) as stand_in:
-                _tour(port, key, messages)
+                _tour(port, key, password, messages)
                 stopped.wait()
                 stand_in.forget()
     print("\nstopped; nothing is left behind")
@@ -90,6 +92,7 @@ def _environment(directory: Path, port: int, platform_port: int) -> Mapping[str,
         "RECEIVER_BIND": f"127.0.0.1:{port}",
         "RECEIVER_PLATFORM_URL": f"http://127.0.0.1:{platform_port}/smsApi",
         "RECEIVER_PLATFORM_CREDENTIALS": "default:demo:demo",
+        "RECEIVER_CONSOLE_TOTP": "optional",
     }
 
 
@@ -148,17 +151,28 @@ def _listens(port: int) -> bool:
 def _make_key(environment: Mapping[str, str]) -> str:
     scopes = ("read", "messages:write", "messages:send", "reports", "export", "pushes", "pii")
     options = [part for scope in scopes for part in ("--scope", scope)]
+    return _run(environment, "keys", "create", "demo", *options).splitlines()[-1]
+
+
+def _make_user(environment: Mapping[str, str]) -> str:
+    password = secrets.token_urlsafe(9)
+    _run(environment, "users", "create", "demo", "--role", "admin", stdin=password)
+    return password
+
+
+def _run(environment: Mapping[str, str], *arguments: str, stdin: str | None = None) -> str:
     made = subprocess.run(  # noqa: S603  (our own program)
-        [sys.executable, "-m", "receiver", "keys", "create", "demo", *options],
+        [sys.executable, "-m", "receiver", *arguments],
         env=environment,
         cwd=environment["RECEIVER_DATA_DIR"],
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,
     )
     if made.returncode:
-        raise ReceiverError(f"no key could be made: {made.stderr.strip()}")
-    return made.stdout.splitlines()[-1]
+        raise ReceiverError(f"receiver {arguments[0]}: {made.stderr.strip()}")
+    return made.stdout
 
 
 def _fill(count: int, api: ReceiverApi, target: PushTarget) -> None:
@@ -172,10 +186,11 @@ def _fill(count: int, api: ReceiverApi, target: PushTarget) -> None:
     print(f"{done['sent']:,} messages, {done['acked']:,} pushes acknowledged")
 
 
-def _tour(port: int, key: str, count: int) -> None:
+def _tour(port: int, key: str, password: str, count: int) -> None:
     base = f"http://127.0.0.1:{port}"
     print(
         f"""
+  console         {base}/console   user demo, password {password}
   documentation   {base}/api/v1/docs
   health          {base}/readyz   {base}/metrics
   key             {key}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver.cli.common import open_runtime
-from receiver.config import load_settings
+from receiver.config import load_settings, push_urls, reached_at
 from receiver.errors import SettingsError, StoreUnavailable
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
@@ -73,7 +73,7 @@ def push_url() -> None:
     """
     with open_runtime() as runtime:
         settings = runtime.settings
-        for account, url in _push_urls(settings):
+        for account, url in push_urls(settings):
             print(url if len(settings.push_tokens) == 1 else f"{account}\t{url}")
 
 
@@ -83,12 +83,6 @@ def _program() -> str:
         return "receiver"
     called = Path(sys.argv[0])
     return "python -m receiver" if called.name == "__main__.py" else os.path.relpath(called)
-
-
-def _push_urls(settings: Settings) -> list[tuple[str, str]]:
-    host, port = settings.bind
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return [(account, f"http://{shown}:{port}/push/{secret}") for account, secret in settings.push_tokens]
 
 
 def _lock(settings: Settings) -> int:
@@ -111,11 +105,12 @@ def _tell(settings: Settings) -> None:
     shows_secret = settings.push_tokens_generated or sys.stdout.isatty()
     say(f"receiver listens on http://{address}")
     if shows_secret:
-        for account, url in _push_urls(settings):
+        for account, url in push_urls(settings):
             say(f"  push URL ({account}), for the platform's console, behind your own HTTPS name:")
             say(f"    {url}")
     else:
         say(f"  push URL: {program} push-url")
+    say(f"  console: {reached_at(settings)}/console; make its first user with `{program} users create me --role admin`")
     say(f"  API and documentation: http://{address}/api/v1/docs")
     if settings.door_bind is not None:
         say(f"  drop-in door for senders: http://{address_text(settings.door_bind)}/smsApi/verifyCode")

@@ -59,6 +59,15 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """A bare request with the right secret, as whoever sets things up makes one."""
+
+    at: datetime
+    address: str
+    method: str
+
+
 class Refused(ReceiverError):
     """Not a push that we take. `status`: 400, 403, 404 or 413; `reason`: one word for metrics."""
 
@@ -83,6 +92,7 @@ class Gate:
             zone=settings.timezone, time_formats=settings.time_formats, opt_out_words=settings.opt_out_words
         )
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
+        self.last_probe: Probe | None = None
 
     def admit(self, request: PushRequest) -> Push | None:
         """Take a push, read. None: a bare probe, to be acknowledged and forgotten. Raises Refused."""
@@ -103,6 +113,7 @@ class Gate:
             _drain(request)
             raise
         if not body and not request.query and request.method in _BARE_METHODS:
+            self.last_probe = Probe(at=datetime.now(UTC), address=address, method=request.method)
             return None
         return self.take(request, body, account=account, address=address)
 

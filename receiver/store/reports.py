@@ -24,6 +24,7 @@ from receiver.store.tables import (
     delivery_hours,
     delivery_latencies,
     delivery_latency_changes,
+    replies,
 )
 
 if TYPE_CHECKING:
@@ -218,6 +219,22 @@ def _label(unit: Unit | None, zone_seconds: int) -> tuple[str, ...]:
             return (moment.date().isoformat(),)
         case _:
             return (moment.replace(tzinfo=None).isoformat(timespec="minutes"),)
+
+
+def replies_by_day(connection: sa.Connection, asked: ReportQuestion) -> dict[str, tuple[int, int]]:
+    """Give (replies, opt-outs among them) received in each day of the question's zone that has any."""
+    found: dict[str, tuple[int, int]] = {}
+    for span in _spans(asked):
+        seconds = f"({rollup.epoch_seconds(connection.dialect.name, 'received_at')} + {span.offset})"
+        at: sa.ColumnElement[int] = sa.literal_column(f"{seconds} - {seconds} % {_DAY}")
+        column = replies.c
+        within = (column.received_at >= span.since, column.received_at < span.until)
+        query = sa.select(at.label("at"), sa.func.count(), sa.func.count().filter(column.opt_out)).where(*within)
+        for moment, count, opt_outs in connection.execute(query.group_by(sa.text("at"))):
+            (day,) = _label(Unit.DAY, int(moment))
+            before = found.get(day, (0, 0))
+            found[day] = (before[0] + count, before[1] + opt_outs)
+    return found
 
 
 # --- From what is kept ----------------------------------------------------------------------------------

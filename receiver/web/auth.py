@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from receiver.runtime import Runtime
 
+CONSOLE = "console"  # the blueprint of the staff pages
+
 
 class Open(Enum):
     """Ways to be let in without a key."""
@@ -64,30 +66,17 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Whoever calls the API, and what they may see."""
+    """Whoever makes a request, by key or by logging in, and what they may see."""
 
-    key: ApiKey
-
-    @property
-    def name(self) -> str:
-        """Their name in the audit."""
-        return f"key:{self.key.name}"
-
-    @property
-    def sees_numbers(self) -> bool:
-        """Whether numbers are shown in full."""
-        return Scope.PII in self.key.scopes
-
-    @property
-    def accounts(self) -> tuple[str, ...] | None:
-        """The accounts they are bound to; None: every account."""
-        return self.key.accounts
+    name: str  # in the audit
+    sees_numbers: bool  # in full
+    accounts: tuple[str, ...] | None = None  # None: every account
 
 
 def caller() -> Caller:
-    """Who makes the present request; only where a scope is required."""
+    """Who makes the present request; only where a scope is required, or somebody has logged in."""
     found = g.caller
     assert isinstance(found, Caller)  # noqa: S101
     return found
@@ -104,13 +93,16 @@ def policy_for(endpoint: str, method: str) -> Open | Scope | None:
 def _check() -> None:
     if request.endpoint is None or request.routing_exception is not None:
         return  # no such route: the answer is 404 or 405 whoever asks
+    if request.blueprint == CONSOLE:
+        return  # it has a table and a check of its own, by role
     policy = policy_for(request.endpoint, request.method)
     if policy is None:
         raise Denied(403, "forbidden", "this route is closed")
     if policy is Open.BY_METRICS_ADDRESS:
         _check_address()
     elif isinstance(policy, Scope):
-        g.caller = Caller(_key_with(policy))
+        key = _key_with(policy)
+        g.caller = Caller(name=f"key:{key.name}", sees_numbers=Scope.PII in key.scopes, accounts=key.accounts)
 
 
 def _check_address() -> None:

@@ -30,8 +30,8 @@ blueprint = Blueprint("ops", __name__)
 
 @blueprint.get("/")
 def home() -> WerkzeugResponse:
-    """Lead a newcomer to the documentation."""
-    return redirect("/api/v1/docs")
+    """Lead people to the console; programs know their way."""
+    return redirect("/console/")
 
 
 @blueprint.get("/healthz")

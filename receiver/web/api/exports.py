@@ -30,7 +30,7 @@ from receiver.web.api.replies import ReplyFilterSchema
 from receiver.web.auth import caller
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
 blueprint = Blueprint("exports", __name__, description="Whole lists as files, oldest row first, as of one moment.")
 
@@ -85,25 +85,33 @@ _FILE = {
 }
 
 
-def _view(name: str, schema: type[ma.Schema], what: str) -> None:
+# What each file can be asked for with.
+FORMS: Mapping[str, type[ma.Schema]] = {
+    "messages": _filters(MessageFilterSchema, "MessagesExport"),
+    "receipts": _filters(ReceiptFilterSchema, "ReceiptsExport"),
+    "replies": _filters(ReplyFilterSchema, "RepliesExport"),
+}
+
+
+def _view(name: str) -> None:
     class View(MethodView):
         @operation(blueprint, f"export_{name}")
         @documents(blueprint, 401, 403, 422, 503)
-        @blueprint.doc(responses={"200": _FILE}, summary=f"Export {what}.")
-        @blueprint.arguments(_filters(schema, f"{name.capitalize()}Export"), location="query")
+        @blueprint.doc(responses={"200": _FILE}, summary=f"Export {name}.")
+        @blueprint.arguments(FORMS[name], location="query")
         def get(self, arguments: dict[str, Any]) -> Response:
-            return _answer(name, arguments)
+            return answer_export(name, arguments)
 
     View.__name__ = View.__qualname__ = name.capitalize()
     blueprint.route(f"/exports/{name}")(View)
 
 
-_view("messages", MessageFilterSchema, "messages")
-_view("receipts", ReceiptFilterSchema, "receipts")
-_view("replies", ReplyFilterSchema, "replies")
+for _name in FORMS:
+    _view(_name)
 
 
-def _answer(name: str, arguments: dict[str, Any]) -> Response:
+def answer_export(name: str, arguments: dict[str, Any]) -> Response:
+    """Stream a list to the present caller; `arguments` are loaded by its form. Raises Overloaded."""
     parts = runtime()
     form, bom = arguments.pop("format"), arguments.pop("bom")
     wanted = Filter(**arguments | {"accounts": readable_accounts(arguments.pop("account", None))})

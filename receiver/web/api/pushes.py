@@ -90,7 +90,7 @@ class PushDetail(MethodView):
     @blueprint.response(200, PushSchema)
     def get(self, push_id: str) -> dict[str, Any]:
         """Give one push: the `X-Push-Id` of every acknowledgement leads here."""
-        push = _find(push_id)
+        push = find_push(push_id)
         if caller().sees_numbers:
             runtime().audit(caller().name, "push.read", push_id=str(push.id))
         return _shown(push)
@@ -105,14 +105,20 @@ class PushReplay(MethodView):
     @blueprint.response(200, PushSchema)
     def post(self, push_id: str) -> dict[str, Any]:
         """Read a push again with the present settings. Adds what was missing, changes no `copies`."""
-        parts = runtime()
-        push = parts.gate.read_again(_find(push_id).as_push())
-        parts.audit(caller().name, "push.replay", push_id=str(push.id))
-        parts.database.write(lambda connection: write.replay_push(connection, push))
-        return _shown(_find(push_id))
+        return _shown(replay(push_id))
 
 
-def _find(text: str) -> PushRow:
+def replay(push_id: str) -> PushRow:
+    """Read a push again, and note who did; give it as it is now. Raises NotFound."""
+    parts = runtime()
+    push = parts.gate.read_again(find_push(push_id).as_push())
+    parts.audit(caller().name, "push.replay", push_id=str(push.id))
+    parts.database.write(lambda connection: write.replay_push(connection, push))
+    return find_push(push_id)
+
+
+def find_push(text: str) -> PushRow:
+    """Give the push of an id, of the caller's accounts. Raises NotFound."""
     try:
         push_id = UUID(text)
     except ValueError:

@@ -1,0 +1,8 @@
+"""The staff pages, `/console`: the answer in ten seconds, for people who do not program."""
+
+from __future__ import annotations
+
+from receiver.web.console import admin, journal, lists, login, look_up, now, oidc, reports
+from receiver.web.console.pages import register
+
+__all__ = ["admin", "journal", "lists", "login", "look_up", "now", "oidc", "register", "reports"]

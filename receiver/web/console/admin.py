@@ -1,0 +1,210 @@
+"""For administrators: users, keys, the audit, the team's own advice."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from flask import flash, redirect, request, url_for
+from flask_babel import force_locale, gettext
+
+from receiver.errors import NameTaken, SettingsError
+from receiver.look_up import Answer
+from receiver.passwords import MIN_CHARS, hash_password
+from receiver.store import access, users
+from receiver.store.access import Scope
+from receiver.store.users import NAME, Role
+from receiver.web import runtime
+from receiver.web.console.advice import BUILT_IN
+from receiver.web.console.pages import CATALOGUES, LANGUAGES, blueprint, language, render
+from receiver.web.console.visitors import visitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import sqlalchemy as sa
+    from werkzeug.wrappers import Response
+
+_AUDIT_LINES = 200
+_ADVICE_MAX_CHARS = 500
+_EXPIRES_DAYS_MAX = 36500
+_DAYS = re.compile(r"[0-9]{1,5}")
+
+
+def _note(action: str, **detail: object) -> None:
+    runtime().audit(visitor().caller.name, action, **detail)
+
+
+def _again(endpoint: str) -> Response:
+    return redirect(url_for(f"console.{endpoint}"), HTTPStatus.SEE_OTHER)
+
+
+# --- Users --------------------------------------------------------------------------------------------
+
+
+@blueprint.route("/users", methods=["GET", "POST"], endpoint="users")
+def users_page() -> Response:
+    """List the users, and make one."""
+    if request.method == "GET":
+        return _show_users()
+    parts, name = runtime(), request.form.get("name", "").strip()
+    if not NAME.fullmatch(name):
+        return _show_users(gettext("A name has letters, digits, and . _ @ + - only, 64 at most."))
+    if request.form.get("role") not in set(Role):
+        return _show_users(gettext("Choose a role."))
+    role = Role(request.form["role"])
+    try:
+        password_hash = hash_password(request.form.get("password", ""), name=name)
+        parts.database.write(
+            lambda connection: users.create_user(
+                connection, name=name, role=role, now=parts.now(), password_hash=password_hash
+            )
+        )
+    except SettingsError:
+        return _show_users(
+            gettext("Take a password of at least %(least)s characters that does not hold the name.", least=MIN_CHARS)
+        )
+    except NameTaken:
+        return _show_users(gettext("There is a user of that name already."))
+    _note("user.create", name=name, role=role.value)
+    flash(gettext("%(name)s may log in now.", name=name), "good")
+    return _again("users")
+
+
+def _show_users(error: str | None = None) -> Response:
+    parts = runtime()
+    return render(
+        "users.html",
+        422 if error else 200,
+        users=parts.ask(users.list_users),
+        sessions=parts.ask(lambda connection: users.count_sessions(connection, parts.now())),
+        roles=tuple(Role),
+        error=error,
+        given=request.form,
+    )
+
+
+@blueprint.post("/users/<name>")
+def user(name: str) -> Response:
+    """Change one user: role, whether they are kept out, their second factor, their sessions."""
+    action = request.form.get("action", "")
+    if name == visitor().user.name:
+        flash(gettext("Somebody else has to change that for you."), "bad")
+        return _again("users")
+    parts = runtime()
+    now = parts.now()
+    changes: dict[str, Callable[[sa.Connection], object]] = {
+        "disable": lambda connection: users.set_disabled(connection, name, now, now=now),
+        "enable": lambda connection: users.set_disabled(connection, name, None, now=now),
+        "reset_totp": lambda connection: users.set_totp(connection, name, None, now=now),
+        "end_sessions": lambda connection: users.end_sessions_of(
+            connection, users.get_user(connection, name).id, now=now
+        ),
+    }
+    for role in Role:
+        changes[f"role_{role.value}"] = partial(users.set_role, name=name, role=role, now=now)
+    if action in changes:
+        parts.database.write(changes[action])
+        _note(f"user.{action}", name=name)
+        flash(gettext("%(name)s: done. Their sessions have ended.", name=name), "good")
+    return _again("users")
+
+
+# --- Keys ---------------------------------------------------------------------------------------------
+
+
+@blueprint.route("/keys", methods=["GET", "POST"])
+def keys() -> Response:
+    """List the keys of the API, and make one, which is shown this once."""
+    if request.method == "GET":
+        return _show_keys()
+    parts, form = runtime(), request.form
+    name, days = form.get("name", "").strip(), form.get("expires_days", "").strip()
+    scopes = [scope for scope in Scope if scope.value in form.getlist("scope")]
+    accounts = [account for account in sorted(parts.settings.accounts) if account in form.getlist("account")]
+    if not name or len(name) > 64 or not name.isprintable():
+        return _show_keys(error=gettext("Give the key a name that says what it is for."))
+    if not scopes:
+        return _show_keys(error=gettext("Choose at least one thing that the key may do."))
+    if days and not (_DAYS.fullmatch(days) and 0 < int(days) <= _EXPIRES_DAYS_MAX):
+        return _show_keys(error=gettext("The number of days is not a whole number above 0."))
+    now = parts.now()
+    try:
+        key = parts.database.write(
+            lambda connection: access.create_key(
+                connection,
+                name=name,
+                scopes=scopes,
+                accounts=accounts or None,
+                now=now,
+                expires_at=now + timedelta(days=int(days)) if days else None,
+            )
+        )
+    except NameTaken:
+        return _show_keys(error=gettext("There is a key of that name already."))
+    _note("key.create", name=name, scopes=sorted(scopes))
+    return _show_keys(fresh=key)
+
+
+def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Response:
+    parts = runtime()
+    return render(
+        "keys.html",
+        422 if error else 200,
+        keys=parts.ask(access.list_keys),
+        scopes=tuple(Scope),
+        accounts=sorted(parts.settings.accounts),
+        error=error,
+        fresh=fresh,
+        now=parts.now(),
+        given={} if fresh else request.form,
+    )
+
+
+@blueprint.post("/keys/revoke")
+def revoke_key() -> Response:
+    """End a key, at once."""
+    parts, name = runtime(), request.form.get("name", "")
+    parts.database.write(lambda connection: access.revoke_key(connection, name=name, now=parts.now()))
+    _note("key.revoke", name=name)
+    flash(gettext("The key %(name)s is revoked.", name=name), "good")
+    return _again("keys")
+
+
+# --- Audit and advice -----------------------------------------------------------------------------------
+
+
+@blueprint.get("/audit")
+def audit() -> Response:
+    """Show who did what, newest first."""
+    lines = runtime().ask(lambda connection: access.list_audit(connection, _AUDIT_LINES))
+    return render("audit.html", lines=lines)
+
+
+@blueprint.route("/advice", methods=["GET", "POST"])
+def advice() -> Response:
+    """Let the team say in its own words what to do about each answer."""
+    parts = runtime()
+    tag = request.values.get("language", language())
+    if tag not in LANGUAGES:
+        tag = language()
+    if request.method == "POST":
+        texts = {answer.value: " ".join(request.form.get(answer.value, "").split()) for answer in Answer}
+        if too_long := [name for name, text in texts.items() if len(text) > _ADVICE_MAX_CHARS]:
+            flash(gettext("One line of advice is over %(most)s characters.", most=_ADVICE_MAX_CHARS), "bad")
+            return _show_advice(tag, texts, too_long)
+        parts.database.write(lambda connection: users.save_advice(connection, tag, texts, list(texts)))
+        _note("advice.change", language=tag)
+        flash(gettext("The advice is changed."), "good")
+        return redirect(url_for("console.advice", language=tag), HTTPStatus.SEE_OTHER)
+    return _show_advice(tag, parts.ask(lambda connection: users.list_advice(connection, tag)), [])
+
+
+def _show_advice(tag: str, own: Mapping[str, str], too_long: list[str]) -> Response:
+    with force_locale(CATALOGUES[tag]):
+        built_in = {answer.value: str(text) for answer, text in BUILT_IN.items()}
+    status = 422 if too_long else 200
+    return render("advice.html", status, tag=tag, own=own, built_in_texts=built_in, too_long=too_long)

@@ -1,0 +1,106 @@
+"""Lists with the API's filters, kept in the address bar; numbers stay out of it, and are masked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import marshmallow as ma
+from flask import request
+from flask_babel import gettext, lazy_gettext
+
+from receiver.errors import InvalidCursor
+from receiver.store import read
+from receiver.web import runtime
+from receiver.web.api.common import MESSAGE_STATUSES, answer_page, audit_look_up, shown
+from receiver.web.api.messages import MessageFilterSchema
+from receiver.web.api.replies import ReplyFilterSchema
+from receiver.web.console.look_up import answer_message
+from receiver.web.console.pages import blueprint, faults, render
+from receiver.web.console.words import fault_words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from werkzeug.wrappers import Response
+
+# Lists that people ask for by name: what they narrow to.
+MESSAGE_VIEWS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
+    "all": (lazy_gettext("All"), {}),
+    "late": (lazy_gettext("Late"), {"late": "true"}),
+    "no_receipt": (lazy_gettext("Never reported"), {"status": "no_receipt"}),
+    "failed": (lazy_gettext("Failed"), {"status": "failed"}),
+    "refused": (lazy_gettext("Refused"), {"status": "refused"}),
+    "conflicting": (lazy_gettext("Conflicting"), {"conflicting": "true"}),
+    "unmatched": (lazy_gettext("Unmatched"), {"matched": "false"}),
+}
+_MESSAGE_FILTERS = (
+    "status", "late", "matched", "conflicting", "template_id", "task_id", "reference", "account",
+    "sent_from", "sent_to",
+)  # fmt: skip
+_REPLY_FILTERS = ("q", "opt_out", "opt_out_review", "task_id", "account", "received_from", "received_to")
+
+
+def read_list(
+    name: str,
+    schema: type[ma.Schema],
+    filters: Iterable[str],
+    fetch: Callable[..., Any],
+    present: Callable[[Any], Any],
+) -> tuple[int, dict[str, Any]]:
+    """Read the page of a list that the address asks for: the status, and what its template shows.
+
+    What cannot be used is named beside its field, and the list stays empty.
+    """
+    given = {field: value.strip() for field, value in request.args.items() if value.strip()}
+    wanted = {field: given[field] for field in (*filters, "cursor") if field in given}
+    values: dict[str, Any] = {
+        "given": given,
+        "narrowed": {field: value for field, value in wanted.items() if field != "cursor"},
+        "errors": {},
+        "items": [],
+        "next_cursor": None,
+        "accounts": sorted(runtime().settings.accounts),
+        "first_page": "cursor" not in wanted,
+    }
+    try:
+        arguments = schema().load(wanted)
+    except ma.ValidationError as error:
+        return 422, values | {"errors": faults(error)}
+    if arguments.get("account", values["accounts"][0]) not in values["accounts"]:
+        return 422, values | {"errors": {"account": gettext("No such account is configured.")}}
+    try:
+        return 200, values | answer_page(name, arguments, fetch, present)
+    except InvalidCursor as error:
+        return 422, values | {"errors": {"cursor": fault_words(str(error))}}
+
+
+@blueprint.get("/messages")
+def messages() -> Response:
+    """List messages."""
+    status, values = read_list("messages", MessageFilterSchema, _MESSAGE_FILTERS, read.list_messages, shown)
+    return render("messages.html", status, **values, views=MESSAGE_VIEWS, statuses=MESSAGE_STATUSES)
+
+
+@blueprint.get("/messages/<row_id:message_id>")
+def message(message_id: str) -> Response:
+    """Show one message."""
+    return answer_message(message_id)
+
+
+@blueprint.get("/replies")
+def replies() -> Response:
+    """Show what people wrote back: the inbox."""
+    audit_look_up("replies.read")
+    status, values = read_list(
+        "replies",
+        ReplyFilterSchema,
+        _REPLY_FILTERS,
+        lambda connection, page, _: read.list_replies(connection, page),
+        shown,
+    )
+    views = {
+        "all": (gettext("All"), {}),
+        "opt_out": (gettext("Opt-outs"), {"opt_out": "true"}),
+        "review": (gettext("Perhaps opt-outs"), {"opt_out_review": "true"}),
+    }
+    return render("replies.html", status, **values, views=views)

@@ -1,0 +1,173 @@
+"""Logging in and out: password, second factor, the account's own page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import pyotp
+import segno
+from flask import redirect, request, session, url_for
+from flask_babel import gettext
+from markupsafe import Markup
+
+from receiver.errors import SettingsError
+from receiver.passwords import MIN_CHARS, fits_password, hash_password
+from receiver.store import users
+from receiver.store.users import Role
+from receiver.web import runtime
+from receiver.web.console.pages import blueprint, inside, render
+from receiver.web.console.visitors import TOKEN, address, begin, end, visitor
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response
+
+    from receiver.store.users import User
+
+_STEP_SECONDS = 30
+_ISSUER = "receiver"
+
+
+@blueprint.route("/login", methods=["GET", "POST"])
+def log_in() -> Response:
+    """Ask for name and password."""
+    following = request.values.get("next", "")
+    if request.method == "GET":
+        return render("login.html", following=following)
+    name, password = request.form.get("name", "").strip(), request.form.get("password", "")
+    parts, came_from = runtime(), address()
+    now = parts.now()
+    if parts.ask(lambda connection: users.is_locked(connection, name=name, address=came_from, now=now)):
+        parts.audit("console", "login.locked", address=came_from)
+        error = gettext("Too many attempts. Wait a quarter of an hour, or ask an administrator.")
+        return render("login.html", 429, following=following, name=name, error=error)
+    user = parts.ask(lambda connection: users.find_user(connection, name))
+    fits = fits_password(user.password_hash if user else None, password)
+    if user is None or not fits or user.disabled_at is not None:
+        parts.database.write(lambda connection: users.note_failure(connection, name=name, address=came_from, now=now))
+        parts.audit("console", "login.failed", address=came_from, name=user.name if user else None)
+        error = gettext("This name and password do not go together.")
+        return render("login.html", 401, following=following, name=name, error=error)
+    confirmed = not (user.totp_secret or needs_second_factor(user))
+    enter(user, confirmed=confirmed)
+    if not confirmed:
+        return redirect(url_for("console.second_factor", next=following or None), HTTPStatus.SEE_OTHER)
+    return redirect(inside(following), HTTPStatus.SEE_OTHER)
+
+
+def enter(user: User, *, confirmed: bool, by: str | None = None) -> None:
+    """Let somebody in, and note it; `by` says who has vouched for them, where it was not their password here.
+
+    Their failures are forgotten once they are in wholly: a code can be guessed too.
+    """
+    parts, came_from = runtime(), address()
+    begin(user, confirmed=confirmed)
+    if confirmed:
+        parts.database.write(lambda connection: users.forget_failures(connection, name=user.name, address=came_from))
+        parts.audit(f"user:{user.name}", "login", address=came_from, by=by)
+
+
+def needs_second_factor(user: User) -> bool:
+    """Whether this user may not go without."""
+    return runtime().settings.console_totp and user.role is not Role.SUPPORT
+
+
+@blueprint.route("/second-factor", methods=["GET", "POST"])
+def second_factor() -> Response:
+    """Ask for the code of the authenticator; show how to set one up where there is none."""
+    user, following = visitor().user, request.values.get("next", "")
+    if visitor().confirmed:
+        return redirect(inside(following), HTTPStatus.SEE_OTHER)
+    secret = user.totp_secret or _new_secret()
+    shown: dict[str, Any] = {"following": following, "fresh": user.totp_secret is None}
+    if user.totp_secret is None:
+        uri = pyotp.TOTP(secret, name=user.name, issuer=_ISSUER).provisioning_uri()
+        picture = segno.make(uri, error="m").svg_inline(scale=5, border=3, light="#fff", dark="#000", svgclass="qr")
+        shown |= {"secret": secret, "picture": Markup(picture)}  # noqa: S704  (made here, of nothing that was typed)
+    if request.method == "GET":
+        return render("second_factor.html", **shown)
+    parts, came_from = runtime(), address()
+    now = parts.now()
+    # Six digits can be guessed: the same bound as for passwords.
+    if parts.ask(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
+        error = gettext("Too many attempts. Wait a quarter of an hour, or ask an administrator.")
+        return render("second_factor.html", 429, **shown, error=error)
+    step = _step_of(secret, request.form.get("code", ""))
+    if step is None or not parts.database.write(lambda connection: users.use_totp_step(connection, user.id, step)):
+        parts.database.write(
+            lambda connection: users.note_failure(connection, name=user.name, address=came_from, now=now)
+        )
+        parts.audit(f"user:{user.name}", "login.failed", address=came_from, factor="totp")
+        error = gettext("This code does not fit, or was used already. Wait for the next one; check the phone's clock.")
+        return render("second_factor.html", 401, **shown, error=error)
+    if user.totp_secret is None:
+        parts.database.write(lambda connection: users.set_totp(connection, user.name, secret, now=now))
+        parts.database.write(lambda connection: users.use_totp_step(connection, user.id, step))
+        parts.audit(f"user:{user.name}", "user.set_totp")
+    enter(user, confirmed=True)
+    return redirect(inside(following), HTTPStatus.SEE_OTHER)
+
+
+def _new_secret() -> str:
+    """Give the secret that this half-way session may set up: the same on every node, and kept nowhere until it is used.
+
+    From the session's token, so that neither a cookie nor a form has to hold it.
+    """
+    key = runtime().shared_secret("totp")
+    return base64.b32encode(hmac.digest(key, str(session.get(TOKEN)).encode(), hashlib.sha256)[:20]).decode()
+
+
+def _step_of(secret: str, code: str) -> int | None:
+    """Give the time step whose code this is: the present one, or a neighbour for clocks that differ."""
+    given = "".join(code.split())
+    present = int(time.time()) // _STEP_SECONDS
+    totp = pyotp.TOTP(secret)
+    for step in (present, present - 1, present + 1):
+        if hmac.compare_digest(totp.generate_otp(step), given.encode("ascii", "replace").decode()):
+            return step
+    return None
+
+
+@blueprint.post("/logout")
+def log_out() -> Response:
+    """End this session."""
+    end()
+    return redirect(url_for("console.log_in"), HTTPStatus.SEE_OTHER)
+
+
+@blueprint.route("/account", methods=["GET", "POST"])
+def account() -> Response:
+    """Change one's own password, or end all of one's sessions."""
+    parts, user = runtime(), visitor().user
+    if request.method == "GET":
+        return render("account.html")
+    now = parts.now()
+    if "end" in request.form:
+        parts.database.write(lambda connection: users.end_sessions_of(connection, user.id, now=now))
+        parts.audit(f"user:{user.name}", "user.end_sessions")
+        end()
+        return redirect(url_for("console.log_in"), HTTPStatus.SEE_OTHER)
+    came_from = address()
+    if parts.ask(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
+        error = gettext("Too many attempts. Wait a quarter of an hour, or ask an administrator.")
+        return render("account.html", 429, error=error)
+    if not fits_password(user.password_hash, request.form.get("present", "")):
+        parts.database.write(
+            lambda connection: users.note_failure(connection, name=user.name, address=came_from, now=now)
+        )
+        return render("account.html", 422, error=gettext("The present password is another one."))
+    try:
+        password_hash = hash_password(request.form.get("new", ""), name=user.name)
+    except SettingsError:
+        error = gettext(
+            "Take a new password of at least %(least)s characters that does not hold your name.", least=MIN_CHARS
+        )
+        return render("account.html", 422, error=error)
+    parts.database.write(lambda connection: users.set_password(connection, user.name, password_hash, now=now))
+    parts.audit(f"user:{user.name}", "user.password", name=user.name)
+    begin(user, confirmed=True)
+    return render("account.html", done=gettext("The password is changed; every other session has ended."))

@@ -1,0 +1,263 @@
+"""The present: where to begin, what is wrong, what to paste into the platform's console on the first day."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from flask import flash, redirect, request, url_for
+from flask_babel import gettext
+
+from receiver.config import push_urls
+from receiver.domain import mask_mobile, new_id
+from receiver.errors import StoreUnavailable, StoreUnfit
+from receiver.intake.spool import spool_state
+from receiver.look_up import moment_of
+from receiver.reach import can_connect, certificate_days_left
+from receiver.store import balance, notices, signals
+from receiver.verdict import Situation, judge
+from receiver.web import runtime
+from receiver.web.console.look_up import PERIODS
+from receiver.web.console.pages import blueprint, render
+from receiver.web.console.present import zone_name
+from receiver.web.console.visitors import May, visitor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from werkzeug.wrappers import Response
+
+    from receiver.intake.spool import SpoolState
+    from receiver.runtime import Runtime
+    from receiver.store.balance import Reading, Trend
+    from receiver.store.signals import LastPush, Minute, Silence
+
+_LATELY = timedelta(minutes=15)
+_REFUSALS_SHOWN = 10
+_EVIDENCE_LINES = 20
+_MINUTES = 60
+_SELF_TEST_SECONDS = 10
+# A number with places left out makes no message of its own: so the test is in no report.
+_SELF_TEST_NUMBER = "100****0000"
+
+
+@blueprint.get("/")
+def home() -> Response:
+    """Begin: the field for a look-up for whoever answers the phone, lists for the others."""
+    if visitor().may(May.LOOK_UP):
+        return render("home.html", periods=PERIODS)
+    return redirect(url_for("console.reports"), HTTPStatus.SEE_OTHER)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Warnings:
+    """What every page says at its top, where there is something to say."""
+
+    spooling: str | None  # why
+    spool: SpoolState
+    silence: Silence | None
+    quarantined: int  # that nobody has looked at yet; at most 1,000 are counted
+
+
+@blueprint.get("/banner")
+def banner() -> Response:
+    """Say again what is wrong, for a page that is open."""
+    return render("banner.html", warnings=warnings())
+
+
+@blueprint.app_context_processor
+def _warnings_in_templates() -> dict[str, Any]:
+    return {"find_warnings": warnings}
+
+
+def warnings() -> Warnings:
+    """Find out what every page should say at its top."""
+    parts = runtime()
+    away = parts.link.reason if parts.link.known and not parts.link.up else None
+    silence, quarantined = None, 0
+    if away is None:
+        try:
+            silence, quarantined = parts.ask(
+                lambda connection: (
+                    signals.find_silence(connection, now=parts.now()),
+                    signals.count_quarantined(
+                        connection, since=notices.find_noted(connection, notices.QUARANTINE_SEEN)
+                    ),
+                )
+            )
+        except (StoreUnavailable, StoreUnfit) as error:
+            away = str(error)
+    return Warnings(spooling=away, spool=spool_state(parts.spool.directory), silence=silence, quarantined=quarantined)
+
+
+# --- The bad night ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What the database says of the present; without it, nothing of this is known."""
+
+    last_push: LastPush | None
+    minutes: list[Minute]
+    silence: Silence | None
+    quarantined: int
+    balances: list[tuple[Reading, Trend, int | None]]
+    evidence: list[Any]
+
+
+@blueprint.get("/status")
+def status() -> Response:
+    """Say whose trouble it is, and what to tell the platform's hotline."""
+    parts = runtime()
+    now = parts.now()
+    known, away = None, None
+    try:
+        known = parts.ask(lambda connection: _known(connection, now))
+    except (StoreUnavailable, StoreUnfit) as error:
+        away = str(error)
+    spool = spool_state(parts.spool.directory)
+    disk = shutil.disk_usage(parts.settings.data_dir)
+    certificate = certificate_days_left(parts.settings.public_url)
+    silence = known.silence if known else None
+    reachable = can_connect(parts.settings.platform_url) if silence or away else None
+    refused = [refusal for refusal in parts.gate.refusals if refusal.at > now - _LATELY]
+    last_at = known.last_push.at if known and known.last_push else None
+    judgement = judge(
+        Situation(
+            database_up=away is None,
+            spool_records=spool.records,
+            spool_oldest_seconds=time.time() - spool.oldest_at if spool.oldest_at else 0,
+            disk_free_bytes=disk.free,
+            disk_free_share=disk.free / disk.total,
+            certificate_days_left=certificate,
+            recent_refusals=Counter(refusal.reason for refusal in refused),
+            silence=silence,
+            platform_reachable=reachable,
+            push_lately=last_at is not None and last_at > now - _LATELY,
+        )
+    )
+    return render(
+        "status.html",
+        judgement=judgement,
+        known=known,
+        away=away,
+        spool=spool,
+        disk=disk,
+        certificate=certificate,
+        reachable=reachable,
+        refused=len(refused),
+        now=now,
+        evidence=_evidence_text(known) if known else "",
+    )
+
+
+def _evidence_text(known: Known) -> str:
+    """Write what the platform's hotline asks for, to be copied: no number in full."""
+    lines = [gettext("Times: %(zone)s", zone=zone_name())]
+    if known.last_push is not None:
+        lines.append(gettext("Last push received: %(at)s", at=_platform_time(known.last_push.at)))
+    if not known.evidence:
+        lines.append(gettext("Every message of the last 24 hours that is due has its receipt."))
+    else:
+        lines.append(gettext("Messages without a receipt (task id, number, sent):"))
+    for row in known.evidence:
+        sent = _platform_time(moment_of(row))
+        lines.append(f"{row.task_id or '-'}  {mask_mobile(row.mobile)}  {sent}")
+    return "\n".join(lines)
+
+
+def _platform_time(moment: datetime) -> str:
+    return f"{moment.astimezone(runtime().settings.timezone):%Y-%m-%d %H:%M:%S}"
+
+
+def _known(connection: Any, now: datetime) -> Known:
+    parts = runtime()
+    return Known(
+        last_push=signals.find_last_push(connection),
+        minutes=list(signals.list_minutes(connection, now=now, minutes=_MINUTES)),
+        silence=signals.find_silence(connection, now=now),
+        quarantined=signals.count_quarantined(
+            connection, since=notices.find_noted(connection, notices.QUARANTINE_SEEN)
+        ),
+        balances=[
+            (reading, balance.find_trend(connection, account, now=now), parts.settings.balance_low_of(account))
+            for account, reading in balance.find_last_readings(connection).items()
+        ],
+        evidence=list(signals.list_unreported(connection, parts.clock(now), limit=_EVIDENCE_LINES)),
+    )
+
+
+# --- The first day ------------------------------------------------------------------------------------
+
+
+@blueprint.get("/setup")
+def setup() -> Response:
+    """Show what to paste into the platform's console, and what has come since."""
+    parts = runtime()
+    last_push = parts.ask(signals.find_last_push)
+    refusals = list(parts.gate.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
+    if "HX-Request" not in request.headers:  # a page that looks again by itself says nothing new
+        parts.audit(visitor().caller.name, "push_url.read")
+    return render(
+        "setup.html",
+        urls=push_urls(parts.settings),
+        public=bool(parts.settings.public_url),
+        probe=parts.gate.last_probe,
+        last_push=last_push,
+        refusals=refusals,
+        allow=parts.settings.push_allow,
+    )
+
+
+@blueprint.post("/setup/self-test")
+def self_test() -> Response:
+    """Push a receipt as the platform would, through the front door; it is in no report."""
+    parts = runtime()
+    accounts = [account for account, _ in parts.settings.push_tokens]
+    wanted = request.form.get("account", accounts[0])
+    account = wanted if wanted in accounts else accounts[0]
+    secret = dict(parts.settings.push_tokens)[account]
+    began = time.monotonic()
+    try:
+        answer, said = _push(parts, secret)
+    except OSError:
+        flash(gettext("The self-test did not get through to this server's own address."), "bad")
+    else:
+        if answer == parts.settings.ack_status and said in ("accepted", "spooled"):
+            took = round((time.monotonic() - began) * 1000)
+            flash(gettext("The self-test was acknowledged in %(took)s ms and kept.", took=took), "good")
+        else:
+            flash(gettext("The self-test was answered with %(status)s, not acknowledged.", status=answer), "bad")
+    parts.audit(visitor().caller.name, "self_test", account=account)
+    return redirect(url_for("console.setup"), HTTPStatus.SEE_OTHER)
+
+
+def _push(parts: Runtime, secret: str) -> tuple[int, str | None]:
+    """Make one push to the address that we listen on; its status, and what became of it. Raises OSError."""
+    host, port = parts.settings.bind
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (the address to reach it by)
+    moment = parts.now().astimezone(parts.settings.timezone)
+    fields: Mapping[str, str] = {
+        "mobile": _SELF_TEST_NUMBER,
+        "taskid": f"self-test-{new_id()}",
+        "status": "1",
+        "receivetime": f"{moment:%Y-%m-%d %H:%M:%S}",
+    }
+    connection = http.client.HTTPConnection(here, port, timeout=_SELF_TEST_SECONDS)
+    try:
+        form = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
+        connection.request("POST", f"/push/{secret}", urlencode(fields).encode(), form)
+        answer = connection.getresponse()
+        return answer.status, answer.headers.get("X-Push-Outcome")
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()

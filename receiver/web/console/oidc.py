@@ -1,0 +1,325 @@
+"""Logging in by OpenID Connect: the company's own provider says who somebody is, and what they are there for.
+
+The authorization code flow with PKCE. The libraries are the extra `oidc`, and are loaded when somebody logs in.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import threading
+import time
+import unicodedata
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from flask import redirect, request, session, url_for
+from flask_babel import gettext
+
+from receiver.config import secure_url
+from receiver.errors import NameTaken, NotFound
+from receiver.logs import get_logger
+from receiver.store import users
+from receiver.store.users import NAME, Role
+from receiver.web import runtime
+from receiver.web.console.login import enter
+from receiver.web.console.pages import blueprint, inside, render
+from receiver.web.console.visitors import address, over_https
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from werkzeug.wrappers import Response
+
+    from receiver.config import Settings
+    from receiver.store.users import User
+
+_log = get_logger(__name__)
+
+_KEPT = "oidc"  # in the session: what the answer has to fit
+_FOLLOWING_MAX_CHARS = 1000  # it travels in a cookie, which holds 4096 bytes
+_LASTS_SECONDS = 600
+_TIMEOUT_SECONDS = 5
+_LEEWAY_SECONDS = 60  # between the provider's clock and ours
+# Signed with a key that the provider alone has: neither `none` nor what our own secret could sign.
+_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+# Anybody may begin to log in, and each waits for the provider: a slow one may not hold every thread.
+_talks = threading.BoundedSemaphore(4)
+
+
+class _Refused(Exception):
+    """Nobody is let in; `reason` is for log and audit, the text for whoever wanted in."""
+
+    def __init__(self, status: int, reason: str, text: str, name: str | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.text, self.name = status, reason, text, name
+
+
+@blueprint.get("/oidc")
+def oidc_begin() -> Response:
+    """Send the browser to the provider."""
+    settings = _settings()
+    runtime().require_database()  # it holds what the session is signed with
+    following = inside(request.args.get("next"))
+    kept: dict[str, Any] = {
+        "state": secrets.token_urlsafe(24),
+        "nonce": secrets.token_urlsafe(24),
+        "verifier": secrets.token_urlsafe(48),
+        "at": int(time.time()),
+        "next": following if len(following) <= _FOLLOWING_MAX_CHARS else None,
+    }
+    try:
+        with _talk(settings) as client:
+            provider = _discover(client, settings)
+            scope = "openid profile email"
+            if "groups" in (provider.get("scopes_supported") or ()):
+                scope += " groups"
+            target, _ = client.create_authorization_url(
+                provider["authorization_endpoint"],
+                state=kept["state"],
+                nonce=kept["nonce"],
+                code_verifier=kept["verifier"],
+                scope=scope,
+            )
+    except _Refused as refusal:
+        return _refusal_page(refusal, following)
+    session[_KEPT] = kept
+    return redirect(target, HTTPStatus.SEE_OTHER)
+
+
+@blueprint.get("/oidc/done")
+def oidc_done() -> Response:
+    """Take the provider's answer, and let in whom it vouches for."""
+    settings = _settings()
+    runtime().require_database()
+    kept: Mapping[str, Any] = session.pop(_KEPT, None) or {}
+    following = kept.get("next")
+    try:
+        user = _admit(settings, _fetch_claims(settings, _code(kept), kept))
+    except _Refused as refusal:
+        _log.warning("log-in by OpenID Connect refused", reason=refusal.reason, user=refusal.name)
+        detail = {"by": "oidc", "reason": refusal.reason, "name": refusal.name}
+        runtime().audit("console", "login.failed", address=address(), **detail)
+        return _refusal_page(refusal, following)
+    enter(user, confirmed=True, by="oidc")  # a second factor is the provider's business
+    return redirect(inside(following), HTTPStatus.SEE_OTHER)
+
+
+def _settings() -> Settings:
+    settings = runtime().settings
+    if not settings.oidc_issuer:
+        raise NotFound(gettext("There is no page under this address."))
+    return settings
+
+
+def _refusal_page(refusal: _Refused, following: str | None) -> Response:
+    # Whoever changes the language comes back to a page that can be loaded again: the answer cannot.
+    shown = {"here": url_for("console.log_in", next=following)}
+    if refusal.status == HTTPStatus.FORBIDDEN:
+        return render("problem.html", 403, heading=gettext("This is not for you"), detail=refusal.text, **shown)
+    return render("login.html", refusal.status, following=following or "", error=refusal.text, **shown)
+
+
+def _code(kept: Mapping[str, Any]) -> str:
+    """Give the code that this browser has brought back. Raises _Refused."""
+    state, fitting = request.args.get("state", ""), kept.get("state", "")
+    fresh = 0 <= time.time() - kept.get("at", 0) <= _LASTS_SECONDS
+    if not fitting or not fresh or not hmac.compare_digest(state.encode(errors="replace"), fitting.encode()):
+        text = gettext("This log-in was not begun in this browser, or over ten minutes ago. Begin again.")
+        raise _Refused(400, "state", text)
+    if error := request.args.get("error"):
+        reason = error if re.fullmatch(r"[a-z_]{1,40}", error, re.ASCII) else "error"
+        text = gettext("Your company's log-in has not let you in (%(reason)s).", reason=reason)
+        raise _Refused(401, f"provider: {reason}", text)
+    return request.args.get("code", "")
+
+
+# --- What the provider is asked -----------------------------------------------------------------------
+
+
+@contextmanager
+def _talk(settings: Settings) -> Iterator[Any]:
+    """Give a client for the provider. Raises _Refused for whatever goes wrong with it."""
+    import requests  # noqa: PLC0415  (an extra)
+    from authlib.common.errors import AuthlibBaseError  # noqa: PLC0415
+    from authlib.integrations.requests_client import OAuth2Session  # noqa: PLC0415
+    from joserfc.errors import JoseError  # noqa: PLC0415
+
+    if not _talks.acquire(blocking=False):
+        raise _away("busy")
+    try:
+        with OAuth2Session(
+            settings.oidc_client_id,
+            settings.oidc_client_secret,
+            redirect_uri=_redirect_uri(settings),
+            code_challenge_method="S256",
+            default_timeout=_TIMEOUT_SECONDS,
+        ) as client:
+            yield client
+    except requests.RequestException as error:
+        raise _away(type(error).__name__) from None
+    except AuthlibBaseError as error:
+        raise _untrue(str(error.error)[:60]) from None
+    except (JoseError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _untrue(f"{type(error).__name__} {getattr(error, 'claim', '')}".strip()) from None
+    finally:
+        _talks.release()
+
+
+def _away(reason: str) -> _Refused:
+    _log.error("OpenID provider unusable", reason=reason)
+    text = gettext("Your company's log-in does not answer at present. Try again in a moment, or use a password.")
+    return _Refused(503, f"provider: {reason}", text)
+
+
+def _untrue(reason: str) -> _Refused:
+    text = gettext("What your company's log-in has answered cannot be trusted. Begin again; tell an administrator.")
+    return _Refused(401, f"answer: {reason}", text)
+
+
+def _redirect_uri(settings: Settings) -> str:
+    if settings.public_url:
+        return settings.public_url + url_for("console.oidc_done")
+    return url_for("console.oidc_done", _external=True, _scheme="https" if over_https() else "http")
+
+
+def _discover(client: Any, settings: Settings) -> dict[str, Any]:
+    """Ask the provider where everything is. Raises _Refused where it is another one, or has no safe addresses."""
+    root = settings.oidc_issuer.rstrip("/")
+    found: dict[str, Any] = _get(client, f"{root}/.well-known/openid-configuration", withhold_token=True)
+    try:
+        if found["issuer"].rstrip("/") != root:
+            raise ValueError("another issuer")
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            secure_url(found[name])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _away(f"discovery: {error}") from None
+    return found
+
+
+def _get(client: Any, url: str, **options: Any) -> Any:
+    answer = client.get(url, **options)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _fetch_claims(settings: Settings, code: str, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the provider says of whoever brought this code, once it is proved. Raises _Refused."""
+    from authlib.oidc.core import CodeIDToken  # noqa: PLC0415  (an extra)
+    from joserfc import jwt  # noqa: PLC0415
+    from joserfc.jwk import KeySet  # noqa: PLC0415
+    from joserfc.jws import JWSRegistry  # noqa: PLC0415
+
+    with _talk(settings) as client:
+        provider = _discover(client, settings)
+        methods = provider.get("token_endpoint_auth_methods_supported")
+        if methods and "client_secret_basic" not in methods:
+            client.token_endpoint_auth_method = "client_secret_post"  # noqa: S105  (a name)
+        token = client.fetch_token(provider["token_endpoint"], code=code, code_verifier=kept["verifier"])
+        keys = [key for key in _get(client, provider["jwks_uri"], withhold_token=True)["keys"] if _signs(key)]
+        read = jwt.decode(
+            token["id_token"],
+            KeySet.import_key_set({"keys": keys}),
+            registry=JWSRegistry(algorithms=_ALGORITHMS, strict_check_header=False),
+        )
+        options = {
+            "iss": {"essential": True, "value": provider["issuer"]},
+            "aud": {"essential": True, "value": settings.oidc_client_id},
+            "sub": {"essential": True},
+        }
+        expected = {
+            "nonce": kept["nonce"],
+            "client_id": settings.oidc_client_id,
+            "access_token": token.get("access_token"),
+        }
+        proved = CodeIDToken(read.claims, read.header, options, expected)
+        proved.validate(leeway=_LEEWAY_SECONDS)
+        claims = dict(proved)
+        # Some say groups and names there alone.
+        if _at(claims, settings.oidc_claim) is None and (endpoint := provider.get("userinfo_endpoint")):
+            more = _get(client, secure_url(endpoint))
+            if more["sub"] != claims["sub"]:
+                raise ValueError("somebody else's")
+            claims = more | claims
+        return claims
+
+
+def _signs(key: Mapping[str, Any]) -> bool:
+    return key.get("kty") in ("RSA", "EC") and key.get("use", "sig") == "sig"
+
+
+# --- Who that is here ---------------------------------------------------------------------------------
+
+
+def _admit(settings: Settings, claims: Mapping[str, Any]) -> User:
+    """Give the user whom the provider vouches for, made or changed as it says. Raises _Refused."""
+    parts, role = runtime(), _role_of(settings, claims)
+    now = parts.now()
+    subject = f"{claims['iss']}|{claims['sub']}"
+    user = parts.ask(lambda connection: users.find_user_of_subject(connection, subject))
+    name = user.name if user else _name_of(claims)
+    if user is not None and user.disabled_at is not None:
+        raise _Refused(403, "disabled", gettext("An administrator has closed your access."), name)
+    if role is None:
+        if user is not None:
+            user_id = user.id
+            parts.database.write(lambda connection: users.end_sessions_of(connection, user_id, now=now))
+        text = gettext(
+            "No role here goes with what your company's log-in says of you; it was looked for in the claim %(claim)s."
+            " Ask whoever looks after the accounts.",
+            claim=settings.oidc_claim,
+        )
+        raise _Refused(403, f"no role in {settings.oidc_claim}", text, name)
+    if user is None:
+        user = _create(name, role, subject)
+    elif user.role is not role:
+        parts.database.write(lambda connection: users.set_role(connection, name, role, now=now))
+        parts.audit("oidc", "user.role", name=name, role=role.value)
+    return user
+
+
+def _create(name: str, role: Role, subject: str) -> User:
+    parts = runtime()
+    try:
+        user = parts.database.write(
+            lambda connection: users.create_user(
+                connection, name=name, role=role, now=parts.now(), oidc_subject=subject
+            )
+        )
+    except NameTaken:
+        text = gettext(
+            "Somebody else here has the name %(name)s already, and nobody is let in as another. Ask an administrator.",
+            name=name,
+        )
+        raise _Refused(403, "name taken", text, name) from None
+    parts.audit("oidc", "user.create", name=name, role=role.value)
+    return user
+
+
+def _role_of(settings: Settings, claims: Mapping[str, Any]) -> Role | None:
+    found = _at(claims, settings.oidc_claim)
+    held = found if isinstance(found, list) else [found]
+    fitting = [Role(role) for value, role in settings.oidc_roles if value in held]
+    return max(fitting, key=list(Role).index, default=None)
+
+
+def _at(claims: Mapping[str, Any], path: str) -> Any:
+    """Give the claim of that name, dots and all, else what is at that path; None: nothing."""
+    if path in claims:
+        return claims[path]
+    found: Any = claims
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _name_of(claims: Mapping[str, Any]) -> str:
+    """Give the name that somebody would have here, made to fit."""
+    for claim in ("preferred_username", "email", "sub"):
+        plain = unicodedata.normalize("NFKC", str(claims.get(claim) or ""))
+        name = re.sub(r"[^\w.@+-]+", "-", plain).strip("-")[:64]
+        if NAME.fullmatch(name):
+            return name
+    raise _untrue("no name")

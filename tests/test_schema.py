@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import venv
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,14 +115,34 @@ def test_upgrades_at_once_do_not_disturb_each_other(settings: Settings) -> None:
         assert (upgrade.returncode, errors) == (0, b"")
 
 
-def test_installed_wheel_migrates(tmp_path: Path) -> None:
-    """The wheel as it would be installed: the migrations are inside, nothing of the checkout is needed."""
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    built = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", built, ROOT],
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob("receiver-*.whl")
+    (made,) = built.glob("receiver-*.whl")
+    return made
+
+
+def test_wheel_carries_what_pages_are_made_of(wheel: Path) -> None:
+    """Templates, scripts, styles, and the compiled catalogue: an installed one has no build step."""
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+    folders = [ROOT / "receiver/web" / name for name in ("static", "console/static", "console/templates")]
+    folders.append(ROOT / "receiver/web/console/translations")
+    for folder in folders:
+        files = {path.relative_to(ROOT).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert files, folder
+        assert files - inside == set()
+    assert "receiver/web/console/translations/zh_Hans_CN/LC_MESSAGES/messages.mo" in inside
+
+
+def test_installed_wheel_migrates(tmp_path: Path, wheel: Path) -> None:
+    """The wheel as it would be installed: the migrations are inside, nothing of the checkout is needed."""
     venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
     purelib = subprocess.run(
         [tmp_path / "venv/bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],

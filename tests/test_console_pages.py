@@ -587,7 +587,9 @@ def test_self_test_lands_in_the_journal_and_in_no_report(tmp_path: Path) -> None
         browser = _Browser(server)
         assert browser.post("/login", name="boss", password=PASSWORD)[0] == 303
         assert browser.post("/setup/self-test") == (303, "/console/setup")
-        assert re.search(r"The self-test was acknowledged in [\d,]+ ms and kept\.", browser.get("/setup"))
+        page = browser.get("/setup")
+        assert re.search(r"The self-test was acknowledged in [\d,]+ ms and kept\.", page)
+        assert re.search(r"Last push</dt><dd>\s*none yet", page)  # which speaks of the platform
         key = server.make_key("pushes", "reports", "read")
         (push,) = server.request("GET", "/api/v1/pushes", headers=key).json["items"]
         assert (push["outcome"], push["kind"]) == ("accepted", "receipt")

@@ -189,6 +189,21 @@ def test_silent_with_sends_that_wait(runtime: Runtime, sends: int, age: int, qui
     assert silence(runtime) == expected
 
 
+def test_what_we_push_to_ourselves_says_nothing_of_the_platform(runtime: Runtime) -> None:
+    last = NOW - 20 * MINUTE
+    own = replace(pushed(NOW - MINUTE, number=2), body=signals.SELF_TEST_BODY + b"1&status=1")
+    keep(runtime, own)
+    assert runtime.ask(signals.find_last_push) is None
+    keep(runtime, pushed(last, number=1))
+    found = runtime.ask(signals.find_last_push)
+    assert found is not None
+    assert found.at == last
+    waiting(runtime, 5, NOW - 15 * MINUTE)
+    assert silence(runtime) == Silence(since=last, usual_gap_seconds=0.0, unreported_sends=5)
+    minutes = runtime.ask(lambda connection: signals.list_minutes(connection, now=NOW))
+    assert sum(minute.pushes for minute in minutes) == 1
+
+
 def test_only_sends_that_the_platform_took_and_that_no_push_followed_wait(runtime: Runtime) -> None:
     last = NOW - 10 * MINUTE
     keep(runtime, pushed(last, number=1))

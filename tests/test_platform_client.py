@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -240,7 +241,9 @@ def test_answer_that_trickles_is_left_at_the_deadline() -> None:
 
 def test_connection_never_made_is_tried_again_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("receiver.platform.client.time.sleep", pauses.append)
+    # Of that module alone: threads that earlier tests have left sleep too.
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append)
+    monkeypatch.setattr("receiver.platform.client.time", clock)
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     with pytest.raises(PlatformUnreachable, match="cannot be reached"):

@@ -708,6 +708,13 @@ def admin_of_plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staff]:
         yield log_in(create_app(runtime), runtime, "admin")
 
 
+@pytest.mark.parametrize("message_id", ["0", "999999999999999999", "9999999999999999999", "99999999999999999999"])
+def test_there_is_no_message_under_an_id_that_nobody_gave(message_id: str, app: Flask, runtime: Runtime) -> None:
+    staff = log_in(app, runtime, "support")
+    assert staff.get(f"/messages/{message_id}").status_code == 404
+    assert staff.post(f"/messages/{message_id}/reveal", {"reason": "because"}).status_code in (404, 405)
+
+
 def test_journal_shows_each_byte_and_reads_again(make_runtime: Callable[..., Runtime]) -> None:
     runtime = make_runtime()
     admin = log_in(create_app(runtime), runtime, "admin")

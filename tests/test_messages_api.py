@@ -326,6 +326,8 @@ def test_waiting_for_a_message_ends_when_its_status_changes(client: FlaskClient,
     assert client.get(f"{URL}/{message_id}", query_string={"wait": 31}, headers=bearer).status_code == 422
 
 
-@pytest.mark.parametrize("message_id", ["0", "x", "99999999999999999999", "１", "-1"])
+@pytest.mark.parametrize(
+    "message_id", ["0", "x", "999999999999999999", "9999999999999999999", "99999999999999999999", "１", "-1"]
+)
 def test_unknown_message_is_404(message_id: str, client: FlaskClient, bearer: dict[str, str]) -> None:
     assert client.get(f"{URL}/{message_id}", headers=bearer).status_code == 404

@@ -28,9 +28,9 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
 
 
 class RowIdConverter(BaseConverter):
-    """An id in a path: digits. Anything else is no such page, and no other route's."""
+    """An id in a path: as many digits as every database takes. Anything else is no such page, and no other route's."""
 
-    regex = "[0-9]{1,19}"
+    regex = "[0-9]{1,18}"
 
 
 _OPTIONS: dict[str, Any] = {

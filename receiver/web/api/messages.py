@@ -342,10 +342,8 @@ def _answer_list(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(text: str) -> MessageRow:
-    found = None
-    if int(text) < 2**63:
-        parts = runtime()
-        found = parts.ask(lambda connection: read.find_message(connection, int(text), parts.clock(), caller().accounts))
+    parts = runtime()
+    found = parts.ask(lambda connection: read.find_message(connection, int(text), parts.clock(), caller().accounts))
     if found is None:
         raise NotFound("there is no message under that id")
     return found

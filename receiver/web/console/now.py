@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from flask import flash, redirect, request, url_for
+from flask import flash, g, redirect, request, url_for
 from flask_babel import gettext
 
 from receiver.config import push_urls
@@ -76,7 +76,14 @@ def _warnings_in_templates() -> dict[str, Any]:
 
 
 def warnings() -> Warnings:
-    """Find out what every page should say at its top."""
+    """Give what every page should say at its top, found out once for a request."""
+    if "warnings" not in g:
+        g.warnings = _find_warnings()
+    found: Warnings = g.warnings
+    return found
+
+
+def _find_warnings() -> Warnings:
     parts = runtime()
     away = parts.link.reason if parts.link.known and not parts.link.up else None
     silence, quarantined = None, 0
@@ -104,8 +111,6 @@ class Known:
 
     last_push: LastPush | None
     minutes: list[Minute]
-    silence: Silence | None
-    quarantined: int
     balances: list[tuple[Reading, Trend, int | None]]
     evidence: list[Any]
 
@@ -114,29 +119,28 @@ class Known:
 def status() -> Response:
     """Say whose trouble it is, and what to tell the platform's hotline."""
     parts = runtime()
-    now = parts.now()
-    known, away = None, None
-    try:
-        known = parts.ask(lambda connection: _known(connection, now))
-    except (StoreUnavailable, StoreUnfit) as error:
-        away = str(error)
-    spool = spool_state(parts.spool.directory)
+    now, told = parts.now(), warnings()
+    known, away = None, told.spooling
+    if away is None:
+        try:
+            known = parts.ask(lambda connection: _known(connection, now))
+        except (StoreUnavailable, StoreUnfit) as error:
+            away = str(error)
     disk = shutil.disk_usage(parts.settings.data_dir)
     certificate = certificate_days_left(parts.settings.public_url)
-    silence = known.silence if known else None
-    reachable = can_connect(parts.settings.platform_url) if silence or away else None
+    reachable = can_connect(parts.settings.platform_url) if told.silence or away else None
     refused = [refusal for refusal in parts.gate.refusals if refusal.at > now - _LATELY]
     last_at = known.last_push.at if known and known.last_push else None
     judgement = judge(
         Situation(
             database_up=away is None,
-            spool_records=spool.records,
-            spool_oldest_seconds=time.time() - spool.oldest_at if spool.oldest_at else 0,
+            spool_records=told.spool.records,
+            spool_oldest_seconds=time.time() - told.spool.oldest_at if told.spool.oldest_at else 0,
             disk_free_bytes=disk.free,
             disk_free_share=disk.free / disk.total,
             certificate_days_left=certificate,
             recent_refusals=Counter(refusal.reason for refusal in refused),
-            silence=silence,
+            silence=told.silence,
             platform_reachable=reachable,
             push_lately=last_at is not None and last_at > now - _LATELY,
         )
@@ -146,7 +150,7 @@ def status() -> Response:
         judgement=judgement,
         known=known,
         away=away,
-        spool=spool,
+        warnings=told,
         disk=disk,
         certificate=certificate,
         reachable=reachable,
@@ -180,10 +184,6 @@ def _known(connection: Any, now: datetime) -> Known:
     return Known(
         last_push=signals.find_last_push(connection),
         minutes=list(signals.list_minutes(connection, now=now, minutes=_MINUTES)),
-        silence=signals.find_silence(connection, now=now),
-        quarantined=signals.count_quarantined(
-            connection, since=notices.find_noted(connection, notices.QUARANTINE_SEEN)
-        ),
         balances=[
             (reading, balance.find_trend(connection, account, now=now), parts.settings.balance_low_of(account))
             for account, reading in balance.find_last_readings(connection).items()
@@ -210,7 +210,6 @@ def setup() -> Response:
         probe=parts.gate.last_probe,
         last_push=last_push,
         refusals=refusals,
-        allow=parts.settings.push_allow,
     )
 
 

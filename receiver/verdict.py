@@ -62,7 +62,12 @@ class Situation:
     recent_refusals: Mapping[str, int]  # of the last 15 minutes, by the gate's word for them
     silence: Silence | None
     platform_reachable: bool | None  # by the last request to its API; None: there was none
-    push_lately: bool  # one was accepted in the last 15 minutes, the spool's included
+    ever_pushed: bool  # whether the platform has ever pushed anything, as far as is known
+
+    @property
+    def push_due(self) -> bool:
+        """Whether a push should have come by now. What waits in the spool has come; the journal will know of it."""
+        return not self.spool_records and (self.silence is not None or not self.ever_pushed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,13 +100,12 @@ def _ours(situation: Situation) -> Iterator[Reason]:
         yield Reason.DISK_NEARLY_FULL
     if situation.certificate_days_left is not None and situation.certificate_days_left <= 0:
         yield Reason.CERTIFICATE_EXPIRED
-    if not situation.push_lately:  # beside pushes that are accepted, they are somebody else's
+    if situation.push_due:  # while none is missing, they are some stranger's
         yield from (reason for word, reason in _REFUSED.items() if situation.recent_refusals.get(word))
 
 
 def _theirs(situation: Situation) -> Iterator[Reason]:
-    # What was accepted and waits in the spool is not in the journal yet, by which a silence is told.
-    if situation.silence is None or situation.push_lately:
+    if situation.silence is None or not situation.push_due:
         return
     if situation.platform_reachable is False:
         yield Reason.PLATFORM_UNREACHABLE

@@ -560,6 +560,19 @@ def test_status_has_what_the_hotline_asks_for(app: Flask, runtime: Runtime, cloc
 
 
 @one_database
+def test_a_strangers_push_is_nobodys_fault_while_none_is_missing(app: Flask, runtime: Runtime) -> None:
+    staff = log_in(app, runtime, "support")
+    staff.client.post("/push/wrong-secret-of-some-length", data={"a": "1"})
+    wrong = "Pushes are refused: the URL in the platform's console has a wrong secret."
+    assert wrong in staff.page("/status").text  # on the first day, it is the platform's
+    keep(runtime, at(runtime.now() - HOUR))
+    record(runtime, make_send(sent_at=runtime.now() - HOUR))  # as at night: a send, and nothing that waits
+    page = staff.page("/status")
+    assert page.at("verdict") == "Pushes come in and are kept."
+    assert wrong not in page.text
+
+
+@one_database
 def test_setup_shows_the_urls_and_what_has_come(app: Flask, runtime: Runtime) -> None:
     admin = log_in(app, runtime, "admin")
     secret = runtime.settings.push_tokens[0][1]

@@ -460,19 +460,22 @@ FINE = Situation(
     recent_refusals={},
     silence=None,
     platform_reachable=None,
-    push_lately=False,
+    ever_pushed=True,
 )
+NEVER = {"ever_pushed": False}
 
 
 @pytest.mark.parametrize(
     ("changes", "verdict", "reasons"),
     [
         ({}, Verdict.FINE, ()),
-        ({"push_lately": True, "platform_reachable": True}, Verdict.FINE, ()),
+        ({"platform_reachable": True}, Verdict.FINE, ()),
+        (NEVER, Verdict.FINE, ()),
         ({"platform_reachable": False}, Verdict.FINE, ()),
         ({"silence": QUIET}, Verdict.PLATFORM, (Reason.PLATFORM_SILENT,)),
         ({"silence": QUIET, "platform_reachable": True}, Verdict.PLATFORM, (Reason.PLATFORM_SILENT,)),
-        ({"silence": QUIET, "push_lately": True}, Verdict.FINE, ()),
+        ({"silence": QUIET, "spool_records": 1}, Verdict.FINE, ()),
+        ({"silence": QUIET, "spool_records": 1, "spool_oldest_seconds": 301}, Verdict.US, (Reason.SPOOL_STUCK,)),
         (
             {"silence": QUIET, "platform_reachable": False},
             Verdict.NETWORK,
@@ -491,11 +494,18 @@ FINE = Situation(
         ({"certificate_days_left": 1}, Verdict.FINE, ()),
         ({"certificate_days_left": 0}, Verdict.US, (Reason.CERTIFICATE_EXPIRED,)),
         ({"certificate_days_left": -3}, Verdict.US, (Reason.CERTIFICATE_EXPIRED,)),
-        ({"recent_refusals": {"secret": 1}}, Verdict.US, (Reason.REFUSED_SECRET,)),
-        ({"recent_refusals": {"secret": 1}, "push_lately": True}, Verdict.FINE, ()),
-        ({"recent_refusals": {"secret": 0, "busy": 3}}, Verdict.FINE, ()),
+        # A stranger's, while no push is missing; the platform's, where one is.
+        ({"recent_refusals": {"secret": 1}}, Verdict.FINE, ()),
+        (NEVER | {"recent_refusals": {"secret": 1}}, Verdict.US, (Reason.REFUSED_SECRET,)),
+        (NEVER | {"recent_refusals": {"secret": 1}, "spool_records": 1}, Verdict.FINE, ()),
         (
-            {"recent_refusals": {"size": 1, "length": 2, "address": 3}},
+            {"silence": QUIET, "recent_refusals": {"secret": 1}},
+            Verdict.US,
+            (Reason.REFUSED_SECRET, Reason.PLATFORM_SILENT),
+        ),
+        (NEVER | {"recent_refusals": {"secret": 0, "busy": 3}}, Verdict.FINE, ()),
+        (
+            NEVER | {"recent_refusals": {"size": 1, "length": 2, "address": 3}},
             Verdict.US,
             (Reason.REFUSED_ADDRESS, Reason.REFUSED_LENGTH, Reason.REFUSED_SIZE),
         ),

@@ -130,7 +130,6 @@ def status() -> Response:
     certificate = certificate_days_left(parts.settings.public_url)
     reachable = can_connect(parts.settings.platform_url) if told.silence or away else None
     refused = [refusal for refusal in parts.gate.refusals if refusal.at > now - _LATELY]
-    last_at = known.last_push.at if known and known.last_push else None
     judgement = judge(
         Situation(
             database_up=away is None,
@@ -142,7 +141,7 @@ def status() -> Response:
             recent_refusals=Counter(refusal.reason for refusal in refused),
             silence=told.silence,
             platform_reachable=reachable,
-            push_lately=last_at is not None and last_at > now - _LATELY,
+            ever_pushed=known is None or known.last_push is not None,
         )
     )
     return render(

@@ -410,7 +410,7 @@ class Billing(MethodView):
         first, end = arguments["from_"], arguments["to"]
         _require_span(first, end, timedelta(days=_BILLING_MAX_DAYS))
         days = [first + timedelta(days=number) for number in range((end - first).days)]
-        bounds = [(_midnight(day), _midnight(day + timedelta(days=1))) for day in days]
+        bounds = [(midnight(day), midnight(day + timedelta(days=1))) for day in days]
         allowed = readable_accounts(arguments.get("account"))
         accounts = sorted(parts.settings.accounts if allowed is None else allowed)
         found = parts.ask(lambda connection: balance.list_billing(connection, accounts, bounds))
@@ -418,5 +418,6 @@ class Billing(MethodView):
         return {"items": [asdict(row) | {"day": day_of[row.begins_at].isoformat()} for row in found]}
 
 
-def _midnight(day: date) -> datetime:
+def midnight(day: date) -> datetime:
+    """Give the moment at which a day of the platform's zone begins."""
     return datetime(day.year, day.month, day.day, tzinfo=runtime().settings.timezone).astimezone(UTC)

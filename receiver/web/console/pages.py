@@ -32,7 +32,6 @@ from receiver.web.console.visitors import (
     find_visitor,
     in_console,
     over_https,
-    visitor,
 )
 from receiver.web.console.words import fault_words
 from receiver.web.problems import Invalid
@@ -268,6 +267,3 @@ def _context() -> dict[str, Any]:
         "here": request.full_path.rstrip("?"),
         "oidc": bool(runtime().settings.oidc_issuer),
     }
-
-
-__all__ = ["blueprint", "inside", "language", "register", "render", "visitor"]

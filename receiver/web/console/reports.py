@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -18,6 +19,7 @@ from receiver.store import balance, reports, signals
 from receiver.store.reports import Figures, ReportQuestion, Unit
 from receiver.web import runtime
 from receiver.web.api.exports import FORMS, answer_export
+from receiver.web.api.reports import midnight
 from receiver.web.console.pages import blueprint, faults, render
 
 if TYPE_CHECKING:
@@ -65,20 +67,22 @@ class Asked:
     compare: bool
 
     @property
-    def days(self) -> int:
-        """How many."""
-        return (self.last - self.first).days + 1
+    def days(self) -> list[str]:
+        """Each of them."""
+        return [
+            (self.first + timedelta(days=number)).isoformat() for number in range((self.last - self.first).days + 1)
+        ]
 
     def before(self) -> Asked:
         """As many days, right before."""
-        length = timedelta(days=self.days)
+        length = timedelta(days=len(self.days))
         return replace(self, first=self.first - length, last=self.last - length)
 
     def question(self, **by: Any) -> ReportQuestion:
         """Give the same as the store takes it."""
         return ReportQuestion(
-            since=_midnight(self.first),
-            until=_midnight(self.last + timedelta(days=1)),
+            since=midnight(self.first),
+            until=midnight(self.last + timedelta(days=1)),
             zone=runtime().settings.timezone,
             template_id=self.template_id,
             accounts=(self.account,) if self.account else None,
@@ -86,8 +90,29 @@ class Asked:
         )
 
 
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=runtime().settings.timezone).astimezone(UTC)
+class Source:
+    """What the tables are made from: each thing that several of them need is read once."""
+
+    def __init__(self, connection: sa.Connection, asked: Asked) -> None:
+        self.connection = connection
+        self.asked = asked
+        self.now = runtime().now()
+
+    @cached_property
+    def delivery(self) -> tuple[list[tuple[str, Figures]], Figures]:
+        """The figures of each day, and of all."""
+        return self._delivery(self.asked)
+
+    @cached_property
+    def delivery_before(self) -> tuple[list[tuple[str, Figures]], Figures] | None:
+        """The same of the period before, where that is to be compared."""
+        return self._delivery(self.asked.before()) if self.asked.compare else None
+
+    def _delivery(self, asked: Asked) -> tuple[list[tuple[str, Figures]], Figures]:
+        groups, total = reports.delivery_report(
+            self.connection, asked.question(unit=Unit.DAY), runtime().clock(self.now)
+        )
+        return [(day, groups.get((day,), Figures())) for day in asked.days], total
 
 
 def _asked() -> tuple[Asked, dict[str, str]]:
@@ -128,17 +153,22 @@ def _asked() -> tuple[Asked, dict[str, str]]:
 def reports_page() -> Response:
     """Show how it went."""
     asked, errors = _asked()
-    tables = runtime().ask(lambda connection: [make(connection, asked) for make in TABLES.values()])
-    totals = runtime().ask(lambda connection: _totals(connection, asked))
-    silence = runtime().ask(lambda connection: signals.find_silence(connection, now=runtime().now()))
+
+    def read(connection: sa.Connection) -> tuple[list[Table], Figures, Figures | None]:
+        source = Source(connection, asked)
+        _, total = source.delivery
+        before = source.delivery_before
+        return [make(source) for make in TABLES.values()], total, before[1] if before else None
+
+    tables, total, total_before = runtime().ask(read)
     return render(
         "reports.html",
         422 if errors else 200,
         asked=asked,
         errors=errors,
         tables=tables,
-        totals=totals,
-        silence=silence,
+        total=total,
+        total_before=total_before,
         accounts=sorted(runtime().settings.accounts),
     )
 
@@ -151,7 +181,7 @@ def report_csv(name: str) -> Response:
     asked, errors = _asked()
     if errors:
         return reports_page()
-    table = runtime().ask(lambda connection: TABLES[name](connection, asked))
+    table = runtime().ask(lambda connection: TABLES[name](Source(connection, asked)))
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\r\n")
     lines.writerow([neutral(str(column.label)) for column in table.columns])
@@ -166,28 +196,10 @@ def report_csv(name: str) -> Response:
 # --- The tables ---------------------------------------------------------------------------------------
 
 
-def _delivery(connection: sa.Connection, question: ReportQuestion) -> tuple[Mapping[Any, Figures], Figures]:
-    return reports.delivery_report(connection, question, runtime().clock())
-
-
-def _totals(connection: sa.Connection, asked: Asked) -> list[tuple[str, Figures]]:
-    """Give the figures of the period, and of the one before where they are to be compared."""
-    totals = [("now", _delivery(connection, asked.question())[1])]
-    if asked.compare:
-        totals.append(("before", _delivery(connection, asked.before().question())[1]))
-    return totals
-
-
 _DAY = Column(label=lazy_gettext("Day"), form="text")
 
 
-def _by_day(connection: sa.Connection, asked: Asked) -> list[tuple[str, Figures]]:
-    groups, _ = _delivery(connection, asked.question(unit=Unit.DAY))
-    days = [(asked.first + timedelta(days=number)).isoformat() for number in range(asked.days)]
-    return [(day, groups.get((day,), Figures())) for day in days]
-
-
-def _days(connection: sa.Connection, asked: Asked) -> Table:
+def _days(source: Source) -> Table:
     columns = [
         _DAY,
         Column(label=lazy_gettext("Delivered"), colour="ok"),
@@ -200,7 +212,7 @@ def _days(connection: sa.Connection, asked: Asked) -> Table:
     ]
     rows = [
         (day, f.delivered, f.failed, f.no_receipt, f.pending, f.sent, f.refused, f.unmatched)
-        for day, f in _by_day(connection, asked)
+        for day, f in source.delivery[0]
     ]
     return Table(
         name="days",
@@ -212,17 +224,17 @@ def _days(connection: sa.Connection, asked: Asked) -> Table:
     )
 
 
-def _rates(connection: sa.Connection, asked: Asked) -> Table:
+def _rates(source: Source) -> Table:
     columns = [_DAY, Column(label=lazy_gettext("Delivery rate"), form="percent", unit="%")]
-    rows: list[tuple[Any, ...]] = [(day, _rounded(f.delivery_rate)) for day, f in _by_day(connection, asked)]
-    if asked.compare:
+    rows: list[tuple[Any, ...]] = [(day, _rounded(f.delivery_rate)) for day, f in source.delivery[0]]
+    if source.delivery_before:
         columns.append(Column(label=lazy_gettext("The period before"), form="percent", unit="%"))
-        before = [_rounded(f.delivery_rate) for _, f in _by_day(connection, asked.before())]
+        before = [_rounded(f.delivery_rate) for _, f in source.delivery_before[0]]
         rows = [(*row, rate) for row, rate in zip(rows, before, strict=True)]
     return Table(name="rates", title=lazy_gettext("Delivery rate, by day"), columns=columns, rows=rows, chart="lines")
 
 
-def _latencies(connection: sa.Connection, asked: Asked) -> Table:
+def _latencies(source: Source) -> Table:
     columns = [
         _DAY,
         *(
@@ -230,7 +242,7 @@ def _latencies(connection: sa.Connection, asked: Asked) -> Table:
             for percent in _PERCENTS
         ),
     ]
-    rows = [(day, *figures.percentiles_seconds(_PERCENTS)) for day, figures in _by_day(connection, asked)]
+    rows = [(day, *figures.percentiles_seconds(_PERCENTS)) for day, figures in source.delivery[0]]
     return Table(
         name="latencies",
         title=lazy_gettext("How long delivery took, by day"),
@@ -241,8 +253,10 @@ def _latencies(connection: sa.Connection, asked: Asked) -> Table:
     )
 
 
-def _templates(connection: sa.Connection, asked: Asked) -> Table:
-    groups, _ = _delivery(connection, asked.question(by_template=True))
+def _templates(source: Source) -> Table:
+    groups, _ = reports.delivery_report(
+        source.connection, source.asked.question(by_template=True), runtime().clock(source.now)
+    )
     columns = [
         Column(label=lazy_gettext("Template"), form="text"),
         Column(label=lazy_gettext("Sent"), plotted=False),
@@ -268,20 +282,18 @@ def _templates(connection: sa.Connection, asked: Asked) -> Table:
     return Table(name="templates", title=lazy_gettext("By template"), columns=columns, rows=rows, chart="bars")
 
 
-def _replies(connection: sa.Connection, asked: Asked) -> Table:
-    found = reports.replies_by_day(connection, asked.question())
-    days = [(asked.first + timedelta(days=number)).isoformat() for number in range(asked.days)]
+def _replies(source: Source) -> Table:
+    found = reports.replies_by_day(source.connection, source.asked.question())
     return Table(
         name="replies",
         title=lazy_gettext("Replies, by day"),
         columns=[_DAY, Column(label=lazy_gettext("Replies")), Column(label=lazy_gettext("Opt-outs"))],
-        rows=[(day, *found.get(day, (0, 0))) for day in days],
+        rows=[(day, *found.get(day, (0, 0))) for day in source.asked.days],
         chart="bars",
     )
 
 
-def _balances(connection: sa.Connection, asked: Asked) -> Table:  # noqa: ARG001  (as every table)
-    now = runtime().now()
+def _balances(source: Source) -> Table:
     columns = [
         Column(label=lazy_gettext("Account"), form="text"),
         Column(label=lazy_gettext("Messages left")),
@@ -291,8 +303,8 @@ def _balances(connection: sa.Connection, asked: Asked) -> Table:  # noqa: ARG001
         Column(label=lazy_gettext("Warned below")),
     ]
     rows = []
-    for account, reading in balance.find_last_readings(connection).items():
-        trend = balance.find_trend(connection, account, now=now)
+    for account, reading in balance.find_last_readings(source.connection).items():
+        trend = balance.find_trend(source.connection, account, now=source.now)
         used, left = (None if value is None else round(value, 1) for value in (trend.per_day, trend.days_left))
         threshold = runtime().settings.balance_low_of(account)
         rows.append((account, reading.remain_point, reading.answered_at, used, left, threshold))
@@ -305,9 +317,9 @@ def _balances(connection: sa.Connection, asked: Asked) -> Table:  # noqa: ARG001
     )
 
 
-def _minutes(connection: sa.Connection, asked: Asked) -> Table:  # noqa: ARG001  (as every table)
+def _minutes(source: Source) -> Table:
     zone = runtime().settings.timezone
-    found = signals.list_minutes(connection, now=runtime().now(), minutes=_MINUTES)
+    found = signals.list_minutes(source.connection, now=source.now, minutes=_MINUTES)
     columns = [
         Column(label=lazy_gettext("Minute"), form="text"),
         Column(label=lazy_gettext("Pushes")),
@@ -328,7 +340,7 @@ def _rounded(rate: float | None) -> float | None:
     return None if rate is None else round(rate, 4)
 
 
-TABLES: Mapping[str, Callable[[sa.Connection, Asked], Table]] = {
+TABLES: Mapping[str, Callable[[Source], Table]] = {
     "days": _days,
     "rates": _rates,
     "latencies": _latencies,

@@ -17,6 +17,7 @@ import time_machine
 from receiver.app import create_app
 from receiver.domain import first_id_of
 from receiver.store import access, write
+from receiver.store.balance import Reading, save_readings
 from receiver.web.console.journal import hexdump
 from tests.conftest import make_key
 from tests.factories import NOON, make_push, make_send
@@ -216,6 +217,17 @@ def test_resends_stand_together_and_the_last_digits_show_no_number(
     assert "13955551090" not in page.html
     assert "13955551090" not in staff.look_up("other").html
     assert len(sentences(staff.look_up("139****1090"))) == 1
+
+
+def test_more_than_fit_on_a_page_are_told_of(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:
+    staff = log_in(app, runtime, "support")
+    sends = [make_send(task_id=f"t{n}", mobile=f"1390000{n:04d}"[:7] + "1090", template_id=f"{n}") for n in range(9)]
+    record(runtime, *(replace(send, sent_at=NOON - MINUTE) for send in sends[:8]))
+    page = staff.look_up("1090")
+    assert (len(sentences(page)), "There are more than these." in page.text) == (8, False)
+    record(runtime, replace(sends[8], sent_at=NOON - MINUTE))
+    page = staff.look_up("1090")
+    assert (len(sentences(page)), "There are more than these." in page.text) == (8, True)
 
 
 @one_database
@@ -491,12 +503,10 @@ def test_banner_speaks_of_silence_quarantine_and_the_database(app: Flask, runtim
     keep(runtime, make_push(body=b"mobile=2"))
     assert "1 push could not be read" in admin.page("/banner").text
     admin.get("/status")
+    runtime._drainer.stop()  # it would find the database there
     runtime.link.mark_down("gone")
-    try:
-        assert banners(admin) == ["alarm"]
-        assert "The database is away. Pushes are kept on disk" in admin.page("/banner").text
-    finally:
-        runtime.link.mark_up()
+    assert banners(admin) == ["alarm"]
+    assert "The database is away. Pushes are kept on disk" in admin.page("/banner").text
 
 
 @one_database
@@ -557,6 +567,22 @@ def test_status_has_what_the_hotline_asks_for(app: Flask, runtime: Runtime, cloc
     assert page.at("verdict") == "Neither do pushes reach us, nor do we reach the platform."
     minutes = [given["data-value"] for _, given in page.tags if "data-value" in given]
     assert len(minutes) == 4 * 60
+
+
+def test_balance_is_told_with_the_days_that_it_lasts(
+    make_runtime: Callable[..., Runtime], clock: time_machine.Traveller
+) -> None:
+    runtime = make_runtime(balance_low=(("default", 800),))
+    readings = [
+        Reading(account="default", asked_at=moment, answered_at=moment, remain_point=left)
+        for moment, left in ((NOON - 3 * DAY, 1000), (NOON - HOUR, 700))
+    ]
+    runtime.database.write(lambda connection: save_readings(connection, readings))
+    staff = log_in(create_app(runtime), runtime, "analyst")
+    ((account, left, as_of, used, days, warned),) = table_of(staff.page("/reports"), "balances")
+    assert (account, left, used, days, warned) == ("default", "700", "101.4", "6.9", "800")
+    assert "11:00:00" in as_of
+    assert "Balance (default)700 · for about 6.9 days Low" in staff.page("/status").text
 
 
 @one_database

@@ -19,12 +19,12 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from receiver.logs import configure_logging
-from tests.console_pages import VIEWS, serve_samples
+from tests.console.views import VIEWS, serve_samples
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from tests.console_pages import Sample, View
+    from tests.console.views import Sample, View
 
 LANGUAGES = ("en", "zh-CN")
 THEMES = ("light", "dark")

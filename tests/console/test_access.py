@@ -17,8 +17,8 @@ from receiver.store.users import Role
 from receiver.store.write import save_pushes_in
 from receiver.web.console.visitors import POLICIES
 from tests.conftest import make_key
+from tests.console.staff import PASSWORD, Page, Staff, create, log_in, one_database, plain_runtime
 from tests.factories import NOON, make_push
-from tests.staff import PASSWORD, Page, Staff, create, log_in, one_database, plain_runtime
 from tests.test_push import RECEIPT, push
 
 if TYPE_CHECKING:
@@ -77,12 +77,6 @@ MATRIX = {
     "POST /console/advice": "L2FFo",
 }
 POSTS = [route.partition(" ")[2] for route in MATRIX if route.startswith("POST")]
-
-
-@pytest.fixture
-def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
-    """A runtime whose own address nobody listens on, nor the platform's."""
-    return make_runtime(bind=("127.0.0.1", 1), platform_url="http://127.0.0.1:1/smsApi")
 
 
 @pytest.fixture(scope="module")

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from receiver.domain import first_id_of
 from receiver.passwords import hash_password
 from receiver.runtime import Runtime
-from receiver.store import schema, users
+from receiver.store import access, schema, users, write
 from receiver.store.users import Role
 from tests.conftest import make_settings
+from tests.factories import NOON, make_push
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from flask import Flask
     from flask.testing import FlaskClient
     from werkzeug.test import TestResponse
 
+    from receiver.domain import Push, SentMessage
     from receiver.store.users import User
 
+NUMBER = "15080921090"
+SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 PASSWORD = "correct horse battery"
 _HASHES: dict[str, str] = {}  # a hash costs 30 ms
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
@@ -191,3 +198,35 @@ def log_in(app: Flask, runtime: Runtime, role: str, *, name: str | None = None, 
     staff = Staff(app)
     staff.token = token
     return staff
+
+
+# --- What comes and is sent, and what is read -----------------------------------------------------------
+
+
+def keep(runtime: Runtime, *pushes: Push) -> None:
+    write.save_pushes_in(runtime.database, pushes)
+
+
+def at(moment: datetime, **changes: Any) -> Push:
+    """A push of that moment, which says the same of its receivetime."""
+    push = make_push(second=int((moment - NOON).total_seconds()), **changes)
+    return replace(push, id=first_id_of(moment), received_at=moment)
+
+
+def record(runtime: Runtime, *sends: SentMessage) -> None:
+    runtime.database.write(lambda c: write.record_sent(c, sends, recorded_at=runtime.now()))
+
+
+def audit(runtime: Runtime) -> list[tuple[str, str, Any]]:
+    """Who, what, more; oldest first, without log-ins."""
+    lines = runtime.ask(lambda c: access.list_audit(c, 100))[::-1]
+    return [(line["actor"], line["action"], line["detail"]) for line in lines]
+
+
+def sentences(page: Page) -> list[str]:
+    return [page.at(name) for name in page.by_id if name == "answer" or re.fullmatch(r"answer-\d+", name)]
+
+
+def table_of(page: Page, name: str) -> list[list[str]]:
+    html = page.html.partition(f'<table id="table-{name}">')[2].partition("</table>")[0].partition("<tbody>")[2]
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in html.split("<tr>")[1:]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser import DESKTOP, PHONE, assert_accessible, assert_fits
-from tests.console_pages import VIEWS, serve_samples
+from tests.console.views import VIEWS, serve_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
 
     from tests.browser import Guard
-    from tests.console_pages import Sample
+    from tests.console.views import Sample
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600)]
 

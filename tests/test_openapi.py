@@ -111,11 +111,13 @@ def easily_met(document: Any, followed: set[str]) -> Any:
 
     Short pages without filters, and bodies that are taken.
 
-    A next page is there only with the same filters, and a link cannot say that one was not given.
+    A next page is there only with the same filters, and a link cannot say that one was not given. A followed link
+    stays where one that is not followed yet begins at what it leads to.
     """
     left = copy.deepcopy(document)
+    beginnings = {source_of(name) for name, _, _ in links_of(document) if name not in followed}
     for name, links, link in list(links_of(left)):
-        if name in followed:
+        if name in followed and target_of(name) not in beginnings:
             del links[link]
     for path, item in left["paths"].items():
         for operation in item.values():
@@ -145,6 +147,14 @@ def links_of(document: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
                 for name, link in answer.get("links", {}).items():
                     source = target[operation["operationId"]]
                     yield f"{source} -> [{status}] {name} -> {target[link['operationId']]}", answer["links"], name
+
+
+def source_of(link: str) -> str:
+    return link.split(" -> ")[0]
+
+
+def target_of(link: str) -> str:
+    return link.split(" -> ")[2]
 
 
 def followed_links(report: Path) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from flask_smorest import Api
@@ -12,19 +13,49 @@ from receiver.web.api import events, exports, messages, pushes, receipts, replie
 from receiver.web.api.common import ProblemSchema
 
 if TYPE_CHECKING:
-    from flask import Flask
+    from flask import Flask, Response
+    from flask_smorest import Blueprint
 
 PREFIX = "/api/v1"
 
 
 class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
-    """Documents errors as they are answered (`web.problems`), and leaves the answering to it."""
+    """Documents errors as they are answered (`web.problems`), and leaves the answering to it.
+
+    The description is written when it is first asked for: it is most of the work of making an application.
+    """
 
     ERROR_SCHEMA = ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None
 
+    def __init__(self, app: Flask, **options: Any) -> None:
+        self._undescribed: list[Blueprint] = []
+        self._describing = threading.Lock()
+        super().__init__(app, **options)
+
+    def register_blueprint(self, blp: Blueprint, **options: Any) -> None:
+        """Serve a blueprint of the API."""
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][blp.name] = self
+        self._app.register_blueprint(blp, **options)
+        self._undescribed.append(blp)
+
     def _register_error_handlers(self) -> None:
         pass
+
+    def _openapi_json(self) -> Response:
+        with self._describing:
+            if self._undescribed:
+                self._describe()
+        answer: Response = super()._openapi_json()
+        return answer
+
+    def _describe(self) -> None:
+        for name, schema in messages.BODIES.items():
+            self.spec.components.schema(name, schema=schema)
+        for blp in self._undescribed:
+            blp.register_views_in_doc(self, self._app, self.spec, name=blp.name, parameters=None)
+            self.spec.tag({"name": blp.name, "description": blp.description})
+        self._undescribed.clear()
 
 
 class RowIdConverter(BaseConverter):
@@ -60,7 +91,5 @@ def register(app: Flask) -> None:
     described.register_converter(
         RowIdConverter, lambda _converter: {"type": "string", "pattern": f"^{RowIdConverter.regex}$"}
     )
-    for name, schema in messages.BODIES.items():
-        described.spec.components.schema(name, schema=schema)
     for module in (messages, sending, receipts, replies, events, reports, exports, pushes):
         described.register_blueprint(module.blueprint, url_prefix=PREFIX)

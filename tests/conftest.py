@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import time
 import uuid
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -23,6 +25,7 @@ from receiver.logs import configure_logging
 from receiver.runtime import Runtime
 from receiver.store import access, schema
 from receiver.store.access import Scope
+from receiver.store.database import Database
 from tests.browser import browser, open_context, open_page
 from tests.described import DescribedClient
 from tests.leaks import OTHER_SECRET, SECRET, leaks
@@ -74,32 +77,69 @@ def postgres_url() -> Iterator[str]:
         yield server.url()
 
 
+@pytest.fixture(scope="session")
+def postgres_template(postgres_url: str) -> Iterator[str]:
+    """The name of a PostgreSQL database whose schema is up to date, to make others from."""
+    with _made_database(postgres_url) as url:
+        _upgrade(url)
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded database whose schema is up to date, to make others from."""
+    path = tmp_path_factory.mktemp("template") / "receiver.db"
+    _upgrade(f"sqlite:///{path}")
+    return path
+
+
+def _upgrade(url: str) -> None:
+    database = Database(url)
+    schema.upgrade(database)
+    database.close()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database, once of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'receiver.db'}"
-        return
-    yield from _postgres_database(request)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A database, once of each kind: empty, or with its schema for a test that has a runtime on it."""
+    name = {"sqlite": "sqlite_database_url", "postgresql": "postgres_database_url"}[request.param]
+    url: str = request.getfixturevalue(name)
+    return url
 
 
-@pytest.fixture(scope="module")
-def module_postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty PostgreSQL database for the tests of one module."""
-    yield from _postgres_database(request)
+@pytest.fixture
+def sqlite_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An embedded database, as `database_url` says."""
+    path = tmp_path / "receiver.db"
+    if _has_runtime(request):
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture
 def postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty PostgreSQL database."""
-    yield from _postgres_database(request)
+    """A PostgreSQL database, as `database_url` says."""
+    template = request.getfixturevalue("postgres_template") if _has_runtime(request) else "template1"
+    with _made_database(request.getfixturevalue("postgres_url"), template) as url:
+        yield url
 
 
-def _postgres_database(request: pytest.FixtureRequest) -> Iterator[str]:
-    maintenance: str = request.getfixturevalue("postgres_url")
+@pytest.fixture(scope="module")
+def module_postgres_database_url(postgres_url: str) -> Iterator[str]:
+    """An empty PostgreSQL database for the tests of one module."""
+    with _made_database(postgres_url) as url:
+        yield url
+
+
+def _has_runtime(request: pytest.FixtureRequest) -> bool:
+    return not {"make_runtime", "postgres_runtime"}.isdisjoint(request.fixturenames)
+
+
+@contextmanager
+def _made_database(maintenance: str, template: str = "template1") -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(maintenance, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield f"{maintenance.rpartition('/')[0]}/{name}".replace("postgresql://", "postgresql+psycopg://")
     with psycopg.connect(maintenance, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -132,7 +172,6 @@ def make_runtime(settings: Settings) -> Iterator[Callable[..., Runtime]]:
     def make(**changes: object) -> Runtime:
         values = {name: getattr(settings, name) for name in Settings.__slots__}
         runtime = Runtime(Settings(**values | changes))
-        schema.upgrade(runtime.database)
         made.append(runtime)
         _start(runtime)
         return runtime
@@ -160,7 +199,6 @@ def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
 def postgres_runtime(postgres_database_url: str, tmp_path: Path) -> Iterator[Runtime]:
     """A runtime on a migrated PostgreSQL database."""
     runtime = Runtime(make_settings(postgres_database_url, tmp_path))
-    schema.upgrade(runtime.database)
     _start(runtime)
     yield runtime
     runtime.stop()

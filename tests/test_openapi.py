@@ -150,7 +150,7 @@ def links_of(document: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def source_of(link: str) -> str:
-    return link.split(" -> ")[0]
+    return link.split(" -> ", maxsplit=1)[0]
 
 
 def target_of(link: str) -> str:

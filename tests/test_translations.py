@@ -161,9 +161,9 @@ def english(page: str) -> list[str]:
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(sqlite_database_url: str) -> str:
     """One kind of database is enough for words."""
-    return f"sqlite:///{tmp_path / 'receiver.db'}"
+    return sqlite_database_url
 
 
 @pytest.fixture

@@ -7,20 +7,29 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from tests.server import read_answer
 
 if TYPE_CHECKING:
-    from tests.server import ServeProcess
+    import socket
 
 _REST_SECONDS = 0.02
+
+
+class Pushed(Protocol):
+    """What can be pushed to: a server, or one in front of it."""
+
+    target: str  # the path of pushes
+
+    def connect(self) -> socket.socket:
+        """Open a connection to it."""
 
 
 class Pushers:
     """Some clients on their own connections, from entering the context to leaving it."""
 
-    def __init__(self, process: ServeProcess, count: int, *, pause_seconds: float = 0.0) -> None:
+    def __init__(self, process: Pushed, count: int, *, pause_seconds: float = 0.0) -> None:
         self.acks: dict[str, str] = {}  # push id: task id
         self.outcomes: Counter[str] = Counter()  # what acknowledgements said, and other statuses
         self.seconds: list[float] = []  # each push's way to its acknowledgement

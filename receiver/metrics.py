@@ -1,42 +1,102 @@
-"""Every metric, defined once."""
+"""Every metric, defined once: what happens is counted here; what is asked at a scrape is in `web/scrape.py`.
+
+`receiver serve` loads this module again in each serving process, so that all of them count into one place
+(`server/counts.py`). So metrics are reached by `metrics.NAME`, and each gauge says how processes are put together.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from bisect import bisect_left
+from collections import Counter as Tally
+from typing import TYPE_CHECKING
 
-PUSHES = Counter("receiver_pushes", "Pushes acknowledged, once durable.", ["outcome"])
-LANE_PUSHES = Counter("receiver_lane_pushes", "Pushes answered by the push lane, without Flask.")
-REFUSALS = Counter("receiver_push_refusals", "Pushes refused, nothing kept.", ["reason"])
-ACK_SECONDS = Histogram(
-    "receiver_ack_seconds",
-    "From the whole push read to its acknowledgement.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.7, 1, 2.5, 5, 10),
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+REGISTRY = CollectorRegistry()
+
+
+class ManyHistogram(Histogram):
+    """A histogram, without labels, that takes many values for the price of a few."""
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count each of the values."""
+        if len(values) <= 1:
+            for value in values:
+                self.observe(value)
+            return
+        self._sum.inc(sum(values))
+        for bucket, count in Tally(bisect_left(self._upper_bounds, value) for value in values).items():
+            self._buckets[bucket].inc(count)
+
+
+# --- Are pushes coming, and are they kept? ---
+
+PUSHES = Counter("receiver_pushes", "Pushes acknowledged, once durable.", ["outcome"], registry=REGISTRY)
+LANE_PUSHES = Counter("receiver_lane_pushes", "Pushes answered by the push lane, without Flask.", registry=REGISTRY)
+LAST_PUSH = Gauge(
+    "receiver_last_push_timestamp_seconds",
+    "When the last push was acknowledged, Unix time.",
+    multiprocess_mode="max",
+    registry=REGISTRY,
 )
-BATCH_PUSHES = Histogram(
+BATCH_PUSHES = ManyHistogram(
     "receiver_batch_pushes",
     "Pushes made durable by one transaction.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+    registry=REGISTRY,
 )
-BATCH_SECONDS = Histogram(
+BATCH_SECONDS = ManyHistogram(
     "receiver_batch_seconds",
     "Time that one transaction, or one write to the spool, took.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+    registry=REGISTRY,
 )
-DRAINED = Counter("receiver_spool_drained_pushes", "Pushes saved from the spool.")
-DATABASE_UP = Gauge("receiver_database_up", "1: the database was in reach when last used; 0: pushes are spooled.")
-SPOOL_RECORDS = Gauge("receiver_spool_records", "Records that wait in the spool directory.")
-SPOOL_BYTES = Gauge("receiver_spool_bytes", "Bytes of what waits in the spool directory.")
-SPOOL_OLDEST = Gauge("receiver_spool_oldest_age_seconds", "Age of the oldest file in the spool; 0: none.")
-QUEUE_DEPTH = Gauge("receiver_queue_depth", "Pushes that wait to be made durable.")
-LAST_PUSH = Gauge("receiver_last_push_timestamp_seconds", "When the last push was acknowledged, Unix time.")
-STORE_FAILURES = Counter("receiver_store_failures", "Transactions that the database did not take.", ["reason"])
-EVENTS_LAG = Gauge(
-    "receiver_events_lag_seconds", "For how long a transaction that does not end has held the events back; 0: none."
+DRAINED = Counter("receiver_spool_drained_pushes", "Pushes saved from the spool.", registry=REGISTRY)
+DATABASE_UP = Gauge(
+    "receiver_database_up",
+    "1: the database was in reach when last used; 0: pushes of at least one process are spooled.",
+    multiprocess_mode="livemin",
+    registry=REGISTRY,
 )
-SENDS = Counter("receiver_sends", "Requests to send, by what became of them.", ["outcome"])
-SEND_SPIKES = Gauge(
-    "receiver_send_spikes", "Prefixes of numbers that were sent to five times as often as usual, in the last hour."
+QUEUE_DEPTH = Gauge(
+    "receiver_queue_depth", "Pushes that wait to be made durable.", multiprocess_mode="livesum", registry=REGISTRY
 )
-BALANCE = Gauge("receiver_balance_points", "Messages left, by the last reading.", ["account"])
-BALANCE_LOW = Gauge("receiver_balance_low", "1: fewer are left than RECEIVER_BALANCE_LOW.", ["account"])
-BALANCE_AGE = Gauge("receiver_balance_age_seconds", "Age of the last reading of the balance.", ["account"])
+STORE_FAILURES = Counter(
+    "receiver_store_failures", "Transactions that the database did not take.", ["reason"], registry=REGISTRY
+)
+
+# --- How late? ---
+
+ACK_SECONDS = ManyHistogram(
+    "receiver_ack_seconds",
+    "From the whole push read to its acknowledgement.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.7, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+RECEIPT_DELAY_SECONDS = ManyHistogram(
+    "receiver_receipt_delay_seconds",
+    "From the time that a receipt reports to its arrival, copies included: how late the platform tells.",
+    buckets=(1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 21600, 86400),
+    registry=REGISTRY,
+)
+
+# --- What is refused? ---
+
+REFUSALS = Counter("receiver_push_refusals", "Pushes refused, nothing kept.", ["reason"], registry=REGISTRY)
+SENDS = Counter("receiver_sends", "Requests to send, by what became of them.", ["outcome"], registry=REGISTRY)
+
+# --- Who serves? ---
+
+PROCESSES = Gauge(
+    "receiver_serving_processes", "Serving processes that are up.", multiprocess_mode="livesum", registry=REGISTRY
+)
+PROCESS_STARTS = Counter("receiver_process_starts", "Serving processes that were started.", registry=REGISTRY)
+
+# There from the beginning: a rate cannot be seen of what begins with 1.
+for _outcome in ("accepted", "quarantined", "spooled"):
+    PUSHES.labels(_outcome)
+for _reason in ("secret", "address", "length", "size"):
+    REFUSALS.labels(_reason)

@@ -56,9 +56,11 @@ def serve(bind: str | None, workers: int) -> None:
     finally:
         runtime.stop()
     _tell(settings)
+    server = Server(settings, workers=workers)
     try:
-        Server(settings, workers=workers).run()
+        server.run()
     finally:
+        server.close()
         if lock is not None:
             os.close(lock)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from receiver import metrics
-from receiver.domain import Outcome, Push, Unreadable
+from receiver.domain import Outcome, Push, Receipt, Unreadable
 from receiver.errors import Overloaded, ReceiverError, SpoolUnavailable, StoreUnavailable, StoreUnfit
 from receiver.logs import get_logger
 from receiver.store.database import StoreRejected
@@ -146,6 +146,13 @@ class Committer:
         self._kept_at = time.monotonic()
         for outcome, count in Counter(result.outcome for result in results).items():
             metrics.PUSHES.labels(outcome).inc(count)
+        metrics.RECEIPT_DELAY_SECONDS.observe_all(
+            [
+                max(0.0, (push.received_at - push.reading.reported_at).total_seconds())  # their clock may be ahead
+                for push, _ in batch
+                if isinstance(push.reading, Receipt)
+            ]
+        )
 
     def _results(self, pushes: list[Push]) -> list[Kept]:
         """Keep pushes, in the database or the spool. Raises SpoolUnavailable."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import threading
 
+from receiver import metrics
+
 
 class DatabaseLink:
     """Up, down for a reason, or not known yet. Safe for many threads."""
@@ -37,10 +39,12 @@ class DatabaseLink:
     def mark_up(self) -> None:
         """Note that it answers."""
         self._reason = None
+        metrics.DATABASE_UP.set(1)
         self._known.set()
 
     def mark_down(self, reason: str) -> None:
         """Note that it does not, and let its keeper know."""
         self._reason = reason
+        metrics.DATABASE_UP.set(0)
         self._known.set()
         self.changed.set()

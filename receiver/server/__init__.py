@@ -12,6 +12,7 @@ from gunicorn.http import message
 from receiver.app import create_app
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
+from receiver.server.counts import Counts
 from receiver.server.worker import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
 from receiver.web.door import Door
 
@@ -48,6 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._binds = [address_text(bind) for bind in (settings.bind, settings.door_bind) if bind is not None]
         self._workers = workers
         self._runtime: Runtime | None = None
+        self._counts = Counts(settings.data_dir)
         super().__init__()
 
     def load_config(self) -> None:
@@ -68,6 +70,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "limit_request_line": REQUEST_LINE_MAX_BYTES,
             "control_socket_disable": True,  # its default place is shared by every gunicorn of the user
             "forwarded_allow_ips": "",  # proxies are told by RECEIVER_TRUSTED_PROXIES, in one place
+            "pre_fork": self._give_slot,
+            "post_fork": lambda _server, worker: self._counts.begin(worker.slot),
+            "child_exit": lambda _server, worker: self._counts.leave_slot(worker.slot),
             "worker_exit": lambda _server, _worker: self._stop(),
         }.items():
             self.cfg.set(name, value)
@@ -81,6 +86,13 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         if self._settings.door_bind is not None:
             app.wsgi_app = Door(app.wsgi_app, self._runtime, port=self._settings.door_bind[1])  # type: ignore[method-assign]
         return app
+
+    def close(self) -> None:
+        """Remove what the master has made; in the master, after it has run."""
+        self._counts.close()
+
+    def _give_slot(self, server: Any, worker: Any) -> None:
+        worker.slot = self._counts.take_slot({other.slot for other in server.WORKERS.values()})
 
     def _stop(self) -> None:
         if self._runtime is not None:

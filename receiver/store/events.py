@@ -131,6 +131,27 @@ _POSTGRESQL_LOOK = sa.text(
     """  # noqa: S608  (constants)
 )
 
+_POSTGRESQL_LAG = sa.text(
+    """
+    SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8
+    FROM pg_stat_activity WHERE pid IN (
+        SELECT pid FROM pg_locks
+        WHERE locktype = 'relation' AND relation IN ('receipts'::regclass, 'replies'::regclass)
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND mode = 'RowExclusiveLock' AND granted)
+    """
+)
+
+
+def find_lag_seconds(connection: sa.Connection) -> float:
+    """Tell for how long the oldest transaction has been open that holds events back; 0: none does.
+
+    One of another role counts only where this role may see it (pg_read_all_stats).
+    """
+    if connection.dialect.name != "postgresql":
+        return 0.0  # one writer: ids commit in order
+    return float(connection.execute(_POSTGRESQL_LAG).scalar_one())
+
 
 def list_events(
     connection: sa.Connection, after: Position, final: Position, limit: int, accounts: tuple[str, ...] | None

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from datetime import timedelta
+import os
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, jsonify, redirect
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from receiver import metrics
 from receiver.errors import SpoolUnavailable, StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
-from receiver.store import balance, schema
-from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
+from receiver.store import schema
 from receiver.web import runtime
 from receiver.web.problems import problem
+from receiver.web.scrape import Scrape, age_seconds
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as WerkzeugResponse
 
-    from receiver.intake.spool import SpoolState
     from receiver.runtime import Runtime
 
 _FIRST_CONTACT_SECONDS = 0.5
@@ -46,7 +45,7 @@ def readyz() -> Response:
     parts = runtime()
     parts.start()
     spool = spool_state(parts.spool.directory)
-    waiting = {"records": spool.records, "bytes": spool.bytes, "age_seconds": _age_seconds(spool)}
+    waiting = {"records": spool.records, "bytes": spool.bytes, "age_seconds": age_seconds(spool)}
     reason = _why_not_database(parts)
     if reason is None:
         return jsonify(status="ok", durable="database", spool=waiting)
@@ -67,43 +66,13 @@ def _why_not_database(parts: Runtime) -> str | None:
     return None
 
 
-def _tell_balances(parts: Runtime) -> None:
-    try:
-        readings = parts.ask(balance.find_last_readings)
-    except (StoreUnavailable, StoreUnfit):
-        return  # what was last known stays
-    for account, reading in readings.items():
-        threshold = parts.settings.balance_low_of(account)
-        metrics.BALANCE.labels(account).set(reading.remain_point)
-        metrics.BALANCE_LOW.labels(account).set(threshold is not None and reading.remain_point < threshold)
-        metrics.BALANCE_AGE.labels(account).set((parts.now() - reading.answered_at).total_seconds())
-
-
-def _tell_spikes(parts: Runtime) -> None:
-    now = parts.now()
-    hour_ago = now - timedelta(hours=1)
-    try:
-        found = parts.ask(
-            lambda c: list_busiest(c, By.PREFIX, since=hour_ago, until=now, min_sent=SPIKE_MIN_SENT, limit=200)
-        )
-    except (StoreUnavailable, StoreUnfit):
-        return
-    metrics.SEND_SPIKES.set(len({busy.key for busy in found if busy.spike}))
-
-
-def _age_seconds(spool: SpoolState) -> float:
-    return 0.0 if spool.oldest_at is None else round(max(0.0, time.time() - spool.oldest_at), 1)
-
-
 @blueprint.get("/metrics")
 def metrics_page() -> Response:
-    """Give every metric in Prometheus' text form."""
-    spool = spool_state(runtime().spool.directory)
-    metrics.SPOOL_RECORDS.set(spool.records)
-    metrics.SPOOL_BYTES.set(spool.bytes)
-    metrics.SPOOL_OLDEST.set(_age_seconds(spool))
-    metrics.DATABASE_UP.set(runtime().link.up)
-    metrics.EVENTS_LAG.set(runtime().horizon.lag_seconds)
-    _tell_balances(runtime())
-    _tell_spikes(runtime())
-    return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+    """Give every metric in Prometheus' text form: what all serving processes have counted, and what is asked now."""
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # see receiver/server/counts.py
+        MultiProcessCollector(registry)
+    else:
+        registry.register(metrics.REGISTRY)
+    registry.register(Scrape(runtime()))
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,168 @@
+"""What a scrape asks of database and disk, so that every serving process gives the same answer.
+
+What happens in a process is counted where it happens, in `metrics.py`. What can be looked up is not kept there, but
+asked for here, when somebody wants to know. A new gauge is a function:
+
+    @gauge("receiver_quarantined_pushes", "Pushes that could not be read, of the last day.")
+    def _quarantined(scrape: Scrape) -> float:
+        return scrape.ask(lambda connection: count_quarantined(connection, since=scrape.now - timedelta(days=1)))
+
+It gives a number; with `label="account"`, a number by the label's value; None where there is nothing to tell. While the
+database cannot tell, the gauge is left out: no number is better than an old one. What several gauges need is a
+`cached_property` of Scrape. Each question costs its time at every scrape: keep it to what an index answers.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from receiver.errors import ReceiverError
+from receiver.intake.spool import spool_state
+from receiver.store import balance
+from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
+from receiver.store.events import find_lag_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import sqlalchemy as sa
+    from prometheus_client.core import Metric
+
+    from receiver.intake.spool import SpoolState
+    from receiver.runtime import Runtime
+    from receiver.store.balance import Reading
+
+T = TypeVar("T")
+
+
+class Scrape(Collector):
+    """The gauges of one scrape, or of one look by whoever watches without Prometheus."""
+
+    def __init__(self, parts: Runtime) -> None:
+        self.parts = parts
+        self.now = parts.now()
+
+    def ask(self, question: Callable[[sa.Connection], T]) -> T:
+        """Ask the database, at once or not at all. Raises StoreUnavailable or StoreUnfit."""
+        return self.parts.ask(question)
+
+    @cached_property
+    def spool(self) -> SpoolState:
+        """What waits in the spool directory."""
+        return spool_state(self.parts.spool.directory)
+
+    @cached_property
+    def balances(self) -> Mapping[str, Reading]:
+        """The last reading of each account's balance."""
+        return self.ask(balance.find_last_readings)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every gauge that can be told now."""
+        for each in _GAUGES:
+            family = GaugeMetricFamily(each.name, each.help_text, labels=[each.label] if each.label else None)
+            for value, number in self.values(each).items():
+                family.add_metric([value] if each.label else [], number)
+            yield family
+
+    def values(self, each: _Gauge) -> Mapping[str, float]:
+        """Give a gauge's numbers by its label's value, by the empty text where it has none."""
+        try:
+            found = each.find(self)
+        except ReceiverError:
+            return {}
+        if found is None:
+            return {}
+        return found if not isinstance(found, int | float) else {"": found}
+
+
+Found = float | dict[str, float] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Gauge:
+    name: str
+    help_text: str
+    label: str | None
+    find: Callable[[Scrape], Found]
+
+
+_GAUGES: list[_Gauge] = []
+
+
+def gauge(
+    name: str, help_text: str, *, label: str | None = None
+) -> Callable[[Callable[[Scrape], Found]], Callable[[Scrape], Found]]:
+    """Make a gauge of a function that finds its number, or its numbers by the label's value."""
+
+    def register(find: Callable[[Scrape], Found]) -> Callable[[Scrape], Found]:
+        _GAUGES.append(_Gauge(name=name, help_text=help_text, label=label, find=find))
+        return find
+
+    return register
+
+
+def age_seconds(spool: SpoolState) -> float:
+    """Give the age of the oldest file in the spool; 0: none waits."""
+    return 0.0 if spool.oldest_at is None else round(max(0.0, time.time() - spool.oldest_at), 1)
+
+
+@gauge("receiver_spool_records", "Records that wait in the spool directory.")
+def _spool_records(scrape: Scrape) -> float:
+    return scrape.spool.records
+
+
+@gauge("receiver_spool_bytes", "Bytes of what waits in the spool directory.")
+def _spool_bytes(scrape: Scrape) -> float:
+    return scrape.spool.bytes
+
+
+@gauge("receiver_spool_oldest_age_seconds", "Age of the oldest file in the spool; 0: none.")
+def _spool_oldest(scrape: Scrape) -> float:
+    return age_seconds(scrape.spool)
+
+
+@gauge("receiver_spool_damaged_files", "Spool files of which a part could not be read; they stay for an operator.")
+def _spool_damaged(scrape: Scrape) -> float:
+    return len(scrape.spool.damaged)
+
+
+@gauge("receiver_events_lag_seconds", "For how long a transaction that does not end has held the events back; 0: none.")
+def _events_lag(scrape: Scrape) -> float:
+    return scrape.ask(find_lag_seconds)
+
+
+@gauge("receiver_send_spikes", "Prefixes of numbers that were sent to five times as often as usual, in the last hour.")
+def _send_spikes(scrape: Scrape) -> float:
+    since = scrape.now - timedelta(hours=1)
+    found = scrape.ask(
+        lambda connection: list_busiest(
+            connection, By.PREFIX, since=since, until=scrape.now, min_sent=SPIKE_MIN_SENT, limit=200
+        )
+    )
+    return len({busy.key for busy in found if busy.spike})
+
+
+@gauge("receiver_balance_points", "Messages left, by the last reading.", label="account")
+def _balance(scrape: Scrape) -> dict[str, float]:
+    return {account: reading.remain_point for account, reading in scrape.balances.items()}
+
+
+@gauge("receiver_balance_low", "1: fewer are left than RECEIVER_BALANCE_LOW.", label="account")
+def _balance_low(scrape: Scrape) -> dict[str, float]:
+    thresholds = {account: scrape.parts.settings.balance_low_of(account) for account in scrape.balances}
+    return {
+        account: float((threshold := thresholds[account]) is not None and reading.remain_point < threshold)
+        for account, reading in scrape.balances.items()
+    }
+
+
+@gauge("receiver_balance_age_seconds", "Age of the last reading of the balance.", label="account")
+def _balance_age(scrape: Scrape) -> dict[str, float]:
+    return {account: (scrape.now - reading.answered_at).total_seconds() for account, reading in scrape.balances.items()}

@@ -198,10 +198,36 @@ def _database(value: str) -> str:
     if scheme in ("mysql", "mariadb"):
         raise ValueError("MySQL is not supported; use postgresql://… or leave it empty for the embedded database")
     if scheme in ("postgresql", "postgres"):
-        return "postgresql+psycopg://" + value.partition("://")[2]
+        rest = value.partition("://")[2]
+        hosts, attributes = _servers(rest)
+        if attributes not in (None, "read-write", "primary"):
+            raise ValueError("target_session_attrs must be read-write: a standby can keep nothing")
+        if hosts > 1 and attributes is None:
+            rest += f"{'&' if '?' in rest else '?'}target_session_attrs=read-write"
+        return f"postgresql+psycopg://{rest}"
     if scheme == "sqlite":
         return value
     raise ValueError("not a database URL; use postgresql://… or leave it empty for the embedded database")
+
+
+def _servers(rest: str) -> tuple[int, str | None]:
+    """Read a PostgreSQL URL, without its scheme, as the driver will. How many hosts it names, and what they must be."""
+    if find_spec("psycopg") is None:
+        raise ValueError("PostgreSQL needs the extra `postgres`: pip install 'receiver[postgres]'")
+    from psycopg import ProgrammingError  # noqa: PLC0415  (the embedded database needs no driver)
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    try:
+        found = {name: str(text) for name, text in conninfo_to_dict(f"postgresql://{rest}").items()}
+    except ProgrammingError:  # whose words may hold a part of the password
+        raise ValueError(
+            "not a database URL that PostgreSQL understands: postgresql://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME?…, "
+            "special characters as %XX, only parameters of libpq"
+        ) from None
+    ports = found.get("port", "").split(",")
+    if any(port and not (port.isdigit() and 0 < int(port) < 65536) for port in ports):
+        raise ValueError("a port is not a number from 1 to 65535; special characters of a password are written as %XX")
+    return len(found.get("host", "").split(",")), found.get("target_session_attrs")
 
 
 def _address(value: str) -> tuple[str, int]:

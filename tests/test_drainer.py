@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from receiver.errors import StoreUnavailable
 from receiver.intake.drainer import Drainer
 from receiver.intake.link import DatabaseLink
 from receiver.intake.spool import Spool, SpooledSends
@@ -15,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def make_drainer(
-    spool: Spool, link: DatabaseLink, save: Callable[[Any], None], record: Callable[[Any], None]
+    spool: Spool,
+    link: DatabaseLink,
+    save: Callable[[Any], None],
+    record: Callable[[Any], None],
+    confirm: Callable[[], None] = lambda: None,
 ) -> Drainer:
     return Drainer(
         spool,
@@ -24,6 +31,7 @@ def make_drainer(
         read_again=lambda push: push,
         save=save,
         record=record,
+        confirm=confirm,
         tidy=lambda: None,
     )
 
@@ -59,5 +67,23 @@ def test_pushes_and_sends_of_a_file_are_saved_in_batches_whatever_their_order(tm
     assert drainer.drain() == 600
     assert (sum(saved), len(saved), sum(recorded)) == (300, 2, 300)
     assert len(recorded) <= 8
+    assert spool.empty
+    spool.close()
+
+
+def test_file_stays_until_what_it_held_is_durable(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", max_bytes=1 << 30)
+    spool.append([make_push()])
+    standby_is_back = iter([False, True])
+
+    def confirm() -> None:
+        if not next(standby_is_back):
+            raise StoreUnavailable("the commit waits for the standby")
+
+    drainer = make_drainer(spool, DatabaseLink(), lambda _: None, lambda _: None, confirm)
+    with pytest.raises(StoreUnavailable):
+        drainer.drain()
+    assert not spool.empty
+    drainer.drain()
     assert spool.empty
     spool.close()

@@ -43,6 +43,7 @@ class Drainer:
         read_again: Callable[[Push], Push],
         save: Callable[[Sequence[Push]], None],
         record: Callable[[Sequence[SpooledSends | SpooledAttempt]], None],
+        confirm: Callable[[], None],
         tidy: Callable[[], None],
     ) -> None:
         self._spool = spool
@@ -51,6 +52,7 @@ class Drainer:
         self._read_again = read_again
         self._save = save
         self._record = record
+        self._confirm = confirm  # that what was saved is durable; a file goes only then
         self._tidy = tidy  # called every few seconds while the database is there
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -121,6 +123,7 @@ class Drainer:
                 batch = []
                 if self._stopping.is_set() and found is not None:
                     return saved
+        self._confirm()
         self._spool.remove(path, damaged=damaged)
         return saved
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0  # for one question or transaction; a hung server is left then
+_CONNECT_SECONDS = 2.0  # of it at most, for a connection, whichever of several servers it is to
 _ROLL_BACK_SECONDS = 0.2
 _DEADLOCK_TRIES = 6
+_READ_ONLY_STATE = "25006"  # a primary no more
 _TRY_AGAIN_STATES = frozenset({"40001", "40P01"})  # serialization failure, deadlock: nothing was written
 _UNFIT_STATES = {
     "28000": "it refuses this login; check user and password in RECEIVER_DATABASE_URL",
@@ -41,11 +43,21 @@ def insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
 
 
 # Of every connection to PostgreSQL. Compiling a statement, or starting workers for it, takes longer than nearly all of
-# ours; and no question is to have both processors while pushes come in.
+# ours; and no question is to have both processors while pushes come in. A commit is durable, whatever the server's own
+# default, and on its synchronous standby if it has one; warnings have to arrive, since one says that it is not there.
 SESSION_OPTIONS = (
     "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
     " -c jit=off -c max_parallel_workers_per_gather=0"
+    " -c synchronous_commit=on -c client_min_messages=warning"
 )
+# A commit of ours that waits for nearly as long as the intake has patience: the synchronous standby is away. Each
+# further one would wait too, and hold a connection of the server until the standby is back.
+_COMMITS_WAIT = sa.text(
+    "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE usename = current_user AND wait_event = 'SyncRep'"
+    " AND query_start < clock_timestamp() - interval '0.3 seconds')"
+)
+_WRITE_NOTHING = sa.text("SELECT pg_logical_emit_message(true, 'receiver', '')::text")
+_READ_ONLY = "the database is read-only at present"
 
 
 class Overtaken(StoreUnavailable):
@@ -64,10 +76,11 @@ class Database:
 
     def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._patience_seconds = patience_seconds
+        self._connecting = _Connecting()
         if url.startswith("sqlite"):
             self.engine = _sqlite_engine(url, patience_seconds)
         else:
-            self.engine = _postgresql_engine(url, patience_seconds)
+            self.engine = _postgresql_engine(url, patience_seconds, self._connecting)
         self.postgresql = self.engine.dialect.name == "postgresql"
         # SQLite has one writer at a time and lets the others poll with growing pauses; a lock hands over at once.
         self._writer = None if self.postgresql else _writer_lock(url)
@@ -108,12 +121,17 @@ class Database:
 
         def at_once() -> None:
             with self._own_errors():
-                pooled = self.engine.raw_connection()
+                with self._connecting.until(deadline):
+                    pooled = self.engine.raw_connection()
                 driver: Any = pooled.driver_connection
                 try:
                     driver.deadline = deadline
                     driver.autocommit = True
                     work(driver)
+                except self._driver_error as error:
+                    if _sqlstate(error) == _READ_ONLY_STATE:
+                        driver.close()
+                    raise
                 finally:
                     if driver.closed:
                         pooled.invalidate()
@@ -123,14 +141,41 @@ class Database:
 
         _despite_deadlocks(at_once)
 
+    def connect(self) -> None:
+        """Have a connection at hand, made anew: servers that were left may have become others' standbys.
+
+        With more time for it than a transaction may take. Raises StoreUnavailable or StoreUnfit.
+        """
+        self.drop_connections()
+        with self._own_errors(), self._connected(time.monotonic() + max(self._patience_seconds, _CONNECT_SECONDS)):
+            pass
+
+    def drop_connections(self) -> None:
+        """Close what is connected and not in use; what is, ends with its use."""
+        self.engine.dispose()
+
     def require_writable(self) -> None:
-        """Raise StoreUnavailable where it would take no write at present: locked by another, or a standby."""
+        """Raise StoreUnavailable where it would take no write at present: locked by another, or a standby, or one
+        whose own standby, without which it is to keep nothing, is away."""
 
         def work(connection: sa.Connection) -> None:
-            if self.postgresql and connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
-                raise StoreUnavailable("the database is read-only at present")
+            if not self.postgresql:
+                return
+            if connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
+                raise StoreUnavailable(_READ_ONLY)
+            if connection.scalar(_COMMITS_WAIT):
+                raise StoreUnavailable("the database's synchronous standby is away: commits wait for it")
 
         self.write(work)
+
+    def require_durable(self) -> None:
+        """Return once all that was committed before is as durable as a commit is here; raise StoreUnavailable else.
+
+        Rows that an earlier try has left, its outcome in doubt, may be on one server only while a synchronous
+        standby is away; a transaction that finds them and changes nothing waits for none. So this one writes.
+        """
+        if self.postgresql:
+            self.write(lambda connection: connection.scalar(_WRITE_NOTHING))
 
     def close(self) -> None:
         """Close every connection."""
@@ -138,7 +183,9 @@ class Database:
 
     @contextmanager
     def _connected(self, deadline: float) -> Iterator[sa.Connection]:
-        with self.engine.connect() as connection:
+        with self._connecting.until(deadline):
+            connected = self.engine.connect()
+        with connected as connection:
             driver = connection.connection.driver_connection
             if self.postgresql and driver is not None:
                 driver.deadline = deadline
@@ -167,6 +214,21 @@ class Database:
             raise _translated(error.orig or error) from error.orig
         except self._driver_error as error:  # from statements that go past SQLAlchemy
             raise _translated(error) from error
+
+
+class _Connecting(threading.local):
+    """How long a thread waits for a connection that the pool has to make for it."""
+
+    deadline: float | None = None
+
+    @contextmanager
+    def until(self, deadline: float) -> Iterator[None]:
+        """Wait until then, a reading of time.monotonic(), and never for longer than a connection may take."""
+        self.deadline = deadline
+        try:
+            yield
+        finally:
+            self.deadline = None
 
 
 class _Queue:
@@ -225,28 +287,43 @@ def _sqlite_engine(url: str, patience_seconds: float) -> sa.Engine:
     return engine
 
 
-def _postgresql_engine(url: str, patience_seconds: float) -> sa.Engine:
+def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connecting) -> sa.Engine:
     # Here, so that the embedded database needs no PostgreSQL driver.
-    from receiver.store.deadline import DeadlineConnection  # noqa: PLC0415
+    from receiver.store.deadline import Servers  # noqa: PLC0415
+
+    servers = Servers(
+        url.replace("postgresql+psycopg://", "postgresql://", 1),
+        application_name="receiver",
+        options=SESSION_OPTIONS,
+        # Where an answer may take an hour, a server that is gone is noticed all the same.
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+    )
+
+    def connect() -> Any:
+        longest = time.monotonic() + _CONNECT_SECONDS
+        deadline = min(connecting.deadline or longest, longest)
+        connection = servers.connect(deadline)
+        connection.deadline = deadline  # for what SQLAlchemy asks first
+        return connection
 
     engine = sa.create_engine(
-        url,
+        "postgresql+psycopg://",  # the servers are the driver's business: SQLAlchemy reads URLs in its own way
+        creator=connect,
         hide_parameters=True,
         pool_size=10,
         max_overflow=10,
         pool_timeout=min(5, patience_seconds),
         # Made anew now and then, but never while a push waits for it.
         pool_recycle=1800 if patience_seconds == PATIENCE_SECONDS else -1,
-        connect_args={
-            "connect_timeout": 2,
-            "application_name": "receiver",
-            "options": SESSION_OPTIONS,
-        },
     )
 
-    @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-        return DeadlineConnection.connect(*arguments, **options)
+    @event.listens_for(engine, "handle_error")
+    def _leave_a_read_only_server(context: sa.engine.ExceptionContext) -> None:
+        # All its connections with this one: the next are made to the server that is the primary then.
+        if _sqlstate(context.original_exception) == _READ_ONLY_STATE:
+            context.is_disconnect = True
 
     @event.listens_for(engine, "reset")
     def _wait_as_long_as_it_takes_no_more(connection: Any, _record: Any, _state: Any) -> None:
@@ -261,6 +338,8 @@ def _translated(error: BaseException) -> ReceiverError:
     text = str(error).lower()
     if state in _UNFIT_STATES:
         return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES[state]}")
+    if state == _READ_ONLY_STATE or "session is read-only" in text or "server is in hot standby mode" in text:
+        return StoreUnavailable(_READ_ONLY)
     # A failed connection has no state of its own in psycopg, only the server's words.
     for words, unfit_state in (
         ("password authentication failed", "28P01"),

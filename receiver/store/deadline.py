@@ -1,4 +1,4 @@
-"""A PostgreSQL connection that gives up in time.
+"""PostgreSQL connections that are made in time, over several servers, and give up in time.
 
 A server that hangs (stopped, or behind a black hole) fires none of its own timeouts, so the time limit is kept on
 this side: past it the connection is abandoned, its statement's outcome unknown.
@@ -11,27 +11,114 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import waiting
+from psycopg.conninfo import conninfo_attempts, conninfo_to_dict, make_conninfo
 
 if TYPE_CHECKING:
-    from psycopg.abc import PQGen
+    from collections.abc import Iterator, Mapping
+
+    from psycopg.abc import ConnDict, PQGen
+    from psycopg.errors import Diagnostic
 
 _TICK_SECONDS = 0.1
+_FIRST_TRY_SECONDS = 0.3  # one server of several, before the next has its turn
+# In which PostgreSQL warns that a commit has not reached its synchronous standby. The text is in the server's language.
+_STANDBY_WAIT = "SyncRepWaitForLSN"
 
 
 class DeadlineConnection(psycopg.Connection[Any]):
-    """Waits for the server until `deadline`, a reading of time.monotonic(), and no longer. None: for ever."""
+    """Waits for the server until `deadline`, a reading of time.monotonic(), and no longer. None: for ever.
+
+    Where a commit's wait for a synchronous standby was cancelled, PostgreSQL warns and calls it a success, though
+    the transaction is on that one server only. Here it is an error: the outcome is in doubt.
+    """
 
     deadline: float | None = None
+    _on_one_server_only = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_notice_handler(self._look_at)
 
     def wait(self, gen: PQGen[Any], interval: float = _TICK_SECONDS, timeout: float | None = None) -> Any:
         """Wait as psycopg does. Past the deadline, close the connection and raise OperationalError."""
         if self.deadline is None:
-            return super().wait(gen, interval, timeout)
-        left = self.deadline - time.monotonic()
+            found = super().wait(gen, interval, timeout)
+        else:
+            left = self.deadline - time.monotonic()
+            try:
+                if left <= 0:
+                    raise psycopg.errors.ConnectionTimeout
+                found = waiting.wait(gen, self.pgconn.socket, interval=min(interval, left), timeout=left)
+            except (psycopg.errors._WaitTimeout, psycopg.errors.ConnectionTimeout):  # noqa: SLF001  (`timeout` raises it)
+                self.pgconn.finish()
+                raise psycopg.OperationalError("the server did not answer in time") from None
+        if self._on_one_server_only:
+            self._on_one_server_only = False
+            raise psycopg.OperationalError("committed, but not on the synchronous standby")
+        return found
+
+    def _look_at(self, notice: Diagnostic) -> None:
+        self._on_one_server_only |= notice.source_function == _STANDBY_WAIT
+
+
+class Servers:
+    """The servers that one URL names. Safe for many threads.
+
+    They are tried one after the other, first the one that took us last. The time is one for all of them: a first
+    round gives each a moment, so that a black hole costs no more than that; a second, what is left.
+    """
+
+    def __init__(self, url: str, *, options: str = "", **defaults: Any) -> None:
+        parameters = {**defaults, **conninfo_to_dict(url)}
+        parameters["options"] = f"{options} {parameters.get('options', '')}".strip()
+        self._servers = list(_split(parameters))
+        self._last = 0
+
+    def connect(self, deadline: float) -> DeadlineConnection:
+        """Connect to the first that is what the URL asks for. Raises OperationalError with what each of them said."""
+        said: dict[str, None] = {}
+        several = len(self._servers) > 1
+        trying = sorted(range(len(self._servers)), key=lambda number: number != self._last)
+        for longest in (_FIRST_TRY_SECONDS, float("inf")) if several else (float("inf"),):
+            silent = []
+            for turn, number in enumerate(trying):
+                share = (deadline - time.monotonic()) / (len(trying) - turn)
+                try:
+                    connection = _connect(self._servers[number], time.monotonic() + min(share, longest))
+                except psycopg.errors.ConnectionTimeout as error:
+                    silent.append(number)
+                    said[str(error)] = None
+                except psycopg.OperationalError as error:
+                    said[str(error)] = None
+                else:
+                    self._last = number
+                    return connection
+            trying = silent
+        raise psycopg.OperationalError("; ".join(said))
+
+
+def _split(parameters: Mapping[str, Any]) -> Iterator[ConnDict]:
+    """Give the parameters for each server alone."""
+    lists = {name: str(parameters[name]).split(",") for name in ("host", "hostaddr", "port") if parameters.get(name)}
+    for number in range(max(map(len, lists.values()), default=1)):
+        yield {**parameters, **{name: values[number % len(values)] for name, values in lists.items()}}
+
+
+def _connect(server: ConnDict, deadline: float) -> DeadlineConnection:
+    """Connect to one server, by any of its addresses. Its name is looked up first, which may take longer."""
+    attempts = conninfo_attempts(server)
+    for turn, attempt in enumerate(attempts, 1):
+        share = (deadline - time.monotonic()) / (len(attempts) + 1 - turn)
         try:
-            if left <= 0:
-                raise psycopg.errors.ConnectionTimeout
-            return waiting.wait(gen, self.pgconn.socket, interval=min(interval, left), timeout=left)
-        except (psycopg.errors._WaitTimeout, psycopg.errors.ConnectionTimeout):  # noqa: SLF001  (what `timeout` raises)
-            self.pgconn.finish()
-            raise psycopg.OperationalError("the server did not answer in time") from None
+            if share <= 0:
+                raise psycopg.errors.ConnectionTimeout("connection timeout expired")
+            # Not psycopg's own `connect`: it waits for each of them, two seconds at least.
+            making = DeadlineConnection._connect_gen(make_conninfo("", **attempt))  # noqa: SLF001
+            return waiting.wait_conn(making, interval=min(_TICK_SECONDS, share), timeout=share)
+        except psycopg.errors._WaitTimeout:  # noqa: SLF001
+            if turn == len(attempts):
+                raise psycopg.errors.ConnectionTimeout("connection timeout expired") from None
+        except psycopg.OperationalError:
+            if turn == len(attempts):
+                raise
+    raise psycopg.OperationalError("no address to connect to")

@@ -38,6 +38,8 @@ class Settings:
     data_dir: Path
     database_url: str = field(repr=False)  # may hold a password
     bind: tuple[str, int] = ("127.0.0.1", 8000)
+    tls_cert: Path | None = None  # PEM files of `serve`, both or neither; None: plain HTTP
+    tls_key: Path | None = None
     push_tokens: tuple[tuple[str, str], ...] = field(repr=False)  # (account, secret)
     push_tokens_generated: bool = False  # by this very call: the one time to show the secret unasked
     push_allow: tuple[Network, ...] = ()
@@ -81,6 +83,11 @@ class Settings:
         return thresholds.get(account, thresholds.get(""))
 
     @property
+    def scheme(self) -> str:
+        """How `serve` is spoken to, but for the drop-in door."""
+        return "http" if self.tls_cert is None else "https"
+
+    @property
     def embedded(self) -> bool:
         """Whether the database is the embedded one."""
         return self.database_url.startswith("sqlite")
@@ -103,7 +110,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
             problems.append(f"{name}: {error}")
     if not problems and values["door_bind"] and values["door_bind"][1] == values["bind"][1]:
         problems.append("RECEIVER_DOOR_BIND: the port of RECEIVER_BIND; the door needs a listener of its own")
-    problems += _oidc_problems(values)
+    problems += _tls_problems(values) + _oidc_problems(values)
     if problems:
         raise SettingsError("; ".join(problems))
     data_dir: Path = values["data_dir"]
@@ -112,6 +119,14 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     if not values["push_tokens"]:
         values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
     return Settings(**values)
+
+
+def _tls_problems(values: Mapping[str, Any]) -> list[str]:
+    names = ("tls_cert", "tls_key")
+    missing = [f"RECEIVER_{name.upper()}" for name in names if not values.get(name, True)]
+    if len(missing) != 1:
+        return []
+    return [f"{missing[0]}: missing; TLS needs the certificate chain and its key, each as a PEM file"]
 
 
 def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
@@ -134,9 +149,19 @@ def reached_at(settings: Settings) -> str:
     """Give the beginning of the URLs under which we are reached: as it is set, else by the address we listen on."""
     if settings.public_url:
         return settings.public_url
-    host, port = settings.bind
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{shown}:{port}"
+    return f"{settings.scheme}://{address_text(near(settings.bind))}"
+
+
+def near(bind: tuple[str, int]) -> tuple[str, int]:
+    """Give the address at which this machine reaches what listens on another, which may be that of all."""
+    host, port = bind
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+def address_text(bind: tuple[str, int]) -> str:
+    """Write an address as HOST:PORT."""
+    host, port = bind
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def push_urls(settings: Settings) -> list[tuple[str, str]]:
@@ -327,6 +352,10 @@ def _header_name(value: str) -> str:
     return value
 
 
+def _path(value: str) -> Path | None:
+    return Path(value).absolute() if value else None
+
+
 def _bytes(value: str) -> int:
     if not value.isascii() or not value.isdigit() or not 0 < int(value) < 1 << 50:
         raise ValueError("not a number of bytes above 0")
@@ -399,6 +428,8 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "data_dir": ("./var", lambda value: Path(value).absolute()),
     "database_url": ("", _database),
     "bind": ("127.0.0.1:8000", _address),
+    "tls_cert": ("", _path),
+    "tls_key": ("", _path),
     "push_tokens": ("", _tokens),
     "push_allow": ("", _networks),
     "trusted_proxies": ("", _networks),

@@ -94,6 +94,12 @@ PROCESSES = Gauge(
     "receiver_serving_processes", "Serving processes that are up.", multiprocess_mode="livesum", registry=REGISTRY
 )
 PROCESS_STARTS = Counter("receiver_process_starts", "Serving processes that were started.", registry=REGISTRY)
+CERTIFICATE_NOT_AFTER = Gauge(
+    "receiver_certificate_not_after_timestamp_seconds",
+    "When the certificate that is served ends, Unix time; 0: none is served.",
+    multiprocess_mode="livemin",
+    registry=REGISTRY,
+)
 
 # There from the beginning: a rate cannot be seen of what begins with 1.
 for _outcome in ("accepted", "quarantined", "spooled"):

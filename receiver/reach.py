@@ -1,11 +1,18 @@
-"""What can be reached from here: a server at all, and for how long its certificate holds."""
+"""What can be reached from here: a server at all, for how long its certificate holds, and our own server."""
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from receiver.config import near
+
+if TYPE_CHECKING:
+    from receiver.config import Settings
 
 _PATIENCE_SECONDS = 2.0
 _DAY_SECONDS = 86400
@@ -38,6 +45,18 @@ def certificate_days_left(url: str, *, tls: ssl.SSLContext | None = None) -> flo
         return None
     ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     return max(0.0, (ends - time.time()) / _DAY_SECONDS)
+
+
+def connection_here(settings: Settings, *, timeout_seconds: float) -> http.client.HTTPConnection:
+    """Give a connection, yet to be opened, to the server of these settings on this machine."""
+    host, port = near(settings.bind)
+    if settings.tls_cert is None:
+        return http.client.HTTPConnection(host, port, timeout=timeout_seconds)
+    # Its certificate is for the name that others know it by; nobody stands between us and ourselves.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=context)
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl  # noqa: TC003  (a dataclass' field)
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ class ServeProcess:
     database_url: str = ""
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None  # what its clients trust; None: plain HTTP
 
     def __post_init__(self) -> None:
         with socket.socket() as probe:
@@ -150,7 +152,8 @@ class ServeProcess:
 
     def connect(self) -> socket.socket:
         """Open a connection to it."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=_ANSWER_SECONDS)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=_ANSWER_SECONDS)
+        return connection if self.tls is None else self.tls.wrap_socket(connection, server_hostname="localhost")
 
     def exchange(self, raw: bytes, *, end_sending: bool = False) -> Answer:
         """Send raw bytes on a connection of their own and read one answer."""

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver import __version__
+from receiver.certificates import load_pair
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.config import load_settings
+from receiver.config import address_text, load_settings
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.spool import spool_state
+from receiver.reach import connection_here
 from receiver.runtime import Runtime
 from receiver.store import access, read, schema
 from receiver.store.read import Filter, Page
@@ -60,6 +62,9 @@ def _findings() -> Iterator[tuple[str, bool, str]]:
         f"{len(settings.push_tokens)} push secret(s), accounts: {', '.join(sorted(settings.accounts))}",
     )
     yield _data_dir(settings)
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        pair = settings.tls_cert, settings.tls_key
+        yield _checked("certificate", lambda: f"holds until {load_pair(*pair)[1]:%Y-%m-%d}")
     runtime = Runtime(settings)
     try:
         kind = "embedded" if settings.embedded else "PostgreSQL"
@@ -102,16 +107,14 @@ def _data_dir(settings: Settings) -> tuple[str, bool, str]:
 
 def _server(settings: Settings) -> dict[str, Any]:
     """Ask the running server whether it is ready."""
-    host, port = settings.bind
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    connection = http.client.HTTPConnection(host, port, timeout=_SERVER_TIMEOUT_SECONDS)
+    connection = connection_here(settings, timeout_seconds=_SERVER_TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/readyz")
         body = json.loads(connection.getresponse().read())
         text = body.get("detail") or f"ready, keeps pushes in the {body.get('durable')}"
         return {"status": body.get("status"), "text": text}
     except (OSError, ValueError, http.client.HTTPException):
-        return {"status": "down", "text": f"nothing answers on {host}:{port}; start it: receiver serve"}
+        return {"status": "down", "text": f"nothing answers on {address_text(settings.bind)}; start it: receiver serve"}
     finally:
         connection.close()
 

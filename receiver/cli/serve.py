@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver.cli.common import open_runtime
-from receiver.config import load_settings, push_urls, reached_at
+from receiver.config import address_text, load_settings, push_urls, reached_at
 from receiver.errors import SettingsError, StoreUnavailable
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
-from receiver.server import Server, address_text
+from receiver.server import Server
 
 if TYPE_CHECKING:
     from receiver.config import Settings
@@ -47,6 +47,7 @@ def serve(bind: str | None, workers: int) -> None:
     settings = load_settings()
     if settings.embedded and workers > 1:
         raise SettingsError("--workers: the embedded database takes one; use PostgreSQL for more")
+    server = Server(settings, workers=workers)
     lock = _lock(settings) if settings.embedded else None
     runtime = Runtime(settings)
     try:
@@ -105,7 +106,7 @@ def _tell(settings: Settings) -> None:
     address = address_text(settings.bind)
     program = _program()
     shows_secret = settings.push_tokens_generated or sys.stdout.isatty()
-    say(f"receiver listens on http://{address}")
+    say(f"receiver listens on {settings.scheme}://{address}")
     if shows_secret:
         for account, url in push_urls(settings):
             say(f"  push URL ({account}), for the platform's console, behind your own HTTPS name:")
@@ -113,7 +114,7 @@ def _tell(settings: Settings) -> None:
     else:
         say(f"  push URL: {program} push-url")
     say(f"  console: {reached_at(settings)}/console; make its first user with `{program} users create me --role admin`")
-    say(f"  API and documentation: http://{address}/api/v1/docs")
+    say(f"  API and documentation: {settings.scheme}://{address}/api/v1/docs")
     if settings.door_bind is not None:
         say(f"  drop-in door for senders: http://{address_text(settings.door_bind)}/smsApi/verifyCode")
     say("  next, in another terminal:")
@@ -121,6 +122,6 @@ def _tell(settings: Settings) -> None:
     say(
         f"    curl -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\\n"
         f"""      -d '{{"task_id": "3313746", "mobile": "15080921090", "sent_at": "2026-11-23T09:14:00+08:00"}}' \\\n"""
-        f"      http://{address}/api/v1/messages"
+        f"      {settings.scheme}://{address}/api/v1/messages"
     )
     sys.stdout.flush()

@@ -10,11 +10,14 @@ from gunicorn.glogging import Logger
 from gunicorn.http import message
 
 from receiver.app import create_app
+from receiver.config import address_text
+from receiver.errors import SettingsError
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server.counts import Counts
+from receiver.server.tls import Certificate
 from receiver.server.worker import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
-from receiver.web.door import Door
+from receiver.web.listeners import Listeners
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -42,10 +45,16 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    """`receiver serve`: gunicorn with this project's worker and settings."""
+    """`receiver serve`: gunicorn with this project's worker and settings.
+
+    Raises SettingsError where the certificate cannot be served.
+    """
 
     def __init__(self, settings: Settings, *, workers: int) -> None:
-        self._settings = settings
+        self.settings = settings
+        self.certificate: Certificate | None = None  # shared by the workers: made before the fork
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self.certificate = Certificate(settings.tls_cert, settings.tls_key)
         self._binds = [address_text(bind) for bind in (settings.bind, settings.door_bind) if bind is not None]
         self._workers = workers
         self._runtime: Runtime | None = None
@@ -59,7 +68,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         for name, value in {
             "bind": self._binds,
             "workers": self._workers,
-            "worker_class": _worker_class(),
+            "worker_class": _worker_class(tls=self.certificate is not None),
             "logger_class": _Logger,
             "threads": THREADS,
             "worker_connections": _CONNECTIONS,
@@ -76,15 +85,20 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "worker_exit": lambda _server, _worker: self._stop(),
         }.items():
             self.cfg.set(name, value)
+        if self.certificate is not None:
+            # What gunicorn then takes for granted, such as the scheme, is right; the handshake is our worker's.
+            self.cfg.set("certfile", str(self.settings.tls_cert))
 
     def load(self) -> Flask:
         """Make the application, in the worker."""
         configure_logging()
-        self._runtime = Runtime(self._settings)
+        if self.certificate is not None:
+            self.certificate.look(at_once=True)  # the master may have forked long after it loaded it
+            self.certificate.tell()
+        self._runtime = Runtime(self.settings)
         self._runtime.start()
         app = create_app(self._runtime)
-        if self._settings.door_bind is not None:
-            app.wsgi_app = Door(app.wsgi_app, self._runtime, port=self._settings.door_bind[1])  # type: ignore[method-assign]
+        app.wsgi_app = Listeners(app.wsgi_app, self._runtime)  # type: ignore[method-assign]
         return app
 
     def close(self) -> None:
@@ -99,14 +113,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             self._runtime.stop()
 
 
-def address_text(bind: tuple[str, int]) -> str:
-    """Write an address as HOST:PORT."""
-    host, port = bind
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _worker_class() -> str:
+def _worker_class(*, tls: bool) -> str:
     if gunicorn.version_info[: len(_FITTING_GUNICORN)] == _FITTING_GUNICORN:
         return "receiver.server.worker.Worker"
+    if tls:
+        raise SettingsError(f"RECEIVER_TLS_CERT: gunicorn {gunicorn.__version__} does not fit; install gunicorn 27")
     _log.warning("this gunicorn is not one the push lane fits: pushes go through Flask", version=gunicorn.__version__)
     return "gthread"

@@ -73,11 +73,6 @@ class Lane:
         settings = self._runtime.settings
         return settings.push_lane and settings.ack_status not in _BODILESS_STATUSES
 
-    def serves(self, listener: Any) -> bool:
-        """Whether pushes may come in at that address of ours."""
-        door = self._runtime.settings.door_bind
-        return door is None or not isinstance(listener, tuple) or listener[1] != door[1]
-
     def head(self, raw: bytes, client: Any) -> Head | None:
         """Work out the head of a request, blank line included. None: the request is for the reference."""
         known = self._heads.get(raw)

@@ -4,6 +4,8 @@ One loop reads every connection. A push goes down the lane and its answer comes 
 request goes to a thread once all of it has arrived. So a peer that sends slowly, never ends or does not close holds
 a socket and a little memory, and no thread; and a push costs no hand-over.
 
+Over TLS the same: the loop shakes hands and reads as far as it goes without waiting, a thread gets a socket that waits.
+
 Leans on these of ThreadWorker: accept, enqueue_req, finish_request, murder_keepalived, handle_error, poller, nr_conns,
 alive and the loop that calls them; and on TConn's init, parser and sock.
 """
@@ -17,6 +19,7 @@ import os
 import re
 import selectors
 import socket
+import ssl
 import sys
 import time
 from collections import deque
@@ -25,12 +28,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn import util
-from gunicorn.http import errors
+from gunicorn.http import errors, get_parser
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from receiver import metrics
 from receiver.intake.gate import PUSH_MAX_BYTES
 from receiver.server.lane import Lane
+from receiver.web.listeners import is_door
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from receiver.errors import ReceiverError
     from receiver.intake.committer import Kept
     from receiver.server.lane import Head
+    from receiver.server.tls import Certificate
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +57,7 @@ _ACCEPTS_AT_ONCE = 64
 _HEAD_MAX_BYTES = REQUEST_LINE_MAX_BYTES + 64 * 1024
 _GATHERED_MAX_BYTES = 1024 * 1024 + _HEAD_MAX_BYTES  # of one request; what is larger is read by its thread
 _ALL_GATHERED_MAX_BYTES = 128 * 1024 * 1024
-_REQUEST_SECONDS = 20.0  # for a request to arrive, from its first byte
+_REQUEST_SECONDS = 20.0  # for a request to arrive, from its first byte; for a handshake, from the connection
 _THREAD_READ_SECONDS = 10.0  # between two reads of what a thread reads itself
 _LINGER_SECONDS = 2.0
 _LINGERING_MAX = 1024
@@ -81,9 +86,11 @@ _STATUS_OF_ERROR: tuple[tuple[type[Exception], int, str], ...] = (
 class Peer:
     """A connection that the loop looks after."""
 
-    __slots__ = ("awaits", "begun", "body_at", "closes", "conn", "data", "ended", "idle_since", "scanned", "watched")
+    __slots__ = (
+        "awaits", "begun", "body_at", "closes", "conn", "data", "ended", "greets", "idle_since", "scanned", "watched",
+    )  # fmt: skip
 
-    def __init__(self, conn: Any) -> None:
+    def __init__(self, conn: Any, *, greets: bool = False) -> None:
         self.conn = conn
         self.data = b""  # what has arrived of requests not yet handed on
         self.scanned = 0  # how far a chunked body has been looked through
@@ -92,8 +99,8 @@ class Peer:
         self.closes = False  # after that answer
         self.ended = False  # it will send no more
         self.watched = 0  # the events that it is registered for
-        self.begun = 0.0  # when the first byte of the request came
-        self.idle_since = time.monotonic()
+        self.greets = greets  # its TLS handshake is under way
+        self.idle_since = self.begun = time.monotonic()  # begun: when the first byte of the request, or it, came
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -110,6 +117,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._woken = False
         self._wake_fds: tuple[int, int] = (-1, -1)
         self._lane: Lane | None = None
+        self._certificate: Certificate | None = self.app.certificate
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -148,9 +156,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def accept(self, listener: socket.socket) -> None:
         """Take what connections wait."""
-        if self.cfg.is_ssl:
-            super().accept(listener)  # the handshake needs a thread
-            return
+        address = listener.getsockname()
+        certificate = None if is_door(self.app.settings, address) else self._certificate
         for _ in range(_ACCEPTS_AT_ONCE):
             try:
                 sock, client = listener.accept()
@@ -159,12 +166,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                     raise
                 return
             self.nr_conns += 1
-            conn = TConn(self.cfg, sock, client, listener.getsockname())
-            peer = Peer(conn)
-            self._peers.add(peer)
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._read(peer, sock)
+            try:
+                connection = certificate.wrap(sock) if certificate else sock
+            except OSError:
+                self.nr_conns -= 1
+                util.close(sock)  # it has gone already
+                continue
+            peer = Peer(TConn(self.cfg, connection, client, address), greets=certificate is not None)
+            self._peers.add(peer)
+            self._ready(peer, connection)
             if self.nr_conns >= self.worker_connections:
                 return
 
@@ -176,9 +188,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self._end(conn)
                 return
             peer = Peer(conn)
-            peer.data = _take_back(conn.parser.unreader)
-            self._gathered_bytes += len(peer.data)
             conn.sock.setblocking(False)
+            peer.data = _take_back(conn.parser.unreader) + _held_by_tls(conn.sock)
+            self._gathered_bytes += len(peer.data)
             self._peers.add(peer)
             self._advance(peer)
         except Exception:  # noqa: BLE001  (the loop goes on, whatever a thread has left behind)
@@ -201,27 +213,59 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _ready(self, peer: Peer, sock: Any) -> None:
         try:
-            self._read(peer, sock)
+            if peer.greets:
+                self._greet(peer, sock)
+            else:
+                self._read(peer, sock)
         except Exception:  # noqa: BLE001  (the edge of the loop: whatever one connection brings, the others go on)
             _log.exception("connection lost")
             self._drop(peer)
 
+    def _greet(self, peer: Peer, sock: ssl.SSLSocket) -> None:
+        """Go on with a TLS handshake as far as it goes without waiting."""
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(peer, selectors.EVENT_READ)
+        except ssl.SSLWantWriteError:
+            self._watch(peer, selectors.EVENT_WRITE)
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                self._answer_plain(peer)
+            else:
+                self._drop(peer)
+        except OSError:
+            self._drop(peer)
+        else:
+            peer.greets = False
+            peer.idle_since = time.monotonic()
+            self._read(peer, sock)
+
+    def _answer_plain(self, peer: Peer) -> None:
+        """Tell a peer that has begun with plain HTTP that TLS is spoken here."""
+        self._watch(peer, 0)
+        self._forget(peer)
+        conn = peer.conn
+        conn.sock = socket.socket(fileno=conn.sock.detach())
+        _log.warning(
+            "bad request", extra={"remote_addr": _host(conn.client), "error": "plain HTTP where TLS is spoken"}
+        )
+        with suppress(OSError):
+            util.write_error(conn.sock, 400, "Bad Request", "HTTPS is spoken here: use https://")
+        self._end(conn)
+
     def _read(self, peer: Peer, sock: Any) -> None:
         try:
-            piece = sock.recv(_READ_BYTES)
-        except BlockingIOError:
+            piece = sock.recv(_READ_BYTES) + _held_by_tls(sock)
+        except (BlockingIOError, ssl.SSLWantReadError):
             self._watch(peer, selectors.EVENT_READ)
             return
         except OSError:
+            # TLS may have to write before it reads on, where a peer wants new keys and reads nothing: no loss either.
             self._drop(peer)
             return
         if not piece:
-            peer.ended = True
-            self._watch(peer, 0)
-            if peer.data and not peer.awaits:
-                self._hand_over(peer)  # it may have ended its sending only, and wait for what we say of the rest
-            elif not peer.awaits:
-                self._drop(peer)
+            self._sending_ended(peer)
             return
         if not peer.data:
             peer.data = piece
@@ -235,6 +279,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._advance(peer)
         elif len(peer.data) > _GATHERED_MAX_BYTES:
             self._watch(peer, 0)  # it sends on without reading our answers
+
+    def _sending_ended(self, peer: Peer) -> None:
+        peer.ended = True
+        self._watch(peer, 0)
+        if peer.data and not peer.awaits:
+            self._hand_over(peer)  # it may have ended its sending only, and wait for what we say of the rest
+        elif not peer.awaits:
+            self._drop(peer)
 
     def _advance(self, peer: Peer) -> None:
         """Do what can be done with what has arrived: hand on one request, or wait for the rest of it."""
@@ -250,7 +302,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             peer.body_at = peer.scanned = end + 4
         raw_head = data[: peer.body_at]
         head = None
-        if self._lane is not None and raw_head.startswith(b"POST /push/") and self._lane.serves(peer.conn.server):
+        if (
+            self._lane is not None
+            and raw_head.startswith(b"POST /push/")
+            and not is_door(self.app.settings, peer.conn.server)
+        ):
             head = self._lane.head(raw_head, peer.conn.client)
         if head is None:
             if self._whole(peer, raw_head):
@@ -309,6 +365,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._gathered_bytes -= len(peer.data)
         conn = peer.conn
         conn.data_ready = True
+        if conn.parser is None:
+            conn.parser = get_parser(self.cfg, conn.sock, conn.client)  # else it would begin TLS of its own
         conn.init()
         _feed(conn.parser.unreader, peer.data)
         # Called again, in the thread, after it has made the socket block without end.
@@ -388,6 +446,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._watch(peer, 0)
         self._forget(peer)
         self.nr_conns -= 1
+        _end_tls(peer.conn.sock)
         util.close(peer.conn.sock)
 
     def _end(self, conn: Any) -> None:
@@ -396,6 +455,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         sock = conn.sock
         try:
             sock.setblocking(False)
+            _end_tls(sock)
             sock.shutdown(socket.SHUT_WR)
             if not sock.recv(_READ_BYTES):
                 util.close(sock)
@@ -441,11 +501,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._swept = now
             for peer in [peer for peer in self._peers if force or self._overdue(peer, now)]:
                 self._drop(peer)
+            if self._certificate is not None:
+                self._certificate.look()
 
     def _overdue(self, peer: Peer, now: float) -> bool:
         if peer.awaits:
             return False
-        if peer.data:
+        if peer.data or (peer.greets and self._stop_began is None):
             return now - peer.begun > _REQUEST_SECONDS
         if self._stop_began is not None:
             # A request may be under way to us on a connection whose last answer kept it open.
@@ -454,6 +516,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_error(self, _req: object, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer a request that cannot be served, without its text: its path may hold a secret."""
+        if isinstance(exc, ssl.SSLError):
+            return  # the peer's records make no sense: there is nobody to answer
         known = next((row for row in _STATUS_OF_ERROR if isinstance(exc, row[0])), None)
         if known is not None:
             _, status, reason = known
@@ -493,6 +557,21 @@ def _take_back(unreader: Any) -> bytes:
     held: bytes = unreader.take_buffered()
     gathered = vars(unreader).pop("chunk", None)
     return held if gathered is None else held + gathered.take()
+
+
+def _held_by_tls(sock: Any) -> bytes:
+    """Take what was decrypted but not yet read: no selector shows it."""
+    held = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+    data: bytes = sock.recv(held) if held else b""
+    return data
+
+
+def _end_tls(sock: Any) -> None:
+    """Tell the peer that this end is meant; without waiting, so that its own word on it is not heard."""
+    if isinstance(sock, ssl.SSLSocket):
+        with suppress(OSError, ValueError):
+            sock.setblocking(False)
+            sock.unwrap()
 
 
 def _host(addr: Any) -> str:

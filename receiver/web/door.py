@@ -19,7 +19,7 @@ from receiver.web.problems import answer_for, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
     from receiver.runtime import Runtime
 
@@ -39,17 +39,13 @@ _NOT_PASSED_ON = frozenset(
 
 
 class Door:
-    """Answers on its own port, and leaves every other to the application behind it."""
+    """Answers what comes in at its own listener."""
 
-    def __init__(self, behind: WSGIApplication, runtime: Runtime, *, port: int) -> None:
-        self._behind = behind
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._port = str(port)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI has it."""
-        if environ.get("SERVER_PORT") != self._port:
-            return self._behind(environ, start_response)
         try:
             answer = self._answer(Request(environ))
         except ReceiverError as error:

@@ -20,7 +20,7 @@ from receiver.domain import mask_mobile, new_id
 from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
 from receiver.look_up import moment_of
-from receiver.reach import can_connect, certificate_days_left
+from receiver.reach import can_connect, certificate_days_left, connection_here
 from receiver.store import balance, notices, signals
 from receiver.verdict import Situation, judge
 from receiver.web import runtime
@@ -237,12 +237,10 @@ def self_test() -> Response:
 
 def _push(parts: Runtime, secret: str) -> tuple[int, str | None]:
     """Make one push to the address that we listen on; its status, and what became of it. Raises OSError."""
-    host, port = parts.settings.bind
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (the address to reach it by)
     moment = parts.now().astimezone(parts.settings.timezone)
     rest = urlencode({"status": "1", "receivetime": f"{moment:%Y-%m-%d %H:%M:%S}"})
     body = signals.SELF_TEST_BODY + f"{new_id()}&{rest}".encode()
-    connection = http.client.HTTPConnection(here, port, timeout=_SELF_TEST_SECONDS)
+    connection = connection_here(parts.settings, timeout_seconds=_SELF_TEST_SECONDS)
     try:
         form = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
         connection.request("POST", f"/push/{secret}", body, form)

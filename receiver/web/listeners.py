@@ -1,0 +1,36 @@
+"""What each listener of `receiver serve` is for, told by the address that a connection came in at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from receiver.web.door import Door
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from receiver.config import Settings
+    from receiver.runtime import Runtime
+
+
+def is_door(settings: Settings, address: object) -> bool:
+    """Whether an address of ours, as its socket tells it, is the drop-in door's."""
+    return settings.door_bind is not None and isinstance(address, tuple) and address[1] == settings.door_bind[1]
+
+
+class Listeners:
+    """The application as each listener has it."""
+
+    def __init__(self, app: WSGIApplication, runtime: Runtime) -> None:
+        self._app = app
+        self._settings = runtime.settings
+        self._door = Door(runtime)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request, as WSGI and gunicorn have it."""
+        # Not by SERVER_PORT: on a Unix socket that is what the peer says.
+        address = environ["gunicorn.socket"].getsockname()
+        if is_door(self._settings, address):
+            return self._door(environ, start_response)
+        return self._app(environ, start_response)

@@ -96,7 +96,8 @@ class Settings:
 def load_settings(env_file: Path = Path(".env")) -> Settings:
     """Read the settings from the environment and `.env`; make the data directory and a missing push secret.
 
-    `NAME_FILE` names a file that holds the value of `NAME`. The environment wins over `.env`.
+    `NAME_FILE` names a file that holds the value of `NAME`, as does a credential of systemd of that name. The
+    environment wins over `.env`, and both over a credential.
     Raises SettingsError naming every wrong setting.
     """
     environment = {**dotenv_values(env_file), **os.environ}
@@ -172,12 +173,15 @@ def push_urls(settings: Settings) -> list[tuple[str, str]]:
 def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
     """Give a setting's text, from its file where one is named; empty when unset."""
     path = environment.get(f"{name}_FILE")
+    credential = Path(environment.get("CREDENTIALS_DIRECTORY") or "/nowhere", name)
+    if not path and not environment.get(name) and credential.is_file():
+        path = str(credential)
     if not path:
         return (environment.get(name) or "").strip()
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError):
-        raise ValueError(f"the file named by {name}_FILE cannot be read") from None
+        raise ValueError(f"the file named by {name}_FILE, or the credential of that name, cannot be read") from None
 
 
 def make_data_dir(data_dir: Path) -> None:

@@ -42,6 +42,22 @@ def test_env_file_works_and_the_environment_wins(tmp_path: Path, monkeypatch: py
     assert (settings.ack_body, settings.bind) == ("SUCCESS", ("::1", 9000))
 
 
+def test_secret_comes_from_a_file_or_from_a_credential_of_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "RECEIVER_PUSH_TOKENS").write_text(f"shop:{A}\n")
+    (tmp_path / "tokens").write_text(f"bank:{B}\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    assert load_settings().push_tokens == (("shop", A),)
+    monkeypatch.setenv("RECEIVER_PUSH_TOKENS_FILE", str(tmp_path / "tokens"))
+    assert load_settings().push_tokens == (("bank", B),)
+    monkeypatch.setenv("RECEIVER_PUSH_TOKENS_FILE", str(tmp_path / "nothing"))
+    with pytest.raises(SettingsError, match=r"RECEIVER_PUSH_TOKENS: the file named by RECEIVER_PUSH_TOKENS_FILE"):
+        load_settings()
+
+
 def test_words_for_opting_out_may_be_parted_by_either_comma(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECEIVER_OPT_OUT_WORDS", "TD，不要了, stop ,")
     assert load_settings().opt_out_words.words == ("TD", "不要了", "stop")

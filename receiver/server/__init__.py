@@ -15,6 +15,7 @@ from receiver.errors import SettingsError
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server.counts import Counts
+from receiver.server.master import Master
 from receiver.server.tls import Certificate
 from receiver.server.worker import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
 from receiver.web.listeners import Listeners
@@ -88,6 +89,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         if self.certificate is not None:
             # What gunicorn then takes for granted, such as the scheme, is right; the handshake is our worker's.
             self.cfg.set("certfile", str(self.settings.tls_cert))
+
+    def run(self) -> None:
+        """Serve until stopped. A bind that is impossible ends the process, with its reason in the log."""
+        Master(self).run()
 
     def load(self) -> Flask:
         """Make the application, in the worker."""

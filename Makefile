@@ -41,6 +41,11 @@ bench: $(BENCH_INSTALLED)
 screenshots: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.screenshots $(ARGS)
 
+# dist/receiver-VERSION-bundle.tar.gz: installs with every extra, without a network, on a machine like this one.
+.PHONY: bundle
+bundle: $(SERVE_INSTALLED)
+	PYTHON=$(BIN)/python deploy/bundle.sh
+
 format: $(DEV_INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -62,7 +67,9 @@ lock: $(DEV_INSTALLED)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--all-extras --group test --group check --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml requirements-build.in
-
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--all-extras --constraint requirements-dev.lock --output-file requirements-extras.lock \
+		pyproject.toml requirements-build.in
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--group bench --constraint requirements-dev.lock --output-file requirements-bench.lock
 

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Makes receiver-VERSION-bundle.tar.gz: all that a machine like this one (Python version, libc, processor) needs to
+# install receiver with every extra, without a network. `make bundle` calls it.
+#
+#   deploy/bundle.sh [DIRECTORY]      where the bundle goes
+#
+# PYTHON is one that has what requirements.lock names. REQUIREMENTS=requirements.lock: the extra postgres alone.
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-.venv/bin/python}
+REQUIREMENTS=${REQUIREMENTS:-requirements-extras.lock}
+into=${1:-dist}
+version=$("$PYTHON" -c 'import receiver; print(receiver.__version__)')
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+bundle=$work/receiver-$version
+
+mkdir -p "$bundle/wheels" "$into"
+"$PYTHON" -m pip download --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
+    --requirement "$REQUIREMENTS" --dest "$bundle/wheels"
+"$PYTHON" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$bundle" .
+cp "$REQUIREMENTS" "$bundle/requirements.lock"
+cp README.md CHANGELOG.md deploy/install.sh "$bundle"
+find deploy -path deploy/screenshots -prune -o -type f -print0 | xargs -0 cp --parents -t "$bundle"
+(cd "$bundle" && find . -type f ! -name SHA256SUMS -print0 | sort -z | xargs -0 sha256sum > SHA256SUMS)
+tar --sort=name --owner=0 --group=0 --numeric-owner -czf "$into/receiver-$version-bundle.tar.gz" -C "$work" "receiver-$version"
+echo "$into/receiver-$version-bundle.tar.gz"

@@ -1,0 +1,60 @@
+"""What is in deploy/: that it fits the code, and itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from receiver import config
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+DEFAULTS = {
+    f"RECEIVER_{config._NAMES.get(field, field).upper()}": default for field, (default, _) in config._PARSERS.items()
+}
+SECRETS = {f"RECEIVER_{name}" for name in ("DATABASE_URL", "PUSH_TOKENS", "PLATFORM_CREDENTIALS", "OIDC_CLIENT_SECRET")}
+
+
+def test_example_of_settings_has_every_setting_with_its_default_and_no_other() -> None:
+    shown = {}
+    explained = False
+    for line in (DEPLOY / "env.example").read_text().splitlines():
+        if setting := re.fullmatch(r"#(RECEIVER_\w+)=(.*)", line):
+            assert explained, f"{setting[1]} is not explained"
+            shown[setting[1].removesuffix("_FILE")] = setting[2].strip('"')
+            assert setting[1].endswith("_FILE") == (setting[1].removesuffix("_FILE") in SECRETS)
+        else:
+            assert line == "" or line.startswith("# "), line
+            explained = line.startswith("# ")
+    assert shown == DEFAULTS
+
+
+def test_locks_agree() -> None:
+    pins = {
+        name: set(re.findall(r"^(\S+==\S+)", (ROOT / f"requirements{name}.lock").read_text(), re.MULTILINE))
+        for name in ("", "-extras", "-dev")
+    }
+    assert pins[""] < pins["-extras"] < pins["-dev"]
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_bundle_installs_without_a_network(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHON": sys.executable, "REQUIREMENTS": "requirements.lock"}
+    subprocess.run([DEPLOY / "bundle.sh", tmp_path], env=environment, check=True)
+    (bundle,) = tmp_path.glob("receiver-*-bundle.tar.gz")
+    subprocess.run(["tar", "-xzf", bundle, "-C", tmp_path], check=True)
+    (installer,) = tmp_path.glob("receiver-*/install.sh")
+    offline = ["unshare", "--map-root-user", "--net"]
+    subprocess.run([*offline, installer, tmp_path / "program"], check=True)
+    served = {"PATH": os.environ["PATH"], "RECEIVER_DATA_DIR": str(tmp_path / "data")}
+    upgraded = subprocess.run(
+        [tmp_path / "program/bin/receiver", "db", "upgrade"], env=served, capture_output=True, text=True, check=False
+    )
+    assert upgraded.returncode == 0, upgraded.stderr

@@ -28,6 +28,9 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,}", re.ASCII)
 _ACK_BODY_MAX_CHARS = 255  # the platform's console keeps no more of an answer
 ROLES = ("support", "analyst", "admin")  # of staff, the least first
+ALARM_KINDS = ("dingtalk", "wecom", "feishu", "url")  # whom `receiver job alarms` can tell
+_ALARM_KINDS_THAT_SIGN = ("dingtalk", "feishu")
+ALARM_LANGUAGES = ("en", "zh-CN")
 PUSH_SECRET_FILE = "push-secret"  # noqa: S105  (a file name)
 
 
@@ -62,6 +65,12 @@ class Settings:
     send_max_per_number_per_day: int = 0
     send_max_per_day: int = 0
     balance_low: tuple[tuple[str, int], ...] = ()  # (account, or empty for every other; threshold)
+    alarm_urls: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)  # (kind, URL, secret to sign with)
+    alarm_language: str = "en"
+    alarm_silent: timedelta = timedelta(minutes=10)
+    alarm_refusals: int = 20
+    alarm_quarantined: int = 5
+    alarm_delivery_fall: float = 10  # in percentage points
     public_url: str = ""  # how the platform and browsers reach us; empty: by the address that we listen on
     console_session: timedelta = timedelta(hours=12)
     console_totp: bool = True  # analysts and admins need a second factor
@@ -382,6 +391,38 @@ def _thresholds(value: str) -> tuple[tuple[str, int], ...]:
     return tuple(rows)
 
 
+def _alarm_urls(value: str) -> tuple[tuple[str, str, str], ...]:
+    rows: list[tuple[str, str, str]] = []
+    for item in _items(value):
+        kind, _, rest = item.partition(":")
+        url, _, secret = rest.partition("#")
+        if kind not in ALARM_KINDS:
+            raise ValueError(f"not of the form kind:URL,… (a kind is one of {', '.join(ALARM_KINDS)})")
+        if secret and kind not in _ALARM_KINDS_THAT_SIGN:
+            raise ValueError(f"{kind} signs nothing: leave out what is after #")
+        if kind != "url" or urlsplit(url).scheme != "http":  # an own collector may be near enough for plain HTTP
+            secure_url(url)
+        elif not urlsplit(url).hostname:
+            raise ValueError("not a URL of the form http://HOST/PATH")
+        if (kind, url) in [row[:2] for row in rows]:
+            raise ValueError(f"a URL of {kind} is named twice")
+        rows.append((kind, url, secret))
+    return tuple(rows)
+
+
+def _alarm_language(value: str) -> str:
+    if value not in ALARM_LANGUAGES:
+        raise ValueError(f"not one of {', '.join(ALARM_LANGUAGES)}")
+    return value
+
+
+def _percent(value: str) -> float:
+    number = _positive(value)
+    if number >= 100:
+        raise ValueError("not a percentage above 0 and below 100")
+    return number
+
+
 def _http_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
@@ -455,6 +496,12 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "send_max_per_number_per_day": ("0", _count),
     "send_max_per_day": ("0", _count),
     "balance_low": ("", _thresholds),
+    "alarm_urls": ("", _alarm_urls),
+    "alarm_language": ("en", _alarm_language),
+    "alarm_silent": ("10", lambda value: timedelta(minutes=_positive(value))),
+    "alarm_refusals": ("20", _count),
+    "alarm_quarantined": ("5", _count),
+    "alarm_delivery_fall": ("10", _percent),
     "public_url": ("", lambda value: _http_url(value) if value else ""),
     "console_session": ("12", lambda value: timedelta(hours=_positive(value))),
     "console_totp": ("required", _required),
@@ -471,4 +518,6 @@ _NAMES: Mapping[str, str] = {
     "no_receipt_after": "no_receipt_after_hours",
     "send_min_interval": "send_min_interval_seconds",
     "console_session": "console_session_hours",
+    "alarm_silent": "alarm_silent_minutes",
+    "alarm_delivery_fall": "alarm_delivery_fall_percent",
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from receiver.config import Settings
 
 _PATIENCE_SECONDS = 2.0
+_OWN_SERVER_SECONDS = 5.0
 _DAY_SECONDS = 86400
 _PORTS = {"http": 80, "https": 443}
 
@@ -62,3 +63,17 @@ def connection_here(settings: Settings, *, timeout_seconds: float) -> http.clien
 def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)
+
+
+def ask_own_server(host: str, port: int, path: str) -> tuple[int, bytes]:
+    """Ask the server that runs on this machine; give status and body. `host`: what it listens on. Raises OSError."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (the address to reach it by)
+    connection = http.client.HTTPConnection(here, port, timeout=_OWN_SERVER_SECONDS)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()

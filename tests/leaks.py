@@ -15,6 +15,7 @@ _FORBIDDEN = {
     "the platform's key": re.compile("WVNA4A000000"),  # tests.platforms.APP_KEY
     "a token of a provider, or a session": re.compile(r"eyJ[A-Za-z0-9_-]{10,}\."),
     "the OpenID client's secret": re.compile("the-secret-of-the-client"),  # tests.oidc_provider.CLIENT_SECRET
+    "an alarm robot's address, or its secret": re.compile("token-of-a-robot|SECsigning"),  # tests.test_alarm_targets
     "an API key": re.compile(r"rcv_[A-Za-z0-9_-]{20}"),
 }
 

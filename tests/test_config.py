@@ -78,6 +78,12 @@ def test_every_wrong_setting_is_named_in_one_message_without_its_value(monkeypat
         "RECEIVER_NO_RECEIPT_AFTER_HOURS": "soon",
         "RECEIVER_PLATFORM_CREDENTIALS": "default:only-an-id",
         "RECEIVER_BIND": "localhost",
+        "RECEIVER_ALARM_URLS": "dingtalk:http://oapi.dingtalk.com/robot/send?access_token=s3cret",
+        "RECEIVER_ALARM_LANGUAGE": "klingon",
+        "RECEIVER_ALARM_SILENT_MINUTES": "never",
+        "RECEIVER_ALARM_REFUSALS": "few",
+        "RECEIVER_ALARM_QUARANTINED": "a lot",
+        "RECEIVER_ALARM_DELIVERY_FALL_PERCENT": "130",
     }
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
@@ -144,4 +150,35 @@ def test_data_directory_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path / "file" / "var"))
     with pytest.raises(SettingsError, match="RECEIVER_DATA_DIR"):
+        load_settings()
+
+
+def test_alarm_urls_hold_their_kind_and_the_secret_to_sign_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "RECEIVER_ALARM_URLS",
+        "dingtalk:https://oapi.dingtalk.com/robot/send?access_token=a#SECb, wecom:https://qyapi.weixin.qq.com/x?key=c,"
+        "url:http://collector.inside:9000/alarms",
+    )
+    settings = load_settings()
+    assert settings.alarm_urls == (
+        ("dingtalk", "https://oapi.dingtalk.com/robot/send?access_token=a", "SECb"),
+        ("wecom", "https://qyapi.weixin.qq.com/x?key=c", ""),
+        ("url", "http://collector.inside:9000/alarms", ""),
+    )
+    assert "SECb" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("urls", "fault"),
+    [
+        ("https://hook.example.com/x", "not of the form kind:URL"),
+        ("wecom:https://qyapi.weixin.qq.com/x?key=c#secret", "wecom signs nothing"),
+        ("feishu:ftp://x/y", "not a URL of the form https://HOST/PATH"),
+        ("url:http:///path", "not a URL of the form http://HOST/PATH"),
+        ("url:https://a.example.com,url:https://a.example.com", "named twice"),
+    ],
+)
+def test_wrong_alarm_urls_are_explained(urls: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_ALARM_URLS", urls)
+    with pytest.raises(SettingsError, match=fault):
         load_settings()

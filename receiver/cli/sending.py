@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from receiver.cli.alarms import alarms
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.domain import parse_mainland_mobile
 from receiver.errors import ReceiverError, SettingsError
@@ -89,6 +90,9 @@ def balance(account: str | None, as_json: bool) -> None:
 @click.group()
 def job() -> None:
     """What a timer runs: systemd, cron, or the like."""
+
+
+job.add_command(alarms)
 
 
 @job.command("balance")

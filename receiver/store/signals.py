@@ -71,14 +71,14 @@ class RecentDelivery:
 # How the body of a push that we make ourselves begins: it says nothing of the platform, least of all while that is
 # silent. A number with places left out makes no message of its own, so such a push is in no report either.
 SELF_TEST_BODY = b"mobile=100%2A%2A%2A%2A0000&taskid=self-test-"
-_OF_PLATFORM = sa.func.substr(pushes.c.body, 1, len(SELF_TEST_BODY), type_=sa.LargeBinary) != SELF_TEST_BODY
+OF_PLATFORM = sa.func.substr(pushes.c.body, 1, len(SELF_TEST_BODY), type_=sa.LargeBinary) != SELF_TEST_BODY
 
 
 def find_last_push(connection: sa.Connection) -> LastPush | None:
     """Give the newest push of the platform, None where there is none."""
     column = pushes.c
     query = sa.select(column.received_at, column.remote_addr, column.outcome, column.kind)
-    row = connection.execute(query.where(_OF_PLATFORM).order_by(column.id.desc()).limit(1)).one_or_none()
+    row = connection.execute(query.where(OF_PLATFORM).order_by(column.id.desc()).limit(1)).one_or_none()
     if row is None:
         return None
     return LastPush(at=row.received_at, remote_addr=row.remote_addr, outcome=row.outcome, kind=row.kind)
@@ -133,7 +133,7 @@ def _beginning(minute: int) -> datetime:
 def _pushes(connection: sa.Connection, span: range, at_most: int) -> _Counted:
     column = pushes.c
     newest = sa.select(column.received_at.label("moment"), sa.true().label("counts"))
-    newest = newest.where(column.id >= first_id_of(_beginning(span.start) - CLOCK_SLACK), _OF_PLATFORM)
+    newest = newest.where(column.id >= first_id_of(_beginning(span.start) - CLOCK_SLACK), OF_PLATFORM)
     return _newest(connection, newest.order_by(column.id.desc()), span.start, at_most)
 
 
@@ -209,7 +209,7 @@ def find_silence(connection: sa.Connection, *, now: datetime) -> Silence | None:
     none were for a week, the time alone decides. None: it has not, or has never pushed anything.
     """
     last = connection.execute(
-        sa.select(pushes.c.id, pushes.c.received_at).where(_OF_PLATFORM).order_by(pushes.c.id.desc()).limit(1)
+        sa.select(pushes.c.id, pushes.c.received_at).where(OF_PLATFORM).order_by(pushes.c.id.desc()).limit(1)
     ).one_or_none()
     if last is None or now - last.received_at <= _QUIET_WITH_SENDS:
         return None
@@ -221,7 +221,7 @@ def find_silence(connection: sa.Connection, *, now: datetime) -> Silence | None:
         # hence a high percentile.
         gaps = _newest_gaps(connection, last.id, since)
         quiet, gap = _QUIET_WITH_SENDS, _nearest_rank(sorted(gaps), _GAP_PERCENT) if gaps else 0.0
-    elif now - since > _QUIET_WITHOUT_SENDS and not _sends_since(connection, since - _USUAL):
+    elif now - since > _QUIET_WITHOUT_SENDS and not sends_since(connection, since - _USUAL):
         # Nothing else tells a silence from a night, so it has to be longer than every night: hence the longest gap.
         # The price is that a silence makes us deaf to shorter ones for a week.
         gaps = [*_newest_gaps(connection, last.id, since), *_hourly_gaps(connection, since)]
@@ -234,12 +234,13 @@ def find_silence(connection: sa.Connection, *, now: datetime) -> Silence | None:
 
 
 def _count_unreported(connection: sa.Connection, since: datetime, until: datetime) -> int:
-    looked_at = _sent_between(since, until, waits().label("waits"))
+    looked_at = sent_between(since, until, waits().label("waits"))
     some = sa.select(looked_at.c.waits).where(looked_at.c.waits).limit(_UNREPORTED_MAX).subquery()
     return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
 
 
-def _sends_since(connection: sa.Connection, since: datetime) -> bool:
+def sends_since(connection: sa.Connection, since: datetime) -> bool:
+    """Whether any send after that moment was recorded."""
     newest = connection.scalar(sa.select(AGE_FROM).where(_RECORDED).order_by(AGE_FROM.desc()).limit(1))
     return newest is not None and newest >= since
 
@@ -248,7 +249,7 @@ def _newest_gaps(connection: sa.Connection, last_id: Any, since: datetime) -> li
     """Give the seconds between the newest pushes of the week that ends with the last one."""
     column = pushes.c
     query = sa.select(column.received_at).where(column.id <= last_id, column.id >= first_id_of(since - _USUAL))
-    times = connection.scalars(query.where(_OF_PLATFORM).order_by(column.id.desc()).limit(_GAPS_LOOKED_AT)).all()
+    times = connection.scalars(query.where(OF_PLATFORM).order_by(column.id.desc()).limit(_GAPS_LOOKED_AT)).all()
     return [max(0.0, (later - earlier).total_seconds()) for later, earlier in pairwise(times)]
 
 
@@ -293,7 +294,7 @@ def find_recent_delivery(
     deliveries took; where nothing was delivered, longer than a minute. None: fewer than five.
     """
     names = ("account", "template_id", "send_state", "status", "sent_at", "reported_at")
-    found = _sent_between(now - span, now, *(messages.c[name] for name in names)).c
+    found = sent_between(now - span, now, *(messages.c[name] for name in names)).c
     query = (
         sa.select(found.status, found.sent_at, found.reported_at)
         .where(
@@ -333,7 +334,7 @@ def list_unreported(
     What to tell the platform's hotline. Only among the newest 20,000 of all accounts that are old enough.
     """
     oldest, youngest = clock.now - _UNREPORTED_SPAN, clock.now - clock.late_after
-    found = _sent_between(oldest, youngest, messages.c.id, messages.c.account, waits().label("waits")).c
+    found = sent_between(oldest, youngest, messages.c.id, messages.c.account, waits().label("waits")).c
     query = sa.select(found.id).where(found.waits)
     if accounts is not None:
         query = query.where(found.account.in_(accounts))
@@ -342,7 +343,7 @@ def list_unreported(
     return [rows[message_id] for message_id in ids if message_id in rows]
 
 
-def _sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[Any]) -> sa.Subquery:
+def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[Any]) -> sa.Subquery:
     """Give the newest 20,000 recorded messages sent after `since` and before `until`.
 
     What else is asked of them comes after that: asked at once, what is rare would be looked for among all of them.

@@ -216,6 +216,39 @@ notices = _table(
     sa.Column("said_at", UtcDateTime, nullable=False),
 )
 
+# What is, or was, wrong for a time, as `receiver job alarms` follows it.
+incidents = _table(
+    "incidents",
+    sa.Column("id", RowId, sa.Identity(), primary_key=True),
+    sa.Column("alarm", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),  # which of several: an account; empty: there is one
+    sa.Column("since", UtcDateTime, nullable=False),
+    sa.Column("evidence", Json, nullable=False),
+    sa.Column("seen_at", UtcDateTime, nullable=False),
+    sa.Column("said_at", UtcDateTime),  # null: not seen twice yet
+    sa.Column("clear_at", UtcDateTime),  # from when on it was not seen any more
+    sa.Column("recovered_at", UtcDateTime),
+)
+sa.Index(
+    "uq_incidents_open",
+    incidents.c.alarm,
+    incidents.c.subject,
+    unique=True,
+    postgresql_where=incidents.c.recovered_at.is_(None),
+    sqlite_where=incidents.c.recovered_at.is_(None),
+)
+sa.Index("ix_incidents_recovered_at", incidents.c.recovered_at)  # those that are open, or were a day ago
+# Who was told: one row for each incident, target and state.
+incident_tellings = sa.Table(
+    "incident_tellings",
+    metadata,
+    sa.Column("incident_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("target", sa.Text, primary_key=True),  # a hash of its address, which is secret
+    sa.Column("state", sa.Text, primary_key=True),
+    sa.Column("claimed_at", UtcDateTime, nullable=False),  # by the process that tells it
+    sa.Column("told_at", UtcDateTime),  # null: that has not been told, or not yet
+)
+
 
 def _sightings() -> list[sa.Column[Any]]:
     """What receipts and replies share: where they belong and how often they were seen.

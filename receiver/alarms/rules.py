@@ -1,0 +1,405 @@
+"""What is wrong, by figures of one moment, and what becomes of it from look to look. Pure.
+
+deploy/prometheus/alerts.yml has the same alarms under the same names, and deploy/RUNBOOK.md says what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+_SPOOL_OLD_SECONDS = 300
+_SPOOL_FULL_SHARE = 0.5
+_EVENTS_LAG_SECONDS = 300
+_REPLICA_LAG_SECONDS = 60
+_BALANCE_STALE = timedelta(hours=1)
+_CERTIFICATE_SOON_DAYS, _CERTIFICATE_NOW_DAYS = 14, 3
+_MISSED_MIN = 20  # pushes of last week: where fewer came, none now is chance
+_SETTLED_MIN, _USUAL_SETTLED_MIN = 50, 500
+_SIGMAS = 4
+# What holds, and what is over, has to be so at two looks: with a timer each minute, whichever nodes run it.
+_HOLD = timedelta(seconds=50)
+
+
+class Alarm(StrEnum):
+    """What can be wrong."""
+
+    SERVER_DOWN = "server_down"
+    DATABASE_AWAY = "database_away"
+    SPOOL_GROWING = "spool_growing"
+    PUSHES_REFUSED = "pushes_refused"
+    EVENTS_HELD_BACK = "events_held_back"
+    PLATFORM_SILENT = "platform_silent"
+    PUSHES_QUARANTINED = "pushes_quarantined"
+    DELIVERY_FALLEN = "delivery_fallen"
+    BALANCE_LOW = "balance_low"
+    BALANCE_STALE = "balance_stale"
+    CERTIFICATE_ENDS_SOON = "certificate_ends_soon"
+    CERTIFICATE_ENDS_NOW = "certificate_ends_now"
+    REPLICA_BEHIND = "replica_behind"
+
+    @property
+    def heading(self) -> str:
+        """Its name in Prometheus, and its heading in the RUNBOOK."""
+        return "".join(word.capitalize() for word in self.split("_"))
+
+    @property
+    def critical(self) -> bool:
+        """Whether somebody has to get up for it: pushes or codes are lost, or are about to be."""
+        return self in _CRITICAL
+
+    @property
+    def of_node(self) -> bool:
+        """Whether it is one node's own trouble, which no other can see."""
+        return self in _OF_NODE
+
+
+_OF_NODE = frozenset({Alarm.SERVER_DOWN, Alarm.DATABASE_AWAY, Alarm.SPOOL_GROWING, Alarm.PUSHES_REFUSED})
+_CRITICAL = frozenset(
+    {Alarm.SERVER_DOWN, Alarm.DATABASE_AWAY, Alarm.PLATFORM_SILENT, Alarm.BALANCE_LOW, Alarm.CERTIFICATE_ENDS_NOW}
+)
+
+
+Key = tuple[Alarm, str]  # and which of several
+
+
+# --- What is known ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Beyond what something is wrong, where a deployment may choose."""
+
+    silent_after: timedelta = timedelta(minutes=10)
+    refusals: int = 20  # for one reason, in a quarter of an hour
+    quarantined: int = 5  # in an hour
+    delivery_fall: float = 0.10  # of 1
+    balance_low: Callable[[str], int | None] = lambda _account: None  # by account
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """How many messages of a span were reported delivered, of those that were reported at all."""
+
+    delivered: int = 0
+    settled: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of 1; 0 where nothing is settled."""
+        return self.delivered / self.settled if self.settled else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Balance:
+    """How many messages an account has left, by its last reading."""
+
+    left: int
+    read_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What the database says of the present."""
+
+    last_push_at: datetime | None  # None: there was none ever
+    unanswered_since: datetime | None  # since when five numbers wait that nothing came for; None: the platform speaks
+    missed_pushes: int  # that came last week in what is silence now; 0 where sends are recorded
+    quarantined: int  # in the last hour
+    events_lag_seconds: float
+    recent: Rate
+    usual: Rate
+    balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with credentials and a reading
+    replica_lag_seconds: float | None = None  # None: there is no replica
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What is known at one moment. What could not be found out is None, and is judged by nobody."""
+
+    now: datetime
+    server_fault: str | None  # why no push can be kept; None: it can
+    database_fault: str | None
+    spool_bytes: int
+    spool_max_bytes: int
+    spool_oldest_seconds: float  # 0: nothing waits
+    refusals: Mapping[str, int] | None  # in the last quarter of an hour, by the gate's word for the reason
+    kept: Kept | None
+    certificate_days_left: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that is wrong."""
+
+    alarm: Alarm
+    subject: str = ""  # which of several: an account, a reason
+    since: datetime | None = None  # None: nobody knows from when on
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # for the words; nothing secret, no full number
+
+    @property
+    def key(self) -> Key:
+        """What tells it from others."""
+        return self.alarm, self.subject
+
+
+# --- The rules --------------------------------------------------------------------------------------------
+# Each gives what it finds, or None where its figures are missing.
+
+Found = list[Finding] | None
+
+
+def _server_down(figures: Figures, _limits: Limits) -> Found:
+    if figures.server_fault is None:
+        return []
+    return [Finding(alarm=Alarm.SERVER_DOWN, evidence={"fault": figures.server_fault})]
+
+
+def _database_away(figures: Figures, _limits: Limits) -> Found:
+    if figures.database_fault is None:
+        return []
+    return [Finding(alarm=Alarm.DATABASE_AWAY, evidence={"fault": figures.database_fault})]
+
+
+def _spool_growing(figures: Figures, _limits: Limits) -> Found:
+    share = figures.spool_bytes / figures.spool_max_bytes
+    if figures.spool_oldest_seconds <= _SPOOL_OLD_SECONDS and share <= _SPOOL_FULL_SHARE:
+        return []
+    evidence = {
+        "bytes": figures.spool_bytes,
+        "percent": round(100 * share),
+        "minutes": round(figures.spool_oldest_seconds / 60),
+    }
+    since = figures.now - timedelta(seconds=figures.spool_oldest_seconds)
+    return [Finding(alarm=Alarm.SPOOL_GROWING, since=since, evidence=evidence)]
+
+
+def _pushes_refused(figures: Figures, limits: Limits) -> Found:
+    if figures.refusals is None:
+        return None
+    return [
+        Finding(alarm=Alarm.PUSHES_REFUSED, subject=reason, evidence={"count": count})
+        for reason, count in sorted(figures.refusals.items())
+        if count > limits.refusals
+    ]
+
+
+def _events_held_back(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    lag = figures.kept.events_lag_seconds
+    if lag <= _EVENTS_LAG_SECONDS:
+        return []
+    since = figures.now - timedelta(seconds=lag)
+    return [Finding(alarm=Alarm.EVENTS_HELD_BACK, since=since, evidence={"minutes": round(lag / 60)})]
+
+
+def _platform_silent(figures: Figures, limits: Limits) -> Found:
+    # What waits in the spool has come: the journal will know of it.
+    if figures.kept is None or figures.spool_bytes:
+        return None
+    kept = figures.kept
+    since = kept.last_push_at
+    if kept.unanswered_since is not None and figures.now - kept.unanswered_since > limits.silent_after:
+        minutes = math.floor((figures.now - kept.unanswered_since).total_seconds() / 60)
+        return [Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"minutes": minutes})]
+    if kept.missed_pushes >= _MISSED_MIN:
+        return [Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"last_week": kept.missed_pushes})]
+    return []
+
+
+def _pushes_quarantined(figures: Figures, limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    if figures.kept.quarantined <= limits.quarantined:
+        return []
+    return [Finding(alarm=Alarm.PUSHES_QUARANTINED, evidence={"count": figures.kept.quarantined})]
+
+
+def _delivery_fallen(figures: Figures, limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    recent, usual = figures.kept.recent, figures.kept.usual
+    if recent.settled < _SETTLED_MIN or usual.settled < _USUAL_SETTLED_MIN:
+        return []
+    fall = usual.share - recent.share
+    chance = math.sqrt(usual.share * (1 - usual.share) / recent.settled)  # one standard deviation of the recent share
+    if fall <= limits.delivery_fall or fall <= _SIGMAS * chance:
+        return []
+    evidence = {
+        "percent": round(100 * recent.share, 1),
+        "usual": round(100 * usual.share, 1),
+        "messages": recent.settled,
+    }
+    return [Finding(alarm=Alarm.DELIVERY_FALLEN, evidence=evidence)]
+
+
+def _balance_low(figures: Figures, limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    found = []
+    for account, balance in sorted(figures.kept.balances.items()):
+        low = limits.balance_low(account)
+        if low is not None and balance.left < low:
+            evidence = {"left": balance.left, "low": low}
+            found.append(Finding(alarm=Alarm.BALANCE_LOW, subject=account, evidence=evidence))
+    return found
+
+
+def _balance_stale(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    return [
+        Finding(
+            alarm=Alarm.BALANCE_STALE,
+            subject=account,
+            since=balance.read_at,
+            evidence={"hours": math.floor((figures.now - balance.read_at).total_seconds() / 3600)},
+        )
+        for account, balance in sorted(figures.kept.balances.items())
+        if figures.now - balance.read_at > _BALANCE_STALE
+    ]
+
+
+def _certificate_ends_soon(figures: Figures, _limits: Limits) -> Found:
+    return _certificate_ends(figures, Alarm.CERTIFICATE_ENDS_SOON, _CERTIFICATE_SOON_DAYS)
+
+
+def _certificate_ends_now(figures: Figures, _limits: Limits) -> Found:
+    return _certificate_ends(figures, Alarm.CERTIFICATE_ENDS_NOW, _CERTIFICATE_NOW_DAYS)
+
+
+def _certificate_ends(figures: Figures, alarm: Alarm, within_days: int) -> Found:
+    left = figures.certificate_days_left
+    if left is None:
+        return None
+    return [Finding(alarm=alarm, evidence={"days": math.floor(left)})] if left < within_days else []
+
+
+def _replica_behind(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None or figures.kept.replica_lag_seconds is None:
+        return None
+    lag = figures.kept.replica_lag_seconds
+    return [Finding(alarm=Alarm.REPLICA_BEHIND, evidence={"seconds": round(lag)})] if lag > _REPLICA_LAG_SECONDS else []
+
+
+_RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
+    Alarm.SERVER_DOWN: _server_down,
+    Alarm.DATABASE_AWAY: _database_away,
+    Alarm.SPOOL_GROWING: _spool_growing,
+    Alarm.PUSHES_REFUSED: _pushes_refused,
+    Alarm.EVENTS_HELD_BACK: _events_held_back,
+    Alarm.PLATFORM_SILENT: _platform_silent,
+    Alarm.PUSHES_QUARANTINED: _pushes_quarantined,
+    Alarm.DELIVERY_FALLEN: _delivery_fallen,
+    Alarm.BALANCE_LOW: _balance_low,
+    Alarm.BALANCE_STALE: _balance_stale,
+    Alarm.CERTIFICATE_ENDS_SOON: _certificate_ends_soon,
+    Alarm.CERTIFICATE_ENDS_NOW: _certificate_ends_now,
+    Alarm.REPLICA_BEHIND: _replica_behind,
+}
+
+
+def judge_all(figures: Figures, limits: Limits) -> Mapping[Alarm, Sequence[Finding]]:
+    """Give what is wrong, by alarm; an alarm whose figures are missing is not among them."""
+    judged = {alarm: rule(figures, limits) for alarm, rule in _RULES.items()}
+    return {alarm: found for alarm, found in judged.items() if found is not None}
+
+
+# --- Incidents --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Incident:
+    """One thing that is, or was, wrong for a time."""
+
+    alarm: Alarm
+    subject: str
+    since: datetime
+    evidence: Mapping[str, Any]  # of the last look at which it held
+    seen_at: datetime  # first
+    said_at: datetime | None = None  # from then on it is said; None: it was not seen twice yet
+    clear_at: datetime | None = None  # from when on it was not seen any more
+    recovered_at: datetime | None = None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from others that are open."""
+        return self.alarm, self.subject
+
+
+def follow(incident: Incident | None, finding: Finding | None, now: datetime) -> Incident | None:
+    """Give what an open incident is after one more look; None: there is none, and nothing was said of any.
+
+    It is said once it was seen at two looks, and over once it was not at two.
+    """
+    if finding is None:
+        if incident is None or incident.said_at is None:
+            return None
+        if incident.clear_at is None:
+            return replace(incident, clear_at=now)
+        return replace(incident, recovered_at=now) if now - incident.clear_at >= _HOLD else incident
+    if incident is None:
+        return Incident(
+            alarm=finding.alarm,
+            subject=finding.subject,
+            since=finding.since or now,
+            evidence=finding.evidence,
+            seen_at=now,
+        )
+    said_at = incident.said_at or (now if now - incident.seen_at >= _HOLD else None)
+    return replace(incident, evidence=finding.evidence, said_at=said_at, clear_at=None)
+
+
+def follow_all(
+    incidents: Iterable[Incident], judged: Mapping[Alarm, Sequence[Finding]], now: datetime
+) -> Iterator[tuple[Key, Incident | None, Incident | None]]:
+    """Give (key, before, after) for each open incident of a judged alarm, and for each finding that is new."""
+    found = {finding.key: finding for findings in judged.values() for finding in findings}
+    for incident in incidents:
+        if incident.alarm in judged:
+            yield incident.key, incident, follow(incident, found.pop(incident.key, None), now)
+    for key, finding in found.items():
+        yield key, None, follow(None, finding, now)
+
+
+# --- Who is still to be told ------------------------------------------------------------------------------
+
+TELL_FOR = timedelta(days=1)  # after the end of an incident; later nobody wants to know
+
+
+class State(StrEnum):
+    """What is told of an incident."""
+
+    FIRING = "firing"
+    RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Telling:
+    """One thing to be told to one target."""
+
+    incident_id: str
+    incident: Incident
+    target: str
+    state: State
+
+
+def list_tellings(
+    incident_id: str, incident: Incident, told: Collection[tuple[str, State]], targets: Iterable[str], now: datetime
+) -> Iterator[Telling]:
+    """Give what is still to be told of an incident. `told`: (target, state). The end is told to who knows of it."""
+    state = State.FIRING if incident.recovered_at is None else State.RECOVERED
+    if incident.said_at is None or (incident.recovered_at and now - incident.recovered_at > TELL_FOR):
+        return
+    for target in targets:
+        knows = (target, State.FIRING) in told
+        if (target, state) not in told and (state is State.FIRING or knows):
+            yield Telling(incident_id=incident_id, incident=incident, target=target, state=state)

@@ -41,6 +41,7 @@ class Settings:
     data_dir: Path
     database_url: str = field(repr=False)  # may hold a password
     bind: tuple[str, int] = ("127.0.0.1", 8000)
+    inside_bind: tuple[str, int] | None = None  # of all but pushes, which alone are then at `bind`; None: all is there
     tls_cert: Path | None = None  # PEM files of `serve`, both or neither; None: plain HTTP
     tls_key: Path | None = None
     push_tokens: tuple[tuple[str, str], ...] = field(repr=False)  # (account, secret)
@@ -92,6 +93,11 @@ class Settings:
         return thresholds.get(account, thresholds.get(""))
 
     @property
+    def inside(self) -> tuple[str, int]:
+        """The address that console, API and probes listen on."""
+        return self.inside_bind or self.bind
+
+    @property
     def scheme(self) -> str:
         """How `serve` is spoken to, but for the drop-in door."""
         return "http" if self.tls_cert is None else "https"
@@ -118,9 +124,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
             values[field_name] = parse(_raw_value(name, environment) or default)
         except ValueError as error:
             problems.append(f"{name}: {error}")
-    if not problems and values["door_bind"] and values["door_bind"][1] == values["bind"][1]:
-        problems.append("RECEIVER_DOOR_BIND: the port of RECEIVER_BIND; the door needs a listener of its own")
-    problems += _tls_problems(values) + _oidc_problems(values)
+    problems += _bind_problems(values) + _tls_problems(values) + _oidc_problems(values)
     if problems:
         raise SettingsError("; ".join(problems))
     data_dir: Path = values["data_dir"]
@@ -129,6 +133,19 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     if not values["push_tokens"]:
         values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
     return Settings(**values)
+
+
+def _bind_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say which listener has the port of another: they are told apart by it."""
+    problems: list[str] = []
+    taken: dict[int, str] = {}
+    for name in ("bind", "inside_bind", "door_bind"):
+        variable, address = f"RECEIVER_{name.upper()}", values.get(name)
+        if address and address[1] in taken:
+            problems.append(f"{variable}: the port of {taken[address[1]]}; it needs a listener of its own")
+        elif address:
+            taken[address[1]] = variable
+    return problems
 
 
 def _tls_problems(values: Mapping[str, Any]) -> list[str]:
@@ -160,6 +177,13 @@ def reached_at(settings: Settings) -> str:
     if settings.public_url:
         return settings.public_url
     return f"{settings.scheme}://{address_text(near(settings.bind))}"
+
+
+def inside_at(settings: Settings) -> str:
+    """Give the beginning of the URLs of console and API."""
+    if settings.inside_bind is None:
+        return reached_at(settings)
+    return f"{settings.scheme}://{address_text(near(settings.inside_bind))}"
 
 
 def near(bind: tuple[str, int]) -> tuple[str, int]:
@@ -473,6 +497,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "data_dir": ("./var", lambda value: Path(value).absolute()),
     "database_url": ("", _database),
     "bind": ("127.0.0.1:8000", _address),
+    "inside_bind": ("", lambda value: _address(value) if value else None),
     "tls_cert": ("", _path),
     "tls_key": ("", _path),
     "push_tokens": ("", _tokens),

@@ -50,7 +50,7 @@ def certificate_days_left(url: str, *, tls: ssl.SSLContext | None = None) -> flo
 
 def connection_here(settings: Settings, *, timeout_seconds: float) -> http.client.HTTPConnection:
     """Give a connection, yet to be opened, to the server of these settings on this machine."""
-    host, port = near(settings.bind)
+    host, port = near(settings.inside)
     if settings.tls_cert is None:
         return http.client.HTTPConnection(host, port, timeout=timeout_seconds)
     # Its certificate is for the name that others know it by; nobody stands between us and ourselves.

@@ -182,3 +182,24 @@ def test_wrong_alarm_urls_are_explained(urls: str, fault: str, monkeypatch: pyte
     monkeypatch.setenv("RECEIVER_ALARM_URLS", urls)
     with pytest.raises(SettingsError, match=fault):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("binds", "named"),
+    [
+        ({"RECEIVER_DOOR_BIND": "127.0.0.1:8000"}, "RECEIVER_DOOR_BIND: the port of RECEIVER_BIND"),
+        ({"RECEIVER_INSIDE_BIND": "10.0.0.5:8000"}, "RECEIVER_INSIDE_BIND: the port of RECEIVER_BIND"),
+        (
+            {"RECEIVER_INSIDE_BIND": "10.0.0.5:8443", "RECEIVER_DOOR_BIND": "127.0.0.1:8443"},
+            "RECEIVER_DOOR_BIND: the port of RECEIVER_INSIDE_BIND",
+        ),
+    ],
+)
+def test_listeners_of_one_port_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, binds: dict[str, str], named: str
+) -> None:
+    monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path))
+    for name, value in binds.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=named):
+        load_settings(tmp_path / "none")

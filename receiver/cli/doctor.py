@@ -114,7 +114,10 @@ def _server(settings: Settings) -> dict[str, Any]:
         text = body.get("detail") or f"ready, keeps pushes in the {body.get('durable')}"
         return {"status": body.get("status"), "text": text}
     except (OSError, ValueError, http.client.HTTPException):
-        return {"status": "down", "text": f"nothing answers on {address_text(settings.bind)}; start it: receiver serve"}
+        return {
+            "status": "down",
+            "text": f"nothing answers on {address_text(settings.inside)}; start it: receiver serve",
+        }
     finally:
         connection.close()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver.cli.common import open_runtime
-from receiver.config import address_text, load_settings, push_urls, reached_at
+from receiver.config import address_text, inside_at, load_settings, push_urls
 from receiver.errors import SettingsError, StoreUnavailable
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
@@ -103,18 +103,20 @@ def _lock(settings: Settings) -> int:
 
 def _tell(settings: Settings) -> None:
     say: Any = click.echo
-    address = address_text(settings.bind)
+    address, inside = address_text(settings.bind), address_text(settings.inside)
     program = _program()
     shows_secret = settings.push_tokens_generated or sys.stdout.isatty()
     say(f"receiver listens on {settings.scheme}://{address}")
+    if settings.inside_bind is not None:
+        say(f"  for pushes alone; all else is at {settings.scheme}://{inside}")
     if shows_secret:
         for account, url in push_urls(settings):
             say(f"  push URL ({account}), for the platform's console, behind your own HTTPS name:")
             say(f"    {url}")
     else:
         say(f"  push URL: {program} push-url")
-    say(f"  console: {reached_at(settings)}/console; make its first user with `{program} users create me --role admin`")
-    say(f"  API and documentation: {settings.scheme}://{address}/api/v1/docs")
+    say(f"  console: {inside_at(settings)}/console; make its first user with `{program} users create me --role admin`")
+    say(f"  API and documentation: {settings.scheme}://{inside}/api/v1/docs")
     if settings.door_bind is not None:
         say(f"  drop-in door for senders: http://{address_text(settings.door_bind)}/smsApi/verifyCode")
     say("  next, in another terminal:")
@@ -122,6 +124,6 @@ def _tell(settings: Settings) -> None:
     say(
         f"    curl -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\\n"
         f"""      -d '{{"task_id": "3313746", "mobile": "15080921090", "sent_at": "2026-11-23T09:14:00+08:00"}}' \\\n"""
-        f"      {settings.scheme}://{address}/api/v1/messages"
+        f"      {settings.scheme}://{inside}/api/v1/messages"
     )
     sys.stdout.flush()

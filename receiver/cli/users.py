@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
-from receiver.config import reached_at
+from receiver.config import inside_at
 from receiver.errors import SettingsError
 from receiver.passwords import hash_password
 from receiver.store import users as store
@@ -53,7 +53,7 @@ def create(name: str, role: str) -> None:
             )
         )
         runtime.audit(_ACTOR, "user.create", name=name, role=role)
-        address = reached_at(runtime.settings)
+        address = inside_at(runtime.settings)
     print(f"{name} may log in as {role}: {address}/console")
 
 

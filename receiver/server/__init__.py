@@ -56,7 +56,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.certificate: Certificate | None = None  # shared by the workers: made before the fork
         if settings.tls_cert is not None and settings.tls_key is not None:
             self.certificate = Certificate(settings.tls_cert, settings.tls_key)
-        self._binds = [address_text(bind) for bind in (settings.bind, settings.door_bind) if bind is not None]
+        binds = (settings.bind, settings.inside_bind, settings.door_bind)
+        self._binds = [address_text(bind) for bind in binds if bind is not None]
         self._workers = workers
         self._runtime: Runtime | None = None
         self._counts = Counts(settings.data_dir)

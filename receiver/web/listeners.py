@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from receiver.web.door import Door
+from receiver.web.problems import problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 def is_door(settings: Settings, address: object) -> bool:
     """Whether an address of ours, as its socket tells it, is the drop-in door's."""
     return settings.door_bind is not None and isinstance(address, tuple) and address[1] == settings.door_bind[1]
+
+
+def is_public(settings: Settings, address: object) -> bool:
+    """Whether an address of ours takes pushes alone: any but the two inside, once they are apart."""
+    if settings.inside_bind is None or is_door(settings, address):
+        return False
+    return not isinstance(address, tuple) or address[1] != settings.inside_bind[1]
 
 
 class Listeners:
@@ -33,4 +41,10 @@ class Listeners:
         address = environ["gunicorn.socket"].getsockname()
         if is_door(self._settings, address):
             return self._door(environ, start_response)
+        if is_public(self._settings, address) and not _open_to_all(environ.get("PATH_INFO", "")):
+            return problem(404, "not_found", "there is nothing here")(environ, start_response)
         return self._app(environ, start_response)
+
+
+def _open_to_all(path: str) -> bool:
+    return path.startswith("/push/") or path == "/healthz"

@@ -156,6 +156,14 @@ def _tls_problems(values: Mapping[str, Any]) -> list[str]:
     return [f"{missing[0]}: missing; TLS needs the certificate chain and its key, each as a PEM file"]
 
 
+def load_data_dir(env_file: Path = Path(".env")) -> Path:
+    """Read the data directory's place alone, and make nothing."""
+    environment = {**dotenv_values(env_file), **os.environ}
+    default, parse = _PARSERS["data_dir"]
+    place: Path = parse(_raw_value("RECEIVER_DATA_DIR", environment) or default)
+    return place
+
+
 def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
     """Say what logging in by OpenID Connect lacks; a setting that is wrong is not in `values`, and counts as set."""
     names = ("oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles")

@@ -27,6 +27,8 @@ _COMMANDS = {
     "events": "events:events",
     "export": "export:export",
     "spool": "spool:spool",
+    "backup": "backup:backup",
+    "restore": "backup:restore_",
     "verify": "verify:verify_",
     "doctor": "doctor:doctor",
     "status": "doctor:status",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from receiver.backup import take_serving_lock
 from receiver.cli.common import open_runtime
 from receiver.config import address_text, inside_at, load_settings, push_urls
 from receiver.errors import SettingsError, StoreUnavailable
@@ -48,7 +48,7 @@ def serve(bind: str | None, workers: int) -> None:
     if settings.embedded and workers > 1:
         raise SettingsError("--workers: the embedded database takes one; use PostgreSQL for more")
     server = Server(settings, workers=workers)
-    lock = _lock(settings) if settings.embedded else None
+    lock = take_serving_lock(settings.data_dir) if settings.embedded else None
     runtime = Runtime(settings)
     try:
         runtime.make_ready()
@@ -86,19 +86,6 @@ def _program() -> str:
         return "receiver"
     called = Path(sys.argv[0])
     return "python -m receiver" if called.name == "__main__.py" else os.path.relpath(called)
-
-
-def _lock(settings: Settings) -> int:
-    """Hold the embedded database's serving lock for as long as this process and its workers live."""
-    handle = os.open(settings.data_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise SettingsError(
-            f"another `receiver serve` runs on {settings.data_dir}; stop it, or name another RECEIVER_DATA_DIR"
-        ) from None
-    return handle
 
 
 def _tell(settings: Settings) -> None:

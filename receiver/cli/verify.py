@@ -34,7 +34,7 @@ def verify_(as_json: bool) -> None:
     Example:
       receiver verify
     """
-    with open_runtime() as runtime, _progress() as tell:
+    with open_runtime() as runtime, show_progress() as tell:
         findings = list(_findings(runtime, tell))
     if as_json:
         for finding in findings:
@@ -65,7 +65,7 @@ def _findings(runtime: Runtime, tell: Callable[[int], None]) -> Iterator[Finding
     )
 
 
-class _progress:  # noqa: N801  (a context manager, called like a function)
+class show_progress:  # noqa: N801  (a context manager, called like a function)
     """Shows how many rows were read, on a terminal."""
 
     def __enter__(self) -> Callable[[int], None]:

@@ -179,7 +179,7 @@ class Spool:
             self._path = path
         self._size = 0
         for directory in (self.directory, self.directory.parent):
-            _sync_directory(directory)
+            sync_directory(directory)
 
     def _seal(self) -> None:
         if self._file is None or self._path is None:
@@ -219,6 +219,52 @@ def spool_state(directory: Path) -> SpoolState:
         oldest_at=min(oldest, default=None),
         damaged=damaged,
     )
+
+
+def copy_spool(directory: Path, to: Path) -> list[Path]:
+    """Copy what waits in a directory into a new one, whoever writes meanwhile; give the copies.
+
+    Every record that was acknowledged before is in them, unless it has been saved in the database since. A record that
+    was just being written is left out: nobody was told that it is kept. Raises OSError.
+    """
+    to.mkdir(mode=0o700)
+    copies = []
+    for path in [*_files(directory), *sorted(directory.glob(f"*{_DAMAGED}"))]:
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            continue  # saved and removed meanwhile
+        copy = to / path.name
+        with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data if path.suffix == _DAMAGED else _without_torn_end(data))
+            file.flush()
+            os.fsync(file.fileno())
+        copies.append(copy)
+    sync_directory(to)
+    return copies
+
+
+def _without_torn_end(data: bytes) -> bytes:
+    """Cut off a last record of which the end is not there; leave any other damage for a person to see."""
+    offset = 0
+    while offset < len(data):
+        if (end := _frame_end(data, offset)) is not None:
+            offset = end
+            continue
+        next_mark = data.find(_MARK, offset + 1)
+        if next_mark < 0:
+            torn = data[offset : offset + len(_MARK)] == _MARK[: len(data) - offset]
+            return data[:offset] if torn else data
+        offset = next_mark
+    return data
+
+
+def _frame_end(data: bytes, offset: int) -> int | None:
+    begin = offset + _HEADER.size
+    if begin > len(data):
+        return None
+    mark, length, _ = _HEADER.unpack_from(data, offset)
+    return begin + length if mark == _MARK and begin + length <= len(data) else None
 
 
 _counted: dict[Path, tuple[int, int]] = {}  # how far a file was counted, and to how many: files only grow
@@ -279,7 +325,8 @@ def _lock_file(path: Path) -> int | None:
     return None
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make durable which files a directory holds."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -35,6 +35,11 @@ def head_revision() -> str:
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
 
 
+def is_known(revision: str) -> bool:
+    """Whether this program knows that version: it is its own or an older one."""
+    return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 def current_revision(database: Database) -> str | None:
     """The schema version that the database has, None for an empty one."""
     with database.reading() as connection:
@@ -61,6 +66,5 @@ def require_schema(database: Database) -> None:
         return
     if current is None:
         raise StoreUnfit("the database is empty; run `receiver db upgrade`")
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if current in known:
+    if is_known(current):
         raise StoreUnfit("the database's schema is older than this program; run `receiver db upgrade`")

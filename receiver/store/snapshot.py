@@ -1,0 +1,90 @@
+"""The embedded database's file, copied while others write to it, and looked at without a trace."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.errors import ReceiverError, StoreUnavailable
+from receiver.store import schema
+from receiver.store.database import Database
+from receiver.store.tables import messages, pushes, receipts, replies
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+    from uuid import UUID
+
+_FAULTS_NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contents:
+    """What a database holds, in short."""
+
+    schema: str | None
+    rows: dict[str, int]  # by table, those of what was pushed and sent
+    newest_push: tuple[UUID, datetime] | None  # id and time of receiving
+
+
+def database_path(url: str) -> str:
+    """Give the file of an SQLite database."""
+    return sa.make_url(url).database or ""
+
+
+def copy_database(url: str, to: Path) -> None:
+    """Copy an SQLite database into a new file as of one moment; writers go on meanwhile, and their log grows.
+
+    Raises StoreUnavailable with SQLite's own words.
+    """
+    # In one step: SQLite begins a copy in several steps again whenever another process has written between two.
+    # VACUUM INTO reads such a snapshot as well and takes twice as long, since it builds every index anew.
+    try:
+        with (
+            closing(sqlite3.connect(f"file:{database_path(url)}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(to)) as copy,
+        ):
+            source.backup(copy, pages=-1)
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"the database could not be copied ({error})") from error
+
+
+def require_integrity(path: Path) -> None:
+    """Read every page and index of a database that nobody writes to. Raises ReceiverError naming what is wrong."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as connection:
+            found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_FAULTS_NAMED})")]
+    except sqlite3.Error as error:
+        found = [str(error)]
+    if found != ["ok"]:
+        raise ReceiverError(f"the database's copy is not whole: {'; '.join(found)}")
+
+
+def open_unchanging(path: Path) -> Database:
+    """Open a database that nobody writes to, so that no file is made beside it."""
+    return Database(f"sqlite:///file:{path}?immutable=1&uri=true")
+
+
+def look_into(path: Path) -> Contents:
+    """Tell what a database holds that nobody writes to. Raises StoreUnavailable or StoreUnfit."""
+    database = open_unchanging(path)
+    try:
+        with database.reading() as connection:
+            rows = {
+                table.name: connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+                for table in (pushes, messages, receipts, replies)
+            }
+            newest = connection.execute(
+                sa.select(pushes.c.id, pushes.c.received_at).order_by(pushes.c.id.desc()).limit(1)
+            ).first()
+        return Contents(
+            schema=schema.current_revision(database),
+            rows=rows,
+            newest_push=None if newest is None else (newest.id, newest.received_at),
+        )
+    finally:
+        database.close()

@@ -18,7 +18,10 @@ DEPLOY = ROOT / "deploy"
 DEFAULTS = {
     f"RECEIVER_{config._NAMES.get(field, field).upper()}": default for field, (default, _) in config._PARSERS.items()
 }
-SECRETS = {f"RECEIVER_{name}" for name in ("DATABASE_URL", "PUSH_TOKENS", "PLATFORM_CREDENTIALS", "OIDC_CLIENT_SECRET")}
+SECRETS = {
+    f"RECEIVER_{name}"
+    for name in ("DATABASE_URL", "PUSH_TOKENS", "PLATFORM_CREDENTIALS", "OIDC_CLIENT_SECRET", "ALARM_URLS")
+}
 
 
 def test_example_of_settings_has_every_setting_with_its_default_and_no_other() -> None:

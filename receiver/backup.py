@@ -24,7 +24,7 @@ from receiver.config import PUSH_SECRET_FILE, make_data_dir
 from receiver.domain import Push
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.spool import SPOOL_DIR, Damage, copy_spool, read_file, sync_directory
-from receiver.store.snapshot import copy_database, database_path, look_into, require_integrity
+from receiver.store.snapshot import copy_database, database_path, look_into, require_integrity, skip_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -297,6 +297,8 @@ def _copy_files(path: Path, to: Path, manifest: Manifest) -> None:
     for name in manifest.files:
         if name.startswith(f"{SPOOL_DIR}/") or name in (PUSH_SECRET_FILE, DATABASE_FILE):
             _copy_file(path / name, to / name)
+    if (to / DATABASE_FILE).exists():
+        skip_ids(to / DATABASE_FILE)
     sync_directory(to / SPOOL_DIR)
     sync_directory(to)
 

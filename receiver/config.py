@@ -261,7 +261,8 @@ def _own_push_tokens(path: Path) -> tuple[tuple[tuple[str, str], ...], bool]:
 # --- Parsers: a value as text to what Settings holds. ValueError says what is wrong, never the value. ----
 
 
-def _database(value: str) -> str:
+def parse_database_url(value: str) -> str:
+    """Read a database's URL as its driver wants it; empty stays empty. Raises ValueError."""
     if not value:
         return ""
     scheme = urlsplit(value).scheme.partition("+")[0]
@@ -503,7 +504,7 @@ def _items(value: str) -> list[str]:
 # Field of Settings: (default as text, parser). The variable is RECEIVER_ and the field's name in capitals.
 _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "data_dir": ("./var", lambda value: Path(value).absolute()),
-    "database_url": ("", _database),
+    "database_url": ("", parse_database_url),
     "bind": ("127.0.0.1:8000", _address),
     "inside_bind": ("", lambda value: _address(value) if value else None),
     "tls_cert": ("", _path),

@@ -14,14 +14,16 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from receiver.backup import make_backup, restore, serving_lock, take_serving_lock
 from receiver.domain import Push
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.spool import Damage, Spool, copy_spool, read_file
-from receiver.store import schema
+from receiver.store import schema, write
 from receiver.store.database import Database
 from receiver.store.snapshot import look_into
+from receiver.store.tables import receipts
 from tests.conftest import make_settings
 from tests.factories import make_push
 from tests.pushers import Pushers
@@ -161,6 +163,23 @@ def test_restore_refuses_what_would_harm_and_force_moves_it_aside(settings: Sett
     assert (aside / "receiver.db").read_bytes() == old
     assert not (settings.data_dir / "receiver.db-wal").exists()
     assert look_into(settings.data_dir / "receiver.db").rows["pushes"] == 0
+
+
+def test_reader_of_events_that_was_further_on_misses_none_after_a_restore(settings: Settings, tmp_path: Path) -> None:
+    database = Database(settings.database_url)
+    database.write(lambda connection: write.save_pushes(connection, [make_push(task_id="kept")]))
+    backup = back_up(settings, tmp_path / "backups")
+    database.write(lambda connection: write.save_pushes(connection, [make_push(task_id="lost")]))
+    with database.reading() as connection:
+        read_up_to = connection.scalar(sa.select(sa.func.max(receipts.c.id)))
+    database.close()
+    restore(backup, settings.data_dir, force=True)
+    database.write(lambda connection: write.save_pushes(connection, [make_push(task_id="new")]))
+    with database.reading() as connection:
+        ids = list(connection.scalars(sa.select(receipts.c.id).order_by(receipts.c.id)))
+    database.close()
+    assert len(ids) == 2
+    assert ids[0] < read_up_to < ids[1]
 
 
 def test_damaged_backup_and_what_is_none_are_refused(settings: Settings, tmp_path: Path) -> None:

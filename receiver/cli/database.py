@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
-from datetime import timedelta
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
 from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.cli.verify import show_progress
+from receiver.config import load_settings, parse_database_url
+from receiver.errors import ReceiverError, SettingsError
+from receiver.intake.gate import Gate
 from receiver.store import rollup, schema
+from receiver.store.copy import Copy, undo
+from receiver.store.database import Database
 from receiver.store.reporting import make_reader
+from receiver.store.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from receiver.config import Settings
 
 _PATIENCE_SECONDS = 3600.0
+_COPY_PATIENCE_SECONDS = 24 * 3600.0
 
 
 @click.group()
@@ -86,3 +104,106 @@ def reader(name: str) -> None:
         f"{name} may read reporting.messages, reporting.receipts and reporting.replies. Its password:", file=sys.stderr
     )
     print(password)
+
+
+@db.command("copy")
+@click.option("--to", "url", metavar="URL", help="postgresql://… of an empty database.")
+@click.option("--no-verify", is_flag=True, help="Do without the proof that `receiver verify` gives of the copy.")
+@click.option("--undo", "go_back", is_flag=True, help="Take writes into the embedded database again.")
+def copy_(url: str | None, no_verify: bool, go_back: bool) -> None:
+    """Move the embedded database into PostgreSQL while the server runs. Safe to break off and to run again.
+
+    It copies while pushes come in. Then it holds the embedded database for the rest: pushes go to the spool, questions
+    are answered 503. Once all is proved to be there, the embedded database takes no more writes, and pushes wait in the
+    spool until the server is started with RECEIVER_DATABASE_URL set. Broken off before, nothing has changed.
+
+    The password may come from PGPASSWORD or ~/.pgpass, so that nobody sees it in the list of processes.
+
+    \b
+    Example:
+      receiver db copy --to postgresql://receiver@db/receiver
+    """
+    settings = load_settings()
+    if not settings.embedded:
+        raise SettingsError("RECEIVER_DATABASE_URL: it is what an embedded database is moved to; unset it for the copy")
+    source = Database(settings.database_url, patience_seconds=_COPY_PATIENCE_SECONDS)
+    try:
+        with _alone(settings.data_dir / "copy.lock"):
+            if go_back:
+                _tell_undone(undone=undo(source))
+            else:
+                _copy(settings, source, _postgresql_url(url), proves=not no_verify)
+    finally:
+        source.close()
+
+
+def _copy(settings: Settings, source: Database, url: str, *, proves: bool) -> None:
+    target = Database(url, patience_seconds=_COPY_PATIENCE_SECONDS)
+    try:
+        with show_progress() as tell:
+            copy = Copy(source, target, tell)
+            if copy.moved_before():
+                _tell_moved(settings, copy)
+                return
+            copy.prepare()
+            print("copying, while pushes come in", file=sys.stderr)
+            copy.catch_up()
+            print("copying the rest: from now on pushes go to the spool", file=sys.stderr)
+            since = datetime.now(UTC)
+            rows = copy.finish(lambda: _prove(settings, target, tell) if proves else None)
+    finally:
+        target.close()
+    print(", ".join(f"{count:,} {name}" for name, count in rows.items() if count))
+    if copy.nul_texts:
+        print(f"{copy.nul_texts} texts held NUL, which PostgreSQL does not take; they hold its picture now")
+    print(
+        f"all of it is in PostgreSQL{', verified' if proves else ''}; pushes go to the spool since {since:%H:%M:%S} UTC"
+    )
+    _tell_moved(settings, copy)
+
+
+def _prove(settings: Settings, target: Database, tell: Callable[[int], None]) -> None:
+    wrong = [finding for finding in verify(target, Gate(settings).read_again, tell) if not finding.ok]
+    if wrong:
+        details = [detail for finding in wrong for detail in (finding.name, *finding.details[:3])]
+        raise ReceiverError(
+            f"the copy does not agree: {'; '.join(details)}. Nothing was moved; does `receiver verify` say the same of "
+            "the embedded database? Then mend that, or add --no-verify"
+        )
+
+
+def _tell_moved(settings: Settings, copy: Copy) -> None:
+    print(f"the database is {copy.place} now, and {settings.data_dir} takes no more writes but to the spool. Next:")
+    print("  1. set RECEIVER_DATABASE_URL to it; leave RECEIVER_DATA_DIR as it is")
+    print("  2. restart `receiver serve`: it saves by itself what waits in the spool")
+    print("back, as long as no server has run on it: receiver db copy --undo")
+
+
+def _tell_undone(*, undone: bool) -> None:
+    if not undone:
+        raise ReceiverError("the embedded database was not moved; there is nothing to undo")
+    print("the embedded database takes writes again, and a server that runs saves what waits in the spool")
+    print("what PostgreSQL has taken since is only there; drop it before another copy")
+
+
+def _postgresql_url(value: str | None) -> str:
+    try:
+        url = parse_database_url(value or "")
+    except ValueError as error:
+        raise SettingsError(f"--to: {error}") from None
+    if not url.startswith("postgresql"):
+        raise SettingsError("--to: give the postgresql://… to move to")
+    return url
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep another copy of the same database from running at the same time."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ReceiverError("another `receiver db copy` of this database runs") from None
+    finally:
+        os.close(handle)

@@ -36,6 +36,8 @@ _UNFIT_STATES = {
     "42501": "this user lacks the rights; grant them, or use the owner in RECEIVER_DATABASE_URL",
 }
 
+MOVED = "this database was moved to "  # how `moved` begins what it refuses writes with
+
 
 def insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
     """Begin an INSERT that may say what happens on conflict."""
@@ -336,6 +338,8 @@ def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connectin
 def _translated(error: BaseException) -> ReceiverError:
     state = _sqlstate(error)
     text = str(error).lower()
+    if text.startswith(MOVED):
+        return StoreUnfit(str(error))
     if state in _UNFIT_STATES:
         return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES[state]}")
     if state == _READ_ONLY_STATE or "session is read-only" in text or "server is in hot standby mode" in text:

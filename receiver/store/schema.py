@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from receiver.errors import StoreUnfit
+from receiver.store.moved import require_settled
 
 if TYPE_CHECKING:
     from receiver.store.database import Database
@@ -47,7 +48,11 @@ def current_revision(database: Database) -> str | None:
 
 
 def upgrade(database: Database) -> None:
-    """Bring the schema up to this program's version; nothing happens if it is there already."""
+    """Bring the schema up to this program's version; nothing happens if it is there already.
+
+    Raises StoreUnfit where the database was moved elsewhere.
+    """
+    require_settled(database)
     config = _config()
 
     def work(connection: sa.Connection) -> None:
@@ -60,7 +65,11 @@ def upgrade(database: Database) -> None:
 
 
 def require_schema(database: Database) -> None:
-    """Raise StoreUnfit where the schema is missing or older. A newer one passes: the other half of an upgrade."""
+    """Raise StoreUnfit where the schema is missing or older, or the database was moved elsewhere.
+
+    A newer one passes: the other half of an upgrade.
+    """
+    require_settled(database)
     current = current_revision(database)
     if current == head_revision():
         return

@@ -8,32 +8,36 @@ from alembic import context
 
 from receiver.config import load_settings
 from receiver.store.database import Database
+from receiver.store.online import SESSION_SETTINGS
 from receiver.store.tables import metadata
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# A migration may take its time, but nobody waits long behind a lock that it cannot get.
-TIMEOUTS = ("SET LOCAL lock_timeout = '3s'", "SET LOCAL statement_timeout = 0")
-
 
 def run(connection: Connection) -> None:
-    """Migrate in the connection's own transaction: all of it or nothing."""
-    context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)
+    """Migrate: each migration in a transaction of its own, or all of them in the one that the connection has begun."""
+    context.configure(
+        connection=connection, target_metadata=metadata, compare_server_default=True, transaction_per_migration=True
+    )
     with context.begin_transaction():
-        if connection.dialect.name == "postgresql":
-            for statement in TIMEOUTS:
-                context.execute(statement)
         context.run_migrations()
 
 
 if context.is_offline_mode():
-    context.configure(url="postgresql+psycopg://", target_metadata=metadata, literal_binds=True)
+    context.configure(
+        url="postgresql+psycopg://", target_metadata=metadata, literal_binds=True, transaction_per_migration=True
+    )
+    for statement in SESSION_SETTINGS:
+        context.execute(statement)
     with context.begin_transaction():
-        for statement in TIMEOUTS:
-            context.execute(statement)
         context.run_migrations()
 elif (given := context.config.attributes.get("connection")) is not None:
     run(given)
 else:
-    Database(load_settings().database_url).write(run)
+    database = Database(load_settings().database_url)
+    if database.postgresql:
+        with database.maintaining() as connection:
+            run(connection)
+    else:
+        database.write(run)

@@ -183,7 +183,8 @@ class PostgresServer:
         return self._root / "data"
 
     @property
-    def _log(self) -> Path:
+    def log(self) -> Path:
+        """What the server has logged."""
         return self._data / "server.log"
 
     def _make_data(self) -> None:
@@ -206,7 +207,7 @@ class PostgresServer:
         arguments += ["-k", str(self._root)]
         for name, value in self._settings.items():
             arguments += ["-c", f"{name}={value}"]
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             said_before = log.tell()
             # In a process group of its own: Ctrl-C ends the tests first, and they end it.
             options = as_unprivileged()
@@ -217,7 +218,7 @@ class PostgresServer:
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.shut_down()
-                said = self._log.read_bytes()[said_before:].decode(errors="replace")
+                said = self.log.read_bytes()[said_before:].decode(errors="replace")
                 taken = "could not create any TCP/IP sockets" in said
                 raise (_PortTakenError if taken else RuntimeError)(f"PostgreSQL did not start: {said}")
             time.sleep(0.02)

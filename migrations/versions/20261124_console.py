@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from receiver.store.online import create_index
+
 revision = "0008"
 down_revision = "0007"
 branch_labels = None
@@ -13,6 +15,7 @@ _TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    create_index("ix_messages_mobile_end", "messages", [sa.text("substr(mobile, length(mobile) - 3)")])
     op.create_table(
         "users",
         sa.Column("id", _ID, sa.Identity(), nullable=False),
@@ -68,7 +71,6 @@ def upgrade() -> None:
         sa.Column("text", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("answer", "language", name=op.f("pk_advice")),
     )
-    op.create_index("ix_messages_mobile_end", "messages", [sa.text("substr(mobile, length(mobile) - 3)")], unique=False)
 
 
 def downgrade() -> None:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from receiver.store.online import create_index
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -13,6 +15,12 @@ _OFFSET_SECONDS = 8 * 3600  # Asia/Shanghai; `receiver db rollup` sets another
 
 
 def upgrade() -> None:
+    for name, column, matched in (
+        ("ix_messages_age_from", sa.text("coalesce(sent_at, recorded_at)"), "IS NOT NULL"),
+        ("ix_messages_unmatched", "id", "IS NULL"),
+    ):
+        where = sa.text(f"recorded_at {matched}")
+        create_index(name, "messages", [column], postgresql_where=where, sqlite_where=where)
     for name, key in (("delivery_hours", True), ("delivery_hour_changes", False)):
         op.create_table(
             name,
@@ -38,12 +46,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("offset_seconds", name="pk_delivery_zone"),
     )
     op.execute(f"INSERT INTO delivery_zone (offset_seconds) VALUES ({_OFFSET_SECONDS})")  # noqa: S608
-    for name, column, matched in (
-        ("ix_messages_age_from", sa.text("coalesce(sent_at, recorded_at)"), "IS NOT NULL"),
-        ("ix_messages_unmatched", "id", "IS NULL"),
-    ):
-        where = sa.text(f"recorded_at {matched}")
-        op.create_index(name, "messages", [column], unique=False, postgresql_where=where, sqlite_where=where)
     # What keeps them added up follows with the last of their columns, in 0006.
 
 

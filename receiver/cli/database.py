@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -39,14 +40,16 @@ def db() -> None:
 
 @db.command()
 def upgrade() -> None:
-    """Bring the schema up to this program's version. Safe to repeat.
+    """Bring the schema up to this program's version, while others are at work with it. Safe to repeat.
+
+    Waits for no lock so long that a push would notice, tries again for ten minutes, and says who holds it.
 
     \b
     Example:
       receiver db upgrade
     """
     with open_runtime() as runtime:
-        schema.upgrade(runtime.database)
+        schema.upgrade(runtime.database, say=partial(print, file=sys.stderr))
         print(f"schema {schema.current_revision(runtime.database)}")
 
 

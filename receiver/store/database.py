@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0  # for one question or transaction; a hung server is left then
 _CONNECT_SECONDS = 2.0  # of it at most, for a connection, whichever of several servers it is to
+_MAINTENANCE_SECONDS = 24 * 3600.0
 _ROLL_BACK_SECONDS = 0.2
 _DEADLOCK_TRIES = 6
 _READ_ONLY_STATE = "25006"  # a primary no more
@@ -142,6 +143,18 @@ class Database:
                     pooled.close()
 
         _despite_deadlocks(at_once)
+
+    @contextmanager
+    def maintaining(self) -> Iterator[sa.Connection]:
+        """Open a connection for work that takes hours, in transactions of its own and with its own session settings.
+
+        Closed for good afterwards. Raises StoreUnavailable or StoreUnfit.
+        """
+        with self._own_errors(), self._connected(time.monotonic() + _MAINTENANCE_SECONDS) as connection:
+            try:
+                yield connection
+            finally:
+                connection.invalidate()
 
     def connect(self) -> None:
         """Have a connection at hand, made anew: servers that were left may have become others' standbys.
@@ -305,9 +318,8 @@ def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connectin
 
     def connect() -> Any:
         longest = time.monotonic() + _CONNECT_SECONDS
-        deadline = min(connecting.deadline or longest, longest)
-        connection = servers.connect(deadline)
-        connection.deadline = deadline  # for what SQLAlchemy asks first
+        connection = servers.connect(min(connecting.deadline or longest, longest))
+        connection.deadline = connecting.deadline  # for what SQLAlchemy asks first
         return connection
 
     engine = sa.create_engine(

@@ -27,6 +27,7 @@ getent passwd receiver >/dev/null || \
     useradd --system --user-group --home-dir /var/lib/receiver --no-create-home --shell /usr/sbin/nologin receiver
 install -d -m 0755 /etc/receiver
 install -d -m 0700 /etc/receiver/secrets
+install -d -m 0700 -o receiver -g receiver /var/backups/receiver
 [ -e /etc/receiver/receiver.env ] || install -m 0644 deploy/env.example /etc/receiver/receiver.env
 install -m 0755 deploy/bin/receiver /usr/local/bin/receiver
 install -m 0644 deploy/systemd/* /etc/systemd/system/

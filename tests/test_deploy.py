@@ -47,6 +47,7 @@ def test_locks_agree() -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 def test_bundle_installs_without_a_network(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHON": sys.executable, "REQUIREMENTS": "requirements.lock"}

@@ -60,15 +60,9 @@ def connection_here(settings: Settings, *, timeout_seconds: float) -> http.clien
     return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=context)
 
 
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)
-
-
-def ask_own_server(host: str, port: int, path: str) -> tuple[int, bytes]:
-    """Ask the server that runs on this machine; give status and body. `host`: what it listens on. Raises OSError."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (the address to reach it by)
-    connection = http.client.HTTPConnection(here, port, timeout=_OWN_SERVER_SECONDS)
+def ask_own_server(settings: Settings, path: str) -> tuple[int, bytes]:
+    """Ask the server of these settings on this machine; give status and body. Raises OSError."""
+    connection = connection_here(settings, timeout_seconds=_OWN_SERVER_SECONDS)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -77,3 +71,8 @@ def ask_own_server(host: str, port: int, path: str) -> tuple[int, bytes]:
         raise OSError(str(error)) from error
     finally:
         connection.close()
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)

@@ -47,7 +47,7 @@ def told() -> Iterator[Robot]:
 def server(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, bytes]]:
     """What the node's own server answers."""
     answers = dict(WELL)
-    monkeypatch.setattr(run, "ask_own_server", lambda _host, _port, path: answers[path])
+    monkeypatch.setattr(run, "ask_own_server", lambda _settings, path: answers[path])
     return answers
 
 

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from receiver.reach import can_connect, certificate_days_left
+from receiver.reach import ask_own_server, can_connect, certificate_days_left
+from tests.conftest import make_settings
+from tests.platforms import http, scripted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -87,3 +90,17 @@ def test_no_certificate_is_seen_without_https_or_a_server() -> None:
         assert certificate_days_left(f"https://127.0.0.1:{port}") is None  # it speaks no TLS
     assert certificate_days_left(f"https://127.0.0.1:{port}") is None
     assert certificate_days_left("") is None
+
+
+def test_own_server_is_asked_where_it_answers_the_house(tmp_path: Path) -> None:
+    with scripted(lambda connection: connection.sendall(http(b"well", status="503 No"))) as (port, requests):
+        settings = make_settings("", tmp_path, bind=("127.0.0.1", 1), inside_bind=("0.0.0.0", port))
+        assert ask_own_server(settings, "/readyz") == (503, b"well")
+    assert requests[0].startswith(b"GET /readyz HTTP/1.1")
+    with pytest.raises(OSError, match="refused"):
+        ask_own_server(make_settings("", tmp_path, bind=("127.0.0.1", 1)), "/readyz")
+    with (
+        scripted(lambda connection: connection.sendall(b"SSH-2.0\r\n\r\n")) as (port, _),
+        pytest.raises(OSError, match="SSH"),
+    ):
+        ask_own_server(make_settings("", tmp_path, bind=("127.0.0.1", port)), "/readyz")

@@ -15,7 +15,7 @@ from receiver.alarms.kept import open_node
 from receiver.alarms.rules import Figures, Incident, Limits, judge_all
 from receiver.alarms.targets import NotTold, Target, post
 from receiver.alarms.words import Place, write_incident, write_test
-from receiver.config import reached_at
+from receiver.config import address_text, inside_at
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
 from receiver.logs import get_logger
@@ -83,7 +83,7 @@ class Watch:
             language=self._settings.alarm_language,
             zone=self._settings.timezone,
             node=socket.gethostname(),
-            status_url=f"{reached_at(self._settings)}/console/status",
+            status_url=f"{inside_at(self._settings)}/console/status",
         )
 
     def look(self) -> Look:
@@ -176,11 +176,10 @@ class Watch:
             return None, str(error)
 
     def _find_server_fault(self) -> str | None:
-        host, port = self._settings.bind
         try:
-            status, body = ask_own_server(host, port, "/readyz")
+            status, body = ask_own_server(self._settings, "/readyz")
         except OSError:
-            return f"nothing answers on {host}:{port}"
+            return f"nothing answers on {address_text(self._settings.inside)}"
         if status == 200:
             return None
         try:
@@ -189,9 +188,8 @@ class Watch:
             return f"/readyz answers with HTTP status {status}"
 
     def _find_refusals(self, node: NodeIncidents, now: datetime) -> Mapping[str, int] | None:
-        host, port = self._settings.bind
         try:
-            status, body = ask_own_server(host, port, "/metrics")
+            status, body = ask_own_server(self._settings, "/metrics")
         except OSError:
             return None  # that itself is an alarm
         if status != 200:

@@ -456,7 +456,8 @@ def _percent(value: str) -> float:
     return number
 
 
-def _http_url(value: str) -> str:
+def http_url(value: str) -> str:
+    """Take a URL without query, without a slash at its end. Raises ValueError."""
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("not a URL of the form https://HOST/PATH")
@@ -477,7 +478,7 @@ def secure_url(value: str) -> str:
 
 
 def _issuer(value: str) -> str:
-    _http_url(value)
+    http_url(value)
     return secure_url(value)  # as it is: a slash at its end is part of the provider's name
 
 
@@ -523,7 +524,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "no_receipt_after": ("72", lambda value: timedelta(hours=_positive(value))),
     "push_lane": ("on", _switch),
     "spool_max_bytes": ("1073741824", _bytes),
-    "platform_url": ("https://cloud.10658.com.cn/smsApi", _http_url),
+    "platform_url": ("https://cloud.10658.com.cn/smsApi", http_url),
     "platform_credentials": ("", _credentials),
     "door_bind": ("", lambda value: _address(value) if value else None),
     "send_min_interval": ("0", lambda value: timedelta(seconds=_count(value))),
@@ -536,7 +537,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "alarm_refusals": ("20", _count),
     "alarm_quarantined": ("5", _count),
     "alarm_delivery_fall": ("10", _percent),
-    "public_url": ("", lambda value: _http_url(value) if value else ""),
+    "public_url": ("", lambda value: http_url(value) if value else ""),
     "console_session": ("12", lambda value: timedelta(hours=_positive(value))),
     "console_totp": ("required", _required),
     "console_user_header": ("", lambda value: _header_name(value) if value else ""),

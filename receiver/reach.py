@@ -1,4 +1,4 @@
-"""What can be reached from here: a server at all, for how long its certificate holds, and our own server."""
+"""What can be reached from here: a server at all, what TLS it speaks, for how long its certificate holds; our own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import http.client
 import socket
 import ssl
 import time
+import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from cryptography import x509
 
 from receiver.config import near
 
@@ -54,10 +58,46 @@ def connection_here(settings: Settings, *, timeout_seconds: float) -> http.clien
     if settings.tls_cert is None:
         return http.client.HTTPConnection(host, port, timeout=timeout_seconds)
     # Its certificate is for the name that others know it by; nobody stands between us and ourselves.
+    return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=trusting_anybody())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handshake:
+    """What a server has shown."""
+
+    version: str
+    chain: tuple[x509.Certificate, ...]  # as it was sent: the server's own first
+
+
+def shake_hands(
+    address: tuple[str, int], *, tls: ssl.SSLContext, name: str | None, timeout_seconds: float
+) -> Handshake:
+    """Begin TLS with a server; `name` None: without saying whom we want to speak to. Raises OSError."""
+    with (
+        socket.create_connection(address, timeout=timeout_seconds) as plain,
+        tls.wrap_socket(plain, server_hostname=name) as connection,
+    ):
+        return Handshake(version=connection.version() or "", chain=_chain(connection))
+
+
+def trusting_anybody(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    """Make a context that takes every certificate, to look at it; `version`: the only one that it speaks."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=context)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # else what is old would not even be tried
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = version or ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.maximum_version = version or ssl.TLSVersion.MAXIMUM_SUPPORTED
+    return context
+
+
+def _chain(connection: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
+    # Public from Python 3.13 on; before that in the inner object alone.
+    found = getattr(connection, "get_unverified_chain", None) or connection._sslobj.get_unverified_chain  # type: ignore[attr-defined]  # noqa: SLF001
+    encoded = [each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in found()]
+    return tuple(x509.load_der_x509_certificate(each) for each in encoded)
 
 
 def ask_own_server(settings: Settings, path: str) -> tuple[int, bytes]:

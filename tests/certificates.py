@@ -38,6 +38,12 @@ class Files:
             draft.write_bytes(text)
             draft.replace(path)
 
+    def serving(self) -> ssl.SSLContext:
+        """Make a server's context of them."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.chain, self.key)
+        return context
+
     def trusting(self, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
         """Make a client's context that knows the authority alone."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

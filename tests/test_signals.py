@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.domain import Kind, first_id_of
+from receiver.self_test import SELF_TEST_BODY
 from receiver.store import signals, write
 from receiver.store.signals import LastPush, Minute, RecentDelivery, Silence
 from receiver.store.tables import receipts
@@ -191,7 +192,7 @@ def test_silent_with_sends_that_wait(runtime: Runtime, sends: int, age: int, qui
 
 def test_what_we_push_to_ourselves_says_nothing_of_the_platform(runtime: Runtime) -> None:
     last = NOW - 20 * MINUTE
-    own = replace(pushed(NOW - MINUTE, number=2), body=signals.SELF_TEST_BODY + b"1&status=1")
+    own = replace(pushed(NOW - MINUTE, number=2), body=SELF_TEST_BODY + b"1&status=1")
     keep(runtime, own)
     assert runtime.ask(signals.find_last_push) is None
     keep(runtime, pushed(last, number=1))

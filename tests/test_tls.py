@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from receiver.certificates import load_pair
 from receiver.errors import SettingsError
@@ -415,15 +421,9 @@ def test_files_that_cannot_be_served_are_named_with_what_to_do(tmp_path: Path) -
 
 def test_encrypted_key_is_not_asked_for_its_password(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    cryptography = pytest.importorskip("cryptography.hazmat.primitives.serialization")
-    key = cryptography.load_pem_private_key(files.key.read_bytes(), None)
-    files.key.write_bytes(
-        key.private_bytes(
-            cryptography.Encoding.PEM,
-            cryptography.PrivateFormat.PKCS8,
-            cryptography.BestAvailableEncryption(b"secret"),
-        )
-    )
+    key = load_pem_private_key(files.key.read_bytes(), None)
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    files.key.write_bytes(encrypted)
     with pytest.raises(SettingsError, match="is encrypted; decrypt it: openssl pkey"):
         load_pair(files.chain, files.key)
 

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,9 +16,10 @@ import click
 from receiver import __version__
 from receiver.certificates import load_pair
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.config import address_text, load_settings
+from receiver.config import address_text, http_url, load_settings
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.spool import spool_state
+from receiver.outside import Outside
 from receiver.reach import connection_here
 from receiver.runtime import Runtime
 from receiver.store import access, read, schema
@@ -27,30 +29,65 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from receiver.config import Settings
+    from receiver.outside import Finding
 
 _SERVER_TIMEOUT_SECONDS = 3
+_MARKS = {True: "ok  ", False: "FAIL", None: "note"}
 
 
 @click.command()
+@click.option(
+    "--public-url",
+    metavar="[URL]",
+    is_flag=False,
+    flag_value="",
+    help="Look from outside alone, as the platform reaches us (RECEIVER_PUBLIC_URL).",
+)
+@click.option(
+    "--ca",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="PEM file of the roots to believe, instead of this machine's; with --public-url.",
+)
 @as_json
-def doctor(as_json: bool) -> None:
+def doctor(public_url: str | None, ca: Path | None, as_json: bool) -> None:
     """Check settings, data directory, database, schema, keys and server; say what to do about each fault.
 
+    With --public-url it looks from outside instead: name, certificate chain, TLS versions, redirects, and a push of
+    its own. Run it on another machine too, with the same settings: some routers answer from inside alone.
+
     \b
-    Example:
+    Examples:
       receiver doctor
+      receiver doctor --public-url https://sms.example.com
     """
-    findings = list(_findings())
+    if ca is not None and public_url is None:
+        raise click.UsageError("--ca goes with --public-url.")
+    findings = list(_findings() if public_url is None else _from_outside(public_url, ca))
     if as_json:
-        print_json([{"check": name, "ok": ok, "text": text} for name, ok, text in findings])
+        print_json(
+            [{"check": name, "ok": ok is not False, "note": ok is None, "text": text} for name, ok, text in findings]
+        )
     else:
         for name, ok, text in findings:
-            print(f"{'ok  ' if ok else 'FAIL'}  {name}: {text}")
-    if not all(ok for _, ok, _ in findings):
+            print(f"{_MARKS[ok]}  {name}: {text}")
+    if any(ok is False for _, ok, _ in findings):
         sys.exit(1)
 
 
-def _findings() -> Iterator[tuple[str, bool, str]]:
+def _from_outside(given: str, ca: Path | None) -> Iterator[Finding]:
+    settings = load_settings()
+    url = given or settings.public_url
+    if not url:
+        raise SettingsError("RECEIVER_PUBLIC_URL: not set; set it, or name the URL: --public-url https://HOST")
+    try:
+        url = http_url(url)
+    except ValueError as error:
+        raise SettingsError(f"--public-url: {error}") from None
+    yield from Outside(settings, url, ca=ca).check()
+
+
+def _findings() -> Iterator[tuple[str, bool | None, str]]:
     try:
         settings = load_settings()
     except SettingsError as error:

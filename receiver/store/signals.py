@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.domain import DeliveryStatus, Outcome, first_id_of, latency_seconds
+from receiver.self_test import SELF_TEST_BODY
 from receiver.store.read import CLOCK_SLACK, PUSH_COLUMNS, as_push_row, get_messages, waits
 from receiver.store.rollup import epoch_seconds
 from receiver.store.tables import AGE_FROM, messages, pushes, receipts
@@ -68,9 +69,6 @@ class RecentDelivery:
     share: float  # delivered within that, of `sent`
 
 
-# How the body of a push that we make ourselves begins: it says nothing of the platform, least of all while that is
-# silent. A number with places left out makes no message of its own, so such a push is in no report either.
-SELF_TEST_BODY = b"mobile=100%2A%2A%2A%2A0000&taskid=self-test-"
 OF_PLATFORM = sa.func.substr(pushes.c.body, 1, len(SELF_TEST_BODY), type_=sa.LargeBinary) != SELF_TEST_BODY
 
 

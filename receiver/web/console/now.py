@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import shutil
 import time
 from collections import Counter
@@ -10,17 +9,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from flask import flash, g, redirect, request, url_for
 from flask_babel import gettext
 
 from receiver.config import push_urls
-from receiver.domain import mask_mobile, new_id
+from receiver.domain import mask_mobile
 from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
 from receiver.look_up import moment_of
 from receiver.reach import can_connect, certificate_days_left, connection_here
+from receiver.self_test import push_self_test
 from receiver.store import balance, notices, signals
 from receiver.verdict import Situation, judge
 from receiver.web import runtime
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
     from receiver.intake.spool import SpoolState
-    from receiver.runtime import Runtime
     from receiver.store.balance import Reading, Trend
     from receiver.store.signals import LastPush, Minute, Silence
 
@@ -221,32 +219,16 @@ def self_test() -> Response:
     account = wanted if wanted in accounts else accounts[0]
     secret = dict(parts.settings.push_tokens)[account]
     began = time.monotonic()
+    connection = connection_here(parts.settings, timeout_seconds=_SELF_TEST_SECONDS)
     try:
-        answer, said = _push(parts, secret)
+        answer = push_self_test(connection, f"/push/{secret}", at=parts.now().astimezone(parts.settings.timezone))
     except OSError:
         flash(gettext("The self-test did not get through to this server's own address."), "bad")
     else:
-        if answer == parts.settings.ack_status and said in ("accepted", "spooled"):
+        if answer.status == parts.settings.ack_status and answer.kept:
             took = round((time.monotonic() - began) * 1000)
             flash(gettext("The self-test was acknowledged in %(took)s ms and kept.", took=took), "good")
         else:
-            flash(gettext("The self-test was answered with %(status)s, not acknowledged.", status=answer), "bad")
+            flash(gettext("The self-test was answered with %(status)s, not acknowledged.", status=answer.status), "bad")
     parts.audit(visitor().caller.name, "self_test", account=account)
     return redirect(url_for("console.setup"), HTTPStatus.SEE_OTHER)
-
-
-def _push(parts: Runtime, secret: str) -> tuple[int, str | None]:
-    """Make one push to the address that we listen on; its status, and what became of it. Raises OSError."""
-    moment = parts.now().astimezone(parts.settings.timezone)
-    rest = urlencode({"status": "1", "receivetime": f"{moment:%Y-%m-%d %H:%M:%S}"})
-    body = signals.SELF_TEST_BODY + f"{new_id()}&{rest}".encode()
-    connection = connection_here(parts.settings, timeout_seconds=_SELF_TEST_SECONDS)
-    try:
-        form = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
-        connection.request("POST", f"/push/{secret}", body, form)
-        answer = connection.getresponse()
-        return answer.status, answer.headers.get("X-Push-Outcome")
-    except http.client.HTTPException as error:
-        raise OSError(str(error)) from error
-    finally:
-        connection.close()

@@ -7,7 +7,7 @@ from flask import Flask
 from receiver.config import load_settings
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
-from receiver.web import RUNTIME, api, auth, console, docs, ops, problems, push
+from receiver.web import RUNTIME, access_log, api, auth, console, docs, ops, problems, push
 
 
 def create_app(runtime: Runtime | None = None) -> Flask:
@@ -17,13 +17,16 @@ def create_app(runtime: Runtime | None = None) -> Flask:
     """
     if runtime is None:
         configure_logging()
-        runtime = Runtime(load_settings())
+        settings = load_settings()
+        configure_logging(settings.log_level, form=settings.log_format)
+        runtime = Runtime(settings)
     app = Flask("receiver", static_folder=None)
     app.extensions[RUNTIME] = runtime
     # A redirect would lose the push: the platform is not known to follow any.
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    access_log.register(app)
     app.register_blueprint(push.blueprint)
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(docs.blueprint)

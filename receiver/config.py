@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -27,6 +28,7 @@ Network = IPv4Network | IPv6Network
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,}", re.ASCII)
 _ACK_BODY_MAX_CHARS = 255  # the platform's console keeps no more of an answer
+_LOG_LEVELS = ("debug", "info", "warning", "error")
 ROLES = ("support", "analyst", "admin")  # of staff, the least first
 ALARM_KINDS = ("dingtalk", "wecom", "feishu", "url")  # whom `receiver job alarms` can tell
 _ALARM_KINDS_THAT_SIGN = ("dingtalk", "feishu")
@@ -81,6 +83,9 @@ class Settings:
     oidc_client_secret: str = field(default="", repr=False)
     oidc_roles: tuple[tuple[str, str], ...] = ()  # (what the claim holds, role)
     oidc_claim: str = "groups"  # a name, or a path of names with dots between
+    access_log: bool = True
+    log_level: int = logging.INFO
+    log_format: str = "json"  # or `console`
 
     @property
     def accounts(self) -> frozenset[str]:
@@ -386,6 +391,18 @@ def _switch(value: str) -> bool:
     return value.lower() == "on"
 
 
+def _log_level(value: str) -> int:
+    if value.lower() not in _LOG_LEVELS:
+        raise ValueError(f"not one of {', '.join(_LOG_LEVELS)}")
+    return logging.getLevelNamesMapping()[value.upper()]
+
+
+def _log_format(value: str) -> str:
+    if value.lower() not in ("json", "console"):
+        raise ValueError("not json or console")
+    return value.lower()
+
+
 def _required(value: str) -> bool:
     if value.lower() not in ("required", "optional"):
         raise ValueError("not required or optional")
@@ -546,6 +563,9 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "oidc_client_secret": ("", str),
     "oidc_roles": ("", _roles),
     "oidc_claim": ("groups", _claim),
+    "access_log": ("on", _switch),
+    "log_level": ("info", _log_level),
+    "log_format": ("json", _log_format),
 }
 # Where the variable says its unit and the field, being a timedelta, does not.
 _NAMES: Mapping[str, str] = {

@@ -31,8 +31,11 @@ def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]
     return event
 
 
-def configure_logging(level: int = logging.INFO) -> None:
-    """Send every log of this process, libraries' included, to standard error as redacted JSON lines."""
+def configure_logging(level: int = logging.INFO, *, form: str = "json") -> None:
+    """Send every log of this process, libraries' included, to standard error as redacted lines.
+
+    `form`: `json`, or `console` for a person's eyes. Below INFO, libraries are not heard: they tell paths and values.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -50,14 +53,15 @@ def configure_logging(level: int = logging.INFO) -> None:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             _redact_event,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            structlog.processors.JSONRenderer(ensure_ascii=False) if form == "json" else _for_people(),
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(max(level, logging.INFO))
+    logging.getLogger("receiver").setLevel(level)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # These tell every URL, and one that a sender asks us to pass on may hold credentials and a code.
     for name in ("httpx2", "httpcore2"):
@@ -67,6 +71,26 @@ def configure_logging(level: int = logging.INFO) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
+
+
+def _for_people() -> structlog.typing.Processor:
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+    )
+
+
+def write_rendered(lines: str) -> None:
+    """Write lines that are as they should be, where every other goes."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.acquire()
+            try:
+                handler.stream.write(lines)
+                handler.flush()
+            except OSError:
+                pass  # nobody reads it any more
+            finally:
+                handler.release()
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -90,7 +90,7 @@ class FirstDay:
     def do(self, command: str) -> str:
         """Do what the page says; what is seen."""
         if command.startswith("systemctl enable"):
-            assert (PAGE.parent / "systemd" / command.split()[-1]).exists()
+            assert (PAGE.parent / "systemd" / command.rsplit(maxsplit=1)[-1]).exists()
             return ""
         if command == "systemctl restart receiver":
             self._process.stop()

@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from receiver.alarms.rules import Balance, Kept, Rate
-from receiver.store import balance, signals, watching
+from receiver.self_test import SELF_TEST_BODY
+from receiver.store import balance, watching
 from receiver.store.balance import Reading
 from tests.factories import NOON
 from tests.test_signals import keep, pushed, record, sent, unreadable
@@ -63,7 +64,7 @@ def test_any_push_ends_a_silence(runtime: Runtime) -> None:
 
 def test_self_test_ends_no_silence(runtime: Runtime) -> None:
     record(runtime, *(sent(NOON - 20 * MINUTE, number=number) for number in range(6)))
-    body = signals.SELF_TEST_BODY + b"1&status=1&receivetime=2026-11-23+12%3A00%3A00"
+    body = SELF_TEST_BODY + b"1&status=1&receivetime=2026-11-23+12%3A00%3A00"
     keep(runtime, unreadable(NOON - SECOND, body=body))
     assert found(runtime).unanswered_since == NOON - 20 * MINUTE
 

@@ -45,6 +45,7 @@ def serve(bind: str | None, workers: int) -> None:
         os.environ["RECEIVER_BIND"] = bind
     configure_logging()
     settings = load_settings()
+    configure_logging(settings.log_level, form=settings.log_format)
     if settings.embedded and workers > 1:
         raise SettingsError("--workers: the embedded database takes one; use PostgreSQL for more")
     server = Server(settings, workers=workers)

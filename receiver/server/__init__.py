@@ -97,7 +97,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load(self) -> Flask:
         """Make the application, in the worker."""
-        configure_logging()
+        configure_logging(self.settings.log_level, form=self.settings.log_format)
         if self.certificate is not None:
             self.certificate.look(at_once=True)  # the master may have forked long after it loaded it
             self.certificate.tell()

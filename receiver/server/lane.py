@@ -24,10 +24,11 @@ from receiver.errors import Overloaded, ReceiverError
 from receiver.intake.committer import Kept
 from receiver.intake.gate import PUSH_MAX_BYTES, PushRequest
 from receiver.web import RUNTIME
+from receiver.web.access_log import PushLog, request_id
 from receiver.web.push import acknowledgement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flask import Flask, Response
 
@@ -53,6 +54,7 @@ class Head:
     content_length: str
     content_type: str | None
     forwarded_for: str | None
+    request_id: str | None  # that a trusted proxy gave it
     closes: bool
 
 
@@ -66,6 +68,7 @@ class Lane:
         self._heads: OrderedDict[bytes, Head] = OrderedDict()
         self._answers: OrderedDict[tuple[Any, ...], tuple[bytes, bytes, bytes]] = OrderedDict()
         self._date = (0, b"")
+        self._log = PushLog(self._runtime.settings)
 
     @cached_property
     def open(self) -> bool:
@@ -120,6 +123,14 @@ class Lane:
         top, until_id, rest = self._answers.get(key) or self._render(key, result)
         connection = b"close" if closes else b"keep-alive"
         return b"%bDate: %b\r\nConnection: %b\r\n%b%b%b" % (top, self._now(), connection, until_id, push_id, rest)
+
+    def note(self, answered: Sequence[tuple[Kept | ReceiverError, Head, float]]) -> None:
+        """Log pushes that were answered: what became of each, its head, and the seconds it took."""
+        self._log.add([(result, head.endpoint, head.request_id, seconds) for result, head, seconds in answered])
+
+    def close(self) -> None:
+        """Write what is still to be logged."""
+        self._log.close()
 
     def _render(self, key: tuple[Any, ...], result: Kept | ReceiverError) -> tuple[bytes, bytes, bytes]:
         """Let Flask make an answer, for all that are like it: what stands before the date, and around the push id."""
@@ -177,8 +188,16 @@ class Lane:
             content_length=lengths[0],
             content_type=fields.get("CONTENT-TYPE", [""])[0] or None,
             forwarded_for=",".join(fields["X-FORWARDED-FOR"]) if "X-FORWARDED-FOR" in fields else None,
+            request_id=self._request_id(fields, client),
             closes=request.should_close(),
         )
+
+    def _request_id(self, fields: dict[str, list[str]], client: Any) -> str | None:
+        given = fields.get("X-REQUEST-ID")
+        if given is None:
+            return None
+        peer = client[0] if isinstance(client, tuple) else ""
+        return request_id(given[0], peer, self._runtime.settings.trusted_proxies)
 
 
 _NOTHING = BytesIO()

@@ -87,7 +87,8 @@ class Peer:
     """A connection that the loop looks after."""
 
     __slots__ = (
-        "awaits", "begun", "body_at", "closes", "conn", "data", "ended", "greets", "idle_since", "scanned", "watched",
+        "awaits", "begun", "body_at", "closes", "conn", "data", "ended", "greets", "head", "idle_since", "scanned",
+        "watched",
     )  # fmt: skip
 
     def __init__(self, conn: Any, *, greets: bool = False) -> None:
@@ -97,6 +98,7 @@ class Peer:
         self.body_at = 0  # where the request's body begins, once its head is whole
         self.awaits = False  # a push of it is with the committer
         self.closes = False  # after that answer
+        self.head: Head | None = None  # of that push
         self.ended = False  # it will send no more
         self.watched = 0  # the events that it is registered for
         self.greets = greets  # its TLS handshake is under way
@@ -132,7 +134,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         for fd in self._wake_fds:
             os.set_blocking(fd, False)
         self.poller.register(self._wake_fds[0], selectors.EVENT_READ, self._answer_settled)
-        super().run()
+        try:
+            super().run()
+        finally:
+            lane.close()
 
     def is_parent_alive(self) -> bool:
         """Whether the master is there; without it, this worker begins to stop as if it were told to."""
@@ -377,6 +382,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         assert self._lane is not None  # noqa: S101
         peer.awaits = True
         peer.closes = head.closes
+        peer.head = head
         peer.begun = time.monotonic()
         body = peer.data[peer.body_at : end]
         if not self._lane.take(head, body, peer.conn.client, partial(self._settle, peer)):
@@ -401,15 +407,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             os.read(fd, 4096)
         self._woken = False  # before the look: what is appended after it wakes us again
         now = time.monotonic()
-        took: list[float] = []
+        answered: list[tuple[Kept | ReceiverError, Head, float]] = []
         while self._settled:
             peer, result = self._settled.popleft()
             peer.awaits = False
-            took.append(now - peer.begun)
+            assert peer.head is not None  # noqa: S101
+            answered.append((result, peer.head, now - peer.begun))
             closes = peer.closes or not self.alive
             self._send(peer, self._lane.answer(result, closes=closes), closes=closes)
-        metrics.ACK_SECONDS.observe_all(took)
-        metrics.LANE_PUSHES.inc(len(took))
+        metrics.ACK_SECONDS.observe_all([seconds for *_, seconds in answered])
+        metrics.LANE_PUSHES.inc(len(answered))
+        self._lane.note(answered)
 
     def _send(self, peer: Peer, data: bytes, *, closes: bool) -> None:
         if peer not in self._peers:

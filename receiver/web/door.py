@@ -6,6 +6,7 @@ credentials of its own.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from werkzeug.wrappers import Request, Response
 from receiver.errors import ReceiverError
 from receiver.logs import get_logger
 from receiver.platform.client import BALANCE_PATH, SEND_PATH
+from receiver.web.access_log import log_request
 from receiver.web.problems import answer_for, problem
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Door:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI has it."""
+        began = time.perf_counter()
         try:
             answer = self._answer(Request(environ))
         except ReceiverError as error:
@@ -55,6 +58,14 @@ class Door:
         except Exception as error:  # noqa: BLE001  (the edge of a request: its text may hold a code)
             _log.error("request failed", error=type(error).__name__)
             answer = problem(500, "internal", "internal server error")
+        path = environ.get("PATH_INFO", "").rstrip("/")
+        log_request(
+            self._runtime.settings,
+            environ,
+            status=answer.status_code,
+            began=began,
+            route=path if path in _PATHS else None,
+        )
         return answer(environ, start_response)
 
     def _answer(self, request: Request) -> Response:

@@ -1,0 +1,220 @@
+"""One log line a request: what was asked by whom, and how it ended.
+
+Never a path, a query, a header or a body, for each may hold a secret, a number or a code: the route's template says
+where, the name of the key or user says who.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from flask import Flask, Response, g, request
+
+from receiver.domain import Kind, new_id
+from receiver.intake.committer import Kept
+from receiver.intake.gate import client_address, within
+from receiver.logs import get_logger, redact, write_rendered
+from receiver.web import runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from wsgiref.types import WSGIEnvironment
+
+    from receiver.config import Network, Settings
+    from receiver.errors import ReceiverError
+
+_NAME = "receiver.access"
+_log = get_logger(_NAME)
+
+_EVENT = "request"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Asked for every few seconds by programs, or with every page: at level debug.
+_QUIET = frozenset({"ops.healthz", "ops.readyz", "ops.metrics_page", "docs.asset", "console.static"})
+_REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}", re.ASCII)  # as proxies make them; nothing that a person would write
+_PUSH_ROUTES: Mapping[Kind | None, str] = {
+    None: redact("/push/<secret>"),
+    **dict.fromkeys(Kind, redact("/push/<secret>/<any(receipt, reply):kind>")),
+}
+_WRITE_EVERY_SECONDS = 0.1
+_WAITING_MAX_LINES = 20_000
+
+
+def request_id(given: str | None, peer: str, trusted_proxies: Sequence[Network]) -> str:
+    """Give the id under which a request is known: a trusted proxy's, where it is one, else a new one."""
+    if given and _REQUEST_ID.fullmatch(given) and redact(given) == given and within(peer, trusted_proxies):
+        return given
+    return new_id().hex
+
+
+def level_of(status: int) -> int:
+    """Give the level at which an answer is logged."""
+    if status >= 500:
+        return logging.ERROR
+    return logging.WARNING if status >= 400 else logging.INFO
+
+
+def log_request(
+    settings: Settings, environ: WSGIEnvironment, *, status: int, began: float, level: int | None = None, **more: Any
+) -> None:
+    """Write the line of a request; `began` by `perf_counter`. Of `more`, what is None is left out."""
+    if not settings.access_log:
+        return
+    method = environ.get("REQUEST_METHOD", "")
+    peer = environ.get("REMOTE_ADDR") or ""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length.isascii() and length.isdigit():
+        more["bytes_in"] = int(length)
+    _log.log(
+        level_of(status) if level is None else level,
+        _EVENT,
+        method=method if method in _METHODS else "other",
+        status=status,
+        duration_ms=round((time.perf_counter() - began) * 1000, 1),
+        client=client_address(peer, environ.get("HTTP_X_FORWARDED_FOR"), settings.trusted_proxies),
+        **{name: value for name, value in more.items() if value is not None},
+    )
+
+
+def register(app: Flask) -> None:
+    """Log every request of the application, and name the request in each line that is logged meanwhile."""
+    app.before_request(_begin)
+    app.after_request(_end)
+    app.teardown_request(_forget)
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id")
+    g.request_id = request_id(given, request.remote_addr or "", runtime().settings.trusted_proxies)
+    g.request_began = time.perf_counter()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _end(response: Response) -> Response:
+    if "request_began" not in g:  # an answer that is made in advance, for nobody yet
+        return response
+    push_id = response.headers.get("X-Push-Id")
+    if push_id is None:
+        response.headers["X-Request-Id"] = g.request_id
+    caller = g.get("caller")
+    quiet = request.endpoint in _QUIET and response.status_code < 500
+    # Once the body is out: an export has hardly begun now.
+    response.call_on_close(
+        partial(
+            log_request,
+            runtime().settings,
+            request.environ,
+            status=response.status_code,
+            began=g.request_began,
+            level=logging.DEBUG if quiet else None,
+            route=None if request.url_rule is None else request.url_rule.rule,
+            push_id=push_id,
+            outcome=response.headers.get("X-Push-Outcome"),
+            actor=None if caller is None else caller.name,
+            request_id=g.request_id,
+        )
+    )
+    return response
+
+
+def _forget(_error: BaseException | None) -> None:
+    structlog.contextvars.unbind_contextvars("request_id")
+
+
+class PushLog:
+    """Writes the lines of pushes that went down the lane, for the price of a few microseconds each.
+
+    A line is rendered here and not by the logging library, and a thread writes what has come together in a tenth of a
+    second. So nothing that reads the log too slowly holds up a push: lines are dropped then, and counted in the next.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._on = settings.access_log
+        self._rendered = settings.log_format == "json"
+        self._status = settings.ack_status
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, answered: Sequence[tuple[Kept | ReceiverError, Kind | None, str | None, float]]) -> None:
+        """Note pushes that were answered: what became of each, its endpoint, its request id, the seconds it took."""
+        if not self._on:
+            return
+        logger = logging.getLogger(_NAME)
+        info = logger.isEnabledFor(logging.INFO)
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        for result, endpoint, given_id, seconds in answered:
+            if not isinstance(result, Kept):
+                _log.error(_EVENT, method="POST", route=_PUSH_ROUTES[endpoint], status=503, request_id=given_id)
+            elif info and self._rendered:
+                self._add_line(_render(result, endpoint, given_id, seconds, status=self._status, now=now))
+            elif info:
+                _log.info(_EVENT, **_fields(result, endpoint, given_id, seconds, status=self._status))
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(1)
+
+    def _add_line(self, line: str) -> None:
+        if len(self._lines) >= _WAITING_MAX_LINES:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            stopping = self._stopping.wait(_WRITE_EVERY_SECONDS)
+            if waiting := len(self._lines):
+                write_rendered("".join([self._lines.popleft() for _ in range(waiting)]))
+            if dropped := self._dropped:
+                self._dropped = 0
+                _log.warning("log lines dropped: they are not read as fast as they come", lines=dropped)
+
+
+def _fields(
+    kept: Kept, endpoint: Kind | None, given_id: str | None, seconds: float, *, status: int
+) -> dict[str, str | int | float]:
+    push = kept.push
+    return {
+        "method": push.method,
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+        "bytes_in": len(push.body),
+        "client": push.remote_addr,
+        "route": _PUSH_ROUTES[endpoint],
+        "push_id": str(push.id),
+        "outcome": str(kept.outcome),
+        **({"request_id": given_id} if given_id else {}),
+    }
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    return json.dumps(redact(text), ensure_ascii=False)
+
+
+def _render(kept: Kept, endpoint: Kind | None, given_id: str | None, seconds: float, *, status: int, now: str) -> str:
+    """Give the same line as the logging library would; every value that is not quoted needs no quoting."""
+    push = kept.push
+    request_id_field = f'"request_id": "{given_id}", ' if given_id else ""
+    return (
+        f'{{"method": "POST", "status": {status}, "duration_ms": {seconds * 1000:.1f}, "bytes_in": {len(push.body)}, '
+        f'"client": {_quoted(push.remote_addr)}, "route": "{_PUSH_ROUTES[endpoint]}", "push_id": "{push.id}", '
+        f'"outcome": "{kept.outcome}", {request_id_field}"event": "{_EVENT}", "level": "info", '
+        f'"logger": "{_NAME}", "timestamp": "{now}"}}\n'
+    )

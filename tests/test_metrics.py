@@ -126,6 +126,8 @@ def test_nothing_falls_when_a_process_is_killed_or_renewed(served: tuple[ServePr
 def test_restarts_add_no_files_and_other_commands_count_nowhere(served: tuple[ServeProcess, int]) -> None:
     process, master = served
     (directory,) = mapped_directories(min(workers_of(master)))
+    held = {str(handle.readlink()) for handle in Path(f"/proc/{master}/fd").iterdir()}
+    assert {place for place in held if "/receiver-metrics-" in place} == {str(directory)}
     files = {path.name for path in directory.iterdir()}
     assert {re.sub(r"_\d+\.db", "", name) for name in files} == set(counts._KINDS)
     assert {int(re.findall(r"\d+", name)[-1]) for name in files} <= set(range(4))  # a reload has both at once

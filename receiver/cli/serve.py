@@ -49,17 +49,12 @@ def serve(bind: str | None, workers: int) -> None:
     if settings.embedded and workers > 1:
         raise SettingsError("--workers: the embedded database takes one; use PostgreSQL for more")
     server = Server(settings, workers=workers)
-    lock = take_serving_lock(settings.data_dir) if settings.embedded else None
-    runtime = Runtime(settings)
+    lock = None
     try:
-        runtime.make_ready()
-    except StoreUnavailable as error:
-        _log.warning("starts without the database, pushes go to the spool", reason=str(error))
-    finally:
-        runtime.stop()
-    _tell(settings)
-    server = Server(settings, workers=workers)
-    try:
+        if settings.embedded:
+            lock = take_serving_lock(settings.data_dir)
+        _make_ready(settings)
+        _tell(settings)
         server.run()
     finally:
         server.close()
@@ -79,6 +74,16 @@ def push_url() -> None:
         settings = runtime.settings
         for account, url in push_urls(settings):
             print(url if len(settings.push_tokens) == 1 else f"{account}\t{url}")
+
+
+def _make_ready(settings: Settings) -> None:
+    runtime = Runtime(settings)
+    try:
+        runtime.make_ready()
+    except StoreUnavailable as error:
+        _log.warning("starts without the database, pushes go to the spool", reason=str(error))
+    finally:
+        runtime.stop()
 
 
 def _program() -> str:

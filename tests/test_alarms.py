@@ -82,8 +82,8 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (kept(last_push_at=NOON - HOUR, missed_pushes=20), Alarm.PLATFORM_SILENT, ""),
         (kept(quarantined=6), Alarm.PUSHES_QUARANTINED, ""),
         (kept(recent=Rate(delivered=83, settled=100)), Alarm.DELIVERY_FALLEN, ""),
-        (kept(balances={"low": Balance(left=99, read_at=NOON)}), Alarm.BALANCE_LOW, "low"),
-        (kept(balances={"x": Balance(left=9, read_at=NOON - HOUR - SECOND)}), Alarm.BALANCE_STALE, "x"),
+        (kept(balances={"low": Balance(left=99, read_at=NOON, asked=True)}), Alarm.BALANCE_LOW, "low"),
+        (kept(balances={"x": Balance(left=9, read_at=NOON - HOUR - SECOND, asked=True)}), Alarm.BALANCE_STALE, "x"),
         (replace(WELL, certificate_days_left=13.9), Alarm.CERTIFICATE_ENDS_SOON, ""),
         (kept(replica_lag_seconds=61.0), Alarm.REPLICA_BEHIND, ""),
     ],
@@ -117,7 +117,12 @@ def test_certificate_about_to_end_is_the_second_alarm_of_it() -> None:
         # Certain, and of no weight.
         kept(recent=Rate(delivered=88_000, settled=100_000)),
         kept(recent=Rate(), usual=Rate()),
-        kept(balances={"low": Balance(left=100, read_at=NOON - HOUR), "other": Balance(left=0, read_at=NOON)}),
+        kept(
+            balances={
+                "low": Balance(left=100, read_at=NOON - HOUR, asked=True),
+                "other": Balance(left=0, read_at=NOON - DAY, asked=False),
+            }
+        ),
         replace(WELL, certificate_days_left=14.0),
     ],
 )

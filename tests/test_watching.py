@@ -124,10 +124,13 @@ def test_quarantined_are_those_of_the_hour(runtime: Runtime) -> None:
     assert found(runtime).quarantined == 2
 
 
-def test_balances_are_those_that_are_asked_for(runtime: Runtime) -> None:
+def test_balance_that_others_tell_is_not_asked_for(runtime: Runtime) -> None:
     readings = [
         Reading(account=account, asked_at=NOON - HOUR, answered_at=NOON - HOUR, remain_point=7)
-        for account in ("default", "gone")
+        for account in ("default", "other")
     ]
     runtime.database.write(lambda connection: balance.save_readings(connection, readings))
-    assert found(runtime).balances == {"default": Balance(left=7, read_at=NOON - HOUR)}
+    assert found(runtime).balances == {
+        "default": Balance(left=7, read_at=NOON - HOUR, asked=True),
+        "other": Balance(left=7, read_at=NOON - HOUR, asked=False),
+    }

@@ -103,6 +103,7 @@ class Balance:
 
     left: int
     read_at: datetime
+    asked: bool  # whether it is asked for here, with credentials; else others' sends tell it now and then
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +117,7 @@ class Kept:
     events_lag_seconds: float
     recent: Rate
     usual: Rate
-    balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with credentials and a reading
+    balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with a reading
     replica_lag_seconds: float | None = None  # None: there is no replica
 
 
@@ -264,7 +265,7 @@ def _balance_stale(figures: Figures, _limits: Limits) -> Found:
             evidence={"hours": math.floor((figures.now - balance.read_at).total_seconds() / 3600)},
         )
         for account, balance in sorted(figures.kept.balances.items())
-        if figures.now - balance.read_at > _BALANCE_STALE
+        if balance.asked and figures.now - balance.read_at > _BALANCE_STALE
     ]
 
 

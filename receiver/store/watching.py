@@ -31,7 +31,7 @@ _RECENT = timedelta(minutes=30)
 
 
 def find_kept(connection: sa.Connection, *, now: datetime, accounts: Collection[str]) -> Kept:
-    """Give what the database says of the present. `accounts`: those whose balance is asked for."""
+    """Give what the database says of the present. `accounts`: those whose balance is asked for here."""
     last_push = signals.find_last_push(connection)
     last_push_at = last_push.at if last_push else None
     return Kept(
@@ -43,9 +43,8 @@ def find_kept(connection: sa.Connection, *, now: datetime, accounts: Collection[
         recent=find_recent_rate(connection, now=now),
         usual=find_usual_rate(connection, now=now),
         balances={
-            account: Balance(left=reading.remain_point, read_at=reading.answered_at)
+            account: Balance(left=reading.remain_point, read_at=reading.answered_at, asked=account in accounts)
             for account, reading in balance.find_last_readings(connection).items()
-            if account in accounts
         },
     )
 

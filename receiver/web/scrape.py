@@ -25,16 +25,18 @@ from prometheus_client.registry import Collector
 
 from receiver.errors import ReceiverError
 from receiver.intake.spool import spool_state
-from receiver.store import balance
+from receiver.store import balance, signals, watching
 from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.store.events import find_lag_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
 
     import sqlalchemy as sa
     from prometheus_client.core import Metric
 
+    from receiver.alarms.rules import Rate
     from receiver.intake.spool import SpoolState
     from receiver.runtime import Runtime
     from receiver.store.balance import Reading
@@ -62,6 +64,20 @@ class Scrape(Collector):
     def balances(self) -> Mapping[str, Reading]:
         """The last reading of each account's balance."""
         return self.ask(balance.find_last_readings)
+
+    @cached_property
+    def last_push_at(self) -> datetime | None:
+        """When the platform pushed last."""
+        found = self.ask(signals.find_last_push)
+        return found.at if found else None
+
+    @cached_property
+    def rates(self) -> Mapping[str, Rate]:
+        """How many of the messages that were sent in a span, and are reported, were delivered."""
+        return {
+            "30m": self.ask(lambda connection: watching.find_recent_rate(connection, now=self.now)),
+            "7d": self.ask(lambda connection: watching.find_usual_rate(connection, now=self.now)),
+        }
 
     def collect(self) -> Iterator[Metric]:
         """Give every gauge that can be told now."""
@@ -123,6 +139,11 @@ def _spool_bytes(scrape: Scrape) -> float:
     return scrape.spool.bytes
 
 
+@gauge("receiver_spool_max_bytes", "RECEIVER_SPOOL_MAX_BYTES: beyond it, and without the database, pushes are refused.")
+def _spool_max_bytes(scrape: Scrape) -> float:
+    return scrape.parts.settings.spool_max_bytes
+
+
 @gauge("receiver_spool_oldest_age_seconds", "Age of the oldest file in the spool; 0: none.")
 def _spool_oldest(scrape: Scrape) -> float:
     return age_seconds(scrape.spool)
@@ -163,6 +184,55 @@ def _balance_low(scrape: Scrape) -> dict[str, float]:
     }
 
 
-@gauge("receiver_balance_age_seconds", "Age of the last reading of the balance.", label="account")
+@gauge(
+    "receiver_balance_age_seconds",
+    "Age of the last reading of the balance, of accounts with credentials.",
+    label="account",
+)
 def _balance_age(scrape: Scrape) -> dict[str, float]:
-    return {account: (scrape.now - reading.answered_at).total_seconds() for account, reading in scrape.balances.items()}
+    asked = {account for account, _, _ in scrape.parts.settings.platform_credentials}
+    return {
+        account: (scrape.now - reading.answered_at).total_seconds()
+        for account, reading in scrape.balances.items()
+        if account in asked
+    }
+
+
+# --- What the alarms of deploy/prometheus are judged by, as `receiver job alarms` is --------------------------
+
+
+@gauge(
+    "receiver_oldest_unanswered_send_age_seconds",
+    "For how long five numbers have waited for a receipt while the platform pushed nothing at all; 0: they do not.",
+)
+def _unanswered(scrape: Scrape) -> float:
+    since = scrape.ask(
+        lambda connection: watching.find_unanswered_since(connection, scrape.last_push_at, now=scrape.now)
+    )
+    return 0.0 if since is None else (scrape.now - since).total_seconds()
+
+
+@gauge(
+    "receiver_missed_pushes",
+    "Pushes of last week in the stretch that is silent now, where no sends are recorded; 0: it is not silent.",
+)
+def _missed(scrape: Scrape) -> float:
+    return scrape.ask(lambda connection: watching.count_missed(connection, scrape.last_push_at, now=scrape.now))
+
+
+@gauge("receiver_quarantined_last_hour", "Pushes of the last hour that nobody could read yet; 1,000 stands for more.")
+def _quarantined_last_hour(scrape: Scrape) -> float:
+    since = scrape.now - timedelta(hours=1)
+    return scrape.ask(lambda connection: signals.count_quarantined(connection, since=since))
+
+
+@gauge(
+    "receiver_delivery_rate", "Delivered of the messages that were sent in the window and are reported.", label="window"
+)
+def _delivery_rate(scrape: Scrape) -> dict[str, float]:
+    return {window: rate.share for window, rate in scrape.rates.items() if rate.settled}
+
+
+@gauge("receiver_settled_messages", "Messages that were sent in the window and are reported.", label="window")
+def _settled_messages(scrape: Scrape) -> dict[str, float]:
+    return {window: rate.settled for window, rate in scrape.rates.items()}

@@ -21,6 +21,7 @@ from flask import template_rendered
 from receiver.app import create_app
 from receiver.domain import UNREAD, Push, new_id
 from receiver.passwords import hash_password
+from receiver.self_test import Answer
 from receiver.store import access, users
 from receiver.store.access import Scope
 from receiver.store.users import Role
@@ -276,7 +277,8 @@ def rendered(app: Flask) -> Iterator[set[str]]:
 def test_no_page_shows_english_to_who_reads_chinese(
     app: Flask, rendered: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(now, "_push", lambda *_: (200, "accepted"))  # nobody listens there
+    kept = Answer(status=200, location=None, push_id="1", outcome="accepted")
+    monkeypatch.setattr(now, "push_self_test", lambda *_, **__: kept)  # nobody listens there
     visitor = _Visitor(app.test_client())
     visitor.get("/console/login")
     visitor.post("/console/login", 401, name="ada", password="wrong")

@@ -47,6 +47,13 @@ def write_incident(incident: Incident, state: State, place: Place) -> Message:
     return Message(text="\n".join(lines), fields=_fields(incident, state, place))
 
 
+def title_of(incident: Incident, language: str) -> str:
+    """Name an incident in a few words."""
+    words = _LANGUAGES[language]
+    subject = words.reasons.get(incident.subject, incident.subject)
+    return words.alarms[incident.alarm][0].format_map({"subject": subject})
+
+
 def write_test(place: Place) -> Message:
     """Write a message that says it is a test."""
     words = _LANGUAGES[place.language]

@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from receiver.alarms.kept import NodeIncidents
+from receiver.alarms.rules import Alarm, Finding
 from receiver.app import create_app
 from receiver.store.balance import Reading, save_readings
+from receiver.store.incidents import SharedIncidents
 from tests.console.staff import (
     DAY,
     HOUR,
@@ -219,3 +222,19 @@ class _Browser:
         assert found is not None
         answer = self._ask("POST", path, urlencode({"csrf_token": found[1], **fields}).encode())
         return answer.status, answer.headers.get("Location")
+
+
+def test_status_lists_the_alarms_of_all_nodes_and_of_this_one(app: Flask, runtime: Runtime) -> None:
+    staff = log_in(app, runtime, "support")
+    assert "Alarms, and since when" not in staff.page("/status").text
+    begun = runtime.now() - HOUR
+    of_all = {Alarm.BALANCE_LOW: [Finding(alarm=Alarm.BALANCE_LOW, subject="shop", evidence={"left": 1, "low": 2})]}
+    of_node = {Alarm.SPOOL_GROWING: [Finding(alarm=Alarm.SPOOL_GROWING)]}
+    for minute in range(2):
+        SharedIncidents(runtime.database).follow(of_all, begun + minute * MINUTE)
+        NodeIncidents(runtime.settings.data_dir).follow(of_node, begun + minute * MINUTE)
+    text = staff.page("/status").text
+    assert "Alarms, and since when" in text
+    assert "few messages are left: shop" in text
+    assert "the spool grows" in text
+    assert "余额不足：shop" in staff.page("/status", headers={"Accept-Language": "zh-CN"}).text

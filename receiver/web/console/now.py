@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from flask import flash, g, redirect, request, url_for
 from flask_babel import gettext
 
+from receiver.alarms.kept import NodeIncidents
+from receiver.alarms.words import title_of
 from receiver.config import push_urls
 from receiver.domain import mask_mobile
 from receiver.errors import StoreUnavailable, StoreUnfit
@@ -20,11 +22,11 @@ from receiver.intake.spool import spool_state
 from receiver.look_up import moment_of
 from receiver.reach import can_connect, certificate_days_left, connection_here
 from receiver.self_test import push_self_test
-from receiver.store import balance, notices, signals
+from receiver.store import balance, incidents, notices, signals
 from receiver.verdict import Situation, judge
 from receiver.web import runtime
 from receiver.web.console.look_up import PERIODS
-from receiver.web.console.pages import blueprint, render
+from receiver.web.console.pages import blueprint, language, render
 from receiver.web.console.present import zone_name
 from receiver.web.console.visitors import May, visitor
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Response
 
+    from receiver.alarms.rules import Incident
     from receiver.intake.spool import SpoolState
     from receiver.store.balance import Reading, Trend
     from receiver.store.signals import LastPush, Minute, Silence
@@ -111,6 +114,7 @@ class Known:
     minutes: list[Minute]
     balances: list[tuple[Reading, Trend, int | None]]
     evidence: list[Any]
+    incidents: list[Incident]  # those of all nodes
 
 
 @blueprint.get("/status")
@@ -142,9 +146,11 @@ def status() -> Response:
             ever_pushed=known is None or known.last_push is not None,
         )
     )
+    open_ones = [*NodeIncidents(parts.settings.data_dir).list_open(), *(known.incidents if known else [])]
     return render(
         "status.html",
         judgement=judgement,
+        incidents=[(title_of(incident, language()), incident.since) for incident in open_ones],
         known=known,
         away=away,
         warnings=told,
@@ -186,6 +192,7 @@ def _known(connection: Any, now: datetime) -> Known:
             for account, reading in balance.find_last_readings(connection).items()
         ],
         evidence=list(signals.list_unreported(connection, parts.clock(now), limit=_EVIDENCE_LINES)),
+        incidents=incidents.list_open(connection),
     )
 
 

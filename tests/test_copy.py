@@ -16,7 +16,7 @@ from receiver.errors import ReceiverError, StoreUnfit
 from receiver.runtime import Runtime
 from receiver.store import copy as copy_module
 from receiver.store import moved, schema, write
-from receiver.store.copy import Copy, undo
+from receiver.store.copy import Copy, place_of, undo
 from receiver.store.database import Database
 from receiver.store.tables import attempts, metadata, pushes
 from receiver.store.verify import verify
@@ -29,6 +29,8 @@ from tests.test_promises import assert_kept, await_empty_spool
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+PLACE = "db.example:5432/receiver"
 
 
 # --- While a server takes pushes ------------------------------------------------------------------------
@@ -148,7 +150,7 @@ def rows(database: Database) -> dict[str, list[str]]:
 
 
 def copied(runtime: Runtime, target: Database) -> Copy:
-    copy = Copy(runtime.database, target)
+    copy = Copy(runtime.database, target, PLACE)
     copy.prepare()
     copy.catch_up()
     return copy
@@ -225,7 +227,7 @@ def test_target_with_rows_of_its_own_is_refused_and_left_alone(runtime: Runtime,
     push = make_push()
     target.write(lambda connection: write.save_pushes(connection, [push]))
     with pytest.raises(ReceiverError, match=r"holds rows already, in .*; name an empty database"):
-        Copy(runtime.database, target).prepare()
+        Copy(runtime.database, target, PLACE).prepare()
     with target.reading() as connection:
         assert list(connection.scalars(sa.select(pushes.c.id))) == [push.id]
 
@@ -245,11 +247,9 @@ def test_moved_database_takes_no_write_and_its_pushes_are_spooled(runtime: Runti
 
 def test_undo_takes_writes_again(runtime: Runtime, target: Database) -> None:
     copied(runtime, target).finish(lambda: None)
-    assert Copy(runtime.database, target).moved_before()
-    elsewhere = Database("postgresql+psycopg://db.example/other")
+    assert Copy(runtime.database, target, PLACE).moved_before()
     with pytest.raises(ReceiverError, match="this database was moved to"):
-        Copy(runtime.database, elsewhere).moved_before()
-    elsewhere.close()
+        Copy(runtime.database, target, "db.example:5432/other").moved_before()
     assert undo(runtime.database)
     assert not undo(runtime.database)
     runtime.make_ready()
@@ -259,8 +259,13 @@ def test_undo_takes_writes_again(runtime: Runtime, target: Database) -> None:
 def test_complete_move_is_tidied_up_after_a_kill_in_its_last_moment(runtime: Runtime, target: Database) -> None:
     copied(runtime, target).finish(lambda: None)
     target.write(moved.ledger.create)
-    assert Copy(runtime.database, target).moved_before()
+    assert Copy(runtime.database, target, PLACE).moved_before()
     schema.require_schema(target)
+
+
+def test_place_is_told_without_user_and_password() -> None:
+    assert place_of("postgresql+psycopg://me:secret@db1:5433,db2:5433/receiver") == "db1,db2:5433,5433/receiver"
+    assert place_of("postgresql+psycopg:///receiver?host=/run/postgresql") == "/run/postgresql:5432/receiver"
 
 
 def test_command_refuses_what_it_cannot_move(tmp_path: Path, postgres_database_url: str) -> None:

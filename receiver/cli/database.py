@@ -18,7 +18,7 @@ from receiver.config import load_settings, parse_database_url
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.gate import Gate
 from receiver.store import rollup, schema
-from receiver.store.copy import Copy, undo
+from receiver.store.copy import Copy, place_of, undo
 from receiver.store.database import Database
 from receiver.store.reporting import make_reader
 from receiver.store.verify import verify
@@ -144,7 +144,7 @@ def _copy(settings: Settings, source: Database, url: str, *, proves: bool) -> No
     target = Database(url, patience_seconds=_COPY_PATIENCE_SECONDS)
     try:
         with show_progress() as tell:
-            copy = Copy(source, target, tell)
+            copy = Copy(source, target, place_of(url), tell)
             if copy.moved_before():
                 _tell_moved(settings, copy)
                 return

@@ -46,10 +46,22 @@ class Range:
     until: Key | None
 
 
+def place_of(url: str) -> str:
+    """Say where a PostgreSQL database is, without user and password."""
+    # Here, so that the embedded database needs no PostgreSQL driver.
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    parts = conninfo_to_dict(url.replace("+psycopg", "", 1))
+    return f"{parts.get('host') or 'this machine'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
+
+
 class Copy:
     """The copy of one embedded database into one of PostgreSQL, from wherever an earlier one has ended."""
 
-    def __init__(self, source: Database, target: Database, tell: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, source: Database, target: Database, place: str, tell: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self.place = place  # where the target is, in words
         self._source = source
         self._target = target
         self._tell = tell  # hears how many rows were copied or compared since the last time
@@ -58,12 +70,6 @@ class Copy:
         # Those that are read in chunks; any other is small, and copied whole at the end.
         self._chunked = [_Chunked(table) for table in metadata.sorted_tables if _Chunked.fits(table)]
         self._whole = [_Columns(table) for table in metadata.sorted_tables if not _Chunked.fits(table)]
-
-    @property
-    def place(self) -> str:
-        """Where the target is, without a password."""
-        url = self._target.engine.url
-        return f"{url.host or 'this machine'}:{url.port or 5432}/{url.database}"
 
     def moved_before(self) -> bool:
         """Whether the old database was moved to this target already; then only what is left over is tidied up.

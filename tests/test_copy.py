@@ -36,6 +36,7 @@ PLACE = "db.example:5432/receiver"
 # --- While a server takes pushes ------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(480)
 def test_move_under_load_that_is_killed_and_run_again_keeps_every_push_once(
     tmp_path: Path, postgres_database_url: str
 ) -> None:

@@ -44,6 +44,7 @@ def run(script: str, *arguments: str, url: str = "") -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.timeout(480)
 def test_backups_under_load_hold_every_push_acknowledged_before_they_began(
     server: PostgresServer, tmp_path: Path
 ) -> None:

@@ -304,6 +304,7 @@ class _Columns:
 
     def load(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Put rows into PostgreSQL by COPY, in the connection's transaction."""
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         driver: Any = connection.connection.driver_connection
         with driver.cursor() as cursor, cursor.copy(f"COPY {self.name} ({self.names}) FROM STDIN") as copy:
             for row in _converted(rows, self._binds):

@@ -42,6 +42,8 @@ class Settings:
 
     data_dir: Path
     database_url: str = field(repr=False)  # may hold a password
+    read_database_url: str = field(default="", repr=False)  # of a replica; empty: none
+    replica_max_lag: timedelta = timedelta(seconds=5)  # beyond which it answers nothing
     bind: tuple[str, int] = ("127.0.0.1", 8000)
     inside_bind: tuple[str, int] | None = None  # of all but pushes, which alone are then at `bind`; None: all is there
     tls_cert: Path | None = None  # PEM files of `serve`, both or neither; None: plain HTTP
@@ -129,7 +131,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
             values[field_name] = parse(_raw_value(name, environment) or default)
         except ValueError as error:
             problems.append(f"{name}: {error}")
-    problems += _bind_problems(values) + _tls_problems(values) + _oidc_problems(values)
+    problems += _bind_problems(values) + _tls_problems(values) + _oidc_problems(values) + _replica_problems(values)
     if problems:
         raise SettingsError("; ".join(problems))
     data_dir: Path = values["data_dir"]
@@ -151,6 +153,13 @@ def _bind_problems(values: Mapping[str, Any]) -> list[str]:
         elif address:
             taken[address[1]] = variable
     return problems
+
+
+def _replica_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say where a replica has no primary; a primary that is wrong is not in `values`, and told of already."""
+    if values.get("read_database_url") and not values.get("database_url", "postgresql").startswith("postgresql"):
+        return ["RECEIVER_READ_DATABASE_URL: the embedded database has no replica; set RECEIVER_DATABASE_URL"]
+    return []
 
 
 def _tls_problems(values: Mapping[str, Any]) -> list[str]:
@@ -284,6 +293,16 @@ def parse_database_url(value: str) -> str:
     if scheme == "sqlite":
         return value
     raise ValueError("not a database URL; use postgresql://… or leave it empty for the embedded database")
+
+
+def _replica(value: str) -> str:
+    if not value:
+        return ""
+    if urlsplit(value).scheme not in ("postgresql", "postgres"):
+        raise ValueError("not the URL of a replica; use postgresql://… or leave it empty for none")
+    rest = value.partition("://")[2]
+    _servers(rest)
+    return f"postgresql+psycopg://{rest}"
 
 
 def _servers(rest: str) -> tuple[int, str | None]:
@@ -523,6 +542,8 @@ def _items(value: str) -> list[str]:
 _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "data_dir": ("./var", lambda value: Path(value).absolute()),
     "database_url": ("", parse_database_url),
+    "read_database_url": ("", _replica),
+    "replica_max_lag": ("5", lambda value: timedelta(seconds=_positive(value))),
     "bind": ("127.0.0.1:8000", _address),
     "inside_bind": ("", lambda value: _address(value) if value else None),
     "tls_cert": ("", _path),
@@ -570,6 +591,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 # Where the variable says its unit and the field, being a timedelta, does not.
 _NAMES: Mapping[str, str] = {
     "late_after": "late_after_seconds",
+    "replica_max_lag": "replica_max_lag_seconds",
     "no_receipt_after": "no_receipt_after_hours",
     "send_min_interval": "send_min_interval_seconds",
     "console_session": "console_session_hours",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ from receiver.sending import Sender
 from receiver.store import access, read, rollup, schema, write
 from receiver.store.database import Database
 from receiver.store.events import Horizon
+from receiver.store.replica import Replica
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,13 @@ class Runtime:
         # For pushes alone: its connections are never lent to anyone who holds them, and it gives up early.
         self.intake_database = Database(settings.database_url, patience_seconds=INTAKE_PATIENCE_SECONDS)
         self._export_database: Database | None = None
+        self.replica: Replica | None = None
+        if settings.read_database_url:
+            self.replica = Replica(
+                settings.read_database_url,
+                primary=settings.database_url,
+                max_lag_seconds=settings.replica_max_lag.total_seconds(),
+            )
         self.link = DatabaseLink()
         self.gate = Gate(settings)
         self.spool = Spool(settings.data_dir / SPOOL_DIR, max_bytes=settings.spool_max_bytes)
@@ -128,6 +136,8 @@ class Runtime:
         if self._export_database is not None:
             self._export_database.close()
         self.intake_database.close()
+        if self.replica is not None:
+            self.replica.close()
 
     def require_database(self) -> None:
         """Raise StoreUnavailable at once where the database is known to be away, instead of waiting for it again."""
@@ -151,9 +161,36 @@ class Runtime:
         with self._noticing(), self.database.reading() as connection:
             return question(connection)
 
+    def browse(self, question: Callable[[sa.Connection], T]) -> tuple[T, float | None]:
+        """Answer one question that does not need the newest rows, from the replica where there is one in time.
+
+        Beside the answer: how many seconds old it may be; None: it is the database's own. Nothing that has to see what
+        was done just before is asked here: keys, sessions, a send and its Idempotency-Key, what became of one message.
+        """
+        self.require_database()
+        if self.replica is not None:
+            try:
+                with self.replica.reading() as (connection, lag):
+                    return question(connection), lag
+            except (StoreUnavailable, StoreUnfit):
+                pass  # it may also have cancelled the question, to go on replaying
+        return self.ask(question), None
+
     @contextmanager
     def exporting(self) -> Iterator[sa.Connection]:
-        """Open a connection that may be read from for an hour, apart from those that answer questions."""
+        """Open a connection that may be read from for an hour, apart from those that answer questions.
+
+        To the replica where there is one in time.
+        """
+        if self.replica is not None:
+            with ExitStack() as stack:
+                try:
+                    connection, _ = stack.enter_context(self.replica.reading(for_long=True))
+                except (StoreUnavailable, StoreUnfit):
+                    pass
+                else:
+                    yield connection
+                    return
         with self._starting:
             if self._export_database is None:
                 self._export_database = Database(self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS)

@@ -20,7 +20,14 @@ DEFAULTS = {
 }
 SECRETS = {
     f"RECEIVER_{name}"
-    for name in ("DATABASE_URL", "PUSH_TOKENS", "PLATFORM_CREDENTIALS", "OIDC_CLIENT_SECRET", "ALARM_URLS")
+    for name in (
+        "DATABASE_URL",
+        "READ_DATABASE_URL",
+        "PUSH_TOKENS",
+        "PLATFORM_CREDENTIALS",
+        "OIDC_CLIENT_SECRET",
+        "ALARM_URLS",
+    )
 }
 
 

@@ -159,6 +159,11 @@ def _events_lag(scrape: Scrape) -> float:
     return scrape.ask(find_lag_seconds)
 
 
+@gauge("receiver_replica_lag_seconds", "How far the replica is behind at most; left out: it is away, or there is none.")
+def _replica_lag(scrape: Scrape) -> float | None:
+    return scrape.parts.replica.lag_seconds() if scrape.parts.replica else None
+
+
 @gauge("receiver_send_spikes", "Prefixes of numbers that were sent to five times as often as usual, in the last hour.")
 def _send_spikes(scrape: Scrape) -> float:
     since = scrape.now - timedelta(hours=1)

@@ -8,11 +8,12 @@ import re
 import threading
 import time
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import marshmallow as ma
+from flask import after_this_request
 from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import sqlalchemy as sa
+    from flask import Response
 
 Row = TypeVar("Row")
 T = TypeVar("T")
@@ -370,9 +372,35 @@ def answer_page(
         now = datetime.fromisoformat(moment)
     limit = arguments["limit"]
     page = Page(limit=limit + 1, before=_key_of(name, before), filter=narrowed)
-    rows = parts.ask(lambda connection: fetch(connection, page, parts.clock(now)))
+    # Who asks for one person or one message has just heard of it; lists may be a little behind. Not so the pages after
+    # a first one, which may have shown more than the replica has: it would lack what comes next.
+    settled = parts.now() - now > parts.settings.replica_max_lag + _CLOCKS_APART
+    behind = not _ASKS_FOR_ONE.intersection(wanted) and ("cursor" not in arguments or settled)
+    rows = (browse if behind else parts.ask)(lambda connection: fetch(connection, page, parts.clock(now)))
     next_cursor = cursors.make(rows[limit - 1].id, now.isoformat()) if len(rows) > limit else None
     return {"items": [present(row) for row in rows[:limit]], "next_cursor": next_cursor}
+
+
+_CLOCKS_APART = timedelta(minutes=1)  # of nodes, at most
+_ASKS_FOR_ONE = frozenset({"mobile", "task_id", "reference"})
+DATA_LAG_HEADER = "X-Data-Lag-Seconds"
+
+
+def browse(question: Callable[[sa.Connection], T]) -> T:
+    """Answer a question that does not need the newest rows; where a replica answers, the response says how old it is.
+
+    Its `X-Data-Lag-Seconds`: what was kept before that many seconds is in the answer.
+    """
+    answer, lag = runtime().browse(question)
+    if lag is not None:
+        shown_lag = f"{lag:.1f}"
+
+        @after_this_request
+        def _tell(response: Response) -> Response:
+            response.headers[DATA_LAG_HEADER] = shown_lag
+            return response
+
+    return answer
 
 
 def _key_of(name: str, before: str | None) -> Any:

@@ -25,6 +25,7 @@ from receiver.web.api.common import (
     StrictSchema,
     Text,
     WholeNumber,
+    browse,
     documents,
     documents_text,
     operation,
@@ -180,7 +181,7 @@ class Delivery(MethodView):
         """Add up what was sent and what became of it, up to this second. As CSV with `Accept: text/csv`."""
         parts = runtime()
         asked = _question(arguments, arguments["group_by"], parts.settings.timezone)
-        groups, total = parts.ask(lambda connection: reports.delivery_report(connection, asked, parts.clock()))
+        groups, total = browse(lambda connection: reports.delivery_report(connection, asked, parts.clock()))
         names = [name for name in _GROUPS if name in arguments["group_by"]]
         items = [dict(zip(names, key, strict=True)) | _shown(figures) for key, figures in groups.items()]
         if request.accept_mimetypes.best_match(["application/json", CSV]) == CSV:
@@ -306,7 +307,7 @@ class Busiest(MethodView):
         _require_span(since, until, _BUSIEST_MAX)
         parts = runtime()
         zone, in_full = parts.settings.timezone, caller().sees_numbers
-        found = parts.ask(
+        found = browse(
             lambda connection: list_busiest(
                 connection,
                 by,
@@ -413,7 +414,7 @@ class Billing(MethodView):
         bounds = [(midnight(day), midnight(day + timedelta(days=1))) for day in days]
         allowed = readable_accounts(arguments.get("account"))
         accounts = sorted(parts.settings.accounts if allowed is None else allowed)
-        found = parts.ask(lambda connection: balance.list_billing(connection, accounts, bounds))
+        found = browse(lambda connection: balance.list_billing(connection, accounts, bounds))
         day_of = {begins_at: day for (begins_at, _), day in zip(bounds, days, strict=True)}
         return {"items": [asdict(row) | {"day": day_of[row.begins_at].isoformat()} for row in found]}
 

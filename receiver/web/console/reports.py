@@ -18,6 +18,7 @@ from receiver.exports import Format, neutral
 from receiver.store import balance, reports, signals
 from receiver.store.reports import Figures, ReportQuestion, Unit
 from receiver.web import runtime
+from receiver.web.api.common import browse
 from receiver.web.api.exports import FORMS, answer_export
 from receiver.web.api.reports import midnight
 from receiver.web.console.pages import blueprint, faults, render
@@ -160,7 +161,7 @@ def reports_page() -> Response:
         before = source.delivery_before
         return [make(source) for make in TABLES.values()], total, before[1] if before else None
 
-    tables, total, total_before = runtime().ask(read)
+    tables, total, total_before = browse(read)
     return render(
         "reports.html",
         422 if errors else 200,
@@ -181,7 +182,7 @@ def report_csv(name: str) -> Response:
     asked, errors = _asked()
     if errors:
         return reports_page()
-    table = runtime().ask(lambda connection: TABLES[name](Source(connection, asked)))
+    table = browse(lambda connection: TABLES[name](Source(connection, asked)))
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\r\n")
     lines.writerow([neutral(str(column.label)) for column in table.columns])

@@ -97,9 +97,9 @@ def _fill_primary(cluster: Cluster) -> None:
 
 def _skew_clock(cluster: Cluster) -> None:
     """A receiver's clock goes an hour ahead, an hour behind, and right again, while it serves."""
-    with cluster.own_clock("node2") as set_clock:
-        for skew in ("+3600", "-3600", "+0"):
-            set_clock(skew)
+    with cluster.own_clock("node2") as clock:
+        for skew_seconds in (3600, -3600, 0):
+            clock.set(skew_seconds)
             time.sleep(_CUT_SECONDS / 3)
 
 

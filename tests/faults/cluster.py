@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
+from tests.faults.clock import SkewedClock
 from tests.faults.nets import Net
 from tests.faults.units import Unit, end
 from tests.leaks import SECRET
@@ -35,7 +36,6 @@ POSTGRES_BIN = max(  # Debian's newest: Patroni's own packages know no other pla
     key=lambda path: float(path.parent.name),
     default=Path(_DEPLOYED_BIN),
 )
-FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 CLIENT = "203.0.113.10"
 WORLD = "203.0.113.5"  # nginx, for the world
 NODES = {"node1": "10.0.0.11", "node2": "10.0.0.12"}
@@ -60,6 +60,7 @@ _NEEDED = {
     "setpriv": "util-linux",
     "mount": "mount",
     "mkfs.ext4": "e2fsprogs",
+    "cc": "gcc libc6-dev",
 }
 
 
@@ -71,7 +72,6 @@ def missing() -> str | None:
     packages = [package for program, package in _NEEDED.items() if shutil.which(program, path=path) is None]
     packages += ["nginx-light"] * (find_nginx() is None)
     packages += ["postgresql"] * (not POSTGRES_BIN.is_dir())
-    packages += ["libfaketime"] * (FAKETIME is None)
     return f"{_APT} {' '.join(packages)}" if packages else None
 
 
@@ -178,21 +178,15 @@ class Cluster:
             ballast.unlink()
 
     @contextmanager
-    def own_clock(self, node: str) -> Iterator[Callable[[str], None]]:
-        """Restart a receiver under a clock of its own, as one that can be set; back under the machine's afterwards."""
-        clock = self.place / f"{node}.clock"
-        clock.write_text("+0")
-        unit = self.units[node]
-        plain = unit.environment
-        faked = {
-            "LD_PRELOAD": str(FAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": str(clock),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        self._restart(node, {**plain, **faked})
+    def own_clock(self, node: str) -> Iterator[SkewedClock]:
+        """Restart a receiver under a clock of its own that can be set; back under the machine's afterwards."""
+        directory = self.place / f"{node}-clock"
+        directory.mkdir()
+        clock = SkewedClock(directory)
+        plain = self.units[node].environment
+        self._restart(node, {**plain, **clock.environment})
         try:
-            yield lambda skew: (clock.write_text(skew), None)[1]
+            yield clock
         finally:
             self._restart(node, plain)
 

@@ -25,6 +25,7 @@ PATIENCE_SECONDS = 30.0  # for one question or transaction; a hung server is lef
 _CONNECT_SECONDS = 2.0  # of it at most, for a connection, whichever of several servers it is to
 _MAINTENANCE_SECONDS = 24 * 3600.0
 _ROLL_BACK_SECONDS = 0.2
+_UNHEARD_MILLISECONDS = 3000  # a server whose machine does not even confirm what it was sent is left then
 _DEADLOCK_TRIES = 6
 _READ_ONLY_STATE = "25006"  # a primary no more
 _TRY_AGAIN_STATES = frozenset({"40001", "40P01"})  # serialization failure, deadlock: nothing was written
@@ -314,6 +315,8 @@ def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connectin
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=3,
+        # And where what was asked has not even arrived, soon: only then is the way back looked for.
+        tcp_user_timeout=_UNHEARD_MILLISECONDS,
     )
 
     def connect() -> Any:

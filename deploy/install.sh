@@ -20,6 +20,7 @@ program=${1:-/opt/receiver-$version}
 pip="$program/bin/pip --isolated --quiet --disable-pip-version-check install --no-index"
 $pip --find-links wheels --require-hashes --requirement requirements.lock
 $pip --no-deps "$wheel"
+cp -R deploy "$program/deploy"
 "$program/bin/receiver" --version
 [ $# = 0 ] || exit 0
 

@@ -64,6 +64,7 @@ def main() -> None:
             with booted(root) as debian:
                 _timed("README", lambda: follow(debian, blocks))
                 _timed("pushes", lambda: push_through_restart(debian, work / "ca.pem"))
+                _timed("timers", lambda: run_timed(debian))
                 print(debian.run("systemd-analyze security receiver | tail -1; systemctl --failed --no-legend").strip())
 
 
@@ -243,6 +244,15 @@ def push_through_restart(debian: Debian, ca_file: Path) -> None:
     print(
         f"{acknowledged} pushes over HTTPS, each acknowledged and kept; the longest took {longest} s, over the restart"
     )
+
+
+def run_timed(debian: Debian) -> None:
+    """Run at once what the timers run each minute and each night, and rehearse the restore of what that leaves."""
+    debian.run("systemctl start receiver-job@alarms.service receiver-backup.service")
+    kept = debian.run("ls /var/backups/receiver").split()
+    assert [name.endswith(".dump") for name in sorted(kept)] == [False, True], kept
+    rehearse = "/opt/receiver/deploy/postgresql/rehearse-restore.sh /var/backups/receiver/*.dump"
+    print(debian.run(f"RECEIVER=/opt/receiver/bin/receiver {rehearse}"), end="")
 
 
 def _push_until_told(url: str, ca_file: str) -> None:

@@ -26,7 +26,8 @@ from tests.server import ServeProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-UNITS = Path(__file__).parent.parent / "deploy" / "systemd"
+ROOT = Path(__file__).parent.parent
+UNITS = ROOT / "deploy" / "systemd"
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 RECEIPT = b"mobile=15080921090&taskid=3313746&status=1&receivetime=2019-07-23+17%3A00%3A00"
 
@@ -119,6 +120,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("units")
     for unit in UNITS.iterdir():
         text = unit.read_text().replace("/opt/receiver/bin/receiver", "/bin/true")
+        assert all((ROOT / script).exists() for script in re.findall(r"/opt/receiver/(deploy/\S+)", text))
         (directory / unit.name.replace("@.", "@alarms.")).write_text(text)
     return directory
 

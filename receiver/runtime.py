@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from receiver import tracing
 from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.committer import Committer
 from receiver.intake.drainer import Drainer
@@ -123,6 +124,7 @@ class Runtime:
                 return
             self.committer.start()
             self._drainer.start()
+            tracing.start()
             self._started_in = os.getpid()
 
     def stop(self) -> None:
@@ -131,6 +133,7 @@ class Runtime:
         if self._started_in == os.getpid():
             self.committer.stop()
             self._drainer.stop()
+            tracing.stop()
         self.spool.close()
         self.database.close()
         if self._export_database is not None:

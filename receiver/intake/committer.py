@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from receiver import metrics
+from receiver import metrics, tracing
 from receiver.domain import Outcome, Push, Receipt, Unreadable
 from receiver.errors import Overloaded, ReceiverError, SpoolUnavailable, StoreUnavailable, StoreUnfit
 from receiver.logs import get_logger
@@ -130,7 +130,9 @@ class Committer:
     def _keep(self, batch: list[tuple[Push, Callable[[Kept | ReceiverError], None]]]) -> None:
         begun = time.perf_counter()
         try:
-            results = self._results([push for push, _ in batch])
+            with tracing.span("keep pushes") as span:
+                span.note({"receiver.pushes": len(batch)})
+                results = self._results([push for push, _ in batch])
         except Exception as error:  # noqa: BLE001  (the edge of the thread: whoever waits must hear of it)
             metrics.STORE_FAILURES.labels(type(error).__name__).inc()
             _log.error("pushes not kept", pushes=len(batch), error=type(error).__name__)

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import httpx2
 
+from receiver import tracing
 from receiver.domain import LOCAL_LIMIT, TASK_ID_MAX_CHARS
 from receiver.errors import ReceiverError
 
@@ -190,6 +191,12 @@ class PlatformClient:
         Tries again only where no connection was made. Follows no redirect. Raises PlatformUnreachable where nothing
         was sent, NoUsableAnswer where the request may have arrived.
         """
+        with tracing.span(f"platform {path}", kind="CLIENT") as span:
+            answer = self._post(path, body, method=method, query=query, headers=headers)
+            span.note({"http.request.method": method, "http.response.status_code": answer.status})
+            return answer
+
+    def _post(self, path: str, body: bytes, *, method: str, query: str, headers: Mapping[str, str]) -> RawAnswer:
         url = f"{self._url}{path}{'?' if query else ''}{query}"
         deadline = time.monotonic() + self._answer_seconds
         for tries_left in reversed(range(_CONNECT_TRIES)):

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from flask import Flask, Response, g, request
 
+from receiver import tracing
 from receiver.domain import Kind, new_id
 from receiver.intake.committer import Kept
 from receiver.intake.gate import client_address, within
@@ -85,7 +87,7 @@ def log_request(
 
 
 def register(app: Flask) -> None:
-    """Log every request of the application, and name the request in each line that is logged meanwhile."""
+    """Log and trace every request of the application, and name the request in each line that is logged meanwhile."""
     app.before_request(_begin)
     app.after_request(_end)
     app.teardown_request(_forget)
@@ -96,6 +98,17 @@ def _begin() -> None:
     g.request_id = request_id(given, request.remote_addr or "", runtime().settings.trusted_proxies)
     g.request_began = time.perf_counter()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
+    vouched = within(request.remote_addr or "", runtime().settings.trusted_proxies)
+    route = None if request.url_rule is None else request.url_rule.rule
+    g.span_ends = ExitStack()
+    g.span = g.span_ends.enter_context(
+        tracing.span(
+            f"{_method()} {route or 'nowhere'}",
+            kind="SERVER",
+            traceparent=request.headers.get("traceparent") if vouched else None,
+        )
+    )
+    g.span.note({"http.request.method": _method(), "http.route": route, "receiver.request_id": g.request_id})
 
 
 def _end(response: Response) -> Response:
@@ -104,6 +117,9 @@ def _end(response: Response) -> Response:
     push_id = response.headers.get("X-Push-Id")
     if push_id is None:
         response.headers["X-Request-Id"] = g.request_id
+    g.span.note({"http.response.status_code": response.status_code, "receiver.push_id": push_id})
+    if response.status_code >= 500:
+        g.span.fail(str(response.status_code))
     caller = g.get("caller")
     quiet = request.endpoint in _QUIET and response.status_code < 500
     # Once the body is out: an export has hardly begun now.
@@ -127,6 +143,12 @@ def _end(response: Response) -> Response:
 
 def _forget(_error: BaseException | None) -> None:
     structlog.contextvars.unbind_contextvars("request_id")
+    if "span_ends" in g:
+        g.span_ends.close()
+
+
+def _method() -> str:
+    return request.method if request.method in _METHODS else "other"
 
 
 class PushLog:

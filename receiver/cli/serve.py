@@ -49,15 +49,12 @@ def serve(bind: str | None, workers: int) -> None:
     if settings.embedded and workers > 1:
         raise SettingsError("--workers: the embedded database takes one; use PostgreSQL for more")
     server = Server(settings, workers=workers)
-    lock = None
+    lock = take_serving_lock(settings.data_dir) if settings.embedded else None
     try:
-        if settings.embedded:
-            lock = take_serving_lock(settings.data_dir)
         _make_ready(settings)
         _tell(settings)
         server.run()
     finally:
-        server.close()
         if lock is not None:
             os.close(lock)
 

@@ -60,7 +60,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._binds = [address_text(bind) for bind in binds if bind is not None]
         self._workers = workers
         self._runtime: Runtime | None = None
-        self._counts = Counts(settings.data_dir)
+        self._counts: Counts  # made where it runs: a start that is refused leaves nothing
         super().__init__()
 
     def load_config(self) -> None:
@@ -93,7 +93,11 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         """Serve until stopped. A bind that is impossible ends the process, with its reason in the log."""
-        Master(self).run()
+        self._counts = Counts(self.settings.data_dir)
+        try:
+            Master(self).run()
+        finally:
+            self._counts.close()  # in the master; in a worker, which comes by here too, nothing happens
 
     def load(self) -> Flask:
         """Make the application, in the worker."""
@@ -106,10 +110,6 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         app = create_app(self._runtime)
         app.wsgi_app = Listeners(app.wsgi_app, self._runtime)  # type: ignore[method-assign]
         return app
-
-    def close(self) -> None:
-        """Remove what the master has made; in the master, after it has run."""
-        self._counts.close()
 
     def _give_slot(self, server: Any, worker: Any) -> None:
         worker.slot = self._counts.take_slot({other.slot for other in server.WORKERS.values()})

@@ -73,6 +73,7 @@ class Found:
     """What one upgrade showed."""
 
     messages: int = 0
+    machine_load: float = 0.0  # its load average before, which tells what else was at work
     rate: float = 0.0  # pushes a second that were offered
     upgrade_seconds: float = 0.0
     replace_seconds: list[float] = field(default_factory=list)
@@ -113,6 +114,8 @@ def measure(messages: int, rate: float | None = None) -> Found:
             for node in nodes:
                 node.start()
                 _await_database(node)
+            logged_before = len(postgres.log.read_bytes())
+            found.machine_load = os.getloadavg()[0]
             if rate is None:
                 full = _load(target, 5.0, None)
                 found.acknowledged += full["acked"]
@@ -130,9 +133,8 @@ def measure(messages: int, rate: float | None = None) -> Found:
             found.messages = messages
             (found.stored,) = connection.execute("SELECT count(*) FROM pushes").fetchone() or (0,)
             (found.schema,) = connection.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
-        found.logged_waits = len(
-            re.findall("still waiting for .* on relation", postgres.log.read_text(errors="replace"))
-        )
+        logged = postgres.log.read_bytes()[logged_before:].decode(errors="replace")
+        found.logged_waits = len(re.findall("still waiting for .* on relation", logged))
     return found
 
 

@@ -1,7 +1,7 @@
 """What an alarm is judged by, asked of the database each minute and at each scrape.
 
-Each figure costs the same among ten million messages: it comes from the newest rows, from a range of an index with a
-bound, or from what is kept added up.
+What each figure reads is bounded, however many messages there are: the newest rows, a range of an index, or a week of
+what is kept added up.
 """
 
 from __future__ import annotations

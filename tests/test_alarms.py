@@ -25,7 +25,7 @@ from receiver.alarms.rules import (
     judge_all,
     list_tellings,
 )
-from receiver.alarms.run import read_refusals
+from receiver.alarms.run import read_refusals, read_replica_lag
 from receiver.alarms.words import Place, write_incident
 from receiver.config import ALARM_LANGUAGES
 from tests.factories import NOON
@@ -85,7 +85,7 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (kept(balances={"low": Balance(left=99, read_at=NOON, asked=True)}), Alarm.BALANCE_LOW, "low"),
         (kept(balances={"x": Balance(left=9, read_at=NOON - HOUR - SECOND, asked=True)}), Alarm.BALANCE_STALE, "x"),
         (replace(WELL, certificate_days_left=13.9), Alarm.CERTIFICATE_ENDS_SOON, ""),
-        (kept(replica_lag_seconds=61.0), Alarm.REPLICA_BEHIND, ""),
+        (replace(WELL, replica_lag_seconds=61.0), Alarm.REPLICA_BEHIND, ""),
     ],
 )
 def test_each_alarm_is_found_by_its_own_figures_alone(figures: Figures, alarm: Alarm, subject: str) -> None:
@@ -103,7 +103,7 @@ def test_certificate_about_to_end_is_the_second_alarm_of_it() -> None:
     [
         replace(WELL, spool_bytes=500, spool_oldest_seconds=300.0),
         replace(WELL, refusals={"secret": 20}),
-        kept(events_lag_seconds=300.0, replica_lag_seconds=60.0),
+        replace(kept(events_lag_seconds=300.0), replica_lag_seconds=60.0),
         # A night: the last push is hours ago, nobody was sent anything, and last week's nights were quiet too.
         kept(last_push_at=NOON - 8 * HOUR, missed_pushes=19),
         # Sends wait, but for no longer than is usual.
@@ -320,3 +320,10 @@ def test_refusals_are_read_from_what_the_server_exposes() -> None:
         'receiver_pushes_total{outcome="accepted"} 9.0\n'
     )
     assert read_refusals(exposed) == {"secret": 3, "size": 1}
+
+
+def test_lag_of_the_replica_is_read_where_the_server_tells_it() -> None:
+    kind = "# TYPE receiver_replica_lag_seconds gauge\n"
+    assert read_replica_lag(f"{kind}receiver_replica_lag_seconds 61.5\n") == 61.5
+    assert read_replica_lag(kind) is None  # it is away
+    assert read_replica_lag("") is None

@@ -118,7 +118,6 @@ class Kept:
     recent: Rate
     usual: Rate
     balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with a reading
-    replica_lag_seconds: float | None = None  # None: there is no replica
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +133,7 @@ class Figures:
     refusals: Mapping[str, int] | None  # in the last quarter of an hour, by the gate's word for the reason
     kept: Kept | None
     certificate_days_left: float | None
+    replica_lag_seconds: float | None = None  # as the server sees it; None: there is no replica, or it is away
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -285,9 +285,9 @@ def _certificate_ends(figures: Figures, alarm: Alarm, within_days: int) -> Found
 
 
 def _replica_behind(figures: Figures, _limits: Limits) -> Found:
-    if figures.kept is None or figures.kept.replica_lag_seconds is None:
+    lag = figures.replica_lag_seconds
+    if lag is None:
         return None
-    lag = figures.kept.replica_lag_seconds
     return [Finding(alarm=Alarm.REPLICA_BEHIND, evidence={"seconds": round(lag)})] if lag > _REPLICA_LAG_SECONDS else []
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _REFUSALS_METRIC = "receiver_push_refusals"
+_REPLICA_METRIC = "receiver_replica_lag_seconds"
 
 
 class _Incidents(Protocol):
@@ -153,6 +154,7 @@ class Watch:
     def _find_figures(self, node: NodeIncidents, now: datetime) -> Figures:
         spool = spool_state(self._runtime.spool.directory)
         kept, database_fault = self._find_kept(now)
+        exposed = self._find_exposed()
         return Figures(
             now=now,
             server_fault=self._find_server_fault(),
@@ -160,9 +162,10 @@ class Watch:
             spool_bytes=spool.bytes,
             spool_max_bytes=self._settings.spool_max_bytes,
             spool_oldest_seconds=0.0 if spool.oldest_at is None else max(0.0, time.time() - spool.oldest_at),
-            refusals=self._find_refusals(node, now),
+            refusals=None if exposed is None else node.count_refusals(read_refusals(exposed), now),
             kept=kept,
             certificate_days_left=certificate_days_left(self._settings.public_url),
+            replica_lag_seconds=None if exposed is None else read_replica_lag(exposed),
         )
 
     def _find_kept(self, now: datetime) -> tuple[Kept | None, str | None]:
@@ -187,7 +190,8 @@ class Watch:
         except (ValueError, LookupError, TypeError):
             return f"/readyz answers with HTTP status {status}"
 
-    def _find_refusals(self, node: NodeIncidents, now: datetime) -> Mapping[str, int] | None:
+    def _find_exposed(self) -> str | None:
+        """Ask the server what its /metrics says; None: it does not."""
         try:
             status, body = ask_own_server(self._settings, "/metrics")
         except OSError:
@@ -195,7 +199,7 @@ class Watch:
         if status != 200:
             _log.warning("refused pushes are not known: /metrics must be open to this host", status=status)
             return None
-        return node.count_refusals(read_refusals(body.decode(errors="replace")), now)
+        return body.decode(errors="replace")
 
 
 def read_refusals(exposition: str) -> Mapping[str, int]:
@@ -208,6 +212,14 @@ def read_refusals(exposition: str) -> Mapping[str, int]:
                     reason = sample.labels["reason"]
                     totals[reason] = totals.get(reason, 0) + int(sample.value)
     return totals
+
+
+def read_replica_lag(exposition: str) -> float | None:
+    """Give how far the replica is behind, which only a process that looks for a while can say; None: not told."""
+    for family in text_string_to_metric_families(exposition):
+        if family.name == _REPLICA_METRIC:
+            return max((sample.value for sample in family.samples), default=None)
+    return None
 
 
 def targets_of(settings: Settings) -> list[Target]:

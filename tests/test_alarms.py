@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -86,6 +87,7 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (kept(balances={"x": Balance(left=9, read_at=NOON - HOUR - SECOND, asked=True)}), Alarm.BALANCE_STALE, "x"),
         (replace(WELL, certificate_days_left=13.9), Alarm.CERTIFICATE_ENDS_SOON, ""),
         (replace(WELL, replica_lag_seconds=61.0), Alarm.REPLICA_BEHIND, ""),
+        (replace(WELL, replica_lag_seconds=inf), Alarm.REPLICA_BEHIND, ""),
     ],
 )
 def test_each_alarm_is_found_by_its_own_figures_alone(figures: Figures, alarm: Alarm, subject: str) -> None:
@@ -325,5 +327,5 @@ def test_refusals_are_read_from_what_the_server_exposes() -> None:
 def test_lag_of_the_replica_is_read_where_the_server_tells_it() -> None:
     kind = "# TYPE receiver_replica_lag_seconds gauge\n"
     assert read_replica_lag(f"{kind}receiver_replica_lag_seconds 61.5\n") == 61.5
-    assert read_replica_lag(kind) is None  # it is away
+    assert read_replica_lag(f"{kind}receiver_replica_lag_seconds +Inf\n") == inf  # it is away
     assert read_replica_lag("") is None

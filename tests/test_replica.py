@@ -126,6 +126,7 @@ def test_lists_come_from_the_replica_with_their_lag_and_look_ups_from_the_primar
     assert port(runtime) == primary.port
     assert runtime.link.up
     await_true(lambda: runtime.replica is not None and runtime.replica.lag_seconds() is None)
+    assert "receiver_replica_lag_seconds +Inf" in client.get("/metrics").text
     with runtime.exporting() as connection:
         assert connection.exec_driver_sql("SHOW port").scalar() == str(primary.port)
     standby.start()

@@ -133,7 +133,7 @@ class Figures:
     refusals: Mapping[str, int] | None  # in the last quarter of an hour, by the gate's word for the reason
     kept: Kept | None
     certificate_days_left: float | None
-    replica_lag_seconds: float | None = None  # as the server sees it; None: there is no replica, or it is away
+    replica_lag_seconds: float | None = None  # as the server sees it; infinite: away; None: there is none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,7 +288,11 @@ def _replica_behind(figures: Figures, _limits: Limits) -> Found:
     lag = figures.replica_lag_seconds
     if lag is None:
         return None
-    return [Finding(alarm=Alarm.REPLICA_BEHIND, evidence={"seconds": round(lag)})] if lag > _REPLICA_LAG_SECONDS else []
+    return (
+        [Finding(alarm=Alarm.REPLICA_BEHIND, evidence={"seconds": round(lag) if math.isfinite(lag) else "\u221e"})]
+        if lag > _REPLICA_LAG_SECONDS
+        else []
+    )
 
 
 _RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {

@@ -176,7 +176,7 @@ _ENGLISH = _Words(
         Alarm.REPLICA_BEHIND: (
             "the replica is behind",
             "The replica is {seconds} seconds behind the primary.",
-            "look at its replication; what reads from it sees the past.",
+            "look at its replication; what reads from it sees the past. \u221e: it is away, and the primary is read.",
         ),
     },
 )  # fmt: skip
@@ -261,7 +261,7 @@ _CHINESE = _Words(
         Alarm.REPLICA_BEHIND: (
             "只读副本延迟",
             "只读副本落后主库 {seconds} 秒。",
-            "检查复制状态；从副本读取的数据是旧的。",
+            "检查复制状态；从副本读取的数据是旧的。\u221e 表示副本不可用，改读主库。",
         ),
     },
 )  # fmt: skip

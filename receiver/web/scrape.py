@@ -14,6 +14,7 @@ database cannot tell, the gauge is left out: no number is better than an old one
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -159,9 +160,14 @@ def _events_lag(scrape: Scrape) -> float:
     return scrape.ask(find_lag_seconds)
 
 
-@gauge("receiver_replica_lag_seconds", "How far the replica is behind at most; left out: it is away, or there is none.")
+@gauge(
+    "receiver_replica_lag_seconds", "How far the replica is behind at most; infinite: away; left out: there is none."
+)
 def _replica_lag(scrape: Scrape) -> float | None:
-    return scrape.parts.replica.lag_seconds() if scrape.parts.replica else None
+    if scrape.parts.replica is None:
+        return None
+    lag = scrape.parts.replica.lag_seconds()
+    return math.inf if lag is None else lag
 
 
 @gauge("receiver_send_spikes", "Prefixes of numbers that were sent to five times as often as usual, in the last hour.")

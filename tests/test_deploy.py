@@ -45,6 +45,14 @@ def test_example_of_settings_has_every_setting_with_its_default_and_no_other() -
     assert shown == DEFAULTS
 
 
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+def test_scripts_have_no_fault_that_shellcheck_knows() -> None:
+    scripts = [*DEPLOY.glob("*.sh"), DEPLOY / "bin/receiver"]
+    checked = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
+    assert checked.stdout == ""
+    assert checked.returncode == 0
+
+
 def test_locks_agree() -> None:
     pins = {
         name: set(re.findall(r"^(\S+==\S+)", (ROOT / f"requirements{name}.lock").read_text(), re.MULTILINE))

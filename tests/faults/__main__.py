@@ -39,7 +39,8 @@ def main() -> int:
         print(f"python -m tests.faults: not on this machine: {lacking}", file=sys.stderr)
         return 2
     chosen = [fault for fault in faults(short=given.short) if not given.only or given.only in fault.name]
-    signal.signal(signal.SIGTERM, _end)  # as Ctrl-C: what was started is ended
+    for how in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(how, _end)
     with Cluster(workers=given.workers) as cluster:
         measured, account = run(
             cluster,
@@ -61,8 +62,11 @@ def _command() -> str:
     return " ".join(["python -m tests.faults", *(word for word in sys.argv[1:] if word != "--write")])
 
 
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _end(how: int, _frame: FrameType | None) -> None:
+    """Leave by way of all that ends what was started; a second Ctrl-C does not cut that short."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + how)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,11 @@ def _skew_clock(cluster: Cluster) -> None:
 
 
 def _primary(cluster: Cluster) -> str:
-    name = cluster.primary()
-    if name is None:
-        raise RuntimeError("there is no primary to break")
+    deadline = time.monotonic() + _TAKEN_OVER_SECONDS
+    while (name := cluster.primary()) is None:  # a busy one may have missed to answer
+        if time.monotonic() > deadline:
+            raise RuntimeError("there is no primary to break")
+        time.sleep(0.1)
     return name
 
 

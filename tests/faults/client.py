@@ -48,6 +48,7 @@ class Pushed:
     push_id: str = ""
     outcome: str = ""
     refusals: list[str] = field(default_factory=list)  # of each try before: a status, or an error's name
+    first_refused_at: float | None = None
     refused_at: float | None = None  # the last time
 
 
@@ -88,6 +89,7 @@ class Client:
         try:
             while not await self._try(pushed):
                 pushed.refused_at = time.monotonic()
+                pushed.first_refused_at = pushed.first_refused_at or pushed.refused_at
                 if not tries_again and (self._tried_again >= _TRIED_AGAIN_AT_ONCE or self._stopping.is_set()):
                     break
                 if not tries_again:

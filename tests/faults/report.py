@@ -79,7 +79,7 @@ def _tell(account: Account) -> list[str]:
     summary = (
         f"In the end {account.acked:,} acknowledged pushes: {len(account.missing)} missing, {len(account.wrong)} with "
         f"another number of copies than was pushed; {account.twice} more in the journal, of which no acknowledgement "
-        "had come: pushes that nginx offered to the second receiver too. "
+        "had come: pushes that nginx offered to the second receiver too, or whose answer was lost. "
         f"`receiver verify`: {'not clean' if account.unverified else 'clean'}."
     )
     lines = [summary]

@@ -125,7 +125,8 @@ def pushing(cluster: Cluster, rate: float) -> Iterator[Path]:
 
 
 def _measure(fault: Passed, pushed: Sequence[Pushed]) -> Measured:
-    during = [push for push in pushed if fault.begun <= push.begun < fault.ended]
+    # A refused one belongs to the fault in which it was refused, though it may have begun just before the blow.
+    during = [push for push in pushed if fault.begun <= (push.first_refused_at or push.begun) < fault.ended]
     refused = [push for push in during if push.refusals]
     waits = [push.acked - push.begun for push in refused if push.acked is not None]
     at_once = [push.acked - push.begun for push in during if push.acked is not None and not push.refusals]

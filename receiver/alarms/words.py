@@ -146,7 +146,7 @@ _ENGLISH = _Words(
         Alarm.PUSHES_QUARANTINED: (
             "pushes cannot be read",
             "{count} pushes of the last hour could not be read.",
-            "look at them in the journal; once it is mended, run `receiver pushes replay`.",
+            "look at them in the journal; once it is mended, run `receiver pushes replay --quarantined`.",
         ),
         Alarm.DELIVERY_FALLEN: (
             "fewer messages are delivered",
@@ -231,7 +231,7 @@ _CHINESE = _Words(
         Alarm.PUSHES_QUARANTINED: (
             "推送无法解析",
             "最近一小时有 {count} 条推送无法解析。",
-            "在推送日志中查看；修复后运行 `receiver pushes replay`。",
+            "在推送日志中查看；修复后运行 `receiver pushes replay --quarantined`。",
         ),
         Alarm.DELIVERY_FALLEN: (
             "送达率下降",

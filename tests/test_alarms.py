@@ -28,7 +28,7 @@ from receiver.alarms.rules import (
 )
 from receiver.alarms.run import read_refusals, read_replica_lag
 from receiver.alarms.words import Place, write_incident
-from receiver.config import ALARM_LANGUAGES
+from receiver.setting_values import ALARM_LANGUAGES
 from tests.factories import NOON
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -15,9 +15,10 @@ import pytest
 import time_machine
 
 from receiver.app import create_app
-from receiver.config import ROLES, load_settings
+from receiver.config import load_settings
 from receiver.errors import SettingsError
 from receiver.passwords import hash_password
+from receiver.setting_values import ROLES
 from receiver.store import access, users
 from receiver.store.users import Role
 from receiver.web.console import oidc as oidc_pages

@@ -14,9 +14,10 @@ import click
 
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.cli.verify import show_progress
-from receiver.config import load_settings, parse_database_url
+from receiver.config import load_settings
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.gate import Gate
+from receiver.setting_values import database_url
 from receiver.store import rollup, schema
 from receiver.store.copy import Copy, place_of, undo
 from receiver.store.database import Database
@@ -191,7 +192,7 @@ def _tell_undone(*, undone: bool) -> None:
 
 def _postgresql_url(value: str | None) -> str:
     try:
-        url = parse_database_url(value or "")
+        url = database_url(value or "")
     except ValueError as error:
         raise SettingsError(f"--to: {error}") from None
     if not url.startswith("postgresql"):

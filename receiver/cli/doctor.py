@@ -16,12 +16,13 @@ import click
 from receiver import __version__
 from receiver.certificates import load_pair
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.config import address_text, http_url, load_settings
+from receiver.config import address_text, load_settings
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.spool import spool_state
 from receiver.outside import Outside
 from receiver.reach import connection_here
 from receiver.runtime import Runtime
+from receiver.setting_values import http_url
 from receiver.store import access, read, schema
 from receiver.store.read import Filter, Page
 

@@ -22,7 +22,8 @@ from receiver.platform.push import PushReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from receiver.config import Network, Settings
+    from receiver.config import Settings
+    from receiver.setting_values import Network
 
 PUSH_MAX_BYTES = 64 * 1024  # body and query together
 _DRAIN_MAX_BYTES = 1024 * 1024

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from wsgiref.types import WSGIEnvironment
 
-    from receiver.config import Network, Settings
+    from receiver.config import Settings
     from receiver.errors import ReceiverError
+    from receiver.setting_values import Network
 
 _NAME = "receiver.access"
 _log = get_logger(_NAME)

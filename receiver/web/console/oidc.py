@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from flask import redirect, request, session, url_for
 from flask_babel import gettext
 
-from receiver.config import secure_url
 from receiver.errors import NameTaken, NotFound
 from receiver.logs import get_logger
+from receiver.setting_values import secure_url
 from receiver.store import users
 from receiver.store.users import NAME, Role
 from receiver.web import runtime

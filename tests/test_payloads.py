@@ -110,7 +110,7 @@ def answer_line_by_line(door: ServeProcess, case: Case) -> tuple[object, ...]:
     # A peer that has said all keeps its side open, as one that may push again does; one that broke off closes it.
     answer = door.exchange(raw_request(case, door.target), end_sending=case.raw is not None)
     headers = [
-        (name, "…" if name in ("Date", "X-Push-Id") else value)  # of one name each, see read_answer
+        (name, "…" if name in ("Date", "X-Push-Id", "X-Request-Id") else value)  # of one name each, see read_answer
         for name, value in answer.headers.items()
     ]
     return answer.status, headers, answer.body

@@ -431,6 +431,9 @@ def database_away(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator
                 patch.setattr(database, name, away)
         yield
     runtime.link.changed.set()
+    deadline = time.monotonic() + 20
+    while not runtime.link.up and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def test_records_while_the_database_is_away_are_kept_and_say_so(

@@ -19,13 +19,12 @@ demo: $(SERVE_INSTALLED)
 	@$(BIN)/receiver demo
 
 # Three at once on two cores: a test waits for its servers half of the time.
-AT_ONCE := -n 3
 test: $(DEV_INSTALLED)
-	$(BIN)/pytest $(AT_ONCE) --dist loadfile -m 'not thorough' $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile -m 'not thorough' $(ARGS)
 
-# The slow matrices: fuzzing of the API, every page in every language, theme and width.
+# The slow matrices: fuzzing of the API, every page in every language, theme and width. They use the cores up by twos.
 test-thorough: $(DEV_INSTALLED)
-	$(BIN)/pytest $(AT_ONCE) --dist load -m thorough $(ARGS)
+	$(BIN)/pytest -n 2 --dist load -m thorough $(ARGS)
 
 # Robust statements: each migration is a transaction, and what is none may be repeated; a test kills an upgrade.
 SQUAWK_EXCEPT := prefer-bigint-over-int,prefer-bigint-over-smallint,prefer-text-field,prefer-robust-stmts

@@ -108,6 +108,8 @@ def read_manifest(path: Path) -> Manifest:
     if manifest is None:
         raise ReceiverError(f"{path} is no backup of receiver: it has no {_MANIFEST} that can be read")
     for name, digest in manifest.files.items():
+        if not _is_kept(name):
+            raise ReceiverError(f"{path} is no backup of receiver: it names a file that none has; take another one")
         try:
             found = _digest(path / name)
         except OSError as error:
@@ -295,8 +297,7 @@ def _copy_files(path: Path, to: Path, manifest: Manifest) -> None:
     to.mkdir(mode=0o700)
     (to / SPOOL_DIR).mkdir(mode=0o700)
     for name in manifest.files:
-        if name.startswith(f"{SPOOL_DIR}/") or name in (PUSH_SECRET_FILE, DATABASE_FILE):
-            _copy_file(path / name, to / name)
+        _copy_file(path / name, to / name)
     if (to / DATABASE_FILE).exists():
         skip_ids(to / DATABASE_FILE)
     sync_directory(to / SPOOL_DIR)
@@ -304,6 +305,14 @@ def _copy_files(path: Path, to: Path, manifest: Manifest) -> None:
 
 
 # --- Files and manifests ------------------------------------------------------------------------------
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a backup may have that file: nothing that a manifest names leads out of the two directories."""
+    if name in (PUSH_SECRET_FILE, DATABASE_FILE):
+        return True
+    directory, _, file = name.partition("/")
+    return directory == SPOOL_DIR and file not in ("", ".", "..") and "/" not in file
 
 
 def _copy_file(source: Path, to: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -146,6 +147,19 @@ def test_older_backups_go_and_nothing_else(settings: Settings, tmp_path: Path) -
     newest = back_up(settings, directory, keep=2)
     left = {"notes", foreign.name, "receiver-20261102T030000Z", newest.name}
     assert {path.name for path in directory.iterdir()} == left
+
+
+@pytest.mark.parametrize("name", ["../outside", "spool/../../outside", "spool/..", "spool/", "/outside", "notes"])
+def test_restore_takes_no_file_that_a_backup_cannot_have(settings: Settings, tmp_path: Path, name: str) -> None:
+    backup = back_up(settings, tmp_path / "backups")
+    manifest = json.loads((backup / "manifest.json").read_text())
+    manifest["files"][name] = hashlib.sha256(b"x").hexdigest()
+    (backup / "manifest.json").write_text(json.dumps(manifest))
+    for place in (backup / "notes", backup.parent / "outside", tmp_path / "outside"):
+        place.write_bytes(b"x")
+    with pytest.raises(ReceiverError, match="a file that none has"):
+        restore(backup, tmp_path / "elsewhere", force=False)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_restore_refuses_what_would_harm_and_force_moves_it_aside(settings: Settings, tmp_path: Path) -> None:

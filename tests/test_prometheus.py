@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -42,10 +41,7 @@ def promtool() -> str:
     """Prometheus' own checker."""
     path = shutil.which("promtool")
     if path is None:
-        reason = "no promtool: install Debian's prometheus"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        pytest.skip("no promtool: install Debian's prometheus")
     return path
 
 

@@ -68,18 +68,20 @@ def fuzz(process: ServeProcess, described: str, *options: str, config: Path = CO
             *("--header", f"Authorization: {process.key['Authorization']}"),
             *("--no-color", "--generation-database", "none", *options),
         ],
-        capture_output=True, text=True, check=False, timeout=100, cwd=process.data_dir,
+        capture_output=True, text=True, check=False, timeout=400, cwd=process.data_dir,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
     return found.stdout
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(450)
 def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: str) -> None:
     with serving(tmp_path, database_url) as process:
         described = f"http://127.0.0.1:{process.port}/api/v1/openapi.json"
-        said = fuzz(process, described, "--max-examples", "30", "--seed", "1")
+        # What only PostgreSQL refuses, such as NUL in a text, is what is found here.
+        examples = "30" if process.database_url else "10"
+        said = fuzz(process, described, "--max-examples", examples, "--seed", "1")
     assert "19/19" in said
 
 

@@ -163,7 +163,7 @@ def _run_nodes(server: PostgresServer, url: str, shape: Shape, seconds: float, d
         for number in range(shape.nodes):
             place = directory / str(number)
             place.mkdir()
-            node = ServeProcess(place, url, arguments=("--workers", str(shape.processes)))
+            node = ServeProcess(place, url, arguments=("--workers", str(shape.processes)), patient=False)
             nodes.append(stack.enter_context(node))
         masters = [node.await_worker()[0] for node in nodes]
         loads = [

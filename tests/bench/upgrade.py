@@ -156,7 +156,8 @@ def _upgrade_in_turn(found: Found, nodes: list[ServeProcess], url: str, old: Pat
 
 def _node(data_dir: Path, url: str, program: Path | None, port: int | None = None) -> ServeProcess:
     data_dir.mkdir(exist_ok=True)
-    node = ServeProcess(data_dir, url, environment={} if program is None else {"PYTHONPATH": str(program)})
+    environment = {} if program is None else {"PYTHONPATH": str(program)}
+    node = ServeProcess(data_dir, url, environment=environment, patient=False)
     node.port = port or node.port
     return node
 

@@ -23,7 +23,7 @@ document.addEventListener("securitypolicyviolation", event => console.error(
     `securitypolicyviolation: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
 """
 
-expect.set_options(timeout=15_000)  # the machine may be busy
+expect.set_options(timeout=30_000)  # the machine may be busy
 
 
 class Guard:

@@ -43,7 +43,7 @@ class Door:
 
     def messages(self, *, settled: bool = True) -> list[Any]:
         """Every message, newest first; once the result of each is recorded, which its sender does not wait for."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while True:
             found = self.process.request("GET", "/api/v1/messages", headers=self.process.key)
             items: list[Any] = found.json["items"]
@@ -151,7 +151,7 @@ def test_raw_bytes_of_a_query_go_on_as_what_they_stand_for(tmp_path: Path) -> No
     with (
         scripted(lambda connection: connection.sendall(http_answer(GOOD_ANSWER))) as (port, requests),
         open_door(tmp_path, port) as door,
-        socket.create_connection(("127.0.0.1", door.port), timeout=10) as sender,
+        socket.create_connection(("127.0.0.1", door.port), timeout=60) as sender,
     ):
         target = SEND.encode() + b"?a=\xc4\xe3&b=%20+c"
         sender.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % target)
@@ -240,7 +240,7 @@ def test_send_under_way_when_the_process_is_killed_has_a_row_that_says_so(tmp_pa
         sender.sendall(
             b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (SEND.encode(), len(body), body)
         )
-        assert asked.wait(10)
+        assert asked.wait(60)
         master, worker = door.process.await_worker()
         door.process.kill(master)
         os.kill(worker, signal.SIGKILL)

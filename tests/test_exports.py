@@ -48,7 +48,7 @@ class Filled:
         now = runtime.now().replace(microsecond=123000)
 
         def keep(**given: Any) -> None:
-            runtime.committer.submit(make_push(**given)).result(5)
+            runtime.committer.submit(make_push(**given)).result(60)
 
         sends = [
             make_send(task_id="delivered", sent_at=NOON, template_id="540", reference="=cmd|' /C calc'!A0"),
@@ -245,7 +245,7 @@ def test_workbook_says_the_same_in_cells_of_their_kind(filled: Filled, name: str
 
 def test_what_a_sheet_cannot_hold_is_said(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "字" * 33_000
-    filled.runtime.committer.submit(make_push(task_id="long", content=long)).result(5)
+    filled.runtime.committer.submit(make_push(task_id="long", content=long)).result(60)
     (row,) = rows_of_sheet(filled.export("replies", "format=xlsx&task_id=long").data)
     assert len(row["content"]) == 32_767
     assert row["content"].endswith("字 … [cut; whole in the other formats]")
@@ -280,7 +280,7 @@ def test_format_that_is_not_installed_is_said_at_once(filled: Filled, monkeypatc
 def test_export_gives_way_to_pushes(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
     monkeypatch.setattr(time, "sleep", rests.append)
-    filled.runtime.committer.submit(make_push(task_id="now")).result(5)
+    filled.runtime.committer.submit(make_push(task_id="now")).result(60)
     assert filled.export("messages").data
     assert rests
     rests.clear()

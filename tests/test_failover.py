@@ -96,11 +96,11 @@ def test_the_primary_is_found_behind_servers_that_refuse_or_are_silent(postgres_
 def test_servers_that_are_all_silent_take_no_more_than_the_patience_for_one() -> None:
     """The driver alone gives each of them two seconds."""
     with black_hole() as hole, black_hole() as other:
-        database = Database(url_of(hole, other, hole, other, hole), patience_seconds=0.4)
+        database = Database(url_of(*[hole, other] * 10), patience_seconds=0.4)
         begun = time.monotonic()
         with pytest.raises(StoreUnavailable):
             port_of(database)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         database.close()
 
 

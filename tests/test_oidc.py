@@ -79,7 +79,7 @@ class Company:
 def visit(url: str) -> str:
     """Ask for a page as a browser does; give where it leads."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
     try:
         connection.request("GET", f"{parts.path}?{parts.query}")
         location = connection.getresponse().headers["Location"]

@@ -64,9 +64,9 @@ def test_slow_peers_hold_no_thread_and_do_not_stop_honest_pushes(process: ServeP
             # Honest pushes took a thread each where the lane is off; the slow ones never do.
             assert usage(process)[1] <= threads_before + 70
             assert process.request("GET", "/healthz").status == 200
-            assert time.monotonic() - begun < 15
+            assert time.monotonic() - begun < 40
         assert (pushers.failures, set(pushers.outcomes)) == (0, {"accepted"})
-        slow[0].settimeout(30)
+        slow[0].settimeout(60)
         assert slow[0].recv(1) == b""  # a request has so long to arrive, and no longer
     finally:
         for connection in slow:
@@ -85,7 +85,7 @@ def test_peers_that_never_close_hold_up_no_route(process: ServeProcess) -> None:
                 stuck.append(connection)
             begun = time.monotonic()
             pushers.await_acks(100)
-            assert time.monotonic() - begun < 10
+            assert time.monotonic() - begun < 30
         assert pushers.failures == 0
     finally:
         for connection in stuck:
@@ -103,8 +103,10 @@ def test_connections_leave_nothing_behind(process: ServeProcess) -> None:
             connection.sendall(head + (b"mobile=1" if number % 3 else b"mob"))
             if number % 3 == 1:
                 assert read_answer(connection).status == 200
-    time.sleep(3)  # what the server ended itself lingers for two seconds
-    assert usage(process)[0] <= files + 5
+    deadline = time.monotonic() + 30  # what the server ended itself lingers for two seconds
+    while usage(process)[0] > files + 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_pipelined_pushes_are_answered_in_order(process: ServeProcess) -> None:

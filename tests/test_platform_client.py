@@ -196,7 +196,7 @@ def test_silence_is_left_in_time() -> None:
     done = threading.Event()
 
     def say_nothing(_connection: socket.socket) -> None:
-        done.wait(10)
+        done.wait(60)
 
     with scripted(say_nothing) as (port, requests):
         begun = time.monotonic()
@@ -205,7 +205,7 @@ def test_silence_is_left_in_time() -> None:
         took = time.monotonic() - begun
         done.set()
     assert raised.value.timed_out
-    assert took < 5
+    assert took < 20
     assert len(requests) == 1
 
 

@@ -202,7 +202,7 @@ def await_folded(runtime: Runtime) -> None:
     query = sa.text(
         "SELECT (SELECT count(*) FROM delivery_hour_changes) + (SELECT count(*) FROM delivery_latency_changes)"
     )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while runtime.ask(lambda connection: connection.scalar(query)):
         assert time.monotonic() < deadline
         runtime.database.write(rollup.fold)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,7 +135,7 @@ def test_peers_that_never_close_do_not_hold_up_others(served: ServeProcess) -> N
     started = time.monotonic()
     for _ in range(20):
         assert served.push(RECEIPT).status == 200
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     for connection in stuck:
         assert read_answer(connection).status in (200, 405)
         connection.close()
@@ -144,7 +145,7 @@ def test_connection_closed_by_us_ends_after_a_moment(served: ServeProcess) -> No
     with served.connect() as connection:
         connection.sendall(post(served.target, RECEIPT, "Connection: close"))
         read_answer(connection)
-        connection.settimeout(8)
+        connection.settimeout(20)
         assert connection.recv(1) == b""
 
 
@@ -153,28 +154,24 @@ def test_sigterm_finishes_what_was_taken(tmp_path: Path, database_url: str) -> N
     if process.database_url:
         assert process.run("db", "upgrade").returncode == 0
     acknowledged: set[str] = set()
-    stop = threading.Event()
+    many = threading.Event()
 
     def pusher(number: int) -> None:
-        with process.connect() as connection:
+        with process.connect() as connection, suppress(OSError):
             for count in range(10_000):
                 body = RECEIPT.replace(b"3313746", f"{number}-{count}".encode())
-                try:
-                    connection.sendall(post(process.target, body))
-                    acknowledged.add(read_answer(connection).headers["X-Push-Id"])
-                except OSError:
-                    return
-                if stop.is_set():
-                    return
+                connection.sendall(post(process.target, body))
+                acknowledged.add(read_answer(connection).headers["X-Push-Id"])
+                if len(acknowledged) > 50:
+                    many.set()
 
     with process:
         headers = process.make_key("pushes")
         threads = [threading.Thread(target=pusher, args=(number,)) for number in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(1)
+        assert many.wait(60)
         assert process.stop() == 0
-        stop.set()
         for thread in threads:
             thread.join()
     with process:
@@ -186,7 +183,6 @@ def test_sigterm_finishes_what_was_taken(tmp_path: Path, database_url: str) -> N
             if page["next_cursor"] is None:
                 break
             cursor = f"&cursor={page['next_cursor']}"
-    assert len(acknowledged) > 50
     assert acknowledged <= kept
 
 

@@ -89,8 +89,9 @@ def batch() -> list[Push]:
 def rows_by(runtime: Runtime, save: Callable[[sa.Connection, list[Push]], None], given_pushes: list[Push]) -> Any:
     for push in (given_pushes, given_pushes[:9]):  # the second time as after a commit whose outcome was unknown
         runtime.database.write(lambda connection, push=push: save(connection, push))  # type: ignore[misc]
-    found = []
-    with runtime.database.engine.begin() as connection:
+
+    def take(connection: sa.Connection) -> list[list[str]]:
+        found = []
         numbers = dict(connection.execute(sa.select(messages.c.id, messages.c.mobile + messages.c.task_id)).all())
         for table in (pushes, messages, receipts, replies):
             columns = [column for column in table.c if column.name != "id" or table is pushes]
@@ -99,7 +100,9 @@ def rows_by(runtime: Runtime, save: Callable[[sa.Connection, list[Push]], None],
                 row["message_id"] = numbers.get(row.get("message_id"))
             found.append(sorted(map(repr, rows)))
             connection.execute(sa.delete(table))
-    return found
+        return found
+
+    return runtime.database.write(take)
 
 
 def test_batches_are_stored_alike(runtime: Runtime) -> None:

@@ -60,7 +60,7 @@ def as_bytes(sample: str) -> bytes:
 
 
 def ask(platform: StandIn, path: str, body: str = "", headers: dict[str, str] | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=60)
     connection.request("POST", path, body.encode(), headers or {})
     answer = connection.getresponse()
     found = answer.status, answer.read()
@@ -219,7 +219,7 @@ def test_request_that_breaks_off_is_neither_answered_nor_noted() -> None:
     head = f"POST /smsApi/verifyCode HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     with stand_in() as platform:
         for sent in ("", body[:20], body[:-1]):
-            with socket.create_connection(("127.0.0.1", platform.port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", platform.port), timeout=60) as connection:
                 connection.sendall((head + sent).encode())
                 connection.shutdown(socket.SHUT_WR)  # as a sender's end does that is killed
                 assert connection.recv(1000) == b""

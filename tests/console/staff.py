@@ -172,7 +172,7 @@ def plain_runtime(directory: Path) -> Iterator[Runtime]:
     runtime = Runtime(make_settings(f"sqlite:///{directory / 'receiver.db'}", directory))
     schema.upgrade(runtime.database)
     runtime.start()
-    runtime.link.await_known(10)
+    runtime.link.await_known(60)
     yield runtime
     runtime.stop()
 

@@ -185,7 +185,7 @@ def test_support_looks_up_by_keyboard_and_the_answer_comes_by_itself(
     mark(page)
 
     site.push(mobile, task, status="1")
-    expect(answer).to_have_attribute("data-state", "delivered", timeout=4_000)
+    expect(answer).to_have_attribute("data-state", "delivered")
     assert_not_reloaded(page)
     details = answer.locator("details[id^=reply-]")
     assert details.evaluate("details => details.open")

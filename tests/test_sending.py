@@ -351,6 +351,18 @@ def test_no_two_writers_wait_for_each_other_in_a_circle(postgres_runtime: Runtim
             [SpooledAttempt(attempt=make_attempt(), result=result, recorded_at=NOON) for result in results]
         )
 
+    def some_of_many(tasks: list[str], chance: random.Random) -> list[tuple[str, str]]:
+        numbers = [f"138{number:08}" for number in range(16)]
+        return [(task, number) for task in tasks for number in chance.sample(numbers, 8)]
+
+    def record_some(tasks: list[str], chance: random.Random) -> None:
+        sends = [make_send(task_id=task, mobile=number) for task, number in some_of_many(tasks, chance)]
+        database.write(lambda c: write.record_sent(c, sends, recorded_at=NOON))
+
+    def push_some(tasks: list[str], chance: random.Random) -> None:
+        batch = [make_push(task_id=task, mobile=number) for task, number in some_of_many(tasks, chance)]
+        write.save_pushes_in(database, batch)
+
     def crowd(*writers: Callable[[list[str], random.Random], None], turns: int, into: str = "") -> None:
         """Let writers meet in six tasks: those of that name, or new ones after every six turns."""
 
@@ -364,6 +376,7 @@ def test_no_two_writers_wait_for_each_other_in_a_circle(postgres_runtime: Runtim
 
     crowd(push, turns=48)
     crowd(record, turns=48)
+    crowd(record_some, push_some, turns=96)  # what some know already, and others are about to make
     finish([f"known-{number}" for number in range(6)], random.Random())
     crowd(push, push, record, finish, turns=80, into="known")
     database.close()

@@ -453,8 +453,13 @@ def _insert_sends(
 def _send_insert(dialect: str, *, refused: bool) -> Any:
     column = messages.c
     key = (column.mobile, column.reference, column.sent_at) if refused else (column.task_id, column.mobile)
-    statement = insert(dialect, messages).on_conflict_do_nothing(
-        index_elements=[*key, column.account], index_where=REFUSED_KEY_WHERE if refused else None
+    statement = insert(dialect, messages)
+    # What is there already is locked as it is come to, and not changed: locked afterwards, it would be out of order.
+    statement = statement.on_conflict_do_update(
+        index_elements=[*key, column.account],
+        index_where=REFUSED_KEY_WHERE if refused else None,
+        set_={"mobile": statement.excluded.mobile},
+        where=sa.false(),
     )
     return statement.returning(*_key_columns(), column.id)
 

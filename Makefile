@@ -24,7 +24,7 @@ test: $(DEV_INSTALLED)
 
 # The slow matrices: fuzzing of the API, every page in every language, theme and width. They use the cores up by twos.
 test-thorough: $(DEV_INSTALLED)
-	$(BIN)/pytest -n 2 --dist load -m thorough $(ARGS)
+	$(BIN)/pytest -n 2 --dist load -m thorough --timeout=600 $(ARGS)
 
 # Robust statements: each migration is a transaction, and what is none may be repeated; a test kills an upgrade.
 SQUAWK_EXCEPT := prefer-bigint-over-int,prefer-bigint-over-smallint,prefer-text-field,prefer-robust-stmts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import time
 import uuid
@@ -151,7 +152,9 @@ def test_rendered_line_is_what_the_logging_library_would_write() -> None:
         assert line == expected | beside
 
 
-def test_lines_that_nobody_reads_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_that_nobody_reads_are_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     written: list[str] = []
     monkeypatch.setattr(access_log, "_WAITING_MAX_LINES", 3)
     monkeypatch.setattr(access_log, "_WRITE_EVERY_SECONDS", 600)
@@ -159,7 +162,8 @@ def test_lines_that_nobody_reads_are_dropped_and_counted(tmp_path: Path, monkeyp
     counted: list[int] = []
     monkeypatch.setattr(access_log._log, "warning", lambda _event, *, lines: counted.append(lines), raising=False)
     log = PushLog(make_settings("sqlite://", tmp_path))
-    log.add([(Kept(make_push(), Outcome.ACCEPTED), None, None, 0.1)] * 5)
+    with caplog.at_level(logging.INFO, access_log._NAME):  # whatever other tests have set
+        log.add([(Kept(make_push(), Outcome.ACCEPTED), None, None, 0.1)] * 5)
     log.close()
     assert len("".join(written).splitlines()) == 3
     assert counted == [2]

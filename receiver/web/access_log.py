@@ -48,6 +48,7 @@ _PUSH_ROUTES: Mapping[Kind | None, str] = {
     **dict.fromkeys(Kind, redact("/push/<secret>/<any(receipt, reply):kind>")),
 }
 _WRITE_EVERY_SECONDS = 0.1
+_CLOSE_SECONDS = 10.0  # for the last lines, where nobody reads them
 _WAITING_MAX_LINES = 20_000
 
 
@@ -187,7 +188,7 @@ class PushLog:
         """Write what waits, and end."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join(1)
+            self._thread.join(_CLOSE_SECONDS)
 
     def _add_line(self, line: str) -> None:
         if len(self._lines) >= _WAITING_MAX_LINES:

@@ -135,8 +135,6 @@ def test_killed_upgrade_leaves_a_broken_index_that_the_next_one_builds_again(
 @pytest.mark.timeout(600)
 def test_rolling_upgrade_across_an_index_fails_no_push_and_the_old_program_runs_on_the_new_schema() -> None:
     """A hundred thousand rows here; ten million in deploy/BENCHMARKS.md."""
-    if not bench.has_old_program():
-        pytest.skip("no history here: the program of the version before is in it")
     found = bench.measure(100_000, rate=100)
     assert sum(load["errors"] for load in found.loads) == 0
     assert found.stored >= found.acknowledged > 0

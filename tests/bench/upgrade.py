@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OLD_COMMIT = "7db4c42"  # the one before schema 0008, which indexes messages
+OLD_SCHEMA = "0007"
 _ROOT = Path(__file__).parent.parent.parent
 _PAGE = _ROOT / "deploy/BENCHMARKS.md"
 _CLIENTS = 32
@@ -87,10 +88,19 @@ class Found:
     schema: str = ""
 
 
-def has_old_program() -> bool:
-    """Whether the history is here, with the old program in it."""
-    found = subprocess.run(["git", "cat-file", "-e", OLD_COMMIT], cwd=_ROOT, capture_output=True, check=False)
-    return found.returncode == 0
+def _take_old_program(old: Path, stack: ExitStack) -> None:
+    """Put the program of the version before there: out of the history; where there is none, this one on its schema."""
+    git = ["git", "-C", str(_ROOT)]
+    if subprocess.run([*git, "cat-file", "-e", OLD_COMMIT], capture_output=True, check=False).returncode == 0:
+        subprocess.run([*git, "worktree", "add", "--quiet", "--detach", str(old), OLD_COMMIT], check=True)
+        stack.callback(subprocess.run, [*git, "worktree", "remove", "--force", str(old)], check=True)
+        return
+    for name in ("receiver", "migrations", "tests"):
+        shutil.copytree(_ROOT / name, old / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (old / "migrations/versions").glob("*.py"):
+        revision = re.search(r'^revision = "(\d+)"', path.read_text(), re.MULTILINE)
+        if revision is not None and revision[1] > OLD_SCHEMA:
+            path.unlink()
 
 
 def measure(messages: int, rate: float | None = None) -> Found:
@@ -99,9 +109,7 @@ def measure(messages: int, rate: float | None = None) -> Found:
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-upgrade-")))
         old = place / "old"
-        git = ["git", "-C", str(_ROOT), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(old), OLD_COMMIT], check=True)
-        stack.callback(subprocess.run, [*git, "remove", "--force", str(old)], check=True)
+        _take_old_program(old, stack)
         postgres = stack.enter_context(PostgresServer(_SERVER))
         url = postgres.create_database("upgrade")
         found.version = postgres.version

@@ -64,9 +64,9 @@ def test_slow_peers_hold_no_thread_and_do_not_stop_honest_pushes(process: ServeP
             # Honest pushes took a thread each where the lane is off; the slow ones never do.
             assert usage(process)[1] <= threads_before + 70
             assert process.request("GET", "/healthz").status == 200
-            assert time.monotonic() - begun < 40
+            assert time.monotonic() - begun < 15  # those that hold a thread are ended after 20
         assert (pushers.failures, set(pushers.outcomes)) == (0, {"accepted"})
-        slow[0].settimeout(60)
+        slow[0].settimeout(30)
         assert slow[0].recv(1) == b""  # a request has so long to arrive, and no longer
     finally:
         for connection in slow:

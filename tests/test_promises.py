@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KILLS = int(os.environ.get("RECEIVER_TEST_KILLS", "3"))  # rounds of each kind; 200 were run by hand
-# Whoever waited for a database that hangs would wait for 30 seconds. What an acknowledgement takes on a machine that
-# does nothing else is measured in deploy/BENCHMARKS.md.
-SOON_SECONDS = 6.0
+ACK_SECONDS = 0.7
 DOORS = pytest.mark.parametrize("door", ["on", "off"])
 
 
@@ -250,7 +248,8 @@ def test_hung_postgresql_delays_no_acknowledgement_and_loses_none(
         finally:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
-        assert max(during) < SOON_SECONDS
+        assert sorted(during)[int(len(during) * 0.99)] < ACK_SECONDS
+        assert max(during) < 2 * ACK_SECONDS
         await_accepted(pushers)
         await_empty_spool(process)
     assert set(pushers.outcomes) == {"accepted", "spooled"}
@@ -271,7 +270,7 @@ def test_stopped_postgresql_comes_back_and_everything_is_stored(
         await_accepted(pushers)
         await_empty_spool(process)
     assert set(pushers.outcomes) == {"accepted", "spooled"}
-    assert (pushers.failures, max(pushers.seconds) < SOON_SECONDS) == (0, True)
+    assert (pushers.failures, pushers.p99_seconds() < ACK_SECONDS) == (0, True)
     assert_kept(process, pushers)
 
 

@@ -1,4 +1,4 @@
-"""The staff pages as people use them: a real browser, a real server."""
+"""The staff pages as people use them: a real browser, a real server, both databases."""
 
 from __future__ import annotations
 
@@ -75,22 +75,23 @@ class Site:
 
 
 @contextmanager
-def serve(data_dir: Path, users: Mapping[str, str], **environment: str) -> Iterator[Site]:
+def serve(data_dir: Path, database_url: str, users: Mapping[str, str], **environment: str) -> Iterator[Site]:
     """Run a server with these users and a key for everything."""
-    with ServeProcess(data_dir, environment=environment) as process:
+    process = ServeProcess(data_dir, database_url, environment=environment)
+    if database_url.startswith("postgresql"):
+        assert process.run("db", "upgrade").returncode == 0
+    with process:
         site = Site(process)
         with ThreadPoolExecutor() as pool:
             list(pool.map(site.make_user, users, users.values()))
         yield site
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A server for the tests of this module, with a few messages of today.
-
-    On the embedded database: what pages show of either is tested without a browser.
-    """
-    with serve(tmp_path_factory.mktemp("site"), USERS, RECEIVER_CONSOLE_TOTP="optional") as made:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server for the tests of this module, with a few messages of today."""
+    url = "" if request.param == "sqlite" else request.getfixturevalue("module_postgres_database_url")
+    with serve(tmp_path_factory.mktemp("site"), url, USERS, RECEIVER_CONSOLE_TOTP="optional") as made:
         made.key = made.serve.make_key("read", "messages:write")
         for number, status in enumerate("1110"):
             made.record(f"1380013800{number}", f"5100{number}", ago=60, template_id="540")
@@ -494,8 +495,10 @@ def test_setup_gives_the_url_to_copy_and_tests_itself(site: Site, open_page: Ope
 # --- Getting in and out -------------------------------------------------------------------------------
 
 
-def test_an_administrator_sets_a_second_factor_up_and_is_asked_for_it(tmp_path: Path, open_page: OpenPage) -> None:
-    with serve(tmp_path, {"ada": "admin"}) as site:
+def test_an_administrator_sets_a_second_factor_up_and_is_asked_for_it(
+    tmp_path: Path, database_url: str, open_page: OpenPage
+) -> None:
+    with serve(tmp_path, "" if "sqlite" in database_url else database_url, {"ada": "admin"}) as site:
         page = open_page(site.origin, "/console/users")
         log_in(page, "ada")
         page.wait_for_url("**/console/second-factor**")

@@ -41,6 +41,7 @@ class Settings:
     push_tokens: tuple[tuple[str, str], ...] = field(repr=False)  # (account, secret)
     push_tokens_generated: bool = False  # by this very call: the one time to show the secret unasked
     push_allow: tuple[Network, ...] = ()
+    push_allow_enforced: bool = True  # False: what it would refuse is taken and reported
     trusted_proxies: tuple[Network, ...] = ()
     metrics_allow: tuple[Network, ...] = ()
     ack_status: int = 200
@@ -274,6 +275,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "tls_key": ("", to.path),
     "push_tokens": ("", to.tokens),
     "push_allow": ("", to.networks),
+    "push_allow_enforced": ("enforce", to.enforced),
     "trusted_proxies": ("", to.networks),
     "metrics_allow": ("127.0.0.0/8,::1/128", to.networks),
     "ack_status": ("200", to.ack_status),
@@ -312,9 +314,10 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "log_level": ("info", to.log_level),
     "log_format": ("json", to.log_format),
 }
-# Where the variable says its unit and the field, being a timedelta, does not.
+# Where the variable says its unit and the field, being a timedelta, does not; or the field is a yes or no.
 _NAMES: Mapping[str, str] = {
     "late_after": "late_after_seconds",
+    "push_allow_enforced": "push_allow_mode",
     "replica_max_lag": "replica_max_lag_seconds",
     "no_receipt_after": "no_receipt_after_hours",
     "send_min_interval": "send_min_interval_seconds",

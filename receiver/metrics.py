@@ -86,6 +86,12 @@ RECEIPT_DELAY_SECONDS = ManyHistogram(
 # --- What is refused? ---
 
 REFUSALS = Counter("receiver_push_refusals", "Pushes refused, nothing kept.", ["reason"], registry=REGISTRY)
+WOULD_REFUSE = Counter(
+    "receiver_pushes_would_refuse",
+    "Pushes taken that RECEIVER_PUSH_ALLOW (address), or the end of a retiring secret (secret), would refuse.",
+    ["reason"],
+    registry=REGISTRY,
+)
 SENDS = Counter("receiver_sends", "Requests to send, by what became of them.", ["outcome"], registry=REGISTRY)
 
 # --- Who serves? ---
@@ -106,3 +112,5 @@ for _outcome in ("accepted", "quarantined", "spooled"):
     PUSHES.labels(_outcome)
 for _reason in ("secret", "address", "length", "size"):
     REFUSALS.labels(_reason)
+for _reason in ("secret", "address"):
+    WOULD_REFUSE.labels(_reason)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from receiver import tracing
-from receiver.errors import StoreUnavailable, StoreUnfit
+from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 from receiver.intake.committer import Committer
 from receiver.intake.drainer import Drainer
 from receiver.intake.gate import Gate
@@ -19,18 +19,19 @@ from receiver.intake.recorder import Recorder
 from receiver.intake.spool import SPOOL_DIR, Spool
 from receiver.platform.client import PlatformClient
 from receiver.sending import Sender
-from receiver.store import access, read, rollup, schema, write
+from receiver.store import access, read, rollup, schema, secret_uses, write
 from receiver.store.database import Database
 from receiver.store.events import Horizon
 from receiver.store.replica import Replica
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import sqlalchemy as sa
 
     from receiver.config import Settings
+    from receiver.store.secret_uses import NewUses, SecretUse
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ T = TypeVar("T")
 # An acknowledgement is promised within 700 ms at the 99th percentile: the spool has the rest.
 INTAKE_PATIENCE_SECONDS = 0.4
 _EXPORT_PATIENCE_SECONDS = 3600.0
+_USES_SECONDS = 1.0  # for counts of uses: whoever keeps them has pushes to save from the spool
 
 
 class Runtime:
@@ -114,6 +116,16 @@ class Runtime:
     def _tidy(self) -> None:
         if self.database.postgresql:
             self.database.write(rollup.fold)
+        self.gate.secrets.keep_uses(self._save_uses)
+
+    def _save_uses(self, uses: Sequence[NewUses]) -> None:
+        self.database.write(
+            lambda connection: secret_uses.save_uses(connection, uses, now=self.now()), patience_seconds=_USES_SECONDS
+        )
+
+    def list_secret_uses(self) -> list[SecretUse]:
+        """Say of each push secret when it was last used, up to a minute late. Raises StoreUnavailable or StoreUnfit."""
+        return self.ask(lambda connection: secret_uses.find_uses(connection, self.settings.push_tokens))
 
     def start(self) -> None:
         """Begin to keep pushes in this process; nothing happens if it has begun."""
@@ -133,6 +145,9 @@ class Runtime:
         if self._started_in == os.getpid():
             self.committer.stop()
             self._drainer.stop()
+            if self.link.up:
+                with suppress(ReceiverError):  # they are numbers: no stop waits for them, or fails
+                    self.gate.secrets.keep_uses(self._save_uses, at_once=True)
             tracing.stop()
         self.spool.close()
         self.database.close()

@@ -175,6 +175,12 @@ def required(value: str) -> bool:
     return value.lower() == "required"
 
 
+def enforced(value: str) -> bool:
+    if value.lower() not in ("enforce", "observe"):
+        raise ValueError("not enforce or observe")
+    return value.lower() == "enforce"
+
+
 def header_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", value, re.ASCII):
         raise ValueError("not the name of a header, such as X-Forwarded-User")

@@ -13,11 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from receiver.config import load_settings
+from receiver.errors import ReceiverError
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
+from receiver.store.secret_uses import UNUSED_FOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from receiver.store.secret_uses import SecretUse
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
 
@@ -45,3 +50,19 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     width = None if sys.stdout.isatty() else 200
     Console(width=width, soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def secret_lines(runtime: Runtime) -> list[str]:
+    """Say of each push secret, in the order of the settings, what it is and when it was used; [] without a database."""
+    try:
+        uses = runtime.list_secret_uses()
+    except ReceiverError:
+        return []
+    return [secret_line(use, runtime.now()) for use in uses]
+
+
+def secret_line(use: SecretUse, now: datetime) -> str:
+    """Say what a push secret is, when it was last used, and whether it can go."""
+    last = f"last push {use.last_used_at:%Y-%m-%dT%H:%M:%S}Z" if use.last_used_at else "no push yet"
+    gone = f"; no push by it for {UNUSED_FOR.days} days: can be removed" if use.can_go(now) else ""
+    return f"{use.name}, {last}{gone}"

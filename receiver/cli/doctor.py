@@ -15,9 +15,10 @@ import click
 
 from receiver import __version__
 from receiver.certificates import load_pair
-from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.cli.common import as_json, open_runtime, print_json, secret_line
 from receiver.config import address_text, load_settings
 from receiver.errors import ReceiverError, SettingsError
+from receiver.intake.gate import within
 from receiver.intake.spool import spool_state
 from receiver.outside import Outside
 from receiver.reach import connection_here
@@ -25,14 +26,18 @@ from receiver.runtime import Runtime
 from receiver.setting_values import http_url
 from receiver.store import access, read, schema
 from receiver.store.read import Filter, Page
+from receiver.store.sources import find_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from receiver.config import Settings
     from receiver.outside import Finding
+    from receiver.store.secret_uses import SecretUse
 
 _SERVER_TIMEOUT_SECONDS = 3
+_SOURCES_SHOWN = 20
 _MARKS = {True: "ok  ", False: "FAIL", None: "note"}
 
 
@@ -176,13 +181,18 @@ def status(as_json: bool) -> None:
         state["spool"] = f"{waiting.records} records, {waiting.bytes} bytes" if waiting.bytes else "empty"
         try:
             state |= {"database": "ok"} | runtime.ask(lambda connection: _journal(runtime, connection))
+            uses = runtime.list_secret_uses()
+            state["push_secrets"] = [_use_row(use, runtime.now()) for use in uses]
+            if not runtime.settings.push_allow_enforced:
+                state["would_refuse"] = runtime.ask(lambda connection: _would_refuse(runtime, connection))
         except ReceiverError as error:
             state["database"] = str(error)
     if as_json:
         print_json(state)
     else:
         for name, value in state.items():
-            print(f"{name.replace('_', ' ')}: {value}")
+            for line in [value] if isinstance(value, str) else (row["text"] for row in value):
+                print(f"{name.replace('_', ' ')}: {line}")
     if server["status"] != "ok" or state["database"] != "ok":
         sys.exit(1)
 
@@ -193,6 +203,37 @@ def _journal(runtime: Runtime, connection: Any) -> dict[str, Any]:
     quarantined = Page(limit=1000, filter=Filter(outcome="quarantined", received_from=day_ago))
     count = len(read.list_pushes(connection, quarantined))
     return {
-        "last_push": f"{newest[0].received_at:%Y-%m-%dT%H:%M:%S}Z" if newest else "none yet",
+        "last_push": _written(newest[0].received_at) if newest else "none yet",
         "quarantined_last_day": f"{count}{'+' if count == quarantined.limit else ''}",
     }
+
+
+def _use_row(use: SecretUse, now: datetime) -> dict[str, Any]:
+    return {
+        "account": use.account,
+        "secret": use.name,
+        "last_push": _written(use.last_used_at) if use.last_used_at else None,
+        "pushes": use.pushes,
+        "can_be_removed": use.can_go(now),
+        "text": f"{use.account}: {secret_line(use, now)}",
+    }
+
+
+def _would_refuse(runtime: Runtime, connection: Any) -> list[dict[str, Any]]:
+    """Say which addresses of the last day RECEIVER_PUSH_ALLOW would refuse, were it enforced."""
+    allowed = runtime.settings.push_allow
+    found = find_sources(connection, since=runtime.now() - timedelta(days=1)).found if allowed else []
+    refused = [source for source in found if not within(source.address, allowed)]
+    return [
+        {
+            "address": source.address,
+            "pushes": source.pushes,
+            "last_push": _written(source.last_at),
+            "text": f"{source.address}: {source.pushes} pushes in a day, the last {_written(source.last_at)}",
+        }
+        for source in refused[:_SOURCES_SHOWN]
+    ]
+
+
+def _written(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S}Z"

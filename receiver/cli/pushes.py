@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
+from receiver import setting_values as to
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.domain import Outcome, Receipt, Reply, mask_mobile
 from receiver.errors import NotFound
+from receiver.intake.gate import within
 from receiver.store import read, write
 from receiver.store.read import Filter, Page
+from receiver.store.sources import READ_MAX_PUSHES, find_sources
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
@@ -49,6 +53,49 @@ def list_(outcome: str | None, limit: int, as_json: bool) -> None:
             ["id", "received", "outcome", "what", "from"],
             [(row["id"], row["received_at"], row["outcome"], row["what"], row["remote_addr"]) for row in rows],
         )
+
+
+@pushes.command()
+@click.option(
+    "--allow",
+    metavar="NETWORKS",
+    help="Say which of them RECEIVER_PUSH_ALLOW would refuse, were it this; by default as it is set.",
+)
+@click.option("--days", type=click.IntRange(1, 366), default=7, show_default=True, help="How far back.")
+@as_json
+def sources(allow: str | None, days: int, as_json: bool) -> None:
+    """List the addresses that pushes came from, by the journal, and which of them an allow-list would refuse.
+
+    \b
+    Example:
+      receiver pushes sources --allow 203.0.113.0/24,198.51.100.7
+    """
+    try:
+        given = to.networks(allow or "")
+    except ValueError as error:
+        raise click.UsageError(f"--allow: {error}") from None
+    with open_runtime() as runtime:
+        networks = given or runtime.settings.push_allow
+        since = runtime.now() - timedelta(days=days)
+        found = runtime.ask(lambda connection: find_sources(connection, since=since))
+    rows = [
+        {
+            "address": source.address,
+            "pushes": source.pushes,
+            "last_push": f"{source.last_at:%Y-%m-%dT%H:%M:%S}Z",
+            "would_refuse": bool(networks) and not within(source.address, networks),
+        }
+        for source in found.found
+    ]
+    if as_json:
+        print_json({"items": rows, "complete": found.complete})
+        return
+    print_table(
+        ["address", "pushes", "last push", "would refuse"],
+        [(row["address"], row["pushes"], row["last_push"], "yes" if row["would_refuse"] else "no") for row in rows],
+    )
+    if not found.complete:
+        print(f"of the newest {READ_MAX_PUSHES:,} pushes; older ones were not read")
 
 
 @pushes.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver.backup import take_serving_lock
-from receiver.cli.common import open_runtime
+from receiver.cli.common import open_runtime, secret_lines
 from receiver.config import address_text, inside_at, load_settings, push_urls
 from receiver.errors import SettingsError, StoreUnavailable
 from receiver.logs import configure_logging, get_logger
@@ -63,14 +63,19 @@ def serve(bind: str | None, workers: int) -> None:
 def push_url() -> None:
     """Print the URLs to paste into the platform's console. They hold the secret: treat them as passwords.
 
+    Where there are several, each with its account, whether its secret is the active one or retires, and its last push.
+
     \b
     Example:
       receiver push-url
     """
     with open_runtime() as runtime:
-        settings = runtime.settings
-        for account, url in push_urls(settings):
-            print(url if len(settings.push_tokens) == 1 else f"{account}\t{url}")
+        urls = push_urls(runtime.settings)
+        if len(urls) == 1:
+            print(urls[0][1])
+            return
+        for (account, url), use in zip(urls, secret_lines(runtime) or [""] * len(urls), strict=True):
+            print(f"{account}\t{url}\t{use}".rstrip("\t"))
 
 
 def _make_ready(settings: Settings) -> None:

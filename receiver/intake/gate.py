@@ -6,8 +6,8 @@ arrives instead of a reset connection.
 
 from __future__ import annotations
 
-import hmac
-from collections import deque
+import threading
+from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from receiver import metrics
 from receiver.domain import Kind, Push, new_id
 from receiver.errors import ReceiverError
+from receiver.intake.push_secrets import PushSecrets
 from receiver.logs import get_logger
 from receiver.platform.push import PushReader
 
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from receiver.config import Settings
+    from receiver.intake.push_secrets import PushSecret
     from receiver.setting_values import Network
 
 PUSH_MAX_BYTES = 64 * 1024  # body and query together
 _DRAIN_MAX_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
 _REFUSALS_KEPT = 100
+_OBSERVED_KEPT = 100
 _BARE_METHODS = frozenset({"GET", "HEAD"})
 _BODILESS_METHODS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
@@ -61,6 +64,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Observed:
+    """Pushes that were taken, and that a stricter setting would refuse."""
+
+    address: str
+    reason: str  # `address`: outside RECEIVER_PUSH_ALLOW; `secret`: by a retiring one
+    pushes: int  # since the start
+    last_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
     """A bare request with the right secret, as whoever sets things up makes one."""
 
@@ -86,23 +99,26 @@ class Gate:
     """Admits pushes. Safe for many threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._tokens = [(secret.encode(), account) for account, secret in settings.push_tokens]
+        self.secrets = PushSecrets(settings.push_tokens)
         self._allow = settings.push_allow
+        self._enforces = settings.push_allow_enforced
         self._trusted_proxies = settings.trusted_proxies
         self._reader = PushReader(
             zone=settings.timezone, time_formats=settings.time_formats, opt_out_words=settings.opt_out_words
         )
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
         self.last_probe: Probe | None = None
+        self._observed: OrderedDict[tuple[str, str], Observed] = OrderedDict()  # by reason and address
+        self._observing = threading.Lock()
 
     def admit(self, request: PushRequest) -> Push | None:
         """Take a push, read. None: a bare probe, to be acknowledged and forgotten. Raises Refused."""
         address = client_address(request.peer, request.forwarded_for, self._trusted_proxies)
         try:
-            account = self.account_of(request.secret)
-            if account is None:
+            secret = self.secrets.find(request.secret)
+            if secret is None:
                 raise Refused(404, "secret", "no such address")
-            if self._allow and not within(address, self._allow):
+            if self._enforces and not self._allows(address):
                 raise Refused(403, "address", "this address may not push here (RECEIVER_PUSH_ALLOW)")
             body = _whole_body(request)
         except BrokenBody as broken:
@@ -116,21 +132,27 @@ class Gate:
         if not body and not request.query and request.method in _BARE_METHODS:
             self.last_probe = Probe(at=datetime.now(UTC), address=address, method=request.method)
             return None
-        return self.take(request, body, account=account, address=address)
+        return self.take(request, body, secret=secret, address=address)
 
-    def take(self, request: PushRequest, body: bytes, *, account: str, address: str) -> Push:
+    def take(self, request: PushRequest, body: bytes, *, secret: PushSecret, address: str) -> Push:
         """Make a push of a request whose secret, address and size have been found right, and its whole body."""
         reading, flags = self._reader.read(body=body, query=request.query, endpoint=request.endpoint)
+        received_at = datetime.now(UTC)
+        secret.note(received_at)
+        if secret.place:
+            self._observe("secret", address, received_at)
+        if not self._enforces and not self._allows(address):
+            self._observe("address", address, received_at)
         return Push(
             id=new_id(),
-            account=account,
+            account=secret.account,
             endpoint=request.endpoint,
             method=request.method,
             query=request.query,
             body=body,
             content_type=request.content_type,
             remote_addr=address,
-            received_at=datetime.now(UTC),
+            received_at=received_at,
             reading=reading,
             flags=flags,
         )
@@ -138,21 +160,30 @@ class Gate:
     def allowed_address(self, peer: str, forwarded_for: str | None) -> str | None:
         """Give the address a request comes from; None where it may not push."""
         address = client_address(peer, forwarded_for, self._trusted_proxies)
-        return None if self._allow and not within(address, self._allow) else address
+        return None if self._enforces and not self._allows(address) else address
 
-    def account_of(self, given: str) -> str | None:
-        """Give the account whose secret this is; None: nobody's."""
-        secret = given.encode(errors="surrogateescape")
-        found = None
-        for known, account in self._tokens:  # all of them, so that the time tells nothing
-            if hmac.compare_digest(known, secret):
-                found = account
-        return found
+    @property
+    def observed(self) -> list[Observed]:
+        """What this process took and a stricter setting would refuse, the newest first; bounded."""
+        with self._observing:
+            return list(reversed(self._observed.values()))
 
     def read_again(self, push: Push) -> Push:
         """Give the push as this gate reads it now."""
         reading, flags = self._reader.read(body=push.body, query=push.query, endpoint=push.endpoint)
         return replace(push, reading=reading, flags=flags)
+
+    def _allows(self, address: str) -> bool:
+        return not self._allow or within(address, self._allow)
+
+    def _observe(self, reason: str, address: str, at: datetime) -> None:
+        with self._observing:
+            before = self._observed.pop((reason, address), None)
+            pushes = before.pushes + 1 if before else 1
+            self._observed[reason, address] = Observed(address=address, reason=reason, pushes=pushes, last_at=at)
+            if len(self._observed) > _OBSERVED_KEPT:
+                self._observed.popitem(last=False)
+        metrics.WOULD_REFUSE.labels(reason).inc()
 
     def _remember(self, refused: Refused, address: str) -> None:
         self.refusals.append(Refusal(at=datetime.now(UTC), address=address, reason=refused.reason))

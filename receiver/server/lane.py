@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from flask import Flask, Response
 
+    from receiver.intake.push_secrets import PushSecret
     from receiver.runtime import Runtime
 
 _TARGET = re.compile(r"(/push/([A-Za-z0-9_-]+)(?:/(receipt|reply))?/?)(?:\?([^#]*))?")
@@ -47,7 +48,7 @@ _NOT_FOR_THE_LANE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILE
 class Head:
     """What the head of a push says, once its secret is known to be right."""
 
-    account: str
+    secret: PushSecret
     endpoint: Kind | None
     query: bytes
     body_bytes: int
@@ -108,7 +109,7 @@ class Lane:
             read=_NOTHING.read,
         )
         try:
-            self._runtime.committer.take(gate.take(request, body, account=head.account, address=address), settle)
+            self._runtime.committer.take(gate.take(request, body, secret=head.secret, address=address), settle)
         except Overloaded:
             return False
         return True
@@ -175,13 +176,13 @@ class Lane:
         lengths = fields.get("CONTENT-LENGTH", [])
         if _NOT_FOR_THE_LANE & fields.keys() or len(lengths) != 1 or not lengths[0].isascii():
             return None
-        account = self._runtime.gate.account_of(target[2])
+        secret = self._runtime.gate.secrets.find(target[2])
         query = (target[4] or "").encode("latin-1")
         length = int(lengths[0])
-        if account is None or length + len(query) > PUSH_MAX_BYTES:
+        if secret is None or length + len(query) > PUSH_MAX_BYTES:
             return None
         return Head(
-            account=account,
+            secret=secret,
             endpoint=Kind(target[3]) if target[3] else None,
             query=query,
             body_bytes=length,

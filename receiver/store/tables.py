@@ -343,6 +343,17 @@ api_keys = _table(
     sa.Column("revoked_at", UtcDateTime),
 )
 
+# When each push secret was last used, here or on another node. Never the secret: a keyed digest of it.
+push_secrets = sa.Table(
+    "push_secrets",
+    metadata,
+    sa.Column("secret_hmac", sa.LargeBinary, primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("known_since", UtcDateTime, nullable=False),  # from when on its uses are counted
+    sa.Column("last_used_at", UtcDateTime),
+    sa.Column("pushes", sa.BigInteger, nullable=False),
+)
+
 # Staff: who may log in to the console.
 users = _table(
     "users",

@@ -23,6 +23,7 @@ from receiver.look_up import moment_of
 from receiver.reach import can_connect, certificate_days_left, connection_here
 from receiver.self_test import push_self_test
 from receiver.store import balance, incidents, notices, signals
+from receiver.store.secret_uses import UNUSED_FOR
 from receiver.verdict import Situation, judge
 from receiver.web import runtime
 from receiver.web.console.look_up import PERIODS
@@ -203,13 +204,17 @@ def _known(connection: Any, now: datetime) -> Known:
 def setup() -> Response:
     """Show what to paste into the platform's console, and what has come since."""
     parts = runtime()
-    last_push = parts.ask(signals.find_last_push)
+    last_push, uses = parts.ask(signals.find_last_push), parts.list_secret_uses()
     refusals = list(parts.gate.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
     if "HX-Request" not in request.headers:  # a page that looks again by itself says nothing new
         parts.audit(visitor().caller.name, "push_url.read")
     return render(
         "setup.html",
-        urls=push_urls(parts.settings),
+        urls=list(zip(push_urls(parts.settings), uses, strict=True)),
+        unused_days=UNUSED_FOR.days,
+        now=parts.now(),
+        observes=bool(parts.settings.push_allow) and not parts.settings.push_allow_enforced,
+        observed=parts.gate.observed[:_REFUSALS_SHOWN],
         public=bool(parts.settings.public_url),
         probe=parts.gate.last_probe,
         last_push=last_push,
@@ -224,7 +229,8 @@ def self_test() -> Response:
     accounts = [account for account, _ in parts.settings.push_tokens]
     wanted = request.form.get("account", accounts[0])
     account = wanted if wanted in accounts else accounts[0]
-    secret = dict(parts.settings.push_tokens)[account]
+    # The active one: a use of another would look as if the platform still had it.
+    secret = next(secret for name, secret in parts.settings.push_tokens if name == account)
     began = time.monotonic()
     connection = connection_here(parts.settings, timeout_seconds=_SELF_TEST_SECONDS)
     try:

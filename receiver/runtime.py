@@ -114,6 +114,7 @@ class Runtime:
         )
 
     def _tidy(self) -> None:
+        self.gate.tidy()
         if self.database.postgresql:
             self.database.write(rollup.fold)
         self.gate.secrets.keep_uses(self._save_uses)

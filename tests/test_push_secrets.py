@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import socket
 import time
 from datetime import timedelta
@@ -19,9 +20,11 @@ from receiver.cli import cli
 from receiver.errors import StoreUnavailable
 from receiver.intake import push_secrets
 from receiver.intake.push_secrets import PushSecrets
+from receiver.self_test import Answer
 from receiver.store.secret_uses import NewUses, save_uses
 from receiver.store.tables import push_secrets as table
 from receiver.store.tables import pushes
+from receiver.web.console import now
 from tests.conftest import OTHER_SECRET, SECRET
 from tests.console.staff import log_in, one_database
 from tests.factories import NOON
@@ -222,15 +225,14 @@ def test_observe_mode_takes_and_reports_what_enforcing_would_refuse(tmp_path: Pa
             assert process.push(FORM).headers["X-Push-Outcome"] == "accepted"  # by the retiring secret
         process.target = f"/push/{NEXT_SECRET}"
         assert process.push(FORM).headers["X-Push-Outcome"] == "accepted"
-        counted = [
-            line
-            for line in process.request("GET", "/metrics").body.decode().splitlines()
-            if line.startswith("receiver_pushes_would_refuse_total{")
-        ]
+        metrics = process.request("GET", "/metrics").body.decode()
+        counted = [line for line in metrics.splitlines() if line.startswith("receiver_pushes_would_refuse_total{")]
         assert sorted(counted) == [
             'receiver_pushes_would_refuse_total{reason="address"} 3.0',
             'receiver_pushes_would_refuse_total{reason="secret"} 2.0',
         ]
+        through_lane = re.findall(r"^receiver_lane_pushes_total (.*)$", metrics, re.MULTILINE)
+        assert through_lane == ["3.0" if lane == "on" else "0.0"]
         if lane == "on":
             assert_commands_report(process)
 
@@ -250,6 +252,24 @@ def assert_commands_report(process: ServeProcess) -> None:
 def test_allow_list_that_is_none_is_refused_with_a_word_on_what_it_is() -> None:
     wrong = CliRunner().invoke(cli, ["pushes", "sources", "--allow", "everybody"])
     assert (wrong.exit_code, "--allow: not a list of addresses" in wrong.output) == (2, True)
+
+
+@one_database
+def test_self_test_pushes_by_the_active_secret(
+    make_runtime: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_runtime(push_tokens=TOKENS)
+    admin = log_in(create_app(runtime), runtime, "admin")
+    targets: list[str] = []
+
+    def push(_connection: object, target: str, **_more: object) -> Answer:
+        targets.append(target)
+        return Answer(status=200, location=None, push_id="-", outcome="accepted")
+
+    monkeypatch.setattr(now, "push_self_test", push)
+    for account in ("default", "other"):
+        admin.post("/setup/self-test", {"account": account})
+    assert targets == [f"/push/{NEXT_SECRET}", f"/push/{OTHER_SECRET}"]
 
 
 @one_database

@@ -6,7 +6,9 @@ arrives instead of a reset connection.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,6 +34,10 @@ _DRAIN_MAX_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
 _REFUSALS_KEPT = 100
 _OBSERVED_KEPT = 100
+# Whoever guesses or mistypes pushes as fast as he likes: the log is not to be filled by him.
+_TOLD_MAX = 20
+_TOLD_SECONDS = 10.0
+_NO_SUCH_ADDRESS = "no such address"
 _BARE_METHODS = frozenset({"GET", "HEAD"})
 _BODILESS_METHODS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
@@ -89,6 +95,9 @@ class Refused(ReceiverError):
         super().__init__(text)
         self.status = status
         self.reason = reason
+        self.told = True  # by a line in the log; False: it is one of too many
+        self.address = ""  # that it came from
+        self.request_id: str | None = None  # under which it was told, where the gate was given one
 
 
 class BrokenBody(ReceiverError):
@@ -110,6 +119,9 @@ class Gate:
         self.last_probe: Probe | None = None
         self._observed: OrderedDict[tuple[str, str], Observed] = OrderedDict()  # by reason and address
         self._observing = threading.Lock()
+        self._telling = threading.Lock()
+        self._told = self._left_out = 0
+        self._told_since = -math.inf  # by time.monotonic()
 
     def admit(self, request: PushRequest) -> Push | None:
         """Take a push, read. None: a bare probe, to be acknowledged and forgotten. Raises Refused."""
@@ -117,7 +129,7 @@ class Gate:
         try:
             secret = self.secrets.find(request.secret)
             if secret is None:
-                raise Refused(404, "secret", "no such address")
+                raise Refused(404, "secret", _NO_SUCH_ADDRESS)
             if self._enforces and not self._allows(address):
                 raise Refused(403, "address", "this address may not push here (RECEIVER_PUSH_ALLOW)")
             body = _whole_body(request)
@@ -133,6 +145,13 @@ class Gate:
             self.last_probe = Probe(at=datetime.now(UTC), address=address, method=request.method)
             return None
         return self.take(request, body, secret=secret, address=address)
+
+    def refuse_secret(self, peer: str, forwarded_for: str | None, *, request_id: str) -> Refused:
+        """Refuse a push whose secret was found to be nobody's, as `admit` does."""
+        refused = Refused(404, "secret", _NO_SUCH_ADDRESS)
+        refused.request_id = request_id
+        self._remember(refused, client_address(peer, forwarded_for, self._trusted_proxies))
+        return refused
 
     def take(self, request: PushRequest, body: bytes, *, secret: PushSecret, address: str) -> Push:
         """Make a push of a request whose secret, address and size have been found right, and its whole body."""
@@ -186,9 +205,33 @@ class Gate:
         metrics.WOULD_REFUSE.labels(reason).inc()
 
     def _remember(self, refused: Refused, address: str) -> None:
+        refused.address = address
         self.refusals.append(Refusal(at=datetime.now(UTC), address=address, reason=refused.reason))
         metrics.REFUSALS.labels(refused.reason).inc()
-        _log.warning("push refused", reason=refused.reason, remote_addr=address, status=refused.status)
+        refused.told = self._may_tell()
+        if refused.told:
+            more = {"request_id": refused.request_id} if refused.request_id else {}
+            _log.warning("push refused", reason=refused.reason, remote_addr=address, status=refused.status, **more)
+
+    def _may_tell(self) -> bool:
+        with self._telling:
+            if time.monotonic() - self._told_since >= _TOLD_SECONDS:
+                self._tell_left_out()
+                self._told_since, self._told = time.monotonic(), 0
+            self._told += 1
+            self._left_out += self._told > _TOLD_MAX
+            return self._told <= _TOLD_MAX
+
+    def tidy(self) -> None:
+        """Say how many refusals were not told one by one, once they have ended; called now and then."""
+        with self._telling:
+            if time.monotonic() - self._told_since >= _TOLD_SECONDS:
+                self._tell_left_out()
+
+    def _tell_left_out(self) -> None:
+        if self._left_out:
+            _log.warning("pushes refused, not told one by one", left_out=self._left_out)
+            self._left_out = 0
 
 
 def _whole_body(request: PushRequest) -> bytes:

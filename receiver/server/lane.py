@@ -1,8 +1,9 @@
 """The short way of a push: from the bytes of a whole request to the committer, and back as the bytes of its answer.
 
-Takes what it fully understands, which is every push that the platform is known to send, and leaves the rest to the
-Flask route: that one is the reference, and a suite holds the two doors together. What a request's head says is worked
-out once, by gunicorn's own parser, and remembered for the pushes that begin with the same bytes.
+Takes what it fully understands, which is every push that the platform is known to send, refuses a wrong secret while
+that costs next to nothing, and leaves the rest to the Flask route: that one is the reference, and a suite holds the two
+doors together. What a request's head says is worked out once, by gunicorn's own parser, and remembered for the pushes
+that begin with the same bytes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from gunicorn import SERVER, util
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
-from receiver.domain import Kind
+from receiver.domain import Kind, new_id
 from receiver.errors import Overloaded, ReceiverError
 from receiver.intake.committer import Kept
-from receiver.intake.gate import PUSH_MAX_BYTES, PushRequest
+from receiver.intake.gate import PUSH_MAX_BYTES, PushRequest, Refused
 from receiver.web import RUNTIME
 from receiver.web.access_log import PushLog, request_id
 from receiver.web.push import acknowledgement
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _TARGET = re.compile(r"(/push/([A-Za-z0-9_-]+)(?:/(receipt|reply))?/?)(?:\?([^#]*))?")
 _HEADS_MAX = 4096
+_WRONG_HEADS_MAX = 256
 _HEAD_MAX_BYTES = 4096  # a longer one is worked out each time
 _ANSWERS_MAX = 256
 _BODILESS_STATUSES = frozenset({204, 205})
@@ -46,13 +48,14 @@ _NOT_FOR_THE_LANE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILE
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the head of a push says, once its secret is known to be right."""
+    """What the head of a push says."""
 
-    secret: PushSecret
+    secret: PushSecret | None  # None: what was given is nobody's
+    method: str
     endpoint: Kind | None
     query: bytes
     body_bytes: int
-    content_length: str
+    content_length: str  # empty: there is none, and no body
     content_type: str | None
     forwarded_for: str | None
     request_id: str | None  # that a trusted proxy gave it
@@ -67,6 +70,7 @@ class Lane:
         self._cfg = cfg
         self._runtime: Runtime = app.extensions[RUNTIME]
         self._heads: OrderedDict[bytes, Head] = OrderedDict()
+        self._wrong_heads: OrderedDict[bytes, Head] = OrderedDict()  # apart: guesses drive out no sender's
         self._answers: OrderedDict[tuple[Any, ...], tuple[bytes, bytes, bytes]] = OrderedDict()
         self._date = (0, b"")
         self._log = PushLog(self._runtime.settings)
@@ -79,20 +83,24 @@ class Lane:
 
     def head(self, raw: bytes, client: Any) -> Head | None:
         """Work out the head of a request, blank line included. None: the request is for the reference."""
-        known = self._heads.get(raw)
+        known = self._heads.get(raw) or self._wrong_heads.get(raw)
         if known is not None:
             return known
         head = self._read_head(raw, client)
         if head is not None and len(raw) <= _HEAD_MAX_BYTES and not head.query:
-            self._heads[raw] = head
-            if len(self._heads) > _HEADS_MAX:
-                self._heads.popitem(last=False)
+            heads, most = (self._heads, _HEADS_MAX) if head.secret else (self._wrong_heads, _WRONG_HEADS_MAX)
+            heads[raw] = head
+            if len(heads) > most:
+                heads.popitem(last=False)
         return head
 
     def take(self, head: Head, body: bytes, client: Any, settle: Callable[[Kept | ReceiverError], None]) -> bool:
-        """Hand a push to the committer. False: the request is for the reference."""
+        """Hand a push to the committer, or refuse it. False: the request is for the reference."""
         gate = self._runtime.gate
         peer = client[0] if isinstance(client, tuple) else ""
+        if head.secret is None:
+            settle(gate.refuse_secret(peer, head.forwarded_for, request_id=head.request_id or new_id().hex))
+            return True
         address = gate.allowed_address(peer, head.forwarded_for)
         if address is None:
             return False
@@ -114,27 +122,39 @@ class Lane:
             return False
         return True
 
-    def answer(self, result: Kept | ReceiverError, *, closes: bool) -> bytes:
+    def answer(self, result: Kept | ReceiverError, head: Head, *, closes: bool) -> bytes:
         """Give the bytes of the answer, those that Flask and gunicorn would send."""
         if isinstance(result, Kept):
             key: tuple[Any, ...] = (result.outcome, result.push.error)
-            push_id = str(result.push.id).encode()
+            given_id = str(result.push.id)
         else:
-            key, push_id = (type(result), str(result)), b""
+            key = (type(result), str(result))
+            given_id = getattr(result, "request_id", None) or head.request_id or new_id().hex
         top, until_id, rest = self._answers.get(key) or self._render(key, result)
         connection = b"close" if closes else b"keep-alive"
-        return b"%bDate: %b\r\nConnection: %b\r\n%b%b%b" % (top, self._now(), connection, until_id, push_id, rest)
+        return b"%bDate: %b\r\nConnection: %b\r\n%b%b%b" % (
+            top, self._now(), connection, until_id, given_id.encode(), rest
+        )  # fmt: skip
 
     def note(self, answered: Sequence[tuple[Kept | ReceiverError, Head, float]]) -> None:
         """Log pushes that were answered: what became of each, its head, and the seconds it took."""
-        self._log.add([(result, head.endpoint, head.request_id, seconds) for result, head, seconds in answered])
+        taken = []
+        for result, head, seconds in answered:
+            if isinstance(result, Refused):
+                bytes_in = head.body_bytes if head.content_length else None
+                self._log.add_refused(
+                    result, method=head.method, endpoint=head.endpoint, bytes_in=bytes_in, seconds=seconds
+                )
+            else:
+                taken.append((result, head.endpoint, head.request_id, seconds))
+        self._log.add(taken)
 
     def close(self) -> None:
         """Write what is still to be logged."""
         self._log.close()
 
     def _render(self, key: tuple[Any, ...], result: Kept | ReceiverError) -> tuple[bytes, bytes, bytes]:
-        """Let Flask make an answer, for all that are like it: what stands before the date, and around the push id."""
+        """Let Flask make an answer, for all that are like it: what stands before the date, and around the id."""
         with self._app.test_request_context("/push/-", method="POST"):
             made = (
                 acknowledgement(self._runtime, result)
@@ -142,14 +162,15 @@ class Lane:
                 else self._app.handle_user_exception(result)
             )
             response: Response = self._app.process_response(self._app.make_response(made))
+        if not isinstance(result, Kept):
+            response.headers["X-Request-Id"] = _ID_STANDS_HERE
         body = response.get_data()
         top = f"HTTP/1.1 {response.status}\r\nServer: {SERVER}\r\n"
         fields = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
         text = fields.encode("latin-1") + b"\r\n" + body
-        if isinstance(result, Kept):
-            until_id, _, rest = text.partition(str(result.push.id).encode())
-        else:
-            until_id, rest = text, b""
+        until_id, _, rest = text.partition(
+            (str(result.push.id) if isinstance(result, Kept) else _ID_STANDS_HERE).encode()
+        )
         answer = (top.encode("latin-1"), until_id, rest)
         self._answers[key] = answer
         if len(self._answers) > _ANSWERS_MAX:
@@ -168,21 +189,26 @@ class Lane:
         except Exception:  # noqa: BLE001  (whatever it is, the reference says it in its own words)
             return None
         target = _TARGET.fullmatch(request.uri)
-        if target is None or request.method != "POST" or request.version != (1, 1):
+        if target is None or request.version != (1, 1):
             return None
         fields: dict[str, list[str]] = {}
         for name, value in request.headers:
             fields.setdefault(name, []).append(value)
         lengths = fields.get("CONTENT-LENGTH", [])
+        secret = self._runtime.gate.secrets.find(target[2])
+        if request.method == "GET" and secret is None and not lengths:
+            lengths = [""]
+        elif request.method != "POST":
+            return None
         if _NOT_FOR_THE_LANE & fields.keys() or len(lengths) != 1 or not lengths[0].isascii():
             return None
-        secret = self._runtime.gate.secrets.find(target[2])
         query = (target[4] or "").encode("latin-1")
-        length = int(lengths[0])
-        if secret is None or length + len(query) > PUSH_MAX_BYTES:
+        length = int(lengths[0] or 0)
+        if length + len(query) > PUSH_MAX_BYTES:
             return None
         return Head(
             secret=secret,
+            method=request.method,
             endpoint=Kind(target[3]) if target[3] else None,
             query=query,
             body_bytes=length,
@@ -201,4 +227,5 @@ class Lane:
         return request_id(given[0], peer, self._runtime.settings.trusted_proxies)
 
 
+_ID_STANDS_HERE = "-" * 32
 _NOTHING = BytesIO()

@@ -32,7 +32,7 @@ from gunicorn.http import errors, get_parser
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from receiver import metrics
-from receiver.intake.gate import PUSH_MAX_BYTES
+from receiver.intake.gate import PUSH_MAX_BYTES, Refused
 from receiver.server.lane import Lane
 from receiver.web.listeners import is_door
 
@@ -309,7 +309,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         head = None
         if (
             self._lane is not None
-            and raw_head.startswith(b"POST /push/")
+            and raw_head.startswith((b"POST /push/", b"GET /push/"))
             and not is_door(self.app.settings, peer.conn.server)
         ):
             head = self._lane.head(raw_head, peer.conn.client)
@@ -408,15 +408,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._woken = False  # before the look: what is appended after it wakes us again
         now = time.monotonic()
         answered: list[tuple[Kept | ReceiverError, Head, float]] = []
-        while self._settled:
+        for _ in range(
+            len(self._settled)
+        ):  # what is refused meanwhile, of one that sends on and on, has its turn later
             peer, result = self._settled.popleft()
             peer.awaits = False
             assert peer.head is not None  # noqa: S101
             answered.append((result, peer.head, now - peer.begun))
             closes = peer.closes or not self.alive
-            self._send(peer, self._lane.answer(result, closes=closes), closes=closes)
-        metrics.ACK_SECONDS.observe_all([seconds for *_, seconds in answered])
-        metrics.LANE_PUSHES.inc(len(answered))
+            self._send(peer, self._lane.answer(result, peer.head, closes=closes), closes=closes)
+        pushes = [seconds for result, _, seconds in answered if not isinstance(result, Refused)]
+        metrics.ACK_SECONDS.observe_all(pushes)
+        metrics.LANE_PUSHES.inc(len(pushes))
         self._lane.note(answered)
 
     def _send(self, peer: Peer, data: bytes, *, closes: bool) -> None:

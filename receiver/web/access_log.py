@@ -23,7 +23,7 @@ from flask import Flask, Response, g, request
 from receiver import tracing
 from receiver.domain import Kind, new_id
 from receiver.intake.committer import Kept
-from receiver.intake.gate import client_address, within
+from receiver.intake.gate import Refused, client_address, within
 from receiver.logs import get_logger, redact, write_rendered
 from receiver.web import runtime
 
@@ -122,6 +122,8 @@ def _end(response: Response) -> Response:
     g.span.note({"http.response.status_code": response.status_code, "receiver.push_id": push_id})
     if response.status_code >= 500:
         g.span.fail(str(response.status_code))
+    if g.get("untold"):
+        return response
     caller = g.get("caller")
     quiet = request.endpoint in _QUIET and response.status_code < 500
     # Once the body is out: an export has hardly begun now.
@@ -183,6 +185,23 @@ class PushLog:
                 self._add_line(_render(result, endpoint, given_id, seconds, status=self._status, now=now))
             elif info:
                 _log.info(_EVENT, **_fields(result, endpoint, given_id, seconds, status=self._status))
+
+    def add_refused(
+        self, refused: Refused, *, method: str, endpoint: Kind | None, bytes_in: int | None, seconds: float
+    ) -> None:
+        """Note a push that was refused, where the gate has told of it."""
+        if self._on and refused.told:
+            more = {} if bytes_in is None else {"bytes_in": bytes_in}
+            _log.warning(
+                _EVENT,
+                method=method,
+                status=refused.status,
+                duration_ms=round(seconds * 1000, 1),
+                client=refused.address,
+                route=_PUSH_ROUTES[endpoint],
+                request_id=refused.request_id,
+                **more,
+            )
 
     def close(self) -> None:
         """Write what waits, and end."""

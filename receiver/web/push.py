@@ -6,12 +6,12 @@ import time
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import IO, TYPE_CHECKING
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from receiver import metrics
 from receiver.domain import Kind
 from receiver.errors import StoreUnavailable
-from receiver.intake.gate import BrokenBody, PushRequest
+from receiver.intake.gate import BrokenBody, PushRequest, Refused
 from receiver.web import runtime
 
 if TYPE_CHECKING:
@@ -37,21 +37,24 @@ def push(secret: str, kind: str | None = None) -> Response:
     """Acknowledge a push once it is durable."""
     parts = runtime()
     environ = request.environ
-    admitted = parts.gate.admit(
-        PushRequest(
-            secret=secret,
-            endpoint=Kind(kind) if kind else None,
-            method=request.method,
-            query=environ.get("QUERY_STRING", "").encode("latin-1"),
-            content_length=environ.get("CONTENT_LENGTH"),
-            chunked=environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked",
-            content_type=environ.get("CONTENT_TYPE") or None,
-            peer=environ.get("REMOTE_ADDR") or "",
-            forwarded_for=environ.get("HTTP_X_FORWARDED_FOR"),
-            # Flask's own stream would hide a short body.
-            read=_reader(environ["wsgi.input"]),
-        )
+    asked = PushRequest(
+        secret=secret,
+        endpoint=Kind(kind) if kind else None,
+        method=request.method,
+        query=environ.get("QUERY_STRING", "").encode("latin-1"),
+        content_length=environ.get("CONTENT_LENGTH"),
+        chunked=environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked",
+        content_type=environ.get("CONTENT_TYPE") or None,
+        peer=environ.get("REMOTE_ADDR") or "",
+        forwarded_for=environ.get("HTTP_X_FORWARDED_FOR"),
+        # Flask's own stream would hide a short body.
+        read=_reader(environ["wsgi.input"]),
     )
+    try:
+        admitted = parts.gate.admit(asked)
+    except Refused as refused:
+        g.untold = not refused.told
+        raise
     if admitted is None:
         return acknowledgement(parts, None)
     started = time.perf_counter()

@@ -49,7 +49,7 @@ def main() -> int:
     for _ in range(given.rounds):
         for name, url in (("empty", given.empty), ("full", given.full)):
             with Running(CONTESTANTS["receiver"], "postgresql", url) as server:
-                rates[name].append(_push(server.url, given.seconds)["pushes_per_second"])
+                rates[name].append(push_from_a_process(server.url, given.seconds)["pushes_per_second"])
             print(f"{name}: {rates[name][-1]:,.0f}/s", file=sys.stderr)
     empty, full = (statistics.median(rates[name]) for name in ("empty", "full"))
     pairs = [after / before for before, after in zip(rates["empty"], rates["full"], strict=True)]
@@ -67,7 +67,7 @@ def main() -> int:
         for _ in range(given.rounds):
             for name, work in beside.items():
                 with _running(work):
-                    acks.setdefault(name, []).append(_push(server.url, 2 * given.seconds, rate=full / 2))
+                    acks.setdefault(name, []).append(push_from_a_process(server.url, 2 * given.seconds, rate=full / 2))
                 print(f"beside {name}: p99 {acks[name][-1]['p99_ms']} ms", file=sys.stderr)
     with psycopg.connect(given.full) as connection:
         version = str(connection.execute("SHOW server_version").fetchone()[0]).split(" ")[0]
@@ -109,7 +109,7 @@ def main() -> int:
     return 0
 
 
-def _push(url: str, seconds: float, rate: float | None = None) -> dict[str, Any]:
+def push_from_a_process(url: str, seconds: float, rate: float | None = None) -> dict[str, Any]:
     """Push in a process of its own, and give what it found."""
     command = [sys.executable, "-m", "tests.bench.load", "--url", url, "--clients", str(_CLIENTS)]
     command += ["--seconds", str(seconds), *([] if rate is None else ["--rate", str(rate)])]

@@ -1,0 +1,130 @@
+"""Floods: what they may cost, and that honest pushes go on meanwhile."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from gunicorn.config import Config
+
+from receiver.app import create_app
+from receiver.intake.gate import Gate, Refused
+from receiver.server.lane import Head, Lane
+from receiver.store.tables import metadata
+from receiver.store.tables import pushes as table_of_pushes
+from tests.conftest import SECRET, make_settings
+from tests.console.staff import one_database
+from tests.pushers import Pushers
+from tests.server import ServeProcess, read_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from receiver.runtime import Runtime
+
+DOORS = ["on", "off"]
+_OF_HONEST_PUSHES = {"messages", "receipts", "delivery_hours", "delivery_latencies", "push_secrets", "shared_secrets"}
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    place = tmp_path_factory.mktemp("floods")
+    with ServeProcess(place, environment={"RECEIVER_PUSH_LANE": request.param}) as process:
+        yield process
+
+
+def rows(process: ServeProcess) -> dict[str, int]:
+    """How many rows each table has; of the journal, those that no pusher of ours has made."""
+    engine = sa.create_engine(f"sqlite:///{process.data_dir / 'receiver.db'}")
+    with engine.connect() as connection:
+        counts = {
+            table.name: connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+            for table in metadata.sorted_tables
+        }
+        guessed = sa.select(sa.func.count()).where(table_of_pushes.c.outcome == "quarantined")
+        counts["pushes"] = connection.scalar(guessed) or 0
+    engine.dispose()
+    return {name: count for name, count in counts.items() if name not in _OF_HONEST_PUSHES}
+
+
+# --- Wrong secrets --------------------------------------------------------------------------------------
+
+
+def test_flood_of_wrong_secrets_writes_nothing_and_stops_no_push(door: ServeProcess) -> None:
+    before, files = rows(door), {path.name for path in door.data_dir.rglob("*")}
+    answers: list[tuple[int, str]] = []
+    begun = time.monotonic()
+    with Pushers(door, 2, pause_seconds=0.02) as pushers:
+        pushers.await_acks(2)
+        with door.connect() as connection:
+            for number in range(300):
+                method, length = (b"GET", b"") if number % 3 else (b"POST", b"Content-Length: 8\r\n")
+                path = b"/push/guess-%030d?mobile=15080921090" % number
+                connection.sendall(b"%b %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (method, path, length))
+                if length:
+                    connection.sendall(b"mobile=1")
+                answer = read_answer(connection)
+                answers.append((answer.status, answer.headers["X-Request-Id"]))
+        pushers.await_acks(2)
+    assert {status for status, _ in answers} == {404}
+    assert len({given for _, given in answers}) == 300
+    assert set(pushers.outcomes) <= {"accepted", "spooled"}
+    assert rows(door) == before
+    assert {path.name for path in door.data_dir.rglob("*")} - files <= {"receiver.db-wal", "receiver.db-shm"}
+    log = door.log.read_text()
+    told = log.count('"event": "push refused"')
+    assert 0 < told <= 20 * ((time.monotonic() - begun) // 10 + 2)
+    assert len(re.findall(r'"status": 404[^\n]*"event": "request"', log)) <= told
+
+
+def test_refusals_beyond_a_bound_are_counted_in_the_log_and_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    gate = Gate(make_settings("sqlite://", tmp_path))
+
+    def refuse() -> Refused:
+        return gate.refuse_secret("192.0.2.1", None, request_id="0" * 32)
+
+    def told() -> list[object]:
+        lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+        caplog.clear()
+        return [line.get("left_out", 1) for line in lines if "refused" in line["event"]]
+
+    assert [refuse().told for _ in range(50)] == [True] * 20 + [False] * 30
+    gate.tidy()
+    assert told() == [1] * 20
+    now += 10
+    gate.tidy()
+    gate.tidy()
+    assert told() == [30]
+    assert [refuse().told for _ in range(21)] == [True] * 20 + [False]
+    assert len(told()) == 20
+    now += 10
+    assert refuse().told
+    assert told() == [1, 1]  # what was left out, and this one
+    assert len(gate.refusals) == 72
+
+
+@one_database
+def test_guesses_drive_no_honest_head_out_of_the_lanes_memory(make_runtime: Callable[..., Runtime]) -> None:
+    lane = Lane(create_app(make_runtime()), Config())
+    client = ("127.0.0.1", 1)
+
+    def head(secret: str) -> Head | None:
+        return lane.head(f"POST /push/{secret} HTTP/1.1\r\nContent-Length: 8\r\n\r\n".encode(), client)
+
+    honest = head(SECRET)
+    assert honest is not None
+    assert honest.secret is not None
+    for number in range(5000):
+        guess = head(f"guess-{number:030}")
+        assert guess is not None
+        assert guess.secret is None
+    assert head(SECRET) is honest
+    assert len(lane._wrong_heads) == 256

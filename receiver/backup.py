@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from receiver import __version__
+from receiver import __version__, anchors
 from receiver.config import PUSH_SECRET_FILE, make_data_dir
 from receiver.domain import Push
 from receiver.errors import ReceiverError, SettingsError
@@ -278,6 +278,8 @@ def _present(data_dir: Path, manifest: Manifest) -> list[str]:
         names.append(PUSH_SECRET_FILE)
     if DATABASE_FILE in manifest.files:
         names += [DATABASE_FILE + suffix for suffix in _OF_SQLITE if (data_dir / (DATABASE_FILE + suffix)).exists()]
+        if (data_dir / anchors.FILE).exists():
+            names.append(anchors.FILE)  # of a chain that went on from where the backup ends
     return names
 
 

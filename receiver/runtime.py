@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import threading
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from receiver import tracing
+from receiver.anchors import Anchor, Anchors
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 from receiver.intake.committer import Committer
 from receiver.intake.drainer import Drainer
@@ -19,13 +22,13 @@ from receiver.intake.recorder import Recorder
 from receiver.intake.spool import SPOOL_DIR, Spool
 from receiver.platform.client import PlatformClient
 from receiver.sending import Sender
-from receiver.store import access, read, rollup, schema, secret_uses, write
+from receiver.store import access, audit, read, rollup, schema, secret_uses, write
 from receiver.store.database import Database
 from receiver.store.events import Horizon
 from receiver.store.replica import Replica
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -70,6 +73,7 @@ class Runtime:
         self.sender = Sender(settings, self.recorder, PlatformClient(settings.platform_url))
         self._drainer = self._drainer_of(self.spool)
         self.horizon = Horizon(self.database)
+        self.anchors = Anchors(settings.data_dir)
         self._shared_secrets: dict[str, bytes] = {}
         self._starting = threading.Lock()
         self._started_in: int | None = None  # the process whose threads run
@@ -224,15 +228,30 @@ class Runtime:
             self._shared_secrets[name] = found
         return self._shared_secrets[name]
 
-    def audit(self, actor: str, action: str, **detail: Any) -> None:
-        """Note who did what, durably, before the answer goes out."""
-        entry: Mapping[str, Any] = {name: value for name, value in detail.items() if value is not None}
+    def audit(self, actor: str, action: str, *, mobile: str | None = None, **detail: Any) -> None:
+        """Note who did what, durably, before the answer goes out. A number goes in as a keyed hash."""
+        self.audited(lambda _: None, actor, action, mobile=mobile, **detail)
+
+    def audited(
+        self, work: Callable[[sa.Connection], T], actor: str, action: str, *, mobile: str | None = None, **detail: Any
+    ) -> T:
+        """Change something and note who did it: in one transaction, both or neither."""
+        entry = {name: value for name, value in detail.items() if value is not None}
+        if mobile is not None:
+            entry["mobile_hmac"] = self.mobile_hmac(mobile)
+
+        def both(connection: sa.Connection) -> tuple[T, audit.Link]:
+            result = work(connection)
+            return result, audit.write_audit(connection, at=self.now(), actor=actor, action=action, detail=entry)
+
         with self._noticing():
-            self.database.write(
-                lambda connection: access.write_audit(
-                    connection, at=self.now(), actor=actor, action=action, detail=entry
-                )
-            )
+            result, link = self.database.write(both)
+        self.anchors.note(Anchor(position=link.position, at=link.at, hash=link.hash))
+        return result
+
+    def mobile_hmac(self, mobile: str) -> str:
+        """Give what stands in the audit for a number: nobody can tell it from that without the database's secret."""
+        return hmac.new(self.shared_secret("audit"), mobile.encode(), hashlib.sha256).hexdigest()
 
     @contextmanager
     def _noticing(self) -> Iterator[None]:

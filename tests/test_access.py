@@ -11,6 +11,7 @@ import pytest
 from receiver.app import create_app
 from receiver.store import access
 from receiver.store.access import Scope
+from receiver.store.audit import list_audit
 from receiver.store.write import save_pushes
 from receiver.web.auth import CONSOLE, POLICIES, Open, policy_for
 from tests.conftest import make_key
@@ -114,7 +115,7 @@ def test_reads_of_numbers_and_contents_are_audited_without_the_number(
 ) -> None:
     query = {"mobile": "15080921090"} if path != "pushes" else {}
     client.get(f"/api/v1/{path}", query_string=query, headers=bearer)
-    (entry,) = runtime.ask(lambda connection: access.list_audit(connection, 10))
+    (entry,) = runtime.ask(lambda connection: list_audit(connection, 10))
     assert entry["actor"].startswith("key:")
     assert "15080921090" not in str(entry)
     assert path == "pushes" or len(entry["detail"]["mobile_hmac"]) == 64
@@ -124,5 +125,5 @@ def test_replay_is_audited(client: FlaskClient, runtime: Runtime, bearer: dict[s
     push = make_push()
     runtime.database.write(lambda connection: save_pushes(connection, [push]))
     client.post(f"/api/v1/pushes/{push.id}/replay", headers=bearer)
-    (entry,) = runtime.ask(lambda connection: access.list_audit(connection, 10))
+    (entry,) = runtime.ask(lambda connection: list_audit(connection, 10))
     assert (entry["action"], entry["detail"]) == ("push.replay", {"push_id": str(push.id)})

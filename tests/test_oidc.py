@@ -19,7 +19,8 @@ from receiver.config import load_settings
 from receiver.errors import SettingsError
 from receiver.passwords import hash_password
 from receiver.setting_values import ROLES
-from receiver.store import access, users
+from receiver.store import users
+from receiver.store.audit import list_audit
 from receiver.store.users import Role
 from receiver.web.console import oidc as oidc_pages
 from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, FOREIGN_KEY, Provider
@@ -65,7 +66,7 @@ class Company:
         return self.runtime.ask(lambda connection: users.find_user(connection, name))
 
     def audited(self, action: str) -> list[Any]:
-        lines = self.runtime.ask(lambda connection: access.list_audit(connection, 100))
+        lines = self.runtime.ask(lambda connection: list_audit(connection, 100))
         return [line for line in lines if line["action"] == action]
 
     def require_refused(self, response: TestResponse, status: int, reason: str) -> None:

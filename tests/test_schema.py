@@ -47,12 +47,11 @@ def test_migrations_make_exactly_the_tables(runtime: Runtime) -> None:
 
 
 def test_every_index_of_the_tables_is_there_with_its_condition(runtime: Runtime) -> None:
-    def described(engine: sa.Engine) -> set[tuple[str, str, bool]]:
-        if engine.dialect.name == "sqlite":
-            with engine.connect() as connection:
-                rows = connection.exec_driver_sql("SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'index'")
-                return {(row[0], row[1], "UNIQUE" in (row[2] or "")) for row in rows}
-        inspector = sa.inspect(engine)
+    def described(connection: sa.Connection) -> set[tuple[str, str, bool]]:
+        if connection.dialect.name == "sqlite":
+            rows = connection.exec_driver_sql("SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'index'")
+            return {(row[0], row[1], "UNIQUE" in (row[2] or "")) for row in rows}
+        inspector = sa.inspect(connection)
         return {
             (table, str(index["name"]), bool(index["unique"]))
             for table in metadata.tables
@@ -60,7 +59,7 @@ def test_every_index_of_the_tables_is_there_with_its_condition(runtime: Runtime)
             if str(index["name"]).startswith(("ix_", "uq_")) and not index.get("duplicates_constraint")
         }
 
-    by_migration = described(runtime.database.engine)
+    by_migration = runtime.ask(described)
     declared = {
         (table.name, str(index.name), index.unique) for table in metadata.tables.values() for index in table.indexes
     }

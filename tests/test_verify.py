@@ -112,11 +112,11 @@ def test_command_tells_its_verdict_by_exit_code(filled: Runtime) -> None:
     process = ServeProcess(filled.settings.data_dir, filled.settings.database_url)
     agreed = process.run("verify")
     assert (agreed.returncode, agreed.stderr) == (0, "")
-    assert agreed.stdout.count("ok  ") == 6
+    assert agreed.stdout.count("ok  ") == 7
     run(filled, "DELETE FROM replies")
     found = process.run("verify", "--json")
     assert found.returncode == 1
-    assert [json.loads(line)["ok"] for line in found.stdout.splitlines()] == [True, False, True, True, True, True]
+    assert [json.loads(line)["ok"] for line in found.stdout.splitlines()] == [True, False, True, True, True, True, True]
 
 
 def test_damaged_spool_is_told(filled: Runtime) -> None:

@@ -15,6 +15,7 @@ from receiver.cli.verify import show_progress
 from receiver.config import load_data_dir, load_settings, make_data_dir
 from receiver.intake.gate import Gate
 from receiver.store import schema
+from receiver.store.audit_proof import verify_audit
 from receiver.store.snapshot import open_unchanging
 from receiver.store.verify import verify
 
@@ -120,7 +121,7 @@ def _problems(settings: Settings, copy: Path) -> Iterator[str]:
             yield f"schema {found} is not this program's: verify it with the receiver that wrote it"
             return
         with show_progress() as tell:
-            for finding in verify(database, Gate(settings).read_again, tell):
+            for finding in (*verify(database, Gate(settings).read_again, tell), verify_audit(database, tell=tell)):
                 if not finding.ok:
                     yield "; ".join([finding.name, *finding.details])
     finally:

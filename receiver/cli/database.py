@@ -19,6 +19,7 @@ from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.gate import Gate
 from receiver.setting_values import database_url
 from receiver.store import rollup, schema
+from receiver.store.audit_proof import verify_audit
 from receiver.store.copy import Copy, place_of, undo
 from receiver.store.database import Database
 from receiver.store.reporting import make_reader
@@ -102,8 +103,7 @@ def reader(name: str) -> None:
       receiver db reader nightly_jobs
     """
     with open_runtime() as runtime:
-        password = runtime.database.write(lambda connection: make_reader(connection, name))
-        runtime.audit("cli", "reader.make", name=name)
+        password = runtime.audited(lambda connection: make_reader(connection, name), "cli", "reader.make", name=name)
     print(
         f"{name} may read reporting.messages, reporting.receipts and reporting.replies. Its password:", file=sys.stderr
     )
@@ -167,7 +167,8 @@ def _copy(settings: Settings, source: Database, url: str, *, proves: bool) -> No
 
 
 def _prove(settings: Settings, target: Database, tell: Callable[[int], None]) -> None:
-    wrong = [finding for finding in verify(target, Gate(settings).read_again, tell) if not finding.ok]
+    found = (*verify(target, Gate(settings).read_again, tell), verify_audit(target, tell=tell))
+    wrong = [finding for finding in found if not finding.ok]
     if wrong:
         details = [detail for finding in wrong for detail in (finding.name, *finding.details[:3])]
         raise ReceiverError(

@@ -45,7 +45,7 @@ def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expire
         if unknown:
             raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
         now = runtime.now()
-        key = runtime.database.write(
+        key = runtime.audited(
             lambda connection: access.create_key(
                 connection,
                 name=name,
@@ -53,9 +53,13 @@ def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expire
                 accounts=accounts,
                 now=now,
                 expires_at=now + timedelta(days=expires_days) if expires_days else None,
-            )
+            ),
+            _ACTOR,
+            "key.create",
+            name=name,
+            scopes=sorted(scopes),
+            accounts=sorted(accounts) or None,
         )
-        runtime.audit(_ACTOR, "key.create", name=name, scopes=sorted(scopes))
     print("Shown this once:", file=sys.stderr)
     print(key)
 
@@ -101,6 +105,8 @@ def revoke(name: str) -> None:
       receiver keys revoke support
     """
     with open_runtime() as runtime:
-        runtime.database.write(lambda connection: access.revoke_key(connection, name=name, now=runtime.now()))
-        runtime.audit(_ACTOR, "key.revoke", name=name)
+        now = runtime.now()
+        runtime.audited(
+            lambda connection: access.revoke_key(connection, name=name, now=now), _ACTOR, "key.revoke", name=name
+        )
     print(f"{name} is revoked")

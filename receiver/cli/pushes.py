@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -114,8 +115,7 @@ def replay(ids: tuple[UUID, ...], quarantined: bool) -> None:
         before = dict.fromkeys(Outcome, 0)
         for row in _quarantined(runtime) if quarantined else (_find(runtime, push_id) for push_id in ids):
             push = runtime.gate.read_again(row.as_push())
-            runtime.audit("cli", "push.replay", push_id=str(push.id))
-            runtime.database.write(lambda connection, push=push: write.replay_push(connection, push))  # type: ignore[misc]
+            runtime.audited(partial(write.replay_push, push=push), "cli", "push.replay", push_id=str(push.id))
             before[push.outcome] += 1
     print(f"{before[Outcome.ACCEPTED]} accepted, {before[Outcome.QUARANTINED]} quarantined still")
 

@@ -47,12 +47,15 @@ def create(name: str, role: str) -> None:
     password_hash = hash_password(_ask_password(), name=name)
     with open_runtime() as runtime:
         now = runtime.now()
-        runtime.database.write(
+        runtime.audited(
             lambda connection: store.create_user(
                 connection, name=name, role=Role(role), now=now, password_hash=password_hash
-            )
+            ),
+            _ACTOR,
+            "user.create",
+            name=name,
+            role=role,
         )
-        runtime.audit(_ACTOR, "user.create", name=name, role=role)
         address = inside_at(runtime.settings)
     print(f"{name} may log in as {role}: {address}/console")
 
@@ -167,8 +170,7 @@ def reset_totp(name: str) -> None:
 def _change(name: str, action: str, change: Callable[[sa.Connection, datetime], None], **detail: str) -> None:
     with open_runtime() as runtime:
         now = runtime.now()
-        runtime.database.write(lambda connection: change(connection, now))
-        runtime.audit(_ACTOR, action, name=name, **detail)
+        runtime.audited(lambda connection: change(connection, now), _ACTOR, action, name=name, **detail)
 
 
 def _ask_password() -> str:

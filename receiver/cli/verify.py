@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.intake.spool import spool_state
+from receiver.store.audit_proof import verify_audit
 from receiver.store.database import Database
 from receiver.store.verify import Finding, verify
 
@@ -26,7 +27,7 @@ _PATIENCE_SECONDS = 24 * 3600.0  # for all of it: ten million rows take minutes
 @click.command("verify")
 @as_json
 def verify_(as_json: bool) -> None:
-    """Prove that journal, receipts, replies, states and spool agree. Changes nothing; others may write meanwhile.
+    """Prove that journal, receipts, replies, states, spool and audit agree. Changes nothing; others may write.
 
     Exit code 0 only if all of it does.
 
@@ -50,9 +51,12 @@ def verify_(as_json: bool) -> None:
 
 def _findings(runtime: Runtime, tell: Callable[[int], None]) -> Iterator[Finding]:
     runtime.make_ready()
+    anchors, faults = runtime.anchors.read()  # before the database, which goes on: each of them is in it by then
     database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS)
     try:
         yield from verify(database, runtime.gate.read_again, tell)
+        audit = verify_audit(database, anchors, tell)
+        yield replace(audit, ok=audit.ok and not faults, details=(*faults, *audit.details))
     finally:
         database.close()
     spool = spool_state(runtime.spool.directory)

@@ -1,4 +1,4 @@
-"""Who may ask, what was asked, and the secrets that all nodes share."""
+"""Who may ask, and the secrets that all nodes share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from receiver.errors import NameTaken, NotFound
 from receiver.store.database import StoreRejected
-from receiver.store.tables import api_keys, audit, shared_secrets
+from receiver.store.tables import api_keys, shared_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
 KEY_PREFIX = "rcv_"
@@ -115,17 +115,6 @@ def _api_key(row: Any) -> ApiKey:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
     )
-
-
-def write_audit(connection: sa.Connection, *, at: datetime, actor: str, action: str, detail: Mapping[str, Any]) -> None:
-    """Note who did what. `detail` holds no number: use a keyed hash."""
-    connection.execute(sa.insert(audit).values(at=at, actor=actor, action=action, detail=dict(detail) or None))
-
-
-def list_audit(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]]:
-    """Give the newest entries first."""
-    query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
-    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def shared_secret(connection: sa.Connection, name: str) -> bytes:

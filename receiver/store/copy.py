@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from receiver.errors import ReceiverError
-from receiver.store import rollup, schema
+from receiver.store import audit, rollup, schema
 from receiver.store.database import StoreRejected
 from receiver.store.moved import find_mark, ledger, mark, remove_mark
 from receiver.store.tables import metadata, receipts, replies
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 5000
 _PASSES_MAX = 6  # without the lock; then it is taken, however much has changed
 _FEW_ROWS = 20_000  # to copy in a pass: the next may be the last
+_THERE_FROM_THE_BEGINNING = frozenset({"delivery_zone", "audit_chain"})  # one row each, copied whole
 _NUL, _NUL_SHOWN = "\0", "\u2400"  # PostgreSQL's texts take none
 
 Row = tuple[Any, ...]
@@ -93,6 +94,7 @@ class Copy:
         if not under_way:
             schema.upgrade(self._target)
             self._target.write(self._claim)
+        self._target.write(_without_triggers)
         found = schema.current_revision(self._source)
         if found != schema.current_revision(self._target):
             raise ReceiverError(f"the target's schema is not {found}, that of the embedded database; use an empty one")
@@ -133,12 +135,12 @@ class Copy:
 
     def _claim(self, connection: sa.Connection) -> None:
         for table in metadata.sorted_tables:
-            if table.name != "delivery_zone" and connection.execute(sa.select(table).limit(1)).first() is not None:
+            if (
+                table.name not in _THERE_FROM_THE_BEGINNING
+                and connection.execute(sa.select(table).limit(1)).first() is not None
+            ):
                 raise ReceiverError(f"the target holds rows already, in {table.name}; name an empty database")
         ledger.create(connection)
-        # They would add up what is being copied added up.
-        for statement in rollup.drop_statements("postgresql"):
-            connection.exec_driver_sql(statement)
 
     # --- A pass over a table ------------------------------------------------------------------------------
 
@@ -376,6 +378,12 @@ def _empty(connection: sa.Connection, table: _Chunked, ranges: Sequence[Range]) 
         connection.execute(sa.update(ledger).where(*emptied).values(digest=None))
 
 
+def _without_triggers(connection: sa.Connection) -> None:
+    """They would add up what is being copied added up, and refuse to have an entry copied again."""
+    for statement in (*rollup.drop_statements("postgresql"), *audit.drop_statements("postgresql")):
+        connection.exec_driver_sql(statement)
+
+
 def _complete(connection: sa.Connection, sequences: dict[str, int]) -> None:
     """Make the target what a server may run on: ids go on where they were, sums are kept up, the planner knows it."""
     connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
@@ -383,8 +391,9 @@ def _complete(connection: sa.Connection, sequences: dict[str, int]) -> None:
         if name in metadata.tables and last:
             sequence = sa.func.pg_get_serial_sequence(name, "id")
             connection.execute(sa.select(sa.func.setval(sequence, last)))
-    for statement in (*rollup.drop_statements("postgresql"), *rollup.create_statements("postgresql")):
-        connection.exec_driver_sql(statement)
+    for module in (rollup, audit):
+        for statement in (*module.drop_statements("postgresql"), *module.create_statements("postgresql")):
+            connection.exec_driver_sql(statement)
     for table in (receipts, replies):
         connection.execute(sa.select(sa.func.brin_summarize_new_values(f"ix_{table.name}_received_at")))
     connection.exec_driver_sql("ANALYZE")

@@ -341,6 +341,7 @@ api_keys = _table(
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("expires_at", UtcDateTime),
     sa.Column("revoked_at", UtcDateTime),
+    sa.Column("last_used_at", UtcDateTime),
 )
 
 # When each push secret was last used, here or on another node. Never the secret: a keyed digest of it.
@@ -366,6 +367,8 @@ users = _table(
     sa.Column("totp_step", sa.BigInteger),  # of the last code that was used: none is taken twice
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("disabled_at", UtcDateTime),
+    sa.Column("accounts", Json),  # null: every account
+    sa.Column("last_used_at", UtcDateTime),
 )
 user_sessions = _table(
     "user_sessions",
@@ -407,7 +410,8 @@ advice = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
 )
 
-# Who looked at what, and who changed what. Numbers stand here as keyed hashes only.
+# Who looked at what, and who changed what. Numbers stand here as keyed hashes only. Each entry is a link of a chain
+# (`store.audit`); the two are null until it is, which the version before leaves to this one.
 audit = _table(
     "audit",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
@@ -415,6 +419,42 @@ audit = _table(
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("detail", Json),
+    sa.Column("position", sa.BigInteger),  # 1, 2, 3 …: ids have gaps, which would hide one that is gone
+    sa.Column("hash", sa.LargeBinary),  # of the one before and of this
+    sa.Column("mobile_hmac", sa.Text),  # the one in `detail`, to find it by: no index may look into JSON that has NUL
+)
+sa.Index("uq_audit_position", audit.c.position, unique=True)
+sa.Index(
+    "ix_audit_unchained",
+    audit.c.id,
+    postgresql_where=audit.c.position.is_(None),
+    sqlite_where=audit.c.position.is_(None),
+)
+sa.Index("ix_audit_actor", audit.c.actor, audit.c.id)
+sa.Index("ix_audit_action", audit.c.action, audit.c.id)
+sa.Index(
+    "ix_audit_mobile_hmac",
+    audit.c.mobile_hmac,
+    audit.c.id,
+    postgresql_where=audit.c.mobile_hmac.isnot(None),
+    sqlite_where=audit.c.mobile_hmac.isnot(None),
+)
+# One row: where the chain ends, and up to where pruning has taken entries away. Its lock is a writer's turn.
+audit_chain = sa.Table(
+    "audit_chain",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("last_position", sa.BigInteger, nullable=False),
+    sa.Column("last_hash", sa.LargeBinary, nullable=False),
+    sa.Column("horizon_position", sa.BigInteger, nullable=False),
+    sa.Column("horizon_hash", sa.LargeBinary, nullable=False),
+)
+# Up to where the audit was sent on, by what it is sent to.
+audit_followers = sa.Table(
+    "audit_followers",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
 )
 
 # Keys that every node must share: that of the cursors, that of the audit's hashes.

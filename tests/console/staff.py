@@ -14,7 +14,8 @@ import pytest
 from receiver.domain import first_id_of
 from receiver.passwords import hash_password
 from receiver.runtime import Runtime
-from receiver.store import access, schema, users, write
+from receiver.store import schema, users, write
+from receiver.store.audit import list_audit
 from receiver.store.users import Role
 from tests.conftest import make_settings
 from tests.factories import NOON, make_push
@@ -219,7 +220,7 @@ def record(runtime: Runtime, *sends: SentMessage) -> None:
 
 def audit(runtime: Runtime) -> list[tuple[str, str, Any]]:
     """Who, what, more; oldest first, without log-ins."""
-    lines = runtime.ask(lambda c: access.list_audit(c, 100))[::-1]
+    lines = runtime.ask(lambda c: list_audit(c, 100))[::-1]
     return [(line["actor"], line["action"], line["detail"]) for line in lines]
 
 

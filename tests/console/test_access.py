@@ -12,7 +12,8 @@ import sqlalchemy as sa
 import time_machine
 
 from receiver.app import create_app
-from receiver.store import access, tables, users
+from receiver.store import tables, users
+from receiver.store.audit import list_audit
 from receiver.store.users import Role
 from receiver.store.write import save_pushes_in
 from receiver.web.console.visitors import POLICIES
@@ -459,7 +460,7 @@ def test_second_factor_is_set_up_at_the_first_log_in_and_asked_for_at_every_othe
         clock.shift(90)
         staff, _ = enter(app, "admin")
         assert staff.post("/second-factor", {"code": code(secret, runtime, -1)}).status_code == 303  # behind
-        assert not any(secret in str(line) for line in runtime.ask(lambda c: access.list_audit(c, 100)))
+        assert not any(secret in str(line) for line in runtime.ask(lambda c: list_audit(c, 100)))
 
 
 @one_database
@@ -493,7 +494,7 @@ def test_five_wrong_passwords_lock_this_name_from_this_address_for_a_quarter_of_
         assert enter(app, "li.wei", **elsewhere)[1].status_code == 303
         clock.shift(15 * 60)
         assert enter(app, "li.wei")[1].status_code == 303
-    found = [line["action"] for line in runtime.ask(lambda c: access.list_audit(c, 100))]
+    found = [line["action"] for line in runtime.ask(lambda c: list_audit(c, 100))]
     assert found == ["login", "login", "login.locked", "login.locked", *["login.failed"] * 5]
 
 

@@ -27,8 +27,9 @@ from receiver.intake.gate import Probe, Refusal
 from receiver.passwords import hash_password
 from receiver.store import access, attempts, balance, notices, schema, users
 from receiver.store.access import Scope
+from receiver.store.audit import create_statements, drop_statements, write_audit
 from receiver.store.balance import Reading
-from receiver.store.tables import api_keys, audit, login_failures
+from receiver.store.tables import api_keys, audit, audit_chain, login_failures
 from receiver.store.users import Role
 from receiver.store.write import record_sent, save_pushes
 from receiver.web.console.visitors import TOKEN
@@ -201,7 +202,7 @@ def _fill(connection: sa.Connection) -> None:
         (11, "user:liu.fang", "number.reveal", {"message_id": "424", "reason": "caller asked for a call back"}),
         (3, "key:grafana", "replies.read", {"q": False}),
     ):
-        access.write_audit(connection, at=NOW - timedelta(minutes=minutes), actor=actor, action=action, detail=detail)
+        write_audit(connection, at=NOW - timedelta(minutes=minutes), actor=actor, action=action, detail=detail)
 
 
 # Seconds ago, and what was reported: of the numbers 15080921001 and on.
@@ -239,7 +240,15 @@ def _fall_silent(connection: sa.Connection) -> None:
 
 
 def _forget(connection: sa.Connection) -> None:
+    dialect = connection.dialect.name
+    for statement in drop_statements(dialect):
+        connection.exec_driver_sql(statement)
     connection.execute(sa.delete(audit).where(audit.c.at >= NOW))
+    newest = sa.select(audit.c.position, audit.c.hash).order_by(audit.c.position.desc()).limit(1)
+    position, last_hash = connection.execute(newest).one()
+    connection.execute(sa.update(audit_chain).values(last_position=position, last_hash=last_hash))
+    for statement in create_statements(dialect):
+        connection.exec_driver_sql(statement)
     connection.execute(sa.delete(login_failures))
 
 

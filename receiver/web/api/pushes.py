@@ -112,8 +112,9 @@ def replay(push_id: str) -> PushRow:
     """Read a push again, and note who did; give it as it is now. Raises NotFound."""
     parts = runtime()
     push = parts.gate.read_again(find_push(push_id).as_push())
-    parts.audit(caller().name, "push.replay", push_id=str(push.id))
-    parts.database.write(lambda connection: write.replay_push(connection, push))
+    parts.audited(
+        lambda connection: write.replay_push(connection, push), caller().name, "push.replay", push_id=str(push.id)
+    )
     return find_push(push_id)
 
 

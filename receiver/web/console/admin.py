@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import flash, redirect, request, url_for
 from flask_babel import force_locale, gettext
@@ -15,6 +15,7 @@ from receiver.errors import NameTaken, SettingsError
 from receiver.look_up import Answer
 from receiver.passwords import MIN_CHARS, hash_password
 from receiver.store import access, users
+from receiver.store import audit as audit_store
 from receiver.store.access import Scope
 from receiver.store.users import NAME, Role
 from receiver.web import runtime
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from werkzeug.wrappers import Response
 
+T = TypeVar("T")
+
 _AUDIT_LINES = 200
 _ADVICE_MAX_CHARS = 500
 _EXPIRES_DAYS_MAX = 36500
 _DAYS = re.compile(r"[0-9]{1,5}")
 
 
-def _note(action: str, **detail: object) -> None:
-    runtime().audit(visitor().caller.name, action, **detail)
+def _change(work: Callable[[sa.Connection], T], action: str, **detail: Any) -> T:
+    """Change something, and note who did."""
+    return runtime().audited(work, visitor().caller.name, action, **detail)
 
 
 def _again(endpoint: str) -> Response:
@@ -58,10 +62,13 @@ def users_page() -> Response:
     role = Role(request.form["role"])
     try:
         password_hash = hash_password(request.form.get("password", ""), name=name)
-        parts.database.write(
+        _change(
             lambda connection: users.create_user(
                 connection, name=name, role=role, now=parts.now(), password_hash=password_hash
-            )
+            ),
+            "user.create",
+            name=name,
+            role=role.value,
         )
     except SettingsError:
         return _show_users(
@@ -69,7 +76,6 @@ def users_page() -> Response:
         )
     except NameTaken:
         return _show_users(gettext("There is a user of that name already."))
-    _note("user.create", name=name, role=role.value)
     flash(gettext("%(name)s may log in now.", name=name), "good")
     return _again("users")
 
@@ -107,8 +113,7 @@ def user(name: str) -> Response:
     for role in Role:
         changes[f"role_{role.value}"] = partial(users.set_role, name=name, role=role, now=now)
     if action in changes:
-        parts.database.write(changes[action])
-        _note(f"user.{action}", name=name)
+        _change(changes[action], f"user.{action}", name=name)
         flash(gettext("%(name)s: done. Their sessions have ended.", name=name), "good")
     return _again("users")
 
@@ -133,7 +138,7 @@ def keys() -> Response:
         return _show_keys(error=gettext("The number of days is not a whole number above 0."))
     now = parts.now()
     try:
-        key = parts.database.write(
+        key = _change(
             lambda connection: access.create_key(
                 connection,
                 name=name,
@@ -141,11 +146,14 @@ def keys() -> Response:
                 accounts=accounts or None,
                 now=now,
                 expires_at=now + timedelta(days=int(days)) if days else None,
-            )
+            ),
+            "key.create",
+            name=name,
+            scopes=sorted(scopes),
+            accounts=accounts or None,
         )
     except NameTaken:
         return _show_keys(error=gettext("There is a key of that name already."))
-    _note("key.create", name=name, scopes=sorted(scopes))
     return _show_keys(fresh=key)
 
 
@@ -168,8 +176,7 @@ def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Respons
 def revoke_key() -> Response:
     """End a key, at once."""
     parts, name = runtime(), request.form.get("name", "")
-    parts.database.write(lambda connection: access.revoke_key(connection, name=name, now=parts.now()))
-    _note("key.revoke", name=name)
+    _change(lambda connection: access.revoke_key(connection, name=name, now=parts.now()), "key.revoke", name=name)
     flash(gettext("The key %(name)s is revoked.", name=name), "good")
     return _again("keys")
 
@@ -180,7 +187,7 @@ def revoke_key() -> Response:
 @blueprint.get("/audit")
 def audit() -> Response:
     """Show who did what, newest first."""
-    lines = runtime().ask(lambda connection: access.list_audit(connection, _AUDIT_LINES))
+    lines = runtime().ask(lambda connection: audit_store.list_audit(connection, _AUDIT_LINES))
     return render("audit.html", lines=lines)
 
 
@@ -196,8 +203,9 @@ def advice() -> Response:
         if too_long := [name for name, text in texts.items() if len(text) > _ADVICE_MAX_CHARS]:
             flash(gettext("One line of advice is over %(most)s characters.", most=_ADVICE_MAX_CHARS), "bad")
             return _show_advice(tag, texts, too_long)
-        parts.database.write(lambda connection: users.save_advice(connection, tag, texts, list(texts)))
-        _note("advice.change", language=tag)
+        _change(
+            lambda connection: users.save_advice(connection, tag, texts, list(texts)), "advice.change", language=tag
+        )
         flash(gettext("The advice is changed."), "good")
         return redirect(url_for("console.advice", language=tag), HTTPStatus.SEE_OTHER)
     return _show_advice(tag, parts.ask(lambda connection: users.list_advice(connection, tag)), [])

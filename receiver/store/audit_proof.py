@@ -1,0 +1,88 @@
+"""The proof that the audit is as it was written: its chain holds, ends where it should, and is the noted one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.store.audit import BEGINNING, PRUNED, hash_of, list_links, mobile_hmac_of
+from receiver.store.tables import audit, audit_chain
+from receiver.store.verify import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from receiver.anchors import Anchor
+    from receiver.store.database import Database
+
+_CHUNK_ROWS = 5000
+
+
+def verify_audit(
+    database: Database, anchors: Sequence[Anchor] = (), tell: Callable[[int], None] = lambda _: None
+) -> Finding:
+    """Follow the chain from where pruning lets it begin to its end, in one snapshot; name the first wrong entry.
+
+    `anchors` are what was noted outside the database, read before this is called. Entries that the version before has
+    written, and nobody has taken into the chain yet, are none of it. Raises StoreUnavailable or StoreUnfit.
+    """
+    with database.reading() as connection:
+        if database.postgresql:
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        followed, wrong = _follow(connection, anchors, tell)
+    return Finding(
+        name="audit is as it was written", ok=wrong is None, count=followed, details=() if wrong is None else (wrong,)
+    )
+
+
+def _follow(
+    connection: sa.Connection, anchors: Sequence[Anchor], tell: Callable[[int], None]
+) -> tuple[int, str | None]:
+    """Give how many entries were followed, and what is wrong first."""
+    chain = connection.execute(sa.select(audit_chain)).one_or_none()
+    if chain is None:
+        return 0, "the chain's end (table audit_chain) is missing"
+    noted = {anchor.position: anchor for anchor in anchors if anchor.position > chain.horizon_position}
+    position, before, followed = chain.horizon_position, bytes(chain.horizon_hash), 0
+    if wrong := _misplaced_beginning(connection, chain):
+        return 0, wrong
+    while entries := list_links(connection, position, _CHUNK_ROWS):
+        tell(len(entries))
+        for entry in entries:
+            position += 1
+            if entry.position != position:
+                return followed, f"entry {position} is missing"
+            found = hash_of(before, entry, position)
+            if found != entry.hash or entry.mobile_hmac != mobile_hmac_of(entry.detail):
+                return followed, f"entry {position} ({entry.at:%Y-%m-%d %H:%M:%S}Z, {entry.actor}) was changed"
+            if position in noted and noted[position].hash != found:
+                return followed, (
+                    f"entry {position} is not the one that this node noted at {noted[position].at:%Y-%m-%d %H:%M:%S}Z:"
+                    " the chain was rewritten from there or from before"
+                )
+            before, followed = found, followed + 1
+    last_noted = max(noted, default=0)
+    if (ends := max(chain.last_position, last_noted)) > position:
+        by = "this node noted" if last_noted == ends else "its end says"
+        return followed, f"cut off behind entry {position}: {by} that there are {ends}"
+    if (chain.last_position, bytes(chain.last_hash)) != (position, before):
+        return followed, f"it goes on to entry {position}, and its end says {chain.last_position}"
+    return followed, None
+
+
+def _misplaced_beginning(connection: sa.Connection, chain: Any) -> str | None:
+    """Say where the chain begins somewhere else than pruning has said in the chain itself."""
+    if chain.horizon_position == 0:
+        return None if bytes(chain.horizon_hash) == BEGINNING else "its beginning is not the first entry's"
+    pruned = connection.execute(
+        sa.select(audit.c.detail)
+        .where(audit.c.action == PRUNED, audit.c.position.isnot(None))
+        .order_by(audit.c.position.desc())
+        .limit(1)
+    ).scalar()
+    said = (pruned or {}).get("last_position"), (pruned or {}).get("last_hash")
+    if said == (chain.horizon_position, bytes(chain.horizon_hash).hex()):
+        return None
+    return f"it begins behind entry {chain.horizon_position}, and no entry says that pruning has taken those before"

@@ -76,6 +76,11 @@ class Settings:
     oidc_client_secret: str = field(default="", repr=False)
     oidc_roles: tuple[tuple[str, str], ...] = ()  # (what the claim holds, role)
     oidc_claim: str = "groups"  # a name, or a path of names with dots between
+    keep_pushes_days: int = 14  # 0 in these five: for ever
+    keep_receipts_days: int = 180
+    keep_replies_days: int = 90
+    keep_messages_days: int = 180
+    keep_audit_days: int = 180
     access_log: bool = True
     log_level: int = logging.INFO
     log_format: str = "json"  # or `console`
@@ -123,6 +128,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
         except ValueError as error:
             problems.append(f"{name}: {error}")
     problems += _bind_problems(values) + _tls_problems(values) + _oidc_problems(values) + _replica_problems(values)
+    problems += keeping_problems(values)
     if problems:
         raise SettingsError("; ".join(problems))
     data_dir: Path = values["data_dir"]
@@ -151,6 +157,30 @@ def _replica_problems(values: Mapping[str, Any]) -> list[str]:
     if values.get("read_database_url") and not values.get("database_url", "postgresql").startswith("postgresql"):
         return ["RECEIVER_READ_DATABASE_URL: the embedded database has no replica; set RECEIVER_DATABASE_URL"]
     return []
+
+
+def keeping_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say which days of keeping do not go together; one that is wrong by itself is not in `values`, and told of."""
+    problems: list[str] = []
+    days = {name: values.get(f"keep_{name}_days") for name in ("pushes", "receipts", "replies", "messages")}
+    for name, holder, why in (
+        ("pushes", "receipts", "the journal has all that receipts say"),
+        ("pushes", "replies", "the journal has all that replies say"),
+        ("receipts", "messages", "a receipt's number stands in its message"),
+        ("replies", "messages", "a reply's number stands in its message"),
+    ):
+        own, others = days[name], days[holder]
+        if own is not None and others and (own == 0 or own > others):
+            problems.append(
+                f"RECEIVER_KEEP_{name.upper()}_DAYS: longer than RECEIVER_KEEP_{holder.upper()}_DAYS; {why}"
+            )
+    waits = values.get("no_receipt_after")
+    if waits is not None and days["messages"] and timedelta(days=days["messages"] - 1) < waits:
+        problems.append(
+            "RECEIVER_KEEP_MESSAGES_DAYS: shorter than RECEIVER_NO_RECEIPT_AFTER_HOURS and a day; a message that waits "
+            "for its receipt must not go"
+        )
+    return problems
 
 
 def _tls_problems(values: Mapping[str, Any]) -> list[str]:
@@ -310,6 +340,11 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "oidc_client_secret": ("", str),
     "oidc_roles": ("", to.roles),
     "oidc_claim": ("groups", to.claim),
+    "keep_pushes_days": ("14", to.days),
+    "keep_receipts_days": ("180", to.days),
+    "keep_replies_days": ("90", to.days),
+    "keep_messages_days": ("180", to.days),
+    "keep_audit_days": ("180", to.audit_days),
     "access_log": ("on", to.switch),
     "log_level": ("info", to.log_level),
     "log_format": ("json", to.log_format),

@@ -203,6 +203,24 @@ def count(value: str) -> int:
     return int(value)
 
 
+def days(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value) > 36500:
+        raise ValueError("not a whole number of days up to 36500; 0 is for ever")
+    return int(value)
+
+
+AUDIT_DAYS_MIN = 180
+
+
+def audit_days(value: str) -> int:
+    number = days(value)
+    if 0 < number < AUDIT_DAYS_MIN:
+        raise ValueError(
+            f"below {AUDIT_DAYS_MIN}: China's Cybersecurity Law asks for six months of logs; take more, or 0 for ever"
+        )
+    return number
+
+
 def thresholds(value: str) -> tuple[tuple[str, int], ...]:
     rows = []
     for item in items(value):

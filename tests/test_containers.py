@@ -123,7 +123,7 @@ def test_pods_are_restricted_and_refer_to_what_exists() -> None:
     generated = {generator["name"] for generator in KUSTOMIZATION["configMapGenerator"]}
     images = {image["name"] for image in KUSTOMIZATION["images"]}
     found = list(pods())
-    assert len(found) == 3
+    assert len(found) == 4
     for pod in found:
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"]

@@ -137,7 +137,12 @@ def test_units_are_as_systemd_wants_them(installed: Path) -> None:
 @needs_systemd
 def test_services_may_little(installed: Path) -> None:
     services = sorted(unit.name for unit in installed.glob("*.service"))
-    assert services == ["receiver-backup.service", "receiver-job@alarms.service", "receiver.service"]
+    assert services == [
+        "receiver-backup.service",
+        "receiver-job@alarms.service",
+        "receiver-prune.service",
+        "receiver.service",
+    ]
     for service in services:
         judged = ["systemd-analyze", "security", "--offline=true", "--threshold=14", str(installed / service)]
         scored = subprocess.run(judged, capture_output=True, text=True, check=False)

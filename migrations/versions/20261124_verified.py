@@ -17,7 +17,7 @@ def upgrade() -> None:
     for table in ("delivery_hours", "delivery_hour_changes"):
         op.add_column(table, sa.Column("verified", sa.Integer(), nullable=False, server_default="0"))
     dialect = op.get_context().dialect.name
-    for statement in (*drop_statements(dialect), *create_statements(dialect)):
+    for statement in (*drop_statements(dialect), *create_statements(dialect, closes=False)):
         _execute(statement)
     # Nothing was verified before: what is added up already stays right.
     if context.is_offline_mode() or not op.get_bind().scalar(sa.text("SELECT EXISTS (SELECT 1 FROM delivery_hours)")):

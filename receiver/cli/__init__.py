@@ -30,6 +30,7 @@ _COMMANDS = {
     "backup": "backup:backup",
     "restore": "backup:restore_",
     "verify": "verify:verify_",
+    "prune": "prune:prune_",
     "doctor": "doctor:doctor",
     "status": "doctor:status",
     "simulate": "simulate:simulate",

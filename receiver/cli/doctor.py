@@ -16,6 +16,7 @@ import click
 from receiver import __version__
 from receiver.certificates import load_pair
 from receiver.cli.common import as_json, open_runtime, print_json, secret_line
+from receiver.cli.prune import find_unpruned
 from receiver.config import address_text, load_settings
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.gate import within
@@ -24,7 +25,7 @@ from receiver.outside import Outside
 from receiver.reach import connection_here
 from receiver.runtime import Runtime
 from receiver.setting_values import http_url
-from receiver.store import access, read, schema
+from receiver.store import access, prune, read, schema
 from receiver.store.read import Filter, Page
 from receiver.store.sources import find_sources
 
@@ -113,6 +114,7 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
         kind = "embedded" if settings.embedded else "PostgreSQL"
         yield _checked("database", lambda: f"{kind}, schema {_required_schema(runtime)}")
         yield _checked("API keys", lambda: _keys(runtime))
+        yield _retention(runtime)
     finally:
         runtime.stop()
     answer = _server(settings)
@@ -137,6 +139,21 @@ def _keys(runtime: Runtime) -> str:
     if not valid:
         raise ReceiverError("none; make one: receiver keys create me --scope read")
     return f"{len(valid)} valid"
+
+
+def _retention(runtime: Runtime) -> tuple[str, bool | None, str]:
+    try:
+        unpruned = runtime.ask(lambda connection: find_unpruned(connection, runtime))
+    except ReceiverError as error:
+        return "retention", False, str(error)
+    if not unpruned:
+        return "retention", True, "nothing is older than it is kept for"
+    kinds = ", ".join(unpruned)
+    return (
+        "retention",
+        None,
+        f"not pruned for two days: {kinds}; enable receiver-prune.timer, or run: receiver prune --yes",
+    )
 
 
 def _data_dir(settings: Settings) -> tuple[str, bool, str]:
@@ -202,7 +219,10 @@ def _journal(runtime: Runtime, connection: Any) -> dict[str, Any]:
     day_ago = runtime.now() - timedelta(days=1)
     quarantined = Page(limit=1000, filter=Filter(outcome="quarantined", received_from=day_ago))
     count = len(read.list_pushes(connection, quarantined))
+    horizons = prune.list_horizons(connection)
+    pruned = {f"{kind}_whole_since": _written(found.horizon) for kind, found in horizons.items()}
     return {
+        **pruned,
         "last_push": _written(newest[0].received_at) if newest else "none yet",
         "quarantined_last_day": f"{count}{'+' if count == quarantined.limit else ''}",
     }

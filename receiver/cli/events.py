@@ -39,7 +39,7 @@ def events(follow: bool, cursor_file: Path | None) -> None:
     """
     with open_runtime() as runtime:
         runtime.audit("cli", "events.read")
-        position = _read(cursor_file)
+        position = Position() if cursor_file is None else read_cursor(cursor_file)
         while True:
             page = _next(runtime, position)
             for event in page:
@@ -70,8 +70,9 @@ def _plain(name: str, value: Any) -> Any:
     return str(value) if name in ("id", "message_id", "push_id") and value is not None else value
 
 
-def _read(path: Path | None) -> Position:
-    if path is None or not path.exists():
+def read_cursor(path: Path) -> Position:
+    """Give the position in a cursor file; the beginning where there is none yet. Raises ReceiverError."""
+    if not path.exists():
         return Position()
     receipt_id, _, reply_id = path.read_text().strip().partition(".")
     if not (receipt_id.isdigit() and reply_id.isdigit()):

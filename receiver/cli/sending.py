@@ -9,6 +9,7 @@ import click
 
 from receiver.cli.alarms import alarms
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.cli.prune import job_prune
 from receiver.domain import parse_mainland_mobile
 from receiver.errors import ReceiverError, SettingsError
 from receiver.platform.client import check_send, explain
@@ -93,6 +94,7 @@ def job() -> None:
 
 
 job.add_command(alarms)
+job.add_command(job_prune)
 
 
 @job.command("balance")

@@ -12,6 +12,7 @@ import click
 
 from receiver.backup import take_serving_lock
 from receiver.cli.common import open_runtime, secret_lines
+from receiver.cli.prune import find_unpruned
 from receiver.config import address_text, inside_at, load_settings, push_urls
 from receiver.errors import SettingsError, StoreUnavailable
 from receiver.logs import configure_logging, get_logger
@@ -20,6 +21,7 @@ from receiver.server import Server
 
 if TYPE_CHECKING:
     from receiver.config import Settings
+    from receiver.store.prune import Kind
 
 _log = get_logger(__name__)
 
@@ -51,8 +53,8 @@ def serve(bind: str | None, workers: int) -> None:
     server = Server(settings, workers=workers)
     lock = take_serving_lock(settings.data_dir) if settings.embedded else None
     try:
-        _make_ready(settings)
-        _tell(settings)
+        unpruned = _make_ready(settings)
+        _tell(settings, unpruned)
         server.run()
     finally:
         if lock is not None:
@@ -78,12 +80,16 @@ def push_url() -> None:
             print(f"{account}\t{url}\t{use}".rstrip("\t"))
 
 
-def _make_ready(settings: Settings) -> None:
+def _make_ready(settings: Settings) -> list[Kind]:
+    """Reach the database, if it is there; give what ought to have been pruned."""
     runtime = Runtime(settings)
     try:
         runtime.make_ready()
+        runtime.link.mark_up()
+        return runtime.ask(lambda connection: find_unpruned(connection, runtime))
     except StoreUnavailable as error:
         _log.warning("starts without the database, pushes go to the spool", reason=str(error))
+        return []
     finally:
         runtime.stop()
 
@@ -96,7 +102,7 @@ def _program() -> str:
     return "python -m receiver" if called.name == "__main__.py" else os.path.relpath(called)
 
 
-def _tell(settings: Settings) -> None:
+def _tell(settings: Settings, unpruned: list[Kind]) -> None:
     say: Any = click.echo
     address, inside = address_text(settings.bind), address_text(settings.inside)
     program = _program()
@@ -114,6 +120,8 @@ def _tell(settings: Settings) -> None:
     say(f"  API and documentation: {settings.scheme}://{inside}/api/v1/docs")
     if settings.door_bind is not None:
         say(f"  drop-in door for senders: http://{address_text(settings.door_bind)}/smsApi/verifyCode")
+    if unpruned:
+        say(f"  older than they are kept for: {', '.join(unpruned)}; see what goes: {program} prune")
     say("  next, in another terminal:")
     say(f"    {program} keys create me --scope read --scope messages:write --scope pushes")
     say(

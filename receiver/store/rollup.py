@@ -6,11 +6,15 @@ adds that up now and then; a reader takes both. SQLite has one writer, whose tri
 
 A message counts in the hour of its sending, else of its recording; an unmatched one in that of its report. Hours and
 days are those of one zone, as seconds east of UTC, since databases differ in what they know of zones.
+
+Before a moment that pruning moves on, the books are closed: what happens to messages of that time, their deletion or a
+second record of one among them, changes no count. What a forgotten number's messages counted after it is kept apart.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -61,13 +65,16 @@ def latency_seconds(dialect: str) -> str:
     return f"CASE WHEN sent_at IS NOT NULL THEN max(0, min({_SECONDS_MAX}, {passed})) END"
 
 
-def _counted(dialect: str, *sources: tuple[int, str]) -> str:
+def _counted(dialect: str, *sources: tuple[int, str], closes: bool = True) -> str:
     """Give messages as what is counted of them. `sources`: (1 or -1, a table or query with a message's columns)."""
+    counts_from = epoch_seconds(dialect, _COUNTS_FROM)
+    still_open = f" AND {counts_from} >= zone.closed_before" if closes else ""
     return " UNION ALL ".join(
         f"SELECT {n} AS n, account, coalesce(template_id, '') AS template_id, status, recorded_at, send_state,"  # noqa: S608
-        f" verified_at, {epoch_seconds(dialect, _COUNTS_FROM)} + zone.offset_seconds AS moment,"
+        f" verified_at, {counts_from} + zone.offset_seconds AS moment,"
         f" {latency_seconds(dialect)} AS seconds"
-        f" FROM {source} AS m CROSS JOIN delivery_zone AS zone WHERE {_MATCHED} OR reported_at IS NOT NULL"
+        f" FROM {source} AS m CROSS JOIN delivery_zone AS zone"
+        f" WHERE ({_MATCHED} OR reported_at IS NOT NULL){still_open}"
         for n, source in sources
     )
 
@@ -99,26 +106,38 @@ def _append(counted: str) -> Iterator[str]:
     yield f"INSERT INTO delivery_latency_changes ({_LATENCY_COLUMNS}) {_latencies(counted)}"
 
 
-def _add(hours: str, latencies: str) -> Iterator[str]:
+def _add(hours: str, latencies: str, *, to: str = "delivery") -> Iterator[str]:
     """Give the two statements that add counts up."""
-    added = ", ".join(f"{name} = delivery_hours.{name} + excluded.{name}" for name in COUNTS)
+    added = ", ".join(f"{name} = {to}_hours.{name} + excluded.{name}" for name in COUNTS)
     yield (
-        f"INSERT INTO delivery_hours ({_HOUR_COLUMNS}) {hours}"
+        f"INSERT INTO {to}_hours ({_HOUR_COLUMNS}) {hours}"
         f" ON CONFLICT (hour, account, template_id) DO UPDATE SET {added}"
     )
     yield (
-        f"INSERT INTO delivery_latencies ({_LATENCY_COLUMNS}) {latencies}"
+        f"INSERT INTO {to}_latencies ({_LATENCY_COLUMNS}) {latencies}"
         " ON CONFLICT (day, account, template_id, seconds)"
-        " DO UPDATE SET messages = delivery_latencies.messages + excluded.messages"
+        f" DO UPDATE SET messages = {to}_latencies.messages + excluded.messages"
     )
 
 
 # --- The triggers -----------------------------------------------------------------------------------------------
 
 
-def create_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that make the triggers."""
-    yield from _postgresql_triggers() if dialect == "postgresql" else _sqlite_triggers()
+def create_statements(dialect: str, *, closes: bool = True) -> Iterator[str]:
+    """Give the statements that make the triggers. `closes` False: for a schema whose books are never closed."""
+    if dialect == "postgresql":
+        yield from _postgresql_functions(closes=closes)
+        yield from _postgresql_triggers()
+    else:
+        yield from _sqlite_triggers(closes=closes)
+
+
+def replace_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that make triggers that are there work as this program has them."""
+    if dialect == "postgresql":  # the functions alone: no lock on `messages`
+        yield from _postgresql_functions(closes=True)
+    else:
+        yield from (*drop_statements(dialect), *create_statements(dialect))
 
 
 def drop_statements(dialect: str) -> Iterator[str]:
@@ -131,25 +150,33 @@ def drop_statements(dialect: str) -> Iterator[str]:
             yield f"DROP TRIGGER IF EXISTS delivery_rollup_{event}_latency"
 
 
-def _postgresql_triggers() -> Iterator[str]:
-    """Once a statement, over the rows that it changed: a batch of pushes is one of each."""
-    for event, tables, sources in (
-        ("insert", "NEW TABLE AS is_now", ((1, "is_now"),)),
-        ("update", "OLD TABLE AS was NEW TABLE AS is_now", ((1, "is_now"), (-1, "was"))),
-        ("delete", "OLD TABLE AS was", ((-1, "was"),)),
+def _postgresql_functions(*, closes: bool) -> Iterator[str]:
+    for event, sources in (
+        ("insert", ((1, "is_now"),)),
+        ("update", ((1, "is_now"), (-1, "was"))),
+        ("delete", ((-1, "was"),)),
     ):
-        body = ";\n".join(_append(_counted("postgresql", *sources)))
+        body = ";\n".join(_append(_counted("postgresql", *sources, closes=closes)))
         yield (
             f"CREATE OR REPLACE FUNCTION delivery_rollup_{event}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
             f"IF EXISTS (SELECT FROM {sources[0][1]}) THEN\n{body};\nEND IF;\nRETURN NULL;\nEND $$"
         )
+
+
+def _postgresql_triggers() -> Iterator[str]:
+    """Once a statement, over the rows that it changed: a batch of pushes is one of each."""
+    for event, tables in (
+        ("insert", "NEW TABLE AS is_now"),
+        ("update", "OLD TABLE AS was NEW TABLE AS is_now"),
+        ("delete", "OLD TABLE AS was"),
+    ):
         yield (
             f"CREATE TRIGGER delivery_rollup_{event} AFTER {event.upper()} ON messages REFERENCING {tables}"
             f" FOR EACH STATEMENT EXECUTE FUNCTION delivery_rollup_{event}()"
         )
 
 
-def _sqlite_triggers() -> Iterator[str]:
+def _sqlite_triggers(*, closes: bool) -> Iterator[str]:
     """Once a row, where anything that counts has changed: written out, which a push feels half as much as one query."""
     differs = " OR ".join(f"old.{name} IS NOT new.{name}" for name in _COLUMNS)
     has_latency = f"{COUNTS['delivered']} AND sent_at IS NOT NULL"
@@ -163,24 +190,30 @@ def _sqlite_triggers() -> Iterator[str]:
             ("", when, _sqlite_hour),
             ("_latency", f"{when} AND ({latency})", _sqlite_latency),
         ):
-            body = " ".join(f"{write(row, n)};" for row, n in rows.items())
+            body = " ".join(f"{write(row, n, closes=closes)};" for row, n in rows.items())
             yield (
                 f"CREATE TRIGGER delivery_rollup_{event}{suffix} AFTER {event.upper()} ON messages FOR EACH ROW"
                 f" WHEN {condition} BEGIN {body} END"
             )
 
 
-def _sqlite_hour(row: str, n: int) -> str:
+def _sqlite_hour(row: str, n: int, *, closes: bool) -> str:
     counts = ", ".join(f"{n} * coalesce({_of(row, what)}, 0)" for what in COUNTS.values())
     key = f"({_sqlite_moment(row)}) / {_HOUR_SECONDS}, {row}.account, coalesce({row}.template_id, '')"
-    return next(_add(f"SELECT {key}, {counts} WHERE {_of(row, f'{_MATCHED} OR reported_at IS NOT NULL')}", ""))
+    where = _of(row, f"({_MATCHED} OR reported_at IS NOT NULL)") + _sqlite_open(row, closes=closes)
+    return next(_add(f"SELECT {key}, {counts} WHERE {where}", ""))
 
 
-def _sqlite_latency(row: str, n: int) -> str:
+def _sqlite_latency(row: str, n: int, *, closes: bool) -> str:
     key = f"({_sqlite_moment(row)}) / {_DAY_SECONDS}, {row}.account, coalesce({row}.template_id, '')"
     seconds = _of(row, latency_seconds("sqlite"))
-    where = _of(row, f"{COUNTS['delivered']} AND sent_at IS NOT NULL")
+    where = _of(row, f"{COUNTS['delivered']} AND sent_at IS NOT NULL") + _sqlite_open(row, closes=closes)
     return list(_add("", f"SELECT {key}, {seconds}, {n} WHERE {where}"))[1]
+
+
+def _sqlite_open(row: str, *, closes: bool) -> str:
+    moment = _of(row, epoch_seconds("sqlite", _COUNTS_FROM))
+    return f" AND {moment} >= (SELECT closed_before FROM delivery_zone)" if closes else ""  # noqa: S608
 
 
 def _sqlite_moment(row: str) -> str:
@@ -197,21 +230,80 @@ def _of(row: str, expression: str) -> str:
 
 
 def rebuild_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that add up every message anew. Nobody may change a message meanwhile."""
+    """Give the statements that add up every message anew, where the books are never closed: for old migrations."""
     for table in ("delivery_hours", "delivery_latencies", "delivery_hour_changes", "delivery_latency_changes"):
         yield f"DELETE FROM {table}"  # noqa: S608
-    counted = _counted(dialect, (1, "messages"))
+    counted = _counted(dialect, (1, "messages"), closes=False)
     yield from _add(_hours(counted), _latencies(counted))
 
 
 def rebuild(connection: sa.Connection, *, offset_seconds: int) -> None:
-    """Add up every message anew, in that zone. Writers wait for the end of the transaction; pushes are spooled."""
-    if connection.dialect.name == "postgresql":
+    """Add up every message anew, in that zone. Writers wait for the end of the transaction; pushes are spooled.
+
+    What was counted before the books were closed stays, moved to the hours of the new zone; its latencies stay in
+    their days, which those of another zone overlap.
+    """
+    dialect = connection.dialect.name
+    if dialect == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("LOCK TABLE messages IN SHARE ROW EXCLUSIVE MODE")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_FOLD_LOCK)))
+        for statement in _fold_statements():
+            connection.exec_driver_sql(statement)
+    hours_open, days_open = _open_parts(connection)
+    connection.exec_driver_sql(f"DELETE FROM delivery_hours WHERE {hours_open}")  # noqa: S608
+    connection.exec_driver_sql(f"DELETE FROM delivery_latencies WHERE {days_open}")  # noqa: S608
+    moved = offset_seconds // _HOUR_SECONDS - zone_offset_seconds(connection) // _HOUR_SECONDS
+    for table in ("delivery_hours", "forgotten_hours") if moved else ():
+        # In two steps, so that no row meets another that has not moved yet.
+        for change in (f"{_FAR_BELOW} - hour - {moved}", f"{_FAR_BELOW} - hour"):
+            connection.exec_driver_sql(f"UPDATE {table} SET hour = {change}")  # noqa: S608
     connection.execute(sa.text("UPDATE delivery_zone SET offset_seconds = :offset"), {"offset": offset_seconds})
-    for statement in rebuild_statements(connection.dialect.name):
+    counted = _counted(dialect, (1, "messages"))
+    hours_open, days_open = _open_parts(connection)
+    forgotten = (
+        f"SELECT {_HOUR_COLUMNS} FROM forgotten_hours WHERE {hours_open}",  # noqa: S608
+        f"SELECT {_LATENCY_COLUMNS} FROM forgotten_latencies WHERE {days_open}",  # noqa: S608
+    )
+    for statement in (*_add(_hours(counted), _latencies(counted)), *_add(*forgotten)):
         connection.exec_driver_sql(statement)
+
+
+_FAR_BELOW = -100_000_000
+
+
+def close_before(connection: sa.Connection, moment: datetime) -> datetime:
+    """Close the books before the last day of their zone that begins by then; give where they are closed. Never back."""
+    offset = zone_offset_seconds(connection)
+    wanted = (int(moment.timestamp()) + offset) // _DAY_SECONDS * _DAY_SECONDS - offset
+    connection.execute(
+        sa.text("UPDATE delivery_zone SET closed_before = :wanted WHERE closed_before < :wanted"), {"wanted": wanted}
+    )
+    return datetime.fromtimestamp(_closed_before(connection), UTC)
+
+
+def keep_forgotten(connection: sa.Connection, mobile: str) -> None:
+    """Keep what a number's messages count beyond their deletion, which must follow in the same transaction."""
+    if not mobile.isascii() or not mobile.isdigit():
+        raise ValueError("not the digits of a number")  # it goes into the statement
+    dialect = connection.dialect.name
+    counted = _counted(dialect, (1, f"(SELECT * FROM messages WHERE mobile = '{mobile}')"))  # noqa: S608
+    # Once more in what is kept, from which the triggers take it away, and once where it stands for what is gone.
+    again = _append(counted) if dialect == "postgresql" else _add(_hours(counted), _latencies(counted))
+    for statement in (*again, *_add(_hours(counted), _latencies(counted), to="forgotten")):
+        connection.exec_driver_sql(statement)
+
+
+def _closed_before(connection: sa.Connection) -> int:
+    return int(connection.scalar(sa.text("SELECT closed_before FROM delivery_zone")) or 0)
+
+
+def _open_parts(connection: sa.Connection) -> tuple[str, str]:
+    """Give the conditions of the hours and of the days that are after the books were closed."""
+    offset, closed = zone_offset_seconds(connection), _closed_before(connection)
+    # Whole numbers of ours. An hour has to fit into an integer beside its seconds: hence not multiplied.
+    first_hour, first_day = (-(-(closed + offset) // width) for width in (_HOUR_SECONDS, _DAY_SECONDS))
+    return f"hour >= {first_hour}", f"day >= {first_day}"
 
 
 def fold(connection: sa.Connection) -> None:
@@ -220,13 +312,18 @@ def fold(connection: sa.Connection) -> None:
         return
     if not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_FOLD_LOCK))):
         return
+    for statement in _fold_statements():
+        connection.exec_driver_sql(statement)
+
+
+def _fold_statements() -> Iterator[str]:
     sums = ", ".join(f"sum({name})::integer" for name in COUNTS)
     hours = f"SELECT hour, account, template_id, {sums} FROM gone GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"  # noqa: S608
     latencies = "SELECT day, account, template_id, seconds, sum(messages)::integer FROM gone GROUP BY 1, 2, 3, 4"
     for table, statement in zip(
         ("delivery_hour_changes", "delivery_latency_changes"), _add(hours, latencies), strict=True
     ):
-        connection.exec_driver_sql(f"WITH gone AS (DELETE FROM {table} RETURNING *) {statement}")  # noqa: S608
+        yield f"WITH gone AS (DELETE FROM {table} RETURNING *) {statement}"  # noqa: S608
 
 
 def of_both(
@@ -243,25 +340,35 @@ def zone_offset_seconds(connection: sa.Connection) -> int:
 
 
 def differences(connection: sa.Connection) -> list[str]:
-    """Say where what is kept differs from what the messages add up to; empty: nowhere."""
+    """Say where what is kept differs from what the messages add up to; empty: nowhere. As far as the books are open."""
     counted = _counted(connection.dialect.name, (1, "messages"))
+    hours_open, days_open = _open_parts(connection)
     sums = ", ".join(f"sum({name}) AS {name}" for name in COUNTS)
     any_left = " OR ".join(f"sum({name}) <> 0" for name in COUNTS)
-    every_hour = (
-        f"(SELECT {_HOUR_COLUMNS} FROM delivery_hours UNION ALL SELECT {_HOUR_COLUMNS} FROM delivery_hour_changes) AS k"  # noqa: S608
-    )
-    kept_hours = f"SELECT hour, account, template_id, {sums} FROM {every_hour} GROUP BY 1, 2, 3 HAVING {any_left}"  # noqa: S608
-    every_latency = (
-        f"(SELECT {_LATENCY_COLUMNS} FROM delivery_latencies"  # noqa: S608
-        f" UNION ALL SELECT {_LATENCY_COLUMNS} FROM delivery_latency_changes) AS k"
-    )
-    kept_latencies = (
-        f"SELECT day, account, template_id, seconds, sum(messages) AS messages FROM {every_latency}"  # noqa: S608
-        " GROUP BY 1, 2, 3, 4 HAVING sum(messages) <> 0"
-    )
-    hours, latencies = _hours(counted), _latencies(counted)
+
+    def of_hours(*sources: str) -> str:
+        every = " UNION ALL ".join(f"SELECT {_HOUR_COLUMNS} FROM {source}" for source in sources)  # noqa: S608
+        where = f"WHERE {hours_open} GROUP BY hour, account, template_id HAVING {any_left}"
+        return f"SELECT hour, account, template_id, {sums} FROM ({every}) AS k {where}"  # noqa: S608
+
+    def of_days(*sources: str) -> str:
+        every = " UNION ALL ".join(f"SELECT {_LATENCY_COLUMNS} FROM {source}" for source in sources)  # noqa: S608
+        where = f"WHERE {days_open} GROUP BY day, account, template_id, seconds HAVING sum(messages) <> 0"
+        return f"SELECT day, account, template_id, seconds, sum(messages) AS messages FROM ({every}) AS k {where}"  # noqa: S608
+
     found: set[str] = set()
-    for unit, kept, right in (("hour", kept_hours, hours), ("day", kept_latencies, latencies)):
+    for unit, kept, right in (
+        (
+            "hour",
+            of_hours("delivery_hours", "delivery_hour_changes"),
+            of_hours(f"({_hours(counted)}) AS h", "forgotten_hours"),
+        ),
+        (
+            "day",
+            of_days("delivery_latencies", "delivery_latency_changes"),
+            of_days(f"({_latencies(counted)}) AS l", "forgotten_latencies"),
+        ),
+    ):
         for first, second in ((kept, right), (right, kept)):
             query = f"SELECT * FROM ({first}) AS a EXCEPT SELECT * FROM ({second}) AS b"  # noqa: S608
             found |= {

@@ -176,8 +176,35 @@ delivery_hours = _table("delivery_hours", *_hour_columns(key=True))
 delivery_hour_changes = sa.Table("delivery_hour_changes", metadata, *_hour_columns(key=False))
 delivery_latencies = _table("delivery_latencies", *_latency_columns(key=True))
 delivery_latency_changes = sa.Table("delivery_latency_changes", metadata, *_latency_columns(key=False))
-# The zone of those hours and days, as seconds east of UTC: one row.
-delivery_zone = _table("delivery_zone", sa.Column("offset_seconds", sa.Integer, primary_key=True, autoincrement=False))
+# The zone of those hours and days, as seconds east of UTC, and since when they are still counted in: one row.
+delivery_zone = _table(
+    "delivery_zone",
+    sa.Column("offset_seconds", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("closed_before", sa.BigInteger, nullable=False, server_default="-1000000000000"),  # seconds from 1970
+)
+# What the messages of forgotten numbers count, which are gone: kept in those as well.
+forgotten_hours = _table("forgotten_hours", *_hour_columns(key=True))
+forgotten_latencies = _table("forgotten_latencies", *_latency_columns(key=True))
+
+# From when on each kind of row is whole: what is older is pruned, or being pruned.
+retention = _table(
+    "retention",
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("horizon", UtcDateTime, nullable=False),
+    sa.Column("pruned_at", UtcDateTime),  # when everything before was last seen to be gone; null: not yet
+)
+# Numbers that were forgotten, as keyed hashes, and how much went with each.
+tombstones = _table(
+    "tombstones",
+    sa.Column("id", RowId, sa.Identity(), primary_key=True),
+    sa.Column("mobile_hmac", sa.Text, nullable=False),
+    sa.Column("forgotten_at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("counts", Json, nullable=False),  # rows by table
+    sa.Column("cleaned_at", UtcDateTime),  # when the database's files were cleaned of it; null: not yet
+    sa.Column("wal_position", sa.Text),  # PostgreSQL: up to where its log may hold it
+)
 
 # Requests to send that went through here, each noted before it went out. A table of its own, so that messages,
 # most of which were sent elsewhere, carry none of it.

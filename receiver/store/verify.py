@@ -3,6 +3,9 @@
 Reads everything once, in one snapshot of a live database and at constant memory: what the journal says and what the
 rows say are added up, per bucket, as sums of digests that come out the same in any order. Only where a bucket differs
 is it read again, to name what differs.
+
+What is pruned proves nothing any more. So the journal counts from the horizon of its kind on, and of a row that it has
+only later copies of, no more is asked than that there are at least so many.
 """
 
 from __future__ import annotations
@@ -10,18 +13,31 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
-from receiver.domain import Outcome, Receipt, Unreadable, fold, mask_mobile, match_masked
+from receiver.domain import (
+    DeliveryStatus,
+    MessageState,
+    Outcome,
+    Receipt,
+    Unreadable,
+    first_id_of,
+    fold,
+    mask_mobile,
+    match_masked,
+)
 from receiver.store import rollup
+from receiver.store.prune import Kind, list_horizons
 from receiver.store.read import PUSH_COLUMNS, as_push_row
 from receiver.store.tables import masked_key_where, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from uuid import UUID
+    from datetime import datetime
 
     from receiver.domain import Push
     from receiver.store.database import Database
@@ -30,6 +46,11 @@ _BUCKETS = 4096
 _DIGEST_BYTES = 16
 _CHUNK_ROWS = 5000
 _NAMED_MAX = 20
+# A push that waited in a spool for up to so long may have been saved after, and pruned before, a later copy of it.
+_OUT_OF_ORDER = timedelta(days=1)
+_CLOCKS_APART = timedelta(days=1)  # the platform's and ours
+
+_NO_ID = UUID(int=0)
 
 # Kind, account, task id, number, time, and what the vendor's status or the content's digest says.
 Key = tuple[str, str, str, str, str, str]
@@ -74,6 +95,9 @@ class _Verification:
         self._read_again = read_again
         self._tell = tell
         self.messages_read = 0
+        self._horizons = {kind: found.horizon for kind, found in list_horizons(connection).items()}
+        # Of rows that began before the horizon: the digest of each that was seen after it, and its copies.
+        self._begun_before: dict[int, int] = {}
 
     def sightings(self) -> Iterator[Finding]:
         """Every accepted push has its receipt or reply, counted as often as it came; and there are no others."""
@@ -81,13 +105,19 @@ class _Verification:
         journal_rows = 0
         replayed: set[UUID] = set()
         misread: list[str] = []
+        if self._horizons:
+            self._begun_before = {_digest(key): copies for key, copies in self._rows_begun_before()}
+        later_copies: Counter[int] = Counter()
         for push_id, key, was_replayed in self._journal(misread):
             journal_rows += 1
             if was_replayed:
                 replayed.add(push_id)
             elif key is not None:
                 digest = _digest(key)
-                sums[digest % _BUCKETS] += digest
+                if digest in self._begun_before:
+                    later_copies[digest] += 1
+                else:
+                    sums[digest % _BUCKETS] += digest
         yield Finding(
             name="journal can be read as it was",
             ok=not misread,
@@ -101,10 +131,9 @@ class _Verification:
             # A row that a replay made began with one copy that no push has counted.
             sums[digest % _BUCKETS] -= digest * (copies - (push_id in replayed))
         differing = {bucket for bucket, total in enumerate(sums) if total}
+        differing |= {digest % _BUCKETS for digest, came in later_copies.items() if came > self._begun_before[digest]}
         details = self._name(differing, replayed) if differing else ()
-        yield Finding(
-            name="receipts and replies follow from the journal", ok=not differing, count=rows, details=details
-        )
+        yield Finding(name="receipts and replies follow from the journal", ok=not details, count=rows, details=details)
 
     def states(self) -> Finding:
         """Every message's state is that of its receipts."""
@@ -120,12 +149,22 @@ class _Verification:
                 )
             for row in chunk:
                 rows += 1
-                state = fold(found.pop(row.id, []))
-                if (state.status, state.reported_at, state.seen) != (row.status, row.reported_at, row.seen):
+                if not self._follows(row, fold(found.pop(row.id, []))):
                     wrong.append(f"message {row.id} (task {row.task_id}, {mask_mobile(row.mobile)}): state differs")
             wrong += [f"message {message_id} does not exist and has receipts" for message_id in found]
         self.messages_read = rows
         return Finding(name="states follow from receipts", ok=not wrong, count=rows, details=tuple(wrong[:_NAMED_MAX]))
+
+    def _follows(self, row: Any, state: MessageState) -> bool:
+        """Whether a message's state is that of its receipts, or what is left of them after pruning may have made it."""
+        if (state.status, state.reported_at, state.seen) == (row.status, row.reported_at, row.seen):
+            return True
+        horizon = self._horizons.get(Kind.RECEIPTS)
+        if horizon is None or row.reported_at is None:
+            return False
+        known = MessageState(status=DeliveryStatus(row.status), reported_at=row.reported_at, seen=row.seen)
+        still_decides = (state.reported_at, state.status) == (row.reported_at, row.status)
+        return known.merge(state) == known and (still_decides or row.reported_at < horizon + _CLOCKS_APART)
 
     def masked(self) -> Finding:
         """Every masked number belongs to the one recorded message that fits it, or to none."""
@@ -158,21 +197,37 @@ class _Verification:
         for _, key, was_replayed in self._journal([]):
             if key is not None and not was_replayed and _digest(key) % _BUCKETS in buckets:
                 counts[key] += 1
-        copies_of: dict[Key, int] = {}
-        for key, copies, push_id in self._rows():
-            if _digest(key) % _BUCKETS in buckets:
-                copies_of[key] = copies - (push_id in replayed)
+        copies_of, at_most = self._copies(buckets, replayed)
         named = []
         for key in sorted(counts.keys() | copies_of.keys()):
             came, copies_found = counts[key], copies_of.get(key)
+            if key in at_most and came <= copies_of[key]:
+                continue
             if came != (copies_found or 0):
                 kind, _, task_id, mobile, at, _ = key
                 said = "no row" if copies_found is None else f"copies {copies_found}"
                 named.append(f"{kind} of task {task_id}, {mask_mobile(mobile)}, {at}: pushed {came} times, {said}")
         return tuple(named[:_NAMED_MAX])
 
+    def _copies(self, buckets: set[int], replayed: set[UUID]) -> tuple[dict[Key, int], set[Key]]:
+        """Give the copies of these buckets' rows, and those rows of which some may be pruned."""
+        copies_of: dict[Key, int] = {}
+        at_most: set[Key] = set()
+        for key, copies, push_id in self._rows():
+            if _digest(key) % _BUCKETS in buckets:
+                copies_of[key] = copies - (push_id in replayed)
+                if push_id < self._first_id(key[0], _OUT_OF_ORDER):
+                    at_most.add(key)
+        for key, copies in self._rows_begun_before():
+            if _digest(key) % _BUCKETS in buckets:
+                copies_of[key] = copies
+                at_most.add(key)
+        return copies_of, at_most
+
     def _journal(self, misread: list[str]) -> Iterator[tuple[UUID, Key | None, bool]]:
         query = sa.select(*PUSH_COLUMNS, pushes.c.replayed_at).where(pushes.c.outcome == Outcome.ACCEPTED)
+        if (horizon := self._horizons.get(Kind.PUSHES)) is not None:
+            query = query.where(pushes.c.id >= first_id_of(horizon))
         for chunk in self._chunks(query, pushes.c.id):
             for row in chunk:
                 push = self._read_again(as_push_row(row).as_push())
@@ -185,15 +240,40 @@ class _Verification:
                     at, said = reading.reported_at, reading.vendor_status
                 else:
                     at, said = reading.replied_at, reading.content_sha256.hex()
-                key = (str(push.kind), push.account, reading.task_id, reading.mobile, at.isoformat(), said)
+                kind = str(push.kind)
+                if (horizon := self._horizon(kind)) is not None and row.received_at < horizon:
+                    continue  # its row may be pruned
+                key = (kind, push.account, reading.task_id, reading.mobile, at.isoformat(), said)
                 yield row.id, key, row.replayed_at is not None
 
+    def _horizon(self, kind: str) -> datetime | None:
+        """From when on the journal must agree with the rows of a kind: both are whole."""
+        own = Kind.RECEIPTS if kind == "receipt" else Kind.REPLIES
+        return max(filter(None, (self._horizons.get(Kind.PUSHES), self._horizons.get(own))), default=None)
+
+    def _first_id(self, kind: str, later: timedelta = timedelta(0)) -> UUID:
+        """The lowest id that a push of that kind may have to count."""
+        horizon = self._horizon(kind)
+        return _NO_ID if horizon is None else first_id_of(horizon + later)
+
     def _rows(self) -> Iterator[tuple[Key, int, UUID]]:
+        """Give the rows that began after the horizon, with their copies and the push that brought them."""
+        yield from self._sighted(begun_before=False)
+
+    def _rows_begun_before(self) -> Iterator[tuple[Key, int]]:
+        """Give the rows that began before it and were seen after it, and how many later copies they may have: few."""
+        for key, copies, _ in self._sighted(begun_before=True):
+            yield key, copies - 1
+
+    def _sighted(self, *, begun_before: bool) -> Iterator[tuple[Key, int, UUID]]:
         for table, kind, at, said in (
             (receipts, "receipt", receipts.c.reported_at, receipts.c.vendor_status),
             (replies, "reply", replies.c.replied_at, replies.c.content_sha256),
         ):
             masked = masked_key_where(table)
+            horizon = self._horizon(kind)
+            if begun_before and horizon is None:
+                continue
             query = sa.select(
                 table.c.id,
                 table.c.push_id,
@@ -204,6 +284,10 @@ class _Verification:
                 sa.case((masked, table.c.task_id), else_=messages.c.task_id).label("task_id"),
                 sa.case((masked, table.c.masked_mobile), else_=messages.c.mobile).label("mobile"),
             ).select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
+            if begun_before:
+                query = query.where(table.c.push_id < self._first_id(kind), table.c.last_seen_at >= horizon)
+            elif horizon is not None:
+                query = query.where(table.c.push_id >= self._first_id(kind))
             for chunk in self._chunks(query, table.c.id):
                 for row in chunk:
                     text = row.said if isinstance(row.said, str) else row.said.hex()

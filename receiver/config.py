@@ -67,6 +67,7 @@ class Settings:
     alarm_refusals: int = 20
     alarm_quarantined: int = 5
     alarm_delivery_fall: float = 10  # in percentage points
+    targets_allow: tuple[Network | str, ...] = ()  # networks and names that targets may have beside public addresses
     public_url: str = ""  # how the platform and browsers reach us; empty: by the address that we listen on
     console_session: timedelta = timedelta(hours=12)
     console_totp: bool = True  # analysts and admins need a second factor
@@ -331,6 +332,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "alarm_refusals": ("20", to.count),
     "alarm_quarantined": ("5", to.count),
     "alarm_delivery_fall": ("10", to.percent),
+    "targets_allow": ("", to.targets_allow),
     "public_url": ("", lambda value: to.http_url(value) if value else ""),
     "console_session": ("12", lambda value: timedelta(hours=to.positive(value))),
     "console_totp": ("required", to.required),

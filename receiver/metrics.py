@@ -94,6 +94,15 @@ WOULD_REFUSE = Counter(
 )
 SENDS = Counter("receiver_sends", "Requests to send, by what became of them.", ["outcome"], registry=REGISTRY)
 
+# --- Do own systems hear of it? ---
+
+FORWARD_ATTEMPTS = Counter(
+    "receiver_forward_attempts",
+    "Deliveries to targets, by what became of each attempt.",
+    ["target", "outcome"],
+    registry=REGISTRY,
+)
+
 # --- Who serves? ---
 
 PROCESSES = Gauge(

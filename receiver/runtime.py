@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from receiver import tracing
 from receiver.anchors import Anchor, Anchors
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
+from receiver.forwarding.engine import Forwarder
 from receiver.intake.committer import Committer
 from receiver.intake.drainer import Drainer
 from receiver.intake.gate import Gate
@@ -68,7 +69,14 @@ class Runtime:
         self.gate = Gate(settings)
         self.spool = Spool(settings.data_dir / SPOOL_DIR, max_bytes=settings.spool_max_bytes)
         save = partial(write.save_pushes_in, self.intake_database)
-        self.committer = Committer(save, link=self.link, spool=self.spool)
+        self.forwarder = Forwarder(
+            self.database,
+            link=self.link,
+            allow=settings.targets_allow,
+            clock=self.clock,
+            busy=lambda: self.committer.busy,
+        )
+        self.committer = Committer(save, link=self.link, spool=self.spool, tell=self.forwarder.nudge)
         self.recorder = Recorder(self.database, link=self.link, spool=self.spool)
         self.sender = Sender(settings, self.recorder, PlatformClient(settings.platform_url))
         self._drainer = self._drainer_of(self.spool)
@@ -141,6 +149,7 @@ class Runtime:
                 return
             self.committer.start()
             self._drainer.start()
+            self.forwarder.start()
             tracing.start()
             self._started_in = os.getpid()
 
@@ -153,6 +162,7 @@ class Runtime:
             if self.link.up:
                 with suppress(ReceiverError):  # they are numbers: no stop waits for them, or fails
                     self.gate.secrets.keep_uses(self._save_uses, at_once=True)
+            self.forwarder.stop()
             tracing.stop()
         self.spool.close()
         self.database.close()

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 Network = IPv4Network | IPv6Network
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,}", re.ASCII)
 _ACK_BODY_MAX_CHARS = 255  # the platform's console keeps no more of an answer
 _LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -87,6 +88,20 @@ def networks(value: str) -> tuple[Network, ...]:
         except ValueError:
             raise ValueError("not a list of addresses and networks, such as 10.0.0.0/8,203.0.113.7") from None
     return tuple(networks)
+
+
+def targets_allow(value: str) -> tuple[Network | str, ...]:
+    found: list[Network | str] = []
+    for item in items(value):
+        try:
+            found.append(ip_network(item))
+        except ValueError:
+            if not _HOST_NAME.fullmatch(item) or item.rpartition(".")[2].isdigit():
+                raise ValueError(
+                    "not a list of networks, addresses and host names, such as 10.0.0.0/8,hooks.internal"
+                ) from None
+            found.append(item.lower())
+    return tuple(found)
 
 
 def tokens(value: str) -> tuple[tuple[str, str], ...]:

@@ -56,7 +56,7 @@ class Files:
 
 
 def make_committer(
-    save: Callable[[Sequence[Push]], None], files: Files | None = None, **limits: int
+    save: Callable[[Sequence[Push]], None], files: Files | None = None, **limits: Any
 ) -> tuple[Committer, DatabaseLink]:
     link = DatabaseLink()
     link.mark_up()

@@ -25,6 +25,7 @@ _COMMANDS = {
     "pushes": "pushes:pushes",
     "watch": "pushes:watch",
     "events": "events:events",
+    "targets": "targets:targets",
     "export": "export:export",
     "spool": "spool:spool",
     "backup": "backup:backup",

@@ -55,12 +55,14 @@ class Committer:
         spool: Spool,
         queue_max: int = QUEUE_MAX_PUSHES,
         batch_max: int = BATCH_MAX_PUSHES,
+        tell: Callable[[], None] = lambda: None,
     ) -> None:
         self._save = save
         self._link = link
         self._spool = spool
         self._queue_max = queue_max
         self._batch_max = batch_max
+        self._tell = tell  # that something was kept; at once, since the next batch waits for it
         self._waiting: deque[tuple[Push, Callable[[Kept | ReceiverError], None]]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -142,6 +144,7 @@ class Committer:
             return
         for (_, settle), result in zip(batch, results, strict=True):
             settle(result)
+        self._tell()
         metrics.BATCH_SECONDS.observe(time.perf_counter() - begun)
         metrics.BATCH_PUSHES.observe(len(batch))
         metrics.LAST_PUSH.set(time.time())

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from receiver.domain import LOCAL_LIMIT, RECORDED_FIELDS, SENDING_MAX, MessageStatus, SendAttempt, SendResult
 from receiver.errors import ReceiverError
+from receiver.store import forward_queue
 from receiver.store.balance import Reading, save_readings
 from receiver.store.database import Overtaken, insert
 from receiver.store.tables import attempts, masked_key_where, messages, receipts, replies
@@ -97,6 +98,7 @@ def begin_attempt(
     if limits.any and (words := _limit_reached(connection, attempt, message_id, limits, day_began)) is not None:
         state = MessageStatus.REFUSED
         connection.execute(_set_state(), {"message_id": message_id, "new_state": state, "words": words})
+        forward_queue.add_states(connection, [message_id])
     return AttemptState(id=attempt.id, message_id=message_id, begun_at=recorded_at, state=state, error_message=words)
 
 
@@ -122,6 +124,7 @@ def finish_attempt(
         elif row.send_state in _OPEN_STATES:
             new = {"message_id": row.id, "new_state": result.state, "words": result.error_message}
             connection.execute(_set_state(), new)
+            forward_queue.add_states(connection, [message_id])
     if result.remain_point is not None:
         reading = Reading(
             account=attempt.account,
@@ -159,6 +162,7 @@ def _insert(connection: sa.Connection, attempt: SendAttempt, recorded_at: dateti
         "fingerprint": claim.fingerprint if claim else None,
     }
     if connection.scalar(_new_row(connection.dialect.name, attempts), row) is not None:
+        forward_queue.add_sends(connection, [message_id])
         return message_id
     connection.execute(sa.delete(messages).where(messages.c.id == message_id))
     return None
@@ -295,6 +299,7 @@ def _finish_at_once(connection: sa.Connection, attempt: SendAttempt, result: Sen
     if row.any_masked:
         match_recorded(connection, {(attempt.account, str(result.task_id))})
     message_id: int = row.id
+    forward_queue.add_states(connection, [message_id])
     return message_id
 
 
@@ -348,10 +353,12 @@ def _take_task_id(connection: sa.Connection, row: Any, result: SendResult) -> No
         for table in (receipts, replies):
             connection.execute(sa.update(table).where(table.c.message_id == other.id).values(message_id=row.id))
         connection.execute(sa.delete(messages).where(messages.c.id == other.id))
+        forward_queue.move(connection, old=other.id, new=row.id)
     try:
         connection.execute(sa.update(messages).where(messages.c.id == row.id).values(values))
     except sa.exc.IntegrityError as error:
         raise Overtaken("a push has made the row of this task since we looked") from error
+    forward_queue.add_states(connection, [row.id])
 
 
 @cache

@@ -89,6 +89,10 @@ WITH given AS MATERIALIZED (
     WHERE vendor_status IS NOT NULL
     ON CONFLICT (message_id, reported_at, vendor_status, masked_mobile) DO UPDATE SET
         copies = receipts.copies + 1, last_seen_at = greatest(receipts.last_seen_at, excluded.last_seen_at)
+), forward AS (
+    INSERT INTO forward_queue (kind, push_id, message_id)
+    SELECT 'push', id, message_id FROM given JOIN journal USING (id) LEFT JOIN message USING (task_id, mobile, account)
+    WHERE EXISTS (SELECT FROM targets)
 )
 INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact,
                      content_sha256, replied_at, opt_out, opt_out_review)
@@ -170,6 +174,9 @@ INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, con
 SELECT id, ?, ?, ?, 1, ?, ?, ?, ?, ?, ? FROM messages WHERE task_id = ? AND mobile = ? AND account = ?
 ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SET
     copies = replies.copies + 1, last_seen_at = max(replies.last_seen_at, excluded.last_seen_at)"""
+_SQLITE_FORWARD = """
+INSERT INTO forward_queue (kind, push_id, message_id)
+VALUES ('push', ?, (SELECT id FROM messages WHERE task_id = ? AND mobile = ? AND account = ?))"""
 _SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 
 
@@ -178,6 +185,7 @@ def _save_sqlite(driver: Any, batch: Sequence[Push]) -> bool:
     messages: list[tuple[Any, ...]] = []
     receipts: list[tuple[Any, ...]] = []
     replies: list[tuple[Any, ...]] = []
+    forward: list[tuple[Any, ...]] = []
     for push in batch:
         push_id, reading = push.id.hex, push.reading
         received_at = push.received_at.strftime(_SQLITE_TIME)
@@ -187,8 +195,10 @@ def _save_sqlite(driver: Any, batch: Sequence[Push]) -> bool:
             (*head, push.method, push.query, push.body, push.content_type, push.remote_addr, received_at),
         )
         if isinstance(reading, Unreadable):
+            forward.append((push_id, None, None, None))
             continue
         key = (reading.task_id, reading.mobile, push.account)
+        forward.append((push_id, *key))
         seen = (push_id, received_at, received_at)
         if isinstance(reading, Receipt):
             at = reading.reported_at.strftime(_SQLITE_TIME)
@@ -208,5 +218,7 @@ def _save_sqlite(driver: Any, batch: Sequence[Push]) -> bool:
     for statement, rows in ((_SQLITE_MESSAGES, messages), (_SQLITE_RECEIPTS, receipts), (_SQLITE_REPLIES, replies)):
         if rows:
             driver.executemany(statement, rows)
+    if driver.execute("SELECT EXISTS (SELECT 1 FROM targets)").fetchone()[0]:
+        driver.executemany(_SQLITE_FORWARD, forward)
     driver.execute("RELEASE plain")
     return True

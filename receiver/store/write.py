@@ -32,9 +32,11 @@ from receiver.domain import (
     shown_content,
 )
 from receiver.opt_out import OptOut
+from receiver.store import forward_queue
 from receiver.store.balance import Reading, save_readings
 from receiver.store.bulk import save_plain, save_plain_postgresql, split_plain
 from receiver.store.database import insert
+from receiver.store.forward_queue import Change
 from receiver.store.tables import (
     REFUSED_KEY_WHERE,
     full_key,
@@ -49,6 +51,7 @@ from receiver.store.tables import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from receiver.store.database import Database
 
@@ -96,7 +99,11 @@ def save_general(connection: sa.Connection, batch: Sequence[Push]) -> None:
     """Do what `save_pushes` does for pushes of any kind, those among them that meet in one message."""
     rows = [_journal_row(push) for push in batch]
     new_ids = set(connection.scalars(_journal_upsert(connection.dialect.name), rows))
-    _save_readings(connection, [push for push in batch if push.id in new_ids], counts_copies=True)
+    new = [push for push in batch if push.id in new_ids]
+    brought = _save_readings(connection, new, counts_copies=True)
+    forward_queue.add(
+        connection, [{"kind": Change.PUSH, "push_id": push.id, **brought.get(push.id, {})} for push in new]
+    )
 
 
 def replay_push(connection: sa.Connection, push: Push) -> None:
@@ -113,7 +120,9 @@ def replay_push(connection: sa.Connection, push: Push) -> None:
             replayed_at=sa.case((pushes.c.outcome == Outcome.QUARANTINED, sa.func.now()), else_=pushes.c.replayed_at),
         )
     )
-    _save_readings(connection, [push], counts_copies=False)
+    brought = _save_readings(connection, [push], counts_copies=False).get(push.id, {})
+    if "receipt_id" in brought or "reply_id" in brought:
+        forward_queue.add(connection, [{"kind": Change.READING, "push_id": push.id, **brought}])
 
 
 # The statements of a push are built once: building one takes longer than running it.
@@ -140,18 +149,28 @@ def _journal_row(push: Push) -> Row:
     }
 
 
-def _save_readings(connection: sa.Connection, batch: Sequence[Push], *, counts_copies: bool) -> None:
+def _save_readings(
+    connection: sa.Connection, batch: Sequence[Push], *, counts_copies: bool
+) -> Mapping[UUID, Mapping[str, int]]:
+    """Keep what pushes say; give by push its `message_id`, and `receipt_id` or `reply_id` where it was the first."""
     sightings = [_Sighting(push, push.reading) for push in batch if not isinstance(push.reading, Unreadable)]
     masked = [sighting for sighting in sightings if sighting.masked]
     lock_tasks(connection, {sighting.task for sighting in masked}, shared=False)
-    ids = _upsert_messages(connection, [sighting for sighting in sightings if not sighting.masked])
+    full_ones = [sighting for sighting in sightings if not sighting.masked]
+    ids = _upsert_messages(connection, full_ones)
+    brought: dict[UUID, dict[str, int]] = defaultdict(dict)
+    for sighting in full_ones:
+        brought[sighting.push.id]["message_id"] = ids[sighting.message_key]
     for table, kind in ((receipts, Receipt), (replies, Reply)):
         of_kind = [sighting for sighting in sightings if isinstance(sighting.reading, kind)]
         full = [sighting.row(message_id=ids[sighting.message_key]) for sighting in of_kind if not sighting.masked]
-        _upsert_sightings(connection, table, full, masked=False, counts_copies=counts_copies)
         without_message = [sighting.row(message_id=None) for sighting in of_kind if sighting.masked]
-        _upsert_sightings(connection, table, without_message, masked=True, counts_copies=counts_copies)
+        for rows, are_masked in ((full, False), (without_message, True)):
+            first = _upsert_sightings(connection, table, rows, masked=are_masked, counts_copies=counts_copies)
+            for push_id, row_id in first.items():
+                brought[push_id]["receipt_id" if table is receipts else "reply_id"] = row_id
     _match(connection, {(*sighting.task, sighting.reading.mobile) for sighting in masked})
+    return brought
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +266,8 @@ def _state_columns(state: MessageState) -> Row:
 
 def _upsert_sightings(
     connection: sa.Connection, table: sa.Table, rows: Iterable[Row], *, masked: bool, counts_copies: bool
-) -> None:
+) -> Mapping[UUID, int]:
+    """Add receipts or replies that are new, count those that are not; give the ids of the new ones by their push."""
     key_columns = masked_key(table) if masked else full_key(table)
     merged: dict[tuple[Any, ...], Row] = {}
     for row in sorted(rows, key=lambda row: row["push_id"]):
@@ -256,9 +276,12 @@ def _upsert_sightings(
         if first is not row:
             first["copies"] += 1
             first["last_seen_at"] = max(first["last_seen_at"], row["last_seen_at"])
-    if merged:
-        statement = _sighting_upsert(connection.dialect.name, table, masked=masked, counts_copies=counts_copies)
-        connection.execute(statement, [merged[key] for key in sorted(merged)])
+    if not merged:
+        return {}
+    statement = _sighting_upsert(connection.dialect.name, table, masked=masked, counts_copies=counts_copies)
+    own = {row["push_id"] for row in merged.values()}
+    stored = connection.execute(statement, [merged[key] for key in sorted(merged)])
+    return {row.push_id: row.id for row in stored if row.push_id in own}
 
 
 @cache
@@ -266,8 +289,9 @@ def _sighting_upsert(dialect: str, table: sa.Table, *, masked: bool, counts_copi
     statement = insert(dialect, table)
     key_columns = masked_key(table) if masked else full_key(table)
     where = masked_key_where(table) if masked else None
+    given = (table.c.id, table.c.push_id)  # the push is that which brought it first
     if not counts_copies:
-        return statement.on_conflict_do_nothing(index_elements=key_columns, index_where=where)
+        return statement.on_conflict_do_nothing(index_elements=key_columns, index_where=where).returning(*given)
     seen_last = sa.case(
         (statement.excluded.last_seen_at > table.c.last_seen_at, statement.excluded.last_seen_at),
         else_=table.c.last_seen_at,
@@ -276,7 +300,7 @@ def _sighting_upsert(dialect: str, table: sa.Table, *, masked: bool, counts_copi
         index_elements=key_columns,
         index_where=where,
         set_={"copies": table.c.copies + statement.excluded.copies, "last_seen_at": seen_last},
-    )
+    ).returning(*given)
 
 
 # --- Masked numbers -----------------------------------------------------------------------------------
@@ -339,17 +363,21 @@ def _refold(connection: sa.Connection, message_ids: Iterable[int]) -> None:
     if not ids:
         return
     # Whoever adds a receipt holds its message's row first: once it is ours, every receipt of it can be seen.
-    connection.execute(sa.select(messages.c.id).where(messages.c.id.in_(ids)).order_by(messages.c.id).with_for_update())
+    locked = sa.select(messages.c.id, messages.c.status).where(messages.c.id.in_(ids))
+    before = {row.id: row.status for row in connection.execute(locked.order_by(messages.c.id).with_for_update())}
     states: dict[int, list[Receipt]] = {message_id: [] for message_id in ids}
     query = sa.select(receipts.c.message_id, receipts.c.vendor_status, receipts.c.reported_at)
     for row in connection.execute(query.where(receipts.c.message_id.in_(ids))):
         states[row.message_id].append(
             Receipt(mobile="", task_id="", vendor_status=row.vendor_status, reported_at=row.reported_at)
         )
+    folded = {message_id: fold(found) for message_id, found in states.items()}
     connection.execute(
         sa.update(messages).where(messages.c.id == sa.bindparam("message_id")),
-        [{"message_id": message_id, **_state_columns(fold(found))} for message_id, found in states.items()],
+        [{"message_id": message_id, **_state_columns(state)} for message_id, state in folded.items()],
     )
+    changed = [message_id for message_id, state in folded.items() if before.get(message_id) != state.status]
+    forward_queue.add_states(connection, changed)
 
 
 # --- Records of sends ---------------------------------------------------------------------------------
@@ -405,6 +433,9 @@ def record_sent(
             ],
         )
     match_recorded(connection, tasks)
+    pairs = zip(sends, results, strict=True)
+    new = {result.message_id for send, result in pairs if result.outcome is Recorded.NEW and not send.refused}
+    forward_queue.add_sends(connection, new)
     told = (send for send, result in zip(sends, results, strict=True) if result.outcome in _ADDS)
     save_readings(connection, filter(None, map(_reading_of, told)))
     return results

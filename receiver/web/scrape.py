@@ -18,7 +18,7 @@ import math
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from receiver.errors import ReceiverError
 from receiver.intake.spool import spool_state
-from receiver.store import balance, signals, watching
+from receiver.store import balance, deliveries, signals, targets, watching
 from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.store.events import find_lag_seconds
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from receiver.intake.spool import SpoolState
     from receiver.runtime import Runtime
     from receiver.store.balance import Reading
+    from receiver.store.targets import Health
 
 T = TypeVar("T")
 
@@ -65,6 +66,12 @@ class Scrape(Collector):
     def balances(self) -> Mapping[str, Reading]:
         """The last reading of each account's balance."""
         return self.ask(balance.find_last_readings)
+
+    @cached_property
+    def targets(self) -> Mapping[str, Health]:
+        """What waits for each target, by its name."""
+        found = self.ask(targets.list_targets)
+        return {one.name: self.ask(partial(targets.find_health, target=one)) for one in found}
 
     @cached_property
     def last_push_at(self) -> datetime | None:
@@ -206,6 +213,29 @@ def _balance_age(scrape: Scrape) -> dict[str, float]:
         account: (scrape.now - reading.answered_at).total_seconds()
         for account, reading in scrape.balances.items()
         if account in asked
+    }
+
+
+@gauge("receiver_forward_queue", "What was kept and is not made into deliveries yet.")
+def _forward_queue(scrape: Scrape) -> float:
+    return scrape.ask(deliveries.count_queue)
+
+
+@gauge("receiver_forward_pending", "Deliveries that wait for a target; 100,000 stands for more.", label="target")
+def _forward_pending(scrape: Scrape) -> dict[str, float]:
+    return {name: health.pending for name, health in scrape.targets.items()}
+
+
+@gauge("receiver_forward_dead", "Deliveries that were given up and may be replayed.", label="target")
+def _forward_dead(scrape: Scrape) -> dict[str, float]:
+    return {name: health.dead for name, health in scrape.targets.items()}
+
+
+@gauge("receiver_forward_oldest_age_seconds", "Age of the oldest that waits for a target; 0: none.", label="target")
+def _forward_oldest(scrape: Scrape) -> dict[str, float]:
+    return {
+        name: 0.0 if health.oldest_at is None else max(0.0, (scrape.now - health.oldest_at).total_seconds())
+        for name, health in scrape.targets.items()
     }
 
 

@@ -31,6 +31,7 @@ class Scope(StrEnum):
     REPORTS = "reports"
     EXPORT = "export"
     PUSHES = "pushes"
+    TARGETS = "targets"
     PII = "pii"
 
 

@@ -32,6 +32,7 @@ _COMMANDS = {
     "restore": "backup:restore_",
     "verify": "verify:verify_",
     "prune": "prune:prune_",
+    "forget": "forget:forget_",
     "doctor": "doctor:doctor",
     "status": "doctor:status",
     "simulate": "simulate:simulate",

@@ -1,0 +1,313 @@
+"""Everything of one number goes, and nothing of anybody else: from the journal, messages, receipts, replies, look-ups.
+
+The journal is bytes as the platform wrote them, so the database only narrows it down to rows in which the digits stand
+in a row, plain or percent-encoded, with or without a country code; what each of them says is read as ever. A row goes
+if it is a push of that number, if it is one of a masked number that belongs to a message of it, or if nobody could
+read it and it names the number. A push of another number that names this one (a reply: "call me at …") is that other
+person's: it stays, and is counted as a mention.
+
+One transaction, as of one moment, takes all of it, and leaves what it counts in the reports and a tombstone with the
+number's keyed hash. What comes for that number afterwards is new, and kept.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+import sqlalchemy as sa
+
+from receiver.domain import Unreadable, first_id_of
+from receiver.store import rollup
+from receiver.store.prune import delete_messages
+from receiver.store.read import PUSH_COLUMNS, as_push_row
+from receiver.store.tables import (
+    attempts,
+    audit,
+    look_ups,
+    masked_key_where,
+    messages,
+    pushes,
+    receipts,
+    replies,
+    tombstones,
+)
+from receiver.store.write import lock_tasks, match_recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
+    from uuid import UUID
+
+    from receiver.domain import Push
+    from receiver.store.database import Database
+
+_PAGE_ROWS = 20_000  # of the journal, looked through by one statement
+_DELETED_AT_ONCE = 1000
+
+MaskedKey = tuple[str, str, str]  # account, task id, number with its `*`
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Traces:
+    """Where a number was found."""
+
+    push_ids: set[UUID] = field(default_factory=set)
+    rows: Mapping[str, int] = field(default_factory=dict)  # what goes, by table
+    mentions: Mapping[str, int] = field(default_factory=dict)  # what names it and stays, by table
+
+
+class Wanted:
+    """The number, as it is recognised in bytes, texts and pushes."""
+
+    def __init__(self, mobile: str, masked: Collection[MaskedKey], read_again: Callable[[Push], Push]) -> None:
+        self.mobile = mobile
+        self._masked = frozenset(masked)
+        self._read_again = read_again
+        numbers = sorted({mobile, *(number for _, _, number in masked)})
+        # In a form that Python's and PostgreSQL's regular expressions have in common.
+        self.pattern = "|".join(_SEPARATORS.join(map(_written, number)) for number in numbers)
+        self._in_bytes = re.compile(self.pattern.encode())
+        digits = "[ +-]*".join(mobile)
+        self._in_text = re.compile(rf"(?<![0-9])(?:00)?(?:86)?{digits}(?![0-9])")
+
+    def may_be_in(self, *parts: bytes) -> bool:
+        """Whether the digits stand in these bytes, whatever is around them."""
+        return any(self._in_bytes.search(part) for part in parts)
+
+    def named_in(self, text: str) -> bool:
+        """Whether a text names the number."""
+        return self._in_text.search(text) is not None
+
+    def is_of(self, push: Push) -> bool:
+        """Whether a push is the number's, as the module says."""
+        reading = self._read_again(push).reading
+        if isinstance(reading, Unreadable):
+            return self.named_in_push(push)
+        return reading.mobile == self.mobile or (push.account, reading.task_id, reading.mobile) in self._masked
+
+    def named_in_push(self, push: Push) -> bool:
+        """Whether the number stands anywhere in what was pushed."""
+        return any(self.named_in(unquote_to_bytes(part).decode("latin-1")) for part in (push.query, push.body))
+
+
+_SEPARATORS = r"(?:[ +-]|%2[0DdBb])*"  # which a number may be written with
+
+
+def _written(character: str) -> str:
+    """Give the ways in which a place of a number may be written, `*` for any that was left out."""
+    if character == "*":
+        return r"(?:[*xX]|%2[Aa]|%[57]8)"
+    return f"(?:{character}|%3{character})"
+
+
+def find(
+    database: Database,
+    mobile: str,
+    read_again: Callable[[Push], Push],
+    tell: Callable[[int], None] = lambda _: None,
+) -> Traces:
+    """Say what `forget` would take. Reads the whole journal; `tell` hears how many rows of it since the last time.
+
+    Raises StoreUnavailable or StoreUnfit.
+    """
+    with database.reading() as connection:
+        wanted = Wanted(mobile, _masked_of(connection, mobile), read_again)
+    mine: set[UUID] = set()
+    named: set[UUID] = set()
+    after = None
+    while True:
+        with database.reading() as connection:  # each page anew, so that no log is held back meanwhile
+            ids, mine_there, named_there = _search_page(connection, wanted, after)
+        if not ids or ids[-1] == after:
+            break
+        mine |= mine_there
+        named |= named_there
+        after = ids[-1]
+        tell(len(ids))
+    with database.reading() as connection:
+        _take_time(connection)
+        return Traces(
+            push_ids=mine, rows=_rows(connection, wanted, mine), mentions=_mentions(connection, wanted, named)
+        )
+
+
+def forget(
+    database: Database,
+    mobile: str,
+    read_again: Callable[[Push], Push],
+    *,
+    found: Traces,
+    since: datetime,
+    now: datetime,
+    actor: str,
+    reason: str | None,
+    mobile_hmac: str,
+) -> dict[str, int]:
+    """Take what was found, and what has come since then; give the rows by table. All of it, or nothing.
+
+    `since`: when the search began. Raises StoreUnavailable, StoreUnfit or StoreRejected.
+    """
+
+    def work(connection: sa.Connection) -> dict[str, int]:
+        if connection.dialect.name == "postgresql":
+            # Journal and messages as of one moment: a push that comes meanwhile is in both, or in neither.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            _take_time(connection)
+        wanted = Wanted(mobile, _masked_of(connection, mobile), read_again)
+        mine = found.push_ids | _search_since(connection, wanted, since) | _brought(connection, mobile)
+        rows = _rows(connection, wanted, mine)
+        if any(rows.values()):
+            _delete(connection, wanted, mine)
+            values = {"mobile_hmac": mobile_hmac, "forgotten_at": now, "actor": actor, "reason": reason, "counts": rows}
+            connection.execute(sa.insert(tombstones).values(values))
+        return rows
+
+    return database.write(work)
+
+
+# --- Where it is ----------------------------------------------------------------------------------------------
+
+
+def _take_time(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+
+def _ids_of(mobile: str) -> sa.Select[tuple[int]]:
+    return sa.select(messages.c.id).where(messages.c.mobile == mobile)
+
+
+def _masked_of(connection: sa.Connection, mobile: str) -> set[MaskedKey]:
+    """Give the masked numbers that belong to messages of this one."""
+    found: set[MaskedKey] = set()
+    for table in (receipts, replies):
+        query = sa.select(table.c.account, table.c.task_id, table.c.masked_mobile)
+        query = query.where(table.c.message_id.in_(_ids_of(mobile)), masked_key_where(table))
+        found |= {(row.account, row.task_id, row.masked_mobile) for row in connection.execute(query)}
+    return found
+
+
+def _brought(connection: sa.Connection, mobile: str) -> set[UUID]:
+    """Give the pushes that first brought the receipts and replies of its messages."""
+    found: set[UUID] = set()
+    for table in (receipts, replies):
+        found |= set(connection.scalars(sa.select(table.c.push_id).where(table.c.message_id.in_(_ids_of(mobile)))))
+    return found
+
+
+def _search_page(
+    connection: sa.Connection, wanted: Wanted, after: UUID | None
+) -> tuple[list[UUID], set[UUID], set[UUID]]:
+    """Look through a page of the journal, from one id on: its ids, those that are the number's, those that name it."""
+    _take_time(connection)
+    page = sa.select(pushes.c.id).order_by(pushes.c.id).limit(_PAGE_ROWS)
+    ids = list(connection.scalars(page if after is None else page.where(pushes.c.id >= after)))
+    mine: set[UUID] = set()
+    named: set[UUID] = set()
+    if ids:
+        within = pushes.c.id.between(ids[0], ids[-1])
+        for row in connection.execute(sa.select(*PUSH_COLUMNS).where(within, _holding(connection, wanted))):
+            push = as_push_row(row).as_push()
+            if wanted.is_of(push):
+                mine.add(push.id)
+            elif wanted.named_in_push(push):
+                named.add(push.id)
+    return ids, mine, named
+
+
+def _search_since(connection: sa.Connection, wanted: Wanted, since: datetime) -> set[UUID]:
+    """Give the number's pushes that have come since then."""
+    found: set[UUID] = set()
+    after = first_id_of(since)
+    while True:
+        ids, mine, _ = _search_page(connection, wanted, after)
+        if not ids or ids[-1] == after:
+            return found
+        found |= mine
+        after = ids[-1]
+
+
+def _holding(connection: sa.Connection, wanted: Wanted) -> sa.ColumnElement[bool]:
+    """Say of rows of the journal whether the digits stand in them: more rows than are meant, and never fewer."""
+    if connection.dialect.name == "postgresql":
+        texts = (sa.func.encode(column, "escape") for column in (pushes.c.body, pushes.c.query))
+        return sa.or_(*(text.op("~", is_comparison=True)(wanted.pattern) for text in texts))
+    driver: Any = connection.connection.driver_connection
+    driver.create_function("may_hold", 2, wanted.may_be_in)
+    return sa.func.may_hold(pushes.c.body, pushes.c.query) == 1
+
+
+def _rows(connection: sa.Connection, wanted: Wanted, push_ids: Collection[UUID]) -> dict[str, int]:
+    """Count what goes, by table."""
+    of_messages = _ids_of(wanted.mobile)
+    counted = {
+        table.name: connection.scalar(sa.select(sa.func.count()).select_from(table).where(column.in_(of_messages))) or 0
+        for table, column in _OF_MESSAGES
+    }
+    there = sum(
+        connection.scalar(sa.select(sa.func.count()).select_from(pushes).where(pushes.c.id.in_(part))) or 0
+        for part in _parts(push_ids)
+    )
+    return {"pushes": there, **counted, "look_ups": len(_look_up_tokens(connection, wanted))}
+
+
+_OF_MESSAGES = (
+    (messages, messages.c.id),
+    (receipts, receipts.c.message_id),
+    (replies, replies.c.message_id),
+    (attempts, attempts.c.message_id),
+)
+
+
+def _look_up_tokens(connection: sa.Connection, wanted: Wanted) -> list[str]:
+    rows = connection.execute(sa.select(look_ups.c.token, look_ups.c.text))
+    return [row.token for row in rows if wanted.named_in(row.text)]
+
+
+def _mentions(connection: sa.Connection, wanted: Wanted, named: Collection[UUID]) -> dict[str, int]:
+    """Count what names the number and is not its own: what others wrote, and reasons in the audit."""
+    of_others = messages.c.mobile.is_distinct_from(wanted.mobile)
+    written = (
+        sa.select(replies.c.content)
+        .outerjoin(messages, messages.c.id == replies.c.message_id)
+        .where(of_others, replies.c.content.contains(wanted.mobile[-4:]))
+    )
+    noted = sa.select(audit.c.detail).where(sa.cast(audit.c.detail, sa.Text).contains(wanted.mobile[-4:]))
+    return {
+        "pushes": len(named),
+        "replies": sum(map(wanted.named_in, connection.scalars(written))),
+        "audit": sum(wanted.named_in(str(detail)) for detail in connection.scalars(noted)),
+    }
+
+
+# --- Taking it away -------------------------------------------------------------------------------------------
+
+
+def _delete(connection: sa.Connection, wanted: Wanted, push_ids: set[UUID]) -> None:
+    key = messages.c.task_id, messages.c.mobile, messages.c.account
+    locked = sa.select(*key).where(messages.c.mobile == wanted.mobile).order_by(*key)
+    tasks = {(row.account, row.task_id) for row in connection.execute(locked) if row.task_id is not None}
+    lock_tasks(connection, tasks, shared=True)
+    connection.execute(locked.with_for_update()).all()
+    rollup.keep_forgotten(connection, wanted.mobile)
+    connection.execute(sa.delete(attempts).where(attempts.c.message_id.in_(_ids_of(wanted.mobile))))
+    delete_messages(connection, _ids_of(wanted.mobile))
+    # Another number of the same task may be the only one now that fits a masked one.
+    match_recorded(connection, tasks)
+    tokens = _look_up_tokens(connection, wanted)
+    connection.execute(sa.delete(look_ups).where(look_ups.c.token.in_(tokens)))
+    for part in _parts(push_ids):
+        _delete_pushes(connection, part)
+
+
+def _delete_pushes(connection: sa.Connection, push_ids: list[UUID]) -> None:
+    """Delete rows of the journal, with whatever else was made of them."""
+    connection.execute(sa.delete(pushes).where(pushes.c.id.in_(push_ids)))
+
+
+def _parts(push_ids: Collection[UUID]) -> list[list[UUID]]:
+    ids = sorted(push_ids)
+    return [ids[begin : begin + _DELETED_AT_ONCE] for begin in range(0, len(ids), _DELETED_AT_ONCE)]

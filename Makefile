@@ -35,6 +35,9 @@ check: $(DEV_INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/alembic upgrade head --sql 2>/dev/null | $(BIN)/squawk --exclude $(SQUAWK_EXCEPT)
+	$(BIN)/python -m tests.supply licences
+	$(BIN)/python -m tests.supply sbom requirements-extras.lock $(VENV)/receiver.cdx.json
+	$(BIN)/python -m tests.supply faults
 
 bench: $(BENCH_INSTALLED)
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -46,7 +49,7 @@ screenshots: $(DEV_INSTALLED)
 
 # dist/receiver-VERSION-bundle.tar.gz: installs with every extra, without a network, on a machine like this one.
 .PHONY: bundle
-bundle: $(SERVE_INSTALLED)
+bundle: $(DEV_INSTALLED)
 	PYTHON=$(BIN)/python deploy/bundle.sh
 
 format: $(DEV_INSTALLED)

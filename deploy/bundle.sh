@@ -4,7 +4,7 @@
 #
 #   deploy/bundle.sh [DIRECTORY]      where the bundle goes
 #
-# PYTHON is one that has what requirements.lock names. REQUIREMENTS=requirements.lock: the extra postgres alone.
+# PYTHON is one that has what requirements-dev.lock names. REQUIREMENTS=requirements.lock: the extra postgres alone.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -20,6 +20,7 @@ mkdir -p "$bundle/wheels" "$into"
     --requirement "$REQUIREMENTS" --dest "$bundle/wheels"
 "$PYTHON" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$bundle" .
 cp "$REQUIREMENTS" "$bundle/requirements.lock"
+"$PYTHON" -m tests.supply sbom "$REQUIREMENTS" "$bundle/receiver.cdx.json" >&2
 cp README.md CHANGELOG.md deploy/install.sh "$bundle"
 find deploy -path deploy/screenshots -prune -o -type f -print0 | xargs -0 cp --parents -t "$bundle"
 (cd "$bundle" && find . -type f -print0 | sort -z | xargs -0 sha256sum) > "$work/SHA256SUMS"

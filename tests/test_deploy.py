@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -69,6 +70,10 @@ def test_bundle_installs_without_a_network(tmp_path: Path) -> None:
     subprocess.run([DEPLOY / "bundle.sh", tmp_path], env=environment, check=True)
     (bundle,) = tmp_path.glob("receiver-*-bundle.tar.gz")
     subprocess.run(["tar", "-xzf", bundle, "-C", tmp_path], check=True)
+    (materials,) = tmp_path.glob("receiver-*/receiver.cdx.json")
+    wheels = {wheel.name.split("-")[0].lower() for wheel in materials.parent.glob("wheels/*.whl")}
+    named = {part["name"].replace("-", "_") for part in json.loads(materials.read_text())["components"]}
+    assert wheels < named
     (installer,) = tmp_path.glob("receiver-*/install.sh")
     offline = ["unshare", "--map-root-user", "--net"]
     subprocess.run([*offline, installer, tmp_path / "program"], check=True)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Flask
+from flask.json.provider import DefaultJSONProvider
 
 from receiver.config import load_settings
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
 from receiver.web import RUNTIME, access_log, api, auth, console, docs, ops, problems, push
+
+
+class _Json(DefaultJSONProvider):
+    """Flask's own, for whom what is nested beyond all reason is no JSON."""
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        try:
+            return super().loads(s, **kwargs)
+        except RecursionError:
+            raise ValueError("nested too deep") from None
 
 
 def create_app(runtime: Runtime | None = None) -> Flask:
@@ -24,8 +37,9 @@ def create_app(runtime: Runtime | None = None) -> Flask:
     app.extensions[RUNTIME] = runtime
     # A redirect would lose the push: the platform is not known to follow any.
     app.url_map.merge_slashes = False
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.json = _Json(app)
+    app.json.sort_keys = False
+    app.json.ensure_ascii = False
     access_log.register(app)
     app.register_blueprint(push.blueprint)
     app.register_blueprint(ops.blueprint)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +16,7 @@ from gunicorn.config import Config
 from receiver.app import create_app
 from receiver.intake.gate import Gate, Refused
 from receiver.server.lane import Head, Lane
+from receiver.server.worker import _Gathered
 from receiver.store.tables import metadata
 from receiver.store.tables import pushes as table_of_pushes
 from tests.conftest import SECRET, make_settings
@@ -22,11 +26,10 @@ from tests.server import ServeProcess, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from receiver.runtime import Runtime
 
-DOORS = ["on", "off"]
+DOORS = ["on", pytest.param("off", marks=pytest.mark.thorough)]
 _OF_HONEST_PUSHES = {"messages", "receipts", "delivery_hours", "delivery_latencies", "push_secrets", "shared_secrets"}
 
 
@@ -49,6 +52,98 @@ def rows(process: ServeProcess) -> dict[str, int]:
         counts["pushes"] = connection.scalar(guessed) or 0
     engine.dispose()
     return {name: count for name, count in counts.items() if name not in _OF_HONEST_PUSHES}
+
+
+# --- Slow ones --------------------------------------------------------------------------------------------
+
+_SLOW = (
+    b"POST %b HTTP/1.1\r\nHost: x\r\n",
+    b"POST %b HTTP/1.1\r\nContent-Length: 100\r\n\r\nmob",
+    b"POST %b HTTP/1.1\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n",
+    b"POST %b HTTP/1.0\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n",
+    b"POST %b HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\nmob",
+    b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nmo",
+    b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n1;x=",
+)
+
+
+def test_slow_heads_and_bodies_take_no_thread(door: ServeProcess) -> None:
+    _, worker = door.await_worker()
+
+    def threads() -> int:
+        return len(list(Path(f"/proc/{worker}/task").iterdir()))
+
+    assert door.request("GET", "/healthz").status == 200
+    before = threads()
+    with ExitStack() as slow:
+        for number in range(20 * len(_SLOW)):
+            path = (door.target, "/console/login", "/api/v1/messages")[number % 3].encode()
+            connection = slow.enter_context(door.connect())
+            connection.sendall(_SLOW[number % len(_SLOW)] % path)
+        # Later than all of them, so that each has had the thread by now that it would have had.
+        assert door.request("GET", "/healthz").status == 200
+        assert door.push(b"mobile=1").headers["X-Push-Outcome"] == "quarantined"
+        assert threads() <= before + 5
+
+
+def test_what_a_thread_reads_itself_has_to_arrive_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    gathered = _Gathered(b"gathered", lambda *_: b"x")
+    assert [gathered(), gathered()] == [b"gathered", b"x"]
+    now += 59
+    assert gathered() == b"x"
+    now += 2
+    with pytest.raises(TimeoutError):
+        gathered()
+
+
+# --- Large ones ---------------------------------------------------------------------------------------------
+
+
+def rss_bytes(pid: int) -> int:
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
+
+
+@pytest.mark.thorough
+def test_bombs_are_bytes_floods_are_refused_and_memory_stays(door: ServeProcess) -> None:
+    key = door.make_key("read", "messages:write")
+    json_type = {"Content-Type": "application/json"}
+    packed = gzip.compress(b"0" * 20_000_000)
+    _, worker = door.await_worker()
+    target = door.target
+    before = rss_bytes(worker)
+    with Pushers(door, 2, pause_seconds=0.02) as pushers:
+        pushers.await_acks(2)
+        for _ in range(3):
+            # A body is kept as it comes: nothing is unpacked, so that 20 MB of zeros are 20 KB.
+            bomb = door.request("POST", target, packed, {"Content-Encoding": "gzip"})
+            assert (bomb.status, bomb.headers["X-Push-Outcome"]) == (200, "quarantined")
+            assert (
+                door.request(
+                    "POST", "/api/v1/messages", packed, {**key, **json_type, "Content-Encoding": "gzip"}
+                ).status
+                == 400
+            )
+            for fields in (b"&" * 65_536, b"a&" * 32_768, b"=&" * 32_768, b"mobile=1&" * 7_281, b"%" * 65_536):
+                assert door.push(fields).headers["X-Push-Outcome"] == "quarantined"
+            many = "".join(f"X-{number}: y\r\n" for number in range(5_000))
+            large = "X: " + "y" * 200_000
+            for head in (many, large):
+                raw = f"POST {target} HTTP/1.1\r\n{head}\r\nContent-Length: 0\r\n\r\n".encode()
+                assert door.exchange(raw).status in (400, 431)
+            assert door.request("GET", f"/api/v1/messages?q={'x' * 150_000}", headers=key).status == 414
+            assert door.request("GET", f"/api/v1/messages?{'a=1&' * 10_000}", headers=key).status in (200, 422)
+            for body in (
+                b"[" * 100_000, b'{"a":' * 100_000, b"[" * 100_000 + b"]" * 100_000,
+                b"{" + b",".join(b'"k%d":1' % number for number in range(100_000)) + b"}",
+                b"1" * 100_000, b'"' + b"\\ud800" * 100_000 + b'"', b"[" + b"{}," * 50_000 + b"{}]",
+            ):  # fmt: skip
+                answer = door.request("POST", "/api/v1/messages", body, {**key, **json_type})
+                assert answer.status in (400, 422), (answer.status, body[:20])
+        pushers.await_acks(2)
+    assert set(pushers.outcomes) <= {"accepted", "spooled"}
+    assert rss_bytes(worker) - before < 150_000_000
 
 
 # --- Wrong secrets --------------------------------------------------------------------------------------

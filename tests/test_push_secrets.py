@@ -176,6 +176,7 @@ def listener() -> Iterator[socket.socket]:
         yield made
 
 
+@pytest.mark.thorough
 def test_secret_is_changed_under_load_without_a_lost_push(tmp_path: Path, listener: socket.socket) -> None:
     process = ServeProcess(tmp_path)
     process.port, process.listener = listener.getsockname()[1], listener
@@ -212,7 +213,7 @@ def test_secret_is_changed_under_load_without_a_lost_push(tmp_path: Path, listen
     assert sum(use.pushes for use in uses) == len(stored) or "spooled" in pushers.outcomes
 
 
-@pytest.mark.parametrize("lane", ["on", "off"])
+@pytest.mark.parametrize("lane", ["on", pytest.param("off", marks=pytest.mark.thorough)])
 def test_observe_mode_takes_and_reports_what_enforcing_would_refuse(tmp_path: Path, lane: str) -> None:
     environment = {
         "RECEIVER_PUSH_LANE": lane,

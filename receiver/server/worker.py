@@ -59,6 +59,7 @@ _GATHERED_MAX_BYTES = 1024 * 1024 + _HEAD_MAX_BYTES  # of one request; what is l
 _ALL_GATHERED_MAX_BYTES = 128 * 1024 * 1024
 _REQUEST_SECONDS = 20.0  # for a request to arrive, from its first byte; for a handshake, from the connection
 _THREAD_READ_SECONDS = 10.0  # between two reads of what a thread reads itself
+_THREAD_BODY_SECONDS = 60.0  # for all of it: what was not gathered is large, and not slow
 _LINGER_SECONDS = 2.0
 _LINGERING_MAX = 1024
 _SWEEP_SECONDS = 0.5
@@ -67,9 +68,11 @@ _PARENT_SECONDS = 0.5  # between two looks at the master
 _SWITCH_SECONDS = 0.0005
 _GC_THRESHOLD = 20_000  # new containers between two looks for garbage; a push makes a dozen, and none in a circle
 
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r", re.IGNORECASE)
+_LENGTH_MAX_DIGITS = 12  # longer is longer than anything is gathered
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
+_CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r)", re.IGNORECASE)
 _CHUNK_LINE_MAX_BYTES = 4096
 _PIECE_BYTES = 8192
 
@@ -314,7 +317,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         ):
             head = self._lane.head(raw_head, peer.conn.client)
         if head is None:
-            if self._whole(peer, raw_head):
+            if _CONTINUE.search(raw_head) and b" HTTP/1.1\r\n" in raw_head:  # older ones do not know the word
+                self._let_continue(peer, raw_head)
+            elif self._whole(peer, raw_head):
                 self._hand_over(peer)
             else:
                 self._wait(peer)
@@ -325,14 +330,31 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         else:
             self._push(peer, head, end)
 
+    def _let_continue(self, peer: Peer, raw_head: bytes) -> None:
+        """Let a peer send its body that waits for our word, here and not in a thread, which would wait for the body."""
+        spared = _CONTINUE.sub(b"", raw_head)
+        self._gathered_bytes -= len(raw_head) - len(spared)
+        peer.data = spared + peer.data[len(raw_head) :]
+        peer.body_at = peer.scanned = len(spared)
+        try:
+            peer.conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        except OSError:
+            self._drop(peer)
+        else:
+            self._advance(peer)
+
     def _whole(self, peer: Peer, raw_head: bytes) -> bool:
         """Whether all of a request is here, or as much of it as is gathered."""
-        if len(peer.data) >= _GATHERED_MAX_BYTES or _EXPECT.search(raw_head):
+        if len(peer.data) >= _GATHERED_MAX_BYTES:
             return True
+        if _EXPECT.search(raw_head) and not _CONTINUE.search(raw_head):
+            return True  # gunicorn knows no other expectation, and says so
         if _CHUNKED.search(raw_head):
             return self._chunks_whole(peer)
         length = _LENGTH.search(raw_head)
-        return length is None or len(peer.data) - peer.body_at >= int(length[1])
+        if length is None:
+            return True
+        return len(length[1]) <= _LENGTH_MAX_DIGITS and len(peer.data) - peer.body_at >= int(length[1])
 
     def _chunks_whole(self, peer: Peer) -> bool:
         data = peer.data
@@ -546,9 +568,12 @@ class _Gathered:
     def __init__(self, data: bytes, read_on: Callable[..., bytes]) -> None:
         self._data = data
         self._read_on = read_on
+        self._deadline = time.monotonic() + _THREAD_BODY_SECONDS
 
     def __call__(self, *hint: Any) -> bytes:
         if not self._data:
+            if time.monotonic() > self._deadline:
+                raise TimeoutError("the request takes too long to arrive")
             return self._read_on(*hint)
         piece, self._data = self._data[:_PIECE_BYTES], self._data[_PIECE_BYTES:]
         return piece
@@ -560,8 +585,7 @@ class _Gathered:
 
 def _feed(unreader: Any, data: bytes) -> None:
     unreader.unread(data[:_PIECE_BYTES])
-    if len(data) > _PIECE_BYTES:
-        unreader.chunk = _Gathered(data[_PIECE_BYTES:], type(unreader).chunk.__get__(unreader))
+    unreader.chunk = _Gathered(data[_PIECE_BYTES:], type(unreader).chunk.__get__(unreader))
 
 
 def _take_back(unreader: Any) -> bytes:

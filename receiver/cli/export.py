@@ -59,7 +59,7 @@ def export(
     format_ = _format(file, form)
     with open_runtime() as runtime, ExitStack() as stack:
         wanted = _filter(name, filters, runtime.settings.timezone)
-        runtime.audit("cli", f"{name}.export", format=format_.value)
+        runtime.audit("cli", f"{name}.export", mobile=wanted.mobile, format=format_.value, in_full=full_numbers)
         counted = [0]
 
         def count(rows: int) -> None:

@@ -14,13 +14,13 @@ from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.gate import client_address, within
 from receiver.store import access
 from receiver.store.access import ApiKey, Scope
-from receiver.web import runtime
-from receiver.web.problems import Denied
+from receiver.web import denials, runtime
+from receiver.web.problems import Denied, answer_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flask import Flask
+    from flask import Flask, Response
 
     from receiver.runtime import Runtime
 
@@ -131,10 +131,13 @@ def _key_with(scope: Scope) -> ApiKey:
         raise Denied(401, "unauthorized", "send a key: Authorization: Bearer KEY")
     parts = runtime()
     key = _find_key(parts, token.strip())
+    if key is not None:
+        g.refused_key = f"key:{key.name}"  # unless it is not
     if key is None or not key.valid(parts.now()):
         raise Denied(401, "unauthorized", "this key is unknown, revoked or expired")
     if scope not in key.scopes:
         raise Denied(403, "missing_scope", f"this key lacks the scope {scope.value}")
+    del g.refused_key
     return key
 
 
@@ -159,6 +162,20 @@ def _find_key(parts: Runtime, token: str) -> ApiKey | None:
     return key
 
 
+def _denied(error: Denied) -> Response:
+    """Note who was refused what, and answer."""
+    known = g.get("caller")
+    settings = runtime().settings
+    peer, forwarded = request.environ.get("REMOTE_ADDR") or "", request.headers.get("X-Forwarded-For")
+    address = client_address(peer, forwarded, settings.trusted_proxies)
+    actor = g.get("refused_key") or (known.name if known else "nobody")
+    route = f"{request.method} {request.url_rule.rule if request.url_rule else '?'}"
+    denials.note(actor, "denied", address=address, route=route, reason=error.code)
+    return answer_for(error)
+
+
 def register(app: Flask) -> None:
     """Check every request of the application."""
+    denials.register(app)
     app.before_request(_check)
+    app.register_error_handler(Denied, _denied)

@@ -449,6 +449,15 @@ def _without_numbers(text: str) -> str:
     return _NUMBER_INSIDE.sub(lambda match: mask_mobile(match[0]), text)
 
 
+def audit_list(name: str, arguments: Mapping[str, Any]) -> None:
+    """Note a list of messages or receipts where it was asked for by number, or shows numbers in full."""
+    mobile = arguments.get("mobile")
+    if mobile is not None:
+        audit_look_up(f"{name}.look_up", mobile=mobile)
+    elif caller().sees_numbers:
+        audit_look_up(f"{name}.read")
+
+
 def audit_look_up(action: str, *, mobile: str | None = None, **detail: Any) -> None:
     """Note a look-up by number, or a read of content. The number goes in as a keyed hash."""
     runtime().audit(caller().name, action, mobile=mobile, **detail)

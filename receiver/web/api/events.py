@@ -36,6 +36,7 @@ from receiver.web.api.common import (
     readable_accounts,
     shown,
 )
+from receiver.web.auth import caller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -132,6 +133,7 @@ class _Reader:
         self._accounts = readable_accounts(arguments.get("account"))
         self._limit = arguments["limit"]
         self._wait = arguments["wait"]
+        self._noted = False  # in the audit: once a request, however long its stream is
         self._cursors = Cursors(self._parts.shared_secret("cursor"), "events", {"accounts": self._accounts})
         self._position = Position()
         if "after" in arguments:
@@ -151,8 +153,9 @@ class _Reader:
         )
         if page:
             self._position = page[-1].position
-        if any(event.kind is Kind.REPLY for event in page):
-            audit_look_up("replies.read")
+        if page and not self._noted and (caller().sees_numbers or any(event.kind is Kind.REPLY for event in page)):
+            audit_look_up("events.read")
+            self._noted = True
         return page
 
     def shown(self, event: Event) -> dict[str, Any]:

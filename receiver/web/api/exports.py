@@ -117,7 +117,7 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
     wanted = Filter(**arguments | {"accounts": readable_accounts(arguments.pop("account", None))})
     in_full, clock = caller().sees_numbers, parts.clock()
     parts.require_database()
-    audit_look_up(f"{name}.export", mobile=arguments.get("mobile"), format=form.value)
+    audit_look_up(f"{name}.export", mobile=arguments.get("mobile"), format=form.value, in_full=in_full)
     place = _Place()
 
     def pieces() -> Generator[bytes]:

@@ -37,6 +37,7 @@ from receiver.web.api.common import (
     WholeNumber,
     account_to_write,
     answer_page,
+    audit_list,
     audit_look_up,
     documents,
     hold,
@@ -336,8 +337,7 @@ class Message(MethodView):
 
 
 def _answer_list(arguments: dict[str, Any]) -> dict[str, Any]:
-    if mobile := arguments.get("mobile"):
-        audit_look_up("messages.look_up", mobile=mobile)
+    audit_list("messages", arguments)
     return answer_page("messages", arguments, read.list_messages, shown)
 
 
@@ -359,8 +359,8 @@ def _changed(row: MessageRow, seconds: int) -> MessageRow:
 
 def _with_timeline(row: MessageRow) -> dict[str, Any]:
     receipts, replies = runtime().ask(lambda connection: read.list_sightings(connection, row.id))
-    if replies:
-        audit_look_up("replies.read", message_id=str(row.id))
+    if replies or caller().sees_numbers:
+        audit_look_up("message.read", message_id=str(row.id), replies=len(replies) or None)
     moments: list[tuple[datetime, dict[str, Any]]] = []
     if row.sent_at is not None:
         kind = "refused" if row.status is MessageStatus.REFUSED else "sent"

@@ -15,7 +15,7 @@ from receiver.web.api.common import (
     SightingFilterSchema,
     SightingSchema,
     answer_page,
-    audit_look_up,
+    audit_list,
     documents,
     list_schema,
     operation,
@@ -52,8 +52,7 @@ class Receipts(MethodView):
     @blueprint.response(200, list_schema(ReceiptSchema, "ReceiptList"))
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """List receipts, newest first."""
-        if mobile := arguments.get("mobile"):
-            audit_look_up("receipts.look_up", mobile=mobile)
+        audit_list("receipts", arguments)
         return answer_page(
             "receipts", arguments, lambda connection, page, _: read.list_receipts(connection, page), shown
         )

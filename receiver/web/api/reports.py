@@ -25,6 +25,7 @@ from receiver.web.api.common import (
     StrictSchema,
     Text,
     WholeNumber,
+    audit_look_up,
     browse,
     documents,
     documents_text,
@@ -307,6 +308,8 @@ class Busiest(MethodView):
         _require_span(since, until, _BUSIEST_MAX)
         parts = runtime()
         zone, in_full = parts.settings.timezone, caller().sees_numbers
+        if in_full and by is not By.PREFIX:
+            audit_look_up("busiest.read")
         found = browse(
             lambda connection: list_busiest(
                 connection,

@@ -187,6 +187,7 @@ def revoke_key() -> Response:
 @blueprint.get("/audit")
 def audit() -> Response:
     """Show who did what, newest first."""
+    runtime().audit(visitor().caller.name, "audit.read")
     lines = runtime().ask(lambda connection: audit_store.list_audit(connection, _AUDIT_LINES))
     return render("audit.html", lines=lines)
 

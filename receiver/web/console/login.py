@@ -19,7 +19,7 @@ from receiver.errors import SettingsError
 from receiver.passwords import MIN_CHARS, fits_password, hash_password
 from receiver.store import users
 from receiver.store.users import Role
-from receiver.web import runtime
+from receiver.web import denials, runtime
 from receiver.web.console.pages import blueprint, inside, render
 from receiver.web.console.visitors import TOKEN, address, begin, end, visitor
 
@@ -42,14 +42,14 @@ def log_in() -> Response:
     parts, came_from = runtime(), address()
     now = parts.now()
     if parts.ask(lambda connection: users.is_locked(connection, name=name, address=came_from, now=now)):
-        parts.audit("console", "login.locked", address=came_from)
+        denials.note("console", "login.locked", address=came_from, route="console.log_in", reason="locked")
         error = gettext("Too many attempts. Wait a quarter of an hour, or ask an administrator.")
         return render("login.html", 429, following=following, name=name, error=error)
     user = parts.ask(lambda connection: users.find_user(connection, name))
     fits = fits_password(user.password_hash if user else None, password)
     if user is None or not fits or user.disabled_at is not None:
         parts.database.write(lambda connection: users.note_failure(connection, name=name, address=came_from, now=now))
-        parts.audit("console", "login.failed", address=came_from, name=user.name if user else None)
+        _note_failed(user, came_from, factor="password")
         error = gettext("This name and password do not go together.")
         return render("login.html", 401, following=following, name=name, error=error)
     confirmed = not (user.totp_secret or needs_second_factor(user))
@@ -57,6 +57,24 @@ def log_in() -> Response:
     if not confirmed:
         return redirect(url_for("console.second_factor", next=following or None), HTTPStatus.SEE_OTHER)
     return redirect(inside(following), HTTPStatus.SEE_OTHER)
+
+
+_FAILURES_NOTED = 20  # in ten minutes; each is, up to where log-ins are locked
+
+
+def _note_failed(user: User | None, came_from: str, *, factor: str) -> None:
+    actor = f"user:{user.name}" if user and factor != "password" else "console"
+    name = user.name if user else None
+    denials.note(
+        actor,
+        "login.failed",
+        address=came_from,
+        route=f"{request.endpoint}",
+        reason="failed",
+        burst=_FAILURES_NOTED,
+        factor=factor,
+        name=name,
+    )
 
 
 def enter(user: User, *, confirmed: bool, by: str | None = None) -> None:
@@ -94,6 +112,8 @@ def second_factor() -> Response:
     now = parts.now()
     # Six digits can be guessed: the same bound as for passwords.
     if parts.ask(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
+        actor = f"user:{user.name}"
+        denials.note(actor, "login.locked", address=came_from, route="console.second_factor", reason="locked")
         error = gettext("Too many attempts. Wait a quarter of an hour, or ask an administrator.")
         return render("second_factor.html", 429, **shown, error=error)
     step = _step_of(secret, request.form.get("code", ""))
@@ -101,13 +121,16 @@ def second_factor() -> Response:
         parts.database.write(
             lambda connection: users.note_failure(connection, name=user.name, address=came_from, now=now)
         )
-        parts.audit(f"user:{user.name}", "login.failed", address=came_from, factor="totp")
+        _note_failed(user, came_from, factor="totp")
         error = gettext("This code does not fit, or was used already. Wait for the next one; check the phone's clock.")
         return render("second_factor.html", 401, **shown, error=error)
     if user.totp_secret is None:
-        parts.database.write(lambda connection: users.set_totp(connection, user.name, secret, now=now))
-        parts.database.write(lambda connection: users.use_totp_step(connection, user.id, step))
-        parts.audit(f"user:{user.name}", "user.set_totp")
+
+        def set_up(connection: Any) -> None:
+            users.set_totp(connection, user.name, secret, now=now)
+            users.use_totp_step(connection, user.id, step)
+
+        parts.audited(set_up, f"user:{user.name}", "user.set_totp")
     enter(user, confirmed=True)
     return redirect(inside(following), HTTPStatus.SEE_OTHER)
 
@@ -135,6 +158,7 @@ def _step_of(secret: str, code: str) -> int | None:
 @blueprint.post("/logout")
 def log_out() -> Response:
     """End this session."""
+    runtime().audit(f"user:{visitor().user.name}", "logout", address=address())
     end()
     return redirect(url_for("console.log_in"), HTTPStatus.SEE_OTHER)
 
@@ -147,8 +171,11 @@ def account() -> Response:
         return render("account.html")
     now = parts.now()
     if "end" in request.form:
-        parts.database.write(lambda connection: users.end_sessions_of(connection, user.id, now=now))
-        parts.audit(f"user:{user.name}", "user.end_sessions")
+        parts.audited(
+            lambda connection: users.end_sessions_of(connection, user.id, now=now),
+            f"user:{user.name}",
+            "user.end_sessions",
+        )
         end()
         return redirect(url_for("console.log_in"), HTTPStatus.SEE_OTHER)
     came_from = address()
@@ -159,6 +186,7 @@ def account() -> Response:
         parts.database.write(
             lambda connection: users.note_failure(connection, name=user.name, address=came_from, now=now)
         )
+        _note_failed(user, came_from, factor="present password")
         return render("account.html", 422, error=gettext("The present password is another one."))
     try:
         password_hash = hash_password(request.form.get("new", ""), name=user.name)
@@ -167,7 +195,11 @@ def account() -> Response:
             "Take a new password of at least %(least)s characters that does not hold your name.", least=MIN_CHARS
         )
         return render("account.html", 422, error=error)
-    parts.database.write(lambda connection: users.set_password(connection, user.name, password_hash, now=now))
-    parts.audit(f"user:{user.name}", "user.password", name=user.name)
+    parts.audited(
+        lambda connection: users.set_password(connection, user.name, password_hash, now=now),
+        f"user:{user.name}",
+        "user.password",
+        name=user.name,
+    )
     begin(user, confirmed=True)
     return render("account.html", done=gettext("The password is changed; every other session has ended."))

@@ -211,6 +211,8 @@ def answer_message(message_id: str, *, status: int = 200, in_full: bool = False,
     if row is None:
         raise NotFound(gettext("There is no message under this address."))
     told = parts.ask(lambda connection: tell(connection, Attempts(messages=[row]), clock))
+    if not in_full:  # which is noted with its reason
+        audit_look_up("message.read", message_id=message_id, replies=len(told.replies) or None)
     return render(
         "message.html",
         status,

@@ -20,7 +20,7 @@ from receiver.errors import (
     TooManyRows,
 )
 from receiver.logs import get_logger
-from receiver.web import runtime
+from receiver.web import denials, runtime
 from receiver.web.auth import CONSOLE
 from receiver.web.console import present
 from receiver.web.console.visitors import (
@@ -29,6 +29,7 @@ from receiver.web.console.visitors import (
     Access,
     May,
     Sessions,
+    address,
     find_visitor,
     in_console,
     over_https,
@@ -91,6 +92,10 @@ def _check() -> AnyResponse | None:
     g.visitor, g.caller = found, found.caller
     if not found.confirmed and policy is not Access.HALF:
         return redirect(url_for("console.second_factor"), HTTPStatus.SEE_OTHER)
+    if policy is None or (isinstance(policy, May) and not found.may(policy)):
+        reason = "closed" if policy is None else "role"
+        route = f"{request.method} {request.url_rule.rule if request.url_rule else '?'}"
+        denials.note(found.caller.name, "denied", address=address(), route=route, reason=reason)
     if isinstance(policy, May) and not found.may(policy):
         return render("problem.html", 403, heading=gettext("Your role does not include this page"))
     if policy is None:

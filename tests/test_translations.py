@@ -121,6 +121,7 @@ TECHNICAL = {
     "users", "create", "NAME", "role", "admin",  # of the command that makes the first user
     "default", "ada", "sue", "partner", "user",  # accounts, users, keys, actors
     "address", "language", "name", "scopes", "account", "push_id", "mobile_hmac", "factor",  # of the audit's details
+    "accounts", "count", "in_full", "reason", "replies", "route",  # likewise
 }  # fmt: skip
 SHOWN_ATTRIBUTES = {"aria-label", "placeholder", "alt", "data-announce", "data-copied", "data-failed", "content"}
 VOID = {"meta", "link", "input", "br", "img", "hr"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def test_session_is_known_by_its_token_of_which_only_a_digest_is_kept(runtime: R
     held, half = session(runtime, token), session(runtime, other)
     assert held is not None
     assert half is not None
-    assert (held.user, held.confirmed, held.expires_at) == (user, True, NOON + 12 * HOUR)
+    assert (replace(held.user, last_used_at=None), held.confirmed, held.expires_at) == (user, True, NOON + 12 * HOUR)
     assert (half.confirmed, half.id != held.id) == (False, True)
     assert session(runtime, "") is None
     assert session(runtime, token + "x") is None
@@ -112,7 +113,7 @@ def test_session_that_nobody_uses_ends_and_use_keeps_it(runtime: Runtime) -> Non
     held = session(runtime, token, NOON + IDLE_MAX - TICK)
     assert held is not None
     assert session(runtime, token, NOON + IDLE_MAX) is None
-    runtime.database.write(lambda c: users.note_seen(c, held.id, NOON + HOUR))
+    runtime.database.write(lambda c: users.note_seen(c, held, NOON + HOUR))
     assert session(runtime, token, NOON + HOUR + IDLE_MAX - TICK) is not None
     assert session(runtime, token, NOON + HOUR + IDLE_MAX) is None
 
@@ -348,7 +349,9 @@ def test_users_are_made_listed_changed_and_kept_out_by_command(tmp_path: Path) -
 
     def listed() -> dict[str, Any]:
         (user,) = json.loads(process.run("users", "list", "--json").stdout)
-        assert set(user) == {"name", "role", "totp", "oidc", "created_at", "disabled_at"}
+        assert set(user) == {
+            "name", "role", "accounts", "totp", "oidc", "created_at", "last_used_at", "disabled_at",
+        }  # fmt: skip
         return {name: user[name] for name in ("name", "role", "totp")} | {"disabled": user["disabled_at"] is not None}
 
     made = process.run("users", "create", "li.wei", "--role", "support", stdin=f"{PASSWORD}\nsecond line\n")

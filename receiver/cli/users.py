@@ -15,16 +15,20 @@ from receiver.store import users as store
 from receiver.store.users import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     import sqlalchemy as sa
+
+    from receiver.runtime import Runtime
 
 _ACTOR = "cli"
 
 role_option = click.option(
     "--role", required=True, type=click.Choice([role.value for role in Role]), help="What they may see and do."
 )
+
+account_option = click.option("--account", "accounts", multiple=True, help="Bind them to an account; may be repeated.")
 
 
 @click.group()
@@ -35,26 +39,28 @@ def users() -> None:
 @users.command()
 @click.argument("name")
 @role_option
-def create(name: str, role: str) -> None:
+@account_option
+def create(name: str, role: str, accounts: tuple[str, ...]) -> None:
     """Make a user; the password comes from the prompt, or from the first line of standard input.
 
     \b
     Example:
-      receiver users create li.wei --role support
+      receiver users create li.wei --role support --account default
     """
     if not store.NAME.fullmatch(name):
         raise SettingsError("NAME: letters, digits, and . _ @ + - only, 64 at most")
     password_hash = hash_password(_ask_password(), name=name)
     with open_runtime() as runtime:
-        now = runtime.now()
+        now, bound = runtime.now(), known_accounts(runtime, accounts)
         runtime.audited(
             lambda connection: store.create_user(
-                connection, name=name, role=Role(role), now=now, password_hash=password_hash
+                connection, name=name, role=Role(role), now=now, password_hash=password_hash, accounts=bound
             ),
             _ACTOR,
             "user.create",
             name=name,
             role=role,
+            accounts=bound,
         )
         address = inside_at(runtime.settings)
     print(f"{name} may log in as {role}: {address}/console")
@@ -79,7 +85,9 @@ def list_(as_json: bool) -> None:
                     "role": user.role,
                     "totp": user.totp_secret is not None,
                     "oidc": user.oidc_subject is not None,
+                    "accounts": user.accounts,
                     "created_at": user.created_at,
+                    "last_used_at": user.last_used_at,
                     "disabled_at": user.disabled_at,
                 }
                 for user in found
@@ -87,13 +95,17 @@ def list_(as_json: bool) -> None:
         )
         return
     print_table(
-        ["name", "role", "second factor", "created", "disabled"],
+        ["name", "role", "accounts", "second factor", "created", "last used", "disabled"],
         [
             (
                 user.name,
                 user.role,
+                "all" if user.accounts is None else " ".join(user.accounts),
                 "yes" if user.totp_secret else "no",
-                *(moment and f"{moment:%Y-%m-%d %H:%M}Z" for moment in (user.created_at, user.disabled_at)),
+                *(
+                    moment and f"{moment:%Y-%m-%d %H:%M}Z"
+                    for moment in (user.created_at, user.last_used_at, user.disabled_at)
+                ),
             )
             for user in found
         ],
@@ -165,6 +177,35 @@ def reset_totp(name: str) -> None:
     """
     _change(name, "user.reset_totp", lambda connection, now: store.set_totp(connection, name, None, now=now))
     print(f"{name} sets up a second factor at the next log-in")
+
+
+@users.command()
+@click.argument("name")
+@account_option
+def accounts(name: str, accounts: tuple[str, ...]) -> None:
+    """Bind a user to accounts, or without --account to none; ends their sessions.
+
+    \b
+    Example:
+      receiver users accounts li.wei --account default
+    """
+    with open_runtime() as runtime:
+        now, bound = runtime.now(), known_accounts(runtime, accounts)
+        runtime.audited(
+            lambda connection: store.set_accounts(connection, name, bound, now=now),
+            _ACTOR,
+            "user.accounts",
+            name=name,
+            accounts=bound or "all",
+        )
+    print(f"{name} sees {' '.join(bound) if bound else 'every account'} now")
+
+
+def known_accounts(runtime: Runtime, accounts: Sequence[str]) -> list[str] | None:
+    """Give the accounts to bind to; None: none was named. Raises SettingsError for one that is not configured."""
+    if unknown := sorted(set(accounts) - runtime.settings.accounts):
+        raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
+    return sorted(set(accounts)) or None
 
 
 def _change(name: str, action: str, change: Callable[[sa.Connection, datetime], None], **detail: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 KEY_PREFIX = "rcv_"
 _SHARED_SECRET_BYTES = 32
+USED_EVERY = timedelta(minutes=1)  # how exactly it is known when a key was last used, at a write each
 
 
 class Scope(StrEnum):
@@ -46,6 +48,7 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None  # as exactly as USED_EVERY
 
     def valid(self, now: datetime) -> bool:
         """Whether the key still opens anything."""
@@ -100,6 +103,11 @@ def revoke_key(connection: sa.Connection, *, name: str, now: datetime) -> None:
     )
 
 
+def note_used(connection: sa.Connection, key_id: int, now: datetime) -> None:
+    """Note that a key was used."""
+    connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
+
+
 def _digest(key: str) -> bytes:
     # A plain hash will do: a key is 256 random bits, there is nothing to guess.
     return hashlib.sha256(key.encode()).digest()
@@ -115,6 +123,7 @@ def _api_key(row: Any) -> ApiKey:
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
     )
 
 

@@ -18,12 +18,14 @@ import sqlalchemy as sa
 
 from receiver.numbering import PREFIX_DIGITS
 from receiver.store import rollup
+from receiver.store.read import in_accounts
 from receiver.store.tables import (
     UtcDateTime,
     delivery_hour_changes,
     delivery_hours,
     delivery_latencies,
     delivery_latency_changes,
+    messages,
     replies,
 )
 
@@ -222,7 +224,7 @@ def _label(unit: Unit | None, zone_seconds: int) -> tuple[str, ...]:
 
 
 def replies_by_day(connection: sa.Connection, asked: ReportQuestion) -> dict[str, tuple[int, int]]:
-    """Give (replies, opt-outs among them) received in each day of the question's zone that has any."""
+    """Give (replies, opt-outs among them) of its accounts, received in each day of the question's zone that has any."""
     found: dict[str, tuple[int, int]] = {}
     for span in _spans(asked):
         seconds = f"({rollup.epoch_seconds(connection.dialect.name, 'received_at')} + {span.offset})"
@@ -230,6 +232,9 @@ def replies_by_day(connection: sa.Connection, asked: ReportQuestion) -> dict[str
         column = replies.c
         within = (column.received_at >= span.since, column.received_at < span.until)
         query = sa.select(at.label("at"), sa.func.count(), sa.func.count().filter(column.opt_out)).where(*within)
+        if asked.accounts is not None:  # which stand in the message
+            query = query.select_from(replies.outerjoin(messages, messages.c.id == column.message_id))
+            query = query.where(*in_accounts(replies, asked.accounts))
         for moment, count, opt_outs in connection.execute(query.group_by(sa.text("at"))):
             (day,) = _label(Unit.DAY, int(moment))
             before = found.get(day, (0, 0))

@@ -72,11 +72,12 @@ class RecentDelivery:
 OF_PLATFORM = sa.func.substr(pushes.c.body, 1, len(SELF_TEST_BODY), type_=sa.LargeBinary) != SELF_TEST_BODY
 
 
-def find_last_push(connection: sa.Connection) -> LastPush | None:
-    """Give the newest push of the platform, None where there is none."""
+def find_last_push(connection: sa.Connection, accounts: Sequence[str] | None = None) -> LastPush | None:
+    """Give the newest push of the platform, None where there is none in these accounts."""
     column = pushes.c
     query = sa.select(column.received_at, column.remote_addr, column.outcome, column.kind)
-    row = connection.execute(query.where(OF_PLATFORM).order_by(column.id.desc()).limit(1)).one_or_none()
+    query = query.where(OF_PLATFORM, *_pushed_to(accounts))
+    row = connection.execute(query.order_by(column.id.desc()).limit(1)).one_or_none()
     if row is None:
         return None
     return LastPush(at=row.received_at, remote_addr=row.remote_addr, outcome=row.outcome, kind=row.kind)
@@ -353,9 +354,11 @@ def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[An
 # --- Quarantined ----------------------------------------------------------------------------------------
 
 
-def count_quarantined(connection: sa.Connection, *, since: datetime | None, at_most: int = 1_000) -> int:
+def count_quarantined(
+    connection: sa.Connection, *, since: datetime | None, at_most: int = 1_000, accounts: Sequence[str] | None = None
+) -> int:
     """Count the pushes received after `since` that nobody could read yet; `at_most` stands for as many or more."""
-    newest = _newest_quarantined(since, at_most, pushes.c.received_at)
+    newest = _newest_quarantined(since, at_most, accounts, pushes.c.received_at)
     query = sa.select(sa.func.count()).select_from(newest)
     if since is not None:
         query = query.where(newest.c.received_at > since)
@@ -363,14 +366,19 @@ def count_quarantined(connection: sa.Connection, *, since: datetime | None, at_m
 
 
 def find_quarantined_about(
-    connection: sa.Connection, *, needles: Sequence[bytes], since: datetime | None, at_most: int = 1_000
+    connection: sa.Connection,
+    *,
+    needles: Sequence[bytes],
+    since: datetime | None,
+    at_most: int = 1_000,
+    accounts: Sequence[str] | None = None,
 ) -> PushRow | None:
     """Give the newest push received after `since` that nobody could read yet and that contains one of the needles.
 
     Bytes are compared as they came, so what a sender may encode in several ways is not found; digits are. Only among
     the newest `at_most`. An empty needle is none.
     """
-    newest = _newest_quarantined(since, at_most, *PUSH_COLUMNS)
+    newest = _newest_quarantined(since, at_most, accounts, *PUSH_COLUMNS)
     contains = _contains_postgresql if connection.dialect.name == "postgresql" else _contains_sqlite
     wanted = [contains(newest.c[name], needle) for needle in needles if needle for name in ("body", "query")]
     if not wanted:
@@ -382,10 +390,12 @@ def find_quarantined_about(
     return as_push_row(row) if row else None
 
 
-def _newest_quarantined(since: datetime | None, at_most: int, *columns: sa.ColumnElement[Any]) -> sa.Subquery:
+def _newest_quarantined(
+    since: datetime | None, at_most: int, accounts: Sequence[str] | None, *columns: sa.ColumnElement[Any]
+) -> sa.Subquery:
     # As a literal, so that PostgreSQL sees that the partial index holds for it.
     quarantined = pushes.c.outcome == sa.literal(str(Outcome.QUARANTINED), literal_execute=True)
-    newest = sa.select(*columns).where(quarantined)
+    newest = sa.select(*columns).where(quarantined, *_pushed_to(accounts))
     if since is not None:
         newest = newest.where(pushes.c.id >= first_id_of(since - CLOCK_SLACK))
     return newest.order_by(pushes.c.id.desc()).limit(at_most).subquery()
@@ -397,3 +407,7 @@ def _contains_postgresql(column: sa.ColumnElement[bytes], needle: bytes) -> sa.C
 
 def _contains_sqlite(column: sa.ColumnElement[bytes], needle: bytes) -> sa.ColumnElement[bool]:
     return sa.func.instr(column, needle) > 0
+
+
+def _pushed_to(accounts: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
+    return [] if accounts is None else [pushes.c.account.in_(accounts)]

@@ -47,6 +47,8 @@ class User:
     totp_step: int | None
     created_at: datetime
     disabled_at: datetime | None
+    accounts: tuple[str, ...] | None  # None: every account
+    last_used_at: datetime | None  # as exactly as SEEN_EVERY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +73,13 @@ def create_user(
     now: datetime,
     password_hash: str | None = None,
     oidc_subject: str | None = None,
+    accounts: Sequence[str] | None = None,
 ) -> User:
-    """Make a user. Raises NameTaken."""
+    """Make a user; `accounts` None: of every account. Raises NameTaken."""
     if find_user(connection, name) is not None:
         raise NameTaken(f"there is a user named {name} already; choose another name, or `receiver users password`")
-    values = {"password_hash": password_hash, "oidc_subject": oidc_subject}
+    bound = sorted(accounts) if accounts is not None else None
+    values = {"password_hash": password_hash, "oidc_subject": oidc_subject, "accounts": bound}
     connection.execute(sa.insert(users).values(name=name, role=role.value, created_at=now, **values))
     return get_user(connection, name)
 
@@ -115,6 +119,11 @@ def set_role(connection: sa.Connection, name: str, role: Role, *, now: datetime)
     _change(connection, name, now, role=role.value)
 
 
+def set_accounts(connection: sa.Connection, name: str, accounts: Sequence[str] | None, *, now: datetime) -> None:
+    """Bind a user to accounts, or (None) let them see every one; ends their sessions. Raises NotFound."""
+    _change(connection, name, now, accounts=sorted(accounts) if accounts is not None else None)
+
+
 def set_disabled(connection: sa.Connection, name: str, disabled_at: datetime | None, *, now: datetime) -> None:
     """Keep a user out from now on, or (None) let them in again; ends their sessions. Raises NotFound."""
     _change(connection, name, now, disabled_at=disabled_at)
@@ -139,8 +148,9 @@ def use_totp_step(connection: sa.Connection, user_id: int, step: int) -> bool:
 
 
 def _user(row: Any) -> User:
-    fields = {name: getattr(row, name) for name in User.__slots__ if name != "role"}
-    return User(**fields, role=Role(row.role))
+    fields = {name: getattr(row, name) for name in User.__slots__ if name not in ("role", "accounts")}
+    accounts = tuple(row.accounts) if row.accounts is not None else None
+    return User(**fields, role=Role(row.role), accounts=accounts)
 
 
 # --- Sessions -----------------------------------------------------------------------------------------
@@ -158,6 +168,7 @@ def begin_session(
         )
     )
     connection.execute(sa.delete(user_sessions).where(user_sessions.c.expires_at < now - timedelta(days=30)))
+    note_used(connection, user_id, now)
     return token
 
 
@@ -186,10 +197,16 @@ def find_session(connection: sa.Connection, token: str, now: datetime) -> Sessio
     return Session(id=row.session_id, user=_user(row), confirmed=row.confirmed, **times)
 
 
-def note_seen(connection: sa.Connection, session_id: int, now: datetime) -> None:
-    """Note that a session is in use."""
+def note_seen(connection: sa.Connection, session: Session, now: datetime) -> None:
+    """Note that a session is in use, and its user with it."""
     column = user_sessions.c
-    connection.execute(sa.update(user_sessions).where(column.id == session_id).values(last_seen_at=now))
+    connection.execute(sa.update(user_sessions).where(column.id == session.id).values(last_seen_at=now))
+    note_used(connection, session.user.id, now)
+
+
+def note_used(connection: sa.Connection, user_id: int, now: datetime) -> None:
+    """Note that a user was here."""
+    connection.execute(sa.update(users).where(users.c.id == user_id).values(last_used_at=now))
 
 
 def end_session(connection: sa.Connection, token: str, *, now: datetime) -> None:

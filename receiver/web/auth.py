@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from flask import g, request
+from flask import after_this_request, g, request
 
 from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.gate import client_address, within
 from receiver.store import access
 from receiver.store.access import ApiKey, Scope
+from receiver.store.database import StoreRejected
 from receiver.web import denials, runtime
 from receiver.web.problems import Denied, answer_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from flask import Flask, Response
 
@@ -110,6 +113,7 @@ def _check() -> None:
         _check_address()
     elif isinstance(policy, Scope):
         key = _key_with(policy)
+        _note_use(key)
         g.caller = Caller(name=f"key:{key.name}", sees_numbers=Scope.PII in key.scopes, accounts=key.accounts)
 
 
@@ -139,6 +143,32 @@ def _key_with(scope: Scope) -> ApiKey:
         raise Denied(403, "missing_scope", f"this key lacks the scope {scope.value}")
     del g.refused_key
     return key
+
+
+_USE_PATIENCE_SECONDS = 0.4
+_used_at: dict[int, datetime] = {}  # by key: when this process has last noted it
+
+
+def _note_use(key: ApiKey) -> None:
+    """Note that a key was used, once a minute and after the answer, which does not depend on it."""
+    parts = runtime()
+    now = parts.now()
+    last = max(filter(None, (key.last_used_at, _used_at.get(key.id))), default=None)
+    if last is not None and now - last < access.USED_EVERY:
+        return
+    _used_at[key.id] = now
+
+    def note() -> None:
+        with suppress(StoreUnavailable, StoreUnfit, StoreRejected):
+            parts.require_database()
+            parts.database.write(
+                lambda connection: access.note_used(connection, key.id, now), patience_seconds=_USE_PATIENCE_SECONDS
+            )
+
+    @after_this_request
+    def _then(response: Response) -> Response:
+        response.call_on_close(note)
+        return response
 
 
 _SEEN_MAX = 1000

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import flash, redirect, request, url_for
 from flask_babel import force_locale, gettext
 
-from receiver.errors import NameTaken, SettingsError
+from receiver.errors import NameTaken, NotFound, SettingsError
 from receiver.look_up import Answer
 from receiver.passwords import MIN_CHARS, hash_password
 from receiver.store import access, users
@@ -21,10 +21,10 @@ from receiver.store.users import NAME, Role
 from receiver.web import runtime
 from receiver.web.console.advice import BUILT_IN
 from receiver.web.console.pages import CATALOGUES, LANGUAGES, blueprint, language, render
-from receiver.web.console.visitors import visitor
+from receiver.web.console.visitors import may_manage, seen_accounts, visitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import sqlalchemy as sa
     from werkzeug.wrappers import Response
@@ -60,15 +60,17 @@ def users_page() -> Response:
     if request.form.get("role") not in set(Role):
         return _show_users(gettext("Choose a role."))
     role = Role(request.form["role"])
+    accounts = _bound_to(request.form.getlist("account"))
     try:
         password_hash = hash_password(request.form.get("password", ""), name=name)
         _change(
             lambda connection: users.create_user(
-                connection, name=name, role=role, now=parts.now(), password_hash=password_hash
+                connection, name=name, role=role, now=parts.now(), password_hash=password_hash, accounts=accounts
             ),
             "user.create",
             name=name,
             role=role.value,
+            accounts=accounts,
         )
     except SettingsError:
         return _show_users(
@@ -80,12 +82,20 @@ def users_page() -> Response:
     return _again("users")
 
 
+def _bound_to(chosen: Sequence[str]) -> list[str] | None:
+    """Give the accounts that a new key or user is bound to: those chosen, else as the visitor is. None: to none."""
+    within = [account for account in seen_accounts() if account in chosen]
+    own = visitor().user.accounts
+    return within or (list(own) if own is not None else None)
+
+
 def _show_users(error: str | None = None) -> Response:
     parts = runtime()
     return render(
         "users.html",
         422 if error else 200,
-        users=parts.ask(users.list_users),
+        users=[user for user in parts.ask(users.list_users) if may_manage(user.accounts)],
+        accounts=seen_accounts(),
         sessions=parts.ask(lambda connection: users.count_sessions(connection, parts.now())),
         roles=tuple(Role),
         error=error,
@@ -101,6 +111,8 @@ def user(name: str) -> Response:
         flash(gettext("Somebody else has to change that for you."), "bad")
         return _again("users")
     parts = runtime()
+    if not may_manage(parts.ask(lambda connection: users.get_user(connection, name)).accounts):
+        raise NotFound(gettext("There is no user of that name."))
     now = parts.now()
     changes: dict[str, Callable[[sa.Connection], object]] = {
         "disable": lambda connection: users.set_disabled(connection, name, now, now=now),
@@ -112,8 +124,11 @@ def user(name: str) -> Response:
     }
     for role in Role:
         changes[f"role_{role.value}"] = partial(users.set_role, name=name, role=role, now=now)
+    accounts = _bound_to(request.form.getlist("account"))
+    changes["accounts"] = lambda connection: users.set_accounts(connection, name, accounts, now=now)
     if action in changes:
-        _change(changes[action], f"user.{action}", name=name)
+        more = {"accounts": accounts or "all"} if action == "accounts" else {}
+        _change(changes[action], f"user.{action}", name=name, **more)
         flash(gettext("%(name)s: done. Their sessions have ended.", name=name), "good")
     return _again("users")
 
@@ -129,7 +144,7 @@ def keys() -> Response:
     parts, form = runtime(), request.form
     name, days = form.get("name", "").strip(), form.get("expires_days", "").strip()
     scopes = [scope for scope in Scope if scope.value in form.getlist("scope")]
-    accounts = [account for account in sorted(parts.settings.accounts) if account in form.getlist("account")]
+    accounts = _bound_to(form.getlist("account"))
     if not name or len(name) > 64 or not name.isprintable():
         return _show_keys(error=gettext("Give the key a name that says what it is for."))
     if not scopes:
@@ -143,14 +158,14 @@ def keys() -> Response:
                 connection,
                 name=name,
                 scopes=scopes,
-                accounts=accounts or None,
+                accounts=accounts,
                 now=now,
                 expires_at=now + timedelta(days=int(days)) if days else None,
             ),
             "key.create",
             name=name,
             scopes=sorted(scopes),
-            accounts=accounts or None,
+            accounts=accounts,
         )
     except NameTaken:
         return _show_keys(error=gettext("There is a key of that name already."))
@@ -162,9 +177,9 @@ def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Respons
     return render(
         "keys.html",
         422 if error else 200,
-        keys=parts.ask(access.list_keys),
+        keys=[key for key in parts.ask(access.list_keys) if may_manage(key.accounts)],
         scopes=tuple(Scope),
-        accounts=sorted(parts.settings.accounts),
+        accounts=seen_accounts(),
         error=error,
         fresh=fresh,
         now=parts.now(),
@@ -176,6 +191,9 @@ def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Respons
 def revoke_key() -> Response:
     """End a key, at once."""
     parts, name = runtime(), request.form.get("name", "")
+    bound = {key.name: key.accounts for key in parts.ask(access.list_keys)}
+    if not may_manage(bound.get(name)):
+        raise NotFound(gettext("There is no key of that name."))
     _change(lambda connection: access.revoke_key(connection, name=name, now=parts.now()), "key.revoke", name=name)
     flash(gettext("The key %(name)s is revoked.", name=name), "good")
     return _again("keys")

@@ -10,12 +10,12 @@ from flask_babel import gettext, lazy_gettext
 
 from receiver.errors import InvalidCursor
 from receiver.store import read
-from receiver.web import runtime
 from receiver.web.api.common import MESSAGE_STATUSES, answer_page, audit_look_up, shown
 from receiver.web.api.messages import MessageFilterSchema
 from receiver.web.api.replies import ReplyFilterSchema
 from receiver.web.console.look_up import answer_message
 from receiver.web.console.pages import blueprint, faults, render
+from receiver.web.console.visitors import seen_accounts
 from receiver.web.console.words import fault_words
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def read_list(
         "errors": {},
         "items": [],
         "next_cursor": None,
-        "accounts": sorted(runtime().settings.accounts),
+        "accounts": seen_accounts(),
         "first_page": "cursor" not in wanted,
     }
     try:
         arguments = schema().load(wanted)
     except ma.ValidationError as error:
         return 422, values | {"errors": faults(error)}
-    if arguments.get("account", values["accounts"][0]) not in values["accounts"]:
+    if "account" in arguments and arguments["account"] not in values["accounts"]:
         return 422, values | {"errors": {"account": gettext("No such account is configured.")}}
     try:
         return 200, values | answer_page(name, arguments, fetch, present)

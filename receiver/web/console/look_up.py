@@ -141,11 +141,16 @@ def _answer(template: str, token: str) -> Response:
 
 
 def _find(connection: sa.Connection, wanted: Wanted, within: timedelta, clock: Clock) -> Found:
-    rows = store.find_messages(connection, wanted, since=clock.now - within, clock=clock, limit=_MESSAGES_MAX)
+    accounts = visitor().user.accounts
+    rows = store.find_messages(
+        connection, wanted, since=clock.now - within, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
+    )
     earlier = not rows
     if earlier:
         longest = PERIODS[_LONGEST][0]
-        rows = store.find_messages(connection, wanted, since=clock.now - longest, clock=clock, limit=_MESSAGES_MAX)
+        rows = store.find_messages(
+            connection, wanted, since=clock.now - longest, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
+        )
     every = group_resends(rows)
     groups = every[: 1 if earlier else _GROUPS_MAX]
     unreadable = _find_unreadable(connection, wanted, groups, clock)
@@ -190,7 +195,8 @@ def _find_unreadable(
     fitting = [needle.encode() for needle in needles if needle is not None and len(needle) >= _NEEDLE_MIN_CHARS]
     if not fitting or (groups and answer_of(groups[0].newest) not in UNSETTLED):
         return None
-    return signals.find_quarantined_about(connection, needles=fitting, since=since)
+    accounts = visitor().user.accounts
+    return signals.find_quarantined_about(connection, needles=fitting, since=since, accounts=accounts)
 
 
 @blueprint.post("/messages/<row_id:message_id>/reveal")
@@ -207,7 +213,7 @@ def answer_message(message_id: str, *, status: int = 200, in_full: bool = False,
     """Show one message: its answer and its timeline. Raises NotFound."""
     parts = runtime()
     clock = parts.clock()
-    row = parts.ask(lambda connection: read.find_message(connection, int(message_id), clock))
+    row = parts.ask(lambda connection: read.find_message(connection, int(message_id), clock, visitor().user.accounts))
     if row is None:
         raise NotFound(gettext("There is no message under this address."))
     told = parts.ask(lambda connection: tell(connection, Attempts(messages=[row]), clock))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from receiver.web import denials, runtime
 from receiver.web.console.look_up import PERIODS
 from receiver.web.console.pages import blueprint, language, render
 from receiver.web.console.present import zone_name
-from receiver.web.console.visitors import May, visitor
+from receiver.web.console.visitors import May, seen_accounts, visitor
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -95,12 +95,16 @@ def _find_warnings() -> Warnings:
                 lambda connection: (
                     signals.find_silence(connection, now=parts.now()),
                     signals.count_quarantined(
-                        connection, since=notices.find_noted(connection, notices.QUARANTINE_SEEN)
+                        connection,
+                        since=notices.find_noted(connection, notices.QUARANTINE_SEEN),
+                        accounts=visitor().user.accounts,
                     ),
                 )
             )
         except (StoreUnavailable, StoreUnfit) as error:
             away = str(error)
+    if silence is not None and visitor().user.accounts is not None:
+        silence = replace(silence, unreported_sends=0)  # which are those of every account
     return Warnings(spooling=away, spool=spool_state(parts.spool.directory), silence=silence, quarantined=quarantined)
 
 
@@ -147,7 +151,9 @@ def status() -> Response:
             ever_pushed=known is None or known.last_push is not None,
         )
     )
-    open_ones = [*NodeIncidents(parts.settings.data_dir).list_open(), *(known.incidents if known else [])]
+    every = [*NodeIncidents(parts.settings.data_dir).list_open(), *(known.incidents if known else [])]
+    own = {"", *seen_accounts()}
+    open_ones = [incident for incident in every if incident.subject in own or visitor().user.accounts is None]
     return render(
         "status.html",
         judgement=judgement,
@@ -184,15 +190,17 @@ def _platform_time(moment: datetime) -> str:
 
 
 def _known(connection: Any, now: datetime) -> Known:
-    parts = runtime()
+    parts, accounts = runtime(), visitor().user.accounts
     return Known(
-        last_push=signals.find_last_push(connection),
-        minutes=list(signals.list_minutes(connection, now=now, minutes=_MINUTES)),
+        last_push=signals.find_last_push(connection, accounts),
+        # Minutes are counted over every account.
+        minutes=list(signals.list_minutes(connection, now=now, minutes=_MINUTES)) if accounts is None else [],
         balances=[
             (reading, balance.find_trend(connection, account, now=now), parts.settings.balance_low_of(account))
             for account, reading in balance.find_last_readings(connection).items()
+            if accounts is None or account in accounts
         ],
-        evidence=list(signals.list_unreported(connection, parts.clock(now), limit=_EVIDENCE_LINES)),
+        evidence=list(signals.list_unreported(connection, parts.clock(now), limit=_EVIDENCE_LINES, accounts=accounts)),
         incidents=incidents.list_open(connection),
     )
 
@@ -204,14 +212,17 @@ def _known(connection: Any, now: datetime) -> Known:
 def setup() -> Response:
     """Show what to paste into the platform's console, and what has come since."""
     parts = runtime()
-    last_push, uses = parts.ask(signals.find_last_push), parts.list_secret_uses()
+    last_push = parts.ask(lambda connection: signals.find_last_push(connection, visitor().user.accounts))
+    uses = parts.list_secret_uses()
     refusals = list(parts.gate.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
     # A page that looks again by itself says nothing new; but anybody can send what says that it does.
     if "HX-Request" not in request.headers or denials.is_first(visitor().caller.name, "push_url.read"):
         parts.audit(visitor().caller.name, "push_url.read")
     return render(
         "setup.html",
-        urls=list(zip(push_urls(parts.settings), uses, strict=True)),
+        urls=[
+            (url, use) for url, use in zip(push_urls(parts.settings), uses, strict=True) if url[0] in seen_accounts()
+        ],
         unused_days=UNUSED_FOR.days,
         now=parts.now(),
         observes=bool(parts.settings.push_allow) and not parts.settings.push_allow_enforced,
@@ -227,7 +238,9 @@ def setup() -> Response:
 def self_test() -> Response:
     """Push a receipt as the platform would, through the front door; it is in no report."""
     parts = runtime()
-    accounts = [account for account, _ in parts.settings.push_tokens]
+    accounts = [account for account, _ in parts.settings.push_tokens if account in seen_accounts()]
+    if not accounts:
+        return redirect(url_for("console.setup"), HTTPStatus.SEE_OTHER)
     wanted = request.form.get("account", accounts[0])
     account = wanted if wanted in accounts else accounts[0]
     # The active one: a use of another would look as if the platform still had it.

@@ -24,18 +24,20 @@ from receiver.web import denials, runtime
 from receiver.web.auth import CONSOLE
 from receiver.web.console import present
 from receiver.web.console.visitors import (
+    OF_ALL_ACCOUNTS,
     POLICIES,
     PREFIX,
     Access,
     May,
     Sessions,
+    Visitor,
     address,
     find_visitor,
     in_console,
     over_https,
 )
 from receiver.web.console.words import fault_words
-from receiver.web.problems import Invalid
+from receiver.web.problems import Denied, Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,15 +94,34 @@ def _check() -> AnyResponse | None:
     g.visitor, g.caller = found, found.caller
     if not found.confirmed and policy is not Access.HALF:
         return redirect(url_for("console.second_factor"), HTTPStatus.SEE_OTHER)
-    if policy is None or (isinstance(policy, May) and not found.may(policy)):
-        reason = "closed" if policy is None else "role"
-        route = f"{request.method} {request.url_rule.rule if request.url_rule else '?'}"
-        denials.note(found.caller.name, "denied", address=address(), route=route, reason=reason)
-    if isinstance(policy, May) and not found.may(policy):
-        return render("problem.html", 403, heading=gettext("Your role does not include this page"))
-    if policy is None:
-        return render("problem.html", 403, heading=gettext("This page is closed"))
+    reason = _reason_against(found, policy)
+    if reason is not None:
+        _note_refusal(reason)
+        return render("problem.html", 403, heading=_REFUSALS[reason])
     return None
+
+
+_REFUSALS = {
+    "closed": lazy_gettext("This page is closed"),
+    "role": lazy_gettext("Your role does not include this page"),
+    "account": lazy_gettext("You are bound to accounts, and this concerns every one"),
+}
+
+
+def _reason_against(found: Visitor, policy: Access | May | None) -> str | None:
+    """Say why somebody who has logged in is refused a page; None: they are not."""
+    if policy is None:
+        return "closed"
+    if isinstance(policy, May) and not found.may(policy):
+        return "role"
+    if found.user.accounts is not None and request.endpoint in OF_ALL_ACCOUNTS:
+        return "account"
+    return None
+
+
+def _note_refusal(reason: str) -> None:
+    route = f"{request.method} {request.url_rule.rule if request.url_rule else '?'}"
+    denials.note(g.caller.name, "denied", address=address(), route=route, reason=reason)
 
 
 def _holds_nul() -> bool:
@@ -176,13 +197,15 @@ _HEADINGS = {
 }
 _STATUS_OF = {
     NotFound: 404, StoreUnavailable: 503, StoreUnfit: 503, Overloaded: 503, Invalid: 422, MissingExtra: 422,
-    TooManyRows: 422,
+    TooManyRows: 422, Denied: 403,
 }  # fmt: skip
 
 
 @blueprint.errorhandler(ReceiverError)
 def _receiver_error(error: ReceiverError) -> Response:
     status = _STATUS_OF.get(type(error), 500)
+    if isinstance(error, Denied):
+        _note_refusal(error.code)
     if status >= 500:
         _log.error("page failed", error=str(error), status=status)
     return render("problem.html", status, heading=_HEADINGS[status], detail=_detail_of(error))
@@ -196,6 +219,8 @@ def _detail_of(error: ReceiverError) -> str:
             return " ".join(fault_words(fault["detail"]) for fault in error.errors)
         case StoreUnavailable() | StoreUnfit():
             text = gettext("The database is away. Pushes are kept meanwhile, nothing is lost; try again in a moment.")
+        case Denied():
+            text = gettext("You are bound to other accounts.")
         case Overloaded():
             text = gettext("Too much is being asked for at once; try again in a moment.")
         case _:

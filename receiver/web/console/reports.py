@@ -22,6 +22,7 @@ from receiver.web.api.common import browse
 from receiver.web.api.exports import FORMS, answer_export
 from receiver.web.api.reports import midnight
 from receiver.web.console.pages import blueprint, faults, render
+from receiver.web.console.visitors import seen_accounts, visitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +87,7 @@ class Asked:
             until=midnight(self.last + timedelta(days=1)),
             zone=runtime().settings.timezone,
             template_id=self.template_id,
-            accounts=(self.account,) if self.account else None,
+            accounts=(self.account,) if self.account else visitor().user.accounts,
             **by,
         )
 
@@ -141,7 +142,7 @@ def _asked() -> tuple[Asked, dict[str, str]]:
         errors["from"] = gettext("This is over a year before the last day.")
         first = last - timedelta(days=_DAYS_MAX - 1)
     account = given.get("account", "").strip() or None
-    if account is not None and account not in runtime().settings.accounts:
+    if account is not None and account not in seen_accounts():
         errors["account"], account = gettext("No such account is configured."), None
     template_id = given.get("template_id", "").strip() or None
     if template_id is not None and "\0" in template_id:
@@ -170,7 +171,7 @@ def reports_page() -> Response:
         tables=tables,
         total=total,
         total_before=total_before,
-        accounts=sorted(runtime().settings.accounts),
+        accounts=seen_accounts(),
     )
 
 
@@ -304,7 +305,10 @@ def _balances(source: Source) -> Table:
         Column(label=lazy_gettext("Warned below")),
     ]
     rows = []
+    own = visitor().user.accounts
     for account, reading in balance.find_last_readings(source.connection).items():
+        if own is not None and account not in own:
+            continue
         trend = balance.find_trend(source.connection, account, now=source.now)
         used, left = (None if value is None else round(value, 1) for value in (trend.per_day, trend.days_left))
         threshold = runtime().settings.balance_low_of(account)
@@ -320,7 +324,8 @@ def _balances(source: Source) -> Table:
 
 def _minutes(source: Source) -> Table:
     zone = runtime().settings.timezone
-    found = signals.list_minutes(source.connection, now=source.now, minutes=_MINUTES)
+    every = visitor().user.accounts is None  # over which minutes are counted
+    found = signals.list_minutes(source.connection, now=source.now, minutes=_MINUTES) if every else []
     columns = [
         Column(label=lazy_gettext("Minute"), form="text"),
         Column(label=lazy_gettext("Pushes")),

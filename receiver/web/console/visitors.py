@@ -20,7 +20,7 @@ from receiver.web import runtime
 from receiver.web.auth import Caller
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from flask import Flask, Request
 
@@ -95,6 +95,10 @@ POLICIES: Mapping[str, Access | May] = {
 }
 
 
+# What concerns every account, and so is closed to whoever is bound to some.
+OF_ALL_ACCOUNTS = frozenset({"console.audit", "console.advice", "console.quarantine_seen"})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Visitor:
     """Somebody who has logged in, wholly or but for the second factor."""
@@ -109,7 +113,7 @@ class Visitor:
     @property
     def caller(self) -> Caller:
         """The same as the API's rows and audit know it; numbers are masked until they are asked for one by one."""
-        return Caller(name=f"user:{self.user.name}", sees_numbers=False)
+        return Caller(name=f"user:{self.user.name}", sees_numbers=False, accounts=self.user.accounts)
 
 
 def visitor() -> Visitor:
@@ -117,6 +121,18 @@ def visitor() -> Visitor:
     found = g.visitor
     assert isinstance(found, Visitor)  # noqa: S101
     return found
+
+
+def seen_accounts() -> list[str]:
+    """The configured accounts that the present visitor may see."""
+    own = visitor().user.accounts
+    return sorted(account for account in runtime().settings.accounts if own is None or account in own)
+
+
+def may_manage(accounts: Sequence[str] | None) -> bool:
+    """Whether a key or user bound to these (None: to none) is within what the present visitor is bound to."""
+    own = visitor().user.accounts
+    return own is None or (accounts is not None and set(accounts) <= set(own))
 
 
 def address() -> str:
@@ -167,7 +183,7 @@ def _find_session(token: str) -> Session | None:
         _seen.popitem(last=False)
     looks_again = "HX-Request" in request.headers  # by itself, which is nobody's use
     if held.confirmed and not looks_again and now - held.last_seen_at > SEEN_EVERY:
-        parts.database.write(lambda connection: users.note_seen(connection, held.id, now))
+        parts.database.write(lambda connection: users.note_seen(connection, held, now))
     return held
 
 

@@ -28,6 +28,8 @@ from receiver.store.forget import find, forget
 from receiver.store.reports import ReportQuestion, Unit, delivery_report
 from receiver.store.tables import (
     attempts,
+    deliveries,
+    forward_queue,
     look_ups,
     messages,
     metadata,
@@ -67,6 +69,10 @@ NEEDLES = (
     quote(CONTENT.encode("gb18030")).encode(),
     REFERENCE.encode(),
 )
+
+
+# Where the database does not matter.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def raw_push(body: str | bytes = b"", *, query: bytes = b"") -> Push:
@@ -168,6 +174,7 @@ def holding(data: bytes) -> list[bytes]:
     return [needle for needle in NEEDLES if needle in data]
 
 
+@on_sqlite
 def test_dry_run_says_what_would_go_and_changes_nothing(runtime: Runtime) -> None:
     fill(runtime)
     before = count(runtime, pushes)
@@ -206,6 +213,7 @@ def test_all_of_the_number_goes_and_nothing_of_others(runtime: Runtime) -> None:
     assert count(runtime, tombstones) == 1
 
 
+@on_sqlite
 def test_what_others_wrote_of_it_stays_and_is_told(runtime: Runtime) -> None:
     fill(runtime)
     write.save_pushes_in(runtime.database, [make_push(content=f"call {MOBILE}", task_id="other")])
@@ -241,6 +249,26 @@ def test_push_that_comes_meanwhile_goes_whole_and_a_later_one_stays(runtime: Run
     assert wrong(runtime) == []
 
 
+def test_what_waits_to_be_told_of_it_goes_too(runtime: Runtime) -> None:
+    fill(runtime)
+    mine = runtime.ask(lambda c: c.execute(sa.select(messages.c.id).where(messages.c.mobile == MOBILE)).scalars().all())
+    other = runtime.ask(lambda c: c.execute(sa.select(messages.c.id).where(messages.c.mobile != MOBILE)).scalar())
+    unreadable = runtime.ask(lambda c: c.execute(sa.select(pushes.c.id).where(pushes.c.error.isnot(None))).scalar())
+    new = {"target_id": 1, "event": "push", "created_at": NOW, "next_at": NOW}
+    about = [{"message_id": mine[0]}, {"order_key": mine[1]}, {"push_id": unreadable}, {"message_id": other}]
+    empty = dict.fromkeys(("message_id", "order_key", "push_id"))
+    rows = [{**new, "event_id": new_id(), **empty, **one} for one in about]
+    runtime.database.write(lambda c: c.execute(sa.insert(deliveries), rows))
+    queued = [
+        {"kind": "push", "message_id": mine[0], "push_id": None},
+        {"kind": "push", "message_id": other, "push_id": None},
+    ]
+    runtime.database.write(lambda c: c.execute(sa.insert(forward_queue), queued))
+    assert command(runtime, MOBILE, "--yes").exit_code == 0
+    assert runtime.ask(lambda c: list(c.scalars(sa.select(deliveries.c.message_id)))) == [other]
+    assert runtime.ask(lambda c: list(c.scalars(sa.select(forward_queue.c.message_id)))) == [other]
+
+
 def test_forgotten_messages_stay_in_sums_that_are_made_anew(runtime: Runtime) -> None:
     fill(runtime)
     reported = report(runtime)
@@ -266,7 +294,7 @@ def test_broken_off_before_the_files_are_clean_it_is_taken_up(
     assert count(runtime, tombstones) == 1
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_spool_is_saved_first_and_what_cannot_be_read_of_it_stands_in_the_way(runtime: Runtime) -> None:
     spool = Spool(runtime.spool.directory, max_bytes=1 << 20)
     spool.append([raw_push(f"mobile={MOBILE}&taskid=spooled&status=1&receivetime={LOCAL}")])
@@ -279,20 +307,17 @@ def test_spool_is_saved_first_and_what_cannot_be_read_of_it_stands_in_the_way(ru
     assert "1.damaged; remove them" in str(refused.exception)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
+@on_sqlite
+def test_wrong_demands_are_refused(runtime: Runtime) -> None:
+    for arguments, told in (
         (["137****5678"], "not a whole phone number"),
         (["hello"], "not a whole phone number"),
         ([MOBILE, "--reason", f"{MOBILE} asked"], "it names the number"),
         ([], "Give MOBILE, or --status"),
-    ],
-)
-def test_wrong_demands_are_refused(runtime: Runtime, arguments: list[str], told: str) -> None:
-    refused = command(runtime, "--yes", *arguments)
-    assert refused.exit_code != 0
-    assert told in f"{refused.exception}{refused.output}"
+    ):
+        refused = command(runtime, "--yes", *arguments)
+        assert refused.exit_code != 0
+        assert told in f"{refused.exception}{refused.output}"
 
 
 def test_away_database_is_told_clearly(tmp_path: Path) -> None:
@@ -311,7 +336,7 @@ def files_holding(*places: Path) -> dict[str, list[bytes]]:
     return {path: needles for path, needles in found.items() if needles}
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@on_sqlite
 def test_no_byte_of_it_is_left_in_the_embedded_database_beside_its_server(runtime: Runtime, tmp_path: Path) -> None:
     fill(runtime, 1500)  # enough to part pages, which leaves copies of rows behind
     data, backups = runtime.settings.data_dir, tmp_path / "backups"

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -26,12 +27,15 @@ from receiver.store.read import PUSH_COLUMNS, as_push_row
 from receiver.store.tables import (
     attempts,
     audit,
+    deliveries,
+    forward_queue,
     look_ups,
     masked_key_where,
     messages,
     pushes,
     receipts,
     replies,
+    timers,
     tombstones,
 )
 from receiver.store.write import lock_tasks, match_recorded
@@ -39,7 +43,6 @@ from receiver.store.write import lock_tasks, match_recorded
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
-    from uuid import UUID
 
     from receiver.domain import Push
     from receiver.store.database import Database
@@ -117,16 +120,13 @@ def find(
         wanted = Wanted(mobile, _masked_of(connection, mobile), read_again)
     mine: set[UUID] = set()
     named: set[UUID] = set()
-    after = None
-    while True:
+    first: UUID | None = UUID(int=0)
+    while first is not None:
         with database.reading() as connection:  # each page anew, so that no log is held back meanwhile
-            ids, mine_there, named_there = _search_page(connection, wanted, after)
-        if not ids or ids[-1] == after:
-            break
+            first, mine_there, named_there = _search_page(connection, wanted, first)
         mine |= mine_there
         named |= named_there
-        after = ids[-1]
-        tell(len(ids))
+        tell(_PAGE_ROWS)
     with database.reading() as connection:
         _take_time(connection)
         return Traces(
@@ -198,36 +198,34 @@ def _brought(connection: sa.Connection, mobile: str) -> set[UUID]:
     return found
 
 
-def _search_page(
-    connection: sa.Connection, wanted: Wanted, after: UUID | None
-) -> tuple[list[UUID], set[UUID], set[UUID]]:
-    """Look through a page of the journal, from one id on: its ids, those that are the number's, those that name it."""
+def _search_page(connection: sa.Connection, wanted: Wanted, first: UUID) -> tuple[UUID | None, set[UUID], set[UUID]]:
+    """Look through a page of the journal from one id on.
+
+    Give the id of the next one (None: this was the last), the pushes that are the number's, and those that name it.
+    """
     _take_time(connection)
-    page = sa.select(pushes.c.id).order_by(pushes.c.id).limit(_PAGE_ROWS)
-    ids = list(connection.scalars(page if after is None else page.where(pushes.c.id >= after)))
+    following = sa.select(pushes.c.id).where(pushes.c.id >= first).order_by(pushes.c.id).offset(_PAGE_ROWS).limit(1)
+    end: UUID | None = connection.scalar(following)
+    within = [pushes.c.id >= first, *([] if end is None else [pushes.c.id < end])]
     mine: set[UUID] = set()
     named: set[UUID] = set()
-    if ids:
-        within = pushes.c.id.between(ids[0], ids[-1])
-        for row in connection.execute(sa.select(*PUSH_COLUMNS).where(within, _holding(connection, wanted))):
-            push = as_push_row(row).as_push()
-            if wanted.is_of(push):
-                mine.add(push.id)
-            elif wanted.named_in_push(push):
-                named.add(push.id)
-    return ids, mine, named
+    for row in connection.execute(sa.select(*PUSH_COLUMNS).where(*within, _holding(connection, wanted))):
+        push = as_push_row(row).as_push()
+        if wanted.is_of(push):
+            mine.add(push.id)
+        elif wanted.named_in_push(push):
+            named.add(push.id)
+    return end, mine, named
 
 
 def _search_since(connection: sa.Connection, wanted: Wanted, since: datetime) -> set[UUID]:
     """Give the number's pushes that have come since then."""
     found: set[UUID] = set()
-    after = first_id_of(since)
-    while True:
-        ids, mine, _ = _search_page(connection, wanted, after)
-        if not ids or ids[-1] == after:
-            return found
+    first: UUID | None = first_id_of(since)
+    while first is not None:
+        first, mine, _ = _search_page(connection, wanted, first)
         found |= mine
-        after = ids[-1]
+    return found
 
 
 def _holding(connection: sa.Connection, wanted: Wanted) -> sa.ColumnElement[bool]:
@@ -293,8 +291,16 @@ def _delete(connection: sa.Connection, wanted: Wanted, push_ids: set[UUID]) -> N
     lock_tasks(connection, tasks, shared=True)
     connection.execute(locked.with_for_update()).all()
     rollup.keep_forgotten(connection, wanted.mobile)
-    connection.execute(sa.delete(attempts).where(attempts.c.message_id.in_(_ids_of(wanted.mobile))))
-    delete_messages(connection, _ids_of(wanted.mobile))
+    of_messages = _ids_of(wanted.mobile)
+    for column in (
+        attempts.c.message_id,
+        timers.c.message_id,
+        forward_queue.c.message_id,
+        deliveries.c.message_id,
+        deliveries.c.order_key,
+    ):
+        connection.execute(sa.delete(column.table).where(column.in_(of_messages)))
+    delete_messages(connection, of_messages)
     # Another number of the same task may be the only one now that fits a masked one.
     match_recorded(connection, tasks)
     tokens = _look_up_tokens(connection, wanted)
@@ -304,8 +310,9 @@ def _delete(connection: sa.Connection, wanted: Wanted, push_ids: set[UUID]) -> N
 
 
 def _delete_pushes(connection: sa.Connection, push_ids: list[UUID]) -> None:
-    """Delete rows of the journal, with whatever else was made of them."""
-    connection.execute(sa.delete(pushes).where(pushes.c.id.in_(push_ids)))
+    """Delete rows of the journal, and what waits to be told of them."""
+    for column in (forward_queue.c.push_id, deliveries.c.push_id, pushes.c.id):
+        connection.execute(sa.delete(column.table).where(column.in_(push_ids)))
 
 
 def _parts(push_ids: Collection[UUID]) -> list[list[UUID]]:

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -26,6 +27,8 @@ from receiver.store.tables import (
     AGE_FROM,
     attempts,
     audit,
+    deliveries,
+    forward_queue,
     masked_key_where,
     messages,
     pushes,
@@ -194,7 +197,7 @@ def _due(
     """Give a kind's table, the column of its age, and the conditions of what goes."""
     match kind:
         case Kind.PUSHES:
-            return pushes, pushes.c.received_at, [pushes.c.id < first_id_of(before), *_delivered()]
+            return pushes, pushes.c.received_at, [pushes.c.id < first_id_of(before), _waited_for_by_nobody()]
         case Kind.RECEIPTS | Kind.REPLIES:
             table = receipts if kind is Kind.RECEIPTS else replies
             return table, table.c.last_seen_at, _old_sightings(table, before, plan)
@@ -206,9 +209,19 @@ def _due(
             return audit, audit.c.at, [audit.c.at < before]
 
 
-def _delivered() -> list[sa.ColumnElement[bool]]:
-    """Say of rows of the journal that nobody waits for them any more. Nothing of ours reads them later."""
-    return []
+def _waited_for_by_nobody() -> sa.ColumnElement[bool]:
+    """Say of rows of the journal that they came before any that is still to be delivered to a target.
+
+    From the oldest of those on, all stay: to tell row by row would cost a look through what waits, for every batch.
+    """
+    alive = sa.select(deliveries.c.push_id).where(deliveries.c.push_id.isnot(None), deliveries.c.dead_at.is_(None))
+    queued = sa.select(forward_queue.c.push_id).where(forward_queue.c.push_id.isnot(None))
+    waiting = sa.union_all(alive, queued).subquery()
+    oldest = sa.select(waiting.c.push_id).order_by(waiting.c.push_id).limit(1).scalar_subquery()
+    return pushes.c.id < sa.func.coalesce(oldest, _LAST_ID)
+
+
+_LAST_ID = sa.literal(UUID(int=(1 << 128) - 1), sa.Uuid)
 
 
 def _old_sightings(table: sa.Table, before: datetime, plan: Plan) -> list[sa.ColumnElement[bool]]:

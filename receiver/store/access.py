@@ -72,7 +72,7 @@ def create_key(
     connection.execute(
         sa.insert(api_keys).values(
             name=name,
-            key_sha256=_digest(key),
+            key_sha256=digest_of(key),
             scopes=sorted(scopes),
             accounts=sorted(accounts) if accounts else None,
             created_at=now,
@@ -84,8 +84,15 @@ def create_key(
 
 def find_key(connection: sa.Connection, key: str) -> ApiKey | None:
     """Give what is known of a key, valid or not. Found by its digest, so that no comparison can be timed."""
-    row = connection.execute(sa.select(api_keys).where(api_keys.c.key_sha256 == _digest(key))).one_or_none()
+    row = connection.execute(sa.select(api_keys).where(api_keys.c.key_sha256 == digest_of(key))).one_or_none()
     return _api_key(row) if row else None
+
+
+def list_valid_digests(connection: sa.Connection, now: datetime) -> frozenset[bytes]:
+    """Give the digests of all keys that open anything, for whoever has to know a wrong one without a look-up each."""
+    column = api_keys.c
+    valid = (column.revoked_at.is_(None), sa.or_(column.expires_at.is_(None), column.expires_at > now))
+    return frozenset(bytes(digest) for digest in connection.scalars(sa.select(column.key_sha256).where(*valid)))
 
 
 def list_keys(connection: sa.Connection) -> list[ApiKey]:
@@ -108,9 +115,10 @@ def note_used(connection: sa.Connection, key_id: int, now: datetime) -> None:
     connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
+    """Give what is kept of a key."""
     # A plain hash will do: a key is 256 random bits, there is nothing to guess.
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
 
 
 def _api_key(row: Any) -> ApiKey:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from flask import after_this_request, g, request
+from flask import after_this_request, current_app, g, request
 
 from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.gate import client_address, within
@@ -18,6 +19,7 @@ from receiver.store.access import ApiKey, Scope
 from receiver.store.database import StoreRejected
 from receiver.web import denials, runtime
 from receiver.web.problems import Denied, answer_for
+from receiver.web.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
 CONSOLE = "console"  # the blueprint of the staff pages
+_GUARD = "receiver.key_guard"
+_FAILURES_MAX = 100  # wrong keys from one address
+_FAILURES_SECONDS = 60.0
+_VALID_SECONDS = 1.0
 
 
 class Open(Enum):
@@ -118,14 +124,13 @@ def _check() -> None:
 
 
 def _check_address() -> None:
-    settings = runtime().settings
-    address = client_address(
-        request.environ.get("REMOTE_ADDR") or "",
-        request.headers.get("X-Forwarded-For"),
-        settings.trusted_proxies,
-    )
-    if not within(address, settings.metrics_allow):
+    if not within(_address(), runtime().settings.metrics_allow):
         raise Denied(403, "forbidden", "this address may not read metrics (RECEIVER_METRICS_ALLOW)")
+
+
+def _address() -> str:
+    peer, forwarded = request.environ.get("REMOTE_ADDR") or "", request.headers.get("X-Forwarded-For")
+    return client_address(peer, forwarded, runtime().settings.trusted_proxies)
 
 
 def _key_with(scope: Scope) -> ApiKey:
@@ -138,6 +143,7 @@ def _key_with(scope: Scope) -> ApiKey:
     if key is not None:
         g.refused_key = f"key:{key.name}"  # unless it is not
     if key is None or not key.valid(parts.now()):
+        _guard().failures.note(_address())
         raise Denied(401, "unauthorized", "this key is unknown, revoked or expired")
     if scope not in key.scopes:
         raise Denied(403, "missing_scope", f"this key lacks the scope {scope.value}")
@@ -176,9 +182,17 @@ _seen: OrderedDict[bytes, ApiKey] = OrderedDict()  # by digest: keys that go on 
 
 
 def _find_key(parts: Runtime, token: str) -> ApiKey | None:
-    """Look a key up; while the database is away, among those that were good when they were last seen."""
-    digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+    """Look a key up; while the database is away, among those that were good when they were last seen.
+
+    An address that has tried too many wrong ones costs no look-up for the next. A good key opens from there all the
+    same: nobody guesses one, and an office behind one address is not to be locked out by one broken client.
+    Raises Denied.
+    """
+    digest = access.digest_of(token)
     try:
+        wait_seconds = _guard().failures.wait_seconds(_address())
+        if wait_seconds and digest not in _guard().valid_digests(parts):
+            raise Denied(429, "too_many_failures", "too many wrong keys from this address", retry_after=wait_seconds)
         key = parts.ask(lambda connection: access.find_key(connection, token))
     except (StoreUnavailable, StoreUnfit):
         if digest in _seen:
@@ -195,17 +209,37 @@ def _find_key(parts: Runtime, token: str) -> ApiKey | None:
 def _denied(error: Denied) -> Response:
     """Note who was refused what, and answer."""
     known = g.get("caller")
-    settings = runtime().settings
-    peer, forwarded = request.environ.get("REMOTE_ADDR") or "", request.headers.get("X-Forwarded-For")
-    address = client_address(peer, forwarded, settings.trusted_proxies)
     actor = g.get("refused_key") or (known.name if known else "nobody")
     route = f"{request.method} {request.url_rule.rule if request.url_rule else '?'}"
-    denials.note(actor, "denied", address=address, route=route, reason=error.code)
+    denials.note(actor, "denied", address=_address(), route=route, reason=error.code)
     return answer_for(error)
+
+
+class _Guard:
+    """What one application knows of keys that were tried and fail."""
+
+    def __init__(self) -> None:
+        self.failures = Throttle(failures_max=_FAILURES_MAX, seconds=_FAILURES_SECONDS)
+        self._valid: frozenset[bytes] = frozenset()
+        self._valid_until = -math.inf  # by time.monotonic()
+
+    def valid_digests(self, parts: Runtime) -> frozenset[bytes]:
+        """Give those of all good keys, asked for once a second however many wrong ones come."""
+        if time.monotonic() >= self._valid_until:
+            self._valid = parts.ask(lambda connection: access.list_valid_digests(connection, parts.now()))
+            self._valid_until = time.monotonic() + _VALID_SECONDS
+        return self._valid
+
+
+def _guard() -> _Guard:
+    found = current_app.extensions[_GUARD]
+    assert isinstance(found, _Guard)  # noqa: S101
+    return found
 
 
 def register(app: Flask) -> None:
     """Check every request of the application."""
+    app.extensions[_GUARD] = _Guard()
     denials.register(app)
     app.before_request(_check)
     app.register_error_handler(Denied, _denied)

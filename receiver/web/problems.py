@@ -102,12 +102,15 @@ class Invalid(ReceiverError):
 
 
 class Denied(ReceiverError):
-    """A request without the key (401) or the right (403) that it needs."""
+    """A request without the key (401) or the right (403) that it needs, or one of too many (429)."""
 
-    def __init__(self, status: int, code: str, text: str) -> None:
+    def __init__(self, status: int, code: str, text: str, *, retry_after: int | None = None) -> None:
         super().__init__(text)
         self.status = status
         self.code = code
+        self.headers: dict[str, str] = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if status == 401:
+            self.headers["WWW-Authenticate"] = 'Bearer realm="receiver"'
 
 
 def pointers(messages: Any, path: str = "#") -> dict[str, str]:
@@ -128,8 +131,7 @@ def _receiver_error(error: ReceiverError) -> Response:
         case Invalid():
             return problem(error.status, error.code, "some of the input cannot be used", error.errors)
         case Denied():
-            headers = {"WWW-Authenticate": 'Bearer realm="receiver"'} if error.status == 401 else None
-            return problem(error.status, error.code, str(error), headers=headers)
+            return problem(error.status, error.code, str(error), headers=error.headers)
         case Refused():
             return problem(error.status, _CODE_OF[error.status], str(error))
         case PlatformRefused():

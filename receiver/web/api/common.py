@@ -260,6 +260,7 @@ PROBLEMS: Mapping[int, str] = {
     413: "The body is over 4 MiB.",
     415: "The body is not declared as JSON.",
     422: "Some input cannot be used; `errors` names it.",
+    429: "Too many wrong keys came from this address; try again after `Retry-After` seconds.",
     502: "The platform was not reached, or said nothing that can be read; `code` says which.",
     504: "The platform did not answer in time; the message may have been sent.",
     503: "The database is unavailable; try again after `Retry-After` seconds.",
@@ -270,7 +271,7 @@ def documents(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
     """Document the errors of a call."""
 
     def decorate(view: Any) -> Any:
-        for status in statuses:
+        for status in (*statuses, *((429,) if 401 in statuses else ())):
             view = blueprint.alt_response(
                 status, schema=ProblemSchema, description=PROBLEMS[status], content_type=MEDIA_TYPE
             )(view)

@@ -10,7 +10,7 @@ from flask.json.provider import DefaultJSONProvider
 from receiver.config import load_settings
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
-from receiver.web import RUNTIME, access_log, api, auth, console, docs, ops, problems, push
+from receiver.web import RUNTIME, access_log, api, auth, console, docs, headers, ops, problems, push
 
 
 class _Json(DefaultJSONProvider):
@@ -41,6 +41,7 @@ def create_app(runtime: Runtime | None = None) -> Flask:
     app.json.sort_keys = False
     app.json.ensure_ascii = False
     access_log.register(app)
+    headers.register(app)
     app.register_blueprint(push.blueprint)
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(docs.blueprint)

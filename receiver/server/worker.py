@@ -259,7 +259,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             "bad request", extra={"remote_addr": _host(conn.client), "error": "plain HTTP where TLS is spoken"}
         )
         with suppress(OSError):
-            util.write_error(conn.sock, 400, "Bad Request", "HTTPS is spoken here: use https://")
+            util.write_nonblock(conn.sock, _error(400, "Bad Request: HTTPS is spoken here, use https://"))
         self._end(conn)
 
     def _read(self, peer: Peer, sock: Any) -> None:
@@ -559,7 +559,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             status, reason = 500, "Internal Server Error"
             _log.error("request failed", exc_info=exc)
         with suppress(OSError):
-            util.write_error(client, status, reason, "")
+            util.write_nonblock(client, _error(status, reason))
 
 
 class _Gathered:
@@ -607,6 +607,18 @@ def _end_tls(sock: Any) -> None:
         with suppress(OSError, ValueError):
             sock.setblocking(False)
             sock.unwrap()
+
+
+def _error(status: int, reason: str) -> bytes:
+    """Give the answer to what never became a request: nothing of it is quoted."""
+    lines = [
+        f"HTTP/1.1 {status} {reason.partition(':')[0]}",
+        "Connection: close",
+        "Content-Type: text/plain; charset=utf-8",
+        "X-Content-Type-Options: nosniff",
+        f"Content-Length: {len(reason) + 1}",
+    ]
+    return "\r\n".join([*lines, "", f"{reason}\n"]).encode()
 
 
 def _host(addr: Any) -> str:

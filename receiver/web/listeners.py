@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from receiver.web.door import Door
+from receiver.web.headers import secure
 from receiver.web.problems import problem
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Listeners:
         if is_door(self._settings, address):
             return self._door(environ, start_response)
         if is_public(self._settings, address) and not _open_to_all(environ.get("PATH_INFO", "")):
-            return problem(404, "not_found", "there is nothing here")(environ, start_response)
+            return secure(problem(404, "not_found", "there is nothing here"))(environ, start_response)
         return self._app(environ, start_response)
 
 

@@ -285,7 +285,7 @@ def claim(connection: sa.Connection, target_id: int, clock: Clock, *, limit: int
     broken = row.failures >= BREAKER_FAILURES
     if broken:
         # One at a time, whichever node it is: the row is this one's until the end of the transaction.
-        query = sa.select(targets).where(targets.c.id == target_id).with_for_update(skip_locked=True)
+        query = sa.select(targets).where(targets.c.id == target_id).with_for_update(skip_locked=True, key_share=True)
         row = connection.execute(query).one_or_none()
         if row is None or not _ready(row, now):
             return None
@@ -386,7 +386,9 @@ def settle(connection: sa.Connection, target_id: int, became: Settlement) -> Non
         connection.execute(sa.update(deliveries).where(deliveries.c.id.in_(ids)).values(next_at=now))
     for failure in became.failed:
         _note_failure(connection, target_id, failure, now)
-    row = connection.execute(sa.select(targets).where(targets.c.id == target_id).with_for_update()).one_or_none()
+    query = sa.select(targets).where(targets.c.id == target_id)
+    # No more than an update takes, which the fan-out does not have to wait for.
+    row = connection.execute(query.with_for_update(key_share=True)).one_or_none()
     if row is not None and (became.delivered or became.failed or became.pause_because):
         connection.execute(sa.update(targets).where(targets.c.id == target_id).values(_health(row, became, now)))
 

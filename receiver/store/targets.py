@@ -242,13 +242,14 @@ def replay_dead(connection: sa.Connection, target: Target, *, now: datetime, ids
 
 def as_target(row: Any, *, now: datetime | None = None) -> Target:
     """Give a row of `targets` as a value. `now`: an old secret that has run out by then is not among its secrets."""
+    known = {event.value for event in EventType}  # a newer version may have made it
     old = row.old_secret if row.old_secret and (now is None or row.old_secret_until > now) else None
     return Target(
         id=row.id,
         name=row.name,
         url=row.url,
         format=Format(row.format),
-        events=tuple(EventType(event) for event in row.events),
+        events=tuple(EventType(event) for event in row.events if event in known),
         accounts=tuple(row.accounts) if row.accounts is not None else None,
         pii=row.pii,
         not_delivered_after_seconds=row.not_delivered_after_seconds,

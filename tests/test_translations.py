@@ -22,8 +22,9 @@ from receiver.app import create_app
 from receiver.domain import UNREAD, Push, new_id
 from receiver.passwords import hash_password
 from receiver.self_test import Answer
-from receiver.store import access, users
+from receiver.store import access, targets, users
 from receiver.store.access import Scope
+from receiver.store.targets import Format, NewTarget
 from receiver.store.users import Role
 from receiver.web import console
 from receiver.web.console import now
@@ -117,6 +118,8 @@ TECHNICAL = {
     "receiver", "English", "API", "ID", "CSV", "NDJSON", "XLSX", "PARQUET", "Excel", "HTTPS", "https", "URL", "SIM",
     "UTC", "GB", "KiB", "UTF", "GB18030", "MM", "yyyy", "dd", "HH", "mm", "ss", "Ctrl", "C", "POST", "GET", "s",
     "RECEIVER_PUBLIC_URL", "RECEIVER_PUSH_ALLOW", "Content", "Type",
+    "HTTP", "HOST", "PATH", "http", "ASCII", "RECEIVER_TARGETS_ALLOW", "Standard", "Webhooks", "shop",
+    "message", "not_delivered", "format",
     "mobile", "taskid", "status", "content", "receivetime", "extra", "cursor", "late", "outcome", "nonsense",  # fields
     "users", "create", "NAME", "role", "admin",  # of the command that makes the first user
     "default", "ada", "sue", "partner", "user",  # accounts, users, keys, actors
@@ -188,6 +191,12 @@ def _fill(runtime: Runtime) -> None:
         lambda connection: access.create_key(
             connection, name="partner", scopes=[Scope.READ], accounts=None, now=runtime.now(), expires_at=None
         )
+    )
+    new = NewTarget(name="shop", url="https://192.0.2.1/", format=Format.RAW, pii=True)
+    runtime.database.write(lambda connection: targets.create_target(connection, new, now=runtime.now()))
+    shop = runtime.ask(lambda connection: targets.get_target(connection, "shop"))
+    runtime.database.write(
+        lambda connection: targets.pause_target(connection, shop, because="by user:ada", now=runtime.now())
     )
     present = runtime.now().replace(microsecond=0)
     ages = {"1": 30, "2": 150, "3": 3 * 3600, "4": 80 * 3600, "5": 120 * 3600, "6": 60, "7": 61, "8": 62, "9": 63}
@@ -294,7 +303,8 @@ def test_no_page_shows_english_to_who_reads_chinese(
             visitor.get(again[1].replace("&amp;", "&"))
     visitor.post("/console/look-up", 422, wanted="")
     visitor.post("/console/look-up", 422, wanted="1" * 300)
-    for path in ("", "banner", "status", "setup", "account", "audit", "keys", "users", "advice", "advice?language=en",
+    for path in ("", "banner", "status", "setup", "account", "audit", "keys", "users", "targets", "targets/shop/dead",
+                 "advice", "advice?language=en",
                  "reports", "reports?compare=1", "exports", "messages", "replies", "pushes",
                  "pushes?outcome=quarantined"):  # fmt: skip
         visitor.get(f"/console/{path}")
@@ -312,6 +322,11 @@ def test_no_page_shows_english_to_who_reads_chinese(
     visitor.post("/console/users", 422, name="ann", role="support", password="short")
     visitor.post("/console/keys", 422, name="")
     visitor.post("/console/keys", name="user", scope="read")
+    for wrong in ({"name": "?", "url": "http://10.0.0.1/"}, {"name": "shop", "url": "ftp://x"}):
+        visitor.post("/console/targets", 422, format="webhooks", not_delivered_after_seconds="0", **wrong)
+    visitor.post("/console/targets", 422, name="a", url="http://a@b/", format="webhooks", event="message.not_delivered")
+    for action in ("rotate", "resume", "pause", "replay", "remove"):
+        visitor.post("/console/targets/change", name="shop", action=action)
     visitor.post("/console/advice", language="zh-CN", delivered="")
     visitor.post("/console/account", 422, present="wrong", new="wrong")
     visitor.post("/console/setup/self-test")

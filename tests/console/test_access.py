@@ -73,6 +73,10 @@ MATRIX = {
     "GET /console/keys": "L2FFo",
     "POST /console/keys": "L2FFo",
     "POST /console/keys/revoke": "L2FFo",
+    "GET /console/targets": "L2FFo",
+    "POST /console/targets": "L2FFo",
+    "POST /console/targets/change": "L2FFo",
+    "GET /console/targets/x/dead": "L2FFo",
     "GET /console/audit": "L2FFo",
     "GET /console/advice": "L2FFo",
     "POST /console/advice": "L2FFo",
@@ -93,7 +97,12 @@ def routes(app: Flask) -> set[str]:
         "<row_id:message_id>": "1", "<push_id>": PUSH_ID, "<token>": "t", "<path:path>": "nowhere",
         "<path:filename>": "console.css",
     }  # fmt: skip
-    names = {"console.user": "x", "console.report_csv": "days", "console.export": "messages"}
+    names = {
+        "console.user": "x",
+        "console.dead_letters": "x",
+        "console.report_csv": "days",
+        "console.export": "messages",
+    }
     found = set()
     for rule in app.url_map.iter_rules():
         if not rule.endpoint.startswith("console."):

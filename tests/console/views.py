@@ -25,11 +25,12 @@ from receiver.app import create_app
 from receiver.domain import Push, SendAttempt, SentMessage, first_id_of
 from receiver.intake.gate import Probe, Refusal
 from receiver.passwords import hash_password
-from receiver.store import access, attempts, balance, notices, schema, users
+from receiver.store import access, attempts, balance, notices, schema, targets, users
 from receiver.store.access import Scope
 from receiver.store.audit import create_statements, drop_statements, write_audit
 from receiver.store.balance import Reading
-from receiver.store.tables import api_keys, audit, audit_chain, login_failures
+from receiver.store.tables import api_keys, audit, audit_chain, deliveries, login_failures
+from receiver.store.targets import EventType, Format, NewTarget
 from receiver.store.users import Role
 from receiver.store.write import record_sent, save_pushes
 from receiver.web.console.visitors import TOKEN
@@ -195,6 +196,7 @@ def _fill(connection: sa.Connection) -> None:
     ):
         access.create_key(connection, name=name, scopes=scopes, accounts=None, now=made_at, expires_at=expires_at)
     access.revoke_key(connection, name="old-import", now=NOW - timedelta(days=2))
+    _make_targets(connection)
     for minutes, actor, action, detail in (
         (90, "cli", "user.create", {"name": "liu.fang", "role": "support"}),
         (70, "user:liu.fang", "login", {"address": "10.0.0.21"}),
@@ -203,6 +205,20 @@ def _fill(connection: sa.Connection) -> None:
         (3, "key:grafana", "replies.read", {"q": False}),
     ):
         write_audit(connection, at=NOW - timedelta(minutes=minutes), actor=actor, action=action, detail=detail)
+
+
+def _make_targets(connection: sa.Connection) -> None:
+    """One that is well, and one that was paused, of which something was given up."""
+    made_at = NOW - timedelta(days=20)
+    for name, form in (("erp", Format.RAW), ("shop", Format.WEBHOOKS)):
+        new = NewTarget(name=name, url=f"https://{name}.example.com/sms", format=form, events=tuple(EventType))
+        targets.create_target(connection, new, now=made_at)
+    shop = targets.get_target(connection, "shop")
+    targets.pause_target(connection, shop, because="answered with HTTP status 410", now=NOW - timedelta(hours=2))
+    at, dead_at = NOW - timedelta(days=4), NOW - timedelta(days=1)
+    row = {"target_id": shop.id, "event_id": first_id_of(at), "event": EventType.STATUS_CHANGED.value, "message_id": 1}
+    tried = {"attempts": 17, "last_error": "answered with HTTP status 500", "failing_since": at}
+    connection.execute(sa.insert(deliveries).values(**row, **tried, created_at=at, next_at=dead_at, dead_at=dead_at))
 
 
 # Seconds ago, and what was reported: of the numbers 15080921001 and on.
@@ -438,6 +454,9 @@ VIEWS = (
     View("keys", _at("keys")),
     View("keys-made", _key_made),
     View("keys-wrong", _typed("keys", "name", name="no scope"), status=422),
+    View("targets", _at("targets")),
+    View("targets-wrong", _typed("targets", "url", name="shop", url="http://10.0.0.1/"), status=422),
+    View("dead-letters", _at("targets/shop/dead")),
     View("advice", _at("advice")),
     View("audit", _at("audit")),
     View("account", _at("account"), user="liu.fang"),

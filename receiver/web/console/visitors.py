@@ -90,6 +90,9 @@ POLICIES: Mapping[str, Access | May] = {
     "console.user": May.ADMINISTER,
     "console.keys": May.ADMINISTER,
     "console.revoke_key": May.ADMINISTER,
+    "console.targets": May.ADMINISTER,
+    "console.change_target": May.ADMINISTER,
+    "console.dead_letters": May.ADMINISTER,
     "console.audit": May.ADMINISTER,
     "console.advice": May.ADMINISTER,
 }

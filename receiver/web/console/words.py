@@ -21,6 +21,20 @@ _FAULTS: Mapping[str, Any] = {
     "Unknown field.": lazy_gettext("There is no such filter."),
     "no such account is configured": lazy_gettext("No such account is configured."),
     "not a time such as *": lazy_gettext("This is not a time."),
+    "letters, digits, and . _ - only, 64 at most": lazy_gettext(
+        "A name has letters, digits, and . _ - only, 64 at most."
+    ),
+    "not a URL*": lazy_gettext("This is no address of the form https://HOST/PATH or http://HOST/PATH, in ASCII."),
+    "no user, password or backslash in it*": lazy_gettext("Put no user or password before the host."),
+    "it has an address that is not public*": lazy_gettext(
+        "It has an address that is not public; RECEIVER_TARGETS_ALLOW may name it."
+    ),
+    "its name does not resolve": lazy_gettext("Its name does not resolve."),
+    "its certificate is not valid": lazy_gettext("Its certificate is not valid."),
+    "it takes no connection": lazy_gettext("It takes no connection."),
+    "no answer within *": lazy_gettext("It did not answer in time."),
+    "not from 1 to * seconds": lazy_gettext("Take a number of seconds, up to a week."),
+    "* needs it: after how many seconds?": lazy_gettext("message.not_delivered needs a number of seconds."),
     "this cursor *": lazy_gettext("This address does not belong to this list. Begin with its first page."),
     "there is no push under that id": lazy_gettext("There is no push under this address."),
 }

@@ -78,6 +78,18 @@ def test_guessing_keys_costs_no_look_up_and_keeps_no_good_key_out(
     assert ask(client, "Bearer wrong")[0] == 401
 
 
+def test_address_that_goes_on_failing_waits_again_in_each_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    throttle = Throttle(failures_max=3, seconds=60)
+    for _ in range(2):
+        for _ in range(3):
+            assert throttle.wait_seconds("192.0.2.1") == 0
+            throttle.note("192.0.2.1")
+        assert throttle.wait_seconds("192.0.2.1") == 60
+        now += 60
+
+
 def test_addresses_that_fail_are_remembered_in_bounds() -> None:
     throttle = Throttle(failures_max=2, seconds=60, addresses_max=100)
     for number in range(5000):

@@ -1,7 +1,7 @@
-"""`python -m tests.bench.flood`: honest pushes beside a flood of wrong secrets, with the push lane and without it.
+"""`python -m tests.bench.flood`: what a wrong secret costs the server, and honest pushes beside a flood of them.
 
-Each wrong push has a secret of its own and comes on a kept connection, or on one of its own; the flood, the load
-generator, the server and PostgreSQL share the cores.
+With the push lane and without it. Each wrong push has a secret of its own and comes on a kept connection, or on one of
+its own; the flood, the load generator, the server and PostgreSQL share the cores.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from tests.bench.contestants import CONTESTANTS, Running
 from tests.bench.mixed import push_from_a_process
 from tests.bench.report import describe_machine, write_section
+from tests.bench.usage import cpu_seconds, list_tree
 from tests.postgres import PostgresServer
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _PAGE = Path("deploy/BENCHMARKS.md")
 _SENDERS = 8
+_COSTED = 1000
 _BODY = b"mobile=15080921090&taskid=flood&status=1&receivetime=2026-11-23+09%3A14%3A03"
 _FLOODS = ("none", "kept connections", "a connection each")
 
@@ -39,26 +41,42 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flood", nargs=3, metavar=("PORT", "RATE", "HOW"), help="be the flood, until ended")
     parser.add_argument("--rate", type=int, default=2000, help="wrong pushes a second")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=["receiver", "receiver-no-lane"], help="these servers alone")
+    parser.add_argument("--rounds", type=int, default=3, help="beside a flood; 0: only what each costs")
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
     if given.flood:
         port, rate, how = given.flood
         _flood(int(port), int(rate), per_push=how == _FLOODS[2])
         return 0
+    costs = {name: _costs(name) for name in given.only}
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     with PostgresServer() as postgres:
         for _ in range(given.rounds):
-            for name in ("receiver", "receiver-no-lane"):
+            for name in given.only:
                 for how in _FLOODS:
                     result = _measure(postgres, name, how, rate=given.rate, seconds=given.seconds)
                     found.setdefault((name, how), []).append(result)
                     print(f"{name}, {how}: {result}", file=sys.stderr)
         version = postgres.version
     lines = [
-        "| server | wrong pushes | refused/s | honest pushes/s | p50 ms | p99 ms | errors |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        f"Processor time of the server, by {_COSTED:,} requests one after the other on one connection:",
+        "",
+        "| server | an honest push, ms | a wrong secret, ms |",
+        "|---|--:|--:|",
+        *(f"| {name} | {honest:.3f} | {wrong:.3f} |" for name, (honest, wrong) in costs.items()),
     ]
+    if found:
+        lines += [
+            "",
+            (
+                f"32 clients push as fast as they are answered, {given.rate:,} wrong pushes a second beside them;"
+                f" the median of {given.rounds} rounds of {given.seconds:g} s."
+            ),
+            "",
+            "| server | wrong pushes | refused/s | honest pushes/s | p50 ms | p99 ms | errors |",
+            "|---|---|--:|--:|--:|--:|--:|",
+        ]
     for (name, how), results in found.items():
         rates = (statistics.median(result[field] for result in results) for field in ("refused", "pushes_per_second"))
         times = (statistics.median(result[field] for result in results) for field in ("p50_ms", "p99_ms"))
@@ -67,14 +85,37 @@ def main() -> int:
         lines.append(f"| {name} | {how} | {' | '.join(numbers)} | {errors} |")
     command = shlex.join(["python", "-m", "tests.bench.flood", *sys.argv[1:]])
     text = (
-        f"## A flood of wrong secrets\n\n32 clients push as fast as they are answered, {given.rate:,} wrong pushes a"
-        f" second beside them, each with a secret of its own; the median of {given.rounds} rounds of"
-        f" {given.seconds:g} s. Flood, load generator, server and PostgreSQL share the cores.\n\n"
-        f"{describe_machine(version)}\n\nCommand: `{command}`.\n\n" + "\n".join(lines)
+        "## A flood of wrong secrets\n\nEach wrong push has a secret of its own. Flood, load generator, server and"
+        f" PostgreSQL share the cores.\n\n{describe_machine(version)}\n\nCommand: `{command}`.\n\n" + "\n".join(lines)
     )
     write_section(_PAGE, text, name="flood")
     print("\n".join(lines))
     return 0
+
+
+def _costs(name: str) -> tuple[float, float]:
+    """Give the milliseconds of processor time that an honest push and a wrong one take, on the embedded database."""
+    with Running(CONTESTANTS[name], "sqlite", "") as server:
+        parts = urlsplit(server.url)
+        with socket.create_connection(("127.0.0.1", parts.port or 0), timeout=30) as connection:
+            taken = []
+            for wrong in (False, True):
+                before = cpu_seconds(list_tree(server.pid))
+                for _ in range(_COSTED):
+                    path = b"/push/" + os.urandom(20).hex().encode() if wrong else parts.path.encode()
+                    _push(connection, path, b"404" if wrong else b"200")
+                taken.append((cpu_seconds(list_tree(server.pid)) - before) / _COSTED * 1000)
+    honest_ms, wrong_ms = taken
+    return honest_ms, wrong_ms
+
+
+def _push(connection: socket.socket, path: bytes, status: bytes) -> None:
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path, len(_BODY))
+    connection.sendall(head + _BODY)
+    answer = b""
+    while not answer.endswith((b"}", b"\r\n\r\nok")) and (piece := connection.recv(4096)):  # JSON, or the ack
+        answer += piece
+    assert answer.startswith(b"HTTP/1.1 %b " % status), answer
 
 
 def _measure(postgres: PostgresServer, name: str, how: str, *, rate: int, seconds: float) -> dict[str, Any]:
@@ -136,15 +177,7 @@ def _send(port: int, rate: float, refused: list[int], number: int, *, per_push: 
         time.sleep(max(0.0, due - time.monotonic()))
         if connection is None:
             connection = socket.create_connection(("127.0.0.1", port), timeout=30)
-        head = b"POST /push/%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (
-            os.urandom(20).hex().encode(),
-            len(_BODY),
-        )
-        connection.sendall(head + _BODY)
-        answer = b""
-        while not answer.endswith(b"}") and (piece := connection.recv(4096)):  # its body is JSON
-            answer += piece
-        assert answer.startswith(b"HTTP/1.1 404 "), answer
+        _push(connection, b"/push/" + os.urandom(20).hex().encode(), b"404")
         refused[number] += 1
         if per_push:
             connection.close()

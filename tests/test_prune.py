@@ -16,15 +16,17 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from receiver.app import create_app
 from receiver.cli import cli
 from receiver.cursors import Cursors
-from receiver.domain import first_id_of, new_id
+from receiver.domain import first_id_of, iso_milliseconds, new_id
 from receiver.store import audit, rollup, write
 from receiver.store.events import Position
 from receiver.store.prune import Kind, Plan, list_horizons, look, prune
 from receiver.store.reports import ReportQuestion, Unit, delivery_report
 from receiver.store.tables import attempts, deliveries, forward_queue, messages, pushes, receipts, replies
 from receiver.store.verify import verify
+from tests.conftest import make_key
 from tests.factories import NOON, make_push, make_send
 from tests.server import ServeProcess
 
@@ -261,6 +263,20 @@ def test_notes_of_sends_go_with_their_messages(runtime: Runtime) -> None:
     runtime.database.write(lambda c: c.execute(sa.insert(attempts), rows))
     run(runtime)
     assert runtime.ask(lambda c: list(c.scalars(sa.select(attempts.c.message_id)))) == [new]
+
+
+@on_sqlite
+def test_report_that_reads_messages_says_since_when_it_is_whole(aged: Runtime) -> None:
+    run(aged)
+    client, key = create_app(aged).test_client(), {"Authorization": make_key(aged)}
+    today = NOW.astimezone(ZoneInfo("Asia/Shanghai")).replace(hour=0, minute=0, second=0)
+    span = {"from": (today - timedelta(days=190)).isoformat(), "to": (today - timedelta(days=170)).isoformat()}
+    horizon = aged.ask(list_horizons)[Kind.MESSAGES].horizon
+    told = [
+        client.get("/api/v1/reports/delivery", query_string={**span, "group_by": unit}, headers=key).get_json()
+        for unit in ("hour", "day")
+    ]
+    assert [answer.get("whole_since") for answer in told] == [iso_milliseconds(horizon), None]
 
 
 @on_sqlite

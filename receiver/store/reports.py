@@ -27,6 +27,7 @@ from receiver.store.tables import (
     delivery_latency_changes,
     messages,
     replies,
+    retention,
 )
 
 if TYPE_CHECKING:
@@ -170,6 +171,14 @@ def delivery_report(
     for figures in groups.values():
         total.add(figures)
     return dict(sorted(groups.items(), key=lambda item: tuple(part or "" for part in item[0]))), total
+
+
+def whole_since(connection: sa.Connection, asked: ReportQuestion) -> datetime | None:
+    """Give since when a report is whole; None: it is. One that reads the messages does not count what was pruned."""
+    if _kept_offset(connection, asked) is not None:
+        return None
+    horizon = connection.scalar(sa.select(retention.c.horizon).where(retention.c.kind == "messages"))
+    return horizon if horizon is not None and asked.since < horizon else None
 
 
 def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None:

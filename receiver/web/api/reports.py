@@ -22,6 +22,7 @@ from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
     InputTime,
+    OurTime,
     StrictSchema,
     Text,
     WholeNumber,
@@ -162,6 +163,9 @@ DeliverySchema = ma.Schema.from_dict(
         "allocation": ma.fields.String(
             metadata={"description": "Where operators and provinces come from: a dated table, porting ignored."}
         ),
+        "whole_since": OurTime(
+            metadata={"description": "Given where messages were read, and those sent before then are pruned in part."}
+        ),
         "items": ma.fields.List(ma.fields.Nested(GroupSchema), required=True),
         "total": ma.fields.Nested(FiguresSchema, required=True),
     },
@@ -182,12 +186,19 @@ class Delivery(MethodView):
         """Add up what was sent and what became of it, up to this second. As CSV with `Accept: text/csv`."""
         parts = runtime()
         asked = _question(arguments, arguments["group_by"], parts.settings.timezone)
-        groups, total = browse(lambda connection: reports.delivery_report(connection, asked, parts.clock()))
+        (groups, total), whole_since = browse(
+            lambda connection: (
+                reports.delivery_report(connection, asked, parts.clock()),
+                reports.whole_since(connection, asked),
+            )
+        )
         names = [name for name in _GROUPS if name in arguments["group_by"]]
         items = [dict(zip(names, key, strict=True)) | _shown(figures) for key, figures in groups.items()]
         if request.accept_mimetypes.best_match(["application/json", CSV]) == CSV:
             return Response(_as_csv([*names, *_shown(total)], items), content_type=f"{CSV}; charset=utf-8")
-        source = {"allocation": allocation().source} if asked.allocated else {}
+        source: dict[str, Any] = {"allocation": allocation().source} if asked.allocated else {}
+        if whole_since is not None:
+            source |= {"whole_since": whole_since}
         return {"timezone": str(asked.zone), **source, "items": items, "total": _shown(total)}
 
 

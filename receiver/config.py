@@ -82,6 +82,7 @@ class Settings:
     keep_replies_days: int = 90
     keep_messages_days: int = 180
     keep_audit_days: int = 180
+    audit_syslog: str = ""  # where the audit is sent on to; empty: nowhere
     access_log: bool = True
     log_level: int = logging.INFO
     log_format: str = "json"  # or `console`
@@ -347,6 +348,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "keep_replies_days": ("90", to.days),
     "keep_messages_days": ("180", to.days),
     "keep_audit_days": ("180", to.audit_days),
+    "audit_syslog": ("", lambda value: to.syslog(value) if value else ""),
     "access_log": ("on", to.switch),
     "log_level": ("info", to.log_level),
     "log_format": ("json", to.log_format),

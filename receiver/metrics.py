@@ -94,6 +94,10 @@ WOULD_REFUSE = Counter(
 )
 SENDS = Counter("receiver_sends", "Requests to send, by what became of them.", ["outcome"], registry=REGISTRY)
 
+AUDIT_SYSLOG_FAILURES = Counter(
+    "receiver_audit_syslog_failures", "Times that the audit could not be sent on to syslog.", registry=REGISTRY
+)
+
 # --- Do own systems hear of it? ---
 
 FORWARD_ATTEMPTS = Counter(

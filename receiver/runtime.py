@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from receiver import tracing
 from receiver.anchors import Anchor, Anchors
+from receiver.audit_shipping import Shipper
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 from receiver.forwarding.engine import Forwarder
 from receiver.intake.committer import Committer
@@ -27,6 +28,7 @@ from receiver.store import access, audit, read, rollup, schema, secret_uses, wri
 from receiver.store.database import Database
 from receiver.store.events import Horizon
 from receiver.store.replica import Replica
+from receiver.syslog import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +84,10 @@ class Runtime:
         self._drainer = self._drainer_of(self.spool)
         self.horizon = Horizon(self.database)
         self.anchors = Anchors(settings.data_dir)
+        self._shipper: Shipper | None = None
+        if settings.audit_syslog:
+            address = parse_address(settings.audit_syslog)
+            self._shipper = Shipper(self.database, address, require_database=self.require_database)
         self._shared_secrets: dict[str, bytes] = {}
         self._starting = threading.Lock()
         self._started_in: int | None = None  # the process whose threads run
@@ -150,6 +156,8 @@ class Runtime:
             self.committer.start()
             self._drainer.start()
             self.forwarder.start()
+            if self._shipper is not None:
+                self._shipper.start()
             tracing.start()
             self._started_in = os.getpid()
 
@@ -163,6 +171,8 @@ class Runtime:
                 with suppress(ReceiverError):  # they are numbers: no stop waits for them, or fails
                     self.gate.secrets.keep_uses(self._save_uses, at_once=True)
             self.forwarder.stop()
+            if self._shipper is not None:
+                self._shipper.stop()
             tracing.stop()
         self.spool.close()
         self.database.close()

@@ -10,6 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from receiver.syslog import parse_address
+
 Network = IPv4Network | IPv6Network
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -263,6 +265,11 @@ def alarm_urls(value: str) -> tuple[tuple[str, str, str], ...]:
             raise ValueError(f"a URL of {kind} is named twice")
         rows.append((kind, url, secret))
     return tuple(rows)
+
+
+def syslog(value: str) -> str:
+    parse_address(value)
+    return value
 
 
 def alarm_language(value: str) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from receiver.anchors import Anchor
 from receiver.errors import StoreUnavailable
+from receiver.store import access, users
 from receiver.store.access import Scope
+from receiver.store.access_review import list_access
 from receiver.store.audit import list_audit
+from receiver.store.users import Role
 from receiver.web.auth import POLICIES
 from receiver.web.console.visitors import POLICIES as CONSOLE_POLICIES
 from receiver.web.denials import WINDOW_SECONDS, Denials
 from tests.conftest import make_key
-from tests.console.staff import NUMBER, PASSWORD, create, keep, log_in, record
+from tests.console.staff import NUMBER, PASSWORD, Page, create, keep, log_in, record
 from tests.factories import make_push, make_send
+from tests.server import ServeProcess
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -67,6 +76,7 @@ API: dict[str, dict[str, list[str]]] = {
         f"GET /api/v1/reports/busiest?{DAY}": [],
     },
     "reports.Billing": {f"GET /api/v1/reports/billing?{DAY}": []},
+    "audit.Audit": {"GET /api/v1/audit": ["audit.read"]},
     "reports.Delivery": {f"GET /api/v1/reports/delivery?{DAY}": []},
 }
 # The same for an administrator at the console; a form's fields behind the path.
@@ -105,7 +115,9 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.user": {"POST /users/other action=disable": ["user.disable"]},
     "console.keys": {"GET /keys": [], "POST /keys name=new&scope=read": ["key.create"]},
     "console.revoke_key": {"POST /keys/revoke name=new": ["key.revoke"]},
-    "console.audit": {"GET /audit": ["audit.read"]},
+    "console.audit": {"GET /audit": ["audit.read"], f"POST /audit mobile={NUMBER}": ["audit.read"]},
+    "console.audit_export": {f"POST /audit/export mobile={NUMBER}&format=csv": ["audit.export"]},
+    "console.access": {"GET /access": ["access.review"]},
     "console.advice": {"GET /advice": [], "POST /advice late=Call again.": ["advice.change"]},
     "console.second_factor": {"GET /second-factor": []},
     "console.log_in": {
@@ -254,3 +266,93 @@ def test_a_refusal_is_answered_as_such_where_it_cannot_be_noted(
 
     monkeypatch.setattr(runtime, "audited", away)
     assert client.get("/api/v1/messages").status_code == 401
+
+
+# --- Reading it ---------------------------------------------------------------------------------------
+
+
+def test_entries_are_listed_by_who_what_when_and_number_page_by_page(client: FlaskClient, runtime: Runtime) -> None:
+    for number in range(3):
+        runtime.audit("user:li.wei", "look_up", mobile=NUMBER, page=number)
+    runtime.audit("user:wu", "look_up", mobile="13800138000")
+    runtime.audit("cli", "key.create", name="a")
+    headers = {"Authorization": make_key(runtime, Scope.AUDIT)}
+
+    def found(query: str) -> list[str]:
+        items = client.get(f"/api/v1/audit?{query}", headers=headers).json["items"]
+        return [f"{item['actor']} {item['action']}" for item in items if item["action"] != "audit.read"]
+
+    assert found("actor=user:wu") == ["user:wu look_up"]
+    assert found("action=key.create") == ["cli key.create"]
+    assert found("mobile=138 0013 8000") == ["user:wu look_up"]
+    assert found("since=2999-01-01T00:00:00Z") == []
+    assert found("until=2000-01-01T00:00:00Z") == []
+    assert len(found("since=2000-01-01T00:00:00Z")) == 5
+    first = client.get("/api/v1/audit?actor=user:li.wei&limit=2", headers=headers).json
+    assert [item["detail"]["page"] for item in first["items"]] == [2, 1]
+    assert len(first["items"][0]["hash"]) == 64
+    second = client.get(f"/api/v1/audit?actor=user:li.wei&cursor={first['next_cursor']}", headers=headers).json
+    assert ([item["detail"]["page"] for item in second["items"]], second["next_cursor"]) == ([0], None)
+    assert client.get(f"/api/v1/audit?cursor={first['next_cursor']}", headers=headers).status_code == 422
+
+
+def test_a_key_that_is_bound_to_accounts_does_not_read_the_audit_of_all(client: FlaskClient, runtime: Runtime) -> None:
+    bound = {"Authorization": make_key(runtime, Scope.AUDIT, accounts=("default",))}
+    answer = client.get("/api/v1/audit", headers=bound)
+    assert (answer.status_code, answer.json["code"]) == (403, "account_closed")
+
+
+def test_the_page_finds_by_number_and_says_whether_the_chain_holds(app: Flask, runtime: Runtime) -> None:
+    admin = log_in(app, runtime, "admin")
+    runtime.audit("user:wu", "look_up", mobile=NUMBER)
+    runtime.audit("user:li.wei", "look_up", mobile="13800138000")
+    page = Page(admin.post("/audit", {"mobile": NUMBER}).text)
+    assert ("user:wu" in page.text, "user:li.wei" in page.text) == (True, False)
+    assert "are as they were written" in page.at("proof")
+    assert admin.post("/audit", {"mobile": "x"}).status_code == 422
+    text = admin.post("/audit/export", {"mobile": NUMBER, "format": "ndjson"}).text
+    assert [json.loads(line)["actor"] for line in text.splitlines()] == ["user:wu", "user:admin", "user:admin"]
+    runtime.anchors.note(Anchor(position=99, at=runtime.now(), hash=bytes(32)))
+    assert "cut off behind entry" in admin.page("/audit").at("proof")
+
+
+def test_the_command_lists_and_exports_entries_and_is_noted_itself(runtime: Runtime) -> None:
+    runtime.audit("user:wu", "look_up", mobile=NUMBER)
+    runtime.audit("=cmd", "test")
+    process = ServeProcess(runtime.settings.data_dir, runtime.settings.database_url)
+    listed = process.run("audit", "list", "--mobile", NUMBER, "--json")
+    assert [json.loads(line)["action"] for line in listed.stdout.splitlines()] == ["audit.read", "look_up"]
+    rows = list(csv.DictReader(io.StringIO(process.run("audit", "export", "--format", "csv").stdout)))
+    assert [row["action"] for row in rows] == ["look_up", "test", "audit.read", "audit.export"]
+    assert rows[1]["actor"] == "'=cmd"
+    wrong = process.run("audit", "list", "--since", "yesterday")
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("receiver: --since:")
+
+
+# --- The review -----------------------------------------------------------------------------------------
+
+
+def test_the_review_marks_what_is_open_and_was_not_used_for_90_days(app: Flask, runtime: Runtime) -> None:
+    now = runtime.now()
+    long_ago = now - timedelta(days=91)
+    made: dict[str, Any] = {"scopes": [Scope.READ], "accounts": None, "now": long_ago}
+
+    def work(connection: Any) -> None:
+        for name, expires_at in (("old", None), ("used", None), ("expired", long_ago), ("revoked", None)):
+            access.create_key(connection, name=name, expires_at=expires_at, **made)
+        access.revoke_key(connection, name="revoked", now=now)
+        (used,) = [key.id for key in access.list_keys(connection) if key.name == "used"]
+        access.note_used(connection, used, now - timedelta(days=89))
+        users.create_user(connection, name="=old", role=Role.SUPPORT, now=long_ago, accounts=["default"])
+
+    runtime.database.write(work)
+    found = runtime.ask(lambda c: list_access(c, now))
+    assert {one.name for one in found if one.unused} == {"old", "=old"}
+    page = log_in(app, runtime, "admin").page("/access")
+    assert page.html.count(">unused<") == 2
+    process = ServeProcess(runtime.settings.data_dir, runtime.settings.database_url)
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(process.run("access", "review", "--csv").stdout))}
+    assert set(rows) == {"old", "used", "expired", "revoked", "'=old", "admin"}
+    assert (rows["'=old"]["may"], rows["'=old"]["accounts"]) == ("support", "default")
+    assert [name for name, row in rows.items() if row["unused for 90 days"]] == ["old", "'=old"]

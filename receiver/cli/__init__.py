@@ -18,6 +18,8 @@ _COMMANDS = {
     "db": "database:db",
     "keys": "keys:keys",
     "users": "users:users",
+    "audit": "audit:audit",
+    "access": "access:access",
     "messages": "messages:messages",
     "send": "sending:send",
     "balance": "sending:balance",

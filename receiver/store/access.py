@@ -35,6 +35,7 @@ class Scope(StrEnum):
     PUSHES = "pushes"
     TARGETS = "targets"
     PII = "pii"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.errors import StoreUnfit
-from receiver.store.tables import audit, audit_chain
+from receiver.store.database import insert
+from receiver.store.tables import audit, audit_chain, audit_followers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -169,6 +170,45 @@ def prune_audit(
     return gone
 
 
+# --- Sending on ---------------------------------------------------------------------------------------
+
+_SYSLOG = "syslog"
+_SHIPPING_LOCK = 0x726376725F6175  # one process at a time
+
+
+def take_shipping_turn(connection: sa.Connection) -> bool:
+    """Whether this connection may send the audit on, until it closes. The embedded database has one server anyway."""
+    if connection.dialect.name != "postgresql":
+        return True
+    return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_SHIPPING_LOCK))))
+
+
+def find_shipped(connection: sa.Connection) -> int:
+    """Give the position up to which the audit was sent on."""
+    column = audit_followers.c
+    return connection.scalar(sa.select(column.position).where(column.name == _SYSLOG)) or 0
+
+
+def note_shipped(connection: sa.Connection, position: int) -> None:
+    """Note that it was sent on so far; it never goes back."""
+    column = audit_followers.c
+    statement = insert(connection.dialect.name, audit_followers).values(name=_SYSLOG, position=position)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[column.name], set_={"position": position}, where=column.position < position
+        )
+    )
+
+
+def find_unshipped_since(connection: sa.Connection) -> datetime | None:
+    """Give when the oldest entry was made that was not sent on; None: all were."""
+    unshipped = audit.c.position > find_shipped(connection)
+    found: datetime | None = connection.scalar(
+        sa.select(audit.c.at).where(unshipped).order_by(audit.c.position).limit(1)
+    )
+    return found
+
+
 # --- Reading ------------------------------------------------------------------------------------------
 
 
@@ -220,14 +260,16 @@ def list_audit(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]]
 
 def _conditions(asked: AuditFilter) -> list[sa.ColumnElement[bool]]:
     column = audit.c
-    conditions: list[tuple[object, Any]] = [
-        (asked.actor, column.actor == asked.actor),
-        (asked.action, column.action == asked.action),
-        (asked.mobile_hmac, column.mobile_hmac == asked.mobile_hmac),
-        (asked.since, column.at >= asked.since),
-        (asked.until, column.at < asked.until),
+    conditions = [
+        column[name] == value
+        for name in ("actor", "action", "mobile_hmac")
+        if (value := getattr(asked, name)) is not None
     ]
-    return [condition for value, condition in conditions if value is not None]
+    if asked.since is not None:
+        conditions.append(column.at >= asked.since)
+    if asked.until is not None:
+        conditions.append(column.at < asked.until)
+    return conditions
 
 
 def _entry(row: Any) -> Entry:

@@ -80,6 +80,7 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "targets.Replay": Scope.TARGETS,
     "reports.Billing": Scope.REPORTS,
     "reports.Delivery": Scope.REPORTS,
+    "audit.Audit": Scope.AUDIT,
 }
 
 

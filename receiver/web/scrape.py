@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from receiver.errors import ReceiverError
 from receiver.intake.spool import spool_state
-from receiver.store import balance, deliveries, signals, targets, watching
+from receiver.store import audit, balance, deliveries, signals, targets, watching
 from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.store.events import find_lag_seconds
 
@@ -237,6 +237,16 @@ def _forward_oldest(scrape: Scrape) -> dict[str, float]:
         name: 0.0 if health.oldest_at is None else max(0.0, (scrape.now - health.oldest_at).total_seconds())
         for name, health in scrape.targets.items()
     }
+
+
+@gauge(
+    "receiver_audit_syslog_lag_seconds", "Age of the oldest audit entry that was not sent on to syslog; 0: all were."
+)
+def _audit_syslog_lag(scrape: Scrape) -> float | None:
+    if not scrape.parts.settings.audit_syslog:
+        return None
+    since = scrape.ask(audit.find_unshipped_since)
+    return 0.0 if since is None else (scrape.now - since).total_seconds()
 
 
 # --- What the alarms of deploy/prometheus are judged by, as `receiver job alarms` is --------------------------

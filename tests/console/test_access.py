@@ -78,6 +78,9 @@ MATRIX = {
     "POST /console/targets/change": "L2FFo",
     "GET /console/targets/x/dead": "L2FFo",
     "GET /console/audit": "L2FFo",
+    "POST /console/audit": "L2FFo",
+    "POST /console/audit/export": "L2FFo",
+    "GET /console/access": "L2FFo",
     "GET /console/advice": "L2FFo",
     "POST /console/advice": "L2FFo",
 }

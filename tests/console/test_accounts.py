@@ -81,6 +81,8 @@ CASES: dict[str, dict[str, bool]] = {
     "console.keys": {"GET /keys": True},
     "console.revoke_key": {"POST /keys/revoke name=zeta-key": False},
     "console.audit": {"GET /audit": True},
+    "console.audit_export": {"POST /audit/export format=csv": False},
+    "console.access": {"GET /access": True},
     "console.advice": {"GET /advice": False},
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""For administrators: users, keys, the audit, the team's own advice."""
+"""For administrators: users, keys, the team's own advice."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from receiver.errors import NameTaken, NotFound, SettingsError
 from receiver.look_up import Answer
 from receiver.passwords import MIN_CHARS, hash_password
 from receiver.store import access, users
-from receiver.store import audit as audit_store
 from receiver.store.access import Scope
+from receiver.store.access_review import list_access
 from receiver.store.users import NAME, Role
 from receiver.web import runtime
 from receiver.web.console.advice import BUILT_IN
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_AUDIT_LINES = 200
 _ADVICE_MAX_CHARS = 500
 _EXPIRES_DAYS_MAX = 36500
 _DAYS = re.compile(r"[0-9]{1,5}")
@@ -199,15 +198,18 @@ def revoke_key() -> Response:
     return _again("keys")
 
 
-# --- Audit and advice -----------------------------------------------------------------------------------
+# --- Review -------------------------------------------------------------------------------------------
 
 
-@blueprint.get("/audit")
-def audit() -> Response:
-    """Show who did what, newest first."""
-    runtime().audit(visitor().caller.name, "audit.read")
-    lines = runtime().ask(lambda connection: audit_store.list_audit(connection, _AUDIT_LINES))
-    return render("audit.html", lines=lines)
+@blueprint.get("/access", endpoint="access")
+def access_page() -> Response:
+    """List who may do what, and what nobody has used for long."""
+    now = runtime().now()
+    found = _change(lambda connection: list_access(connection, now), "access.review")
+    return render("access.html", rows=[row for row in found if may_manage(row.accounts)])
+
+
+# --- Advice ---------------------------------------------------------------------------------------------
 
 
 @blueprint.route("/advice", methods=["GET", "POST"])

@@ -94,12 +94,14 @@ POLICIES: Mapping[str, Access | May] = {
     "console.change_target": May.ADMINISTER,
     "console.dead_letters": May.ADMINISTER,
     "console.audit": May.ADMINISTER,
+    "console.audit_export": May.ADMINISTER,
+    "console.access": May.ADMINISTER,
     "console.advice": May.ADMINISTER,
 }
 
 
 # What concerns every account, and so is closed to whoever is bound to some.
-OF_ALL_ACCOUNTS = frozenset({"console.audit", "console.advice", "console.quarantine_seen"})
+OF_ALL_ACCOUNTS = frozenset({"console.audit", "console.audit_export", "console.advice", "console.quarantine_seen"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,88 @@
+"""The audit, for administrators: who did what, by whom, when and about which number; and as a file."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import marshmallow as ma
+from flask import Response, request
+
+from receiver.audit_files import MEDIA_TYPES, AuditFormat, iter_audit_file
+from receiver.errors import InvalidCursor
+from receiver.store.audit import iter_entries
+from receiver.store.audit_proof import verify_audit
+from receiver.web import runtime
+from receiver.web.api.audit import AuditFilterSchema, answer_audit, asked_of
+from receiver.web.console.pages import blueprint, faults, render
+from receiver.web.console.visitors import visitor
+from receiver.web.console.words import fault_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from receiver.store.verify import Finding
+
+_FILTERS = ("actor", "action", "mobile", "since", "until")
+_PROVED = 1000  # of the newest entries, at each page; `receiver verify` does all
+
+
+@blueprint.route("/audit", methods=["GET", "POST"])
+def audit() -> Response:
+    """Show who did what, newest first. A number is sent in a form, so that it stands in no address."""
+    return _show(dict(request.values))
+
+
+@blueprint.post("/audit/export")
+def audit_export() -> Response:
+    """Give all of it as a file, with the same filters."""
+    given = dict(request.form)
+    form = AuditFormat.NDJSON if given.get("format") == AuditFormat.NDJSON else AuditFormat.CSV
+    try:
+        arguments = AuditFilterSchema().load(_narrowed(given))
+    except ma.ValidationError:
+        return _show(given)
+    parts, asked = runtime(), asked_of(arguments)
+    parts.audit(visitor().caller.name, "audit.export", mobile=arguments.get("mobile"), format=form.value)
+
+    def pieces() -> Iterator[bytes]:
+        with parts.exporting() as connection:
+            yield from iter_audit_file(iter_entries(connection, asked), form)
+
+    file = pieces()
+    response = Response(file, content_type=MEDIA_TYPES[form])
+    response.headers["Content-Disposition"] = f'attachment; filename="audit.{form.value}"'
+    return response
+
+
+def _narrowed(given: dict[str, str]) -> dict[str, str]:
+    return {name: given[name].strip() for name in _FILTERS if given.get(name, "").strip()}
+
+
+def _show(given: dict[str, str]) -> Response:
+    narrowed = _narrowed(given)
+    values: dict[str, Any] = {
+        "given": given,
+        "narrowed": narrowed,
+        "errors": {},
+        "items": [],
+        "next_cursor": None,
+        "first_page": not given.get("cursor"),
+        "proof": _proof(),
+        "proved": _PROVED,
+    }
+    cursor = {"cursor": given["cursor"]} if given.get("cursor") else {}
+    try:
+        page = answer_audit(AuditFilterSchema().load(narrowed | cursor))
+        page["items"] = [item | {"moment": datetime.fromisoformat(item["at"])} for item in page["items"]]
+        return render("audit.html", **values | page)
+    except ma.ValidationError as error:
+        return render("audit.html", 422, **values | {"errors": faults(error)})
+    except InvalidCursor as error:
+        return render("audit.html", 422, **values | {"errors": {"cursor": fault_words(str(error))}})
+
+
+def _proof() -> Finding:
+    parts = runtime()
+    anchors, _ = parts.anchors.read()
+    return verify_audit(parts.database, anchors, newest=_PROVED)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Mapping
 
-_WITHIN_SECONDS = 30
+_WITHIN_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -293,9 +293,9 @@ def test_nothing_is_left_to_forward_while_there_is_no_target(parts: Runtime) -> 
 
 
 def test_message_that_is_not_delivered_in_time_is_told_of_once(parts: Runtime, target: Hook) -> None:
-    add(parts, target, not_delivered_after_seconds=60, events=["message.no_receipt"])
+    add(parts, target, not_delivered_after_seconds=3600, events=["message.no_receipt"])
     now = parts.now()
-    long_ago = timedelta(hours=1)
+    long_ago = timedelta(hours=2)
     sends = [
         make_send(task_id="late", sent_at=now - long_ago),
         make_send(task_id="failed", sent_at=now - long_ago),
@@ -466,7 +466,7 @@ def test_what_is_not_kept_any_more_is_not_sent(parts: Runtime, target: Hook) -> 
 
 
 def test_removed_target_is_sent_nothing_and_leaves_nothing(parts: Runtime, target: Hook) -> None:
-    add(parts, target, not_delivered_after_seconds=60)
+    add(parts, target, not_delivered_after_seconds=3600)
     shop = desk.find(parts, "shop")
     desk.pause(parts, "test", shop)
     parts.recorder.record([make_send()])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from tests.bench.bad_target import Misbehaviour
 from tests.bench.forwarding import run_course
-from tests.postgres import PostgresServer
 
 
-def test_everything_arrives_in_order_though_target_and_nodes_fail() -> None:
+def test_everything_arrives_in_order_though_target_and_nodes_fail(postgres_database_url: str) -> None:
     bad = Misbehaviour(fails=0.02, resets=0.02, hangs=0.0, gone_at=(60,), restart_at=(100,))
-    with PostgresServer(durable=False) as server:
-        found = run_course(server, messages=40, kills=1, seconds=120, bad=bad, hurry=True)
+    url = postgres_database_url.replace("+psycopg", "")
+    found = run_course(url, messages=40, kills=1, seconds=120, bad=bad, short=True)
     assert (found.events, found.missing, found.out_of_order, found.kills) == (400, 0, 0, 1)

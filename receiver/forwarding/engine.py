@@ -2,7 +2,7 @@
 
 One thread looks, once a second or when a push was kept; each target has threads of its own, a few, so that one that
 hangs holds up itself alone. No transaction is open while a target is waited for. While pushes come in, all of it rests
-between its pieces for twice as long as each took.
+between its pieces for longer than each took: deliveries are made slower than pushes may come, and catch up.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ _log = get_logger(__name__)
 LOOK_SECONDS = 1.0
 _LOOK_WITHOUT_TARGETS_SECONDS = 5.0
 _MADE_AT_ONCE = 500
+_MADE_AT_ONCE_BESIDE_PUSHES = 50  # a longer piece would be felt by those who wait for an acknowledgement
 _SENT_AT_ONCE = 20  # of one claim: what a process that is killed may have sent unnoted
 _THREADS_EACH = 4
 # No exchange begins so late that another may have the delivery before it ends; the name may take long to resolve.
 _CLAIM_SECONDS = LEASE.total_seconds() - EXCHANGE_SECONDS - 20
-_REST_SHARE, _REST_MAX_SECONDS = 2.0, 0.1
+# Of the time that a piece took, while pushes come in. Making deliveries is all computing; sending is mostly waiting.
+_REST_OF_MAKING, _REST_OF_SENDING, _REST_MAX_SECONDS = 15.0, 2.0, 0.5
 _GRACE_SECONDS = 2.0  # for what is under way when the process stops
 _FIRST_WAIT_SECONDS, _MOST_WAIT_SECONDS, _WAIT_GROWS = 5.0, 6 * 3600.0, 4
 _RETRY_AFTER_MAX_SECONDS = 3600.0
@@ -100,36 +102,42 @@ class Forwarder:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            begun = time.monotonic()
+            more = False
             try:
-                if self._link.up:
-                    self._look()
+                more = self._link.up and self._look()
             except Exception as error:  # noqa: BLE001  (the edge of the thread: it has to go on)
                 reason = str(error) if isinstance(error, ReceiverError) else type(error).__name__
                 _log.warning("forwarding waits", reason=reason)
                 self._stopping.wait(LOOK_SECONDS)
-            self._rest(time.monotonic() - begun)
-            known_none = self._link.up and not self._lanes
-            self._nudged.wait(_LOOK_WITHOUT_TARGETS_SECONDS if known_none else LOOK_SECONDS)
+            if not more:
+                known_none = self._link.up and not self._lanes
+                self._nudged.wait(_LOOK_WITHOUT_TARGETS_SECONDS if known_none else LOOK_SECONDS)
             self._nudged.clear()
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Make what is to be made, for a while; say whether there is more. What was changed of targets is seen then."""
+        until = time.monotonic() + LOOK_SECONDS
         with self._database.reading() as connection:
             found = targets.list_targets(connection)
         self._keep_lanes(found)
-        while self._make(partial(deliveries.fan_out, no_receipt_after=self._clock().no_receipt_after)):
-            self._wake()
+        fan_out = partial(deliveries.fan_out, no_receipt_after=self._clock().no_receipt_after)
+        more = True
+        while more and time.monotonic() < until:
+            more = self._make(fan_out)
         if found:
-            while self._make(partial(deliveries.pop_timers, clock=self._clock())):
-                pass
+            more |= self._make(partial(deliveries.pop_timers, clock=self._clock()))
             self._wake()
+        return more
 
     def _make(self, work: Callable[..., int]) -> bool:
         """Make some deliveries; say whether there may be more to make."""
         begun = time.monotonic()
-        made = self._database.write(partial(work, limit=_MADE_AT_ONCE))
-        self._rest(time.monotonic() - begun)
-        return made == _MADE_AT_ONCE and not self._stopping.is_set()
+        limit = _MADE_AT_ONCE_BESIDE_PUSHES if self._busy() else _MADE_AT_ONCE
+        made = self._database.write(partial(work, limit=limit))
+        if made:
+            self._wake()
+        self._rest(_REST_OF_MAKING * (time.monotonic() - begun))
+        return made == limit and not self._stopping.is_set()
 
     def _keep_lanes(self, found: list[Target]) -> None:
         wanted = {target.id: target for target in found}
@@ -148,7 +156,7 @@ class Forwarder:
 
     def _rest(self, seconds: float) -> None:
         if self._busy():
-            self._stopping.wait(min(_REST_MAX_SECONDS, _REST_SHARE * seconds))
+            self._stopping.wait(min(_REST_MAX_SECONDS, seconds))
 
 
 class _Lane:
@@ -239,7 +247,7 @@ class _Lane:
             begun = time.monotonic()
             if self._stopping.is_set() or self.paused or begun > until or not self._send_one(claim, delivery, became):
                 break
-            self._rest(time.monotonic() - begun)
+            self._rest(_REST_OF_SENDING * (time.monotonic() - begun))
         noted = {delivery.id for delivery in (*became.done, *(failure.delivery for failure in became.failed))}
         became.released = [delivery for delivery in claim.deliveries if delivery.id not in noted]
         return became

@@ -66,13 +66,14 @@ class Counted:
 
 
 def run_course(
-    server: PostgresServer, *, messages: int, kills: int, seconds: float, bad: Misbehaviour, hurry: bool = False
+    url: str, *, messages: int, kills: int, seconds: float, bad: Misbehaviour, short: bool = False
 ) -> Counted:
-    """Push, kill and count. `hurry`: what a killed node had in hand is not waited for until its lease ends."""
-    url = server.create_database("forwarding")
+    """Push, kill and count, on an empty database.
+
+    `short`: a killed node is not started again, and what it had in hand is not waited for until its lease ends.
+    """
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=find_shared_place(on_disk=True))))
-        stack.callback(server.drop_database, "forwarding")
         target = stack.enter_context(BadTarget(place / "taken", bad))
         _prepare(url, target.url, Format.WEBHOOKS)
         nodes = []
@@ -91,9 +92,11 @@ def run_course(
             if not still_pushing and not pushed_at:
                 pushed_at = time.monotonic() - begun
             if killed < kills and target.taken >= expected * (killed + 1) / (kills + 2):
-                _kill_and_start(nodes[killed % 2])
+                _kill(nodes[killed % 2])
+                if not short:
+                    nodes[killed % 2].start()
                 killed += 1
-            if _resume(url, hurry=hurry) == 0 and not still_pushing and killed >= kills:
+            if _resume(url, hurry=short) == 0 and not still_pushing and killed >= kills:
                 break
         took = time.monotonic() - begun
         lines = [tuple(line.split()) for line in (place / "taken").read_text().splitlines()]
@@ -129,11 +132,10 @@ def _acknowledged(node: ServeProcess, connections: dict[int, http.client.HTTPCon
     return answer.status == 200
 
 
-def _kill_and_start(node: ServeProcess) -> None:
+def _kill(node: ServeProcess) -> None:
     master, _ = node.await_worker()
     for pid in list_tree(master)[::-1]:
         node.kill(pid)
-    node.start()
 
 
 def _resume(url: str, *, hurry: bool) -> int:
@@ -227,6 +229,7 @@ def main() -> int:
         about = f"{describe_machine(server.version)}\n\nCommand: `{command}`."
         if given.part != "ack":
             good = _write_course(server, given, about)
+            server.drop_database("forwarding")
         if given.part != "course":
             _write_ack(server, given, about)
     return 0 if good else 1
@@ -236,7 +239,8 @@ def _write_course(server: PostgresServer, given: argparse.Namespace, about: str)
     messages = given.events // _EVENTS_EACH
     marks = (given.events // 4, given.events // 2)
     bad = Misbehaviour(gone_at=marks, restart_at=(given.events // 3, 2 * given.events // 3))
-    found = run_course(server, messages=messages, kills=given.kills, seconds=given.seconds, bad=bad)
+    url = server.create_database("forwarding")
+    found = run_course(url, messages=messages, kills=given.kills, seconds=given.seconds, bad=bad)
     text = (
         "## Forwarding to a target that fails, by nodes that are killed\n\n"
         f"{messages:,} messages with {_RECEIPTS_EACH} receipts each, in turn good and bad, pushed to two nodes: "

@@ -422,6 +422,15 @@ def test_target_that_fails_five_times_in_a_row_is_tried_by_one_at_a_time(parts: 
     assert desk.find(parts, "shop").failures == 0
 
 
+def test_redirect_is_a_failure_that_says_so(parts: Runtime, target: Hook) -> None:
+    add(parts, target, form="raw")
+    target.behave = lambda _sent: (302, {"Location": target.url("/elsewhere")})
+    keep(parts, make_push())
+    await_true(lambda: "redirect" in (desk.find(parts, "shop").last_error or ""))
+    assert count(parts, deliveries_table) == 1
+    assert {sent.path for sent in target.all} == {"/hook"}
+
+
 def test_retry_after_is_kept_to_within_bounds() -> None:
     now = datetime(2026, 11, 26, 12, tzinfo=UTC)
     cases = {"120": 120.0, "0": 1.0, "99999999": 3600.0, "Thu, 26 Nov 2026 12:00:30 GMT": 30.0, "soon": None, "": None}

@@ -1,6 +1,6 @@
 """After rows were deleted: leave none of their bytes where they stood, as far as a program may.
 
-SQLite overwrites what is deleted, writes its text index and its file anew, and empties its log. PostgreSQL's VACUUM
+SQLite writes its text index and its whole file anew, and empties its log. PostgreSQL's VACUUM
 takes dead rows out of tables, indexes and statistics, so that no statement and no dump finds them; what it leaves
 unwritten in the free space of a page is overwritten by rows to come, or at once by a rewrite (`rewrites`), which
 locks each table while it lasts. Its log has the rows until the files that held them are written over (`log_states`).
@@ -66,7 +66,6 @@ def _rewrite_sqlite(path: str) -> None:
     """Write the file anew, beside a server that has it open; its pushes go to the spool meanwhile."""
     try:
         with closing(sqlite3.connect(path, timeout=_TRY_SECONDS, isolation_level=None)) as connection:
-            connection.execute("PRAGMA secure_delete = ON")
             # Its segments keep what was deleted from them until they are merged.
             connection.execute("INSERT INTO reply_text (reply_text) VALUES ('optimize')")
             connection.execute("VACUUM")

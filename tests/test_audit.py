@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,8 @@ from tests.factories import make_push, make_send
 from tests.server import ServeProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flask import Flask
     from flask.testing import FlaskClient
 
@@ -36,6 +39,12 @@ if TYPE_CHECKING:
 def database_url(sqlite_database_url: str) -> str:
     """What is noted is the same on both; how it is kept is tested on both in `test_audit_chain`."""
     return sqlite_database_url
+
+
+@pytest.fixture
+def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
+    """One whose targets may be on this machine: nothing outside of it is sent to."""
+    return make_runtime(targets_allow=(ip_network("127.0.0.0/8"),))
 
 
 DAY = "from=2026-11-23&to=2026-11-24"
@@ -78,6 +87,14 @@ API: dict[str, dict[str, list[str]]] = {
     "reports.Billing": {f"GET /api/v1/reports/billing?{DAY}": []},
     "audit.Audit": {"GET /api/v1/audit": ["audit.read"]},
     "reports.Delivery": {f"GET /api/v1/reports/delivery?{DAY}": []},
+    "targets.Targets": {"POST /api/v1/targets": ["target.create"], "GET /api/v1/targets": []},
+    "targets.Pause": {"POST /api/v1/targets/shop/pause": ["target.pause"]},
+    "targets.Resume": {"POST /api/v1/targets/shop/resume": ["target.resume"]},
+    "targets.Rotate": {"POST /api/v1/targets/shop/rotate": ["target.rotate"]},
+    "targets.Test": {"POST /api/v1/targets/shop/test": ["target.test"]},
+    "targets.Dead": {"GET /api/v1/targets/shop/dead": []},  # ids alone
+    "targets.Replay": {"POST /api/v1/targets/shop/replay": ["target.replay"]},
+    "targets.OneTarget": {"GET /api/v1/targets/shop": [], "DELETE /api/v1/targets/shop": ["target.remove"]},
 }
 # The same for an administrator at the console; a form's fields behind the path.
 CONSOLE: dict[str, dict[str, list[str]]] = {
@@ -119,6 +136,15 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.audit_export": {f"POST /audit/export mobile={NUMBER}&format=csv": ["audit.export"]},
     "console.access": {"GET /access": ["access.review"]},
     "console.advice": {"GET /advice": [], "POST /advice late=Call again.": ["advice.change"]},
+    "console.targets": {
+        "GET /targets": [],
+        "POST /targets name=shop&url=http://127.0.0.1:9/hooks&format=webhooks": ["target.create"],
+    },
+    "console.dead_letters": {"GET /targets/shop/dead": []},
+    "console.change_target": {
+        f"POST /targets/change name=shop&action={action}": [f"target.{action}"]
+        for action in ("pause", "resume", "rotate", "test", "replay", "remove")
+    },
     "console.second_factor": {"GET /second-factor": []},
     "console.log_in": {
         "POST /login name=other&password=wrong": ["login.failed"],
@@ -153,6 +179,8 @@ def test_every_route_of_the_api_audits_what_it_should(app: Flask, client: FlaskC
         "/api/v1/messages": {"task_id": "77", "mobile": NUMBER},
         "/api/v1/messages/verified": {"task_id": "77", "mobile": NUMBER},
         "/api/v1/messages/search": {},
+        "/api/v1/targets": {"name": "shop", "url": "http://127.0.0.1:9/hooks", "format": "webhooks"},
+        "/api/v1/targets/shop/replay": {},
     }
     for expected in API.values():
         for route, left in expected.items():

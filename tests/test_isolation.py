@@ -14,6 +14,7 @@ from receiver.domain import Unreadable
 from receiver.store import write
 from receiver.store.access import Scope
 from receiver.store.tables import messages, receipts, replies
+from receiver.store.targets import Format, NewTarget, create_target
 from receiver.web.auth import policy_for
 from tests.conftest import OTHER_SECRET, SECRET, make_key
 from tests.factories import NOON, make_push, make_send
@@ -78,7 +79,7 @@ def test_push_under_one_account_changes_nothing_of_anothers(way: str, parts: Run
 
 # --- What a bound key sees --------------------------------------------------------------------------------
 
-MARKS = ("task-theirs", "template-theirs", "words-theirs", "139****0001", "13900000001", "13900")
+MARKS = ("task-theirs", "hooks-theirs", "template-theirs", "words-theirs", "139****0001", "13900000001", "13900")
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,21 @@ CASES: Mapping[str, Case] = {
     "GET sending.Balance": Case("/balance?account=other", shows=False),
     "GET reports.Billing": Case(f"/reports/billing?{SPAN}&account=other", shows=False),
     "GET reports.Delivery": Case(f"/reports/delivery?{SPAN}&group_by=template_id"),
+    "GET targets.Targets": Case("/targets"),
+    "POST targets.Targets": Case(
+        "/targets",
+        {"name": "new", "url": "https://127.0.0.1:9/hooks", "format": "webhooks", "accounts": ["other"]},
+        shows=False,
+    ),
+    "GET targets.OneTarget": Case("/targets/theirs"),
+    "POST targets.Pause": Case("/targets/theirs/pause", shows=False),
+    "POST targets.Resume": Case("/targets/theirs/resume", shows=False),
+    "POST targets.Rotate": Case("/targets/theirs/rotate", shows=False),
+    "POST targets.Test": Case("/targets/theirs/test", shows=False),
+    "GET targets.Dead": Case("/targets/theirs/dead", shows=False),
+    "POST targets.Replay": Case("/targets/theirs/replay", {}, shows=False),
+    "DELETE targets.OneTarget": Case("/targets/theirs", shows=False),
+    "GET audit.Audit": Case("/audit", shows=False),
     "GET reports.Busiest": Case("/reports/busiest?from=2026-11-23&to=2026-11-24&by=mobile&min_sent=2"),
 }
 
@@ -141,13 +157,17 @@ def test_key_bound_to_an_account_sees_nothing_of_another(name: str, parts: Runti
     theirs: dict[str, Any] = {"account": "other", "mobile": "13900000001", "task_id": "task-theirs"}
     pushes = [make_push(**theirs), make_push(**theirs, status=None, content="words-theirs", second=1), make_push()]
     write.save_pushes_in(parts.database, pushes)
+    target = NewTarget(
+        name="theirs", url="https://127.0.0.1:9/hooks-theirs", format=Format.WEBHOOKS, accounts=("other",)
+    )
+    parts.database.write(lambda c: create_target(c, target, now=parts.now()))
     own = sa.select(messages.c.id).where(messages.c.task_id == "task-theirs")
     (message,) = parts.ask(lambda c: c.execute(own).all())
     client = create_app(parts).test_client()
     case, (method, _) = CASES[name], name.split()
     path = "/api/v1" + case.path.format(message=message.id, push=pushes[0].id)
     answers = {}
-    for accounts in (None, ("default",)):
+    for accounts in (("default",), None):  # in that order: what is done is not there any more
         bearer = {"Authorization": make_key(parts, *Scope, accounts=accounts)}
         answers[accounts] = client.open(path, method=method, json=case.body, headers=bearer)
     everybody, bound = answers[None], answers["default",]

@@ -11,11 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
-from receiver.store import access, tables, users
+from receiver.store import access, tables, targets, users
 from receiver.store.access import Scope
 from receiver.store.audit import list_audit
 from receiver.store.balance import Reading, save_readings
 from receiver.store.tables import incidents
+from receiver.store.targets import Format, NewTarget
 from receiver.store.users import Role
 from receiver.web.console.visitors import OF_ALL_ACCOUNTS, POLICIES
 from tests.conftest import OTHER_SECRET, SECRET, make_key
@@ -84,6 +85,9 @@ CASES: dict[str, dict[str, bool]] = {
     "console.audit_export": {"POST /audit/export format=csv": False},
     "console.access": {"GET /access": True},
     "console.advice": {"GET /advice": False},
+    "console.targets": {"GET /targets": True},
+    "console.change_target": {"POST /targets/change name=zeta-target&action=pause": False},
+    "console.dead_letters": {"GET /targets/zeta-target/dead": False},
 }  # fmt: skip
 
 
@@ -125,6 +129,9 @@ def both(make_runtime: Callable[..., Runtime]) -> Runtime:
         for name, accounts in (("zeta-key", ["zeta"]), ("every-zeta-key", None), ("own-key", ["default"])):
             access.create_key(connection, name=name, scopes=[Scope.READ], accounts=accounts, now=now, expires_at=None)
         users.create_user(connection, name="zeta.user", role=Role.SUPPORT, now=now, accounts=["zeta"])
+        url = "https://127.0.0.1:9/hooks"
+        new = NewTarget(name="zeta-target", url=url, format=Format.WEBHOOKS, accounts=("zeta",))
+        targets.create_target(connection, new, now=now)
 
     runtime.database.write(work)
     runtime.audit("user:zeta.user", "test")

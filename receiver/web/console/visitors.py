@@ -101,7 +101,12 @@ POLICIES: Mapping[str, Access | May] = {
 
 
 # What concerns every account, and so is closed to whoever is bound to some.
-OF_ALL_ACCOUNTS = frozenset({"console.audit", "console.audit_export", "console.advice", "console.quarantine_seen"})
+OF_ALL_ACCOUNTS = frozenset(
+    {
+        "console.audit", "console.audit_export", "console.advice", "console.quarantine_seen",
+        "console.targets", "console.change_target", "console.dead_letters",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,8 @@ from receiver import __version__, anchors
 from receiver.config import PUSH_SECRET_FILE, make_data_dir
 from receiver.domain import Push
 from receiver.errors import ReceiverError, SettingsError
-from receiver.intake.spool import SPOOL_DIR, Damage, copy_spool, read_file, sync_directory
+from receiver.intake.spool import SPOOL_DIR, Damage, copy_spool, count_frames, read_file, sync_directory
+from receiver.sealing import KeyRing, NotOpened
 from receiver.store.snapshot import copy_database, database_path, look_into, require_integrity, skip_ids
 
 if TYPE_CHECKING:
@@ -240,8 +241,13 @@ def _fill(settings: Settings, draft: Path, begun_at: datetime) -> Manifest:
         if contents.newest_push is not None:
             newest_id, newest_at = contents.newest_push
             manifest = replace(manifest, newest_push=str(newest_id), newest_push_at=newest_at)
+    ring = KeyRing(settings.encryption_keys) if settings.encryption_keys else None
     for path in spooled:
-        records = [record for record in read_file(path) if not isinstance(record, Damage)]
+        try:
+            records = [record for record in read_file(path, ring) if not isinstance(record, Damage)]
+        except NotOpened:  # a copy is a copy, with its key or without
+            manifest = replace(manifest, spool_records=manifest.spool_records + count_frames(path))
+            continue
         manifest = replace(manifest, spool_records=manifest.spool_records + len(records))
         for record in records:
             if isinstance(record, Push) and str(record.id) > (manifest.newest_push or ""):

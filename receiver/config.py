@@ -34,6 +34,8 @@ class Settings:
     database_url: str = field(repr=False)  # may hold a password
     read_database_url: str = field(default="", repr=False)  # of a replica; empty: none
     replica_max_lag: timedelta = timedelta(seconds=5)  # beyond which it answers nothing
+    # (id, key) of what is kept, the newest first: it seals, and each opens. Empty: nothing is sealed.
+    encryption_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     bind: tuple[str, int] = ("127.0.0.1", 8000)
     inside_bind: tuple[str, int] | None = None  # of all but pushes, which alone are then at `bind`; None: all is there
     tls_cert: Path | None = None  # PEM files of `serve`, both or neither; None: plain HTTP
@@ -301,6 +303,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "database_url": ("", to.database_url),
     "read_database_url": ("", to.replica),
     "replica_max_lag": ("5", lambda value: timedelta(seconds=to.positive(value))),
+    "encryption_keys": ("", to.encryption_keys),
     "bind": ("127.0.0.1:8000", to.address),
     "inside_bind": ("", lambda value: to.address(value) if value else None),
     "tls_cert": ("", to.path),

@@ -26,6 +26,7 @@ from receiver.store.export import (
     export_replies,
     iter_csv,
 )
+from receiver.store.sealed import sealer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -94,7 +95,7 @@ def iter_file(
     each took, so that who cannot wait has the processor. `tell` hears how many rows there were. Before the first piece,
     raises TooManyRows, and MissingExtra where the format's library is not installed.
     """
-    export = EXPORTS[name](wanted, clock, in_full=in_full)
+    export = EXPORTS[name](wanted, clock, in_full=in_full, sealer=sealer_of(connection.dialect))
     rows = _paced(iter_csv(connection, export, neutral=form is Format.CSV, tell=tell), gives_way)
     match form:
         case Format.CSV:

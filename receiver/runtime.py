@@ -28,6 +28,7 @@ from receiver.store import access, audit, read, rollup, schema, secret_uses, wri
 from receiver.store.database import Database
 from receiver.store.events import Horizon
 from receiver.store.replica import Replica
+from receiver.store.sealed import Sealing
 from receiver.syslog import parse_address
 
 if TYPE_CHECKING:
@@ -56,9 +57,12 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database = Database(settings.database_url)
+        self.sealing = Sealing(settings.encryption_keys)
+        self.database = Database(settings.database_url, sealing=self.sealing)
         # For pushes alone: its connections are never lent to anyone who holds them, and it gives up early.
-        self.intake_database = Database(settings.database_url, patience_seconds=INTAKE_PATIENCE_SECONDS)
+        self.intake_database = Database(
+            settings.database_url, patience_seconds=INTAKE_PATIENCE_SECONDS, sealing=self.sealing
+        )
         self._export_database: Database | None = None
         self.replica: Replica | None = None
         if settings.read_database_url:
@@ -66,10 +70,11 @@ class Runtime:
                 settings.read_database_url,
                 primary=settings.database_url,
                 max_lag_seconds=settings.replica_max_lag.total_seconds(),
+                sealing=self.sealing,
             )
         self.link = DatabaseLink()
         self.gate = Gate(settings)
-        self.spool = Spool(settings.data_dir / SPOOL_DIR, max_bytes=settings.spool_max_bytes)
+        self.spool = self._spool_in(settings.data_dir / SPOOL_DIR)
         save = partial(write.save_pushes_in, self.intake_database)
         self.forwarder = Forwarder(
             self.database,
@@ -99,6 +104,7 @@ class Runtime:
         """
         # It was away, and may be another server now: nobody is to find that out by a connection from before.
         self.database.drop_connections()
+        self.sealing.forget()
         self.intake_database.connect()
         try:
             schema.require_schema(self.intake_database)
@@ -113,11 +119,14 @@ class Runtime:
 
         Raises StoreUnavailable or StoreUnfit.
         """
-        spool = Spool(directory, max_bytes=self.settings.spool_max_bytes)
+        spool = self._spool_in(directory)
         try:
             return self._drainer_of(spool).drain()
         finally:
             spool.close()
+
+    def _spool_in(self, directory: Path) -> Spool:
+        return Spool(directory, max_bytes=self.settings.spool_max_bytes, ring=self.sealing.ring)
 
     def _drainer_of(self, spool: Spool) -> Drainer:
         return Drainer(
@@ -133,6 +142,11 @@ class Runtime:
 
     def _tidy(self) -> None:
         self.gate.tidy()
+        with self.database.reading() as connection:
+            outdated = self.sealing.is_outdated(connection)
+        if outdated:  # nobody has been refused for it here, but what is asked would be answered wrong
+            self.link.mark_down("the database's encryption was changed")
+            return
         if self.database.postgresql:
             self.database.write(rollup.fold)
         self.gate.secrets.keep_uses(self._save_uses)
@@ -236,7 +250,9 @@ class Runtime:
                     return
         with self._starting:
             if self._export_database is None:
-                self._export_database = Database(self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS)
+                self._export_database = Database(
+                    self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS, sealing=self.sealing
+                )
         with self._noticing(), self._export_database.reading() as connection:
             yield connection
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from base64 import b64decode
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -18,6 +19,8 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,}", re.ASCII)
 _ACK_BODY_MAX_CHARS = 255  # the platform's console keeps no more of an answer
+_KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,16}", re.ASCII)
+_KEY_BYTES = 32
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 ROLES = ("support", "analyst", "admin")  # of staff, the least first
 ALARM_KINDS = ("dingtalk", "wecom", "feishu", "url")  # whom `receiver job alarms` can tell
@@ -202,6 +205,24 @@ def header_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", value, re.ASCII):
         raise ValueError("not the name of a header, such as X-Forwarded-User")
     return value
+
+
+def encryption_keys(value: str) -> tuple[tuple[str, bytes], ...]:
+    keys: dict[str, bytes] = {}
+    for item in items(value):
+        name, colon, text = item.partition(":")
+        if not colon or not _KEY_NAME.fullmatch(name):
+            raise ValueError("not of the form id:key,… (an id is 1 to 16 letters, digits, _ and -)")
+        try:
+            key = b64decode(text, validate=True)
+        except ValueError:
+            key = b""
+        if len(key) != _KEY_BYTES:
+            raise ValueError(f"the key {name} is not base64 of {_KEY_BYTES} bytes; make one: openssl rand -base64 32")
+        if name in keys or key in keys.values():
+            raise ValueError(f"the key {name} is named twice; a new key needs an id of its own")
+        keys[name] = key
+    return tuple(keys.items())
 
 
 def path(value: str) -> Path | None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 import uuid
+from base64 import b64encode
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -21,9 +22,11 @@ from receiver.app import create_app
 from receiver.config import Settings
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
+from receiver.sealing import KeyRing
 from receiver.store import access, schema
 from receiver.store.access import Scope
 from receiver.store.database import Database
+from receiver.store.reseal import encrypt
 from tests.browser import browser, open_context, open_page
 from tests.described import DescribedClient
 from tests.leaks import OTHER_SECRET, SECRET, leaks
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flask.testing import FlaskClient
+
+# Set, every database that a test begins with is encrypted.
+ENCRYPTION_KEYS = (("test", bytes(range(32))),) if "RECEIVER_TEST_ENCRYPTED" in os.environ else ()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -101,9 +107,17 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+if ENCRYPTION_KEYS:  # of the commands that tests run
+    os.environ["RECEIVER_ENCRYPTION_KEYS"] = ",".join(
+        f"{name}:{b64encode(key).decode()}" for name, key in ENCRYPTION_KEYS
+    )
+
+
 def _upgrade(url: str) -> None:
     database = Database(url)
     schema.upgrade(database)
+    if ENCRYPTION_KEYS:
+        encrypt(database, KeyRing(ENCRYPTION_KEYS))
     database.close()
 
 
@@ -168,6 +182,7 @@ def make_settings(database_url: str, data_dir: Path, **changes: object) -> Setti
         "timezone": ZoneInfo("Asia/Shanghai"),
         "late_after": timedelta(seconds=60),
         "no_receipt_after": timedelta(hours=72),
+        "encryption_keys": ENCRYPTION_KEYS,
     }
     return Settings(**values | changes)  # type: ignore[arg-type]
 

@@ -80,6 +80,7 @@ class ServeProcess:
             "RECEIVER_DATABASE_URL": self.database_url.replace("+psycopg", ""),
             "RECEIVER_BIND": f"127.0.0.1:{self.port}",
             "RECEIVER_PUSH_TOKENS": f"default:{SECRET}",
+            "RECEIVER_ENCRYPTION_KEYS": os.environ.get("RECEIVER_ENCRYPTION_KEYS", ""),  # RECEIVER_TEST_ENCRYPTED
             **self.environment,
         }
 

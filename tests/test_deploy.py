@@ -24,6 +24,7 @@ SECRETS = {
     for name in (
         "DATABASE_URL",
         "READ_DATABASE_URL",
+        "ENCRYPTION_KEYS",
         "PUSH_TOKENS",
         "PLATFORM_CREDENTIALS",
         "OIDC_CLIENT_SECRET",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from receiver.domain import MessageState, Receipt, Reply, fits, fold, is_masked
 from receiver.store import read
 from receiver.store.read import Page
-from receiver.store.tables import messages, metadata
+from receiver.store.tables import messages, pushes, receipts, replies
 from receiver.store.write import record_sent, save_pushes
 from tests.factories import NOON, make_push, make_send
 
@@ -154,7 +154,7 @@ def expected(transactions: Steps) -> tuple[Any, Any]:
 
 def empty(runtime: Runtime) -> None:
     def work(connection: sa.Connection) -> None:
-        for table in metadata.sorted_tables:
+        for table in (pushes, receipts, replies, messages):
             connection.execute(sa.delete(table))
 
     runtime.database.write(work)

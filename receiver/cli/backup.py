@@ -16,6 +16,7 @@ from receiver.config import load_data_dir, load_settings, make_data_dir
 from receiver.intake.gate import Gate
 from receiver.store import schema
 from receiver.store.audit_proof import verify_audit
+from receiver.store.sealed import Sealing
 from receiver.store.snapshot import open_unchanging
 from receiver.store.verify import verify
 
@@ -114,7 +115,7 @@ def _tell_gap(manifest: Manifest, gap_seconds: int) -> None:
 
 
 def _problems(settings: Settings, copy: Path) -> Iterator[str]:
-    database = open_unchanging(copy)
+    database = open_unchanging(copy, Sealing(settings.encryption_keys))
     try:
         found = schema.current_revision(database)
         if found != schema.head_revision():

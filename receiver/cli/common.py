@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from receiver.store.secret_uses import UNUSED_FOR
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from receiver.store.secret_uses import SecretUse
 
@@ -36,6 +39,19 @@ def open_runtime() -> Iterator[Runtime]:
         yield runtime
     finally:
         runtime.stop()
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Keep another process from doing the same at the same time. Raises ReceiverError."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ReceiverError(f"another {what} runs") from None
+    finally:
+        os.close(handle)
 
 
 def print_json(value: Any) -> None:

@@ -1,18 +1,16 @@
-"""`db`: the schema."""
+"""`db`: the schema, and where the database is."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sys
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.cli import encryption
+from receiver.cli.common import alone, as_json, open_runtime, print_json
 from receiver.cli.verify import show_progress
 from receiver.config import load_settings
 from receiver.errors import ReceiverError, SettingsError
@@ -23,11 +21,11 @@ from receiver.store.audit_proof import verify_audit
 from receiver.store.copy import Copy, place_of, undo
 from receiver.store.database import Database
 from receiver.store.reporting import make_reader
+from receiver.store.sealed import Sealing
 from receiver.store.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from receiver.config import Settings
 
@@ -37,7 +35,11 @@ _COPY_PATIENCE_SECONDS = 24 * 3600.0
 
 @click.group()
 def db() -> None:
-    """Look after the database's schema."""
+    """Look after the database: its schema, its place, its encryption."""
+
+
+for _command in (encryption.encrypt, encryption.rotate, encryption.decrypt):
+    db.add_command(_command)
 
 
 @db.command()
@@ -132,7 +134,7 @@ def copy_(url: str | None, no_verify: bool, go_back: bool) -> None:
         raise SettingsError("RECEIVER_DATABASE_URL: it is what an embedded database is moved to; unset it for the copy")
     source = Database(settings.database_url, patience_seconds=_COPY_PATIENCE_SECONDS)
     try:
-        with _alone(settings.data_dir / "copy.lock"):
+        with alone(settings.data_dir / "copy.lock", "`receiver db copy` of this database"):
             if go_back:
                 _tell_undone(undone=undo(source))
             else:
@@ -154,7 +156,7 @@ def _copy(settings: Settings, source: Database, url: str, *, proves: bool) -> No
             copy.catch_up()
             print("copying the rest: from now on pushes go to the spool", file=sys.stderr)
             since = datetime.now(UTC)
-            rows = copy.finish(lambda: _prove(settings, target, tell) if proves else None)
+            rows = copy.finish(lambda: _prove(settings, url, tell) if proves else None)
     finally:
         target.close()
     print(", ".join(f"{count:,} {name}" for name, count in rows.items() if count))
@@ -166,8 +168,12 @@ def _copy(settings: Settings, source: Database, url: str, *, proves: bool) -> No
     _tell_moved(settings, copy)
 
 
-def _prove(settings: Settings, target: Database, tell: Callable[[int], None]) -> None:
-    found = (*verify(target, Gate(settings).read_again, tell), verify_audit(target, tell=tell))
+def _prove(settings: Settings, url: str, tell: Callable[[int], None]) -> None:
+    target = Database(url, patience_seconds=_COPY_PATIENCE_SECONDS, sealing=Sealing(settings.encryption_keys))
+    try:
+        found = (*verify(target, Gate(settings).read_again, tell), verify_audit(target, tell=tell))
+    finally:
+        target.close()
     wrong = [finding for finding in found if not finding.ok]
     if wrong:
         details = [detail for finding in wrong for detail in (finding.name, *finding.details[:3])]
@@ -199,16 +205,3 @@ def _postgresql_url(value: str | None) -> str:
     if not url.startswith("postgresql"):
         raise SettingsError("--to: give the postgresql://… to move to")
     return url
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep another copy of the same database from running at the same time."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ReceiverError("another `receiver db copy` of this database runs") from None
-    finally:
-        os.close(handle)

@@ -113,6 +113,7 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
     try:
         kind = "embedded" if settings.embedded else "PostgreSQL"
         yield _checked("database", lambda: f"{kind}, schema {_required_schema(runtime)}")
+        yield _encryption(runtime)
         yield _checked("API keys", lambda: _keys(runtime))
         yield _retention(runtime)
     finally:
@@ -131,6 +132,19 @@ def _checked(name: str, check: Callable[[], str]) -> tuple[str, bool, str]:
 def _required_schema(runtime: Runtime) -> str:
     schema.require_schema(runtime.database)
     return schema.current_revision(runtime.database) or ""
+
+
+def _encryption(runtime: Runtime) -> tuple[str, bool | None, str]:
+    name = "encryption"
+    try:
+        sealer = runtime.database.sealer()
+    except ReceiverError as error:
+        return name, False, str(error)
+    if sealer is not None:
+        return name, True, f"on, new rows under the key {sealer.ring.newest}"
+    if runtime.settings.encryption_keys:
+        return name, False, "there are keys and the database is plain; run `receiver db encrypt`"
+    return name, None, "off: what is kept can be read by whoever has the database or a backup of it"
 
 
 def _keys(runtime: Runtime) -> str:

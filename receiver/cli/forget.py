@@ -72,7 +72,7 @@ def _number(text: str, runtime: Runtime, reason: str | None) -> str:
 def _forget(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewrites: bool, as_json: bool) -> None:
     runtime.make_ready()  # the database is away: nothing can be forgotten now
     _empty_spool(runtime)
-    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS)
+    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.sealing)
     try:
         since = runtime.now() - _CLOCKS_APART
         with show_progress() as tell:

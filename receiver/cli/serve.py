@@ -85,6 +85,8 @@ def _make_ready(settings: Settings) -> list[Kind]:
     runtime = Runtime(settings)
     try:
         runtime.make_ready()
+        if settings.encryption_keys and runtime.sealing.sealer is None:
+            _log.warning("the database is not encrypted, though there are keys for it: run `receiver db encrypt`")
         runtime.link.mark_up()
         return runtime.ask(lambda connection: find_unpruned(connection, runtime))
     except StoreUnavailable as error:

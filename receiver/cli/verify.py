@@ -52,7 +52,7 @@ def verify_(as_json: bool) -> None:
 def _findings(runtime: Runtime, tell: Callable[[int], None]) -> Iterator[Finding]:
     runtime.make_ready()
     anchors, faults = runtime.anchors.read()  # before the database, which goes on: each of them is in it by then
-    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS)
+    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.sealing)
     try:
         yield from verify(database, runtime.gate.read_again, tell)
         audit = verify_audit(database, anchors, tell)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from receiver import metrics
 from receiver.domain import Push
 from receiver.errors import ReceiverError, StoreUnfit
 from receiver.intake.committer import save_apart
-from receiver.intake.spool import Damage, SpooledAttempt, SpooledSends, read_file
+from receiver.intake.spool import Damage, SpooledAttempt, SpooledSends
 from receiver.logs import get_logger
+from receiver.sealing import NotOpened
 from receiver.store.database import StoreRejected
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Drainer:
         self._record = record
         self._confirm = confirm  # that what was saved is durable; a file goes only then
         self._tidy = tidy  # called every few seconds while the database is there
+        self._unopened: set[Path] = set()  # files of which a record's key is missing, that was said
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -70,12 +73,24 @@ class Drainer:
             self._thread.join(5)
 
     def drain(self) -> int:
-        """Save every file that waits; give the number of records. Raises StoreUnavailable or StoreUnfit."""
+        """Save every file that waits; give the number of records.
+
+        Raises StoreUnavailable, StoreUnfit, or NotOpened once all others are saved.
+        """
         saved = 0
+        unopened: NotOpened | None = None
         for path in self._spool.list_waiting():
-            saved += self._drain_file(path)
+            try:
+                saved += self._drain_file(path)
+            except NotOpened as error:  # it waits for its key, and the others do not wait for it
+                unopened = error
+                if path not in self._unopened:
+                    self._unopened.add(path)
+                    _log.error("spool file not saved", file=path.name, reason=str(error))
             if self._stopping.is_set():
                 break
+        if unopened is not None:
+            raise unopened
         return saved
 
     def _run(self) -> None:
@@ -90,7 +105,7 @@ class Drainer:
                         _log.info("database is back")
                 failures = 0
                 if not self._spool.empty:
-                    self.drain()
+                    self._drain_what_opens()
                 self._tidy_up()
             except Exception as error:  # noqa: BLE001  (the edge of the thread: it has to go on)
                 reason = str(error) if isinstance(error, ReceiverError) else type(error).__name__
@@ -103,6 +118,10 @@ class Drainer:
             if self._link.up:
                 self._link.changed.wait(_LOOK_SECONDS)
 
+    def _drain_what_opens(self) -> None:
+        with suppress(NotOpened):  # said when it was found
+            self.drain()
+
     def _tidy_up(self) -> None:
         try:
             self._tidy()
@@ -112,7 +131,7 @@ class Drainer:
     def _drain_file(self, path: Path) -> int:
         saved, damaged = 0, False
         batch: list[Record] = []
-        for found in _with_end(read_file(path)):
+        for found in _with_end(self._spool.read(path)):
             if isinstance(found, Damage):
                 damaged = True
                 _log.error("part of a spool file cannot be read", file=path.name, **asdict(found))

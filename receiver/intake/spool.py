@@ -1,9 +1,9 @@
 """Files that keep what the database cannot take at the moment: appended, fsynced, and saved from here later.
 
-A file is a row of frames: a mark, the length and the CRC-32 of what follows, then one record as JSON in ASCII. The
-process that writes a file holds a lock on it; a file without a holder is an orphan of a dead process and is taken
-over by any other. What in a file cannot be read costs nothing that can: reading goes on at the next mark, and the
-file is then kept, as `*.damaged`, instead of removed.
+A file is a row of frames: a mark, the length and the CRC-32 of what follows, then one record as JSON in ASCII, sealed
+where there are keys for it. The process that writes a file holds a lock on it; a file without a holder is an orphan of
+a dead process and is taken over by any other. What in a file cannot be read costs nothing that can: reading goes on at
+the next mark, and the file is then kept, as `*.damaged`, instead of removed. A file whose key is missing waits for it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 import zlib
+from base64 import b64decode, b64encode
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,10 +25,13 @@ from uuid import UUID, uuid4
 from receiver.domain import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
 from receiver.errors import SpoolUnavailable
 from receiver.logs import get_logger
+from receiver.sealing import NotOpened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from receiver.sealing import KeyRing
 
 _log = get_logger(__name__)
 
@@ -36,6 +40,8 @@ _SUFFIX = ".spool"
 _DAMAGED = ".damaged"
 _MARK = b"\xf5RSP"  # begins with a byte that no record has
 _HEADER = struct.Struct(">4sII")  # mark, length in bytes, CRC-32
+_SEALED = b"sealed:"  # begins a record that is sealed; JSON does not
+_PLACE = b"spool"
 _FILE_MAX_BYTES = 16 * 1024 * 1024
 _RECOUNT_SECONDS = 1.0
 
@@ -76,9 +82,10 @@ class Spool:
     Nothing is opened before the first record, so it may be made before a fork.
     """
 
-    def __init__(self, directory: Path, *, max_bytes: int) -> None:
+    def __init__(self, directory: Path, *, max_bytes: int, ring: KeyRing | None = None) -> None:
         self.directory = directory
         self._max_bytes = max_bytes
+        self._ring = ring  # what its records are sealed with, if they are
         self._lock = threading.Lock()
         self._file: int | None = None
         self._path: Path | None = None
@@ -89,7 +96,7 @@ class Spool:
 
     def append(self, records: Sequence[Record]) -> None:
         """Make records durable, all of them or none. Raises SpoolUnavailable where that cannot be."""
-        data = b"".join(_frame(record) for record in records)
+        data = b"".join(_frame(record, self._ring) for record in records)
         with self._lock:
             if self._bytes_used() + len(data) > self._max_bytes:
                 raise SpoolUnavailable("the database is away and the spool is full (RECEIVER_SPOOL_MAX_BYTES)")
@@ -128,6 +135,10 @@ class Spool:
                     _log.info("spool file of an ended process taken over", file=path.name)
                     self._sealed[path] = handle
             return sorted(self._sealed)
+
+    def read(self, path: Path) -> Iterator[Record | Damage]:
+        """Give what `read_file` does. Raises NotOpened where a record's key is missing."""
+        return read_file(path, self._ring)
 
     def remove(self, path: Path, *, damaged: bool) -> None:
         """Let go of a file of which every readable record is saved; keep it aside where not all could be read."""
@@ -210,7 +221,7 @@ def spool_state(directory: Path) -> SpoolState:
     """Tell what waits in a directory, whoever wrote it."""
     files = _files(directory)
     _forget_counts_of_gone(files)
-    records = sum(map(_count_frames, files))
+    records = sum(map(count_frames, files))
     oldest = [int(path.name.partition("-")[0]) / 1e9 for path in files if _size(path)]
     damaged = tuple(path.name for path in sorted(directory.glob(f"*{_DAMAGED}"))) if directory.is_dir() else ()
     return SpoolState(
@@ -270,7 +281,8 @@ def _frame_end(data: bytes, offset: int) -> int | None:
 _counted: dict[Path, tuple[int, int]] = {}  # how far a file was counted, and to how many: files only grow
 
 
-def _count_frames(path: Path) -> int:
+def count_frames(path: Path) -> int:
+    """Count the records of a file, as far as it is whole, without looking into them."""
     offset, count = _counted.get(path, (0, 0))
     try:
         with path.open("rb") as file:
@@ -345,15 +357,18 @@ class Damage:
     bytes: int
 
 
-def read_file(path: Path) -> Iterator[Record | Damage]:
-    """Give the records of a file in the order written, and what between them cannot be read."""
+def read_file(path: Path, ring: KeyRing | None = None) -> Iterator[Record | Damage]:
+    """Give the records of a file in the order written, and what between them cannot be read.
+
+    Raises NotOpened where a record is sealed under a key that is not there: that is no damage.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return  # saved and removed meanwhile
     offset = 0
     while offset < len(data):
-        record, end = _read_frame(data, offset)
+        record, end = _read_frame(data, offset, ring)
         if record is not None:
             yield record
         else:
@@ -363,7 +378,7 @@ def read_file(path: Path) -> Iterator[Record | Damage]:
         offset = end
 
 
-def _read_frame(data: bytes, offset: int) -> tuple[Record | None, int]:
+def _read_frame(data: bytes, offset: int, ring: KeyRing | None) -> tuple[Record | None, int]:
     begin = offset + _HEADER.size
     if begin > len(data):
         return None, offset
@@ -372,13 +387,23 @@ def _read_frame(data: bytes, offset: int) -> tuple[Record | None, int]:
     if mark != _MARK or end > len(data) or zlib.crc32(data[begin:end]) != checksum:
         return None, offset
     try:
-        return _decode(json.loads(data[begin:end])), end
+        return _decode(json.loads(_opened(data[begin:end], ring))), end
     except (ValueError, KeyError, TypeError):
         return None, offset
 
 
-def _frame(record: Record) -> bytes:
+def _opened(payload: bytes, ring: KeyRing | None) -> bytes:
+    if not payload.startswith(_SEALED):
+        return payload
+    if ring is None:
+        raise NotOpened("a spool file is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it was written with")
+    return ring.open(b64decode(payload.removeprefix(_SEALED)), _PLACE)
+
+
+def _frame(record: Record, ring: KeyRing | None) -> bytes:
     payload = json.dumps(_encode(record)).encode("ascii")
+    if ring is not None:  # in letters, so that no record has what begins a mark
+        payload = _SEALED + b64encode(ring.seal(payload, _PLACE))
     return _HEADER.pack(_MARK, len(payload), zlib.crc32(payload)) + payload
 
 

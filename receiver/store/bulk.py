@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from receiver.domain import Push, Receipt, Reply, Unreadable, delivery_status, shown_content
 from receiver.opt_out import OptOut
+from receiver.store.sealed import mobile_token, seal_bytes, sealer_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import sqlalchemy as sa
 
+    from receiver.sealing import Sealer
 
-def split_plain(batch: Sequence[Push]) -> tuple[list[Push], list[Push]]:
+_BODY, _QUERY, _CONTENT = b"pushes.body", b"pushes.query", b"replies.content"
+
+
+def split_plain(batch: Sequence[Push], sealer: Sealer | None = None) -> tuple[list[Push], list[Push]]:
     """Part a batch into its plain pushes, in the order of their messages' keys, and the rest."""
     plain: dict[tuple[str, ...], Push] = {}
     rest: list[Push] = []
@@ -36,20 +41,25 @@ def split_plain(batch: Sequence[Push]) -> tuple[list[Push], list[Push]]:
             rest.append(push)
         else:
             plain[key] = push
-    return [plain[key] for key in sorted(plain)], rest
+    return [plain[key] for key in sorted(plain, key=lambda key: lock_order(key, sealer))], rest
+
+
+def lock_order(key: tuple[str, ...], sealer: Sealer | None) -> tuple[str, ...]:
+    """Give what messages are locked in the order of, by their task id, number and account: as the index has them."""
+    return key if sealer is None else (key[0], mobile_token(sealer, key[1]), *key[2:])
 
 
 def save_plain(connection: sa.Connection, batch: Sequence[Push]) -> bool:
     """Keep plain pushes. False: nothing was changed, some of them are in the journal already (SQLite only)."""
     if connection.dialect.name == "postgresql":
-        save_plain_postgresql(connection.connection.driver_connection, batch)
+        save_plain_postgresql(connection.connection.driver_connection, batch, sealer_of(connection.dialect))
         return True
-    return _save_sqlite(connection.connection.driver_connection, batch)
+    return _save_sqlite(connection.connection.driver_connection, batch, sealer_of(connection.dialect))
 
 
-def save_plain_postgresql(driver: Any, batch: Sequence[Push]) -> None:
+def save_plain_postgresql(driver: Any, batch: Sequence[Push], sealer: Sealer | None = None) -> None:
     """Keep plain pushes by one statement of the driver: what SQLAlchemy adds costs more than its share of it."""
-    driver.execute(_POSTGRESQL, [dumps([_json_row(push) for push in batch])], prepare=True)
+    driver.execute(_POSTGRESQL, [dumps([_json_row(push, sealer) for push in batch])], prepare=True)
 
 
 # --- PostgreSQL ---------------------------------------------------------------------------------------
@@ -62,7 +72,7 @@ WITH given AS MATERIALIZED (
         id uuid, account text, endpoint text, kind text, outcome text, error text, flags json, method text,
         query text, body text, content_type text, remote_addr text, received_at timestamptz,
         task_id text, mobile text, at timestamptz, vendor_status text, status smallint, seen smallint,
-        content text, exact text, digest text, opt_out boolean, opt_out_review boolean)
+        content text, exact text, sealed text, grams text, digest text, opt_out boolean, opt_out_review boolean)
 ), journal AS (
     INSERT INTO pushes (id, account, endpoint, kind, outcome, error, flags, method, query, body,
                         content_type, remote_addr, received_at)
@@ -94,10 +104,10 @@ WITH given AS MATERIALIZED (
     SELECT 'push', id, message_id FROM given JOIN journal USING (id) LEFT JOIN message USING (task_id, mobile, account)
     WHERE EXISTS (SELECT FROM targets)
 )
-INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact,
-                     content_sha256, replied_at, opt_out, opt_out_review)
-SELECT message_id, id, received_at, received_at, 1, content, decode(exact, 'base64'), decode(digest, 'base64'),
-       at, opt_out, opt_out_review
+INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact, content_sealed,
+                     content_grams, content_sha256, replied_at, opt_out, opt_out_review)
+SELECT message_id, id, received_at, received_at, 1, content, decode(exact, 'base64'), decode(sealed, 'base64'),
+       grams, decode(digest, 'base64'), at, opt_out, opt_out_review
 FROM given JOIN journal USING (id) JOIN message USING (task_id, mobile, account)
 WHERE content IS NOT NULL
 ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SET
@@ -105,8 +115,9 @@ ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SE
 """
 
 
-def _json_row(push: Push) -> dict[str, Any]:
+def _json_row(push: Push, sealer: Sealer | None) -> dict[str, Any]:
     reading = push.reading
+    query, body = _bytes_of(push, sealer)
     row: dict[str, Any] = {
         "id": f"{push.id.int:032x}",
         "account": push.account,
@@ -114,8 +125,8 @@ def _json_row(push: Push) -> dict[str, Any]:
         "kind": push.kind,
         "outcome": push.outcome,
         "method": push.method,
-        "query": b64encode(push.query).decode(),
-        "body": b64encode(push.body).decode(),
+        "query": b64encode(query).decode(),
+        "body": b64encode(body).decode(),
         "content_type": push.content_type,
         "remote_addr": push.remote_addr,
         "received_at": push.received_at.isoformat(),
@@ -126,7 +137,7 @@ def _json_row(push: Push) -> dict[str, Any]:
         row["error"] = reading.error
         return row
     row["task_id"] = reading.task_id
-    row["mobile"] = reading.mobile
+    row["mobile"] = reading.mobile if sealer is None else mobile_token(sealer, reading.mobile)
     if isinstance(reading, Receipt):
         status = delivery_status(reading.vendor_status)
         row["at"] = reading.reported_at.isoformat()
@@ -134,19 +145,53 @@ def _json_row(push: Push) -> dict[str, Any]:
         row["status"] = int(status)
         row["seen"] = 1 << status
         return row
-    content, exact = _contents(reading)
-    row |= {"at": reading.replied_at.isoformat(), "status": 0, "seen": 0, "content": content}
-    row["digest"] = b64encode(reading.content_sha256).decode()
+    content, exact, sealed, grams = _contents(reading, sealer)
+    row |= {"at": reading.replied_at.isoformat(), "status": 0, "seen": 0, "content": content, "grams": grams}
+    row["digest"] = b64encode(_digest(reading, sealer)).decode()
     row |= {"opt_out": reading.opt_out is OptOut.YES, "opt_out_review": reading.opt_out is OptOut.REVIEW}
     if exact is not None:
         row["exact"] = b64encode(exact).decode()
+    if sealed is not None:
+        row["sealed"] = b64encode(sealed).decode()
     return row
 
 
-def _contents(reply: Reply) -> tuple[str, bytes | None]:
-    """What is shown of a reply, and its exact bytes where that differs."""
+def _bytes_of(push: Push, sealer: Sealer | None) -> tuple[bytes, bytes]:
+    """Give what the journal keeps of a push: its query and its body."""
+    if sealer is None:
+        return push.query, push.body
+    return seal_bytes(sealer.ring, push.query, _QUERY), seal_bytes(sealer.ring, push.body, _BODY)
+
+
+def _contents(reply: Reply, sealer: Sealer | None) -> tuple[str, bytes | None, bytes | None, str | None]:
+    """Give what is kept of a reply: as it is shown, exactly where that differs; or sealed, and what it is found by."""
     content = shown_content(reply.content)
-    return content, reply.content.encode() if content != reply.content else None
+    if sealer is not None:
+        return "", None, sealer.ring.seal(reply.content.encode(), _CONTENT), sealer.grams(content)
+    return content, reply.content.encode() if content != reply.content else None, None, None
+
+
+def _digest(reply: Reply, sealer: Sealer | None) -> bytes:
+    return reply.content_sha256 if sealer is None else sealer.digest(reply.content_sha256)
+
+
+def content_columns(reply: Reply, sealer: Sealer | None) -> dict[str, Any]:
+    """Give the columns that hold a reply's content; the type of `content_sealed` seals."""
+    content = shown_content(reply.content)
+    exact = reply.content.encode()
+    if sealer is not None:
+        return {
+            "content": "",
+            "content_exact": None,
+            "content_sealed": exact,
+            "content_grams": sealer.grams(content),
+        }
+    return {
+        "content": content,
+        "content_exact": exact if content != reply.content else None,
+        "content_sealed": None,
+        "content_grams": None,
+    }
 
 
 # --- SQLite -------------------------------------------------------------------------------------------
@@ -169,9 +214,9 @@ SELECT id, ?, ?, ?, 1, ?, ? FROM messages WHERE task_id = ? AND mobile = ? AND a
 ON CONFLICT (message_id, reported_at, vendor_status, masked_mobile) DO UPDATE SET
     copies = receipts.copies + 1, last_seen_at = max(receipts.last_seen_at, excluded.last_seen_at)"""
 _SQLITE_REPLIES = """
-INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact,
-                     content_sha256, replied_at, opt_out, opt_out_review)
-SELECT id, ?, ?, ?, 1, ?, ?, ?, ?, ?, ? FROM messages WHERE task_id = ? AND mobile = ? AND account = ?
+INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact, content_sealed,
+                     content_grams, content_sha256, replied_at, opt_out, opt_out_review)
+SELECT id, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ? FROM messages WHERE task_id = ? AND mobile = ? AND account = ?
 ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SET
     copies = replies.copies + 1, last_seen_at = max(replies.last_seen_at, excluded.last_seen_at)"""
 _SQLITE_FORWARD = """
@@ -180,7 +225,7 @@ VALUES ('push', ?, (SELECT id FROM messages WHERE task_id = ? AND mobile = ? AND
 _SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 
 
-def _save_sqlite(driver: Any, batch: Sequence[Push]) -> bool:
+def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: Sealer | None) -> bool:
     journal: list[tuple[Any, ...]] = []
     messages: list[tuple[Any, ...]] = []
     receipts: list[tuple[Any, ...]] = []
@@ -192,12 +237,13 @@ def _save_sqlite(driver: Any, batch: Sequence[Push]) -> bool:
         flags = dumps(push.flags) if push.flags else None
         head = (push_id, push.account, push.endpoint, push.kind, push.outcome, push.error, flags)
         journal.append(
-            (*head, push.method, push.query, push.body, push.content_type, push.remote_addr, received_at),
+            (*head, push.method, *_bytes_of(push, sealer), push.content_type, push.remote_addr, received_at),
         )
         if isinstance(reading, Unreadable):
             forward.append((push_id, None, None, None))
             continue
-        key = (reading.task_id, reading.mobile, push.account)
+        mobile = reading.mobile if sealer is None else mobile_token(sealer, reading.mobile)
+        key = (reading.task_id, mobile, push.account)
         forward.append((push_id, *key))
         seen = (push_id, received_at, received_at)
         if isinstance(reading, Receipt):
@@ -206,11 +252,11 @@ def _save_sqlite(driver: Any, batch: Sequence[Push]) -> bool:
             messages.append((*key, int(status), at, 1 << status))
             receipts.append((*seen, reading.vendor_status, at, *key))
         else:
-            content, exact = _contents(reading)
+            contents = _contents(reading, sealer)
             at = reading.replied_at.strftime(_SQLITE_TIME)
             messages.append((*key, 0, None, 0))
             opt_outs = (reading.opt_out is OptOut.YES, reading.opt_out is OptOut.REVIEW)
-            replies.append((*seen, content, exact, reading.content_sha256, at, *opt_outs, *key))
+            replies.append((*seen, *contents, _digest(reading, sealer), at, *opt_outs, *key))
     driver.execute("SAVEPOINT plain")
     if driver.executemany(_SQLITE_JOURNAL, journal).rowcount < len(journal):
         driver.execute("ROLLBACK TO plain")

@@ -67,7 +67,8 @@ def _rewrite_sqlite(path: str) -> None:
     try:
         with closing(sqlite3.connect(path, timeout=_TRY_SECONDS, isolation_level=None)) as connection:
             # Its segments keep what was deleted from them until they are merged.
-            connection.execute("INSERT INTO reply_text (reply_text) VALUES ('optimize')")
+            for index in ("reply_text", "reply_grams"):
+                connection.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")  # noqa: S608  (ours)
             connection.execute("VACUUM")
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the database could not be written anew ({error}); run this again") from error

@@ -22,6 +22,7 @@ from receiver.errors import ReceiverError
 from receiver.store import audit, rollup, schema
 from receiver.store.database import StoreRejected
 from receiver.store.moved import find_mark, ledger, mark, remove_mark
+from receiver.store.sealed import SealedText, being_changed, find_encryption, guard_statements
 from receiver.store.tables import metadata, receipts, replies
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ class Copy:
     def prepare(self) -> None:
         """Make the target ready. Raises ReceiverError where it holds rows that no copy has put there."""
         schema.require_schema(self._source)
+        with self._source.reading() as connection:
+            if reason := being_changed(find_encryption(connection).state):
+                raise ReceiverError(reason)
         with self._target.reading() as connection:
             under_way = sa.inspect(connection).has_table(ledger.name)
         if not under_way:
@@ -292,7 +296,8 @@ class _Columns:
         self.table = table
         self.name = table.name
         self.columns = list(table.columns)
-        self.texts = [place for place, column in enumerate(self.columns) if type(column.type) is sa.Text]
+        texts = (sa.Text, SealedText)
+        self.texts = [place for place, column in enumerate(self.columns) if isinstance(column.type, texts)]
         self.names = ", ".join(column.name for column in self.columns)
         of_sqlite, of_postgresql = sqlite.dialect(), postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
         self._results = [
@@ -394,6 +399,8 @@ def _complete(connection: sa.Connection, sequences: dict[str, int]) -> None:
     for module in (rollup, audit):
         for statement in (*module.drop_statements("postgresql"), *module.create_statements("postgresql")):
             connection.exec_driver_sql(statement)
+    for statement in guard_statements("postgresql", find_encryption(connection).state):
+        connection.exec_driver_sql(statement)
     for table in (receipts, replies):
         connection.execute(sa.select(sa.func.brin_summarize_new_values(f"ix_{table.name}_received_at")))
     connection.exec_driver_sql("ANALYZE")

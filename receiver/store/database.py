@@ -15,9 +15,13 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
+from receiver.store.sealed import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from receiver.sealing import Sealer
+    from receiver.store.sealed import Sealing
 
 T = TypeVar("T")
 
@@ -75,10 +79,11 @@ class StoreRejected(ReceiverError):
 class Database:
     """One database, SQLite or PostgreSQL, for one process.
 
-    Connects at first use, so that it may be made before a fork. Safe for many threads.
+    Connects at first use, so that it may be made before a fork. Safe for many threads. Without `sealing`, what
+    is sealed is given as it is kept.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS, sealing: Sealing | None = None) -> None:
         self._patience_seconds = patience_seconds
         self._connecting = _Connecting()
         if url.startswith("sqlite"):
@@ -89,6 +94,9 @@ class Database:
         # SQLite has one writer at a time and lets the others poll with growing pauses; a lock hands over at once.
         self._writer = None if self.postgresql else _writer_lock(url)
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        self._sealing = sealing
+        if sealing is not None:
+            sealing.attach(self.engine.dialect)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -115,6 +123,15 @@ class Database:
                     return work(connection)
 
         return _despite_deadlocks(in_transaction)
+
+    def sealer(self) -> Sealer | None:
+        """Give what its rows are sealed with; None: nothing. Raises StoreUnavailable or StoreUnfit."""
+        if self._sealing is None:
+            return None
+        if not self._sealing.known:
+            with self.reading():
+                pass
+        return self._sealing.sealer
 
     def write_at_once(self, work: Callable[[Any], None]) -> None:
         """Run `work`, which sends one statement through PostgreSQL's driver: a transaction by itself.
@@ -205,6 +222,8 @@ class Database:
             driver = connection.connection.driver_connection
             if self.postgresql and driver is not None:
                 driver.deadline = deadline
+            if self._sealing is not None and not self._sealing.known:
+                self._sealing.load(connection)
             yield connection
 
     @contextmanager
@@ -355,6 +374,8 @@ def _translated(error: BaseException) -> ReceiverError:
     text = str(error).lower()
     if text.startswith(MOVED):
         return StoreUnfit(str(error))
+    if text.startswith(REFUSED):
+        return StoreUnavailable(REFUSED)
     if state in _UNFIT_STATES:
         return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES[state]}")
     if state == _READ_ONLY_STATE or "session is read-only" in text or "server is in hot standby mode" in text:

@@ -7,7 +7,7 @@ what the lists show.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,18 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from receiver.domain import SENDING_MAX, VENDOR_STATUSES, DeliveryStatus, MessageStatus
+from receiver.domain import (
+    SENDING_MAX,
+    VENDOR_STATUSES,
+    DeliveryStatus,
+    MessageStatus,
+    mask_mobile,
+    shown_content,
+)
 from receiver.store.read import (
     Clock,
     Filter,
+    has_text,
     is_late,
     message_conditions,
     receipt_conditions,
@@ -30,6 +38,8 @@ from receiver.store.tables import AGE_FROM, messages, receipts, replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from receiver.sealing import Sealer
 
 _CHUNK_BYTES = 64 * 1024
 _NEEDS_QUOTES = re.compile(r'[",\r\n]')
@@ -56,6 +66,8 @@ class Column:
     nullable: bool = True
     written_by_people: bool = False  # may begin like a spreadsheet's formula
     repeats: bool = False  # has few values, over and over
+    # Where the database cannot write the text, since it is sealed: what `text` gives, as text.
+    opened: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,12 +77,23 @@ class Export:
     columns: tuple[Column, ...]
     query: sa.Select[Any]
     narrow: bool  # few rows, which an index finds
+    keeps: Callable[[Any], bool] | None = None  # whether a row of a sealed database, opened, is asked for at all
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the database cannot write its rows."""
+        return any(column.opened for column in self.columns)
 
     def as_text(self, *, neutral: bool) -> sa.Select[Any]:
-        """Give the query of the columns as text; `neutral`: so that no spreadsheet takes any for a formula."""
+        """Give the query of the columns as text; `neutral`: so that no spreadsheet takes any for a formula.
+
+        What is to be opened is given as it is.
+        """
         return self.query.with_only_columns(
             *(
-                (_neutral(column.text) if neutral and column.written_by_people else column.text).label(column.name)
+                (
+                    _neutral(column.text) if neutral and column.written_by_people and not column.opened else column.text
+                ).label(column.name)
                 for column in self.columns
             ),
             maintain_column_froms=True,
@@ -181,10 +204,16 @@ def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement
     )
 
 
+def _number_column(number: sa.ColumnElement[Any], *, in_full: bool, sealer: Sealer | None) -> Column:
+    if sealer is None:
+        return Column("mobile", Kind.TEXT, _mobile(number, in_full=in_full), nullable=False)
+    return Column("mobile", Kind.TEXT, number, nullable=False, opened=str if in_full else mask_mobile)
+
+
 # --- The three lists ------------------------------------------------------------------------------------
 
 
-def export_messages(wanted: Filter, clock: Clock, *, in_full: bool) -> Export:
+def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, sealer: Sealer | None = None) -> Export:
     """Export messages, oldest first."""
     column = messages.c
     reported = (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
@@ -206,7 +235,7 @@ def export_messages(wanted: Filter, clock: Clock, *, in_full: bool) -> Export:
             Column("id", Kind.WHOLE, column.id, nullable=False),
             Column("account", Kind.TEXT, column.account, nullable=False, repeats=True),
             Column("task_id", Kind.TEXT, column.task_id, written_by_people=True),
-            Column("mobile", Kind.TEXT, _mobile(column.mobile, in_full=in_full), nullable=False),
+            _number_column(column.mobile, in_full=in_full, sealer=sealer),
             Column("template_id", Kind.TEXT, column.template_id, written_by_people=True, repeats=True),
             Column("reference", Kind.TEXT, column.reference, written_by_people=True),
             Column("sent_at", Kind.TIME, _iso(column.sent_at)),
@@ -236,7 +265,7 @@ def _is_narrow(wanted: Filter) -> bool:
     return any(value is not None for value in (wanted.mobile, wanted.task_id, wanted.reference, wanted.q))
 
 
-def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
+def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: Sealer | None = None) -> Export:
     """Export receipts, oldest first."""
     column = receipts.c
     known = {value: status.name.lower() for value, status in VENDOR_STATUSES.items()}
@@ -246,23 +275,35 @@ def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
         Column("vendor_status", Kind.TEXT, column.vendor_status, nullable=False, written_by_people=True, repeats=True),
         Column("reported_at", Kind.TIME, _iso_seconds(column.reported_at), nullable=False),
     )
-    return _sightings(receipts, own, receipt_conditions(wanted), wanted, in_full=in_full)
+    return _sightings(receipts, own, receipt_conditions(wanted), wanted, in_full=in_full, sealer=sealer)
 
 
-def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool) -> Export:
+def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: Sealer | None = None) -> Export:
     """Export replies, oldest first."""
     column = replies.c
+    content = Column("content", Kind.TEXT, column.content, nullable=False, written_by_people=True)
+    if sealer is not None:
+        content = replace(content, text=column.content_sealed, opened=lambda sealed: shown_content(sealed.decode()))
     own = (
-        Column("content", Kind.TEXT, column.content, nullable=False, written_by_people=True),
+        content,
         Column("opt_out", Kind.BOOLEAN, _boolean(column.opt_out), nullable=False),
         Column("opt_out_review", Kind.BOOLEAN, _boolean(column.opt_out_review), nullable=False),
         Column("replied_at", Kind.TIME, _iso_seconds(column.replied_at), nullable=False),
     )
-    return _sightings(replies, own, reply_conditions(wanted), wanted, in_full=in_full)
+    export = _sightings(replies, own, reply_conditions(wanted, sealer), wanted, in_full=in_full, sealer=sealer)
+    if sealer is None or (text := wanted.q) is None:
+        return export
+    return replace(export, keeps=lambda row: has_text(shown_content(row.content.decode()), text))
 
 
 def _sightings(
-    table: sa.Table, own: tuple[Column, ...], conditions: list[sa.ColumnElement[bool]], wanted: Filter, *, in_full: bool
+    table: sa.Table,
+    own: tuple[Column, ...],
+    conditions: list[sa.ColumnElement[bool]],
+    wanted: Filter,
+    *,
+    in_full: bool,
+    sealer: Sealer | None,
 ) -> Export:
     query = sighted(table)
     of = {column.name: column for column in query.selected_columns}
@@ -272,7 +313,7 @@ def _sightings(
         Column("message_id", Kind.WHOLE, table.c.message_id),
         Column("account", Kind.TEXT, of["of_account"].element, nullable=False, repeats=True),
         Column("task_id", Kind.TEXT, of["of_task_id"].element, nullable=False, written_by_people=True),
-        Column("mobile", Kind.TEXT, _mobile(mobile, in_full=in_full), nullable=False),
+        _number_column(mobile, in_full=in_full, sealer=sealer),
         *own,
         Column("received_at", Kind.TIME, _iso(table.c.received_at), nullable=False),
         Column("last_seen_at", Kind.TIME, _iso(table.c.last_seen_at), nullable=False),
@@ -292,12 +333,42 @@ def iter_csv(
     `tell` hears how many rows there were, at the end or in parts.
     """
     query = export.as_text(neutral=neutral)
+    if export.sealed:
+        yield from _opened(connection, export, query, tell, neutral=neutral)
+        return
     if connection.dialect.name == "postgresql":
         yield from _copy(connection, query, tell, narrow=export.narrow)
         return
     for rows in connection.execution_options(yield_per=1000).execute(query).partitions():
         yield "".join(",".join(map(_cell, row)) + "\n" for row in rows).encode()
         tell(len(rows))
+
+
+def _opened(
+    connection: sa.Connection, export: Export, query: sa.Select[Any], tell: Callable[[int], None], *, neutral: bool
+) -> Iterator[bytes]:
+    """Write the rows here, where what is sealed can be opened."""
+    postgresql = connection.dialect.name == "postgresql"
+    if postgresql:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        if not export.narrow:
+            connection.exec_driver_sql("SET LOCAL enable_sort = off")
+    columns = export.columns
+
+    def cells(row: Any) -> Iterator[str]:
+        for column, value in zip(columns, row, strict=True):
+            if column.opened is None:
+                # As PostgreSQL writes numbers.
+                yield _cell(int(value) if postgresql and isinstance(value, float) and value.is_integer() else value)
+                continue
+            text = column.opened(value)
+            formula = neutral and column.written_by_people and text.startswith(FORMULA_STARTS)
+            yield _cell(f"'{text}" if formula else text)
+
+    for rows in connection.execute(query.execution_options(yield_per=1000)).partitions():
+        kept = rows if export.keeps is None else [row for row in rows if export.keeps(row)]
+        yield "".join(",".join(cells(row)) + "\n" for row in kept).encode()
+        tell(len(kept))
 
 
 def _cell(value: Any) -> str:

@@ -5,7 +5,7 @@ Every function takes an open connection and gives frozen rows; none of them coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,17 @@ from receiver.domain import (
     delivery_status,
     first_id_of,
     latency_seconds,
+    shown_content,
 )
 from receiver.store import search
+from receiver.store.sealed import Mobile, sealer_of
 from receiver.store.tables import AGE_FROM, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
+
+    from receiver.sealing import Sealer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -323,7 +327,7 @@ def sighted(table: sa.Table) -> sa.Select[Any]:
         table,
         sa.case((own, table.c.account), else_=messages.c.account).label("of_account"),
         sa.case((own, table.c.task_id), else_=messages.c.task_id).label("of_task_id"),
-        sa.case((own, table.c.masked_mobile), else_=messages.c.mobile).label("of_mobile"),
+        sa.type_coerce(sa.case((own, table.c.masked_mobile), else_=messages.c.mobile), Mobile).label("of_mobile"),
     ).select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
 
 
@@ -378,14 +382,32 @@ def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 
 def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
     """Give a page of replies, newest first by id."""
-    return [as_reply_row(row) for row in _sightings(connection, replies, reply_conditions(page.filter), page)]
+    sealer = sealer_of(connection.dialect)
+    conditions = reply_conditions(page.filter, sealer)
+    text = page.filter.q
+    found: list[ReplyRow] = []
+    while True:
+        rows = _sightings(connection, replies, conditions, page).all()
+        replies_found = [as_reply_row(row) for row in rows]
+        if sealer is None or text is None:
+            return replies_found
+        # The database knows which may contain it.
+        found += [row for row in replies_found if has_text(row.content, text)]
+        if len(found) >= page.limit or len(rows) < page.limit:
+            return found[: page.limit]
+        page = replace(page, before=rows[-1].id)
 
 
-def reply_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
-    """Give what a filter asks of `sighted(replies)`."""
+def has_text(content: str, text: str) -> bool:
+    """Say of a reply that was sealed what `search.contains` says of others: whether it contains a text, in any case."""
+    return text.lower() in content.lower()
+
+
+def reply_conditions(wanted: Filter, sealer: Sealer | None = None) -> list[sa.ColumnElement[bool]]:
+    """Give what a filter asks of `sighted(replies)`; where they are sealed, a text also finds some that lack it."""
     conditions = _sighted_conditions(replies, wanted)
     if wanted.q is not None:
-        conditions.append(search.contains(wanted.q))
+        conditions.append(search.contains(wanted.q) if sealer is None else search.may_contain(sealer.grams(wanted.q)))
     for flag in (replies.c.opt_out, replies.c.opt_out_review):
         asked = getattr(wanted, flag.name)
         if asked is not None:
@@ -439,11 +461,16 @@ def as_receipt_row(row: Any) -> ReceiptRow:
     )
 
 
+def content_of(row: Any) -> str:
+    """Give what a row of `replies` says, as it is shown."""
+    return row.content if row.content_sealed is None else shown_content(row.content_sealed.decode())
+
+
 def as_reply_row(row: Any) -> ReplyRow:
     """Give a row of `sighted(replies)` as a value."""
     return ReplyRow(
         **_shared(row),
-        content=row.content,
+        content=content_of(row),
         opt_out=row.opt_out,
         opt_out_review=row.opt_out_review,
         replied_at=row.replied_at,

@@ -22,6 +22,8 @@ from receiver.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from receiver.store.sealed import Sealing
+
 _LOOK_EVERY_SECONDS = 1.0
 _LOOK_PATIENCE_SECONDS = 1.0  # for both: a question waits for it now and then
 _KEPT_LOOKS = 3600
@@ -40,9 +42,9 @@ _REPLICA_LOOK = sa.text(
 class Replica:
     """A replica beside its primary. Safe for many threads; connects at first use."""
 
-    def __init__(self, url: str, *, primary: str, max_lag_seconds: float) -> None:
-        self._database = Database(url)
-        self._exporting = Database(url, patience_seconds=3600.0)
+    def __init__(self, url: str, *, primary: str, max_lag_seconds: float, sealing: Sealing | None = None) -> None:
+        self._database = Database(url, sealing=sealing)
+        self._exporting = Database(url, patience_seconds=3600.0, sealing=sealing)
         self._primary = Database(primary, patience_seconds=_LOOK_PATIENCE_SECONDS)
         self._looking_at = Database(url, patience_seconds=_LOOK_PATIENCE_SECONDS)
         self._max_lag_seconds = max_lag_seconds

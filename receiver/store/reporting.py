@@ -2,7 +2,7 @@
 
 The views are a promise: a column that is there keeps its name and meaning; `reporting.version` counts what is added.
 Numbers are masked as without the scope `pii`. What depends on the present moment is not in them: a message that waits
-is `pending`, for however long.
+is `pending`, for however long. SQL cannot open what is sealed: numbers are `***` then, and contents are empty.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from receiver.domain import VENDOR_STATUSES, DeliveryStatus, MessageStatus
 from receiver.errors import ReceiverError
+from receiver.sealing import TOKEN_CHARS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,12 +36,7 @@ _SEEN_BOTH = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
 def create_statements() -> Iterator[str]:
     """Give the statements that make the schema and its views, over whatever is there of them."""
     yield "CREATE SCHEMA IF NOT EXISTS reporting"
-    yield """CREATE OR REPLACE FUNCTION reporting.mask(mobile text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$ SELECT CASE
-        WHEN mobile LIKE '%*%' THEN left(mobile, 3) || repeat('*', length(mobile) - 3)
-        WHEN length(mobile) >= 10 THEN left(mobile, 3) || repeat('*', length(mobile) - 7) || right(mobile, 4)
-        ELSE left(mobile, length(mobile) / 4) || repeat('*', length(mobile) - 2 * (length(mobile) / 4))
-            || right(mobile, length(mobile) / 4) END $$"""
+    yield mask_statement()
     yield f"CREATE OR REPLACE VIEW reporting.version AS SELECT {VERSION} AS version"
     words = " ".join(f"WHEN {status.value} THEN '{status.name.lower()}'" for status in DeliveryStatus)
     yield f"""CREATE OR REPLACE VIEW reporting.messages AS SELECT
@@ -63,6 +59,17 @@ def create_statements() -> Iterator[str]:
             reporting.mask(coalesce(nullif(s.masked_mobile, ''), m.mobile)) AS mobile, {own},
             s.received_at, s.last_seen_at, s.copies, s.push_id
         FROM {table} AS s LEFT JOIN messages AS m ON m.id = s.message_id"""  # noqa: S608
+
+
+def mask_statement() -> str:
+    """Give the statement that makes the function by which the views mask numbers; of a token it shows nothing."""
+    return f"""CREATE OR REPLACE FUNCTION reporting.mask(mobile text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$ SELECT CASE
+        WHEN length(mobile) = {TOKEN_CHARS} THEN '***'
+        WHEN mobile LIKE '%*%' THEN left(mobile, 3) || repeat('*', length(mobile) - 3)
+        WHEN length(mobile) >= 10 THEN left(mobile, 3) || repeat('*', length(mobile) - 7) || right(mobile, 4)
+        ELSE left(mobile, length(mobile) / 4) || repeat('*', length(mobile) - 2 * (length(mobile) / 4))
+            || right(mobile, length(mobile) / 4) END $$"""
 
 
 def drop_statements() -> Iterator[str]:

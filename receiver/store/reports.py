@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from receiver.numbering import PREFIX_DIGITS
 from receiver.store import rollup
 from receiver.store.read import in_accounts
+from receiver.store.sealed import Mobile
 from receiver.store.tables import (
     UtcDateTime,
     delivery_hour_changes,
@@ -367,16 +368,18 @@ _PREFIX = f"substr(mobile, 1, {PREFIX_DIGITS})"
 def _looked_up(connection: sa.Connection, asked: ReportQuestion) -> Iterator[Allocated]:
     """Look every prefix up that there is in the time, once."""
     moments = {"IS NOT NULL": rollup.AGE_FROM, "IS NULL": "reported_at"}
+    # Beside each, a number that begins with it: where numbers are sealed, that is how the prefix is known.
     query = " UNION ".join(
-        f"SELECT {_PREFIX} FROM messages"  # noqa: S608
-        f" WHERE recorded_at {matched} AND {moment} >= :since AND {moment} < :until"
+        f"SELECT {_PREFIX} AS prefix, min(mobile) AS mobile FROM messages"  # noqa: S608
+        f" WHERE recorded_at {matched} AND {moment} >= :since AND {moment} < :until GROUP BY 1"
         for matched, moment in moments.items()
     )
     times = {"since": asked.since, "until": asked.until}
     binds = [sa.bindparam(name, value, type_=UtcDateTime()) for name, value in times.items()]
-    prefixes = list(connection.scalars(sa.text(query).bindparams(*binds)))
+    rows = connection.execute(sa.text(query).bindparams(*binds).columns(sa.column("prefix"), mobile=Mobile()))
+    prefixes = {row.prefix: row.mobile[:PREFIX_DIGITS] for row in rows}
     for allocated in asked.allocated:
-        found = {prefix: allocated.of_prefix(prefix) or "" for prefix in prefixes}
+        found = {kept: allocated.of_prefix(prefix) or "" for kept, prefix in prefixes.items()}
         yield replace(allocated, of_prefixes=json.dumps(found))
 
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from receiver.store.sealed import mobile_token, sealer_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -287,7 +289,9 @@ def keep_forgotten(connection: sa.Connection, mobile: str) -> None:
     if not mobile.isascii() or not mobile.isdigit():
         raise ValueError("not the digits of a number")  # it goes into the statement
     dialect = connection.dialect.name
-    counted = _counted(dialect, (1, f"(SELECT * FROM messages WHERE mobile = '{mobile}')"))  # noqa: S608
+    sealer = sealer_of(connection.dialect)
+    kept = mobile if sealer is None else mobile_token(sealer, mobile)  # letters, digits, - and _
+    counted = _counted(dialect, (1, f"(SELECT * FROM messages WHERE mobile = '{kept}')"))  # noqa: S608
     # Once more in what is kept, from which the triggers take it away, and once where it stands for what is gone.
     again = _append(counted) if dialect == "postgresql" else _add(_hours(counted), _latencies(counted))
     for statement in (*again, *_add(_hours(counted), _latencies(counted), to="forgotten")):

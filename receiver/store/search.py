@@ -3,6 +3,9 @@
 A Chinese word has one or two characters as often as more, so an index of three in a row (PostgreSQL's pg_trgm) does not
 find it. PostgreSQL keeps every character and pair of neighbours of a reply in one GIN index. SQLite has FTS5's index of
 three in a row, whose vocabulary tells which begin with one or two; each text is padded, so that its end begins some.
+
+Of replies that are sealed, the database has keyed hashes of those characters and pairs, and not their order. They find
+what may contain a text; the content, opened, says whether it does.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
 
 _THREE = 3
 _LAST_CHARACTER = chr(0x10FFFF)
-# What `create_statements` makes, beside the tables of `tables`.
-OWN_NAMES = ("ix_replies_text", "reply_text", "reply_terms")
+# What `create_statements` and `sealed_statements` make, beside the tables of `tables`.
+OWN_NAMES = ("ix_replies_text", "reply_text", "reply_terms", "ix_replies_grams", "reply_grams")
 
 _POSTGRESQL = (
     """CREATE OR REPLACE FUNCTION text_grams(content text) RETURNS text[]
@@ -40,6 +43,24 @@ _SQLITE = (
     """CREATE TRIGGER reply_text_delete AFTER DELETE ON replies BEGIN
     INSERT INTO reply_text (reply_text, rowid, content) VALUES ('delete', old.id, old.content || char(1, 1)); END""",
 )
+_SQLITE_SEALED = (
+    "CREATE VIRTUAL TABLE reply_grams USING fts5(grams, content='', detail='none', tokenize='ascii')",
+    """CREATE TRIGGER reply_grams_insert AFTER INSERT ON replies WHEN new.content_grams IS NOT NULL BEGIN
+    INSERT INTO reply_grams (rowid, grams) VALUES (new.id, new.content_grams); END""",
+    """CREATE TRIGGER reply_grams_delete AFTER DELETE ON replies WHEN old.content_grams IS NOT NULL BEGIN
+    INSERT INTO reply_grams (reply_grams, rowid, grams) VALUES ('delete', old.id, old.content_grams); END""",
+    """CREATE TRIGGER reply_grams_update AFTER UPDATE OF content_grams ON replies BEGIN
+    INSERT INTO reply_grams (reply_grams, rowid, grams)
+    SELECT 'delete', old.id, old.content_grams WHERE old.content_grams IS NOT NULL;
+    INSERT INTO reply_grams (rowid, grams)
+    SELECT new.id, new.content_grams WHERE new.content_grams IS NOT NULL; END""",
+    """CREATE TRIGGER reply_text_update AFTER UPDATE OF content ON replies BEGIN
+    INSERT INTO reply_text (reply_text, rowid, content) VALUES ('delete', old.id, old.content || char(1, 1));
+    INSERT INTO reply_text (rowid, content) VALUES (new.id, new.content || char(1, 1)); END""",
+)
+# PostgreSQL's index of sealed replies, as its migration builds it; with none of the others in it.
+GRAMS = "string_to_array(content_grams, ' ')"
+GRAMS_WHERE = "content_grams IS NOT NULL"
 
 
 def create_statements(dialect: str) -> Iterator[str]:
@@ -54,6 +75,31 @@ def drop_statements(dialect: str) -> Iterator[str]:
     else:
         yield from ("DROP TRIGGER reply_text_insert", "DROP TRIGGER reply_text_delete")
         yield from ("DROP TABLE reply_terms", "DROP TABLE reply_text")
+
+
+def sealed_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that make the index of sealed replies; on PostgreSQL it is an index of its own."""
+    yield from () if dialect == "postgresql" else _SQLITE_SEALED
+
+
+def drop_sealed_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that remove it."""
+    if dialect == "postgresql":
+        yield "DROP INDEX ix_replies_grams"
+        return
+    yield from (f"DROP TRIGGER reply_grams_{event}" for event in ("insert", "delete", "update"))
+    yield from ("DROP TRIGGER reply_text_update", "DROP TABLE reply_grams")
+
+
+def may_contain(grams: str) -> sa.ColumnElement[bool]:
+    """Say of sealed `replies` whether they have every one of these hashes (`Sealer.grams`)."""
+    column = replies.c.content_grams
+    by_array = sa.func.string_to_array(column, sa.literal_column("' '")).op("@>", is_comparison=True)
+    by_index = sa.and_(column.isnot(None), by_array(sa.func.string_to_array(grams, sa.literal_column("' '"))))
+    index = sa.table("reply_grams", sa.column("rowid"), sa.column("reply_grams"))
+    every = " AND ".join(f'"{gram}"' for gram in grams.split())
+    by_table = replies.c.id.in_(sa.select(index.c.rowid).where(index.c.reply_grams.op("MATCH")(every)))
+    return _by_database(by_index, by_table)
 
 
 def contains(text: str) -> sa.ColumnElement[bool]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
+    from receiver.store.sealed import Sealing
+
 _FAULTS_NAMED = 5
 _IDS_SKIPPED = 10**10  # more than are given out in a week at full rate
 
@@ -74,9 +76,9 @@ def skip_ids(path: Path) -> None:
         connection.execute("UPDATE sqlite_sequence SET seq = seq + ?", (_IDS_SKIPPED,))
 
 
-def open_unchanging(path: Path) -> Database:
+def open_unchanging(path: Path, sealing: Sealing | None = None) -> Database:
     """Open a database that nobody writes to, so that no file is made beside it."""
-    return Database(f"sqlite:///file:{path}?immutable=1&uri=true")
+    return Database(f"sqlite:///file:{path}?immutable=1&uri=true", sealing=sealing)
 
 
 def look_into(path: Path) -> Contents:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
 from receiver.domain import require_aware
+from receiver.store.sealed import ContentDigest, Mobile, MobileEnd, SealedBytes, SealedJson, SealedText
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -66,8 +67,8 @@ pushes = _table(
     sa.Column("error", sa.Text),
     sa.Column("flags", Json),
     sa.Column("method", sa.Text, nullable=False),
-    sa.Column("query", sa.LargeBinary, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("query", SealedBytes("pushes.query"), nullable=False),
+    sa.Column("body", SealedBytes("pushes.body"), nullable=False),
     sa.Column("content_type", sa.Text),
     sa.Column("remote_addr", sa.Text, nullable=False),
     sa.Column("received_at", UtcDateTime, nullable=False),
@@ -87,7 +88,7 @@ messages = _table(
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
     sa.Column("account", sa.Text, nullable=False),
     sa.Column("task_id", sa.Text),  # null: the platform gave none (refused)
-    sa.Column("mobile", sa.Text, nullable=False),
+    sa.Column("mobile", Mobile, nullable=False),
     # The fold of its receipts, see domain.MessageState.
     sa.Column("status", sa.SmallInteger, nullable=False, server_default="0"),
     sa.Column("reported_at", UtcDateTime),
@@ -128,7 +129,7 @@ sa.Index(
 # Look-ups by the last digits of a number. Ten thousand values, so that PostgreSQL keeps each once, and lists of rows.
 LAST_DIGITS = 4
 MOBILE_END: sa.ColumnElement[str] = sa.func.substr(
-    messages.c.mobile, sa.func.length(messages.c.mobile) - sa.literal_column(str(LAST_DIGITS - 1)), type_=sa.Text
+    messages.c.mobile, sa.func.length(messages.c.mobile) - sa.literal_column(str(LAST_DIGITS - 1)), type_=MobileEnd
 )
 sa.Index("ix_messages_mobile_end", MOBILE_END)
 # Lists by time of sending, and what adds up over it. Rows that only pushes have made are not in it.
@@ -277,7 +278,7 @@ incident_tellings = sa.Table(
 )
 
 
-def _sightings() -> list[sa.Column[Any]]:
+def _sightings(name: str) -> list[sa.Column[Any]]:
     """What receipts and replies share: where they belong and how often they were seen.
 
     A full number's account, task id and number stand in its message. A masked number has no message of its
@@ -293,26 +294,29 @@ def _sightings() -> list[sa.Column[Any]]:
         sa.Column("received_at", UtcDateTime, nullable=False),
         sa.Column("last_seen_at", UtcDateTime, nullable=False),
         sa.Column("copies", sa.Integer, nullable=False),
-        sa.Column("extra", Json),
+        sa.Column("extra", SealedJson(f"{name}.extra")),
     ]
 
 
 receipts = _table(
     "receipts",
-    *_sightings(),
+    *_sightings("receipts"),
     sa.Column("vendor_status", sa.Text, nullable=False),
     sa.Column("reported_at", UtcDateTime, nullable=False),
 )
 replies = _table(
     "replies",
-    *_sightings(),
-    sa.Column("content", sa.Text, nullable=False),  # NUL as its picture, which text columns take
+    *_sightings("replies"),
+    sa.Column("content", sa.Text, nullable=False),  # NUL as its picture, which text columns take; empty where sealed
     sa.Column("content_exact", sa.LargeBinary),  # UTF-8, where `content` is not what was written
-    sa.Column("content_sha256", sa.LargeBinary, nullable=False),
+    sa.Column("content_sha256", ContentDigest, nullable=False),
     sa.Column("replied_at", UtcDateTime, nullable=False),
     sa.Column("opt_out", sa.Boolean(create_constraint=False), nullable=False),
     # Not quite a word for it, but near enough for somebody to look.
     sa.Column("opt_out_review", sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false()),
+    # Where the database is encrypted: exactly what was written, as UTF-8, and the hashes that it is found by.
+    sa.Column("content_sealed", SealedBytes("replies.content")),
+    sa.Column("content_grams", sa.Text),
 )
 # GET /replies?opt_out=true and ?opt_out_review=true: few among many. `search` adds the index of what replies say.
 for _flag in (replies.c.opt_out, replies.c.opt_out_review):
@@ -512,7 +516,7 @@ look_ups = sa.Table(
     metadata,
     sa.Column("token", sa.Text, primary_key=True),
     sa.Column("user_id", sa.BigInteger, nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("text", SealedText("look_ups.text"), nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 sa.Index("ix_look_ups_created_at", look_ups.c.created_at)  # to drop the old ones
@@ -577,4 +581,13 @@ shared_secrets = _table(
     "shared_secrets",
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.LargeBinary, nullable=False),
+)
+
+# How far the encryption of this database is (`sealed`): one row, or none while it is plain.
+encryption = sa.Table(
+    "encryption",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("root", sa.LargeBinary, nullable=False),  # what tokens are made from, itself sealed
 )

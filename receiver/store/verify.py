@@ -33,6 +33,7 @@ from receiver.domain import (
 from receiver.store import rollup
 from receiver.store.prune import Kind, list_horizons
 from receiver.store.read import PUSH_COLUMNS, as_push_row
+from receiver.store.sealed import Mobile, sealer_of
 from receiver.store.tables import masked_key_where, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ class _Verification:
         return copies_of, at_most
 
     def _journal(self, misread: list[str]) -> Iterator[tuple[UUID, Key | None, bool]]:
+        sealer = sealer_of(self._connection.dialect)
         query = sa.select(*PUSH_COLUMNS, pushes.c.replayed_at).where(pushes.c.outcome == Outcome.ACCEPTED)
         if (horizon := self._horizons.get(Kind.PUSHES)) is not None:
             query = query.where(pushes.c.id >= first_id_of(horizon))
@@ -239,7 +241,8 @@ class _Verification:
                 if isinstance(reading, Receipt):
                     at, said = reading.reported_at, reading.vendor_status
                 else:
-                    at, said = reading.replied_at, reading.content_sha256.hex()
+                    digest = reading.content_sha256
+                    at, said = reading.replied_at, (digest if sealer is None else sealer.digest(digest)).hex()
                 kind = str(push.kind)
                 if (horizon := self._horizon(kind)) is not None and row.received_at < horizon:
                     continue  # its row may be pruned
@@ -282,7 +285,9 @@ class _Verification:
                 said.label("said"),
                 sa.case((masked, table.c.account), else_=messages.c.account).label("account"),
                 sa.case((masked, table.c.task_id), else_=messages.c.task_id).label("task_id"),
-                sa.case((masked, table.c.masked_mobile), else_=messages.c.mobile).label("mobile"),
+                sa.type_coerce(sa.case((masked, table.c.masked_mobile), else_=messages.c.mobile), Mobile).label(
+                    "mobile"
+                ),
             ).select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
             if begun_before:
                 query = query.where(table.c.push_id < self._first_id(kind), table.c.last_seen_at >= horizon)

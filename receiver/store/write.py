@@ -29,14 +29,14 @@ from receiver.domain import (
     fold,
     is_masked,
     match_masked,
-    shown_content,
 )
 from receiver.opt_out import OptOut
 from receiver.store import forward_queue
 from receiver.store.balance import Reading, save_readings
-from receiver.store.bulk import save_plain, save_plain_postgresql, split_plain
+from receiver.store.bulk import content_columns, lock_order, save_plain, save_plain_postgresql, split_plain
 from receiver.store.database import insert
 from receiver.store.forward_queue import Change
+from receiver.store.sealed import sealer_of
 from receiver.store.tables import (
     REFUSED_KEY_WHERE,
     full_key,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from receiver.sealing import Sealer
     from receiver.store.database import Database
 
 Row = dict[str, Any]
@@ -72,7 +73,7 @@ def save_pushes(connection: sa.Connection, batch: Sequence[Push]) -> None:
     A push that the journal has already is passed over whole, so a batch whose commit is in doubt can be saved
     again. Within the batch and across transactions, any order gives the same rows.
     """
-    plain, rest = split_plain(batch)
+    plain, rest = split_plain(batch, sealer_of(connection.dialect))
     if plain and not save_plain(connection, plain):
         rest = [*plain, *rest]
     if rest:
@@ -88,9 +89,10 @@ def save_pushes_in(database: Database, batch: Sequence[Push]) -> None:
     if not database.postgresql:
         database.write(lambda connection: save_pushes(connection, batch))
         return
-    plain, rest = split_plain(batch)
+    sealer = database.sealer()
+    plain, rest = split_plain(batch, sealer)
     if plain:
-        database.write_at_once(lambda driver: save_plain_postgresql(driver, plain))
+        database.write_at_once(lambda driver: save_plain_postgresql(driver, plain, sealer))
     if rest:
         database.write(lambda connection: save_general(connection, rest))
 
@@ -153,6 +155,7 @@ def _save_readings(
     connection: sa.Connection, batch: Sequence[Push], *, counts_copies: bool
 ) -> Mapping[UUID, Mapping[str, int]]:
     """Keep what pushes say; give by push its `message_id`, and `receipt_id` or `reply_id` where it was the first."""
+    sealer = sealer_of(connection.dialect)
     sightings = [_Sighting(push, push.reading) for push in batch if not isinstance(push.reading, Unreadable)]
     masked = [sighting for sighting in sightings if sighting.masked]
     lock_tasks(connection, {sighting.task for sighting in masked}, shared=False)
@@ -163,8 +166,10 @@ def _save_readings(
         brought[sighting.push.id]["message_id"] = ids[sighting.message_key]
     for table, kind in ((receipts, Receipt), (replies, Reply)):
         of_kind = [sighting for sighting in sightings if isinstance(sighting.reading, kind)]
-        full = [sighting.row(message_id=ids[sighting.message_key]) for sighting in of_kind if not sighting.masked]
-        without_message = [sighting.row(message_id=None) for sighting in of_kind if sighting.masked]
+        full = [
+            sighting.row(sealer, message_id=ids[sighting.message_key]) for sighting in of_kind if not sighting.masked
+        ]
+        without_message = [sighting.row(sealer, message_id=None) for sighting in of_kind if sighting.masked]
         for rows, are_masked in ((full, False), (without_message, True)):
             first = _upsert_sightings(connection, table, rows, masked=are_masked, counts_copies=counts_copies)
             for push_id, row_id in first.items():
@@ -192,7 +197,7 @@ class _Sighting:
     def message_key(self) -> MessageKey:
         return (self.reading.task_id, self.reading.mobile, self.push.account)
 
-    def row(self, *, message_id: int | None) -> Row:
+    def row(self, sealer: Sealer | None, *, message_id: int | None) -> Row:
         row: Row = {
             "message_id": message_id,
             "masked_mobile": self.reading.mobile if self.masked else "",
@@ -209,10 +214,8 @@ class _Sighting:
                 "vendor_status": self.reading.vendor_status,
                 "reported_at": self.reading.reported_at,
             }
-        content = shown_content(self.reading.content)
         return row | {
-            "content": content,
-            "content_exact": self.reading.content.encode() if content != self.reading.content else None,
+            **content_columns(self.reading, sealer),
             "content_sha256": self.reading.content_sha256,
             "replied_at": self.reading.replied_at,
             "opt_out": self.reading.opt_out is OptOut.YES,
@@ -232,7 +235,9 @@ def _upsert_messages(connection: sa.Connection, sightings: Iterable[_Sighting]) 
         return {}
     rows = [
         {"task_id": task_id, "mobile": mobile, "account": account, **_state_columns(state)}
-        for (task_id, mobile, account), state in sorted(states.items())
+        for (task_id, mobile, account), state in sorted(
+            states.items(), key=lambda item: lock_order(item[0], sealer_of(connection.dialect))
+        )
     ]
     statement = _message_upsert(connection.dialect.name)
     return {(row.task_id, row.mobile, row.account): row.id for row in connection.execute(statement, rows)}
@@ -341,19 +346,16 @@ def _match(connection: sa.Connection, masked: Iterable[tuple[str, str, str]]) ->
 
 
 def _matching_message(connection: sa.Connection, account: str, task_id: str, masked: str) -> int | None:
-    known_prefix = masked.partition("*")[0]
-    query = (
-        sa.select(messages.c.id, messages.c.mobile)
-        .where(
-            messages.c.task_id == task_id,
-            messages.c.account == account,
+    query = sa.select(messages.c.id, messages.c.mobile).where(
+        messages.c.task_id == task_id, messages.c.account == account, messages.c.recorded_at.isnot(None)
+    )
+    if sealer_of(connection.dialect) is None:  # else all of the task's are opened, and tried
+        known_prefix = masked.partition("*")[0]
+        query = query.where(
             messages.c.mobile >= known_prefix,
             messages.c.mobile < known_prefix + ":",  # the character after 9
             messages.c.mobile.like(masked.replace("*", "_")),
-            messages.c.recorded_at.isnot(None),
-        )
-        .limit(2)
-    )
+        ).limit(2)
     return match_masked(masked, [(row.id, row.mobile) for row in connection.execute(query)])
 
 
@@ -465,7 +467,8 @@ def _insert_sends(
     first = {send.key: send for send in reversed(sends)}
     found: dict[tuple[str, ...], Row] = {}
     for refused in (False, True):
-        group = {key: first[key] for key in sorted(first) if first[key].refused == refused}
+        keys = sorted(first, key=lambda key: lock_order(key, sealer_of(connection.dialect)))
+        group = {key: first[key] for key in keys if first[key].refused == refused}
         # Again where the row that stood in the way went into another one before it could be locked (`attempts`).
         while missing := {key: send for key, send in group.items() if key not in found}:
             inserted = connection.execute(
@@ -508,7 +511,10 @@ def _stored_sends(
         key = sa.tuple_(messages.c.task_id, messages.c.mobile, messages.c.account)
         condition = key.in_([(send.task_id, send.mobile, send.account) for send in sends])
     query = sa.select(messages).where(condition)
-    query = query.order_by(messages.c.task_id, messages.c.mobile, messages.c.account).with_for_update()
+    # Tokens in the order in which Python sorts them, whatever the database's.
+    mobile = messages.c.mobile.collate("C") if sealer_of(connection.dialect) else messages.c.mobile
+    if connection.dialect.name == "postgresql":
+        query = query.order_by(messages.c.task_id, mobile, messages.c.account).with_for_update()
     return {_key_of(row): {**row, "inserted": False} for row in connection.execute(query).mappings()}
 
 

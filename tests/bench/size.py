@@ -54,7 +54,7 @@ def main() -> int:
     return 0
 
 
-def _batches(count: int) -> Iterator[tuple[list[SentMessage], list[Push]]]:
+def batches(count: int) -> Iterator[tuple[list[SentMessage], list[Push]]]:
     """Messages to numbers of all kinds, one a second."""
     chance = random.Random(1)
     for first in range(0, count, _BATCH):
@@ -69,7 +69,7 @@ def _batches(count: int) -> Iterator[tuple[list[SentMessage], list[Push]]]:
 
 def _fill(database: Database, count: int) -> None:
     schema.upgrade(database)
-    for sends, pushes in _batches(count):
+    for sends, pushes in batches(count):
         database.write(partial(_record, sends))
         save_pushes_in(database, pushes)
 
@@ -102,7 +102,7 @@ def _sqlite(path: Path, count: int) -> float:
 
 def _spool(directory: Path) -> float:
     spool = Spool(directory, max_bytes=1 << 30)
-    for _, pushes in _batches(10_000):
+    for _, pushes in batches(10_000):
         spool.append(pushes)
     spool.close()
     state = spool_state(directory)

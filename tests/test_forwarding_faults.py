@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.bench.bad_target import Misbehaviour
 from tests.bench.forwarding import run_course
 
 
+@pytest.mark.thorough
+@pytest.mark.timeout(400)
 def test_everything_arrives_in_order_though_target_and_nodes_fail(postgres_database_url: str) -> None:
     bad = Misbehaviour(fails=0.02, resets=0.02, hangs=0.0, gone_at=(60,), restart_at=(100,))
     url = postgres_database_url.replace("+psycopg", "")

@@ -155,7 +155,7 @@ def _readers(runtime: Runtime, files: Sequence[Path], cursors: Sequence[str]) ->
 
 def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool) -> None:
     runtime.make_ready()
-    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS)
+    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.sealing)
     try:
         shows_bar = yes and sys.stderr.isatty()
         due: list[Due] = []

@@ -111,8 +111,14 @@ class Runtime:
         except StoreUnfit:
             if not self.settings.embedded:
                 raise
-            schema.upgrade(self.database)
+            self._migrate()
         self.intake_database.require_writable()
+
+    def _migrate(self) -> None:
+        # A good part of what a command takes to start, and needed after an update only.
+        from receiver.store import migrate  # noqa: PLC0415
+
+        migrate.upgrade(self.database)
 
     def drain(self, directory: Path) -> int:
         """Save what waits in a spool directory that may be another node's; give the number of records.

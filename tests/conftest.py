@@ -23,7 +23,7 @@ from receiver.config import Settings
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
 from receiver.sealing import KeyRing
-from receiver.store import access, schema
+from receiver.store import access, migrate
 from receiver.store.access import Scope
 from receiver.store.database import Database
 from receiver.store.reseal import encrypt
@@ -115,7 +115,7 @@ if ENCRYPTION_KEYS:  # of the commands that tests run
 
 def _upgrade(url: str) -> None:
     database = Database(url)
-    schema.upgrade(database)
+    migrate.upgrade(database)
     if ENCRYPTION_KEYS:
         encrypt(database, KeyRing(ENCRYPTION_KEYS))
     database.close()

@@ -32,7 +32,7 @@ from schemathesis.specs.openapi.checks import (
 
 from receiver.app import create_app
 from receiver.runtime import Runtime
-from receiver.store import access, schema, tables, write
+from receiver.store import access, migrate, tables, write
 from receiver.store.access import Scope
 from receiver.web.auth import policy_for
 from tests.conftest import make_settings
@@ -158,7 +158,7 @@ def serving(place: Path) -> Iterator[Runtime]:
                 platform_url=f"http://127.0.0.1:{platform.port}/smsApi", platform_credentials=SETTING,
             )
         )  # fmt: skip
-        schema.upgrade(runtime.database)
+        migrate.upgrade(runtime.database)
         runtime.start()
         runtime.link.await_known(60)
         fill(runtime)

@@ -13,7 +13,7 @@ from alembic import command
 
 from receiver.anchors import Anchor, Anchors, thinned
 from receiver.store import audit as store
-from receiver.store import schema
+from receiver.store import migrate
 from receiver.store.audit_proof import verify_audit
 from receiver.store.database import Database, StoreRejected
 from receiver.store.tables import audit, audit_chain
@@ -320,11 +320,11 @@ def test_verify_says_that_the_audit_was_tampered_with_and_exits_with_1(make_runt
 
 def test_migration_chains_what_was_there_and_the_version_before_goes_on_writing(settings: Settings) -> None:
     database = Database(settings.database_url)
-    schema.upgrade(database)
+    migrate.upgrade(database)
     entries = 12
 
     def go_back(connection: sa.Connection) -> None:
-        config = schema._config()
+        config = migrate._config()
         config.attributes["connection"] = connection
         command.downgrade(config, "0009")
 
@@ -344,7 +344,7 @@ def test_migration_chains_what_was_there_and_the_version_before_goes_on_writing(
             )
 
     database.write(old)
-    schema.upgrade(database)
+    migrate.upgrade(database)
     finding = verify_audit(database)
     assert (finding.count, finding.details) == (entries, ())
     database.write(old)

@@ -21,7 +21,7 @@ from receiver.backup import make_backup, restore, serving_lock, take_serving_loc
 from receiver.domain import Push
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.spool import Damage, Spool, copy_spool, read_file
-from receiver.store import schema, write
+from receiver.store import migrate, write
 from receiver.store.database import Database
 from receiver.store.snapshot import look_into
 from receiver.store.tables import receipts
@@ -111,7 +111,7 @@ def make_installed(data_dir: Path) -> Settings:
     settings = make_settings(f"sqlite:///{data_dir / 'receiver.db'}", data_dir)
     data_dir.mkdir()
     database = Database(settings.database_url)
-    schema.upgrade(database)
+    migrate.upgrade(database)
     database.close()
     return settings
 

@@ -16,7 +16,7 @@ from receiver.domain import Outcome
 from receiver.errors import ReceiverError, StoreUnfit
 from receiver.runtime import Runtime
 from receiver.store import copy as copy_module
-from receiver.store import moved, schema, write
+from receiver.store import migrate, moved, schema, write
 from receiver.store.copy import Copy, place_of, undo
 from receiver.store.database import Database
 from receiver.store.tables import attempts, metadata, pushes
@@ -97,7 +97,7 @@ def test_move_under_load_that_is_killed_and_run_again_keeps_every_push_once(
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
     """A runtime on an embedded database with a bit of everything, without a server."""
     runtime = Runtime(make_settings(f"sqlite:///{tmp_path / 'receiver.db'}", tmp_path))
-    schema.upgrade(runtime.database)
+    migrate.upgrade(runtime.database)
     make_key(runtime)
     runtime.shared_secret("cursors")
     runtime.audit("cli", "test", nothing="\0")
@@ -224,7 +224,7 @@ def test_row_that_somebody_else_wrote_to_the_target_is_found(runtime: Runtime, t
 
 
 def test_target_with_rows_of_its_own_is_refused_and_left_alone(runtime: Runtime, target: Database) -> None:
-    schema.upgrade(target)
+    migrate.upgrade(target)
     push = make_push()
     target.write(lambda connection: write.save_pushes(connection, [push]))
     with pytest.raises(ReceiverError, match=r"holds rows already, in .*; name an empty database"):

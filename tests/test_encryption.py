@@ -23,7 +23,7 @@ from receiver.intake.spool import Spool
 from receiver.look_up import parse_wanted
 from receiver.runtime import Runtime
 from receiver.sealing import MARK, KeyRing, NotOpened, Sealer, is_token
-from receiver.store import events, read, reports, reseal, schema, signals, users
+from receiver.store import events, migrate, read, reports, reseal, signals, users
 from receiver.store.busiest import By, list_busiest
 from receiver.store.copy import Copy
 from receiver.store.database import Database
@@ -419,7 +419,7 @@ def test_an_encrypted_database_moves_to_postgresql_as_it_is(
 ) -> None:
     settings = make_settings(sqlite_database_url, tmp_path, encryption_keys=(OLD,))
     source, target = Database(sqlite_database_url), Database(postgres_database_url)
-    schema.upgrade(source)
+    migrate.upgrade(source)
     encrypt(settings, OLD)
     runtime = Runtime(settings)
     fill(runtime)

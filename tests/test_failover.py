@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.errors import StoreUnavailable
-from receiver.store import schema, write
+from receiver.store import migrate, write
 from receiver.store.database import Database
 from tests.factories import make_push
 from tests.postgres import PostgresServer
@@ -188,7 +188,7 @@ def test_commit_whose_wait_for_the_standby_was_cancelled_is_not_taken_for_one(
 ) -> None:
     """PostgreSQL calls it a success, with a warning: it is on one server, and gone with it."""
     database = Database(url_of(primary))
-    schema.upgrade(database)
+    migrate.upgrade(database)
     await_true(lambda: standby_has_all(primary, standby))
     standby.shut_down()
 

@@ -17,7 +17,7 @@ from receiver.alarms.run import Watch
 from receiver.alarms.targets import Target
 from receiver.runtime import Runtime
 from receiver.store import incidents as stored
-from receiver.store import schema
+from receiver.store import migrate
 from receiver.store.incidents import SharedIncidents
 from receiver.store.tables import incident_tellings
 from tests.conftest import make_settings
@@ -88,7 +88,7 @@ def node(
 ) -> Iterator[Node]:
     """A node for what needs no database in particular."""
     runtime = Runtime(make_settings(f"sqlite:///{tmp_path / 'receiver.db'}", tmp_path, alarm_urls=(target(told),)))
-    schema.upgrade(runtime.database)
+    migrate.upgrade(runtime.database)
     yield Node(runtime, monkeypatch)
     runtime.stop()
 
@@ -200,7 +200,7 @@ def test_database_that_is_away_is_told_once_and_its_return(
     assert said(told) == [(Alarm.DATABASE_AWAY, FIRING)]
     assert told.bodies[0]["severity"] == "critical"
     back = Runtime(make_settings(database_url, tmp_path))
-    schema.upgrade(back.database)
+    migrate.upgrade(back.database)
     back.stop()
     for minute in range(3, 6):
         assert node(database_url).look(minute).findings == ()

@@ -36,7 +36,7 @@ BEGINNINGS: dict[str, list[Any]] = {
     "record_verified": [SEND],
     "search_messages": [{}],
     "send_verify_code": [{"mobile": "15080921090", "template_id": "540", "code": "1234"}],
-    **{f"list_{name}": [None] for name in ("messages", "receipts", "replies", "pushes", "events")},
+    **{f"list_{name}": [None] for name in ("messages", "receipts", "replies", "pushes", "events", "audit")},
 }
 
 
@@ -166,7 +166,7 @@ def test_description_is_openapi_3_1_and_open_to_all(client: FlaskClient) -> None
         "/api/v1/replies", "/api/v1/pushes", "/api/v1/pushes/{push_id}", "/api/v1/pushes/{push_id}/replay",
         "/api/v1/verify-codes", "/api/v1/balance", "/api/v1/reports/billing", "/api/v1/events",
         "/api/v1/reports/delivery", "/api/v1/reports/busiest",
-        "/api/v1/targets", "/api/v1/targets/{name}", "/api/v1/targets/{name}/pause",
+        "/api/v1/audit", "/api/v1/targets", "/api/v1/targets/{name}", "/api/v1/targets/{name}/pause",
         "/api/v1/targets/{name}/resume", "/api/v1/targets/{name}/rotate", "/api/v1/targets/{name}/test",
         "/api/v1/targets/{name}/dead", "/api/v1/targets/{name}/replay",
         "/api/v1/exports/messages", "/api/v1/exports/receipts", "/api/v1/exports/replies",

@@ -14,7 +14,7 @@ from receiver.app import create_app
 from receiver.config import load_settings
 from receiver.errors import SettingsError, StoreUnavailable
 from receiver.runtime import Runtime
-from receiver.store import schema, write
+from receiver.store import migrate, write
 from receiver.store.replica import Replica
 from tests.conftest import make_key, make_settings
 from tests.factories import make_push
@@ -54,7 +54,7 @@ def runtime(primary: PostgresServer, standby: PostgresServer, tmp_path: Path) ->
         metrics_allow=(ip_network("127.0.0.0/8"),),
     )
     made = Runtime(settings)
-    schema.upgrade(made.database)
+    migrate.upgrade(made.database)
     made.start()
     yield made
     made.stop()

@@ -121,7 +121,7 @@ TECHNICAL = {
     "HTTP", "HOST", "PATH", "http", "ASCII", "RECEIVER_TARGETS_ALLOW", "Standard", "Webhooks", "shop",
     "message", "not_delivered", "format",
     "mobile", "taskid", "status", "content", "receivetime", "extra", "cursor", "late", "outcome", "nonsense",  # fields
-    "users", "create", "NAME", "role", "admin",  # of the command that makes the first user
+    "users", "create", "NAME", "role", "admin", "verify",  # of commands
     "default", "ada", "sue", "partner", "user",  # accounts, users, keys, actors
     "address", "language", "name", "scopes", "account", "push_id", "mobile_hmac", "factor",  # of the audit's details
     "accounts", "count", "in_full", "reason", "replies", "route",  # likewise

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from receiver.errors import StoreUnavailable
-from receiver.store import schema, write
+from receiver.store import migrate, schema
 from receiver.store.database import Database
 from receiver.store.tables import metadata
 from tests.bench import upgrade as bench
-from tests.factories import make_push
 from tests.server import ServeProcess
 from tests.test_schema import _declared
 
@@ -38,14 +38,17 @@ def database(postgres_database_url: str) -> Iterator[Database]:
 
 
 def make_schema(database: Database, revision: str) -> None:
-    config = schema._config()
+    config = migrate._config()
     with database.maintaining() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
 
 def push_to(database: Database) -> None:
-    write.save_pushes_in(database, [make_push(task_id=str(time.monotonic_ns()))])
+    """Add a message, as a push under the version before would."""
+    row = {"task_id": str(time.monotonic_ns())}
+    added = sa.text("INSERT INTO messages (account, task_id, mobile) VALUES ('default', :task_id, '15080921090')")
+    database.write(lambda connection: connection.execute(added, row))
 
 
 def plain(url: str) -> psycopg.Connection[Any]:
@@ -61,7 +64,7 @@ def await_true(what: Callable[[], bool]) -> None:
 
 def assert_complete(database: Database) -> None:
     """Fail unless the schema is that of a database that was made at once, with every index valid."""
-    assert schema.current_revision(database) == schema.head_revision()
+    assert schema.current_revision(database) == schema.VERSION
     with database.reading() as connection:
         options = {"compare_type": True, "compare_server_default": True, "include_name": _declared}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
@@ -77,7 +80,7 @@ def test_upgrade_gives_way_to_who_holds_a_lock_and_pushes_pass_between_its_tries
     said: list[str] = []
     with plain(postgres_database_url) as reader:
         reader.execute("SELECT 1 FROM messages")  # and holds on to it: a column is to be added to that table
-        upgrading = threading.Thread(target=lambda: schema.upgrade(database, say=said.append))
+        upgrading = threading.Thread(target=lambda: migrate.upgrade(database, say=said.append))
         upgrading.start()
         pushed = 0
         deadline = time.monotonic() + _SECONDS
@@ -100,9 +103,9 @@ def test_upgrade_that_never_gets_its_lock_says_who_has_it_and_goes_on_next_time(
     with plain(postgres_database_url) as other:
         other.execute(push_to_messages)
         with pytest.raises(StoreUnavailable, match=r"session \d+ \(somebody.*pg_terminate_backend.*db upgrade"):
-            schema.upgrade(database, patience_seconds=1)
+            migrate.upgrade(database, patience_seconds=1)
         assert schema.current_revision(database) == "0005"  # which needs no lock on messages
-    schema.upgrade(database)
+    migrate.upgrade(database)
     assert_complete(database)
 
 
@@ -138,5 +141,5 @@ def test_rolling_upgrade_across_an_index_fails_no_push_and_the_old_program_runs_
     found = bench.measure(100_000, rate=100)
     assert sum(load["errors"] for load in found.loads) == 0
     assert found.stored >= found.acknowledged > 0
-    assert found.schema == schema.head_revision()
+    assert found.schema == schema.VERSION
     assert found.longest_wait_seconds < 1

@@ -94,7 +94,7 @@ def restore_(backup: Path, data_dir: Path | None, force: bool, as_json: bool) ->
     if restored.aside is not None:
         print(f"what was there before: {restored.aside}")
     if manifest.schema is not None and not schema.is_known(manifest.schema):
-        print(f"its schema, {manifest.schema}, is newer than this program's, {schema.head_revision()}: update receiver")
+        print(f"its schema, {manifest.schema}, is newer than this program's, {schema.VERSION}: update receiver")
     _tell_gap(manifest, gap_seconds)
 
 
@@ -118,7 +118,7 @@ def _problems(settings: Settings, copy: Path) -> Iterator[str]:
     database = open_unchanging(copy, Sealing(settings.encryption_keys))
     try:
         found = schema.current_revision(database)
-        if found != schema.head_revision():
+        if found != schema.VERSION:
             yield f"schema {found} is not this program's: verify it with the receiver that wrote it"
             return
         with show_progress() as tell:

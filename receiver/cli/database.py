@@ -16,7 +16,7 @@ from receiver.config import load_settings
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.gate import Gate
 from receiver.setting_values import database_url
-from receiver.store import rollup, schema
+from receiver.store import migrate, rollup, schema
 from receiver.store.audit_proof import verify_audit
 from receiver.store.copy import Copy, place_of, undo
 from receiver.store.database import Database
@@ -53,7 +53,7 @@ def upgrade() -> None:
       receiver db upgrade
     """
     with open_runtime() as runtime:
-        schema.upgrade(runtime.database, say=partial(print, file=sys.stderr))
+        migrate.upgrade(runtime.database, say=partial(print, file=sys.stderr))
         print(f"schema {schema.current_revision(runtime.database)}")
 
 
@@ -67,7 +67,7 @@ def current(as_json: bool) -> None:
       receiver db current
     """
     with open_runtime() as runtime:
-        found, wanted = schema.current_revision(runtime.database), schema.head_revision()
+        found, wanted = schema.current_revision(runtime.database), schema.VERSION
     if as_json:
         print_json({"database": found, "program": wanted})
     else:

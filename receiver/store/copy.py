@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from receiver.errors import ReceiverError
-from receiver.store import audit, rollup, schema
+from receiver.store import audit, migrate, rollup, schema
 from receiver.store.database import StoreRejected
 from receiver.store.moved import find_mark, ledger, mark, remove_mark
 from receiver.store.sealed import SealedText, being_changed, find_encryption, guard_statements
@@ -96,7 +96,7 @@ class Copy:
         with self._target.reading() as connection:
             under_way = sa.inspect(connection).has_table(ledger.name)
         if not under_way:
-            schema.upgrade(self._target)
+            migrate.upgrade(self._target)
             self._target.write(self._claim)
         self._target.write(_without_triggers)
         found = schema.current_revision(self._source)

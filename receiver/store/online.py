@@ -1,6 +1,6 @@
 """What migrations do to tables that are in use: pushes go on being committed meanwhile.
 
-A migration is one transaction, which waits for no lock longer than a push has patience: `schema.upgrade` tries it
+A migration is one transaction, which waits for no lock longer than a push has patience: `migrate.upgrade` tries it
 again. What builds an index on a table with rows ends that transaction and begins another, so it stands first in its
 migration, and what stands before it may be repeated.
 """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from receiver.backup import make_backup
 from receiver.domain import Push, new_id
 from receiver.runtime import Runtime
-from receiver.store import read, schema, write
+from receiver.store import migrate, read, write
 from receiver.store.copy import Copy
 from receiver.store.database import Database
 from receiver.store.read import Filter, Page
@@ -53,7 +53,7 @@ def main() -> int:
 def _open(data_dir: Path) -> Runtime:
     data_dir.mkdir()
     runtime = Runtime(make_settings(f"sqlite:///{data_dir / 'receiver.db'}", data_dir))
-    schema.upgrade(runtime.database)
+    migrate.upgrade(runtime.database)
     return runtime
 
 

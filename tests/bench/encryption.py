@@ -26,7 +26,7 @@ import psycopg
 
 from receiver.intake.spool import Spool, spool_state
 from receiver.sealing import KeyRing
-from receiver.store import schema
+from receiver.store import migrate
 from receiver.store.database import Database
 from receiver.store.reseal import encrypt
 from receiver.store.sealed import Sealing
@@ -89,7 +89,7 @@ def main() -> int:
 def _open(url: str, keys: Keys) -> Database:
     """Make a database, encrypted where there are keys."""
     plain = Database(url, patience_seconds=60)
-    schema.upgrade(plain)
+    migrate.upgrade(plain)
     if keys:
         encrypt(plain, KeyRing(keys))
     plain.close()

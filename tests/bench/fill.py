@@ -13,7 +13,7 @@ import time
 import psycopg
 import sqlalchemy as sa
 
-from receiver.store import rollup, schema
+from receiver.store import migrate, rollup
 from receiver.store.database import Database
 from receiver.store.tables import messages, receipts, replies
 
@@ -72,7 +72,7 @@ _CHUNK = 500_000
 def fill(url: str, count: int) -> None:
     """Make the schema and fill it; a filled one is left as it is."""
     database = Database(url.replace("postgresql://", "postgresql+psycopg://"), patience_seconds=24 * 3600.0)
-    schema.upgrade(database)
+    migrate.upgrade(database)
     with database.reading() as connection:
         if connection.scalar(sa.select(sa.func.max(messages.c.id))):
             return

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from receiver.store import schema
+from receiver.store import migrate
 from receiver.store.database import Database
 from receiver.store.targets import EventType, Format, NewTarget, create_target
 from tests.bench.bad_target import BadTarget, Misbehaviour
@@ -182,7 +182,7 @@ def _count(lines: Sequence[tuple[str, ...]], messages: int, kills: int, took: fl
 def _prepare(url: str, target_url: str, *forms: Format) -> None:
     """Make the tables, and a target of each form."""
     database = Database(url.replace("postgresql://", "postgresql+psycopg://"))
-    schema.upgrade(database)
+    migrate.upgrade(database)
     for number, form in enumerate(forms):
         events = tuple(EventType) if form is Format.WEBHOOKS else ()
         new = NewTarget(name=f"t{number}", url=target_url, format=form, events=events)

@@ -21,7 +21,7 @@ from typing import Any
 
 import psycopg
 
-from receiver.store import schema, write
+from receiver.store import migrate, write
 from receiver.store.database import Database
 from tests.bench.report import describe_machine, write_section
 from tests.factories import make_push
@@ -73,7 +73,7 @@ def measure(journal: int, old: int, rate: float) -> dict[str, Any]:
 
 def _fill(url: str, journal: int, old: int) -> None:
     database = Database(url.replace("postgresql://", "postgresql+psycopg://"), patience_seconds=3600.0)
-    schema.upgrade(database)
+    migrate.upgrade(database)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_FILL, {"count": journal, "old": old})
         connection.execute("VACUUM ANALYZE pushes")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from receiver.intake.spool import Spool, spool_state
-from receiver.store import schema
+from receiver.store import migrate
 from receiver.store.database import Database
 from receiver.store.write import record_sent, save_pushes_in
 from tests.bench.report import describe_machine, write_section
@@ -68,7 +68,7 @@ def batches(count: int) -> Iterator[tuple[list[SentMessage], list[Push]]]:
 
 
 def _fill(database: Database, count: int) -> None:
-    schema.upgrade(database)
+    migrate.upgrade(database)
     for sends, pushes in batches(count):
         database.write(partial(_record, sends))
         save_pushes_in(database, pushes)
@@ -80,7 +80,7 @@ def _record(sends: list[SentMessage], connection: sa.Connection) -> None:
 
 def _postgresql(url: str, count: int) -> float:
     database = Database(url.replace("postgresql://", "postgresql+psycopg://"), patience_seconds=60)
-    schema.upgrade(database)
+    migrate.upgrade(database)
     with psycopg.connect(url, autocommit=True) as connection:
         size = "SELECT pg_database_size(current_database())"
         empty = connection.execute(size).fetchone()

@@ -14,7 +14,7 @@ import pytest
 from receiver.domain import first_id_of
 from receiver.passwords import hash_password
 from receiver.runtime import Runtime
-from receiver.store import schema, users, write
+from receiver.store import migrate, users, write
 from receiver.store.audit import list_audit
 from receiver.store.users import Role
 from tests.conftest import make_settings
@@ -171,7 +171,7 @@ class Staff:
 def plain_runtime(directory: Path) -> Iterator[Runtime]:
     """A runtime on an embedded database, for what no database changes."""
     runtime = Runtime(make_settings(f"sqlite:///{directory / 'receiver.db'}", directory))
-    schema.upgrade(runtime.database)
+    migrate.upgrade(runtime.database)
     runtime.start()
     runtime.link.await_known(60)
     yield runtime

@@ -25,7 +25,7 @@ from receiver.app import create_app
 from receiver.domain import Push, SendAttempt, SentMessage, first_id_of
 from receiver.intake.gate import Probe, Refusal
 from receiver.passwords import hash_password
-from receiver.store import access, attempts, balance, notices, schema, targets, users
+from receiver.store import access, attempts, balance, migrate, notices, targets, users
 from receiver.store.access import Scope
 from receiver.store.audit import create_statements, drop_statements, write_audit
 from receiver.store.balance import Reading
@@ -115,7 +115,7 @@ def _serve(directory: Path, fill: Callable[[sa.Connection], None] | None) -> Ite
         push_tokens=(("default", "fJ4wqkQx0m2rV8sTzN6yBdLh1cGpUe5a"),),
     )
     runtime = runtime_module.Runtime(settings)
-    schema.upgrade(runtime.database)
+    migrate.upgrade(runtime.database)
     runtime.link.mark_up()
     runtime.database.write(_make_users)
     if fill is not None:

@@ -57,7 +57,6 @@ OURS, THEIRS = "default", "other"
 NUMBERS = {OURS: "15608911090", THEIRS: "13900002222"}
 CONTENTS = {OURS: "words for us alone", THEIRS: "words for them alone"}
 WRITES = {Scope.MESSAGES_WRITE, Scope.MESSAGES_SEND, Scope.PUSHES}
-LINKED = WRITES | {Scope.READ}  # what the links lead from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,7 +173,7 @@ def test_whoever_follows_every_link_comes_by_nothing_that_the_key_is_not_for(kin
         token = make(runtime, key)
         statuses, faults = attack(runtime, tmp_path, key, {"Authorization": f"Bearer {token}"} if key.given else {})
     assert faults == []
-    if not key.good or key.scopes & LINKED:
+    if not key.good or Scope.READ in key.scopes:  # whether one of the others comes by something is left to chance
         assert any(status < 300 for status in statuses) == key.good
     assert len(statuses) >= 10
 
@@ -230,7 +229,7 @@ def attack(runtime: Runtime, place: Path, key: Key, headers: dict[str, str]) -> 
                 faults.append("rows were changed")
 
         def get_call_kwargs(self, _case: Any) -> dict[str, Any]:
-            return {"headers": headers}
+            return {"headers": headers | {"Accept-Encoding": "identity"}}  # so that what is shown can be read
 
         def validate_response(self, response: Any, case: Any, *_: Any, **__: Any) -> None:
             statuses.append(response.status_code)

@@ -302,6 +302,7 @@ def await_true(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.thorough
 def test_pushes_wait_while_a_database_is_encrypted_and_a_job_broken_off_goes_on(
     make_runtime: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +361,7 @@ def test_writes_of_a_process_that_knows_no_keys_are_refused_not_quarantined(
     unknowing.close()
 
 
+@pytest.mark.thorough
 def test_keys_are_changed_beside_pushes_and_a_rotation_broken_off_goes_on(
     make_runtime: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
 ) -> None:

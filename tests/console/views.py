@@ -261,7 +261,8 @@ def _forget(connection: sa.Connection) -> None:
         connection.exec_driver_sql(statement)
     connection.execute(sa.delete(audit).where(audit.c.at >= NOW))
     newest = sa.select(audit.c.position, audit.c.hash).order_by(audit.c.position.desc()).limit(1)
-    position, last_hash = connection.execute(newest).one()
+    beginning = sa.select(audit_chain.c.horizon_position, audit_chain.c.horizon_hash)
+    position, last_hash = connection.execute(newest).one_or_none() or connection.execute(beginning).one()
     connection.execute(sa.update(audit_chain).values(last_position=position, last_hash=last_hash))
     for statement in create_statements(dialect):
         connection.exec_driver_sql(statement)
@@ -369,11 +370,11 @@ def _typed(path: str, last: str, *, forget: bool = False, **fields: str) -> Call
     def go(page: Page, sample: Sample) -> None:
         page.goto(f"{sample.origin}/console/{path}")
         for name, text in fields.items():
-            page.locator(f":is(input, textarea)[name={name}]").fill(text)
+            page.locator(f":is(input:not([type=hidden]), textarea)[name={name}]").fill(text)
         if forget:
             page.context.clear_cookies()
         with page.expect_navigation():
-            page.locator(f":is(input, textarea)[name={last}]").press("Enter")
+            page.locator(f":is(input:not([type=hidden]), textarea)[name={last}]").press("Enter")
 
     return go
 

@@ -141,5 +141,5 @@ def test_rolling_upgrade_across_an_index_fails_no_push_and_the_old_program_runs_
     found = bench.measure(100_000, rate=100)
     assert sum(load["errors"] for load in found.loads) == 0
     assert found.stored >= found.acknowledged > 0
-    assert found.schema == schema.VERSION
+    assert found.schema == found.new_schema
     assert found.longest_wait_seconds < 1

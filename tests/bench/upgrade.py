@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from receiver.store.schema import VERSION
 from tests.bench.report import describe_machine, write_section
 from tests.postgres import PostgresServer
 from tests.server import ServeProcess
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OLD_COMMIT = "7db4c42"  # the one before schema 0008, which indexes messages
-OLD_SCHEMA = "0007"
 _ROOT = Path(__file__).parent.parent.parent
 _PAGE = _ROOT / "deploy/BENCHMARKS.md"
 _CLIENTS = 32
@@ -63,6 +63,15 @@ http {{
     }}
 }}
 """
+_NEXT_MIGRATION = """
+from receiver.store.online import create_index
+
+revision, down_revision, branch_labels, depends_on = "{version}", "{before}", None, None
+
+
+def upgrade():
+    create_index("ix_messages_next", "messages", ["task_id"])
+"""
 _WAITS = """
 SELECT coalesce(max(extract(epoch FROM clock_timestamp() - waitstart)), 0), count(*)
 FROM pg_locks WHERE NOT granted AND locktype = 'relation'
@@ -86,21 +95,33 @@ class Found:
     logged_waits: int = 0  # of over 100 ms, in the server's log
     version: str = ""
     schema: str = ""
+    new_schema: str = ""
 
 
-def _take_old_program(old: Path, stack: ExitStack) -> None:
-    """Put the program of the version before there: out of the history; where there is none, this one on its schema."""
+@dataclass(frozen=True)
+class _Programs:
+    """Where the program of before is, and that which comes after it; the latter's schema."""
+
+    old: Path
+    new: Path
+    schema: str
+
+
+def _take_programs(place: Path, stack: ExitStack) -> _Programs:
+    """Take the old program out of the history; where there is none, make one that indexes messages after this one."""
     git = ["git", "-C", str(_ROOT)]
     if subprocess.run([*git, "cat-file", "-e", OLD_COMMIT], capture_output=True, check=False).returncode == 0:
+        old = place / "old"
         subprocess.run([*git, "worktree", "add", "--quiet", "--detach", str(old), OLD_COMMIT], check=True)
         stack.callback(subprocess.run, [*git, "worktree", "remove", "--force", str(old)], check=True)
-        return
-    for name in ("receiver", "migrations", "tests"):
-        shutil.copytree(_ROOT / name, old / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (old / "migrations/versions").glob("*.py"):
-        revision = re.search(r'^revision = "(\d+)"', path.read_text(), re.MULTILINE)
-        if revision is not None and revision[1] > OLD_SCHEMA:
-            path.unlink()
+        return _Programs(old, _ROOT, VERSION)
+    new, version = place / "new", f"{int(VERSION) + 1:04}"
+    for name in ("receiver", "migrations"):
+        shutil.copytree(_ROOT / name, new / name, ignore=shutil.ignore_patterns("__pycache__"))
+    module = new / "receiver/store/schema.py"
+    module.write_text(module.read_text().replace(f'VERSION = "{VERSION}"', f'VERSION = "{version}"'))
+    (new / "migrations/versions/index.py").write_text(_NEXT_MIGRATION.format(version=version, before=VERSION))
+    return _Programs(_ROOT, new, version)
 
 
 def measure(messages: int, rate: float | None = None) -> Found:
@@ -108,12 +129,13 @@ def measure(messages: int, rate: float | None = None) -> Found:
     found = Found()
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-upgrade-")))
-        old = place / "old"
-        _take_old_program(old, stack)
+        programs = _take_programs(place, stack)
+        found.new_schema = programs.schema
         postgres = stack.enter_context(PostgresServer(_SERVER))
         url = postgres.create_database("upgrade")
         found.version = postgres.version
         fill = [sys.executable, "-m", "tests.bench.fill", url, "--messages", str(messages)]
+        old = programs.old
         subprocess.run(fill, cwd=old, env={**os.environ, "PYTHONPATH": str(old)}, check=True)
         nodes = [_node(place / name, url, old) for name in ("one", "other")]
         front = stack.enter_context(_front(place / "front", nodes))
@@ -130,7 +152,7 @@ def measure(messages: int, rate: float | None = None) -> Found:
                 rate = full["pushes_per_second"] / 2
             found.rate = rate
             with _sampling(url, found), _loading(target, rate, found):
-                _upgrade_in_turn(found, nodes, url, old)
+                _upgrade_in_turn(found, nodes, url, programs)
             found.acknowledged += sum(load["acked"] for load in found.loads)
             found.spooled += sum(_spooled(node) for node in nodes)
             _await_empty_spools(nodes)
@@ -146,13 +168,14 @@ def measure(messages: int, rate: float | None = None) -> Found:
     return found
 
 
-def _upgrade_in_turn(found: Found, nodes: list[ServeProcess], url: str, old: Path) -> None:
+def _upgrade_in_turn(found: Found, nodes: list[ServeProcess], url: str, programs: _Programs) -> None:
     begun = time.monotonic()
-    upgraded = ServeProcess(nodes[0].data_dir, url).run("db", "upgrade")
+    new = {"PYTHONPATH": str(programs.new)}
+    upgraded = ServeProcess(nodes[0].data_dir, url, environment=new).run("db", "upgrade")
     if upgraded.returncode != 0:
         raise RuntimeError(upgraded.stderr)
     found.upgrade_seconds = time.monotonic() - begun
-    for number, program in ((0, None), (1, None), (0, old)):  # the last: one version back
+    for number, program in ((0, programs.new), (1, programs.new), (0, programs.old)):  # the last: one version back
         begun = time.monotonic()
         found.spooled += _spooled(nodes[number])
         nodes[number].stop()
@@ -162,10 +185,9 @@ def _upgrade_in_turn(found: Found, nodes: list[ServeProcess], url: str, old: Pat
         found.replace_seconds.append(time.monotonic() - begun)
 
 
-def _node(data_dir: Path, url: str, program: Path | None, port: int | None = None) -> ServeProcess:
+def _node(data_dir: Path, url: str, program: Path, port: int | None = None) -> ServeProcess:
     data_dir.mkdir(exist_ok=True)
-    environment = {} if program is None else {"PYTHONPATH": str(program)}
-    node = ServeProcess(data_dir, url, environment=environment, patient=False)
+    node = ServeProcess(data_dir, url, environment={"PYTHONPATH": str(program)}, patient=False)
     node.port = port or node.port
     return node
 

@@ -10,10 +10,15 @@ import ssl  # noqa: TC003  (a dataclass' field)
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from receiver.store import access, migrate
+from receiver.store.database import Database
 from tests.bench.usage import is_running, list_tree
 from tests.leaks import SECRET, leaks
 
@@ -185,12 +190,26 @@ class ServeProcess:
         form = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
         return self.request("POST", self.target + path, body, form)
 
+    def upgrade(self) -> None:
+        """Bring its database's schema up to date, as `receiver db upgrade` does."""
+        with closing(self._open_database()) as database:
+            migrate.upgrade(database)
+
     def make_key(self, *scopes: str) -> dict[str, str]:
-        """Make an API key; its headers."""
-        options = [part for scope in scopes for part in ("--scope", scope)]
-        made = self.run("keys", "create", f"key-{time.monotonic_ns()}", *options)
-        assert made.returncode == 0, made.stderr
-        return {"Authorization": f"Bearer {made.stdout.splitlines()[-1]}"}
+        """Make an API key, as `receiver keys create` does; its headers."""
+        create = partial(
+            access.create_key,
+            name=f"key-{time.monotonic_ns()}",
+            scopes=[access.Scope(scope) for scope in scopes],
+            accounts=None,
+            now=datetime.now(UTC),
+            expires_at=None,
+        )
+        with closing(self._open_database()) as database:
+            return {"Authorization": f"Bearer {database.write(create)}"}
+
+    def _open_database(self) -> Database:
+        return Database(self.database_url or f"sqlite:///{self.data_dir / 'receiver.db'}")
 
 
 def read_answer(connection: socket.socket, *, head: bool = False) -> Answer:

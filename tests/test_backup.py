@@ -47,7 +47,7 @@ def backed_up(process: ServeProcess, directory: Path, *options: str) -> Path:
 def installed(data_dir: Path) -> ServeProcess:
     data_dir.mkdir(exist_ok=True)
     process = ServeProcess(data_dir, patient=False)
-    assert process.run("db", "upgrade").returncode == 0
+    process.upgrade()
     return process
 
 

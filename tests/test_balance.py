@@ -234,7 +234,7 @@ def test_commands_send_read_and_say_what_went_wrong(tmp_path: Path) -> None:
                 "RECEIVER_BALANCE_LOW": "100",
             },
         )
-        assert process.run("db", "upgrade").returncode == 0
+        process.upgrade()
         arguments = ("send", "+86 156-0891-1090", "--template", "540")
         sent = process.run(*arguments, "--code", "-", "--json", stdin=f"{BODY['code']}\n")
         assert sent.returncode == 0, sent.stderr

@@ -62,7 +62,7 @@ def open_door(tmp_path: Path, platform_port: int, database_url: str = "", **sett
     }
     process = ServeProcess(tmp_path, database_url, environment=environment)
     if database_url:
-        assert process.run("db", "upgrade").returncode == 0
+        process.upgrade()
     with process:
         process.key = process.make_key("read", "pii", "messages:write")
         yield Door(process, port)

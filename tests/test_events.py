@@ -161,7 +161,7 @@ def test_cursor_holds_after_a_dump_and_restore(postgres_database_url: str, tmp_p
     """What a restore keeps: rows, ids and sequences. What it does not: transaction ids, which start anew."""
     runtime = Runtime(make_settings(postgres_database_url, tmp_path))
     process = ServeProcess(tmp_path, postgres_database_url)
-    assert process.run("db", "upgrade").returncode == 0
+    process.upgrade()
     write.save_pushes_in(runtime.database, [pushed(0, number) for number in range(20)])
     reader = Reader([(create_app(runtime).test_client(), {"Authorization": make_key(runtime)})])
     assert reader.read(limit=5)

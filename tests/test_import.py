@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def installed(tmp_path: Path) -> ServeProcess:
     process = ServeProcess(tmp_path)
-    assert process.run("db", "upgrade").returncode == 0
+    process.upgrade()
     return process
 
 

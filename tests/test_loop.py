@@ -113,7 +113,7 @@ def test_ledger_agrees_after_everything_and_two_kills(tmp_path: Path, database_u
             "RECEIVER_PLATFORM_CREDENTIALS": f"default:{APP_ID}:{APP_KEY}",
         },
     )
-    assert process.run("db", "upgrade").returncode == 0
+    process.upgrade()
     process.start()
     process.key = process.make_key("messages:send", "read", "pii")
     push_url = f"http://127.0.0.1:{process.port}{process.target}"

@@ -36,7 +36,7 @@ def served(
 ) -> Iterator[tuple[ServeProcess, int]]:
     """Two serving processes on one PostgreSQL, and their master."""
     process = ServeProcess(tmp_path_factory.mktemp("served"), module_postgres_database_url, ("--workers", "2"))
-    assert process.run("db", "upgrade").returncode == 0
+    process.upgrade()
     with process:
         master, _ = process.await_worker()
         await_that(lambda: scrape(process)["receiver_serving_processes"] == 2)

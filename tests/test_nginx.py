@@ -34,7 +34,7 @@ def receivers(
         )
         for _ in range(2)
     )
-    assert one.run("db", "upgrade").returncode == 0
+    one.upgrade()
     with one, other:
         yield one, other
 

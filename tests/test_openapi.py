@@ -50,7 +50,7 @@ def serving(tmp_path: Path, database_url: str) -> Iterator[ServeProcess]:
     }
     process = ServeProcess(tmp_path, database_url if "postgresql" in database_url else "", environment=environment)
     if process.database_url:
-        assert process.run("db", "upgrade").returncode == 0
+        process.upgrade()
     with platform, process:
         for number in range(3):
             process.push(RAW)

@@ -21,7 +21,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     url = request.getfixturevalue("module_postgres_database_url") if request.param == "postgresql" else ""
     process = ServeProcess(tmp_path_factory.mktemp("payloads"), url)
     if url:
-        assert process.run("db", "upgrade").returncode == 0
+        process.upgrade()
     with process:
         process.key = process.make_key("read", "pushes", "pii")
         yield process

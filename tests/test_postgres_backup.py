@@ -50,7 +50,7 @@ def test_backups_under_load_hold_every_push_acknowledged_before_they_began(
 ) -> None:
     url = server.create_database("receiver")
     process = ServeProcess(tmp_path, url)
-    assert process.run("db", "upgrade").returncode == 0
+    process.upgrade()
     before: list[dict[str, str]] = []
     backups: list[str] = []
     with process, Pushers(process, 4, pause_seconds=0.005) as pushers:
@@ -97,7 +97,7 @@ def test_scripts_say_what_is_wrong_and_leave_nothing(server: PostgresServer, tmp
 
 def test_older_dumps_go_and_nothing_else(server: PostgresServer, tmp_path: Path) -> None:
     url = server.create_database("kept")
-    assert ServeProcess(tmp_path, url).run("db", "upgrade").returncode == 0
+    ServeProcess(tmp_path, url).upgrade()
     backups = tmp_path / "backups"
     backups.mkdir()
     for name in ("receiver-20261101T030000Z.dump", "receiver-20261102T030000Z.dump", "receiver-20200101T000000Z.base"):

@@ -79,8 +79,7 @@ def assert_acknowledged_are_stored(process: ServeProcess, pushers: Pushers) -> N
 def migrated(tmp_path: Path, url: str, door: str = "on", *, patient: bool = False) -> ServeProcess:
     lane = {"RECEIVER_PUSH_LANE": door}
     process = ServeProcess(tmp_path, url if "postgresql" in url else "", environment=lane, patient=patient)
-    made = process.run("db", "upgrade")
-    assert made.returncode == 0, made.stderr
+    process.upgrade()
     return process
 
 

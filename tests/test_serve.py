@@ -73,7 +73,7 @@ def test_postgresql_without_a_schema_names_the_fix(tmp_path: Path, postgres_data
     process = ServeProcess(tmp_path, postgres_database_url)
     failed = process.run("serve")
     assert (failed.returncode, failed.stderr) == (1, "receiver: the database is empty; run `receiver db upgrade`\n")
-    assert process.run("db", "upgrade").returncode == 0
+    process.upgrade()
     with process:
         assert process.push(RECEIPT).headers["X-Push-Outcome"] == "accepted"
 
@@ -152,7 +152,7 @@ def test_connection_closed_by_us_ends_after_a_moment(served: ServeProcess) -> No
 def test_sigterm_finishes_what_was_taken(tmp_path: Path, database_url: str) -> None:
     process = ServeProcess(tmp_path, database_url if "postgresql" in database_url else "")
     if process.database_url:
-        assert process.run("db", "upgrade").returncode == 0
+        process.upgrade()
     acknowledged: set[str] = set()
     many = threading.Event()
 
@@ -188,7 +188,7 @@ def test_sigterm_finishes_what_was_taken(tmp_path: Path, database_url: str) -> N
 
 def test_wsgi_app_serves_under_plain_gunicorn(tmp_path: Path) -> None:
     process = ServeProcess(tmp_path)
-    assert process.run("db", "upgrade").returncode == 0
+    process.upgrade()
     command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"127.0.0.1:{process.port}", "--threads", "4"]
     with process.log.open("ab") as log:
         root = Path(__file__).parent.parent

@@ -345,7 +345,7 @@ def test_weak_passwords_are_refused_with_what_is_wrong(password: str, said: str)
 
 def test_users_are_made_listed_changed_and_kept_out_by_command(tmp_path: Path) -> None:
     process = ServeProcess(tmp_path)
-    assert process.run("db", "upgrade").returncode == 0
+    process.upgrade()
 
     def listed() -> dict[str, Any]:
         (user,) = json.loads(process.run("users", "list", "--json").stdout)

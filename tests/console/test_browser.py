@@ -79,7 +79,7 @@ def serve(data_dir: Path, database_url: str, users: Mapping[str, str], **environ
     """Run a server with these users and a key for everything."""
     process = ServeProcess(data_dir, database_url, environment=environment)
     if database_url.startswith("postgresql"):
-        assert process.run("db", "upgrade").returncode == 0
+        process.upgrade()
     with process:
         site = Site(process)
         with ThreadPoolExecutor() as pool:

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from receiver.errors import ReceiverError
 from receiver.intake.spool import spool_state
-from receiver.store import audit, balance, deliveries, signals, targets, watching
+from receiver.store import audit, balance, fan_out, signals, targets, watching
 from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.store.events import find_lag_seconds
 
@@ -218,7 +218,7 @@ def _balance_age(scrape: Scrape) -> dict[str, float]:
 
 @gauge("receiver_forward_queue", "What was kept and is not made into deliveries yet.")
 def _forward_queue(scrape: Scrape) -> float:
-    return scrape.ask(deliveries.count_queue)
+    return scrape.ask(fan_out.count_queue)
 
 
 @gauge("receiver_forward_pending", "Deliveries that wait for a target; 100,000 stands for more.", label="target")

@@ -253,6 +253,8 @@ def test_send_tells_of_its_states_and_of_its_receipt_that_came_first(parts: Runt
     target.await_tried(1)
     result = SendResult(state=None, answered_at=parts.now(), task_id="77")
     message_id = parts.recorder.finish(attempt, result)
+    keys = sa.select(deliveries_table.c.order_key)
+    assert set(parts.ask(lambda connection: connection.scalars(keys).all())) == {message_id}  # it goes first, as ever
     target.behave = lambda _sent: (200, {})
     resume(parts)
     target.await_taken(3)
@@ -321,6 +323,76 @@ def test_message_that_is_not_delivered_in_time_is_told_of_once(parts: Runtime, t
     expected = [("message.no_receipt", "late"), ("message.no_receipt", "young"), ("message.not_delivered", "young")]
     assert told == expected
     assert {data_of(sent)["status"] for sent in target.all[2:]} == {"no_receipt"}
+
+
+# --- Several nodes ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nodes(postgres_runtime: Runtime) -> Iterator[sa.Engine]:
+    """A way for two nodes into a database with a target, whose own forwarder rests. Who waits for a lock fails."""
+    postgres_runtime.forwarder.stop()
+    new = targets.NewTarget(name="shop", url="https://127.0.0.1:9/", format=targets.Format.RAW)
+    postgres_runtime.database.write(partial(targets.create_target, new=new, now=postgres_runtime.now()))
+    engine = sa.create_engine(postgres_runtime.settings.database_url, connect_args={"options": "-c lock_timeout=2s"})
+    yield engine
+    engine.dispose()
+
+
+def leave(nodes: sa.Engine, *order_keys: int | None) -> list[int]:
+    """Make deliveries that are due, and give their ids."""
+    due = datetime.now(UTC) - timedelta(seconds=9)
+    table = deliveries_table.c
+    with nodes.begin() as connection:
+        (target_id,) = connection.scalars(sa.select(targets_table.c.id))
+        row = {"target_id": target_id, "event": "push", "created_at": due, "next_at": due}
+        rows = [{**row, "event_id": new_id(), "push_id": new_id(), "order_key": key} for key in order_keys]
+        connection.execute(sa.insert(deliveries_table), rows)
+        return list(connection.scalars(sa.select(table.id).order_by(table.id)))
+
+
+def claim(parts: Runtime, connection: sa.Connection, *, limit: int = 9) -> list[int]:
+    (target_id,) = connection.scalars(sa.select(targets_table.c.id))
+    found = deliveries.claim(connection, target_id, parts.clock(), limit=limit)
+    return [delivery.id for delivery in found.deliveries] if found else []
+
+
+def test_what_a_node_has_claimed_is_no_others_until_its_lease_is_over(
+    postgres_runtime: Runtime, nodes: sa.Engine
+) -> None:
+    first, second, *others = leave(nodes, 7, 7, None, None, None)
+    begun = datetime.now(UTC)
+    with nodes.begin() as one, nodes.begin() as other:
+        assert claim(postgres_runtime, one, limit=2) == [first, others[0]]  # a message's second event waits
+        assert claim(postgres_runtime, other) == others[1:]  # while the first node's transaction is open
+    table = deliveries_table.c
+    with nodes.begin() as connection:
+        assert claim(postgres_runtime, connection) == []
+        ends = connection.scalars(sa.select(table.next_at).where(table.id != second)).all()
+        assert all(begun < end <= datetime.now(UTC) + deliveries.LEASE for end in ends)
+        connection.execute(sa.update(deliveries_table).values(next_at=begun))
+        assert claim(postgres_runtime, connection) == [first, *others]
+
+
+def test_target_that_fails_is_tried_by_one_node_with_one_delivery(postgres_runtime: Runtime, nodes: sa.Engine) -> None:
+    first, *_ = leave(nodes, None, None, None)
+    with nodes.begin() as connection:
+        connection.execute(sa.update(targets_table).values(failures=deliveries.BREAKER_FAILURES))
+    with nodes.begin() as one, nodes.begin() as other:
+        assert (claim(postgres_runtime, one), claim(postgres_runtime, other)) == ([first], [])
+    with nodes.begin() as other:
+        assert claim(postgres_runtime, other) == []
+
+
+def test_one_node_at_a_time_makes_deliveries_of_what_was_left(nodes: sa.Engine) -> None:
+    with nodes.begin() as connection:
+        left = [{"kind": "push", "push_id": new_id(), "message_id": None} for _ in range(3)]
+        connection.execute(sa.insert(forward_queue), left)
+    make = partial(deliveries.fan_out, limit=2, no_receipt_after=timedelta(hours=1))
+    with nodes.begin() as one, nodes.begin() as other:
+        assert (make(one), make(other)) == (2, 0)
+    with nodes.begin() as other:
+        assert make(other) == 1
 
 
 # --- Where a target fails ---------------------------------------------------------------------------------

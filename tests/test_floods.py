@@ -27,6 +27,8 @@ from tests.server import ServeProcess, read_answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from flask.testing import FlaskClient
+
     from receiver.runtime import Runtime
 
 DOORS = ["on", pytest.param("off", marks=pytest.mark.thorough)]
@@ -149,6 +151,13 @@ def test_bombs_are_bytes_floods_are_refused_and_memory_stays(door: ServeProcess)
     assert rss_bytes(worker) - before < 150_000_000
 
 
+@one_database
+def test_body_of_the_api_has_a_bound(client: FlaskClient, bearer: dict[str, str]) -> None:
+    for size, status in ((4 * 1024 * 1024 + 1, 413), (4 * 1024 * 1024, 400)):
+        answer = client.post("/api/v1/messages", data=b" " * size, content_type="application/json", headers=bearer)
+        assert answer.status_code == status, size
+
+
 # --- Wrong secrets --------------------------------------------------------------------------------------
 
 
@@ -226,3 +235,7 @@ def test_guesses_drive_no_honest_head_out_of_the_lanes_memory(make_runtime: Call
         assert guess.secret is None
     assert head(SECRET) is honest
     assert len(lane._wrong_heads) == 256
+    refused: list[object] = []
+    assert guess is not None
+    assert lane.take(guess, b"mobile=1", client, refused.append)  # so that no thread has to
+    assert [type(answer) for answer in refused] == [Refused]

@@ -6,12 +6,19 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import pytest
+from gunicorn.config import Config
 
+from receiver.app import create_app
 from receiver.intake.gate import Gate, PushRequest, Refused, client_address
+from receiver.server.lane import Lane
 from tests.conftest import OTHER_SECRET, SECRET, make_settings
+from tests.console.staff import one_database
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from receiver.runtime import Runtime
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("127.0.0.1/32"))
 BODY = b"mobile=15080921090&taskid=1&status=1&receivetime=2019-07-23+17:00:00"
@@ -72,6 +79,17 @@ def test_checks_come_in_the_order_secret_address_length_size(tmp_path: Path) -> 
     assert refused(closed, request(peer=inside, length=str(len(BODY) + 1))) == (400, "length")
     assert closed.admit(request(peer=inside)) is not None
     assert [refusal.reason for refusal in closed.refusals] == ["secret", "address", "length", "size", "length"]
+
+
+@one_database
+def test_push_from_outside_the_allow_list_goes_down_no_lane(make_runtime: Callable[..., Runtime]) -> None:
+    runtime = make_runtime(push_allow=(ip_network("198.51.100.0/24"),))
+    lane = Lane(create_app(runtime), Config())
+    head = lane.head(b"POST /push/%b HTTP/1.1\r\nContent-Length: 8\r\n\r\n" % SECRET.encode(), ("192.0.2.1", 1))
+    assert head is not None
+    kept: list[object] = []
+    assert not lane.take(head, b"mobile=1", ("192.0.2.1", 1), kept.append)  # the reference refuses it
+    assert lane.take(head, b"mobile=1", ("198.51.100.7", 1), kept.append)
 
 
 def test_refusals_are_remembered_in_bounds(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import threading
 import time
 from base64 import b64encode
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -241,10 +243,15 @@ def test_a_new_dump_and_the_embedded_file_show_no_number_and_no_content(make_run
     save_pushes_in(runtime.database, [make_push(task_id=f"n{number}") for number in range(300)])
     assert set(traces_in(files_of(runtime.settings))) == {NUMBER, OTHER, *SAID, EXTRA, "digest"}
     runtime.stop()
+    if runtime.settings.embedded:  # as it is where SQLite does not overwrite by itself, which it does here
+        with closing(sqlite3.connect(runtime.settings.data_dir / "receiver.db")) as connection, connection:
+            connection.execute("PRAGMA secure_delete = OFF")
+            connection.execute("DELETE FROM look_ups")
     encrypt(runtime.settings, OLD)
     assert traces_in(files_of(runtime.settings)) == []
     encrypted = make_runtime(encryption_keys=(OLD,))
     fill(encrypted)
+    save_pushes_in(encrypted.database, [make_push(content=CONTENT, second=9)])  # alone, which is another way in
     encrypted.stop()
     assert traces_in(files_of(runtime.settings)) == []
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import supply
 from tests.supply import LOCK, SERVED, Part, audit, describe, main, read_lock, read_vendored, unfit
 
 if TYPE_CHECKING:
@@ -152,6 +153,12 @@ def advisories() -> Iterator[tuple[tuple[str, ...], list[str]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_known_fault_fails_the_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(supply, "audit", lambda *_: (["planted 1.0: PYSEC-2026-1, mended in 1.1"], []))
+    assert main(["faults"]) == 1
+    assert capsys.readouterr().err == "known fault: planted 1.0: PYSEC-2026-1, mended in 1.1\n"
 
 
 @pytest.mark.thorough

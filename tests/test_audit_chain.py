@@ -126,6 +126,15 @@ def test_each_kind_of_tampering_is_found_and_the_first_wrong_entry_named(runtime
         assert fault(runtime) is None
 
 
+def test_an_entry_that_was_rewritten_with_its_hash_does_not_fit_the_next_one(runtime: Runtime) -> None:
+    note(runtime, 4)
+    first, *_ = rows(runtime)
+    (link,) = store.link_up([as_entries(runtime)[1] | {"actor": "user:nobody"}], 1, bytes(first.hash))
+    second = sa.update(audit).where(audit.c.position == 2)
+    tamper(runtime, second.values(actor="user:nobody", hash=link["new_hash"]))
+    assert "entry 3 (" in str(verify_audit(runtime.database).details)
+
+
 def test_a_chain_that_was_rewritten_as_a_whole_is_not_the_one_that_was_noted(runtime: Runtime) -> None:
     note(runtime, 4)
     entries = as_entries(runtime)

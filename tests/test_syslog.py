@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
 import ssl
 import threading
@@ -17,7 +18,7 @@ from receiver import metrics
 from receiver.audit_shipping import Shipper
 from receiver.runtime import Runtime
 from receiver.store.audit import find_shipped, find_unshipped_since
-from receiver.syslog import Address, parse_address, write_line
+from receiver.syslog import Address, Connection, NotSent, parse_address, write_line
 from receiver.web.scrape import Scrape
 from tests.conftest import make_settings
 
@@ -132,6 +133,17 @@ def test_entries_arrive_in_order_and_go_on_after_a_restart_of_either_side(runtim
     received = positions(again.lines)
     assert received == sorted(received)
     again.close()
+
+
+def test_server_that_ends_its_side_is_taken_for_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = parse_address(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        with Connection(address) as way, listener.accept()[0] as taken:
+            way.require_open()
+            taken.shutdown(socket.SHUT_WR)  # and reads on, as one does that is about to end
+            select.select([way._socket], [], [], 20)
+            with pytest.raises(NotSent, match="it closed the connection"):
+                way.require_open()
 
 
 def test_one_process_of_all_sends(postgres_runtime: Runtime) -> None:

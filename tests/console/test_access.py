@@ -244,6 +244,11 @@ def test_token_changes_at_log_in_and_at_the_second_factor(app: Flask, runtime: R
         assert not other.logged_in
         assert other.get("/second-factor").status_code == 303
     assert staff.logged_in
+    assert staff.post("/login", {"name": "admin", "password": PASSWORD}).status_code == 303
+    assert staff.token != whole
+    other = Staff(app)
+    other.token = str(whole)
+    assert not other.logged_in
 
 
 def test_old_cookie_is_dead_after_whatever_ends_its_session(app: Flask, runtime: Runtime) -> None:

@@ -23,6 +23,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 # By name of their table; the order in which they are shown.
 PARTS = {
+    "gate": "The gate and its secrets",
+    "door": "What arrives at the door",
     "forwarding": "Forwarding",
 }
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -216,8 +217,11 @@ def _test(mutation: Mutation, root: Path, heard: Path, said: Path, database: str
         partial = heard.with_suffix(".part")
         partial.write_text(json.dumps(vars(ear)))
         partial.rename(heard)
-        sys.stdout.flush()
+    except BaseException:  # noqa: BLE001  (whoever looks at what the child said is to find it)
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(0)
 
 

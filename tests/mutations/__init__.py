@@ -25,7 +25,9 @@ ROOT = Path(__file__).parent.parent.parent
 PARTS = {
     "gate": "The gate and its secrets",
     "door": "What arrives at the door",
+    "audit": "The audit",
     "forwarding": "Forwarding",
+    "supply": "What is brought along",
 }
 
 

@@ -26,6 +26,7 @@ PARTS = {
     "gate": "The gate and its secrets",
     "door": "What arrives at the door",
     "audit": "The audit",
+    "retention": "Retention",
     "forwarding": "Forwarding",
     "supply": "What is brought along",
 }

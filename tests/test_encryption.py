@@ -251,7 +251,10 @@ def test_a_new_dump_and_the_embedded_file_show_no_number_and_no_content(make_run
     assert traces_in(files_of(runtime.settings)) == []
     encrypted = make_runtime(encryption_keys=(OLD,))
     fill(encrypted)
-    save_pushes_in(encrypted.database, [make_push(content=CONTENT, second=9)])  # alone, which is another way in
+    # Not as copies, and each by its own way in.
+    new = f"mobile={NUMBER}&taskid=new&status=1&receivetime=2026-11-23+12:00:00&x={quote(EXTRA)}"
+    for push in (make_push(content=CONTENT, second=9), make_push(body=new.encode())):
+        save_pushes_in(encrypted.database, [push])
     encrypted.stop()
     assert traces_in(files_of(runtime.settings)) == []
 

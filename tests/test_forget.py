@@ -300,6 +300,7 @@ def test_broken_off_before_the_files_are_clean_it_is_taken_up(
 
 @on_sqlite
 def test_spool_is_saved_first_and_what_cannot_be_read_of_it_stands_in_the_way(runtime: Runtime) -> None:
+    runtime._drainer.stop()  # no server saves it
     spool = Spool(runtime.spool.directory, max_bytes=1 << 20)
     spool.append([raw_push(f"mobile={MOBILE}&taskid=spooled&status=1&receivetime={LOCAL}")])
     spool.close()

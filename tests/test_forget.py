@@ -433,9 +433,14 @@ def test_log_of_postgresql_is_told_to_hold_it_until_its_files_are_written_over(p
     deadline = time.monotonic() + 120
     with psycopg.connect(url, autocommit=True) as connection:
         (root,) = connection.execute("SHOW data_directory").fetchone() or ("",)
-        while state().startswith("held: "):
+
+        def file() -> object:
+            return connection.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
+
+        while (written_to := file()) and state().startswith("held: "):
             assert time.monotonic() < deadline
             connection.execute("SELECT pg_logical_emit_message(true, 'x', 'x'), pg_switch_wal()")
             connection.execute("CHECKPOINT")
         assert state() == "gone"
+        assert file() != written_to  # its end may have been written long ago, and held it
         assert files_holding(Path(root) / "pg_wal") == {}

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 PARTS = {
     "gate": "The gate and its secrets",
     "door": "What arrives at the door",
+    "access": "Console, keys and accounts",
     "audit": "The audit",
     "retention": "Retention",
     "forwarding": "Forwarding",

@@ -28,6 +28,7 @@ PARTS = {
     "access": "Console, keys and accounts",
     "audit": "The audit",
     "retention": "Retention",
+    "forgetting": "Forgetting",
     "forwarding": "Forwarding",
     "supply": "What is brought along",
 }

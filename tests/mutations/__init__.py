@@ -29,6 +29,7 @@ PARTS = {
     "audit": "The audit",
     "retention": "Retention",
     "forgetting": "Forgetting",
+    "encryption": "Encryption at rest",
     "forwarding": "Forwarding",
     "supply": "What is brought along",
 }

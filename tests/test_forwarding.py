@@ -21,6 +21,7 @@ from receiver.errors import NameTaken, NotFound
 from receiver.forwarding import desk, engine
 from receiver.forwarding.guard import Answer
 from receiver.store import deliveries, targets, write
+from receiver.store.fan_out import fan_out
 from receiver.store.tables import deliveries as deliveries_table
 from receiver.store.tables import forward_queue, messages, pushes, replies, timers
 from receiver.store.tables import targets as targets_table
@@ -388,7 +389,7 @@ def test_one_node_at_a_time_makes_deliveries_of_what_was_left(nodes: sa.Engine) 
     with nodes.begin() as connection:
         left = [{"kind": "push", "push_id": new_id(), "message_id": None} for _ in range(3)]
         connection.execute(sa.insert(forward_queue), left)
-    make = partial(deliveries.fan_out, limit=2, no_receipt_after=timedelta(hours=1))
+    make = partial(fan_out, limit=2, no_receipt_after=timedelta(hours=1))
     with nodes.begin() as one, nodes.begin() as other:
         assert (make(one), make(other)) == (2, 0)
     with nodes.begin() as other:

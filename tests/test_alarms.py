@@ -78,6 +78,7 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (replace(WELL, spool_bytes=501, spool_oldest_seconds=1.0), Alarm.SPOOL_GROWING, ""),
         (replace(WELL, refusals={"secret": 21, "size": 20}), Alarm.PUSHES_REFUSED, "secret"),
         (kept(events_lag_seconds=301.0), Alarm.EVENTS_HELD_BACK, ""),
+        (kept(forward_oldest={"shop": NOON - 16 * MINUTE, "old": NOON}), Alarm.FORWARDING_BEHIND, "shop"),
         (kept(last_push_at=NOON - HOUR, unanswered_since=NOON - 10 * MINUTE - SECOND), Alarm.PLATFORM_SILENT, ""),
         (kept(last_push_at=None, unanswered_since=NOON - 11 * MINUTE), Alarm.PLATFORM_SILENT, ""),
         (kept(last_push_at=NOON - HOUR, missed_pushes=20), Alarm.PLATFORM_SILENT, ""),
@@ -106,6 +107,7 @@ def test_certificate_about_to_end_is_the_second_alarm_of_it() -> None:
         replace(WELL, spool_bytes=500, spool_oldest_seconds=300.0),
         replace(WELL, refusals={"secret": 20}),
         replace(kept(events_lag_seconds=300.0), replica_lag_seconds=60.0),
+        kept(forward_oldest={"shop": NOON - 15 * MINUTE}),
         # A night: the last push is hours ago, nobody was sent anything, and last week's nights were quiet too.
         kept(last_push_at=NOON - 8 * HOUR, missed_pushes=19),
         # Sends wait, but for no longer than is usual.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from receiver.alarms.rules import Balance, Kept, Rate
 from receiver.self_test import SELF_TEST_BODY
-from receiver.store import balance, watching
+from receiver.store import balance, targets, watching
 from receiver.store.balance import Reading
+from receiver.store.targets import Format, NewTarget
 from tests.factories import NOON
+from tests.hooks import await_true
 from tests.test_signals import keep, pushed, record, sent, unreadable
 
 if TYPE_CHECKING:
@@ -134,3 +137,21 @@ def test_balance_that_others_tell_is_not_asked_for(runtime: Runtime) -> None:
         "default": Balance(left=7, read_at=NOON - HOUR, asked=True),
         "other": Balance(left=7, read_at=NOON - HOUR, asked=False),
     }
+
+
+# --- Own systems ----------------------------------------------------------------------------------------
+
+
+def test_the_oldest_that_waits_is_told_of_each_target(runtime: Runtime) -> None:
+    for name in ("idle", "shop"):
+        new = NewTarget(name=name, url="https://example.com/", format=Format.RAW, accounts=(name,))
+        runtime.database.write(partial(targets.create_target, new=new, now=runtime.now()))
+        made = runtime.ask(lambda c, name=name: targets.get_target(c, name))  # type: ignore[misc]
+        runtime.database.write(partial(targets.pause_target, target=made, now=runtime.now(), because="for a test"))
+    before = runtime.now()
+    keep(runtime, *(replace(pushed(NOON, number=number), account="shop") for number in range(2)))
+    runtime.forwarder.look()
+    await_true(lambda: bool(found(runtime).forward_oldest))
+    (target, oldest_at), *others = found(runtime).forward_oldest.items()
+    assert (target, others) == ("shop", [])
+    assert abs(oldest_at - before) < timedelta(minutes=5)

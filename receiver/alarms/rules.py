@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _SPOOL_OLD_SECONDS = 300
 _SPOOL_FULL_SHARE = 0.5
 _EVENTS_LAG_SECONDS = 300
+_FORWARD_LATE = timedelta(minutes=15)
 _REPLICA_LAG_SECONDS = 60
 _BALANCE_STALE = timedelta(hours=1)
 _CERTIFICATE_SOON_DAYS, _CERTIFICATE_NOW_DAYS = 14, 3
@@ -36,6 +37,7 @@ class Alarm(StrEnum):
     SPOOL_GROWING = "spool_growing"
     PUSHES_REFUSED = "pushes_refused"
     EVENTS_HELD_BACK = "events_held_back"
+    FORWARDING_BEHIND = "forwarding_behind"
     PLATFORM_SILENT = "platform_silent"
     PUSHES_QUARANTINED = "pushes_quarantined"
     DELIVERY_FALLEN = "delivery_fallen"
@@ -118,6 +120,7 @@ class Kept:
     recent: Rate
     usual: Rate
     balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with a reading
+    forward_oldest: Mapping[str, datetime] = field(default_factory=dict)  # of targets for which something waits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,6 +203,21 @@ def _events_held_back(figures: Figures, _limits: Limits) -> Found:
         return []
     since = figures.now - timedelta(seconds=lag)
     return [Finding(alarm=Alarm.EVENTS_HELD_BACK, since=since, evidence={"minutes": round(lag / 60)})]
+
+
+def _forwarding_behind(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    return [
+        Finding(
+            alarm=Alarm.FORWARDING_BEHIND,
+            subject=target,
+            since=oldest_at,
+            evidence={"minutes": math.floor((figures.now - oldest_at).total_seconds() / 60)},
+        )
+        for target, oldest_at in sorted(figures.kept.forward_oldest.items())
+        if figures.now - oldest_at > _FORWARD_LATE
+    ]
 
 
 def _platform_silent(figures: Figures, limits: Limits) -> Found:
@@ -301,6 +319,7 @@ _RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
     Alarm.SPOOL_GROWING: _spool_growing,
     Alarm.PUSHES_REFUSED: _pushes_refused,
     Alarm.EVENTS_HELD_BACK: _events_held_back,
+    Alarm.FORWARDING_BEHIND: _forwarding_behind,
     Alarm.PLATFORM_SILENT: _platform_silent,
     Alarm.PUSHES_QUARANTINED: _pushes_quarantined,
     Alarm.DELIVERY_FALLEN: _delivery_fallen,

@@ -138,6 +138,11 @@ _ENGLISH = _Words(
             "A transaction that does not end has held newer events back for {minutes} minutes.",
             "find it in pg_stat_activity, and end it with pg_terminate_backend.",
         ),
+        Alarm.FORWARDING_BEHIND: (
+            "a system of your own does not hear: {subject}",
+            "What is to be forwarded to {subject} has waited for {minutes} minutes.",
+            "`receiver targets list` says why: it is paused, or what it answers. Nothing is lost for three days.",
+        ),
         Alarm.PLATFORM_SILENT: (
             "the platform is silent",
             "Five numbers or more have waited for a receipt for {minutes} minutes; nothing was pushed meanwhile.",
@@ -222,6 +227,11 @@ _CHINESE = _Words(
             "事件流被阻塞",
             "一个未结束的事务使新事件延迟了 {minutes} 分钟。",
             "在 pg_stat_activity 中找到它，用 pg_terminate_backend 结束。",
+        ),
+        Alarm.FORWARDING_BEHIND: (
+            "自己的系统没有收到：{subject}",
+            "要转发给 {subject} 的内容已等待 {minutes} 分钟。",
+            "`receiver targets list` 会说明原因：已暂停，或它的应答。三天之内不会丢失。",
         ),
         Alarm.PLATFORM_SILENT: (
             "平台没有推送",

@@ -221,6 +221,14 @@ def find_health(connection: sa.Connection, target: Target) -> Health:
     )
 
 
+def find_oldest(connection: sa.Connection) -> dict[str, datetime]:
+    """Give since when the oldest has waited, by name of those targets for which something waits."""
+    waits = (deliveries.c.target_id == targets.c.id, deliveries.c.dead_at.is_(None))
+    oldest = sa.select(deliveries.c.created_at).where(*waits).order_by(deliveries.c.id).limit(1).scalar_subquery()
+    rows = connection.execute(sa.select(targets.c.name, oldest))
+    return {name: oldest_at for name, oldest_at in rows if oldest_at is not None}
+
+
 def list_dead(connection: sa.Connection, target: Target, *, limit: int, before: int | None = None) -> list[DeadLetter]:
     """Give a page of what was given up, newest first by id."""
     query = sa.select(deliveries).where(deliveries.c.target_id == target.id, deliveries.c.dead_at.isnot(None))

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from receiver.alarms.rules import Balance, Kept, Rate
 from receiver.domain import DeliveryStatus, first_id_of
-from receiver.store import balance, rollup, signals
+from receiver.store import balance, rollup, signals, targets
 from receiver.store.events import find_lag_seconds
 from receiver.store.read import waits
 from receiver.store.tables import AGE_FROM, delivery_hour_changes, delivery_hours, messages, pushes
@@ -46,6 +46,7 @@ def find_kept(connection: sa.Connection, *, now: datetime, accounts: Collection[
             account: Balance(left=reading.remain_point, read_at=reading.answered_at, asked=account in accounts)
             for account, reading in balance.find_last_readings(connection).items()
         },
+        forward_oldest=targets.find_oldest(connection),
     )
 
 

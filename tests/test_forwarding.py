@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import threading
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -17,19 +16,18 @@ import sqlalchemy as sa
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from receiver.app import create_app
-from receiver.domain import Push, SendResult, SentMessage, new_id
+from receiver.domain import SendResult, new_id
 from receiver.errors import NameTaken, NotFound
-from receiver.forwarding import desk, engine
+from receiver.forwarding import desk, engine, guard
 from receiver.forwarding.guard import Answer
-from receiver.store import deliveries, migrate, targets, write
-from receiver.store.database import Database
+from receiver.store import deliveries, targets, write
 from receiver.store.fan_out import fan_out
 from receiver.store.tables import deliveries as deliveries_table
 from receiver.store.tables import forward_queue, messages, pushes, replies, timers
 from receiver.store.tables import targets as targets_table
-from receiver.store.targets import EventType, Format, NewTarget
+from receiver.store.targets import EventType
 from tests.conftest import SECRET, make_key
-from tests.factories import NOON, make_push, make_send
+from tests.factories import make_push, make_send
 from tests.hooks import Hook, Sent, await_true, hook
 from tests.test_sending import make_attempt
 
@@ -200,71 +198,6 @@ def test_only_the_first_sighting_is_an_event_and_only_a_change_is_a_change(parts
         "reply.received",
     ]
     assert data_of(target.taken[4])["status"] == "failed"
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_both_databases_make_the_same_deliveries(
-    sqlite_database_url: str, postgres_database_url: str, seed: int
-) -> None:
-    """PostgreSQL by a statement of its own, the embedded database by the program: of the same history, the same."""
-    history = list(histories(random.Random(seed)))
-    made = [deliveries_of(url, history, random.Random(seed)) for url in (sqlite_database_url, postgres_database_url)]
-    assert made[0] == made[1]
-    assert {event for _, event, *_ in made[0]} == {"push", *EventType} - {EventType.NO_RECEIPT, EventType.NOT_DELIVERED}
-
-
-def histories(chance: random.Random) -> Iterator[Push | SentMessage]:
-    """Receipts good, bad and unknown, early, late and doubled, replies, masked numbers, unreadable ones, and sends."""
-    for _ in range(150):
-        about: dict[str, Any] = {"account": chance.choice(("default", "second")), "task_id": chance.choice("123")}
-        about["mobile"] = chance.choice(("15080921090", "15080921091", "1508092****"))
-        match chance.randrange(8):
-            case 0:
-                yield make_push(body=b"mobile=1", account=about["account"])
-            case 1:
-                yield make_push(content=chance.choice(("T", "hello")), second=chance.randrange(3), **about)
-            case 2:
-                yield make_send(**about | {"mobile": "15080921090"})
-            case _:
-                yield make_push(status=chance.choice("1109"), second=chance.randrange(4), **about)
-
-
-def deliveries_of(url: str, history: list[Push | SentMessage], chance: random.Random) -> list[tuple[Any, ...]]:
-    database = Database(url)
-    migrate.upgrade(database)
-    for name, form, events, accounts in (
-        ("all", Format.WEBHOOKS, tuple(EventType), None),
-        ("second", Format.WEBHOOKS, (EventType.STATUS_CHANGED,), ("second",)),
-        ("raw", Format.RAW, (), None),
-    ):
-        new = NewTarget(name=name, url="https://example.com/", format=form, events=events, accounts=accounts)
-        database.write(partial(targets.create_target, new=new, now=datetime.now(UTC)))
-    for step in history:
-        if isinstance(step, SentMessage):
-            database.write(partial(write.record_sent, sends=[step], recorded_at=NOON))
-        else:
-            write.save_pushes_in(database, [step])
-        if chance.randrange(3) == 0:
-            database.write(partial(fan_out, limit=chance.randrange(1, 9), no_receipt_after=timedelta(hours=1)))
-    while database.write(partial(fan_out, limit=50, no_receipt_after=timedelta(hours=1))):
-        pass
-    made = deliveries_table.c
-    message, ordered = messages.alias(), messages.alias()
-    query = (
-        sa.select(
-            targets_table.c.name, made.event, made.push_id, made.receipt_id, made.reply_id,
-            *(table.c[name] for table in (message, ordered) for name in ("task_id", "mobile", "account")),
-        )
-        .join(targets_table, targets_table.c.id == made.target_id)
-        .outerjoin(message, message.c.id == made.message_id)
-        .outerjoin(ordered, ordered.c.id == made.order_key)
-        .order_by(made.id)
-    )  # fmt: skip
-    with database.reading() as connection:
-        rows = connection.execute(query).all()
-    database.close()
-    # Ids of rows differ: a conflict uses one up on PostgreSQL. What they are of is told by the push that brought them.
-    return [(*row[:3], row[3] is not None, row[4] is not None, *row[5:]) for row in rows]
 
 
 def test_target_hears_of_what_it_asked_for_and_of_its_accounts(
@@ -598,6 +531,18 @@ def test_target_that_hangs_does_not_hold_up_another(parts: Runtime, target: Hook
         keep(parts, *(make_push(task_id=f"{number}") for number in range(60)))
         good.await_taken(60)
         assert target.taken == []
+
+
+def test_acknowledgement_waits_for_no_target(parts: Runtime, target: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "EXCHANGE_SECONDS", 60.0)  # longer than `keep` has patience
+    target.behave = lambda _sent: None
+    add(parts, target, "one", form="raw")
+    add(parts, target, "other")
+    keep(parts, make_push(task_id="1"))
+    target.await_tried(2)
+    for number in range(2, 5):
+        keep(parts, make_push(task_id=f"{number}"))
+    assert (count(parts, pushes), target.taken) == (4, [])
 
 
 def test_what_is_not_kept_any_more_is_not_sent(parts: Runtime, target: Hook) -> None:

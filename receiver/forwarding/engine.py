@@ -41,8 +41,8 @@ LOOK_SECONDS = 1.0
 _LOOK_WITHOUT_TARGETS_SECONDS = 5.0
 _MADE_AT_ONCE = 500
 _MADE_AT_ONCE_BESIDE_PUSHES = 50  # a longer piece would be felt by those who wait for an acknowledgement
-_SENT_AT_ONCE = 20  # of one claim: what a process that is killed may have sent unnoted
-_THREADS_EACH = 4
+SENT_AT_ONCE = 20  # of one claim: what a process that is killed may have sent unnoted
+THREADS_EACH = 4
 # No exchange begins so late that another may have the delivery before it ends; the name may take long to resolve.
 _CLAIM_SECONDS = LEASE.total_seconds() - EXCHANGE_SECONDS - 20
 # Of the time that a piece took, while pushes come in. Making deliveries is all computing; sending is mostly waiting. A
@@ -182,7 +182,7 @@ class _Lane:
         self._id = target.id
         self._name = target.name
         self._place = parse_url(target.url)
-        self._exit = Exit(self._place, guard, connections=_THREADS_EACH)
+        self._exit = Exit(self._place, guard, connections=THREADS_EACH)
         self._database = database
         self._clock = clock
         self._rest = rest
@@ -237,13 +237,13 @@ class _Lane:
         """Send what is due; say whether there may be more at once."""
         begun = time.monotonic()
         claim = self._database.write(
-            partial(deliveries.claim, target_id=self._id, clock=self._clock(), limit=_SENT_AT_ONCE)
+            partial(deliveries.claim, target_id=self._id, clock=self._clock(), limit=SENT_AT_ONCE)
         )
         if claim is None:
             return False
-        full = len(claim.deliveries) == _SENT_AT_ONCE
+        full = len(claim.deliveries) == SENT_AT_ONCE
         with self._lock:
-            if full and len(self._threads) < _THREADS_EACH and not self._stopping.is_set():
+            if full and len(self._threads) < THREADS_EACH and not self._stopping.is_set():
                 self._add_thread()
         became = self._send(claim, until=begun + _CLAIM_SECONDS)
         self._settle(became, until=begun + LEASE.total_seconds())

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 MOBILE = "13712345678"
 ENCODED = "".join(f"%{ord(digit):02X}" for digit in MOBILE)
+WIDE = "".join(chr(ord(digit) + 0xFEE0) for digit in MOBILE)
 CONTENT = "我的秘密地址"
 REFERENCE = "their-own-order"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -65,6 +66,8 @@ NEEDLES = (
     b"137-1234-5678",
     b"137 1234 5678",
     b"137****5678",
+    *(WIDE.encode(encoding) for encoding in ("utf-8", "gb18030")),
+    *(quote(WIDE.encode(encoding)).encode() for encoding in ("utf-8", "gb18030")),
     CONTENT.encode(),
     CONTENT[2:5].encode()[1:],  # as the embedded database's text index has it
     CONTENT.encode("gb18030"),
@@ -102,6 +105,10 @@ def pushes_of_the_number() -> list[Push]:
         raw_push(f"mobile=137%2A%2A%2A%2A5678&taskid=masked&content={quote(CONTENT)}&{at}"),
         raw_push(f"mobile={MOBILE}&taskid=bad&status=1&receivetime=yesterday"),
         raw_push(f'{{"mobile": "{MOBILE}"}}'),
+        raw_push(f"mobile={quote(WIDE)}&taskid=wide&status=1&{at}"),
+        raw_push(f"mobile={quote(WIDE.encode('gb18030')).lower()}&taskid=wide&status=1&{at}"),
+        raw_push(b"mobile=" + WIDE.encode() + b"&taskid=wide&status=1&" + at.encode()),
+        raw_push(b"mobile=" + WIDE.encode("gb18030") + b"&taskid=wide&status=1&" + at.encode()),
     ]
 
 
@@ -184,7 +191,7 @@ def test_dry_run_says_what_would_go_and_changes_nothing(runtime: Runtime) -> Non
     said = json.loads(command(runtime, "-", "--json", stdin="+86 137 1234 5678\n").stdout)
     assert said == {
         "done": False,
-        "rows": {"pushes": 13, "messages": 9, "receipts": 6, "replies": 4, "attempts": 3, "look_ups": 1},
+        "rows": {"pushes": 17, "messages": 9, "receipts": 6, "replies": 4, "attempts": 3, "look_ups": 1},
         "mentions": {"pushes": 0, "replies": 0, "audit": 0},
     }
     assert count(runtime, pushes) == before
@@ -197,7 +204,7 @@ def test_all_of_the_number_goes_and_nothing_of_others(runtime: Runtime) -> None:
     done = command(runtime, MOBILE, "--yes", "--reason", "request 7")
     assert (done.exit_code, done.exception) == (0, None)
     assert of_others(runtime) == others
-    assert count(runtime, pushes) == journal - 13
+    assert count(runtime, pushes) == journal - 17
     assert count(runtime, messages) == len(others["messages"])
     assert report(runtime) == reported
     assert wrong(runtime) == []
@@ -224,7 +231,7 @@ def test_what_others_wrote_of_it_stays_and_is_told(runtime: Runtime) -> None:
     before = count(runtime, pushes)
     done = json.loads(command(runtime, MOBILE, "--yes", "--json").stdout)
     assert done["mentions"] == {"pushes": 1, "replies": 1, "audit": 0}
-    assert count(runtime, pushes) == before - 13
+    assert count(runtime, pushes) == before - 17
     assert wrong(runtime) == []
 
 
@@ -245,7 +252,7 @@ def test_push_that_comes_meanwhile_goes_whole_and_a_later_one_stays(runtime: Run
         reason=None,
         mobile_hmac="x",
     )
-    assert (rows["pushes"], rows["messages"]) == (15, 10)
+    assert (rows["pushes"], rows["messages"]) == (19, 10)
     assert wrong(runtime) == []
     write.save_pushes_in(runtime.database, [replace(new, id=new_id())])
     assert count(runtime, messages) == 43
@@ -357,7 +364,7 @@ def test_no_byte_of_it_is_left_in_the_embedded_database_beside_its_server(runtim
         assert len(set().union(*before.values())) > 7
         done = process.run("forget", "-", "--yes", "--json", stdin=f"{MOBILE}\n")
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["rows"]["pushes"] == 14
+        assert json.loads(done.stdout)["rows"]["pushes"] == 18
         assert process.request("POST", process.target, body.replace(MOBILE.encode(), b"15080921099")).status == 200
         assert files_holding(data) == {}
         assert process.run("backup", str(backups), "--no-verify").returncode == 0

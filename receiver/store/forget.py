@@ -1,10 +1,10 @@
 """Everything of one number goes, and nothing of anybody else: from the journal, messages, receipts, replies, look-ups.
 
 The journal is bytes as the platform wrote them, so the database only narrows it down to rows in which the digits stand
-in a row, plain or percent-encoded, with or without a country code; what each of them says is read as ever. A row goes
-if it is a push of that number, if it is one of a masked number that belongs to a message of it, or if nobody could
-read it and it names the number. A push of another number that names this one (a reply: "call me at …") is that other
-person's: it stays, and is counted as a mention.
+in a row, plain or percent-encoded, of full width or not, with or without a country code; what each of them says is read
+as ever. A row goes if it is a push of that number, if it is one of a masked number that belongs to a message of it, or
+if nobody could read it and it names the number. A push of another number that names this one (a reply: "call me at …")
+is that other person's: it stays, and is counted as a mention.
 
 One transaction, as of one moment, takes all of it, and leaves what it counts in the reports and a tombstone with the
 number's keyed hash. What comes for that number afterwards is new, and kept.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
@@ -43,7 +44,7 @@ from receiver.store.tables import (
 from receiver.store.write import lock_tasks, match_recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
 
     from receiver.domain import Push
@@ -72,9 +73,9 @@ class Wanted:
         self._masked = frozenset(masked)
         self._read_again = read_again
         numbers = sorted({mobile, *(number for _, _, number in masked)})
-        # In a form that Python's and PostgreSQL's regular expressions have in common.
-        self.pattern = "|".join(_SEPARATORS.join(map(_written, number)) for number in numbers)
-        self._in_bytes = re.compile(self.pattern.encode())
+        # PostgreSQL's is of bytes that `encode` has written out: those beyond ASCII as a backslash and three digits.
+        self.pattern = _pattern(numbers, byte=r"\\{:03o}")
+        self._in_bytes = re.compile(_pattern(numbers, byte=r"\x{:02x}").encode())
         digits = "[ +-]*".join(mobile)
         self._in_text = re.compile(rf"(?<![0-9])(?:00)?(?:86)?{digits}(?![0-9])")
 
@@ -83,8 +84,8 @@ class Wanted:
         return any(self._in_bytes.search(part) for part in parts)
 
     def named_in(self, text: str) -> bool:
-        """Whether a text names the number."""
-        return self._in_text.search(text) is not None
+        """Whether a text names the number, be it in digits of full width."""
+        return self._in_text.search(normalize("NFKC", text)) is not None
 
     def is_of(self, push: Push) -> bool:
         """Whether a push is the number's, as the module says."""
@@ -95,17 +96,35 @@ class Wanted:
 
     def named_in_push(self, push: Push) -> bool:
         """Whether the number stands anywhere in what was pushed."""
-        return any(self.named_in(unquote_to_bytes(part).decode("latin-1")) for part in (push.query, push.body))
+        raw = [unquote_to_bytes(part) for part in (push.query, push.body)]
+        return any(self.named_in(part.decode(encoding, "replace")) for part in raw for encoding in _ENCODINGS)
 
 
 _SEPARATORS = r"(?:[ +-]|%2[0DdBb])*"  # which a number may be written with
 
 
-def _written(character: str) -> str:
+_ENCODINGS = ("utf-8", "gb18030")  # of digits of full width; in each of them, others are as in ASCII
+_TO_FULL_WIDTH = 0xFEE0
+
+
+def _pattern(numbers: Iterable[str], *, byte: str) -> str:
+    """Give a regular expression of the ways in which these may be written; `byte`: how it has one beyond ASCII."""
+    return "|".join(_SEPARATORS.join(_written(character, byte) for character in number) for number in numbers)
+
+
+def _written(character: str, byte: str) -> str:
     """Give the ways in which a place of a number may be written, `*` for any that was left out."""
     if character == "*":
         return r"(?:[*xX]|%2[Aa]|%[57]8)"
-    return f"(?:{character}|%3{character})"
+    forms = [character, f"%3{character}"]
+    for encoding in _ENCODINGS:
+        wide = chr(ord(character) + _TO_FULL_WIDTH).encode(encoding)
+        forms += ["".join(map(byte.format, wide)), "".join(map(_percent_encoded, wide))]
+    return f"(?:{'|'.join(forms)})"
+
+
+def _percent_encoded(byte: int) -> str:
+    return "%" + "".join(f"[{digit}{digit.lower()}]" for digit in f"{byte:02X}")
 
 
 def find(

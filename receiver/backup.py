@@ -16,7 +16,6 @@ import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from receiver import __version__, anchors
@@ -25,10 +24,12 @@ from receiver.domain import Push
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.spool import SPOOL_DIR, Damage, copy_spool, count_frames, read_file, sync_directory
 from receiver.sealing import KeyRing, NotOpened
-from receiver.store.snapshot import copy_database, database_path, look_into, require_integrity, skip_ids
+from receiver.store.snapshot import copy_database, look_into, require_integrity, skip_ids
+from receiver.store.sqlite import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from receiver.config import Settings
 
@@ -88,7 +89,7 @@ def make_backup(
     """
     begun_at = datetime.now(UTC)
     final = directory / f"receiver-{begun_at:%Y%m%dT%H%M%SZ}"
-    source = Path(database_path(settings.database_url)) if settings.embedded else None
+    source = path_of(settings.database_url) if settings.embedded else None
     if source is not None and not source.is_file():
         raise ReceiverError(f"there is no database to back up: {source}; does RECEIVER_DATA_DIR name the right place?")
     try:
@@ -162,9 +163,10 @@ def serving_lock(data_dir: Path) -> Iterator[None]:
 def take_serving_lock(data_dir: Path) -> int:
     """Take the lock of the one server of an embedded database; it lasts as long as the handle is open.
 
+    On the directory itself, since a file in it could be removed, and another server would make a new one.
     Raises SettingsError where another has it.
     """
-    handle = os.open(data_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -173,6 +175,15 @@ def take_serving_lock(data_dir: Path) -> int:
             f"another `receiver serve` runs on {data_dir}; stop it, or name another RECEIVER_DATA_DIR"
         ) from None
     return handle
+
+
+def is_served(data_dir: Path) -> bool:
+    """Return whether a server has the lock of this directory."""
+    try:
+        os.close(take_serving_lock(data_dir))
+    except SettingsError:
+        return True
+    return False
 
 
 # --- Making one ---------------------------------------------------------------------------------------

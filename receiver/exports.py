@@ -88,7 +88,7 @@ def iter_file(
     gives_way: Callable[[], bool] = lambda: False,
     tell: Callable[[int], None] = lambda _rows: None,
 ) -> Iterator[bytes]:
-    """Give a list as the pieces of a file, oldest row first, as of one moment.
+    """Give a list as the pieces of a file, oldest row first; on PostgreSQL as of one moment.
 
     `in_full`: numbers are not masked. `zone`: of the times in an XLSX; elsewhere they are UTC. `bom`: a CSV begins with
     a byte order mark, by which Excel knows UTF-8. `gives_way` says whether to rest between pieces for twice as long as

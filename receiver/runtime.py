@@ -45,6 +45,7 @@ T = TypeVar("T")
 
 # An acknowledgement is promised within 700 ms at the 99th percentile: the spool has the rest.
 INTAKE_PATIENCE_SECONDS = 0.4
+_INTAKE_CACHE_KIB = 65536  # of the one connection that writes pushes: the indexes that each of them goes through
 _EXPORT_PATIENCE_SECONDS = 3600.0
 _USES_SECONDS = 1.0  # for counts of uses: whoever keeps them has pushes to save from the spool
 
@@ -61,7 +62,10 @@ class Runtime:
         self.database = Database(settings.database_url, sealing=self.sealing)
         # For pushes alone: its connections are never lent to anyone who holds them, and it gives up early.
         self.intake_database = Database(
-            settings.database_url, patience_seconds=INTAKE_PATIENCE_SECONDS, sealing=self.sealing
+            settings.database_url,
+            patience_seconds=INTAKE_PATIENCE_SECONDS,
+            sealing=self.sealing,
+            cache_kib=_INTAKE_CACHE_KIB,
         )
         self._export_database: Database | None = None
         self.replica: Replica | None = None
@@ -148,6 +152,11 @@ class Runtime:
 
     def _tidy(self) -> None:
         self.gate.tidy()
+        try:
+            self.intake_database.require_file()
+        except StoreUnavailable as error:  # pushes go to the spool until it is back
+            self.link.mark_down(str(error))
+            return
         with self.database.reading() as connection:
             outdated = self.sealing.is_outdated(connection)
         if outdated:  # nobody has been refused for it here, but what is asked would be answered wrong

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import sqlite3
 from base64 import b64decode
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from receiver.app import create_app
 from receiver.runtime import Runtime
 from receiver.store import access, migrate, tables, write
 from receiver.store.access import Scope
+from receiver.store.sqlite import sqlite3
 from receiver.web.auth import policy_for
 from tests.conftest import make_settings
 from tests.factories import NOON, make_push, make_send

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from receiver.intake.spool import Damage, Spool, copy_spool, read_file
 from receiver.store import migrate, write
 from receiver.store.database import Database
 from receiver.store.snapshot import look_into
+from receiver.store.sqlite import sqlite3
 from receiver.store.tables import receipts
 from tests.conftest import make_settings
 from tests.factories import make_push

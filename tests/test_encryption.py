@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import threading
 import time
@@ -34,6 +33,7 @@ from receiver.store.forget import find, forget
 from receiver.store.look_up import find_messages
 from receiver.store.read import Filter, Page
 from receiver.store.sealed import State, find_encryption
+from receiver.store.sqlite import sqlite3
 from receiver.store.tables import messages, pushes, replies
 from receiver.store.verify import verify
 from receiver.store.write import record_sent, replay_push, save_pushes_in

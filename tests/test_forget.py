@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from receiver.intake.spool import Spool
 from receiver.store import audit, rollup, write
 from receiver.store.forget import find, forget
 from receiver.store.reports import ReportQuestion, Unit, delivery_report
+from receiver.store.sqlite import sqlite3
 from receiver.store.tables import (
     attempts,
     deliveries,

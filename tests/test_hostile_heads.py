@@ -7,11 +7,11 @@ no second push may come of it, and whoever comes next on that connection gets th
 from __future__ import annotations
 
 import socket
-import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.store.sqlite import sqlite3
 from tests.leaks import SECRET
 from tests.nginx import Nginx
 from tests.server import ServeProcess, read_answer

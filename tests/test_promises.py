@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 import pytest
 
+from receiver.store.sqlite import sqlite3
 from tests.bench.usage import list_tree
 from tests.postgres import PostgresServer
 from tests.pushers import Pushers

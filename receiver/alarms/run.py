@@ -155,10 +155,12 @@ class Watch:
         spool = spool_state(self._runtime.spool.directory)
         kept, database_fault = self._find_kept(now)
         exposed = self._find_exposed()
+        server_fault, spools_because = self._ask_readiness()
         return Figures(
             now=now,
-            server_fault=self._find_server_fault(),
-            database_fault=database_fault,
+            server_fault=server_fault,
+            # The server may have lost what this process can open: a file that was replaced under it.
+            database_fault=database_fault or spools_because,
             spool_bytes=spool.bytes,
             spool_max_bytes=self._settings.spool_max_bytes,
             spool_oldest_seconds=0.0 if spool.oldest_at is None else max(0.0, time.time() - spool.oldest_at),
@@ -178,17 +180,17 @@ class Watch:
         except (StoreUnavailable, StoreUnfit) as error:
             return None, str(error)
 
-    def _find_server_fault(self) -> str | None:
+    def _ask_readiness(self) -> tuple[str | None, str | None]:
+        """Ask the server; return why it can keep no push, and why it keeps them in the spool. None: neither."""
         try:
             status, body = ask_own_server(self._settings, "/readyz")
         except OSError:
-            return f"nothing answers on {address_text(self._settings.inside)}"
-        if status == 200:
-            return None
+            return f"nothing answers on {address_text(self._settings.inside)}", None
         try:
-            return str(json.loads(body)["detail"])
-        except (ValueError, LookupError, TypeError):
-            return f"/readyz answers with HTTP status {status}"
+            said = json.loads(body)
+            return (None, said.get("reason")) if status == 200 else (str(said["detail"]), None)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return (None if status == 200 else f"/readyz answers with HTTP status {status}"), None
 
     def _find_exposed(self) -> str | None:
         """Ask the server what its /metrics says; None: it does not."""

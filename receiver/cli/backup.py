@@ -18,6 +18,7 @@ from receiver.store import schema
 from receiver.store.audit_proof import verify_audit
 from receiver.store.sealed import Sealing
 from receiver.store.snapshot import open_unchanging
+from receiver.store.sqlite import said
 from receiver.store.verify import verify
 
 if TYPE_CHECKING:
@@ -49,11 +50,16 @@ def backup(directory: Path, keep: int | None, no_verify: bool, as_json: bool) ->
     made = make_backup(settings, directory, verify=check, keep=keep)
     manifest = made.manifest
     if as_json:
-        print_json({"path": str(made.path), "problems": made.problems, "removed": made.removed} | manifest.as_json())
+        print_json(
+            {"path": str(made.path), "sqlite": said(), "problems": made.problems, "removed": made.removed}
+            | manifest.as_json()
+        )
     else:
         print(made.path)
         print(f"  {_counts(manifest)}, {'verified' if manifest.verified else 'not verified'}")
         print(f"  all that was acknowledged before {_time(manifest.begun_at)} is in it")
+        if settings.embedded:
+            print(f"  read by {said()}")
         for name in made.removed:
             print(f"  removed: {name}")
     if not settings.embedded:

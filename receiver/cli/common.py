@@ -14,17 +14,20 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from receiver.backup import is_served
 from receiver.config import load_settings
 from receiver.errors import ReceiverError
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
 from receiver.store.secret_uses import UNUSED_FOR
+from receiver.store.sqlite import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from receiver.config import Settings
     from receiver.store.secret_uses import SecretUse
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
@@ -34,11 +37,22 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 def open_runtime() -> Iterator[Runtime]:
     """Give the parts that a command needs; close them after."""
     configure_logging(logging.WARNING)  # what goes well, the command says itself
-    runtime = Runtime(load_settings())
+    settings = load_settings()
+    _require_file_of_server(settings)
+    runtime = Runtime(settings)
     try:
         yield runtime
     finally:
         runtime.stop()
+
+
+def _require_file_of_server(settings: Settings) -> None:
+    """Raise ReceiverError where the database's file has gone under a server: no command is to make an empty one."""
+    if not settings.embedded:
+        return
+    path = path_of(settings.database_url)
+    if not path.exists() and settings.data_dir.is_dir() and is_served(settings.data_dir):
+        raise ReceiverError(f"{path} is gone while a server uses it: put it back, or stop the server")
 
 
 @contextmanager

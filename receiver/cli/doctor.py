@@ -25,7 +25,7 @@ from receiver.outside import Outside
 from receiver.reach import connection_here
 from receiver.runtime import Runtime
 from receiver.setting_values import http_url
-from receiver.store import access, prune, read, schema
+from receiver.store import access, prune, read, schema, sqlite
 from receiver.store.read import Filter, Page
 from receiver.store.sources import find_sources
 
@@ -113,6 +113,8 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
     try:
         kind = "embedded" if settings.embedded else "PostgreSQL"
         yield _checked("database", lambda: f"{kind}, schema {_required_schema(runtime)}")
+        if settings.embedded:
+            yield "SQLite", None if sqlite.shortcoming() else True, sqlite.said()
         yield _encryption(runtime)
         yield _checked("API keys", lambda: _keys(runtime))
         yield _retention(runtime)

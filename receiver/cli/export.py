@@ -46,7 +46,7 @@ _ENDINGS = {f".{form}": form for form in Format} | {".jsonl": Format.NDJSON}
 def export(
     name: str, file: Path, form: str | None, full_numbers: bool, bom: bool, as_json: bool, **filters: Any
 ) -> None:
-    """Write messages, receipts or replies into FILE (- for standard output), oldest first, as of one moment.
+    """Write messages, receipts or replies into FILE (- for standard output), oldest first.
 
     The format is told by the name: .csv, .ndjson, .parquet or .xlsx, with .gz behind it to compress. Ends with the
     number of rows and the file's SHA-256 on standard error. A file that is cut off is not left behind.

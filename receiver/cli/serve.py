@@ -18,6 +18,7 @@ from receiver.errors import SettingsError, StoreUnavailable
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server import Server
+from receiver.store.sqlite import said, shortcoming
 
 if TYPE_CHECKING:
     from receiver.config import Settings
@@ -54,6 +55,8 @@ def serve(bind: str | None, workers: int) -> None:
     lock = take_serving_lock(settings.data_dir) if settings.embedded else None
     try:
         unpruned = _make_ready(settings)
+        if settings.embedded:
+            (_log.warning if shortcoming() else _log.info)("embedded database", sqlite=said())
         _tell(settings, unpruned)
         server.run()
     finally:

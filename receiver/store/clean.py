@@ -8,7 +8,6 @@ locks each table while it lasts. Its log has the rows until the files that held 
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.errors import StoreUnavailable
-from receiver.store.snapshot import database_path
+from receiver.store.sqlite import connect, path_of, sqlite3
 from receiver.store.tables import tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
+    from pathlib import Path
 
     from receiver.store.database import Database
 
@@ -49,40 +49,30 @@ def clean(database: Database, url: str, *, now: Callable[[], datetime], rewrites
         position, at = _vacuum(database, rewrites=rewrites)
         done = {"cleaned_at": at, "wal_position": position}
     else:
-        _rewrite_sqlite(database_path(url))
+        _rewrite_sqlite(database, path_of(url))
         done = {"cleaned_at": now()}
     database.write(
         lambda connection: connection.execute(sa.update(tombstones).where(tombstones.c.id.in_(waiting)).values(done))
     )
     if not database.postgresql:
-        _rewrite_log(database_path(url))  # of that note, too
+        database.empty_log()  # of that note, too
     return len(waiting)
 
 
 # --- SQLite ---------------------------------------------------------------------------------------------------
 
 
-def _rewrite_sqlite(path: str) -> None:
+def _rewrite_sqlite(database: Database, path: Path) -> None:
     """Write the file anew, beside a server that has it open; its pushes go to the spool meanwhile."""
     try:
-        with closing(sqlite3.connect(path, timeout=_TRY_SECONDS, isolation_level=None)) as connection:
+        with closing(connect(path, timeout_seconds=_TRY_SECONDS)) as connection:
             # Its segments keep what was deleted from them until they are merged.
             for index in ("reply_text", "reply_grams"):
                 connection.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")  # noqa: S608  (ours)
             connection.execute("VACUUM")
     except sqlite3.Error as error:
         raise StoreUnavailable(f"the database could not be written anew ({error}); run this again") from error
-    _rewrite_log(path)
-
-
-def _rewrite_log(path: str) -> None:
-    """Move the log into the file and empty it, once no reader is in the way."""
-    deadline = time.monotonic() + _TRY_SECONDS
-    with closing(sqlite3.connect(path, timeout=1, isolation_level=None)) as connection:
-        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            if time.monotonic() > deadline:
-                raise StoreUnavailable("somebody reads an old state of the database; run this again")
-            time.sleep(0.05)
+    database.empty_log()
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------------------

@@ -5,9 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -15,16 +13,20 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
+from receiver.store.checkpointer import checkpointer, write_turns
 from receiver.store.sealed import REFUSED
+from receiver.store.sqlite import CACHE_KIB, identity, path_of, require_room, set_up, sqlite3
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from receiver.sealing import Sealer
     from receiver.store.sealed import Sealing
 
 T = TypeVar("T")
 
+_FILE = "receiver.file"  # of a connection: what tells its file from any other
 PATIENCE_SECONDS = 30.0  # for one question or transaction; a hung server is left then
 _CONNECT_SECONDS = 2.0  # of it at most, for a connection, whichever of several servers it is to
 _MAINTENANCE_SECONDS = 24 * 3600.0
@@ -83,16 +85,25 @@ class Database:
     is sealed is given as it is kept.
     """
 
-    def __init__(self, url: str, *, patience_seconds: float = PATIENCE_SECONDS, sealing: Sealing | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        sealing: Sealing | None = None,
+        cache_kib: int = CACHE_KIB,
+    ) -> None:
         self._patience_seconds = patience_seconds
         self._connecting = _Connecting()
+        self._path: Path | None = None
         if url.startswith("sqlite"):
-            self.engine = _sqlite_engine(url, patience_seconds)
+            self._path = path_of(url)
+            self.engine = _sqlite_engine(url, patience_seconds, cache_kib)
         else:
             self.engine = _postgresql_engine(url, patience_seconds, self._connecting)
         self.postgresql = self.engine.dialect.name == "postgresql"
-        # SQLite has one writer at a time and lets the others poll with growing pauses; a lock hands over at once.
-        self._writer = None if self.postgresql else _writer_lock(url)
+        self._turns = None if self._path is None else write_turns(self._path)
+        self._checkpointer = None if self._path is None else checkpointer(self._path)
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
         self._sealing = sealing
         if sealing is not None:
@@ -120,7 +131,9 @@ class Database:
             with self._own_errors(), self._writing(deadline), self._connected(deadline) as connection:
                 connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
                 with connection.begin():
-                    return work(connection)
+                    result = work(connection)
+                self._require_same_file(connection)
+                return result
 
         return _despite_deadlocks(in_transaction)
 
@@ -192,7 +205,9 @@ class Database:
         whose own standby, without which it is to keep nothing, is away."""
 
         def work(connection: sa.Connection) -> None:
-            if not self.postgresql:
+            if self._path is not None:
+                require_room(self._path)
+                connection.exec_driver_sql("PRAGMA user_version=0")  # writes a page, as an empty transaction would not
                 return
             if connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
                 raise StoreUnavailable(_READ_ONLY)
@@ -210,8 +225,21 @@ class Database:
         if self.postgresql:
             self.write(lambda connection: connection.scalar(_WRITE_NOTHING))
 
+    def require_file(self) -> None:
+        """Raise StoreUnavailable where the file is not the one that is open; PostgreSQL has none here."""
+        if self._path is not None:
+            with self.reading() as connection:
+                self._require_same_file(connection)
+
+    def empty_log(self) -> None:
+        """Leave nothing in the embedded database's log of what was in it. Raises StoreUnavailable."""
+        if self._checkpointer is not None:
+            self._checkpointer.truncate()
+
     def close(self) -> None:
         """Close every connection."""
+        if self._checkpointer is not None:
+            self._checkpointer.leave(self)
         self.engine.dispose()
 
     @contextmanager
@@ -228,15 +256,22 @@ class Database:
 
     @contextmanager
     def _writing(self, deadline: float) -> Iterator[None]:
-        if self._writer is None:
+        if self._turns is None or self._checkpointer is None:
             yield
             return
-        if not self._writer.acquire(timeout=max(0, deadline - time.monotonic())):
+        self._checkpointer.serve(self)
+        if not self._turns.acquire(timeout=max(0, deadline - time.monotonic())):
             raise StoreUnavailable("the database is unavailable (another write takes long)")
         try:
             yield
         finally:
-            self._writer.release()
+            self._turns.release()
+
+    def _require_same_file(self, connection: sa.Connection) -> None:
+        """Raise StoreUnavailable where what was committed is not in the file that the next start will find."""
+        if self._path is not None and connection.info.get(_FILE) != identity(self._path):
+            connection.invalidate()
+            raise StoreUnavailable(f"{self._path} was moved, removed or replaced while it was open")
 
     @contextmanager
     def _own_errors(self) -> Iterator[None]:
@@ -266,53 +301,31 @@ class _Connecting(threading.local):
             self.deadline = None
 
 
-class _Queue:
-    """A lock that is handed over in the order in which it was asked for: nobody waits longer than those before."""
-
-    def __init__(self) -> None:
-        self._changing = threading.Lock()
-        self._held = False
-        self._waiting: deque[threading.Lock] = deque()
-
-    def acquire(self, timeout: float) -> bool:
-        with self._changing:
-            if not self._held:
-                self._held = True
-                return True
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
-        if turn.acquire(timeout=timeout):
-            return True
-        with self._changing:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                return False
-            return True  # it came just now
-
-    def release(self) -> None:
-        with self._changing:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._held = False
-
-
-@cache
-def _writer_lock(_url: str) -> _Queue:
-    return _Queue()
-
-
-def _sqlite_engine(url: str, patience_seconds: float) -> sa.Engine:
+def _sqlite_engine(url: str, patience_seconds: float, cache_kib: int) -> sa.Engine:
     engine = sa.create_engine(
-        url, hide_parameters=True, connect_args={"timeout": patience_seconds, "check_same_thread": False}, pool_size=20
+        url,
+        module=sqlite3,
+        hide_parameters=True,
+        connect_args={"timeout": patience_seconds, "check_same_thread": False},
+        pool_size=20,
     )
+    path = path_of(url)
+    known: tuple[int, int] | None = None
+
+    @event.listens_for(engine, "do_connect")
+    def _make_no_new_file(*_args: Any) -> None:
+        # What was acknowledged is in the file that was there: a new and empty one would pass for it.
+        if known is not None and identity(path) is None:
+            raise StoreUnavailable(f"{path} is gone: put it back, or restart the receiver to begin with an empty one")
 
     @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun below, not guessed by the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
-            connection.execute(f"PRAGMA {pragma}")
+    def _configure(connection: Any, record: Any) -> None:
+        nonlocal known
+        if "immutable=1" in url:
+            connection.isolation_level = None
+            return
+        set_up(connection, cache_kib=cache_kib)
+        known = record.info[_FILE] = identity(path)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Whole lists as CSV, at constant memory and from one snapshot: by COPY on PostgreSQL, row by row on SQLite.
+"""Whole lists as CSV, at constant memory: by COPY from one snapshot on PostgreSQL, in parts by id on SQLite.
 
 What readers see of a row is worked out in SQL here, since the database writes the text itself; a test holds it against
 what the lists show.
@@ -37,11 +37,13 @@ from receiver.store.read import (
 from receiver.store.tables import AGE_FROM, messages, receipts, replies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from receiver.sealing import Sealer
 
 _CHUNK_BYTES = 64 * 1024
+_PART_ROWS = 1000
+_PART_IDS = 5000
 _NEEDS_QUOTES = re.compile(r'[",\r\n]')
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -76,6 +78,7 @@ class Export:
 
     columns: tuple[Column, ...]
     query: sa.Select[Any]
+    table: sa.Table  # whose ids the rows have
     narrow: bool  # few rows, which an index finds
     keeps: Callable[[Any], bool] | None = None  # whether a row of a sealed database, opened, is asked for at all
 
@@ -249,6 +252,7 @@ def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, sealer: Seal
             Column("error_message", Kind.TEXT, column.error_message, written_by_people=True, repeats=True),
         ),
         query=_in_range(sa.select(messages).where(*message_conditions(wanted, clock)), messages, wanted),
+        table=messages,
         narrow=_is_narrow(wanted),
     )
 
@@ -319,7 +323,12 @@ def _sightings(
         Column("last_seen_at", Kind.TIME, _iso(table.c.last_seen_at), nullable=False),
         Column("copies", Kind.WHOLE, table.c.copies, nullable=False),
     )
-    return Export(columns=columns, query=_in_range(query.where(*conditions), table, wanted), narrow=_is_narrow(wanted))
+    return Export(
+        columns=columns,
+        query=_in_range(query.where(*conditions), table, wanted),
+        table=table,
+        narrow=_is_narrow(wanted),
+    )
 
 
 # --- As CSV ---------------------------------------------------------------------------------------------
@@ -339,7 +348,7 @@ def iter_csv(
     if connection.dialect.name == "postgresql":
         yield from _copy(connection, query, tell, narrow=export.narrow)
         return
-    for rows in connection.execution_options(yield_per=1000).execute(query).partitions():
+    for rows in _parts(connection, export, query):
         yield "".join(",".join(map(_cell, row)) + "\n" for row in rows).encode()
         tell(len(rows))
 
@@ -365,10 +374,36 @@ def _opened(
             formula = neutral and column.written_by_people and text.startswith(FORMULA_STARTS)
             yield _cell(f"'{text}" if formula else text)
 
-    for rows in connection.execute(query.execution_options(yield_per=1000)).partitions():
+    for rows in _parts(connection, export, query):
         kept = rows if export.keeps is None else [row for row in rows if export.keeps(row)]
         yield "".join(",".join(cells(row)) + "\n" for row in kept).encode()
         tell(len(kept))
+
+
+def _parts(connection: sa.Connection, export: Export, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+    """Give the rows of a query, some at a time; on SQLite in a transaction for each part.
+
+    As long as one is open there, what is written meanwhile has to stay in the log, however slowly its rows are read.
+    Rows that came after the first part are left out.
+    """
+    if connection.dialect.name == "postgresql":
+        yield from connection.execute(query.execution_options(yield_per=_PART_ROWS)).partitions()
+        return
+    row_id = export.table.c.id
+    if export.narrow:
+        rows = connection.execute(query).all()
+        connection.rollback()
+        yield from (rows[begin : begin + _PART_ROWS] for begin in range(0, len(rows), _PART_ROWS))
+        return
+    first = connection.scalar(export.query.with_only_columns(row_id, maintain_column_froms=True).limit(1))
+    last = connection.scalar(sa.select(sa.func.max(row_id)))
+    connection.rollback()
+    # By the ids alone: any other index would be gone through again for every part.
+    by_id = query.with_hint(export.table, "NOT INDEXED", "sqlite")
+    for begin in range(first or 0, (last or 0) + 1 if first is not None else 0, _PART_IDS):
+        rows = connection.execute(by_id.where(row_id >= begin, row_id < min(begin + _PART_IDS, last + 1))).all()
+        connection.rollback()
+        yield from (rows[start : start + _PART_ROWS] for start in range(0, len(rows), _PART_ROWS))
 
 
 def _cell(value: Any) -> str:

@@ -141,7 +141,7 @@ def _clean(database: Database) -> None:
         driver: Any = connection.connection.driver_connection
         driver.execute("INSERT INTO reply_text (reply_text) VALUES ('optimize')")
         driver.execute("VACUUM")
-        driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.empty_log()
 
 
 # --- Rows -----------------------------------------------------------------------------------------------

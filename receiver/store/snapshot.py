@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 from receiver.errors import ReceiverError, StoreUnavailable
 from receiver.store import schema
 from receiver.store.database import Database
+from receiver.store.sqlite import connect_to_read, connect_unchanging, path_of, sqlite3
 from receiver.store.tables import messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
@@ -34,11 +34,6 @@ class Contents:
     newest_push: tuple[UUID, datetime] | None  # id and time of receiving
 
 
-def database_path(url: str) -> str:
-    """Give the file of an SQLite database."""
-    return sa.make_url(url).database or ""
-
-
 def copy_database(url: str, to: Path) -> None:
     """Copy an SQLite database into a new file as of one moment; writers go on meanwhile, and their log grows.
 
@@ -48,7 +43,7 @@ def copy_database(url: str, to: Path) -> None:
     # VACUUM INTO reads such a snapshot as well and takes twice as long, since it builds every index anew.
     try:
         with (
-            closing(sqlite3.connect(f"file:{database_path(url)}?mode=ro", uri=True)) as source,
+            closing(connect_to_read(path_of(url))) as source,
             closing(sqlite3.connect(to)) as copy,
         ):
             source.backup(copy, pages=-1)
@@ -59,7 +54,7 @@ def copy_database(url: str, to: Path) -> None:
 def require_integrity(path: Path) -> None:
     """Read every page and index of a database that nobody writes to. Raises ReceiverError naming what is wrong."""
     try:
-        with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as connection:
+        with closing(connect_unchanging(path)) as connection:
             found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_FAULTS_NAMED})")]
     except sqlite3.Error as error:
         found = [str(error)]

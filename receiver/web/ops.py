@@ -61,6 +61,7 @@ def _why_not_database(parts: Runtime) -> str | None:
         return parts.link.reason
     try:
         schema.require_schema(parts.intake_database)
+        parts.intake_database.require_writable()
     except (StoreUnavailable, StoreUnfit) as error:
         return str(error)
     return None

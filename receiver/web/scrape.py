@@ -29,6 +29,7 @@ from receiver.intake.spool import spool_state
 from receiver.store import audit, balance, fan_out, signals, targets, watching
 from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.store.events import find_lag_seconds
+from receiver.store.sqlite import log_bytes, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -160,6 +161,16 @@ def _spool_oldest(scrape: Scrape) -> float:
 @gauge("receiver_spool_damaged_files", "Spool files of which a part could not be read; they stay for an operator.")
 def _spool_damaged(scrape: Scrape) -> float:
     return len(scrape.spool.damaged)
+
+
+@gauge(
+    "receiver_sqlite_log_bytes",
+    "Size of the embedded database's write-ahead log; it grows while an old state is being read. Left out: PostgreSQL.",
+)
+def _sqlite_log(scrape: Scrape) -> float | None:
+    if not scrape.parts.settings.embedded:
+        return None
+    return log_bytes(path_of(scrape.parts.settings.database_url))
 
 
 @gauge("receiver_events_lag_seconds", "For how long a transaction that does not end has held the events back; 0: none.")

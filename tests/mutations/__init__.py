@@ -31,6 +31,7 @@ PARTS = {
     "forgetting": "Forgetting",
     "encryption": "Encryption at rest",
     "forwarding": "Forwarding",
+    "sqlite": "The embedded database's file",
     "supply": "What is brought along",
 }
 

@@ -32,7 +32,7 @@ from receiver.web.auth import caller
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-blueprint = Blueprint("exports", __name__, description="Whole lists as files, oldest row first, as of one moment.")
+blueprint = Blueprint("exports", __name__, description="Whole lists as files, oldest row first.")
 
 # Each holds a thread and a connection, and reads what could be everything.
 _AT_ONCE = 2

@@ -27,6 +27,7 @@ from receiver.store.export import (
     iter_csv,
 )
 from receiver.store.sealed import sealer_of
+from receiver.times import in_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -260,10 +261,13 @@ def _xlsx(columns: tuple[Column, ...], rows: Iterable[bytes], zone: ZoneInfo) ->
 
 def _sheet_time(text: str, zone: ZoneInfo) -> datetime | None:
     """Give a time as a sheet holds it, None for one before its calendar begins."""
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:  # a damaged row ends no file
+        return None
     if moment.year <= _FIRST_YEAR or moment.year >= MAXYEAR:
         return None
-    return moment.astimezone(zone).replace(tzinfo=None)
+    return in_zone(moment, zone).replace(tzinfo=None)
 
 
 def _sheet_text(text: str) -> str:

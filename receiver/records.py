@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from receiver.domain import TASK_ID_MAX_CHARS, SentMessage, is_masked, parse_mobile, whole_milliseconds
+from receiver.domain import (
+    TASK_ID_MAX_CHARS,
+    SentMessage,
+    is_masked,
+    parse_mobile,
+    whole_milliseconds,
+)
 from receiver.errors import ReceiverError
+from receiver.times import implausible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from zoneinfo import ZoneInfo
 
 TEXT_MAX_CHARS = 255
+_FIRST_YEAR, _LAST_YEAR = 1970, 9000  # of filters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _WHOLE_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 _MISSING = "missing"
@@ -104,10 +112,13 @@ class SendReader:
         if text is None:
             return None
         try:
-            return parse_time(text, self.zone)
+            moment = parse_time(text, self.zone)
         except ValueError as error:
             faults["sent_at"] = str(error)
             return None
+        if (fault := implausible(moment, datetime.now(UTC), self.zone)) is not None:
+            faults["sent_at"] = fault
+        return moment
 
 
 def parse_time(text: str, zone: ZoneInfo) -> datetime:
@@ -120,6 +131,23 @@ def parse_time(text: str, zone: ZoneInfo) -> datetime:
         return whole_milliseconds((moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC))
     except (ValueError, OverflowError):
         raise ValueError("not a time such as 2026-11-23T09:14:03+08:00") from None
+
+
+def parse_filter_time(text: str, zone: ZoneInfo) -> datetime:
+    """Read a time that rows are held against, as `parse_time` does; far outside of their years, the nearest end of it.
+
+    So that "from the year 1" and "to the year 9999" mean what they should, and arithmetic around them holds.
+    Raises ValueError.
+    """
+    try:
+        year = datetime.fromisoformat(text).year
+    except ValueError:
+        year = _FIRST_YEAR
+    if year < _FIRST_YEAR:
+        return datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC)
+    if year > _LAST_YEAR:
+        return datetime(_LAST_YEAR, 1, 1, tzinfo=UTC)
+    return parse_time(text, zone)
 
 
 def _given_name(name: str) -> str:

@@ -24,7 +24,7 @@ from receiver.intake.recorder import Recorder
 from receiver.intake.spool import SPOOL_DIR, Spool
 from receiver.platform.client import PlatformClient
 from receiver.sending import Sender
-from receiver.store import access, audit, read, rollup, schema, secret_uses, write
+from receiver.store import access, audit, read, rollup, schema, secret_uses, set_aside, write
 from receiver.store.database import Database
 from receiver.store.events import Horizon
 from receiver.store.replica import Replica
@@ -143,7 +143,7 @@ class Runtime:
             spool,
             link=self.link,
             make_ready=self.make_ready,
-            read_again=self.gate.read_again,
+            read_again=self.gate.read_spooled,
             save=partial(write.save_pushes_in, self.database),
             record=self.recorder.record_spooled,
             confirm=self.database.require_durable,
@@ -159,9 +159,11 @@ class Runtime:
             return
         with self.database.reading() as connection:
             outdated = self.sealing.is_outdated(connection)
+            self.gate.note_newest(read.find_newest_push_at(connection))
         if outdated:  # nobody has been refused for it here, but what is asked would be answered wrong
             self.link.mark_down("the database's encryption was changed")
             return
+        set_aside.save_noted(self.database, self.now())
         if self.database.postgresql:
             self.database.write(rollup.fold)
         self.gate.secrets.keep_uses(self._save_uses)
@@ -193,6 +195,8 @@ class Runtime:
     def stop(self) -> None:
         """Keep what was taken, then close."""
         self.sender.close()
+        with suppress(ReceiverError):  # a command that has found something; a server has its own time for it
+            set_aside.save_noted(self.database, self.now())
         if self._started_in == os.getpid():
             self.committer.stop()
             self._drainer.stop()

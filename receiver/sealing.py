@@ -34,6 +34,10 @@ class NotOpened(StoreUnfit):
     """Something was sealed under a key that is not here, or is not what was sealed."""
 
 
+class Damaged(NotOpened):
+    """What is sealed under a key that is here does not open: it was changed, and it alone."""
+
+
 class KeyRing:
     """The keys of RECEIVER_ENCRYPTION_KEYS: every one opens, the first seals. Safe for many threads."""
 
@@ -62,7 +66,7 @@ class KeyRing:
         try:
             return cipher.decrypt(sealed[begin:nonce_end], sealed[nonce_end:], place)
         except (InvalidTag, ValueError):
-            raise NotOpened(
+            raise Damaged(
                 f"what is sealed under the key {name.decode()} does not open: RECEIVER_ENCRYPTION_KEYS has another key"
                 " of that name, or it was changed"
             ) from None
@@ -124,12 +128,12 @@ class Sealer:
         return begin + urlsafe_b64encode(siv)[:_SIV_CHARS].decode() + self.end(mobile[-END_DIGITS:])
 
     def _number(self, token: str) -> str:
-        """Give the number of a token. Raises NotOpened."""
+        """Give the number of a token. Raises Damaged."""
         try:
             siv = urlsafe_b64decode(token[RANGE_DIGITS:-END_DIGITS] + "=")
             return str(int.from_bytes(self._numbers.decrypt(siv, [b"mobile"])))[1:]
         except (InvalidTag, ValueError):
-            raise NotOpened("a number in the database does not open: it was changed") from None
+            raise Damaged("a number in the database does not open: it was changed") from None
 
     def end(self, digits: str) -> str:
         """Give how the tokens end of numbers that end with these four digits."""

@@ -73,6 +73,7 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
     ("figures", "alarm", "subject"),
     [
         (replace(WELL, server_fault="nothing answers"), Alarm.SERVER_DOWN, ""),
+        (kept(set_aside={"receipts": ["17"]}), Alarm.ROWS_SET_ASIDE, "receipts"),
         (replace(WELL, database_fault="it is away"), Alarm.DATABASE_AWAY, ""),
         (replace(WELL, spool_bytes=1, spool_oldest_seconds=301.0), Alarm.SPOOL_GROWING, ""),
         (replace(WELL, spool_bytes=501, spool_oldest_seconds=1.0), Alarm.SPOOL_GROWING, ""),
@@ -243,8 +244,9 @@ def test_each_target_is_told_of_both_ends_once() -> None:
 # --- Words ----------------------------------------------------------------------------------------------
 
 EVIDENCE: dict[str, Any] = {
+
     "fault": "nothing answers on 127.0.0.1:8000", "bytes": 12, "percent": 51, "minutes": 7, "count": 21,
-    "usual": 95.0, "messages": 100, "left": 9, "low": 10, "hours": 2, "days": 13, "seconds": 61,
+    "usual": 95.0, "messages": 100, "left": 9, "low": 10, "hours": 2, "days": 13, "seconds": 61, "ids": "17",
 }  # fmt: skip
 
 

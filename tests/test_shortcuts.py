@@ -65,7 +65,7 @@ def test_forms_near_the_ordinary_one_are_read_alike(
 
 def test_ordinary_receipts_take_the_short_way() -> None:
     body = b"mobile=15080921090&taskid=3313746&status=1&receivetime=2019-07-23+17%3A00%3A00"
-    assert READER._read_plain(body, None) is not None
+    assert READER._read_plain(body, None, None) is not None
 
 
 # --- Storing ------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def filled(runtime: Runtime) -> Runtime:
 
 def test_what_the_receiver_wrote_agrees(filled: Runtime) -> None:
     found = findings(filled)
-    assert [finding.details for finding in found.values()] == [()] * 5
+    assert [finding.details for finding in found.values()] == [()] * 6
     assert all(finding.ok for finding in found.values())
     assert found["receipts and replies follow from the journal"].count == 7
 
@@ -112,11 +112,20 @@ def test_command_tells_its_verdict_by_exit_code(filled: Runtime) -> None:
     process = ServeProcess(filled.settings.data_dir, filled.settings.database_url)
     agreed = process.run("verify")
     assert (agreed.returncode, agreed.stderr) == (0, "")
-    assert agreed.stdout.count("ok  ") == 7
+    assert agreed.stdout.count("ok  ") == 8
     run(filled, "DELETE FROM replies")
     found = process.run("verify", "--json")
     assert found.returncode == 1
-    assert [json.loads(line)["ok"] for line in found.stdout.splitlines()] == [True, False, True, True, True, True, True]
+    assert [json.loads(line)["ok"] for line in found.stdout.splitlines()] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_damaged_spool_is_told(filled: Runtime) -> None:

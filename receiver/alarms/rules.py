@@ -20,6 +20,7 @@ _SPOOL_FULL_SHARE = 0.5
 _EVENTS_LAG_SECONDS = 300
 _FORWARD_LATE = timedelta(minutes=15)
 _REPLICA_LAG_SECONDS = 60
+_IDS_NAMED = 10
 _BALANCE_STALE = timedelta(hours=1)
 _CERTIFICATE_SOON_DAYS, _CERTIFICATE_NOW_DAYS = 14, 3
 _MISSED_MIN = 20  # pushes of last week: where fewer came, none now is chance
@@ -38,6 +39,7 @@ class Alarm(StrEnum):
     PUSHES_REFUSED = "pushes_refused"
     EVENTS_HELD_BACK = "events_held_back"
     FORWARDING_BEHIND = "forwarding_behind"
+    ROWS_SET_ASIDE = "rows_set_aside"
     PLATFORM_SILENT = "platform_silent"
     PUSHES_QUARANTINED = "pushes_quarantined"
     DELIVERY_FALLEN = "delivery_fallen"
@@ -121,6 +123,7 @@ class Kept:
     usual: Rate
     balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with a reading
     forward_oldest: Mapping[str, datetime] = field(default_factory=dict)  # of targets for which something waits
+    set_aside: Mapping[str, Sequence[str]] = field(default_factory=dict)  # ids of rows left out everywhere, by table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,6 +220,22 @@ def _forwarding_behind(figures: Figures, _limits: Limits) -> Found:
         )
         for target, oldest_at in sorted(figures.kept.forward_oldest.items())
         if figures.now - oldest_at > _FORWARD_LATE
+    ]
+
+
+def _rows_set_aside(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    return [
+        Finding(
+            alarm=Alarm.ROWS_SET_ASIDE,
+            subject=table,
+            evidence={
+                "count": len(ids),
+                "ids": ", ".join(ids[:_IDS_NAMED]) + (", \u2026" if len(ids) > _IDS_NAMED else ""),
+            },
+        )
+        for table, ids in sorted(figures.kept.set_aside.items())
     ]
 
 
@@ -320,6 +339,7 @@ _RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
     Alarm.PUSHES_REFUSED: _pushes_refused,
     Alarm.EVENTS_HELD_BACK: _events_held_back,
     Alarm.FORWARDING_BEHIND: _forwarding_behind,
+    Alarm.ROWS_SET_ASIDE: _rows_set_aside,
     Alarm.PLATFORM_SILENT: _platform_silent,
     Alarm.PUSHES_QUARANTINED: _pushes_quarantined,
     Alarm.DELIVERY_FALLEN: _delivery_fallen,

@@ -138,6 +138,11 @@ _ENGLISH = _Words(
             "A transaction that does not end has held newer events back for {minutes} minutes.",
             "find it in pg_stat_activity, and end it with pg_terminate_backend.",
         ),
+        Alarm.ROWS_SET_ASIDE: (
+            "rows of {subject} are left out",
+            "{count} rows of {subject} cannot be read, or have an impossible time; all else goes on. Ids: {ids}.",
+            "restore them from a backup, or erase what they are about; the log says of each what is wrong.",
+        ),
         Alarm.FORWARDING_BEHIND: (
             "a system of your own does not hear: {subject}",
             "What is to be forwarded to {subject} has waited for {minutes} minutes.",
@@ -227,6 +232,11 @@ _CHINESE = _Words(
             "事件流被阻塞",
             "一个未结束的事务使新事件延迟了 {minutes} 分钟。",
             "在 pg_stat_activity 中找到它，用 pg_terminate_backend 结束。",
+        ),
+        Alarm.ROWS_SET_ASIDE: (
+            "{subject} 表中有数据被跳过",
+            "{subject} 表中有 {count} 行无法读取，或其时间不可能正确，已全部跳过，其余数据不受影响。ID：{ids}。",
+            "从备份恢复这些行，或删除相关号码的数据；每一行的问题见日志。",
         ),
         Alarm.FORWARDING_BEHIND: (
             "自己的系统没有收到：{subject}",

@@ -11,7 +11,7 @@ from receiver.audit_files import AuditFormat, as_fields, iter_audit_file
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.domain import parse_mobile
 from receiver.errors import SettingsError
-from receiver.records import parse_time
+from receiver.records import parse_filter_time
 from receiver.store.audit import AuditFilter, iter_entries, list_entries
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _asked(runtime: Runtime, given: dict[str, str | None]) -> AuditFilter:
     for name in ("since", "until"):
         text = given[name]
         try:
-            times[name] = None if text is None else parse_time(text, runtime.settings.timezone)
+            times[name] = None if text is None else parse_filter_time(text, runtime.settings.timezone)
         except ValueError as error:
             raise SettingsError(f"--{name}: {error}") from None
     number = _number(given["mobile"])

@@ -28,6 +28,7 @@ from receiver.setting_values import http_url
 from receiver.store import access, prune, read, schema, sqlite
 from receiver.store.read import Filter, Page
 from receiver.store.sources import find_sources
+from receiver.store.watching import find_set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,6 +119,7 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
         yield _encryption(runtime)
         yield _checked("API keys", lambda: _keys(runtime))
         yield _retention(runtime)
+        yield _set_aside(runtime)
     finally:
         runtime.stop()
     answer = _server(settings)
@@ -170,6 +172,18 @@ def _retention(runtime: Runtime) -> tuple[str, bool | None, str]:
         None,
         f"not pruned for two days: {kinds}; enable receiver-prune.timer, or run: receiver prune --yes",
     )
+
+
+def _set_aside(runtime: Runtime) -> tuple[str, bool | None, str]:
+    name = "rows"
+    try:
+        found = runtime.ask(find_set_aside)
+    except ReceiverError as error:
+        return name, False, str(error)
+    if not found:
+        return name, True, "every row that was looked at can be read"
+    named = "; ".join(f"{table}: {', '.join(ids)}" for table, ids in sorted(found.items()))
+    return name, False, f"these are left out everywhere, see rows_set_aside in deploy/RUNBOOK.md: {named}"
 
 
 def _data_dir(settings: Settings) -> tuple[str, bool, str]:

@@ -16,7 +16,7 @@ from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.domain import MessageStatus, parse_mobile
 from receiver.errors import ReceiverError
 from receiver.exports import EXPORTS, Format, gzipped, iter_file
-from receiver.records import parse_time
+from receiver.records import parse_filter_time
 from receiver.store.read import Filter
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _filter(name: str, given: dict[str, Any], zone: Any) -> Filter:
     for key in ("sent_from", "sent_to", "received_from", "received_to"):
         if key in values:
             try:
-                values[key] = parse_time(values[key], zone)
+                values[key] = parse_filter_time(values[key], zone)
             except ValueError as error:
                 raise ReceiverError(f"--{key.replace('_', '-')}: {error}") from None
     if "mobile" in values:

@@ -114,7 +114,7 @@ def replay(ids: tuple[UUID, ...], quarantined: bool) -> None:
     with open_runtime() as runtime:
         before = dict.fromkeys(Outcome, 0)
         for row in _quarantined(runtime) if quarantined else (_find(runtime, push_id) for push_id in ids):
-            push = runtime.gate.read_again(row.as_push())
+            push = runtime.gate.read_again(row.as_push(), seen_at=max(runtime.now(), row.received_at))
             runtime.audited(partial(write.replay_push, push=push), "cli", "push.replay", push_id=str(push.id))
             before[push.outcome] += 1
     print(f"{before[Outcome.ACCEPTED]} accepted, {before[Outcome.QUARANTINED]} quarantined still")

@@ -14,7 +14,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from receiver import metrics
 from receiver.errors import ReceiverError, StoreUnavailable
@@ -22,8 +22,10 @@ from receiver.forwarding.formats import render
 from receiver.forwarding.guard import EXCHANGE_SECONDS, Answer, Exit, Forbidden, Guard, NotReached, parse_url
 from receiver.logs import get_logger
 from receiver.store import deliveries, targets
+from receiver.store.database import StoreRejected
 from receiver.store.deliveries import BREAKER_FAILURES, LEASE, Failure, Settlement
-from receiver.store.fan_out import fan_out, pop_timers
+from receiver.store.fan_out import fan_out, fan_out_one, pop_timer, pop_timers
+from receiver.store.set_aside import ROW_FAULTS, note_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -124,22 +126,28 @@ class Forwarder:
         with self._database.reading() as connection:
             found = targets.list_targets(connection)
         self._keep_lanes(found)
-        fan = partial(fan_out, no_receipt_after=self._clock().no_receipt_after)
+        clock = self._clock()
+        after = clock.no_receipt_after
+        some = partial(fan_out, no_receipt_after=after), partial(fan_out_one, no_receipt_after=after)
         more = True
         while more and time.monotonic() < until:
-            more = self._make(fan)
+            more = self._make(*some)
         if not more:
             self._caught_up_at = time.monotonic()
         if found:
-            more |= self._make(partial(pop_timers, clock=self._clock()))
+            more |= self._make(partial(pop_timers, clock=clock), partial(pop_timer, clock=clock))
             self._wake()
         return more
 
-    def _make(self, work: Callable[..., int]) -> bool:
-        """Make some deliveries; say whether there may be more to make."""
+    def _make(self, work: Callable[..., int], one: Callable[[Any], None]) -> bool:
+        """Make some deliveries, or `one` where a row ends that; say whether there may be more to make."""
         begun = time.monotonic()
         limit = _MADE_AT_ONCE_BESIDE_PUSHES if self._busy() else _MADE_AT_ONCE
-        made = self._database.write(partial(work, limit=limit))
+        try:
+            made = self._database.write(partial(work, limit=limit))
+        except (StoreRejected, *ROW_FAULTS):
+            made = limit  # one by one, until it is past
+            self._database.write(one)
         if made:
             self._wake()
         now = time.monotonic()
@@ -263,13 +271,18 @@ class _Lane:
     def _send_one(self, claim: Claim, delivery: Delivery, became: Settlement) -> bool:
         """Send a delivery and note what became of it; say whether the next may be sent."""
         now = datetime.now(UTC)
-        request = render(claim, delivery, self._place, at=now)
-        if request is None:
-            became.done.append(delivery)
-            metrics.FORWARD_ATTEMPTS.labels(self._name, "forgotten").inc()
-            return True
         try:
+            request = render(claim, delivery, self._place, at=now)
+            if request is None:
+                became.done.append(delivery)
+                metrics.FORWARD_ATTEMPTS.labels(self._name, "forgotten").inc()
+                return True
             answer = self._exit.send(request.method, request.line, request.headers, request.body)
+        except ROW_FAULTS as error:  # it can never be sent, and the others do not wait for it
+            note_left(delivery.message_id, delivery.push_id, error)
+            became.done.append(delivery)
+            metrics.FORWARD_ATTEMPTS.labels(self._name, "unreadable").inc()
+            return True
         except (NotReached, Forbidden) as error:
             if self._stopping.is_set():
                 return False  # broken off by ourselves

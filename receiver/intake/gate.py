@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,8 @@ from receiver.domain import Kind, Push, new_id
 from receiver.errors import ReceiverError
 from receiver.intake.push_secrets import PushSecrets
 from receiver.logs import get_logger
-from receiver.platform.push import PushReader
+from receiver.platform.push import CLOCK_FLAG, PushReader
+from receiver.times import earliest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 PUSH_MAX_BYTES = 64 * 1024  # body and query together
 _DRAIN_MAX_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
+_CLOCKS_APART = timedelta(minutes=5)  # of nodes
 _REFUSALS_KEPT = 100
 _OBSERVED_KEPT = 100
 # Whoever guesses or mistypes pushes as fast as he likes: the log is not to be filled by him.
@@ -122,6 +124,7 @@ class Gate:
         self._telling = threading.Lock()
         self._told = self._left_out = 0
         self._told_since = -math.inf  # by time.monotonic()
+        self._newest_at = earliest()  # when the newest row came; a clock from before then is wrong in any case
 
     def admit(self, request: PushRequest) -> Push | None:
         """Take a push, read. None: a bare probe, to be acknowledged and forgotten. Raises Refused."""
@@ -155,8 +158,14 @@ class Gate:
 
     def take(self, request: PushRequest, body: bytes, *, secret: PushSecret, address: str) -> Push:
         """Make a push of a request whose secret, address and size have been found right, and its whole body."""
-        reading, flags = self._reader.read(body=body, query=request.query, endpoint=request.endpoint)
         received_at = datetime.now(UTC)
+        reading, flags = self._reader.read(
+            body=body,
+            query=request.query,
+            endpoint=request.endpoint,
+            seen_at=received_at,
+            clock=not self._is_behind(received_at),
+        )
         secret.note(received_at)
         if secret.place:
             self._observe("secret", address, received_at)
@@ -187,10 +196,39 @@ class Gate:
         with self._observing:
             return list(reversed(self._observed.values()))
 
-    def read_again(self, push: Push) -> Push:
-        """Give the push as this gate reads it now."""
-        reading, flags = self._reader.read(body=push.body, query=push.query, endpoint=push.endpoint)
+    def read_again(self, push: Push, *, seen_at: datetime | None = None) -> Push:
+        """Return the push as this gate reads it now.
+
+        `seen_at`: what its time may not be far ahead of, its arrival or its replay. None: its time may be any, for what
+        was accepted before stands.
+        """
+        reading, flags = self._reader.read(
+            body=push.body,
+            query=push.query,
+            endpoint=push.endpoint,
+            seen_at=seen_at,
+            clock=CLOCK_FLAG not in push.flags and not self._is_behind(seen_at or push.received_at),
+        )
         return replace(push, reading=reading, flags=flags)
+
+    def read_spooled(self, push: Push) -> Push:
+        """Return a push from a spool, read as at its arrival: rows that are newer by now say nothing of that clock."""
+        reading, flags = self._reader.read(
+            body=push.body,
+            query=push.query,
+            endpoint=push.endpoint,
+            seen_at=push.received_at,
+            clock=CLOCK_FLAG not in push.flags,
+        )
+        return replace(push, reading=reading, flags=flags)
+
+    def note_newest(self, received_at: datetime | None) -> None:
+        """Note when the newest row of the database came, by which a clock that has fallen behind is known."""
+        if received_at is not None:
+            self._newest_at = max(self._newest_at, received_at)
+
+    def _is_behind(self, now: datetime) -> bool:
+        return self._newest_at - now > _CLOCKS_APART
 
     def _allows(self, address: str) -> bool:
         return not self._allow or within(address, self._allow)

@@ -25,6 +25,7 @@ from uuid import UUID, uuid4
 from receiver.domain import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
 from receiver.errors import SpoolUnavailable
 from receiver.logs import get_logger
+from receiver.platform.push import CLOCK_FLAG
 from receiver.sealing import NotOpened
 
 if TYPE_CHECKING:
@@ -419,6 +420,7 @@ def _encode(record: Record) -> dict[str, Any]:
             "content_type": record.content_type,
             "remote_addr": record.remote_addr,
             "received_at": record.received_at.isoformat(),
+            **({"clock": True} if CLOCK_FLAG in record.flags else {}),
         }
     at = {"recorded_at": record.recorded_at.isoformat()}
     if isinstance(record, SpooledSends):
@@ -461,6 +463,7 @@ def _decode(fields: dict[str, Any]) -> Record:
         remote_addr=fields["remote_addr"],
         received_at=datetime.fromisoformat(fields["received_at"]),
         reading=UNREAD,
+        flags=(CLOCK_FLAG,) if fields.get("clock") else (),
     )
 
 

@@ -23,6 +23,7 @@ from receiver.domain import (
     parse_mobile,
 )
 from receiver.opt_out import OPT_OUT_WORDS, OptOutWords
+from receiver.times import implausible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 GB18030_FLAG = "gb18030"  # the push was not UTF-8 throughout
 FRACTION_FLAG = "fraction_dropped"  # its time had a fraction of a second
+CLOCK_FLAG = "clock"  # its time was far ahead of ours, which was not to be trusted
 
 # The platform's field names, in the order in which faults are told.
 _MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME = "mobile", "taskid", "status", "content", "receivetime"
@@ -66,16 +68,22 @@ class PushReader:
     opt_out_words: OptOutWords = OPT_OUT_WORDS
 
     def read(
-        self, *, body: bytes, query: bytes, endpoint: Kind | None
+        self, *, body: bytes, query: bytes, endpoint: Kind | None, seen_at: datetime | None = None, clock: bool = True
     ) -> tuple[Receipt | Reply | Unreadable, tuple[str, ...]]:
         """Read one push: what it says, and the flags of how the reading had to be helped.
 
         The fields come from the body if there is one, else from the query. `endpoint` None: a receipt or a
-        reply by its fields. Never raises: what cannot be read comes back as Unreadable, naming every fault.
+        reply by its fields. `seen_at`: when it came, which its time may not be far ahead of; None: its time may be any,
+        as of what was read before. `clock` False: our clock is not to be trusted in that. Never raises: what cannot be
+        read comes back as Unreadable, naming every fault.
         """
-        return self._read_plain(body or query, endpoint) or self.read_any(body=body, query=query, endpoint=endpoint)
+        return self._read_plain(body or query, endpoint, seen_at) or self.read_any(
+            body=body, query=query, endpoint=endpoint, seen_at=seen_at, clock=clock
+        )
 
-    def _read_plain(self, data: bytes, endpoint: Kind | None) -> tuple[Receipt, tuple[str, ...]] | None:
+    def _read_plain(
+        self, data: bytes, endpoint: Kind | None, seen_at: datetime | None
+    ) -> tuple[Receipt, tuple[str, ...]] | None:
         """Read a receipt as the platform's own page spells it, which nearly all are; None for anything else.
 
         Four times as fast as `read_any`, and never of another opinion.
@@ -85,7 +93,7 @@ class PushReader:
             return None
         mobile, task_id, status, date, hour, minute, second = match.groups()
         moment = _plain_time(self.zone, date, hour, minute, second)
-        if moment is None:
+        if moment is None or (seen_at is not None and implausible(moment, seen_at, self.zone)):
             return None
         return (
             Receipt(
@@ -99,7 +107,7 @@ class PushReader:
         )
 
     def read_any(
-        self, *, body: bytes, query: bytes, endpoint: Kind | None
+        self, *, body: bytes, query: bytes, endpoint: Kind | None, seen_at: datetime | None = None, clock: bool = True
     ) -> tuple[Receipt | Reply | Unreadable, tuple[str, ...]]:
         """Read one push as `read` does, whatever its form."""
         form = _Form(body or query)
@@ -118,6 +126,8 @@ class PushReader:
         )
         written_time = form.required(_TIME)
         moment = self._time(written_time, form) if written_time else None
+        if moment is not None and seen_at is not None:
+            self._judge_time(moment, form, seen_at, clock=clock)
         extra = form.rest({_MOBILE, _TASK_ID, _TIME, own_field}, drop_empty_status=endpoint is None)
 
         if form.faults:
@@ -156,6 +166,13 @@ class PushReader:
         except OverflowError:
             form.fault(_TIME, "not representable in UTC")
             return None
+
+    def _judge_time(self, moment: datetime, form: _Form, seen_at: datetime, *, clock: bool) -> None:
+        fault = implausible(moment, seen_at if clock else None, self.zone)
+        if fault is not None:
+            form.fault(_TIME, fault)
+        elif not clock and implausible(moment, seen_at, self.zone):
+            form.flags.append(CLOCK_FLAG)
 
     def _other_form(self, text: str) -> datetime | None:
         if not text.isascii():  # strptime would take full-width digits

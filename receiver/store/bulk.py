@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from receiver.domain import Push, Receipt, Reply, Unreadable, delivery_status, shown_content
 from receiver.opt_out import OptOut
 from receiver.store.sealed import mobile_token, seal_bytes, sealer_of
+from receiver.times import write_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,7 +223,6 @@ ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SE
 _SQLITE_FORWARD = """
 INSERT INTO forward_queue (kind, push_id, message_id)
 VALUES ('push', ?, (SELECT id FROM messages WHERE task_id = ? AND mobile = ? AND account = ?))"""
-_SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f"
 
 
 def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: Sealer | None) -> bool:
@@ -233,7 +233,7 @@ def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: Sealer | None) -> b
     forward: list[tuple[Any, ...]] = []
     for push in batch:
         push_id, reading = push.id.hex, push.reading
-        received_at = push.received_at.strftime(_SQLITE_TIME)
+        received_at = write_time(push.received_at)
         flags = dumps(push.flags) if push.flags else None
         head = (push_id, push.account, push.endpoint, push.kind, push.outcome, push.error, flags)
         journal.append(
@@ -247,13 +247,13 @@ def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: Sealer | None) -> b
         forward.append((push_id, *key))
         seen = (push_id, received_at, received_at)
         if isinstance(reading, Receipt):
-            at = reading.reported_at.strftime(_SQLITE_TIME)
+            at = write_time(reading.reported_at)
             status = delivery_status(reading.vendor_status)
             messages.append((*key, int(status), at, 1 << status))
             receipts.append((*seen, reading.vendor_status, at, *key))
         else:
             contents = _contents(reading, sealer)
-            at = reading.replied_at.strftime(_SQLITE_TIME)
+            at = write_time(reading.replied_at)
             messages.append((*key, 0, None, 0))
             opt_outs = (reading.opt_out is OptOut.YES, reading.opt_out is OptOut.REVIEW)
             replies.append((*seen, *contents, _digest(reading, sealer), at, *opt_outs, *key))

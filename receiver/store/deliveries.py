@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
 from receiver.store import read
+from receiver.store.set_aside import read_rows
 from receiver.store.tables import deliveries, pushes, receipts, replies, targets
 from receiver.store.targets import EventType, Target, as_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
     from receiver.store.read import Clock, MessageRow, PushRow, ReceiptRow, ReplyRow
@@ -30,6 +31,9 @@ LEASE = timedelta(seconds=60)
 LIFE = timedelta(days=3)  # of failing, before it is given up
 BREAKER_FAILURES = 5  # in a row; then a single one is tried now and then
 _ERROR_MAX_CHARS = 200
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,13 +155,10 @@ def _claim_statement() -> Any:
 
 def _with_contents(connection: sa.Connection, target: Target, claimed: Sequence[Delivery], clock: Clock) -> Claim:
     raw = [delivery.push_id for delivery in claimed if delivery.event == PUSH_EVENT]
-    found_pushes = (
-        [read.as_push_row(row) for row in connection.execute(sa.select(*read.PUSH_COLUMNS).where(pushes.c.id.in_(raw)))]
-        if raw
-        else []
-    )
-    found_receipts = {row.id: read.as_receipt_row(row) for row in _sighted(connection, receipts, "receipt_id", claimed)}
-    found_replies = {row.id: read.as_reply_row(row) for row in _sighted(connection, replies, "reply_id", claimed)}
+    query = sa.select(*read.PUSH_COLUMNS).where(pushes.c.id.in_(raw))
+    found_pushes = read_rows(connection, query, pushes, read.as_push_row) if raw else []
+    found_receipts = _sighted(connection, receipts, "receipt_id", claimed, read.as_receipt_row)
+    found_replies = _sighted(connection, replies, "reply_id", claimed, read.as_reply_row)
     about = {message_id for delivery in claimed if (message_id := message_of(delivery, found_receipts)) is not None}
     return Claim(
         target=target,
@@ -169,9 +170,16 @@ def _with_contents(connection: sa.Connection, target: Target, claimed: Sequence[
     )
 
 
-def _sighted(connection: sa.Connection, table: sa.Table, name: str, claimed: Sequence[Delivery]) -> Iterable[Any]:
+def _sighted(
+    connection: sa.Connection,
+    table: sa.Table,
+    name: str,
+    claimed: Sequence[Delivery],
+    convert: Callable[[Any], T],
+) -> dict[int, T]:
     ids = [row_id for delivery in claimed if (row_id := getattr(delivery, name)) is not None]
-    return connection.execute(read.sighted(table).where(table.c.id.in_(ids))) if ids else ()
+    query = read.sighted(table).where(table.c.id.in_(ids))
+    return dict(read_rows(connection, query, table, lambda row: (row.id, convert(row)))) if ids else {}
 
 
 def message_of(delivery: Delivery, found: Mapping[int, ReceiptRow]) -> int | None:

@@ -18,10 +18,11 @@ import sqlalchemy as sa
 
 from receiver.domain import Kind
 from receiver.store.read import ReceiptRow, ReplyRow, as_receipt_row, as_reply_row, in_accounts, sighted
+from receiver.store.set_aside import ids_set_aside, read_rows
 from receiver.store.tables import receipts, replies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from receiver.store.database import Database
 
@@ -161,8 +162,11 @@ def list_events(
     Both kinds are read in the order of their ids, and merged by the time at which they came.
     """
     found = [
-        (Kind.RECEIPT, _next_rows(connection, receipts, after.receipt_id, final.receipt_id, limit, accounts)),
-        (Kind.REPLY, _next_rows(connection, replies, after.reply_id, final.reply_id, limit, accounts)),
+        (
+            Kind.RECEIPT,
+            _next_rows(connection, receipts, (after.receipt_id, final.receipt_id), limit, accounts, as_receipt_row),
+        ),
+        (Kind.REPLY, _next_rows(connection, replies, (after.reply_id, final.reply_id), limit, accounts, as_reply_row)),
     ]
     queues = {kind: deque(rows) for kind, rows in found}
     events: list[Event] = []
@@ -170,17 +174,23 @@ def list_events(
     while len(events) < limit and any(queues.values()):
         kind = min((kind for kind in queues if queues[kind]), key=lambda kind: queues[kind][0].received_at)
         row = queues[kind].popleft()
-        if kind is Kind.RECEIPT:
-            position = Position(row.id, position.reply_id)
-            events.append(Event(kind=kind, row=as_receipt_row(row), position=position))
-        else:
-            position = Position(position.receipt_id, row.id)
-            events.append(Event(kind=kind, row=as_reply_row(row), position=position))
+        position = (
+            Position(row.id, position.reply_id) if kind is Kind.RECEIPT else Position(position.receipt_id, row.id)
+        )
+        events.append(Event(kind=kind, row=row, position=position))
     return events
 
 
 def _next_rows(
-    connection: sa.Connection, table: sa.Table, after: int, final: int, limit: int, accounts: tuple[str, ...] | None
+    connection: sa.Connection,
+    table: sa.Table,
+    between: tuple[int, int],
+    limit: int,
+    accounts: tuple[str, ...] | None,
+    convert: Callable[[Any], Any],
 ) -> Sequence[Any]:
+    after, final = between
     query = sighted(table).where(table.c.id > after, table.c.id <= final, *in_accounts(table, accounts))
-    return connection.execute(query.order_by(table.c.id).limit(limit)).all()
+    if left_out := ids_set_aside(connection, table):
+        query = query.where(table.c.id.not_in(left_out))
+    return read_rows(connection, query.order_by(table.c.id).limit(limit), table, convert)

@@ -34,6 +34,7 @@ from receiver.store.read import (
     seen_both,
     sighted,
 )
+from receiver.store.set_aside import ROW_FAULTS, note, read_rows
 from receiver.store.tables import AGE_FROM, messages, receipts, replies
 
 if TYPE_CHECKING:
@@ -124,15 +125,18 @@ class _iso_seconds(_iso):  # noqa: N801
 @compiles(_iso, "postgresql")
 def _iso_postgresql(element: _iso, compiler: Any, **kwargs: Any) -> str:
     form = 'YYYY-MM-DD"T"HH24:MI:SS' + (".MS" if element.digits else "") + '"Z"'
-    # Connections are in UTC. Putting the text of the time together by hand takes as long.
-    return f"to_char({compiler.process(element.clauses, **kwargs)}, '{form}')"
+    # Connections are in UTC. Putting the text of the time together by hand takes as long. A year that no reader of the
+    # file would take has none here.
+    time = compiler.process(element.clauses, **kwargs)
+    return f"CASE WHEN {time} >= '0001-01-01' AND {time} < '10000-01-01' THEN to_char({time}, '{form}') END"
 
 
 @compiles(_iso, "sqlite")
 def _iso_sqlite(element: _iso, compiler: Any, **kwargs: Any) -> str:
     text = compiler.process(element.clauses, **kwargs)
-    # They are stored as text, with six digits.
-    return f"replace(substr({text}, 1, {23 if element.digits else 19}), ' ', 'T') || 'Z'"
+    # They are stored as text, with six digits of a second; what is no time has none here.
+    written = f"replace(substr({text}, 1, {23 if element.digits else 19}), ' ', 'T') || 'Z'"
+    return f"CASE WHEN {text} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-2][0-9]:*' THEN {written} END"
 
 
 class _seconds_between(FunctionElement[Any]):  # noqa: N801
@@ -374,10 +378,17 @@ def _opened(
             formula = neutral and column.written_by_people and text.startswith(FORMULA_STARTS)
             yield _cell(f"'{text}" if formula else text)
 
+    def line_of(row: Any) -> str | None:
+        try:
+            return ",".join(cells(row)) + "\n" if export.keeps is None or export.keeps(row) else None
+        except ROW_FAULTS as error:
+            note(export.table.name, row.id, error)
+            return None
+
     for rows in _parts(connection, export, query):
-        kept = rows if export.keeps is None else [row for row in rows if export.keeps(row)]
-        yield "".join(",".join(cells(row)) + "\n" for row in kept).encode()
-        tell(len(kept))
+        lines = [line for row in rows if (line := line_of(row)) is not None]
+        yield "".join(lines).encode()
+        tell(len(lines))
 
 
 def _parts(connection: sa.Connection, export: Export, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
@@ -391,7 +402,7 @@ def _parts(connection: sa.Connection, export: Export, query: sa.Select[Any]) -> 
         return
     row_id = export.table.c.id
     if export.narrow:
-        rows = connection.execute(query).all()
+        rows: list[Any] = read_rows(connection, query, export.table)
         connection.rollback()
         yield from (rows[begin : begin + _PART_ROWS] for begin in range(0, len(rows), _PART_ROWS))
         return
@@ -401,7 +412,8 @@ def _parts(connection: sa.Connection, export: Export, query: sa.Select[Any]) -> 
     # By the ids alone: any other index would be gone through again for every part.
     by_id = query.with_hint(export.table, "NOT INDEXED", "sqlite")
     for begin in range(first or 0, (last or 0) + 1 if first is not None else 0, _PART_IDS):
-        rows = connection.execute(by_id.where(row_id >= begin, row_id < min(begin + _PART_IDS, last + 1))).all()
+        part = by_id.where(row_id >= begin, row_id < min(begin + _PART_IDS, last + 1))
+        rows = read_rows(connection, part, export.table)
         connection.rollback()
         yield from (rows[start : start + _PART_ROWS] for start in range(0, len(rows), _PART_ROWS))
 

@@ -19,6 +19,7 @@ from receiver.store import read
 from receiver.store.database import insert
 from receiver.store.deliveries import PUSH_EVENT, now_of
 from receiver.store.forward_queue import Change
+from receiver.store.set_aside import ROW_FAULTS, note_left
 from receiver.store.tables import deliveries, forward_queue, messages, pushes, receipts, replies, targets, timers
 from receiver.store.targets import EventType, Format, Target, as_target
 
@@ -50,6 +51,32 @@ def fan_out(connection: sa.Connection, *, limit: int, no_receipt_after: timedelt
             connection.execute(sa.insert(deliveries), rows)
         _set_timers(connection, found, [row.message_id for row in taken if row.kind == Change.SENT], no_receipt_after)
     return len(taken)
+
+
+def fan_out_one(connection: sa.Connection, *, no_receipt_after: timedelta) -> None:
+    """Make deliveries of the oldest that was left; where what it is of ends that, leave it out."""
+    if connection.dialect.name == "postgresql" and not connection.scalar(_TAKE_TURN):
+        return
+    try:
+        with connection.begin_nested():
+            fan_out(connection, limit=1, no_receipt_after=no_receipt_after)
+    except (*ROW_FAULTS, sa.exc.IntegrityError) as error:
+        oldest = sa.select(sa.func.min(forward_queue.c.id)).scalar_subquery()
+        left = connection.execute(
+            sa.delete(forward_queue).where(forward_queue.c.id == oldest).returning(*forward_queue.c)
+        ).one()
+        note_left(left.message_id, left.push_id, error)
+
+
+def pop_timer(connection: sa.Connection, clock: Clock) -> None:
+    """Make deliveries of the timer that is due first; where what it is of ends that, leave it out."""
+    try:
+        with connection.begin_nested():
+            pop_timers(connection, clock, limit=1)
+    except (*ROW_FAULTS, sa.exc.IntegrityError) as error:
+        first = sa.select(timers.c.id).order_by(timers.c.due_at).limit(1).scalar_subquery()
+        left = connection.execute(sa.delete(timers).where(timers.c.id == first).returning(timers.c.message_id)).one()
+        note_left(left.message_id, None, error)
 
 
 def _list_targets(connection: sa.Connection) -> list[Target]:

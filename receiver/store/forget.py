@@ -27,6 +27,7 @@ from receiver.store.prune import delete_messages
 from receiver.store.read import PUSH_COLUMNS, as_push_row, content_of
 from receiver.store.sealed import sealer_of
 from receiver.store.search import may_contain
+from receiver.store.set_aside import read_rows
 from receiver.store.tables import (
     attempts,
     audit,
@@ -230,10 +231,11 @@ def _search_page(connection: sa.Connection, wanted: Wanted, first: UUID) -> tupl
     within = [pushes.c.id >= first, *([] if end is None else [pushes.c.id < end])]
     mine: set[UUID] = set()
     named: set[UUID] = set()
-    for row in connection.execute(sa.select(*PUSH_COLUMNS).where(*within, *_holding(connection, wanted))):
+    query = sa.select(*PUSH_COLUMNS).where(*within, *_holding(connection, wanted))
+    for row in read_rows(connection, query, pushes, as_push_row):
         if sealer_of(connection.dialect) is not None and not wanted.may_be_in(row.body, row.query):
             continue
-        push = as_push_row(row).as_push()
+        push = row.as_push()
         if wanted.is_of(push):
             mine.add(push.id)
         elif wanted.named_in_push(push):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -26,13 +27,16 @@ from receiver.domain import (
 )
 from receiver.store import search
 from receiver.store.sealed import Mobile, sealer_of
+from receiver.store.set_aside import ROW_FAULTS, read_row, read_rows
 from receiver.store.tables import AGE_FROM, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from uuid import UUID
+    from collections.abc import Callable, Mapping, Sequence
 
     from receiver.sealing import Sealer
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +142,7 @@ class PushRow:
             remote_addr=self.remote_addr,
             received_at=self.received_at,
             reading=UNREAD,
+            flags=tuple(self.flags),
         )
 
 
@@ -198,7 +203,7 @@ def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[M
     """Give a page of messages, newest first by id."""
     query = _paged(_MESSAGES.where(*message_conditions(page.filter, clock)), messages.c.id, page)
     query = _by_time(query, messages.c.id, page.filter.sent_from, page.filter.sent_to or clock.now)
-    return [_message(row, clock) for row in connection.execute(query)]
+    return read_rows(connection, query, messages, lambda row: _message(row, clock))
 
 
 def find_message(
@@ -206,14 +211,13 @@ def find_message(
 ) -> MessageRow | None:
     """Give one message, None where there is none in these accounts."""
     query = _MESSAGES.where(messages.c.id == message_id, *message_conditions(Filter(accounts=accounts), clock))
-    row = connection.execute(query).one_or_none()
-    return _message(row, clock) if row else None
+    return read_row(connection, query, messages, lambda row: _message(row, clock))
 
 
 def get_messages(connection: sa.Connection, ids: Sequence[int], clock: Clock) -> Mapping[int, MessageRow]:
     """Give messages by id."""
-    rows = connection.execute(_MESSAGES.where(messages.c.id.in_(ids)))
-    return {row.id: _message(row, clock) for row in rows}
+    query = _MESSAGES.where(messages.c.id.in_(ids))
+    return {row.id: row for row in read_rows(connection, query, messages, lambda row: _message(row, clock))}
 
 
 def seen_both() -> sa.ColumnElement[bool]:
@@ -366,7 +370,7 @@ _VENDOR_STATUS_OF = {"delivered": "1", "failed": "0"}
 
 def list_receipts(connection: sa.Connection, page: Page) -> list[ReceiptRow]:
     """Give a page of receipts, newest first by id."""
-    return [as_receipt_row(row) for row in _sightings(connection, receipts, receipt_conditions(page.filter), page)]
+    return _sightings(connection, receipts, receipt_conditions(page.filter), page, as_receipt_row)
 
 
 def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
@@ -387,12 +391,11 @@ def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
     text = page.filter.q
     found: list[ReplyRow] = []
     while True:
-        rows = _sightings(connection, replies, conditions, page).all()
-        replies_found = [as_reply_row(row) for row in rows]
+        rows = _sightings(connection, replies, conditions, page, as_reply_row)
         if sealer is None or text is None:
-            return replies_found
+            return rows
         # The database knows which may contain it.
-        found += [row for row in replies_found if has_text(row.content, text)]
+        found += [row for row in rows if has_text(row.content, text)]
         if len(found) >= page.limit or len(rows) < page.limit:
             return found[: page.limit]
         page = replace(page, before=rows[-1].id)
@@ -416,26 +419,39 @@ def reply_conditions(wanted: Filter, sealer: Sealer | None = None) -> list[sa.Co
 
 
 def _sightings(
-    connection: sa.Connection, table: sa.Table, conditions: list[sa.ColumnElement[bool]], page: Page
-) -> sa.CursorResult[Any]:
+    connection: sa.Connection,
+    table: sa.Table,
+    conditions: list[sa.ColumnElement[bool]],
+    page: Page,
+    convert: Callable[[Any], T],
+) -> list[T]:
     wanted = page.filter
-    ids = sa.select(table.c.id).where(*conditions)
-    if wanted.accounts is not None or wanted.matched is not None:
-        ids = ids.select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
-    ids = _by_time(
-        _paged(ids, table.c.id, page), table.c.id, wanted.received_from, wanted.received_to or datetime.now(UTC)
-    )
-    # First the page, and then the messages of its rows: else every row that fits is looked up before it is sorted.
-    return connection.execute(sighted(table).where(table.c.id.in_(ids)).order_by(table.c.id.desc()))
+
+    def without(bad: Sequence[int]) -> sa.Select[Any]:
+        ids = sa.select(table.c.id).where(*conditions)
+        if bad:
+            ids = ids.where(table.c.id.not_in(bad))
+        if wanted.accounts is not None or wanted.matched is not None:
+            ids = ids.select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
+        ids = _by_time(
+            _paged(ids, table.c.id, page), table.c.id, wanted.received_from, wanted.received_to or datetime.now(UTC)
+        )
+        # First the page, and then the messages of its rows: else every row that fits is looked up before it is sorted.
+        return sighted(table).where(table.c.id.in_(ids)).order_by(table.c.id.desc())
+
+    return read_rows(connection, without(()), table, convert, without=without)
 
 
 def list_sightings(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
     """Give every receipt and reply of one message, oldest first."""
-    found = [
-        connection.execute(sighted(table).where(table.c.message_id == message_id).order_by(table.c.id))
-        for table in (receipts, replies)
-    ]
-    return [as_receipt_row(row) for row in found[0]], [as_reply_row(row) for row in found[1]]
+
+    def of(table: sa.Table) -> sa.Select[Any]:
+        return sighted(table).where(table.c.message_id == message_id).order_by(table.c.id)
+
+    return (
+        read_rows(connection, of(receipts), receipts, as_receipt_row),
+        read_rows(connection, of(replies), replies, as_reply_row),
+    )
 
 
 _SHARED_FIELDS = ("id", "message_id", "received_at", "last_seen_at", "copies", "push_id")
@@ -483,22 +499,26 @@ def as_reply_row(row: Any) -> ReplyRow:
 def list_pushes(connection: sa.Connection, page: Page) -> list[PushRow]:
     """Give a page of the journal, newest first by id."""
     query = sa.select(pushes).where(*_push_conditions(page.filter))
-    return [as_push_row(row) for row in connection.execute(_paged(query, pushes.c.id, page))]
+    return read_rows(connection, _paged(query, pushes.c.id, page), pushes, as_push_row)
+
+
+def find_newest_push_at(connection: sa.Connection) -> datetime | None:
+    """Return when the newest push came; None: there is none."""
+    return connection.scalar(sa.select(pushes.c.received_at).order_by(pushes.c.id.desc()).limit(1))
 
 
 def iter_new_pushes(connection: sa.Connection, after: UUID | None, limit: int) -> list[PushRow]:
     """Give pushes with an id above `after`, oldest first; the newest ones where `after` is None."""
     query = sa.select(pushes).limit(limit)
     if after is None:
-        return [as_push_row(row) for row in connection.execute(query.order_by(pushes.c.id.desc()))][::-1]
-    return [as_push_row(row) for row in connection.execute(query.where(pushes.c.id > after).order_by(pushes.c.id))]
+        return read_rows(connection, query.order_by(pushes.c.id.desc()), pushes, as_push_row)[::-1]
+    return read_rows(connection, query.where(pushes.c.id > after).order_by(pushes.c.id), pushes, as_push_row)
 
 
 def find_push(connection: sa.Connection, push_id: UUID, accounts: tuple[str, ...] | None = None) -> PushRow | None:
     """Give one push, None where there is none in these accounts."""
     query = sa.select(pushes).where(pushes.c.id == push_id, *_push_conditions(Filter(accounts=accounts)))
-    row = connection.execute(query).one_or_none()
-    return as_push_row(row) if row else None
+    return read_row(connection, query, pushes, as_push_row)
 
 
 def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
@@ -521,10 +541,38 @@ def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 def as_push_row(row: Any) -> PushRow:
     """Give a row of `PUSH_COLUMNS` as a value."""
     fields = {name: getattr(row, name) for name in PushRow.__slots__ if name != "flags"}
+    if row.endpoint is not None:
+        Kind(row.endpoint)  # else it is no row of ours
     return PushRow(**fields, flags=row.flags or ())
 
 
 PUSH_COLUMNS = tuple(pushes.c[name] for name in PushRow.__slots__)
+
+
+def try_row(connection: sa.Connection, table_name: str, row_id: str) -> bool | None:
+    """Return whether a row that could not be read can be read now; None: it is gone."""
+    no_clock = Clock(now=datetime.now(UTC), late_after=timedelta(0), no_receipt_after=timedelta(0))
+    tries: Mapping[str, tuple[sa.Select[Any], sa.Table, Callable[[Any], object]]] = {
+        "pushes": (sa.select(pushes), pushes, as_push_row),
+        "messages": (_MESSAGES, messages, lambda row: _message(row, no_clock)),
+        "receipts": (sighted(receipts), receipts, as_receipt_row),
+        "replies": (sighted(replies), replies, as_reply_row),
+    }
+    query, table, convert = tries[table_name]
+    by_id: sa.ColumnElement[bool]
+    if table is not pushes:
+        by_id = table.c.id == int(row_id)
+    elif connection.dialect.name == "sqlite":
+        by_id = sa.type_coerce(table.c.id, sa.String) == row_id.replace("-", "")  # it may be no UUID
+    else:
+        by_id = table.c.id == UUID(row_id)
+    try:
+        row = connection.execute(query.where(by_id)).first()
+        if row is not None:
+            convert(row)
+    except ROW_FAULTS:
+        return False
+    return None if row is None else True
 
 
 CLOCK_SLACK = timedelta(minutes=5)  # for a clock that is set back between the one and the other

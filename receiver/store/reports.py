@@ -270,7 +270,7 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
         bounds = (hours.hour >= first, hours.hour < end)
         return sa.select(*keys, *sums).where(*bounds, *_narrowed(hours, asked)).group_by(*keys)
 
-    rows = connection.execute(rollup.of_both(delivery_hours, delivery_hour_changes, of_hours))
+    rows = connection.execute(rollup.of_all(connection, delivery_hours, delivery_hour_changes, of_hours))
     _add_counts(groups, rows, (*_SUMMED, "pending", "no_receipt"), asked)
 
     # A group's latencies come as two lists side by side: a row for each of them costs three times as much.
@@ -293,7 +293,7 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
         return sa.select(*outer, *lists).group_by(*outer)
 
     for *cells, of_seconds, of_messages in connection.execute(
-        rollup.of_both(delivery_latencies, delivery_latency_changes, of_latencies)
+        rollup.of_all(connection, delivery_latencies, delivery_latency_changes, of_latencies)
     ):
         found = groups[_key(cells, asked)].latencies
         for seconds, count in zip(read(of_seconds), read(of_messages), strict=True):
@@ -421,7 +421,8 @@ def _query(connection: sa.Connection, asked: ReportQuestion, what: str, moment: 
         f" ON {name}_prefix = {_PREFIX}"
         for name in (allocated.name for allocated in asked.allocated)
     )
-    return f"SELECT {at} AS at{keys}, {what} FROM messages{joined} WHERE {moment} >= :since AND {moment} < :until"  # noqa: S608
+    within = f"{moment} >= :since AND {moment} < :until AND messages.id NOT IN {rollup.IDS_SET_ASIDE}"
+    return f"SELECT {at} AS at{keys}, {what} FROM messages{joined} WHERE {within}"  # noqa: S608
 
 
 def _rows(

@@ -330,11 +330,25 @@ def _fold_statements() -> Iterator[str]:
         yield f"WITH gone AS (DELETE FROM {table} RETURNING *) {statement}"  # noqa: S608
 
 
-def of_both(
-    kept: sa.Table, changes: sa.Table, ask: Callable[[sa.FromClause], sa.Select[Any]]
+def of_all(
+    connection: sa.Connection, kept: sa.Table, changes: sa.Table, ask: Callable[[sa.FromClause], sa.Select[Any]]
 ) -> sa.CompoundSelect[Any]:
-    """Ask both of what is added up and of what is not yet, in one statement: between two, `fold` could move rows."""
-    return sa.union_all(ask(kept), ask(changes))
+    """Ask what is added up, what is not yet, and, as what is taken away, messages that are set aside.
+
+    In one statement: between two, `fold` could move rows.
+    """
+    counted = _counted(connection.dialect.name, (-1, _SET_ASIDE))
+    text = _hours(counted) if "hour" in kept.c else _latencies(counted)
+    columns = [sa.column(column.name, column.type) for column in kept.c]
+    taken_away = sa.text(text.replace(":", r"\:")).columns(*columns).subquery("taken_away")
+    return sa.union_all(ask(kept), ask(changes), ask(taken_away))
+
+
+# Messages whose times cannot be right; few, so that nothing is kept for it.
+IDS_SET_ASIDE = (
+    "(SELECT CAST(row_id AS BIGINT) FROM rows_set_aside WHERE table_name = 'messages' AND reason = 'implausible_time')"
+)
+_SET_ASIDE = f"(SELECT messages.* FROM messages WHERE id IN {IDS_SET_ASIDE})"  # noqa: S608
 
 
 def zone_offset_seconds(connection: sa.Connection) -> int:

@@ -20,6 +20,7 @@ from receiver.self_test import SELF_TEST_BODY
 from receiver.store.read import CLOCK_SLACK, PUSH_COLUMNS, as_push_row, get_messages, waits
 from receiver.store.rollup import epoch_seconds
 from receiver.store.sealed import sealer_of
+from receiver.store.set_aside import read_rows
 from receiver.store.tables import AGE_FROM, messages, pushes, receipts
 
 if TYPE_CHECKING:
@@ -389,20 +390,21 @@ def find_quarantined_about(
     query = sa.select(newest).where(sa.or_(*wanted))
     if since is not None:
         query = query.where(newest.c.received_at > since)
-    row = connection.execute(query.order_by(newest.c.id.desc()).limit(1)).one_or_none()
-    return as_push_row(row) if row else None
+    found = read_rows(connection, query.order_by(newest.c.id.desc()).limit(1), newest, as_push_row, name=pushes.name)
+    return found[0] if found else None
 
 
 def _find_in_sealed(
     connection: sa.Connection, newest: sa.Subquery, needles: Sequence[bytes], since: datetime | None
 ) -> PushRow | None:
     """Open them one by one: the database cannot look into what is sealed."""
-    rows = connection.execute(sa.select(newest).order_by(newest.c.id.desc())) if needles else ()
+    query = sa.select(newest).order_by(newest.c.id.desc())
+    rows = read_rows(connection, query, newest, as_push_row, name=pushes.name) if needles else ()
     for row in rows:
         if (since is None or row.received_at > since) and any(
             needle in part for needle in needles for part in (row.body, row.query)
         ):
-            return as_push_row(row)
+            return row
     return None
 
 

@@ -11,13 +11,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeDecorator
 
 from receiver.domain import require_aware
 from receiver.store.sealed import ContentDigest, Mobile, MobileEnd, SealedBytes, SealedJson, SealedText
+from receiver.times import read_time, write_time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Dialect
+    from sqlalchemy.types import TypeEngine
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -26,16 +31,27 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        own = _SqliteTime() if dialect.name == "sqlite" else sa.DateTime(timezone=True)  # type: ignore[no-untyped-call]
+        return dialect.type_descriptor(own)
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        moment = require_aware(value)
-        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+        return None if value is None else require_aware(value)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+        return None if value is None else value.astimezone(UTC)
+
+
+class _SqliteTime(sqlite.DATETIME):
+    """Text, written and read by the one pair of functions that knows how."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:
+        return lambda value: None if value is None else write_time(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], datetime | None]:
+        return lambda value: None if value is None else read_time(value)
 
 
 # SQLite makes row ids only for INTEGER; AUTOINCREMENT, so that an id is never given twice.
@@ -193,6 +209,14 @@ retention = _table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("horizon", UtcDateTime, nullable=False),
     sa.Column("pruned_at", UtcDateTime),  # when everything before was last seen to be gone; null: not yet
+)
+# Rows that cannot be read, or whose times cannot be right: readers leave them out (`set_aside`).
+rows_set_aside = _table(
+    "rows_set_aside",
+    sa.Column("table_name", sa.Text, primary_key=True),
+    sa.Column("row_id", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("found_at", UtcDateTime, nullable=False),
 )
 # Numbers that were forgotten, as keyed hashes, and how much went with each.
 tombstones = _table(

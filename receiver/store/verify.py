@@ -34,6 +34,7 @@ from receiver.store import rollup
 from receiver.store.prune import Kind, list_horizons
 from receiver.store.read import PUSH_COLUMNS, as_push_row
 from receiver.store.sealed import Mobile, sealer_of
+from receiver.store.set_aside import read_rows
 from receiver.store.tables import masked_key_where, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _OUT_OF_ORDER = timedelta(days=1)
 _CLOCKS_APART = timedelta(days=1)  # the platform's and ours
 
 _NO_ID = UUID(int=0)
+_STATUSES = frozenset(DeliveryStatus)
 
 # Kind, account, task id, number, time, and what the vendor's status or the content's digest says.
 Key = tuple[str, str, str, str, str, str]
@@ -82,6 +84,7 @@ def verify(
         yield from work.sightings()
         yield work.states()
         yield work.masked()
+        yield work.unread()
         wrong = rollup.differences(connection)
         yield Finding(
             name="delivery report adds up", ok=not wrong, count=work.messages_read, details=tuple(wrong[:_NAMED_MAX])
@@ -99,6 +102,7 @@ class _Verification:
         self._horizons = {kind: found.horizon for kind, found in list_horizons(connection).items()}
         # Of rows that began before the horizon: the digest of each that was seen after it, and its copies.
         self._begun_before: dict[int, int] = {}
+        self._unread: list[str] = []  # rows that no reader can read
 
     def sightings(self) -> Iterator[Finding]:
         """Every accepted push has its receipt or reply, counted as often as it came; and there are no others."""
@@ -144,7 +148,9 @@ class _Verification:
         for chunk in self._chunks(sa.select(*columns, messages.c.seen), messages.c.id):
             found: dict[int, list[Receipt]] = defaultdict(list)
             query = sa.select(receipts.c.message_id, receipts.c.vendor_status, receipts.c.reported_at)
-            for row in self._connection.execute(query.where(receipts.c.message_id.between(chunk[0].id, chunk[-1].id))):
+            between = query.where(receipts.c.message_id.between(chunk[0].id, chunk[-1].id))
+            of_chunk: list[Any] = read_rows(self._connection, between, receipts, tell=self._unread.append)
+            for row in of_chunk:
                 found[row.message_id].append(
                     Receipt(mobile="", task_id="", vendor_status=row.vendor_status, reported_at=row.reported_at)
                 )
@@ -163,9 +169,18 @@ class _Verification:
         horizon = self._horizons.get(Kind.RECEIPTS)
         if horizon is None or row.reported_at is None:
             return False
+        if row.status not in _STATUSES:
+            return False
         known = MessageState(status=DeliveryStatus(row.status), reported_at=row.reported_at, seen=row.seen)
         still_decides = (state.reported_at, state.status) == (row.reported_at, row.status)
         return known.merge(state) == known and (still_decides or row.reported_at < horizon + _CLOCKS_APART)
+
+    def unread(self) -> Finding:
+        """Every row that the others looked at could be read."""
+        found = sorted(set(self._unread))
+        return Finding(
+            name="every row can be read", ok=not found, count=self.messages_read, details=tuple(found[:_NAMED_MAX])
+        )
 
     def masked(self) -> Finding:
         """Every masked number belongs to the one recorded message that fits it, or to none."""
@@ -230,9 +245,9 @@ class _Verification:
         query = sa.select(*PUSH_COLUMNS, pushes.c.replayed_at).where(pushes.c.outcome == Outcome.ACCEPTED)
         if (horizon := self._horizons.get(Kind.PUSHES)) is not None:
             query = query.where(pushes.c.id >= first_id_of(horizon))
-        for chunk in self._chunks(query, pushes.c.id):
+        for chunk in self._chunks(query, pushes.c.id, self._read_push):
             for row in chunk:
-                push = self._read_again(as_push_row(row).as_push())
+                push = row.push
                 reading = push.reading
                 if isinstance(reading, Unreadable):
                     misread.append(f"push {row.id} was accepted, and would be quarantined now: {reading.error}")
@@ -248,6 +263,10 @@ class _Verification:
                     continue  # its row may be pruned
                 key = (kind, push.account, reading.task_id, reading.mobile, at.isoformat(), said)
                 yield row.id, key, row.replayed_at is not None
+
+    def _read_push(self, row: Any) -> _Journaled:
+        push = self._read_again(as_push_row(row).as_push())
+        return _Journaled(id=row.id, received_at=row.received_at, replayed_at=row.replayed_at, push=push)
 
     def _horizon(self, kind: str) -> datetime | None:
         """From when on the journal must agree with the rows of a kind: both are whole."""
@@ -299,18 +318,32 @@ class _Verification:
                     key = (kind, row.account or "", row.task_id or "", row.mobile or "", row.at.isoformat(), text)
                     yield key, row.copies, row.push_id
 
-    def _chunks(self, query: sa.Select[Any], by: sa.Column[Any]) -> Iterator[list[Any]]:
+    def _chunks(
+        self, query: sa.Select[Any], by: sa.Column[Any], convert: Callable[[Any], Any] = lambda row: row
+    ) -> Iterator[list[Any]]:
         """Read a query in the order of its id, a chunk at a time: no statement is long, no result large."""
         after = None
         while True:
             page = query if after is None else query.where(by > after)
-            rows = list(self._connection.execute(page.order_by(by).limit(_CHUNK_ROWS)))
+            rows = read_rows(
+                self._connection, page.order_by(by).limit(_CHUNK_ROWS), by.table, convert, tell=self._unread.append
+            )
             if rows:
                 self._tell(len(rows))
                 yield rows
             if len(rows) < _CHUNK_ROWS:
                 return
             after = rows[-1].id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Journaled:
+    """A row of the journal, as it is read now."""
+
+    id: UUID
+    received_at: datetime
+    replayed_at: datetime | None
+    push: Push
 
 
 def _digest(key: Key) -> int:

@@ -7,6 +7,7 @@ what is kept added up.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,13 @@ import sqlalchemy as sa
 
 from receiver.alarms.rules import Balance, Kept, Rate
 from receiver.domain import DeliveryStatus, first_id_of
-from receiver.store import balance, rollup, signals, targets
+from receiver.store import balance, read, rollup, set_aside, signals, targets
 from receiver.store.events import find_lag_seconds
 from receiver.store.read import waits
 from receiver.store.tables import AGE_FROM, delivery_hour_changes, delivery_hours, messages, pushes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
 _HOUR, _DAY, _WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
@@ -47,7 +48,18 @@ def find_kept(connection: sa.Connection, *, now: datetime, accounts: Collection[
             for account, reading in balance.find_last_readings(connection).items()
         },
         forward_oldest=targets.find_oldest(connection),
+        set_aside=find_set_aside(connection),
     )
+
+
+def find_set_aside(connection: sa.Connection) -> Mapping[str, Sequence[str]]:
+    """Return the ids of what is set aside, is still there and does not read again, by table, oldest first; few."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for one in set_aside.list_noted(connection):
+        reads = read.try_row(connection, one.table, one.row_id)
+        if reads is False or (reads and one.reason is not set_aside.Reason.UNREADABLE):
+            found[one.table].append(one.row_id)
+    return found
 
 
 def find_unanswered_since(
@@ -90,8 +102,8 @@ def find_recent_rate(connection: sa.Connection, *, now: datetime) -> Rate:
     """Give the delivery of what was sent in the last half hour, by the newest 20,000 messages at most."""
     sent = signals.sent_between(now - _RECENT, now, messages.c.status)
     rows = connection.execute(sa.select(sent.c.status, sa.func.count()).group_by(sent.c.status)).all()
-    counts = {DeliveryStatus(status): count for status, count in rows}
-    counts.pop(DeliveryStatus.PENDING, None)
+    reported = (DeliveryStatus.UNKNOWN, DeliveryStatus.FAILED, DeliveryStatus.DELIVERED)
+    counts = {status: count for status, count in rows if status in reported}
     return Rate(delivered=counts.get(DeliveryStatus.DELIVERED, 0), settled=sum(counts.values()))
 
 
@@ -106,7 +118,7 @@ def find_usual_rate(connection: sa.Connection, *, now: datetime) -> Rate:
         return sa.select(sa.func.sum(column.delivered), settled).where(column.hour >= first)
 
     delivered, settled = 0, 0
-    for row in connection.execute(rollup.of_both(delivery_hours, delivery_hour_changes, of_hours)):
+    for row in connection.execute(rollup.of_all(connection, delivery_hours, delivery_hour_changes, of_hours)):
         delivered += row[0] or 0
         settled += row[1] or 0
     return Rate(delivered=delivered, settled=settled)

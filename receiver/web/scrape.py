@@ -30,6 +30,7 @@ from receiver.store import audit, balance, fan_out, signals, targets, watching
 from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.store.events import find_lag_seconds
 from receiver.store.sqlite import log_bytes, path_of
+from receiver.store.watching import find_set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -225,6 +226,16 @@ def _balance_age(scrape: Scrape) -> dict[str, float]:
         for account, reading in scrape.balances.items()
         if account in asked
     }
+
+
+@gauge(
+    "receiver_rows_set_aside",
+    "Rows that cannot be read, or whose times cannot be right: lists, reports, events and webhooks leave them out.",
+    label="table",
+)
+def _rows_set_aside(scrape: Scrape) -> dict[str, float]:
+    found = scrape.ask(find_set_aside)
+    return {table: len(found.get(table, ())) for table in ("pushes", "messages", "receipts", "replies")}
 
 
 @gauge("receiver_forward_queue", "What was kept and is not made into deliveries yet.")

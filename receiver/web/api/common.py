@@ -17,7 +17,7 @@ from webargs.flaskparser import FlaskParser
 
 from receiver.cursors import Cursors
 from receiver.domain import MessageStatus, iso_milliseconds, iso_seconds, mask_mobile, parse_mobile
-from receiver.records import parse_time
+from receiver.records import parse_filter_time
 from receiver.store.read import Clock, Filter, Page
 from receiver.web import runtime
 from receiver.web.auth import caller
@@ -98,7 +98,7 @@ class InputTime(ma.fields.String):
         # In a query, `+08:00` arrives as ` 08:00` from whoever forgets to encode it.
         text = re.sub(r" (\d\d:?\d\d)$", r"+\1", text) if "T" in text else text
         try:
-            return parse_time(text, runtime().settings.timezone)
+            return parse_filter_time(text, runtime().settings.timezone)
         except ValueError as error:
             raise ma.ValidationError(str(error)) from None
 

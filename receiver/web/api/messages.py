@@ -20,6 +20,7 @@ from receiver.errors import NotFound
 from receiver.records import InvalidSend, SendReader
 from receiver.store import read
 from receiver.store.write import Recorded, record_verified
+from receiver.times import implausible
 from receiver.web import runtime
 from receiver.web.api.common import (
     MAX_WAIT_SECONDS,
@@ -286,6 +287,8 @@ class MessageVerified(MethodView):
         parts = runtime()
         parts.require_database()
         moment = whole_milliseconds(body.get("verified_at") or parts.now())
+        if (fault := implausible(moment, parts.now(), parts.settings.timezone)) is not None:
+            raise Invalid({"#/verified_at": fault})
         message_id = parts.database.write(
             lambda connection: record_verified(
                 connection, account=account, task_id=body["task_id"], mobile=body["mobile"], verified_at=moment

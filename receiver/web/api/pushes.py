@@ -111,7 +111,8 @@ class PushReplay(MethodView):
 def replay(push_id: str) -> PushRow:
     """Read a push again, and note who did; give it as it is now. Raises NotFound."""
     parts = runtime()
-    push = parts.gate.read_again(find_push(push_id).as_push())
+    found = find_push(push_id).as_push()
+    push = parts.gate.read_again(found, seen_at=max(parts.now(), found.received_at))
     parts.audited(
         lambda connection: write.replay_push(connection, push), caller().name, "push.replay", push_id=str(push.id)
     )

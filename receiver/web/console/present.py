@@ -15,6 +15,7 @@ from flask_babel import get_locale
 from markupsafe import Markup, escape
 
 from receiver.domain import mask_mobile
+from receiver.times import in_zone
 from receiver.web import runtime
 from receiver.web.console.words import flag_words, why_unread
 
@@ -49,7 +50,7 @@ def moment(when: datetime | None, *, exact: bool = False) -> Markup:
     """Show a time in the platform's zone: the time alone for today, the day before it otherwise."""
     if when is None:
         return Markup('<span class="none">–</span>')
-    locale, local, today = _locale(), when.astimezone(_zone()), runtime().now().astimezone(_zone()).date()
+    locale, local, today = _locale(), in_zone(when, _zone()), runtime().now().astimezone(_zone()).date()
     text = format_time(local, "HH:mm:ss", locale=locale)
     if exact:
         text += f".{local.microsecond // 1000:03d}"
@@ -60,12 +61,12 @@ def moment(when: datetime | None, *, exact: bool = False) -> Markup:
 
 def clock(when: datetime) -> str:
     """Write the minute of a time of day."""
-    return f"{when.astimezone(_zone()):%H:%M}"
+    return f"{in_zone(when, _zone()):%H:%M}"
 
 
 def day(when: datetime) -> str:
     """Write a day of the platform's zone; with its year where that is another one."""
-    local = when.astimezone(_zone())
+    local = in_zone(when, _zone())
     this_year = local.year == runtime().now().astimezone(_zone()).year
     return format_skeleton("MMMd" if this_year else "yMMMd", local, locale=_locale())
 

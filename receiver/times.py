@@ -1,0 +1,63 @@
+"""Times from outside and from the embedded database: what they may be, and how they are written and read. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+
+# What a time from outside may be: no platform, sender or file has a true one beyond these.
+_EARLIEST_YEAR = 2000
+_AHEAD_MAX = timedelta(hours=48)
+# Stands for a stored time that is none, such as a damaged one.
+UNREADABLE_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+@lru_cache(maxsize=8)
+def earliest(zone: tzinfo = UTC) -> datetime:
+    """Return the first moment that a time from outside may mean: 2000 as its zone has it, in UTC."""
+    return datetime(_EARLIEST_YEAR, 1, 1, tzinfo=zone).astimezone(UTC)
+
+
+def implausible(moment: datetime, seen_at: datetime | None, zone: tzinfo) -> str | None:
+    """Return why a time that came from outside at `seen_at` cannot be right; None: it may be.
+
+    `seen_at` None: our own clock is not to be trusted, so that nothing is too far ahead. `zone`: of the platform.
+    """
+    if moment < earliest(zone):
+        return "before 2000"
+    if seen_at is not None and moment - seen_at > _AHEAD_MAX:
+        return "more than 48 hours ahead"
+    return None
+
+
+def in_zone(moment: datetime, zone: tzinfo) -> datetime:
+    """Return a UTC time as one of `zone`; as it is where that would lie beyond the years 1 to 9999."""
+    try:
+        return moment.astimezone(zone)
+    except OverflowError:
+        return moment
+
+
+_SHORT_YEAR = re.compile(r"(\d{1,3})(-\d\d-\d\d .+)", re.ASCII)
+
+
+def write_time(moment: datetime) -> str:
+    """Write a time as the embedded database keeps it: UTC, four digits of a year, six of a second."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+
+
+def read_time(text: str) -> datetime:
+    """Read what `write_time` wrote, or an older version, which left zeros before a year out.
+
+    Never raises, so that one row ends no list: UNREADABLE_TIME stands for what is no time.
+    """
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except (ValueError, TypeError):
+        pass
+    match = _SHORT_YEAR.fullmatch(str(text))
+    try:
+        return datetime.fromisoformat(match[1].zfill(4) + match[2]).replace(tzinfo=UTC) if match else UNREADABLE_TIME
+    except ValueError:
+        return UNREADABLE_TIME

@@ -1,0 +1,234 @@
+"""Whatever comes in, and whatever one row is like: every list, page, feed, report, file and command answers."""
+
+from __future__ import annotations
+
+import json
+import string
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from receiver.app import create_app
+from receiver.domain import Unreadable, new_id
+from receiver.forwarding import desk
+from receiver.records import FIELDS, InvalidSend, SendReader
+from receiver.store import set_aside, watching
+from receiver.store.tables import forward_queue
+from receiver.store.write import record_sent, save_pushes_in
+from tests.conftest import SECRET
+from tests.factories import make_push, make_send
+from tests.hooks import Hook, await_true, hook
+from tests.readers import Readers
+from tests.test_forwarding import ALLOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from receiver.runtime import Runtime
+
+NUMBER = "15080921090"
+
+
+@pytest.fixture
+def target() -> Iterator[Hook]:
+    with hook() as made:
+        yield made
+
+
+@pytest.fixture
+def readers(
+    make_runtime: Callable[..., Runtime], target: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Readers:
+    """All readers, and an own system that is told of everything."""
+    monkeypatch.setattr(set_aside, "_noted", set_aside._Noted())  # each process has one, and one database
+    runtime = make_runtime(targets_allow=ALLOW)
+    desk.add(runtime, "test", name="shop", url=target.url(), form="webhooks", not_delivered_after_seconds=60)
+    desk.add(runtime, "test", name="raw", url=target.url("/raw"), form="raw")
+    place = tmp_path / "backups"
+    place.mkdir()
+    return Readers(runtime, create_app(runtime), place)
+
+
+def await_told(runtime: Runtime) -> None:
+    """Wait until nothing is left to be made into deliveries."""
+    count = sa.select(sa.func.count()).select_from(forward_queue)
+    runtime.forwarder.look()
+    await_true(lambda: runtime.ask(lambda connection: connection.scalar(count)) == 0)
+
+
+# --- Whatever comes in ------------------------------------------------------------------------------------
+
+_times = st.one_of(
+    st.sampled_from(
+        [
+            "2026-11-23 12:00:00", "0226-11-20 10:00:00", "0001-01-01 00:00:00", "1000-01-01 00:00:00",
+            "9999-12-31 23:59:59", "1999-12-31 23:59:59", "2000-01-01 00:00:00", "2099-01-01 00:00:00", "",
+        ]
+    ),
+    st.datetimes().map(lambda moment: moment.isoformat(sep=" ")),
+    st.datetimes().map(lambda moment: moment.isoformat()),
+    st.text(max_size=30),
+)  # fmt: skip
+_numbers = st.one_of(
+    st.sampled_from([NUMBER, "1508092****", "+8615080921091", "0086 150 8092 1092"]),
+    st.text(max_size=20),
+    st.text(string.digits + "*+- ", max_size=20),
+)
+_texts = st.one_of(st.sampled_from(["1", "0", "收到", "退订", "=1+1", "\0", ""]), st.text(max_size=40))
+_forms = st.fixed_dictionaries(
+    {},
+    optional={
+        "mobile": _numbers, "taskid": _texts, "status": _texts, "content": _texts, "receivetime": _times, "x": _texts
+    },
+)  # fmt: skip
+_pushes = st.one_of(
+    st.binary(min_size=1, max_size=200),
+    _forms.map(lambda fields: "&".join(f"{name}={value}" for name, value in fields.items()).encode("utf-8", "replace")),
+    st.tuples(_times, _texts).map(
+        lambda pair: f"mobile={NUMBER}&taskid=t&status={pair[1]}&receivetime={pair[0]}".encode("utf-8", "replace")
+    ),
+)
+_json = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20), _times),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+    max_leaves=6,
+)
+_records = st.one_of(
+    st.fixed_dictionaries(
+        {"task_id": st.one_of(st.just("t"), _texts), "mobile": _numbers},
+        optional={name: st.one_of(_times, _texts, _json) for name in sorted(FIELDS - {"task_id", "mobile"})},
+    ),
+    st.lists(_json, max_size=3),
+    _json,
+)
+_lines = st.fixed_dictionaries({name: st.one_of(_times, _texts, _numbers) for name in sorted(FIELDS)})
+
+
+@given(data=st.data())
+@settings(
+    max_examples=4,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+def test_after_anything_that_came_in_every_reader_answers(readers: Readers, data: st.DataObject) -> None:
+    runtime, client = readers.runtime, readers.client
+    for body in data.draw(st.lists(_pushes, min_size=8, max_size=25)):
+        answer = client.post(f"/push/{SECRET}", data=body or b"&")
+        assert answer.status_code == 200, answer.text
+    for record in data.draw(st.lists(_records, min_size=5, max_size=15)):
+        text = json.dumps(record)
+        answer = client.post("/api/v1/messages", data=text, content_type="application/json", headers=readers.key)
+        assert answer.status_code in (200, 201, 400, 409, 422), (text, answer.text)
+    reader = SendReader(zone=runtime.settings.timezone, accounts=frozenset({"default"}))
+    for line in data.draw(st.lists(_lines, min_size=3, max_size=10)):
+        try:
+            sent = reader.read(line)
+        except InvalidSend:
+            continue
+        runtime.database.write(partial(record_sent, sends=[sent], recorded_at=runtime.now()))
+    await_told(runtime)
+    readers.read_all()
+    assert all(finding.ok for finding in readers.findings.values()), readers.findings
+    assert runtime.ask(watching.find_set_aside) == {}
+
+
+# --- Whatever one row is like -----------------------------------------------------------------------------
+
+SQLITE_ROWS = {
+    "receipt of an unwritten year": ("receipts", "reported_at = '226-11-20 02:00:00.000000'"),
+    "receipt of no time": ("receipts", "reported_at = 'yesterday'"),
+    "receipt received at no time": ("receipts", "received_at = ''"),
+    "receipt with half a JSON": ("receipts", "extra = '{\"a\"'"),
+    "receipt of no push": ("receipts", "push_id = 'zz'"),
+    "reply at the end of time": ("replies", "replied_at = '9999-12-31 23:59:59.000000'"),
+    "reply of no push": ("replies", "push_id = 'zz'"),
+    "message sent at the end of time": ("messages", "sent_at = '9999-12-31 23:59:59.999000'"),
+    "message sent at no time": ("messages", "sent_at = '0'"),
+    "message of no status": ("messages", "status = 77"),
+    "message of no state of sending": ("messages", "send_state = 'dreaming', status = 0"),
+    "push of no endpoint": ("pushes", "endpoint = 'nowhere'"),
+    "push of a broken flag": ("pushes", "flags = '['"),
+    "push received at no time": ("pushes", "received_at = 'x'"),
+}
+POSTGRESQL_ROWS = {
+    "receipt of year 226": ("receipts", "reported_at = '0226-11-20 02:00:00+00'"),
+    "receipt of a year of five digits": ("receipts", "reported_at = '20260-11-20 02:00:00+00'"),
+    "receipt before Christ": ("receipts", "reported_at = '0044-03-15 02:00:00+00 BC'"),
+    "reply at no end": ("replies", "replied_at = 'infinity'"),
+    "message sent at the end of time": ("messages", "sent_at = '9999-12-31 23:59:59.999+00'"),
+    "message sent in a year of five digits": ("messages", "sent_at = '20260-11-20 02:00:00+00'"),
+    "message of no status": ("messages", "status = 77"),
+    "message of no state of sending": ("messages", "send_state = 'dreaming', status = 0"),
+    "push of no endpoint": ("pushes", "endpoint = 'nowhere'"),
+}
+# Those that are read as something: a time, however odd, is one. The others are set aside and named.
+SHOWN = ("unwritten year", "no time", "year 226", "end of time")
+
+
+def fill(runtime: Runtime) -> None:
+    runtime.database.write(
+        partial(record_sent, sends=[make_send(task_id=f"t{number}") for number in range(12)], recorded_at=runtime.now())
+    )
+    save_pushes_in(runtime.database, [make_push(task_id=f"t{number}") for number in range(12)])
+    save_pushes_in(runtime.database, [make_push(task_id=f"t{number}", content="收到") for number in range(12)])
+    save_pushes_in(
+        runtime.database,
+        [replace(make_push(), id=new_id(), reading=Unreadable(error="mobile: missing")) for _ in range(2)],
+    )
+
+
+def spoil(runtime: Runtime, table: str, change: str) -> str:
+    """Make one row in the middle of a table what it should not be; its id."""
+
+    def work(connection: sa.Connection) -> str:
+        column = "id" if not runtime.database.postgresql else "id::text"
+        ids = [row[0] for row in connection.exec_driver_sql(f"SELECT {column} FROM {table} ORDER BY id")]
+        one = ids[len(ids) // 2]
+        same = f"id = '{one}'" if table == "pushes" else f"id = {one}"
+        assert connection.exec_driver_sql(f"UPDATE {table} SET {change} WHERE {same}").rowcount == 1
+        return str(one).replace("-", "")
+
+    return runtime.database.write(work)
+
+
+def assert_one_is_left_out(readers: Readers, kind: str, table: str, change: str) -> None:
+    runtime = readers.runtime
+    fill(runtime)
+    await_told(runtime)
+    before = readers.read_all()
+    spoiled = spoil(runtime, table, change)
+    after = readers.read_all()
+    gone = {row_id.replace("-", "") for row_id in before[table] - after[table]}
+    shown = any(words in kind for words in SHOWN)
+    assert gone == (set() if shown else {spoiled})
+    assert {name: after[name] for name in after if name != table} == {
+        name: before[name] for name in before if name != table
+    }
+    set_aside.save_noted(runtime.database, runtime.now())
+    named = runtime.ask(watching.find_set_aside)
+    assert {name: [row_id.replace("-", "") for row_id in ids] for name, ids in named.items()} == (
+        {} if shown else {table: [spoiled]}
+    )
+    # What comes afterwards is told, whatever that row is like.
+    save_pushes_in(runtime.database, [make_push(task_id="after")])
+    runtime.database.write(partial(record_sent, sends=[make_send(task_id="after2")], recorded_at=runtime.now()))
+    await_told(runtime)
+
+
+@pytest.mark.parametrize("kind", SQLITE_ROWS)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_spoiled_row_of_the_embedded_database_stops_nothing_else(readers: Readers, kind: str) -> None:
+    assert_one_is_left_out(readers, kind, *SQLITE_ROWS[kind])
+
+
+@pytest.mark.parametrize("kind", POSTGRESQL_ROWS)
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_spoiled_row_of_postgresql_stops_nothing_else(readers: Readers, kind: str) -> None:
+    assert_one_is_left_out(readers, kind, *POSTGRESQL_ROWS[kind])

@@ -20,6 +20,7 @@ from receiver.store import migrate, rollup, schema
 from receiver.store.audit_proof import verify_audit
 from receiver.store.copy import Copy, place_of, undo
 from receiver.store.database import Database
+from receiver.store.horizons import reopen
 from receiver.store.reporting import make_reader
 from receiver.store.sealed import Sealing
 from receiver.store.verify import verify
@@ -27,7 +28,10 @@ from receiver.store.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import sqlalchemy as sa
+
     from receiver.config import Settings
+    from receiver.store.horizons import Ahead
 
 _PATIENCE_SECONDS = 3600.0
 _COPY_PATIENCE_SECONDS = 24 * 3600.0
@@ -75,21 +79,38 @@ def current(as_json: bool) -> None:
 
 
 @db.command("rollup")
-def rollup_() -> None:
+@click.option(
+    "--reopen",
+    "reopens",
+    is_flag=True,
+    help="First set back what a prune with a clock that was ahead has left in the future.",
+)
+def rollup_(reopens: bool) -> None:
     """Add up anew what the delivery report is made of, in the zone of RECEIVER_TIMEZONE. Needed after a change of it.
 
-    Takes seconds for a million messages; pushes wait in the spool meanwhile.
+    Takes seconds for a million messages; pushes wait in the spool meanwhile. With --reopen, horizons in the future go
+    back to where rows begin, and what came since then counts in the report again.
 
     \b
-    Example:
+    Examples:
       receiver db rollup
+      receiver db rollup --reopen
     """
     with open_runtime() as runtime:
-        offset = runtime.now().astimezone(runtime.settings.timezone).utcoffset() or timedelta(0)
+        now = runtime.now()
+        offset = now.astimezone(runtime.settings.timezone).utcoffset() or timedelta(0)
         seconds = int(offset.total_seconds())
-        runtime.database.write(
-            lambda connection: rollup.rebuild(connection, offset_seconds=seconds), patience_seconds=_PATIENCE_SECONDS
-        )
+
+        def work(connection: sa.Connection) -> list[Ahead]:
+            ahead = reopen(connection, now) if reopens else []
+            rollup.rebuild(connection, offset_seconds=seconds)
+            return ahead
+
+        ahead = runtime.database.write(work, patience_seconds=_PATIENCE_SECONDS)
+        if ahead:
+            runtime.audit("cli", "report.reopen", was={each.name: each.at.isoformat() for each in ahead})
+    if reopens:
+        print(f"set back: {', '.join(map(str, ahead))}" if ahead else "nothing lies in the future")
     print("done")
 
 

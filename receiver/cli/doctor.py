@@ -26,6 +26,7 @@ from receiver.reach import connection_here
 from receiver.runtime import Runtime
 from receiver.setting_values import http_url
 from receiver.store import access, prune, read, schema, sqlite
+from receiver.store.horizons import list_ahead
 from receiver.store.read import Filter, Page
 from receiver.store.sources import find_sources
 from receiver.store.watching import find_set_aside
@@ -161,9 +162,16 @@ def _keys(runtime: Runtime) -> str:
 
 def _retention(runtime: Runtime) -> tuple[str, bool | None, str]:
     try:
+        ahead = runtime.ask(lambda connection: list_ahead(connection, runtime.now()))
         unpruned = runtime.ask(lambda connection: find_unpruned(connection, runtime))
     except ReceiverError as error:
         return "retention", False, str(error)
+    if ahead:
+        return (
+            "retention",
+            False,
+            f"in the future: {', '.join(map(str, ahead))}; is this clock right? Then: receiver db rollup --reopen",
+        )
     if not unpruned:
         return "retention", True, "nothing is older than it is kept for"
     kinds = ", ".join(unpruned)

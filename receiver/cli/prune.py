@@ -20,6 +20,7 @@ from receiver.errors import ReceiverError, SettingsError
 from receiver.setting_values import audit_days
 from receiver.store.database import Database
 from receiver.store.events import Position
+from receiver.store.horizons import require_none_ahead, require_present
 from receiver.store.prune import Due, Kind, Plan, find_overdue, list_horizons, look, prune
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ _PATIENCE_SECONDS = 24 * 3600.0  # for all of it: counting and deleting millions
     help="Of `receiver events`: what its reader has not read stays. May be repeated.",
 )
 @click.option("--cursor", "cursors", multiple=True, help="Of GET /events, the same. May be repeated.")
+@click.option(
+    "--now-is-right",
+    is_flag=True,
+    help="The clock is right, though for over three days nothing came and nothing was pruned.",
+)
 @as_json
 def prune_(
     kinds: tuple[str, ...],
@@ -59,12 +65,14 @@ def prune_(
     yes: bool,
     cursor_files: tuple[Path, ...],
     cursors: tuple[str, ...],
+    now_is_right: bool,
     as_json: bool,
 ) -> None:
     """Delete what is older than RECEIVER_KEEP_…_DAYS. Without --yes it says what would go, and changes nothing.
 
     In small batches beside a server at work; broken off anywhere, it goes on when it is run again. The delivery report
     keeps its counts. A message stays as long as a receipt or reply of it does; what is left of those goes with it.
+    It refuses where this clock is over three days after all that came and after the last prune: it may run ahead.
 
     \b
     Examples:
@@ -79,7 +87,8 @@ def prune_(
     with open_runtime() as runtime:
         keeps = _keeps(runtime.settings, wanted[0] if days is not None else None, days)
         readers = _readers(runtime, cursor_files, cursors)
-        _run(runtime, _plan(runtime, keeps, wanted, readers), yes=yes, as_json=as_json)
+        plan = _plan(runtime, keeps, wanted, readers)
+        _run(runtime, plan, yes=yes, as_json=as_json, now_is_right=now_is_right)
 
 
 @click.command("prune")
@@ -153,8 +162,11 @@ def _readers(runtime: Runtime, files: Sequence[Path], cursors: Sequence[str]) ->
     return Position(min(one.receipt_id for one in found), min(one.reply_id for one in found))
 
 
-def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool) -> None:
+def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool, now_is_right: bool = False) -> None:
     runtime.make_ready()
+    runtime.ask(lambda connection: require_none_ahead(connection, runtime.now()))
+    if not now_is_right:
+        runtime.ask(lambda connection: require_present(connection, runtime.now()))
     database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.sealing)
     try:
         shows_bar = yes and sys.stderr.isatty()

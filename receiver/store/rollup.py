@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from operator import sub
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from receiver.store.sealed import mobile_token, sealer_of
+from receiver.store.tables import forgotten_hours, forgotten_latencies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _HOUR_SECONDS, _DAY_SECONDS = 3600, 86400
 _SECONDS_MAX = 2_000_000_000  # of a latency; times may lie centuries apart
@@ -246,12 +248,7 @@ def rebuild(connection: sa.Connection, *, offset_seconds: int) -> None:
     their days, which those of another zone overlap.
     """
     dialect = connection.dialect.name
-    if dialect == "postgresql":
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        connection.exec_driver_sql("LOCK TABLE messages IN SHARE ROW EXCLUSIVE MODE")
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_FOLD_LOCK)))
-        for statement in _fold_statements():
-            connection.exec_driver_sql(statement)
+    _hold_writers(connection)
     hours_open, days_open = _open_parts(connection)
     connection.exec_driver_sql(f"DELETE FROM delivery_hours WHERE {hours_open}")  # noqa: S608
     connection.exec_driver_sql(f"DELETE FROM delivery_latencies WHERE {days_open}")  # noqa: S608
@@ -274,6 +271,67 @@ def rebuild(connection: sa.Connection, *, offset_seconds: int) -> None:
 _FAR_BELOW = -100_000_000
 
 
+def _hold_writers(connection: sa.Connection) -> None:
+    """Let nobody change a message until the end of the transaction, and add up what has changed."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("LOCK TABLE messages IN SHARE ROW EXCLUSIVE MODE")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_FOLD_LOCK)))
+        for statement in _fold_statements():
+            connection.exec_driver_sql(statement)
+
+
+def reopen(connection: sa.Connection, since: datetime, *, all_new: bool) -> None:
+    """Open the books again from the day on in which rows begin to be there, at `since`; then rebuild them.
+
+    What was counted and is gone is kept beside, like a forgotten number's. What was counted while they were open and
+    what is there now may be the same messages: so the greater of the two holds. Only in the hour in which rows begin,
+    and the one before, where nothing was counted later and `all_new` says that none were left, both hold.
+    """
+    _hold_writers(connection)
+    offset, closed = zone_offset_seconds(connection), closed_before(connection)
+    begun = int(since.timestamp()) + offset - _HOUR_SECONDS  # what is recorded was sent before
+    opened = begun // _DAY_SECONDS * _DAY_SECONDS - offset
+    if opened >= closed:
+        return
+    counted_before = {"closed": (closed + offset) // _HOUR_SECONDS}
+    newest = connection.scalar(sa.text("SELECT max(hour) FROM delivery_hours WHERE hour < :closed"), counted_before)
+    apart = all_new and (newest is None or newest <= begun // _HOUR_SECONDS + 1)
+    connection.execute(sa.text("UPDATE delivery_zone SET closed_before = :opened"), {"opened": opened})
+    counted = _counted(connection.dialect.name, (1, "messages"))
+    for name, columns, there, width, both_from in (
+        ("hours", _HOUR_COLUMNS, _hours(counted), _HOUR_SECONDS, begun // _HOUR_SECONDS),
+        ("latencies", _LATENCY_COLUMNS, _latencies(counted), _DAY_SECONDS, begun // _DAY_SECONDS),
+    ):
+        span = (opened + offset) // width, -(-(closed + offset) // width)
+        _keep_gone(connection, name, columns.split(", "), there, span, both_from if apart else span[1])
+
+
+def _keep_gone(
+    connection: sa.Connection, name: str, columns: Sequence[str], there: str, span: tuple[int, int], both_from: int
+) -> None:
+    """Keep what was counted in a span and is not there any more. From `both_from` on, nothing that is there was."""
+    keys = len(columns) - (len(COUNTS) if name == "hours" else 1)
+    where = f"{columns[0]} >= {span[0]} AND {columns[0]} < {span[1]}"
+
+    def cells(source: str) -> dict[tuple[Any, ...], tuple[int, ...]]:
+        query = f"SELECT {', '.join(columns)} FROM {source} WHERE {where}"  # noqa: S608
+        return {tuple(row[:keys]): tuple(row[keys:]) for row in connection.exec_driver_sql(query)}
+
+    present, forgotten = cells(f"({there}) AS t"), cells(f"forgotten_{name}")
+    rows = []
+    for key, counts in cells(f"delivery_{name}").items():
+        nothing = (0,) * len(counts)
+        less = map(sub, counts, present.get(key, nothing))
+        gone = counts if key[0] >= both_from else tuple(map(max, less, forgotten.get(key, nothing)))
+        if any(gone):
+            rows.append(dict(zip(columns, (*key, *gone), strict=True)))
+    table = forgotten_hours if name == "hours" else forgotten_latencies
+    connection.exec_driver_sql(f"DELETE FROM forgotten_{name} WHERE {where}")  # noqa: S608
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
 def close_before(connection: sa.Connection, moment: datetime) -> datetime:
     """Close the books before the last day of their zone that begins by then; give where they are closed. Never back."""
     offset = zone_offset_seconds(connection)
@@ -281,7 +339,7 @@ def close_before(connection: sa.Connection, moment: datetime) -> datetime:
     connection.execute(
         sa.text("UPDATE delivery_zone SET closed_before = :wanted WHERE closed_before < :wanted"), {"wanted": wanted}
     )
-    return datetime.fromtimestamp(_closed_before(connection), UTC)
+    return datetime.fromtimestamp(closed_before(connection), UTC)
 
 
 def keep_forgotten(connection: sa.Connection, mobile: str) -> None:
@@ -298,13 +356,14 @@ def keep_forgotten(connection: sa.Connection, mobile: str) -> None:
         connection.exec_driver_sql(statement)
 
 
-def _closed_before(connection: sa.Connection) -> int:
+def closed_before(connection: sa.Connection) -> int:
+    """Give before when the books are closed, in seconds from 1970."""
     return int(connection.scalar(sa.text("SELECT closed_before FROM delivery_zone")) or 0)
 
 
 def _open_parts(connection: sa.Connection) -> tuple[str, str]:
     """Give the conditions of the hours and of the days that are after the books were closed."""
-    offset, closed = zone_offset_seconds(connection), _closed_before(connection)
+    offset, closed = zone_offset_seconds(connection), closed_before(connection)
     # Whole numbers of ours. An hour has to fit into an integer beside its seconds: hence not multiplied.
     first_hour, first_day = (-(-(closed + offset) // width) for width in (_HOUR_SECONDS, _DAY_SECONDS))
     return f"hour >= {first_hour}", f"day >= {first_day}"

@@ -199,7 +199,7 @@ delivery_zone = _table(
     sa.Column("offset_seconds", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("closed_before", sa.BigInteger, nullable=False, server_default="-1000000000000"),  # seconds from 1970
 )
-# What the messages of forgotten numbers count, which are gone: kept in those as well.
+# What messages count that are gone, of forgotten numbers or by a prune with a wrong clock: kept in those as well.
 forgotten_hours = _table("forgotten_hours", *_hour_columns(key=True))
 forgotten_latencies = _table("forgotten_latencies", *_latency_columns(key=True))
 

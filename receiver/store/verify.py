@@ -5,7 +5,8 @@ rows say are added up, per bucket, as sums of digests that come out the same in 
 is it read again, to name what differs.
 
 What is pruned proves nothing any more. So the journal counts from the horizon of its kind on, and of a row that it has
-only later copies of, no more is asked than that there are at least so many.
+only later copies of, no more is asked than that there are at least so many. A horizon in the future is a fault, and
+excuses nothing: then it counts from the oldest row on that is there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from receiver.domain import (
     match_masked,
 )
 from receiver.store import rollup
+from receiver.store.horizons import list_ahead, list_supported
 from receiver.store.prune import Kind, list_horizons
 from receiver.store.read import PUSH_COLUMNS, as_push_row
 from receiver.store.sealed import Mobile, sealer_of
@@ -38,8 +40,7 @@ from receiver.store.set_aside import read_rows
 from receiver.store.tables import masked_key_where, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
+    from collections.abc import Callable, Iterator, Mapping
 
     from receiver.domain import Push
     from receiver.store.database import Database
@@ -70,7 +71,11 @@ class Finding:
 
 
 def verify(
-    database: Database, read_again: Callable[[Push], Push], tell: Callable[[int], None] = lambda _: None
+    database: Database,
+    read_again: Callable[[Push], Push],
+    tell: Callable[[int], None] = lambda _: None,
+    *,
+    now: datetime | None = None,
 ) -> Iterator[Finding]:
     """Prove that journal, receipts, replies and states agree. `tell` hears how many rows were read since the last time.
 
@@ -80,7 +85,15 @@ def verify(
     with database.reading() as connection:
         if database.postgresql:
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        work = _Verification(connection, read_again, tell)
+        now = now or datetime.now(UTC)
+        ahead = list_ahead(connection, now)
+        yield Finding(
+            name="what was pruned lies in the past",
+            ok=not ahead,
+            count=len(list_horizons(connection)),
+            details=tuple(f"in the future: {each}; see `receiver doctor`" for each in ahead),
+        )
+        work = _Verification(connection, read_again, tell, list_supported(connection, now))
         yield from work.sightings()
         yield work.states()
         yield work.masked()
@@ -93,13 +106,17 @@ def verify(
 
 class _Verification:
     def __init__(
-        self, connection: sa.Connection, read_again: Callable[[Push], Push], tell: Callable[[int], None]
+        self,
+        connection: sa.Connection,
+        read_again: Callable[[Push], Push],
+        tell: Callable[[int], None],
+        horizons: Mapping[Kind, datetime],
     ) -> None:
         self._connection = connection
         self._read_again = read_again
         self._tell = tell
         self.messages_read = 0
-        self._horizons = {kind: found.horizon for kind, found in list_horizons(connection).items()}
+        self._horizons = horizons
         # Of rows that began before the horizon: the digest of each that was seen after it, and its copies.
         self._begun_before: dict[int, int] = {}
         self._unread: list[str] = []  # rows that no reader can read

@@ -377,6 +377,14 @@ class SendResult:
     error_message: str | None = None  # the platform's words, or ours where it said none
 
 
+CLOCKS_APART = timedelta(minutes=5)  # of nodes, at most
+
+
+def still_lasts(since: datetime, span: timedelta, now: datetime) -> bool:
+    """Whether a span that began then goes on. Begun in the future: by a clock that was ahead, and it counts as none."""
+    return -CLOCKS_APART <= now - since < span
+
+
 LOCAL_LIMIT = "local limit: "  # begins the words of a refusal of our own
 
 # An attempt without a result for longer was cut off: its process died between the request and the record.

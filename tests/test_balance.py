@@ -71,7 +71,7 @@ def test_each_send_and_each_query_is_a_reading(make_runtime: Callable[..., Runti
         runtime.recorder.record([make_send(sent_at=NOON, task_id="by its sender")])
         with runtime.database.reading() as connection:
             found = list(balance.iter_readings(connection, "default", None, runtime.now() + timedelta(hours=1)))
-            last = balance.find_last_readings(connection)
+            last = balance.find_last_readings(connection, now=runtime.now())
     assert [one.remain_point for one in found] == [241, 241, 240]
     assert last["default"].remain_point == 240
     assert all(one.asked_at <= one.answered_at for one in found)
@@ -81,7 +81,7 @@ def test_repeated_reading_is_one_row(runtime: Runtime) -> None:
     keep(runtime, reading(0, 100), reading(0, 100), reading(0, 99), reading(1, 99, account="other"))
     with runtime.database.reading() as connection:
         found = list(balance.iter_readings(connection, "default", None, NOON + timedelta(days=1)))
-        last = balance.find_last_readings(connection)
+        last = balance.find_last_readings(connection, now=runtime.now())
     assert [one.remain_point for one in found] == [100, 99]
     assert {account: one.remain_point for account, one in last.items()} == {"default": 99, "other": 99}
 

@@ -50,11 +50,15 @@ def record(runtime: Runtime, *sends: SentMessage, recorded_at: datetime = NOW) -
     runtime.database.write(lambda c: write.record_sent(c, sends, recorded_at=recorded_at))
 
 
+def last_push(runtime: Runtime) -> LastPush | None:
+    return runtime.ask(lambda c: signals.find_last_push(c, now=NOW + MINUTE))
+
+
 # --- The last push --------------------------------------------------------------------------------------
 
 
 def test_empty_database_has_no_signals(runtime: Runtime) -> None:
-    assert runtime.ask(signals.find_last_push) is None
+    assert last_push(runtime) is None
     assert silence(runtime) is None
     assert delivery(runtime) is None
     assert unreported(runtime) == []
@@ -66,11 +70,9 @@ def test_empty_database_has_no_signals(runtime: Runtime) -> None:
 def test_last_push_is_that_of_the_newest_id(runtime: Runtime) -> None:
     keep(runtime, replace(unreadable(NOON), remote_addr="10.0.0.2"))
     keep(runtime, pushed(NOON - SECOND))
-    assert runtime.ask(signals.find_last_push) == LastPush(
-        at=NOON, remote_addr="10.0.0.2", outcome="quarantined", kind=None
-    )
+    assert last_push(runtime) == LastPush(at=NOON, remote_addr="10.0.0.2", outcome="quarantined", kind=None)
     keep(runtime, pushed(NOON + SECOND, content="好"))
-    assert runtime.ask(signals.find_last_push) == LastPush(
+    assert last_push(runtime) == LastPush(
         at=NOON + SECOND, remote_addr="127.0.0.1", outcome="accepted", kind=Kind.REPLY
     )
 
@@ -194,9 +196,9 @@ def test_what_we_push_to_ourselves_says_nothing_of_the_platform(runtime: Runtime
     last = NOW - 20 * MINUTE
     own = replace(pushed(NOW - MINUTE, number=2), body=SELF_TEST_BODY + b"1&status=1")
     keep(runtime, own)
-    assert runtime.ask(signals.find_last_push) is None
+    assert last_push(runtime) is None
     keep(runtime, pushed(last, number=1))
-    found = runtime.ask(signals.find_last_push)
+    found = last_push(runtime)
     assert found is not None
     assert found.at == last
     waiting(runtime, 5, NOW - 15 * MINUTE)

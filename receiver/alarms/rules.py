@@ -28,6 +28,7 @@ _SETTLED_MIN, _USUAL_SETTLED_MIN = 50, 500
 _SIGMAS = 4
 # What holds, and what is over, has to be so at two looks: with a timer each minute, whichever nodes run it.
 _HOLD = timedelta(seconds=50)
+_CLOCKS_APART = timedelta(minutes=5)  # of nodes, at most
 
 
 class Alarm(StrEnum):
@@ -387,7 +388,7 @@ def follow(incident: Incident | None, finding: Finding | None, now: datetime) ->
     if finding is None:
         if incident is None or incident.said_at is None:
             return None
-        if incident.clear_at is None:
+        if incident.clear_at is None or _is_ahead(incident.clear_at, now):
             return replace(incident, clear_at=now)
         return replace(incident, recovered_at=now) if now - incident.clear_at >= _HOLD else incident
     if incident is None:
@@ -398,8 +399,14 @@ def follow(incident: Incident | None, finding: Finding | None, now: datetime) ->
             evidence=finding.evidence,
             seen_at=now,
         )
-    said_at = incident.said_at or (now if now - incident.seen_at >= _HOLD else None)
-    return replace(incident, evidence=finding.evidence, said_at=said_at, clear_at=None)
+    seen_at = now if _is_ahead(incident.seen_at, now) else incident.seen_at
+    said_at = incident.said_at or (now if now - seen_at >= _HOLD else None)
+    return replace(incident, evidence=finding.evidence, seen_at=seen_at, said_at=said_at, clear_at=None)
+
+
+def _is_ahead(moment: datetime, now: datetime) -> bool:
+    """Whether a clock that was ahead has noted it: it was not, or the alarm would be silent until then."""
+    return moment > now + _CLOCKS_APART
 
 
 def follow_all(

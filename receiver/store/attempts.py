@@ -20,6 +20,7 @@ from receiver.errors import ReceiverError
 from receiver.store import forward_queue
 from receiver.store.balance import Reading, save_readings
 from receiver.store.database import Overtaken, insert
+from receiver.store.spans import no_later, still_lasts
 from receiver.store.tables import attempts, masked_key_where, messages, receipts, replies
 from receiver.store.write import lock_tasks, match_recorded
 
@@ -260,11 +261,11 @@ def _limit_reached(
     )
     of_number = of_account.where(messages.c.mobile == attempt.mobile)
     if limits.min_interval:
-        since = messages.c.sent_at > attempt.sent_at - limits.min_interval
+        since = still_lasts(messages.c.sent_at, limits.min_interval, attempt.sent_at)
         if connection.scalar(of_number.where(since)):
             seconds = int(limits.min_interval.total_seconds())
             return f"{LOCAL_LIMIT}one in {seconds} seconds per number (RECEIVER_SEND_MIN_INTERVAL_SECONDS)"
-    today = messages.c.sent_at >= day_began
+    today = sa.and_(messages.c.sent_at >= day_began, no_later(messages.c.sent_at, attempt.sent_at))
     for most, query, words in (
         (limits.per_number_per_day, of_number, "a day per number (RECEIVER_SEND_MAX_PER_NUMBER_PER_DAY)"),
         (limits.per_day, of_account, "a day per account (RECEIVER_SEND_MAX_PER_DAY)"),

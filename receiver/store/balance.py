@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from receiver.domain import DeliveryStatus, MessageStatus
 from receiver.store.database import insert
 from receiver.store.rollup import epoch_seconds
+from receiver.store.spans import no_later
 from receiver.store.tables import balance_readings, messages
 
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ def _reading_insert(dialect: str) -> Any:
     return insert(dialect, balance_readings).on_conflict_do_nothing()
 
 
-def find_last_readings(connection: sa.Connection) -> Mapping[str, Reading]:
-    """Give the newest reading of each account that has any."""
+def find_last_readings(connection: sa.Connection, *, now: datetime) -> Mapping[str, Reading]:
+    """Give the newest reading of each account that has any, of those that are not in the future."""
     newest = (
         sa.select(balance_readings.c.account, sa.func.max(balance_readings.c.answered_at).label("answered_at"))
+        .where(no_later(balance_readings.c.answered_at, now))
         .group_by(balance_readings.c.account)
         .subquery()
     )

@@ -29,6 +29,7 @@ Row = dict[str, Any]
 PUSH_EVENT = "push"  # of a raw target
 LEASE = timedelta(seconds=60)
 LIFE = timedelta(days=3)  # of failing, before it is given up
+_WAITS_MOST = timedelta(days=1)  # far longer than a delivery or target ever waits
 BREAKER_FAILURES = 5  # in a row; then a single one is tried now and then
 _ERROR_MAX_CHARS = 200
 
@@ -106,6 +107,7 @@ def claim(connection: sa.Connection, target_id: int, clock: Clock, *, limit: int
         for found in connection.execute(_claim_statement(), values)
     ]
     if not claimed:
+        _bring_back(connection, target_id, now)  # for the next look
         return None
     if broken:
         connection.execute(sa.update(targets).where(targets.c.id == target_id).values(retry_at=now + LEASE))
@@ -114,7 +116,17 @@ def claim(connection: sa.Connection, target_id: int, clock: Clock, *, limit: int
 
 
 def _ready(row: Any, now: datetime) -> bool:
-    return row.paused_at is None and (row.retry_at is None or row.retry_at <= now)
+    return row.paused_at is None and (row.retry_at is None or not now < row.retry_at <= now + _WAITS_MOST)
+
+
+def _bring_back(connection: sa.Connection, target_id: int, now: datetime) -> None:
+    """Let go out now what waits longer than anything is let wait: it was noted while a clock was ahead."""
+    ahead = (
+        deliveries.c.target_id == target_id,
+        deliveries.c.dead_at.is_(None),
+        deliveries.c.next_at > now + _WAITS_MOST,
+    )
+    connection.execute(sa.update(deliveries).where(*ahead).values(next_at=now, failing_since=None))
 
 
 _DELIVERY_FIELDS = tuple(name for name in Delivery.__slots__ if name != "__weakref__")

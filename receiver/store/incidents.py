@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from receiver.alarms.rules import TELL_FOR, Alarm, Incident, State, Telling, follow_all, list_tellings
 from receiver.store.database import insert
+from receiver.store.spans import is_over
 from receiver.store.tables import incident_tellings, incidents
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class SharedIncidents:
         claimed = statement.on_conflict_do_update(
             index_elements=list(table.primary_key.columns),
             set_={"claimed_at": now},
-            where=sa.and_(table.c.told_at.is_(None), table.c.claimed_at <= now - _CLAIM_HOLDS),
+            where=sa.and_(table.c.told_at.is_(None), is_over(table.c.claimed_at, _CLAIM_HOLDS, now)),
         ).returning(table.c.target)
         row = {**_key(telling), "claimed_at": now}
         return self._database.write(lambda connection: connection.execute(claimed, row).one_or_none()) is not None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from receiver.store.database import insert
+from receiver.store.spans import is_over, no_later
 from receiver.store.tables import notices
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def claim_notice(connection: sa.Connection, name: str, *, now: datetime, every: 
     statement = insert(connection.dialect.name, notices)
     claimed = connection.execute(
         statement.on_conflict_do_update(
-            index_elements=[notices.c.name], set_={"said_at": now}, where=notices.c.said_at <= now - every
+            index_elements=[notices.c.name], set_={"said_at": now}, where=is_over(notices.c.said_at, every, now)
         ).returning(notices.c.name),
         {"name": name, "said_at": now},
     )
@@ -33,7 +34,8 @@ def note(connection: sa.Connection, name: str, *, now: datetime) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=[notices.c.name], set_={"said_at": now}))
 
 
-def find_noted(connection: sa.Connection, name: str) -> datetime | None:
-    """Give when it last was, None for never."""
-    found: datetime | None = connection.scalar(sa.select(notices.c.said_at).where(notices.c.name == name))
+def find_noted(connection: sa.Connection, name: str, *, now: datetime) -> datetime | None:
+    """Give when it last was, None for never, or where that lies in the future."""
+    query = sa.select(notices.c.said_at).where(notices.c.name == name, no_later(notices.c.said_at, now))
+    found: datetime | None = connection.scalar(query)
     return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.domain import DeliveryStatus, Outcome, first_id_of, latency_seconds
+from receiver.domain import CLOCKS_APART, DeliveryStatus, Outcome, first_id_of, latency_seconds
 from receiver.self_test import SELF_TEST_BODY
 from receiver.store.read import CLOCK_SLACK, PUSH_COLUMNS, as_push_row, get_messages, waits
 from receiver.store.rollup import epoch_seconds
@@ -74,15 +74,22 @@ class RecentDelivery:
 OF_PLATFORM = sa.func.substr(pushes.c.body, 1, len(SELF_TEST_BODY), type_=sa.LargeBinary) != SELF_TEST_BODY
 
 
-def find_last_push(connection: sa.Connection, accounts: Sequence[str] | None = None) -> LastPush | None:
-    """Give the newest push of the platform, None where there is none in these accounts."""
+def find_last_push(
+    connection: sa.Connection, accounts: Sequence[str] | None = None, *, now: datetime
+) -> LastPush | None:
+    """Give the newest push of the platform that is not in the future, None where there is none in these accounts."""
     column = pushes.c
     query = sa.select(column.received_at, column.remote_addr, column.outcome, column.kind)
-    query = query.where(OF_PLATFORM, *_pushed_to(accounts))
+    query = query.where(OF_PLATFORM, _come_by(now), *_pushed_to(accounts))
     row = connection.execute(query.order_by(column.id.desc()).limit(1)).one_or_none()
     if row is None:
         return None
     return LastPush(at=row.received_at, remote_addr=row.remote_addr, outcome=row.outcome, kind=row.kind)
+
+
+def _come_by(now: datetime) -> sa.ColumnElement[bool]:
+    """Say of pushes that they came by then: one that came by a clock that was ahead would hide a silence for years."""
+    return pushes.c.id < first_id_of(now + CLOCKS_APART)
 
 
 # --- Minute by minute -----------------------------------------------------------------------------------
@@ -210,7 +217,10 @@ def find_silence(connection: sa.Connection, *, now: datetime) -> Silence | None:
     none were for a week, the time alone decides. None: it has not, or has never pushed anything.
     """
     last = connection.execute(
-        sa.select(pushes.c.id, pushes.c.received_at).where(OF_PLATFORM).order_by(pushes.c.id.desc()).limit(1)
+        sa.select(pushes.c.id, pushes.c.received_at)
+        .where(OF_PLATFORM, _come_by(now))
+        .order_by(pushes.c.id.desc())
+        .limit(1)
     ).one_or_none()
     if last is None or now - last.received_at <= _QUIET_WITH_SENDS:
         return None

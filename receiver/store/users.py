@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from receiver.domain import CLOCKS_APART
 from receiver.errors import NameTaken, NotFound
 from receiver.store.database import insert
+from receiver.store.spans import is_over, still_lasts
 from receiver.store.tables import advice, login_failures, look_ups, user_sessions, users
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ NAME = re.compile(r"\w[\w.@+-]{0,63}")
 IDLE_MAX = timedelta(hours=2)  # a session that nobody uses ends
 SEEN_EVERY = timedelta(minutes=1)  # how exactly that is known, at a write each
 _LOOK_UPS_KEPT = timedelta(days=1)
+_STEPS_APART = 2 + CLOCKS_APART // timedelta(seconds=30)  # a step's code is taken beside its neighbours'
 
 
 class Role(StrEnum):
@@ -141,8 +144,12 @@ def _change(connection: sa.Connection, name: str, now: datetime, **values: Any) 
 
 
 def use_totp_step(connection: sa.Connection, user_id: int, step: int) -> bool:
-    """Note that the code of this time step was used; false: it, or a later one, was used before."""
-    unused = sa.or_(users.c.totp_step.is_(None), users.c.totp_step < step)
+    """Note that the code of this time step was used; false: it, or a later one, was used before.
+
+    One far later was used while a clock was ahead, and is none: it would keep its user out until then.
+    """
+    far_later = users.c.totp_step > step + _STEPS_APART
+    unused = sa.or_(users.c.totp_step.is_(None), users.c.totp_step < step, far_later)
     done = connection.execute(sa.update(users).where(users.c.id == user_id, unused).values(totp_step=step))
     return done.rowcount == 1
 
@@ -186,7 +193,7 @@ def find_session(connection: sa.Connection, token: str, now: datetime) -> Sessio
             column.token_sha256 == _digest(token),
             column.ended_at.is_(None),
             column.expires_at > now,
-            column.last_seen_at > now - IDLE_MAX,
+            still_lasts(column.last_seen_at, IDLE_MAX, now),
             users.c.disabled_at.is_(None),
         )
     )
@@ -226,7 +233,12 @@ def end_sessions_of(connection: sa.Connection, user_id: int, *, now: datetime) -
 def count_sessions(connection: sa.Connection, now: datetime) -> Mapping[int, int]:
     """Give how many sessions hold, by user."""
     column = user_sessions.c
-    held = (column.ended_at.is_(None), column.expires_at > now, column.last_seen_at > now - IDLE_MAX, column.confirmed)
+    held = (
+        column.ended_at.is_(None),
+        column.expires_at > now,
+        still_lasts(column.last_seen_at, IDLE_MAX, now),
+        column.confirmed,
+    )
     query = sa.select(column.user_id, sa.func.count()).where(*held).group_by(column.user_id)
     return {row[0]: row[1] for row in connection.execute(query)}
 
@@ -247,7 +259,7 @@ def is_locked(connection: sa.Connection, *, name: str, address: str, now: dateti
     limits = _failure_keys(name, address)
     found = connection.execute(
         sa.select(login_failures.c.key_sha256, login_failures.c.failures).where(
-            login_failures.c.key_sha256.in_(list(limits)), login_failures.c.last_at > now - LOCKED_FOR
+            login_failures.c.key_sha256.in_(list(limits)), still_lasts(login_failures.c.last_at, LOCKED_FOR, now)
         )
     )
     return any(failures >= limits[bytes(key)] for key, failures in found)
@@ -256,7 +268,7 @@ def is_locked(connection: sa.Connection, *, name: str, address: str, now: dateti
 def note_failure(connection: sa.Connection, *, name: str, address: str, now: datetime) -> None:
     """Count one failed log-in; a quarter of an hour without any begins anew."""
     column = login_failures.c
-    added = sa.case((column.last_at > now - LOCKED_FOR, column.failures + 1), else_=1)
+    added = sa.case((still_lasts(column.last_at, LOCKED_FOR, now), column.failures + 1), else_=1)
     statement = insert(connection.dialect.name, login_failures)
     for key in sorted(_failure_keys(name, address)):
         connection.execute(
@@ -265,7 +277,7 @@ def note_failure(connection: sa.Connection, *, name: str, address: str, now: dat
             ),
             {"key_sha256": key, "failures": 1, "last_at": now},
         )
-    connection.execute(sa.delete(login_failures).where(column.last_at < now - timedelta(days=1)))
+    connection.execute(sa.delete(login_failures).where(is_over(column.last_at, timedelta(days=1), now)))
 
 
 def forget_failures(connection: sa.Connection, *, name: str, address: str) -> None:
@@ -286,7 +298,7 @@ def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: dat
     """Keep what somebody looks up, for a day; give what its address is made of."""
     token = secrets.token_urlsafe(16)
     connection.execute(sa.insert(look_ups).values(token=token, user_id=user_id, text=text, created_at=now))
-    connection.execute(sa.delete(look_ups).where(look_ups.c.created_at < now - _LOOK_UPS_KEPT))
+    connection.execute(sa.delete(look_ups).where(is_over(look_ups.c.created_at, _LOOK_UPS_KEPT, now)))
     return token
 
 

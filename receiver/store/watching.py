@@ -33,7 +33,7 @@ _RECENT = timedelta(minutes=30)
 
 def find_kept(connection: sa.Connection, *, now: datetime, accounts: Collection[str]) -> Kept:
     """Give what the database says of the present. `accounts`: those whose balance is asked for here."""
-    last_push = signals.find_last_push(connection)
+    last_push = signals.find_last_push(connection, now=now)
     last_push_at = last_push.at if last_push else None
     return Kept(
         last_push_at=last_push_at,
@@ -45,7 +45,7 @@ def find_kept(connection: sa.Connection, *, now: datetime, accounts: Collection[
         usual=find_usual_rate(connection, now=now),
         balances={
             account: Balance(left=reading.remain_point, read_at=reading.answered_at, asked=account in accounts)
-            for account, reading in balance.find_last_readings(connection).items()
+            for account, reading in balance.find_last_readings(connection, now=now).items()
         },
         forward_oldest=targets.find_oldest(connection),
         set_aside=find_set_aside(connection),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flask import after_this_request, current_app, g, request
 
+from receiver.domain import still_lasts
 from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.gate import client_address, within
 from receiver.store import access
@@ -161,7 +162,7 @@ def _note_use(key: ApiKey) -> None:
     parts = runtime()
     now = parts.now()
     last = max(filter(None, (key.last_used_at, _used_at.get(key.id))), default=None)
-    if last is not None and now - last < access.USED_EVERY:
+    if last is not None and still_lasts(last, access.USED_EVERY, now):
         return
     _used_at[key.id] = now
 

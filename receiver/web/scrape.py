@@ -67,7 +67,7 @@ class Scrape(Collector):
     @cached_property
     def balances(self) -> Mapping[str, Reading]:
         """The last reading of each account's balance."""
-        return self.ask(balance.find_last_readings)
+        return self.ask(lambda connection: balance.find_last_readings(connection, now=self.now))
 
     @cached_property
     def targets(self) -> Mapping[str, Health]:
@@ -78,7 +78,7 @@ class Scrape(Collector):
     @cached_property
     def last_push_at(self) -> datetime | None:
         """When the platform pushed last."""
-        found = self.ask(signals.find_last_push)
+        found = self.ask(lambda connection: signals.find_last_push(connection, now=self.now))
         return found.at if found else None
 
     @cached_property

@@ -180,7 +180,7 @@ class Balance(MethodView):
         parts = runtime()
         asked = readable_accounts(arguments.get("account"))
         accounts = [account for account in parts.sender.accounts if asked is None or account in asked]
-        last = parts.ask(balance.find_last_readings)
+        last = parts.ask(lambda connection: balance.find_last_readings(connection, now=parts.now()))
         return {"items": [_balance(parts, account, last.get(account)) for account in accounts]}
 
 

@@ -96,7 +96,7 @@ def _find_warnings() -> Warnings:
                     signals.find_silence(connection, now=parts.now()),
                     signals.count_quarantined(
                         connection,
-                        since=notices.find_noted(connection, notices.QUARANTINE_SEEN),
+                        since=notices.find_noted(connection, notices.QUARANTINE_SEEN, now=parts.now()),
                         accounts=visitor().user.accounts,
                     ),
                 )
@@ -192,12 +192,12 @@ def _platform_time(moment: datetime) -> str:
 def _known(connection: Any, now: datetime) -> Known:
     parts, accounts = runtime(), visitor().user.accounts
     return Known(
-        last_push=signals.find_last_push(connection, accounts),
+        last_push=signals.find_last_push(connection, accounts, now=now),
         # Minutes are counted over every account.
         minutes=list(signals.list_minutes(connection, now=now, minutes=_MINUTES)) if accounts is None else [],
         balances=[
             (reading, balance.find_trend(connection, account, now=now), parts.settings.balance_low_of(account))
-            for account, reading in balance.find_last_readings(connection).items()
+            for account, reading in balance.find_last_readings(connection, now=now).items()
             if accounts is None or account in accounts
         ],
         evidence=list(signals.list_unreported(connection, parts.clock(now), limit=_EVIDENCE_LINES, accounts=accounts)),
@@ -212,7 +212,9 @@ def _known(connection: Any, now: datetime) -> Known:
 def setup() -> Response:
     """Show what to paste into the platform's console, and what has come since."""
     parts = runtime()
-    last_push = parts.ask(lambda connection: signals.find_last_push(connection, visitor().user.accounts))
+    last_push = parts.ask(
+        lambda connection: signals.find_last_push(connection, visitor().user.accounts, now=parts.now())
+    )
     uses = parts.list_secret_uses()
     refusals = list(parts.gate.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
     # A page that looks again by itself says nothing new; but anybody can send what says that it does.

@@ -306,7 +306,7 @@ def _balances(source: Source) -> Table:
     ]
     rows = []
     own = visitor().user.accounts
-    for account, reading in balance.find_last_readings(source.connection).items():
+    for account, reading in balance.find_last_readings(source.connection, now=source.now).items():
         if own is not None and account not in own:
             continue
         trend = balance.find_trend(source.connection, account, now=source.now)

@@ -21,6 +21,7 @@ from receiver.store.export import (
     Column,
     Export,
     Kind,
+    count_rows,
     export_messages,
     export_receipts,
     export_replies,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from receiver.store.read import Clock, Filter
 
+SHEET_ROWS = 1_048_575  # that a sheet holds below the names
 _BOM = b"\xef\xbb\xbf"
 _ROW_GROUP_ROWS = 25_000
 _BLOCK_BYTES = 1024 * 1024
@@ -86,17 +88,21 @@ def iter_file(
     in_full: bool,
     zone: ZoneInfo,
     bom: bool = False,
+    sheet_rows: int = SHEET_ROWS,
     gives_way: Callable[[], bool] = lambda: False,
     tell: Callable[[int], None] = lambda _rows: None,
 ) -> Iterator[bytes]:
     """Give a list as the pieces of a file, oldest row first; on PostgreSQL as of one moment.
 
     `in_full`: numbers are not masked. `zone`: of the times in an XLSX; elsewhere they are UTC. `bom`: a CSV begins with
-    a byte order mark, by which Excel knows UTF-8. `gives_way` says whether to rest between pieces for twice as long as
-    each took, so that who cannot wait has the processor. `tell` hears how many rows there were. Before the first piece,
-    raises TooManyRows, and MissingExtra where the format's library is not installed.
+    a byte order mark, by which Excel knows UTF-8. `sheet_rows`: so many an XLSX may have, which is looked at before it
+    is begun, since it is built whole before its first byte. `gives_way` says whether to rest between pieces for twice
+    as long as each took, so that who cannot wait has the processor. `tell` hears how many rows there were. Before the
+    first piece, raises TooManyRows, and MissingExtra where the format's library is not installed.
     """
     export = EXPORTS[name](wanted, clock, in_full=in_full, sealer=sealer_of(connection.dialect))
+    if form is Format.XLSX:
+        _require_fit(connection, export, sheet_rows)
     rows = _paced(iter_csv(connection, export, neutral=form is Format.CSV, tell=tell), gives_way)
     match form:
         case Format.CSV:
@@ -107,7 +113,7 @@ def iter_file(
         case Format.PARQUET:
             yield from _parquet(export.columns, rows)
         case Format.XLSX:
-            yield from _xlsx(export.columns, rows, zone)
+            yield from _xlsx(export.columns, rows, zone, sheet_rows)
 
 
 def _paced(pieces: Iterable[bytes], gives_way: Callable[[], bool]) -> Iterator[bytes]:
@@ -217,7 +223,6 @@ def _parquet(columns: tuple[Column, ...], rows: Iterable[bytes]) -> Iterator[byt
 
 # --- XLSX -----------------------------------------------------------------------------------------------
 
-_SHEET_ROWS = 1_048_576  # the names are one of them
 _CELL_CHARS = 32_767
 _CUT = " … [cut; whole in the other formats]"
 _NOT_XML = str.maketrans({"\ufffe": "\ufffd", "\uffff": "\ufffd"})  # others are escaped by the library
@@ -225,7 +230,18 @@ _FIRST_YEAR = 1900
 _FILE_PIECE_BYTES = 64 * 1024
 
 
-def _xlsx(columns: tuple[Column, ...], rows: Iterable[bytes], zone: ZoneInfo) -> Iterator[bytes]:
+def _require_fit(connection: sa.Connection, export: Export, most: int) -> None:
+    """Raise TooManyRows where there are more rows than that, as far as the database can count them."""
+    if export.keeps is None and count_rows(connection, export, most=most + 1) > most:
+        raise _too_many(most)
+
+
+def _too_many(most: int) -> TooManyRows:
+    more = "" if most == SHEET_ROWS else f" (`receiver export` writes up to {SHEET_ROWS:,})"
+    return TooManyRows(f"over {most:,} rows, which is all that an XLSX can have here{more}; narrow it, or use csv")
+
+
+def _xlsx(columns: tuple[Column, ...], rows: Iterable[bytes], zone: ZoneInfo, most: int) -> Iterator[bytes]:
     """Write a workbook of one sheet: ids and numbers as text, which Excel would round, times in `zone`."""
     with tempfile.TemporaryFile() as file:
         book = xlsxwriter.Workbook(file, {"constant_memory": True, "strings_to_urls": False})
@@ -237,10 +253,8 @@ def _xlsx(columns: tuple[Column, ...], rows: Iterable[bytes], zone: ZoneInfo) ->
             name = f"{column.name} ({zone.key})" if column.kind is Kind.TIME else column.name
             sheet.write_string(0, place, name, bold)
         for number, cells in enumerate(csv.reader(_lines(rows)), start=1):
-            if number >= _SHEET_ROWS:
-                raise TooManyRows(
-                    f"over {_SHEET_ROWS - 1:,} rows, which is all that a sheet holds; narrow it, or use csv"
-                )
+            if number > most:
+                raise _too_many(most)
             for place, (column, cell) in enumerate(zip(columns, cells, strict=True)):
                 if cell == "":
                     continue

@@ -20,6 +20,7 @@ from openpyxl.utils.escape import unescape
 from receiver import exports as files
 from receiver.app import create_app
 from receiver.domain import MessageStatus, SendResult
+from receiver.store import audit
 from receiver.store.access import Scope
 from receiver.web.api import exports as exports_module
 from tests.conftest import make_key
@@ -243,18 +244,41 @@ def test_workbook_says_the_same_in_cells_of_their_kind(filled: Filled, name: str
                 assert type(cell) is type(expected) or expected == ""
 
 
-def test_what_a_sheet_cannot_hold_is_said(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_sheet_cannot_hold_is_said_before_it_is_begun(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "字" * 33_000
     filled.runtime.committer.submit(make_push(task_id="long", content=long)).result(60)
     (row,) = rows_of_sheet(filled.export("replies", "format=xlsx&task_id=long").data)
     assert len(row["content"]) == 32_767
     assert row["content"].endswith("字 … [cut; whole in the other formats]")
-    monkeypatch.setattr(files, "_SHEET_ROWS", 5)
-    answer = filled.client.get("/api/v1/exports/messages?format=xlsx", headers=filled.headers)
-    assert (answer.status_code, answer.json["code"]) == (422, "too_many_rows")
-    assert "over 4 rows" in answer.json["detail"]
-    for _ in range(5):  # the refused ones have given their places back
-        filled.export("messages", "format=xlsx&to_id=2")
+    monkeypatch.setattr(exports_module, "SHEET_ROWS_MAX", 2)
+    monkeypatch.setattr(files, "_xlsx", lambda *_: iter((b"built",)))
+    for name in ("messages", "receipts", "replies"):
+        for _ in range(3):  # the refused ones have given their places back
+            answer = filled.client.get(f"/api/v1/exports/{name}?format=xlsx", headers=filled.headers)
+            assert (answer.status_code, answer.json["code"]) == (422, "too_many_rows")
+            assert "over 2 rows" in answer.json["detail"]
+        assert filled.export(name, "format=xlsx&to_id=2").data == b"built"
+    assert filled.export("messages", "format=csv").data
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet", "xlsx"])
+@LISTS
+def test_head_has_the_headers_of_get_and_is_no_export(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch, name: str, form: str
+) -> None:
+    url = f"/api/v1/exports/{name}?format={form}"
+    headers = filled.headers | {"Accept-Encoding": "gzip"}
+    whole = filled.client.get(url, headers=headers)
+    monkeypatch.setattr(exports_module, "iter_file", None)  # nothing is read
+    monkeypatch.setattr(exports_module, "_Place", None)  # and no place taken
+    entries = filled.runtime.ask(lambda connection: audit.list_audit(connection, 1))
+    begin = filled.client.head(url, headers=headers)
+    assert (begin.status_code, begin.data) == (200, b"")
+    same = {key: value for key, value in whole.headers.items() if key not in ("X-Request-Id", "Date")}
+    assert {key: value for key, value in begin.headers.items() if key not in ("X-Request-Id", "Date")} == same
+    assert filled.runtime.ask(lambda connection: audit.list_audit(connection, 1)) == entries
+    assert filled.client.head(f"{url}&status=nonsense", headers=headers).status_code == 422
+    assert filled.client.head(url).status_code == 401
 
 
 def test_long_lists_are_taken_in_parts(filled: Filled) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
+import time
 import warnings
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, ClassVar
 
 import psycopg
 import pytest
@@ -17,6 +22,7 @@ from tests.server import Answer, ServeProcess, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 FORM = b"mobile=15080921090&taskid=%s&status=1&receivetime=2019-07-23+17%%3A00%%3A00"
 LIMITED = "127.0.0.9"  # anybody; the platform is at 127.0.0.1
@@ -215,6 +221,39 @@ def test_dead_receiver_costs_no_push_and_no_log_tells_the_secret(
     assert '"path":"/push/***"' in written
     assert '"status":"503"' in written
     assert f"127.0.0.1:{one.port}" in written
+
+
+class _Slow(BaseHTTPRequestHandler):
+    """A receiver that never answers."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        time.sleep(4)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_export_that_takes_too_long_is_not_begun_a_second_time(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        servers = [ThreadingHTTPServer(("127.0.0.1", 0), _Slow) for _ in range(2)]
+        for server in servers:
+            stack.callback(server.server_close)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+        ports = [server.server_address[1] for server in servers]
+        nginx = Nginx(place=tmp_path, receivers=ports, platform="127.0.0.1/32")
+        for file in tmp_path.rglob("receiver.conf"):  # a second and a half for 75, and one for 5
+            file.write_text(file.read_text().replace(" 75s;  # ?wait", " 1500ms;  # ?wait").replace(" 5s;", " 1s;"))
+        front = stack.enter_context(nginx)
+        paths = ["/api/v1/exports/messages?format=xlsx", "/console/exports/replies", "/api/v1/messages"]
+        with ThreadPoolExecutor(len(paths)) as pool:
+            answers = pool.map(lambda path: ask(front.connect(port=front.inside_port), path), paths)
+            statuses = [answer.status for answer in answers]
+    assert statuses == [504, 504, 504]
+    assert [_Slow.asked.count(path) for path in paths] == [1, 1, 2]
 
 
 def kill(receiver: ServeProcess) -> None:

@@ -30,12 +30,14 @@ from receiver.web.api.replies import ReplyFilterSchema
 from receiver.web.auth import caller
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
 blueprint = Blueprint("exports", __name__, description="Whole lists as files, oldest row first.")
 
 # Each holds a thread and a connection, and reads what could be everything.
 _AT_ONCE = 2
+# Built whole before its first byte: on two busy cores 2,500 rows a second, and proxies wait 75 s.
+SHEET_ROWS_MAX = 100_000
 _NOT_NEGATIVE = ma.validate.Range(min=0)
 _COMPRESSIBLE = (Format.CSV, Format.NDJSON)
 _places = threading.BoundedSemaphore(_AT_ONCE)
@@ -56,12 +58,13 @@ class _Place:
             _places.release()
 
 
+_ABOUT_FORMATS = f"Parquet is an extra. XLSX has up to {SHEET_ROWS_MAX:,} rows; for more it is 422, `too_many_rows`."
+
+
 class FormatSchema(StrictSchema):
     """How a file is written."""
 
-    format = ma.fields.Enum(
-        Format, by_value=True, load_default=Format.CSV, metadata={"description": "Parquet is an extra."}
-    )
+    format = ma.fields.Enum(Format, by_value=True, load_default=Format.CSV, metadata={"description": _ABOUT_FORMATS})
     bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: begin with a byte order mark."})
     after_id = WholeNumber(
         validate=_NOT_NEGATIVE,
@@ -111,12 +114,17 @@ for _name in FORMS:
 
 
 def answer_export(name: str, arguments: dict[str, Any]) -> Response:
-    """Stream a list to the present caller; `arguments` are loaded by its form. Raises Overloaded."""
+    """Stream a list to the present caller; `arguments` are loaded by its form. HEAD is no export: it has no rows.
+
+    Raises Overloaded.
+    """
     parts = runtime()
     form, bom = arguments.pop("format"), arguments.pop("bom")
     wanted = Filter(**arguments | {"accounts": readable_accounts(arguments.pop("account", None))})
     in_full, clock = caller().sees_numbers, parts.clock()
     parts.require_database()
+    if request.method == "HEAD":  # asks what it would be: nothing is read, and nothing leaves
+        return _as_file(name, form, iter(()))
     audit_look_up(f"{name}.export", mobile=arguments.get("mobile"), format=form.value, in_full=in_full)
     place = _Place()
 
@@ -132,6 +140,7 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
                     in_full=in_full,
                     zone=parts.settings.timezone,
                     bom=bom,
+                    sheet_rows=SHEET_ROWS_MAX,
                     gives_way=lambda: parts.committer.busy,
                 )
         finally:
@@ -139,11 +148,16 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
 
     file = pieces()
     begin = next(file, b"")  # so that what cannot be done is answered as such
-    whole = chain((begin,), file)
-    compressed = form in _COMPRESSIBLE and request.accept_encodings.quality("gzip") > 0
-    response = Response(gzipped(whole) if compressed else whole, content_type=MEDIA_TYPES[form])
+    response = _as_file(name, form, chain((begin,), file))
     response.call_on_close(file.close)
     response.call_on_close(place.give_back)  # also where nobody has read any of it
+    return response
+
+
+def _as_file(name: str, form: Format, pieces: Iterator[bytes]) -> Response:
+    """Answer with a file, compressed where the caller takes it and it helps."""
+    compressed = form in _COMPRESSIBLE and request.accept_encodings.quality("gzip") > 0
+    response = Response(gzipped(pieces) if compressed else pieces, content_type=MEDIA_TYPES[form])
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.{form.value}"'
     response.headers["Vary"] = "Accept-Encoding"
     if compressed:

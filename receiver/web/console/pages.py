@@ -223,6 +223,8 @@ def _detail_of(error: ReceiverError) -> str:
             text = gettext("You are bound to other accounts.")
         case Overloaded():
             text = gettext("Too much is being asked for at once; try again in a moment.")
+        case TooManyRows():
+            text = gettext("These are more rows than such a file can have. Narrow it, or take CSV.")
         case _:
             text = gettext("The server's log says more.")
     return str(text)

@@ -19,7 +19,7 @@ from receiver.store import balance, reports, signals
 from receiver.store.reports import Figures, ReportQuestion, Unit
 from receiver.web import runtime
 from receiver.web.api.common import browse
-from receiver.web.api.exports import FORMS, answer_export
+from receiver.web.api.exports import FORMS, SHEET_ROWS_MAX, answer_export
 from receiver.web.api.reports import midnight
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.visitors import seen_accounts, visitor
@@ -367,7 +367,9 @@ def exports() -> Response:
 
 
 def _offer(status: int, **values: Any) -> Response:
-    return render("exports.html", status, names=tuple(FORMS), formats=tuple(Format), **values)
+    return render(
+        "exports.html", status, names=tuple(FORMS), formats=tuple(Format), sheet_rows=f"{SHEET_ROWS_MAX:,}", **values
+    )
 
 
 @blueprint.get("/exports/<name>")

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from receiver.domain import iso_milliseconds
-from receiver.exports import neutral
+from receiver.formulas import neutral
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -17,7 +17,6 @@ import xlsxwriter
 
 from receiver.errors import MissingExtra, TooManyRows
 from receiver.store.export import (
-    FORMULA_STARTS,
     Column,
     Export,
     Kind,
@@ -66,16 +65,6 @@ EXPORTS: Mapping[str, Callable[..., Export]] = {
     "receipts": export_receipts,
     "replies": export_replies,
 }
-
-
-def neutral(value: Any) -> Any:
-    """Give a cell of a CSV so that no spreadsheet takes it for a formula.
-
-    Source: OWASP, CSV Injection.
-    """
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return f"'{value}"
-    return value
 
 
 def iter_file(

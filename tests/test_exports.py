@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import time
 from datetime import datetime, timedelta
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
 NASTY = ["=1+1", "+86", "-1", "@x", "\tx", 'a "quoted", b', "two\nlines", "cr\r", "", "收到 😀", "\0nul", "\\N", "\\."]
+# A sign of full width, and white space of any kind before one; and what has an apostrophe of its own.
+NASTY += ["＝1+1", "＋1", "－1", "＠x", "\n=1+1", "\r\n＝1", "\u00a0=1", "\u3000\u3000=1+1", " \u200b@x"]
+NASTY += ["\nx", "x=1", "'=1", "'x", "\u2003 '-1", "a\n=1"]
+MAY_BE_FORMULA = re.compile(r"['\s\u200b]*[=+@＝＋－＠-]|'*[\t\r\n]")
 
 
 class Filled:
@@ -123,7 +128,7 @@ def test_cells_are_the_items_as_text_and_no_formula(filled: Filled, name: str) -
             text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             if isinstance(value, float):
                 assert float(cell) == value
-            elif text[:1] in ("=", "+", "-", "@", "\t", "\r"):
+            elif MAY_BE_FORMULA.match(text):
                 assert cell == f"'{text}"
             else:
                 assert cell == text

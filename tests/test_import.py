@@ -113,6 +113,16 @@ def test_ndjson_and_mapped_columns_and_refused_sends(installed: ServeProcess) ->
     assert import_(installed, odd, "--map", "batch=task_id", "--map", "to=mobile")[1] == tally(new=1)
 
 
+def test_own_export_is_no_change_whatever_its_cells_begin_with(installed: ServeProcess, tmp_path: Path) -> None:
+    odd = ["-5", "'-5", "''-5", "＝5", "'x", "=1+1", "@a", "'＠a", "5"]
+    lines = [{"task_id": text, "mobile": "15080921090", "template_id": text, "reference": text} for text in odd]
+    assert import_(installed, "\n".join(map(json.dumps, lines)))[1] == tally(new=len(odd))
+    file = tmp_path / "own.csv"
+    assert installed.run("export", "messages", str(file), "--full-numbers").returncode == 0
+    assert import_(installed, file.read_text())[1] == tally(unchanged=len(odd))
+    assert set(recorded(installed)) == set(odd)
+
+
 def test_import_joins_what_pushes_have_made(installed: ServeProcess) -> None:
     runtime = opened(installed)
     pushes = [make_push(task_id="1"), make_push(task_id="2", mobile="1508092****")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
-from receiver.exports import neutral
+from receiver.formulas import neutral
 from receiver.store.access_review import list_access
 
 if TYPE_CHECKING:

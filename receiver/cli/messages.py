@@ -18,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.errors import ReceiverError
+from receiver.formulas import bare
 from receiver.records import FIELDS, InvalidSend, SendReader
 from receiver.store import write
 from receiver.store.write import Recorded
@@ -214,7 +215,7 @@ def _csv(lines: Iterator[str], mapping: Mapping[str, str]) -> Iterator[tuple[int
             yield reader.line_num, f"not CSV ({error})"
             continue
         if cells:
-            yield reader.line_num, _row(columns, cells)
+            yield reader.line_num, _row(columns, [bare(cell) for cell in cells])
 
 
 def _tsv(lines: Iterator[str], mapping: Mapping[str, str]) -> Iterator[tuple[int, Any]]:

@@ -13,7 +13,7 @@ from flask import Response, request
 from flask.views import MethodView
 
 from receiver.domain import mask_mobile
-from receiver.exports import neutral
+from receiver.formulas import neutral
 from receiver.numbering import allocation
 from receiver.store import balance, reports
 from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest

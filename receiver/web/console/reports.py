@@ -14,7 +14,8 @@ from flask import Response, request
 from flask_babel import gettext, lazy_gettext
 
 from receiver.errors import NotFound
-from receiver.exports import Format, neutral
+from receiver.exports import Format
+from receiver.formulas import neutral
 from receiver.store import balance, reports, signals
 from receiver.store.reports import Figures, ReportQuestion, Unit
 from receiver.web import runtime

@@ -98,7 +98,7 @@ def make_backup(
             problems = tuple(verify(draft) if verify is not None and source is not None else ())
             manifest = replace(manifest, verified=verify is not None and not problems, ended_at=datetime.now(UTC))
             _write_manifest(draft, manifest)
-        removed = _remove_older(directory, keep) if keep is not None and not problems else ()
+        removed = _remove_older(directory, final.name, keep) if keep is not None and not problems else ()
     except OSError as error:
         raise ReceiverError(f"no backup was made: {directory}: {error.strerror}") from error
     return Backup(path=final, manifest=manifest, problems=problems, removed=removed)
@@ -273,9 +273,13 @@ def _write_manifest(draft: Path, manifest: Manifest) -> None:
     _write(draft / _MANIFEST, text.encode())
 
 
-def _remove_older(directory: Path, keep: int) -> tuple[str, ...]:
-    """Remove all but the newest backups; what is none, whatever its name, stays."""
+def _remove_older(directory: Path, newest: str, keep: int) -> tuple[str, ...]:
+    """Remove all but so many backups up to the newest one; what is none, whatever its name, stays.
+
+    One that is dated later was made while a clock was ahead: it counts as none, or each new one would go for its sake.
+    """
     names = sorted(path.name for path in directory.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
+    names = [name for name in names if name <= newest]
     older = [name for name in names if _read_manifest(directory / name) is not None][:-keep]
     for name in older:
         # Under another name first: nothing incomplete is ever called a backup.

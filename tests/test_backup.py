@@ -149,6 +149,15 @@ def test_older_backups_go_and_nothing_else(settings: Settings, tmp_path: Path) -
     assert {path.name for path in directory.iterdir()} == left
 
 
+def test_backups_dated_in_the_future_do_not_push_out_those_of_now(settings: Settings, tmp_path: Path) -> None:
+    directory = tmp_path / "backups"
+    names = [f"receiver-{day}T030000Z" for day in ("20261101", "20261102", "20361101", "20361102")]
+    for name in names:
+        back_up(settings, directory).rename(directory / name)
+    newest = back_up(settings, directory, keep=2)
+    assert {path.name for path in directory.iterdir()} == {*names[1:], newest.name}
+
+
 @pytest.mark.parametrize("name", ["../outside", "spool/../../outside", "spool/..", "spool/", "/outside", "notes"])
 def test_restore_takes_no_file_that_a_backup_cannot_have(settings: Settings, tmp_path: Path, name: str) -> None:
     backup = back_up(settings, tmp_path / "backups")

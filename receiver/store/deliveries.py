@@ -222,7 +222,7 @@ def settle(connection: sa.Connection, target_id: int, became: Settlement) -> Non
 
 def _note_failure(connection: sa.Connection, target_id: int, failure: Failure, now: datetime) -> None:
     delivery = failure.delivery
-    since = delivery.failing_since or now
+    since = min(delivery.failing_since or now, now)
     dead = now - since >= LIFE
     next_at = now + failure.wait
     connection.execute(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import io
 import logging
+import os
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from receiver import metrics
 from receiver.domain import mask_mobile
+from receiver.line_writer import LineWriter
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -56,10 +60,9 @@ def configure_logging(level: int = logging.INFO, *, form: str = "json") -> None:
             structlog.processors.JSONRenderer(ensure_ascii=False) if form == "json" else _for_people(),
         ],
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    _handler.setFormatter(formatter)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_handler]
     root.setLevel(max(level, logging.INFO))
     logging.getLogger("receiver").setLevel(level)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -75,22 +78,71 @@ def configure_logging(level: int = logging.INFO, *, form: str = "json") -> None:
 
 def _for_people() -> structlog.typing.Processor:
     return structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+        colors=os.isatty(_STDERR), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
     )
+
+
+class _Handler(logging.Handler):
+    """Hands every line to the writer; nobody who logs waits for whoever reads."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record's line."""
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001  (a line that cannot be made is no reason to fail)
+            line = f"a log line of {record.name} could not be made ({type(error).__name__})"
+        write_rendered(f"{line}\n")
+
+
+class _Stream(io.TextIOBase):
+    """Standard error for what knows no logger: printed tracebacks and warnings go where every line goes."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        lines, end, self._begun = (self._begun + text).rpartition("\n")
+        if end:
+            write_rendered(redact(lines) + end)
+        return len(text)
+
+
+def _tell_dropped(count: int) -> str:
+    record = logging.LogRecord(
+        __name__, logging.WARNING, __file__, 0, "log lines dropped: they are not read as fast as they come", None, None
+    )
+    record.lines = count
+    return f"{_handler.format(record)}\n"
+
+
+_STDERR = 2
+_handler = _Handler()
+_writer = LineWriter(_STDERR, _tell_dropped)
+atexit.register(_writer.flush)
 
 
 def write_rendered(lines: str) -> None:
     """Write lines that are as they should be, where every other goes."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.acquire()
-            try:
-                handler.stream.write(lines)
-                handler.flush()
-            except OSError:
-                pass  # nobody reads it any more
-            finally:
-                handler.release()
+    _writer.write(lines)
+
+
+def flush() -> None:
+    """Let what was logged be written before what comes, for two seconds at most."""
+    _writer.flush()
+
+
+def count_dropped() -> None:
+    """Let the metrics know of the lines that were dropped."""
+    if count := _writer.take_dropped():
+        metrics.LOG_LINES_DROPPED.inc(count)
+
+
+def open_stderr() -> io.TextIOBase:
+    """Give a stream in the place of `sys.stderr`, on which no thread of a server can come to wait."""
+    return _Stream()
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -98,6 +98,12 @@ AUDIT_SYSLOG_FAILURES = Counter(
     "receiver_audit_syslog_failures", "Times that the audit could not be sent on to syslog.", registry=REGISTRY
 )
 
+LOG_LINES_DROPPED = Counter(
+    "receiver_log_lines_dropped",
+    "Lines of the log that were dropped, because they were not read as fast as they came.",
+    registry=REGISTRY,
+)
+
 # --- Do own systems hear of it? ---
 
 FORWARD_ATTEMPTS = Counter(

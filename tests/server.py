@@ -57,6 +57,8 @@ class ServeProcess:
     environment: Mapping[str, str] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None  # what its clients trust; None: plain HTTP
     patient: bool = True
+    redirections: str = ""  # of its output, as the shell has them: "2>&-"
+    pass_fds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         with socket.socket() as probe:
@@ -113,8 +115,15 @@ class ServeProcess:
                 handed_over = (self.listener.fileno(),)
                 script = f'exec 3<&{handed_over[0]}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
                 command = ["bash", "-c", script, "bash", *command]
+            if self.redirections:
+                command = ["bash", "-c", f'exec "$@" {self.redirections}', "bash", *command]
             self._process = subprocess.Popen(
-                command, env=self.env, stdout=told, stderr=log, cwd=self.data_dir, pass_fds=handed_over
+                command,
+                env=self.env,
+                stdout=told,
+                stderr=log,
+                cwd=self.data_dir,
+                pass_fds=(*handed_over, *self.pass_fds),
             )
         deadline = time.monotonic() + _START_SECONDS
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import time
 import uuid
@@ -13,9 +12,8 @@ import pytest
 
 from receiver.domain import Kind, Outcome
 from receiver.intake.committer import Kept
-from receiver.web import access_log
-from receiver.web.access_log import PushLog, _fields, _render
-from tests.conftest import SECRET, make_settings
+from receiver.web.access_log import _fields, _render
+from tests.conftest import SECRET
 from tests.factories import make_push
 from tests.leaks import leaks
 from tests.server import ServeProcess
@@ -150,20 +148,3 @@ def test_rendered_line_is_what_the_logging_library_would_write() -> None:
         expected = _fields(kept, Kind.RECEIPT, given_id, 0.0123, status=200)
         beside = {"event": "request", "level": "info", "logger": "receiver.access", "timestamp": "now"}
         assert line == expected | beside
-
-
-def test_lines_that_nobody_reads_are_dropped_and_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    written: list[str] = []
-    monkeypatch.setattr(access_log, "_WAITING_MAX_LINES", 3)
-    monkeypatch.setattr(access_log, "_WRITE_EVERY_SECONDS", 600)
-    monkeypatch.setattr(access_log, "write_rendered", written.append)
-    counted: list[int] = []
-    monkeypatch.setattr(access_log._log, "warning", lambda _event, *, lines: counted.append(lines), raising=False)
-    log = PushLog(make_settings("sqlite://", tmp_path))
-    with caplog.at_level(logging.INFO, access_log._NAME):  # whatever other tests have set
-        log.add([(Kept(make_push(), Outcome.ACCEPTED), None, None, 0.1)] * 5)
-    log.close()
-    assert len("".join(written).splitlines()) == 3
-    assert counted == [2]

@@ -9,7 +9,7 @@ import click
 
 from receiver import __version__
 from receiver.errors import ReceiverError
-from receiver.logs import redact
+from receiver.logs import flush, redact
 
 # Command: where it is. Read when it is asked for: the web server and all it brings take half a second.
 _COMMANDS = {
@@ -72,5 +72,6 @@ def main() -> None:
     try:
         cli.main(prog_name="receiver")
     except ReceiverError as error:
+        flush()
         print(f"receiver: {redact(str(error))}", file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import gunicorn
@@ -12,7 +13,7 @@ from gunicorn.http import message
 from receiver.app import create_app
 from receiver.config import address_text
 from receiver.errors import SettingsError
-from receiver.logs import configure_logging, get_logger
+from receiver.logs import configure_logging, get_logger, open_stderr
 from receiver.runtime import Runtime
 from receiver.server.counts import Counts
 from receiver.server.master import Master
@@ -93,6 +94,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         """Serve until stopped. A bind that is impossible ends the process, with its reason in the log."""
+        sys.stderr = open_stderr()
         self._counts = Counts(self.settings.data_dir)
         try:
             Master(self).run()

@@ -149,10 +149,6 @@ class Lane:
                 taken.append((result, head.endpoint, head.request_id, seconds))
         self._log.add(taken)
 
-    def close(self) -> None:
-        """Write what is still to be logged."""
-        self._log.close()
-
     def _render(self, key: tuple[Any, ...], result: Kept | ReceiverError) -> tuple[bytes, bytes, bytes]:
         """Let Flask make an answer, for all that are like it: what stands before the date, and around the id."""
         with self._app.test_request_context("/push/-", method="POST"):

@@ -137,10 +137,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         for fd in self._wake_fds:
             os.set_blocking(fd, False)
         self.poller.register(self._wake_fds[0], selectors.EVENT_READ, self._answer_settled)
-        try:
-            super().run()
-        finally:
-            lane.close()
+        super().run()
 
     def is_parent_alive(self) -> bool:
         """Whether the master is there; without it, this worker begins to stop as if it were told to."""

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 import time
-from collections import deque
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -24,7 +22,7 @@ from receiver import tracing
 from receiver.domain import Kind, new_id
 from receiver.intake.committer import Kept
 from receiver.intake.gate import Refused, client_address, within
-from receiver.logs import get_logger, redact, write_rendered
+from receiver.logs import count_dropped, get_logger, redact, write_rendered
 from receiver.web import runtime
 
 if TYPE_CHECKING:
@@ -47,9 +45,6 @@ _PUSH_ROUTES: Mapping[Kind | None, str] = {
     None: redact("/push/<secret>"),
     **dict.fromkeys(Kind, redact("/push/<secret>/<any(receipt, reply):kind>")),
 }
-_WRITE_EVERY_SECONDS = 0.1
-_CLOSE_SECONDS = 10.0  # for the last lines, where nobody reads them
-_WAITING_MAX_LINES = 20_000
 
 
 def request_id(given: str | None, peer: str, trusted_proxies: Sequence[Network]) -> str:
@@ -158,18 +153,13 @@ def _method() -> str:
 class PushLog:
     """Writes the lines of pushes that went down the lane, for the price of a few microseconds each.
 
-    A line is rendered here and not by the logging library, and a thread writes what has come together in a tenth of a
-    second. So nothing that reads the log too slowly holds up a push: lines are dropped then, and counted in the next.
+    A line is rendered here and not by the logging library.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._on = settings.access_log
         self._rendered = settings.log_format == "json"
         self._status = settings.ack_status
-        self._lines: deque[str] = deque()
-        self._dropped = 0
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def add(self, answered: Sequence[tuple[Kept | ReceiverError, Kind | None, str | None, float]]) -> None:
         """Note pushes that were answered: what became of each, its endpoint, its request id, the seconds it took."""
@@ -178,13 +168,17 @@ class PushLog:
         logger = logging.getLogger(_NAME)
         info = logger.isEnabledFor(logging.INFO)
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        lines = []
         for result, endpoint, given_id, seconds in answered:
             if not isinstance(result, Kept):
                 _log.error(_EVENT, method="POST", route=_PUSH_ROUTES[endpoint], status=503, request_id=given_id)
             elif info and self._rendered:
-                self._add_line(_render(result, endpoint, given_id, seconds, status=self._status, now=now))
+                lines.append(_render(result, endpoint, given_id, seconds, status=self._status, now=now))
             elif info:
                 _log.info(_EVENT, **_fields(result, endpoint, given_id, seconds, status=self._status))
+        if lines:
+            write_rendered("".join(lines))
+        count_dropped()
 
     def add_refused(
         self, refused: Refused, *, method: str, endpoint: Kind | None, bytes_in: int | None, seconds: float
@@ -202,31 +196,6 @@ class PushLog:
                 request_id=refused.request_id,
                 **more,
             )
-
-    def close(self) -> None:
-        """Write what waits, and end."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(_CLOSE_SECONDS)
-
-    def _add_line(self, line: str) -> None:
-        if len(self._lines) >= _WAITING_MAX_LINES:
-            self._dropped += 1
-            return
-        self._lines.append(line)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            stopping = self._stopping.wait(_WRITE_EVERY_SECONDS)
-            if waiting := len(self._lines):
-                write_rendered("".join([self._lines.popleft() for _ in range(waiting)]))
-            if dropped := self._dropped:
-                self._dropped = 0
-                _log.warning("log lines dropped: they are not read as fast as they come", lines=dropped)
 
 
 def _fields(

@@ -12,6 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from receiver import metrics
 from receiver.errors import SpoolUnavailable, StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
+from receiver.logs import count_dropped
 from receiver.store import schema
 from receiver.web import runtime
 from receiver.web.problems import problem
@@ -70,6 +71,7 @@ def _why_not_database(parts: Runtime) -> str | None:
 @blueprint.get("/metrics")
 def metrics_page() -> Response:
     """Give every metric in Prometheus' text form: what all serving processes have counted, and what is asked now."""
+    count_dropped()
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # see receiver/server/counts.py
         MultiProcessCollector(registry)

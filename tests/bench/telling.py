@@ -52,7 +52,6 @@ def main() -> None:
         print(f"{turn} a turn: counted, alone {_cost(partial(_count, took), turn):.1f} µs a push")
     log = PushLog(settings)
     cost = _cost(lambda: log.add([(kept, None, None, 0.002)] * 32), 32)
-    log.close()
     print(f"32 a turn: logged {cost:.1f} µs a push")
     with tempfile.TemporaryDirectory() as directory:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory

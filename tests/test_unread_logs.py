@@ -107,6 +107,15 @@ def test_reader_that_comes_back_reads_on(tmp_path: Path, full_pipe: tuple[int, i
         assert (line["status"], line["outcome"]) == (200, "accepted")
 
 
+@pytest.mark.parametrize("redirections", ["<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_serves_without_a_place_for_its_output(redirections: str, tmp_path: Path) -> None:
+    with ServeProcess(tmp_path, redirections=redirections) as process:
+        assert process.request("POST", "/push/not-the-secret", _RECEIPT % 1).status == 404
+        assert outcome(process, 1) == (200, "accepted")
+        assert process.stop() == 0
+    assert process.run("verify").returncode == 0
+
+
 def test_lines_that_are_dropped_are_counted(full_pipe: tuple[int, int]) -> None:
     read, write = full_pipe
     with subprocess.Popen(
@@ -163,3 +172,12 @@ def test_short_writes_and_full_disks_leave_whole_lines() -> None:
     full.write("a\nb\n")
     full.flush()
     assert (full.take_dropped(), full.take_dropped()) == (2, 0)
+
+
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    process = ServeProcess(tmp_path)
+    done = subprocess.run(
+        ["bash", "-c", 'exec "$@" >&-', "bash", sys.executable, "-m", "receiver", "push-url"],
+        env=process.env, capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -69,9 +71,37 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; an error is one line on standard error and exit code 1."""
+    _fill_standard_streams()
     try:
         cli.main(prog_name="receiver")
     except ReceiverError as error:
-        flush()
-        print(f"receiver: {redact(str(error))}", file=sys.stderr)
-        sys.exit(1)
+        _fail(redact(str(error)))
+    finally:
+        _end_output()
+
+
+def _fill_standard_streams() -> None:
+    """Let no file that is opened later become standard output or error, where the command was started without."""
+    for stream, access in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):  # what is printed to 1 fails
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, access), True)  # it becomes the lowest that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _end_output() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (else Python tries again, and fails in its own words)
+        _fail(f"what was to be printed cannot be written ({error.strerror})")
+
+
+def _fail(reason: str) -> None:
+    flush()
+    print(f"receiver: {reason}", file=sys.stderr)
+    sys.exit(1)

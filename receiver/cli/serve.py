@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from receiver.cli.common import open_runtime, secret_lines
 from receiver.cli.prune import find_unpruned
 from receiver.config import address_text, inside_at, load_settings, push_urls
 from receiver.errors import SettingsError, StoreUnavailable
+from receiver.line_writer import LineWriter
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server import Server
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _MAX_WORKERS = 64
+_STDOUT = 1
 
 
 @click.command()
@@ -108,7 +110,8 @@ def _program() -> str:
 
 
 def _tell(settings: Settings, unpruned: list[Kind]) -> None:
-    say: Any = click.echo
+    lines: list[str] = []
+    say = lines.append
     address, inside = address_text(settings.bind), address_text(settings.inside)
     program = _program()
     shows_secret = settings.push_tokens_generated or sys.stdout.isatty()
@@ -134,4 +137,7 @@ def _tell(settings: Settings, unpruned: list[Kind]) -> None:
         f"""      -d '{{"task_id": "3313746", "mobile": "15080921090", "sent_at": "2026-11-23T09:14:00+08:00"}}' \\\n"""
         f"      {settings.scheme}://{inside}/api/v1/messages"
     )
-    sys.stdout.flush()
+    # Whether a person reads it or not, and whatever has become of standard output: it serves.
+    greeting = LineWriter(_STDOUT, lambda _count: "")
+    greeting.write("".join(f"{line}\n" for line in lines))
+    greeting.flush()

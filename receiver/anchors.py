@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from receiver.durable import sync_directory, write_file
 from receiver.logs import get_logger
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ class Anchors:
         """Add a place, fsynced. Where that is impossible the log says so: the entry itself is durable already."""
         try:
             with self._held() as handle:
-                os.write(handle, anchor.line.encode())
+                line = anchor.line.encode()
+                os.write(handle, line)
                 os.fsync(handle)
+                if os.fstat(handle).st_size == len(line):
+                    sync_directory(self.path.parent)  # the file is new
                 if anchor.position % _NEWEST == 0:
                     self._thin()
         except OSError as error:
@@ -95,13 +99,7 @@ class Anchors:
         anchors, faults = self.read()
         if faults:
             return  # somebody is to look at it as it is
-        draft = self.path.with_suffix(".draft")
-        with draft.open("w") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.writelines(anchor.line for anchor in thinned(anchors))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
+        write_file(self.path, "".join(anchor.line for anchor in thinned(anchors)))
 
 
 def thinned(anchors: Sequence[Anchor]) -> list[Anchor]:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from receiver import __version__, anchors
 from receiver.config import PUSH_SECRET_FILE, make_data_dir
 from receiver.domain import Push
+from receiver.durable import make_directory, sync_directory
 from receiver.errors import ReceiverError, SettingsError
-from receiver.intake.spool import SPOOL_DIR, Damage, copy_spool, count_frames, read_file, sync_directory
+from receiver.intake.spool import SPOOL_DIR, Damage, copy_spool, count_frames, read_file
 from receiver.sealing import KeyRing, NotOpened
 from receiver.store.snapshot import copy_database, look_into, require_integrity, skip_ids
 from receiver.store.sqlite import path_of
@@ -192,7 +193,7 @@ def is_served(data_dir: Path) -> bool:
 @contextmanager
 def _draft(directory: Path, final: Path) -> Iterator[Path]:
     """Give a directory to fill, which becomes `final` when it is full, or goes where it is not."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     _remove_drafts_of_the_dead(directory)
     if final.exists():
         raise ReceiverError(f"{final} exists already; wait a second")

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from dotenv import dotenv_values
 
 from receiver import setting_values as to
+from receiver.durable import make_directory, sync_directory
 from receiver.errors import SettingsError
 from receiver.opt_out import OPT_OUT_WORDS, OptOutWords
 
@@ -267,7 +268,7 @@ def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
 def make_data_dir(data_dir: Path) -> None:
     """Make the data directory, for this user alone. Raises SettingsError where that is impossible."""
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(data_dir)
     except OSError as error:
         reason = error.strerror or "cannot be made"
         raise SettingsError(
@@ -291,6 +292,8 @@ def _own_push_tokens(path: Path) -> tuple[tuple[tuple[str, str], ...], bool]:
             pass
         finally:
             draft.unlink()
+        # Its name too, before anyone is told of it: with another secret after a power failure, no push would be taken.
+        sync_directory(path.parent)
     try:
         return to.tokens(path.read_text().strip()), generated
     except (OSError, ValueError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from receiver.alarms.rules import TELL_FOR, Alarm, Incident, State, Telling, follow_all, list_tellings
+from receiver.durable import write_file
 from receiver.logs import get_logger
 
 if TYPE_CHECKING:
@@ -108,13 +108,8 @@ class NodeIncidents:
         """Replace the file, whole or not at all. Whether that was possible."""
         rows = [{"id": kept.id, "incident": asdict(kept.incident), "told": sorted(kept.told)} for kept in self._kept]
         text = json.dumps({"incidents": rows, "refusals": self._refusals}, default=datetime.isoformat, indent=1)
-        draft = self._path.with_suffix(".draft")
         try:
-            with draft.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
+            write_file(self._path, text)
         except OSError as error:
             _log.warning("incidents of this node cannot be kept", file=str(self._path), reason=error.strerror)
             return False

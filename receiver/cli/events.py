@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from receiver.cli.common import open_runtime, print_json
 from receiver.domain import iso_milliseconds, iso_seconds
+from receiver.durable import write_file
 from receiver.errors import ReceiverError
 from receiver.store.events import Position, list_events
 
@@ -82,6 +82,4 @@ def read_cursor(path: Path) -> Position:
 
 def _write(path: Path | None, position: Position) -> None:
     if path is not None:
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(f"{position.receipt_id}.{position.reply_id}\n")
-        draft.replace(path)
+        write_file(path, f"{position.receipt_id}.{position.reply_id}\n")

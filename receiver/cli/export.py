@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColum
 
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.domain import MessageStatus, parse_mobile
+from receiver.durable import sync_directory
 from receiver.errors import ReceiverError
 from receiver.exports import EXPORTS, Format, gzipped, iter_file
 from receiver.records import parse_filter_time
@@ -122,7 +124,9 @@ def _write(file: Path, pieces: Iterator[bytes]) -> tuple[int, str]:
     try:
         with draft.open("wb") as output:
             result = _pour(pieces, output)
+            os.fsync(output.fileno())
         draft.replace(file)
+        sync_directory(file.parent)
     except OSError as error:
         raise ReceiverError(f"{file}: {error.strerror}") from None
     finally:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from receiver.domain import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
+from receiver.durable import sync_directory
 from receiver.errors import SpoolUnavailable
 from receiver.logs import get_logger
 from receiver.platform.push import CLOCK_FLAG
@@ -336,15 +337,6 @@ def _lock_file(path: Path) -> int | None:
         pass
     os.close(handle)
     return None
-
-
-def sync_directory(directory: Path) -> None:
-    """Make durable which files a directory holds."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- Frames -------------------------------------------------------------------------------------------

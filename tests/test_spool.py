@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import resource
 import subprocess
 import sys
@@ -93,6 +96,67 @@ def test_write_that_fails_half_way_leaves_no_half_record(tmp_path: Path) -> None
     assert path.stat().st_size == size
     spool.append([make_push()])
     assert [len(pushes_in(waiting)) for waiting in spool.list_waiting()] == [1, 1]
+
+
+def without_locks(*_: object) -> None:
+    """What a network file system without a lock service answers."""
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def test_place_without_locks_takes_nothing_and_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool", max_bytes=MANY)
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", without_locks)
+        with pytest.raises(SpoolUnavailable):
+            spool.append([make_push()])
+        with pytest.raises(SpoolUnavailable):
+            spool.check()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    spool.check()
+    spool.append([make_push()])
+    assert [len(pushes_in(path)) for path in spool.list_waiting()] == [1]
+
+
+def test_file_that_cannot_be_locked_keeps_no_other_from_being_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Spool(tmp_path / "spool", max_bytes=MANY)
+    other.append([make_push()])
+    other.close()
+    spool = Spool(tmp_path / "spool", max_bytes=MANY)
+    spool.append([make_push()])
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", without_locks)
+        assert len(spool.list_waiting()) == 1
+    assert len(spool.list_waiting()) == 2
+
+
+def test_file_in_a_moved_place_takes_no_more(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "data" / "spool", max_bytes=MANY)
+    spool.directory.parent.mkdir()
+    spool.append([make_push()])
+    spool.directory.parent.rename(tmp_path / "elsewhere")
+    with pytest.raises(SpoolUnavailable):
+        spool.append([make_push()])
+    assert spool_state(tmp_path / "elsewhere" / "spool").records == 1
+    spool.directory.parent.mkdir()
+    spool.append([make_push()])  # there is a place again
+    assert spool_state(spool.directory).records == 1
+
+
+@pytest.mark.parametrize("remove", ["file", "directory"])
+def test_what_comes_after_a_file_was_removed_is_in_another(remove: str, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", max_bytes=MANY)
+    spool.append([make_push()])
+    (path,) = spool.directory.iterdir()
+    path.unlink()
+    if remove == "directory":
+        spool.directory.rmdir()
+    spool.append([make_push()])
+    assert spool_state(spool.directory).records == 1
+    assert sum(len(pushes_in(waiting)) for waiting in spool.list_waiting()) == 1
 
 
 def test_file_of_a_living_process_is_left_to_it_and_that_of_a_dead_one_taken_over(tmp_path: Path) -> None:

@@ -137,8 +137,8 @@ class Committer:
                 results = self._results([push for push, _ in batch])
         except Exception as error:  # noqa: BLE001  (the edge of the thread: whoever waits must hear of it)
             metrics.STORE_FAILURES.labels(type(error).__name__).inc()
-            _log.error("pushes not kept", pushes=len(batch), error=type(error).__name__)
             own = error if isinstance(error, ReceiverError) else StoreUnavailable("the push could not be kept")
+            _log.error("pushes not kept", pushes=len(batch), error=type(error).__name__, reason=str(own))
             for _, settle in batch:
                 settle(own)
             return

@@ -8,6 +8,7 @@ the next mark, and the file is then kept, as `*.damaged`, instead of removed. A 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -46,6 +47,7 @@ _SEALED = b"sealed:"  # begins a record that is sealed; JSON does not
 _PLACE = b"spool"
 _FILE_MAX_BYTES = 16 * 1024 * 1024
 _RECOUNT_SECONDS = 1.0
+_OPEN_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +95,7 @@ class Spool:
         self._path: Path | None = None
         self._size = 0
         self._sealed: dict[Path, int] = {}  # files of ours that are no longer written to, with their locks
+        self._untaken: set[Path] = set()  # files that cannot be locked, of which the log has told
         self._others_bytes = 0
         self._others_counted = float("-inf")
 
@@ -117,13 +120,16 @@ class Spool:
         with self._lock:
             if self._bytes_used() >= self._max_bytes:
                 raise SpoolUnavailable("the spool is full (RECEIVER_SPOOL_MAX_BYTES)")
-        probe = self.directory.parent / f"probe-{uuid4().hex[:8]}"
+        place = self.directory if self.directory.exists() else self.directory.parent
+        probe = place / f"probe-{uuid4().hex[:8]}"
         try:
+            _list_files(self.directory)
             with probe.open("wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.write(bytes(4096))
                 os.fdatasync(file.fileno())
         except OSError as error:
-            raise SpoolUnavailable(f"the data directory cannot be written ({error.strerror})") from error
+            raise SpoolUnavailable(f"{place} cannot be written ({error.strerror})") from error
         finally:
             with suppress(OSError):
                 probe.unlink()
@@ -133,10 +139,21 @@ class Spool:
         with self._lock:
             self._seal()
             for path in _files(self.directory):
-                if path not in self._sealed and (handle := _lock_file(path)) is not None:
-                    _log.info("spool file of an ended process taken over", file=path.name)
-                    self._sealed[path] = handle
+                if path not in self._sealed:
+                    self._take_over(path)
             return sorted(self._sealed)
+
+    def _take_over(self, path: Path) -> None:
+        try:
+            handle = _lock_file(path)
+        except OSError as error:
+            if path not in self._untaken:
+                self._untaken.add(path)
+                _log.error("spool file cannot be taken over", file=path.name, reason=error.strerror)
+            return
+        if handle is not None:
+            _log.info("spool file of an ended process taken over", file=path.name)
+            self._sealed[path] = handle
 
     def read(self, path: Path) -> Iterator[Record | Damage]:
         """Give what `read_file` does. Raises NotOpened where a record's key is missing."""
@@ -168,6 +185,9 @@ class Spool:
             self._sealed.clear()
 
     def _write(self, data: bytes) -> None:
+        if self._path is not None and not self._in_place(self._path):
+            _log.error("the spool was moved or removed, with pushes that were acknowledged", file=str(self._path))
+            self._seal()
         if self._file is None:
             self._open()
         assert self._file is not None  # noqa: S101
@@ -184,15 +204,30 @@ class Spool:
 
     def _open(self) -> None:
         self.directory.mkdir(mode=0o700, exist_ok=True)
-        while self._file is None:
+        for _ in range(_OPEN_TRIES):
             path = self.directory / f"{time.time_ns():020d}-{os.getpid()}-{uuid4().hex[:8]}{_SUFFIX}"
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            # Another process may take an unlocked file for an orphan, and remove it, before it is ours.
-            self._file = _lock_file(path)
-            self._path = path
-        self._size = 0
-        for directory in (self.directory, self.directory.parent):
-            sync_directory(directory)
+            try:
+                self._file = _lock_file(path)
+            except OSError:
+                path.unlink()
+                raise
+            if self._file is not None:
+                self._path = path
+                self._size = 0
+                for directory in (self.directory, self.directory.parent):
+                    sync_directory(directory)
+                return
+            # Another process has taken the file for an orphan, before it was locked.
+        raise BlockingIOError(errno.EAGAIN, "every new file is locked by others")
+
+    def _in_place(self, path: Path) -> bool:
+        """Whether the file that is written to is still the one at its path."""
+        assert self._file is not None  # noqa: S101
+        try:
+            return os.path.samestat(os.fstat(self._file), path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def _seal(self) -> None:
         if self._file is None or self._path is None:
@@ -225,7 +260,7 @@ def spool_state(directory: Path) -> SpoolState:
     _forget_counts_of_gone(files)
     records = sum(map(count_frames, files))
     oldest = [int(path.name.partition("-")[0]) / 1e9 for path in files if _size(path)]
-    damaged = tuple(path.name for path in sorted(directory.glob(f"*{_DAMAGED}"))) if directory.is_dir() else ()
+    damaged = tuple(path.name for path in _files(directory, _DAMAGED))
     return SpoolState(
         records=records,
         bytes=sum(map(_size, files)),
@@ -242,7 +277,7 @@ def copy_spool(directory: Path, to: Path) -> list[Path]:
     """
     to.mkdir(mode=0o700)
     copies = []
-    for path in [*_files(directory), *sorted(directory.glob(f"*{_DAMAGED}"))]:
+    for path in [*_list_files(directory), *_list_files(directory, _DAMAGED)]:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -309,9 +344,18 @@ def _forget_counts_of_gone(files: Sequence[Path]) -> None:
 # --- Files --------------------------------------------------------------------------------------------
 
 
-def _files(directory: Path) -> list[Path]:
+def _list_files(directory: Path, suffix: str = _SUFFIX) -> list[Path]:
+    """List the files of a directory, oldest first; none where it does not exist. Raises OSError."""
     try:
-        return sorted(path for path in directory.iterdir() if path.suffix == _SUFFIX)
+        return sorted(path for path in directory.iterdir() if path.suffix == suffix)
+    except FileNotFoundError:
+        return []
+
+
+def _files(directory: Path, suffix: str = _SUFFIX) -> list[Path]:
+    """List what can be listed: none where the directory cannot be read."""
+    try:
+        return _list_files(directory, suffix)
     except OSError:
         return []
 
@@ -324,19 +368,24 @@ def _size(path: Path) -> int:
 
 
 def _lock_file(path: Path) -> int | None:
-    """Open a file and hold its lock. None: another process holds it, or it is gone."""
+    """Open a file and hold its lock. None: another process holds it, or it is gone.
+
+    Raises OSError where it cannot be opened or locked for any other reason: there, another try is of no use.
+    """
     try:
         handle = os.open(path, os.O_RDWR | os.O_APPEND)
-    except OSError:
+    except FileNotFoundError:
         return None
+    held = False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(handle).st_nlink:
-            return handle
-    except OSError:
+        held = os.fstat(handle).st_nlink > 0
+    except BlockingIOError:
         pass
-    os.close(handle)
-    return None
+    finally:
+        if not held:
+            os.close(handle)
+    return handle if held else None
 
 
 # --- Frames -------------------------------------------------------------------------------------------

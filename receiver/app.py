@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import JSONDecodeError
 from typing import Any
 
 from flask import Flask
@@ -14,13 +15,21 @@ from receiver.web import RUNTIME, access_log, api, auth, console, docs, headers,
 
 
 class _Json(DefaultJSONProvider):
-    """Flask's own, for whom what is nested beyond all reason is no JSON."""
+    """Flask's own, which reads every body and writes every answer of the API."""
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Read JSON. Raises JSONDecodeError or UnicodeDecodeError for all that is none, or beyond reading."""
+        text = s if isinstance(s, str) else s.decode("utf-8-sig")
         try:
-            return super().loads(s, **kwargs)
-        except RecursionError:
-            raise ValueError("nested too deep") from None
+            return super().loads(text, **kwargs)
+        except JSONDecodeError:
+            raise
+        except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
+            raise JSONDecodeError("beyond all reason", text, 0) from error
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        """Write JSON. Half of a character, as a sender's key may have it, stands there as it came: escaped."""
+        return super().dumps(obj, **kwargs).encode(errors="backslashreplace").decode()
 
 
 def create_app(runtime: Runtime | None = None) -> Flask:

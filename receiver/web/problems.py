@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, json
+from flask import Response, abort, json, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from receiver.errors import (
@@ -175,6 +175,12 @@ def _as_errors(flat: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"pointer": pointer, "detail": detail} for pointer, detail in flat.items()]
 
 
+def _find_no_odd_name() -> None:
+    """Answer 404 where a name in the path has a NUL: nothing is called so, and PostgreSQL would refuse the question."""
+    if request.blueprint != "push" and any("\0" in str(value) for value in (request.view_args or {}).values()):
+        abort(404)
+
+
 def answer_for(error: ReceiverError) -> Response:
     """Answer an error outside of an application."""
     return _receiver_error(error)
@@ -182,5 +188,6 @@ def answer_for(error: ReceiverError) -> Response:
 
 def register(app: Flask) -> None:
     """Answer every error of the application as a problem."""
+    app.before_request(_find_no_odd_name)
     app.register_error_handler(ReceiverError, _receiver_error)
     app.register_error_handler(HTTPException, _http_error)

@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 
 from receiver.app import create_app
 from receiver.runtime import Runtime
-from receiver.store import write
+from receiver.store import access, write
 from receiver.store.access import Scope
 from receiver.store.events import Horizon, Position
 from receiver.store.tables import receipts, replies
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from flask import Flask
     from flask.testing import FlaskClient
 
 WRITERS = 8
@@ -223,6 +225,32 @@ def test_wait_ends_with_the_next_event(client: FlaskClient, bearer: dict[str, st
     waiting.join(60)
     assert len(found) == 1
     assert time.monotonic() - begun < 20
+
+
+def test_key_that_is_revoked_while_its_call_waits_gets_nothing(
+    app: Flask, runtime: Runtime, bearer: dict[str, str]
+) -> None:
+    client = app.test_client()
+    send = {"task_id": "3313746", "mobile": "15080921090"}
+    message = client.post("/api/v1/messages", json=send, headers=bearer).json
+    begin = client.get("/api/v1/events", headers=bearer).json["next_cursor"]
+    headers = {"Authorization": make_key(runtime, Scope.READ)}
+    (name,) = (key.name for key in runtime.ask(access.list_keys) if key.scopes == {Scope.READ})
+    lines = {**headers, "Accept": "application/x-ndjson"}
+    calls = [
+        (f"/api/v1/events?wait=30&after={begin}", headers),
+        (f"/api/v1/messages/{message['id']}?wait=30", headers),
+        (f"/api/v1/events?wait=30&after={begin}", lines),
+    ]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        waiting = [pool.submit(app.test_client().get, path, headers=given) for path, given in calls]
+        time.sleep(0.7)
+        runtime.database.write(lambda connection: access.revoke_key(connection, name=name, now=runtime.now()))
+        runtime.committer.submit(make_push(task_id="3313746", mobile="15080921090")).result(60)
+        answers = [call.result(60) for call in waiting]
+    assert [(answer.status_code, answer.json["code"]) for answer in answers[:2]] == [(401, "unauthorized")] * 2
+    assert (answers[2].status_code, answers[2].text) == (200, "")
+    assert len(client.get(f"/api/v1/events?after={begin}", headers=bearer).json["items"]) == 1
 
 
 def test_lines_are_streamed_each_with_its_cursor(client: FlaskClient, bearer: dict[str, str], runtime: Runtime) -> None:

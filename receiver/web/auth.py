@@ -125,6 +125,13 @@ def _check() -> None:
         g.caller = Caller(name=f"key:{key.name}", sees_numbers=Scope.PII in key.scopes, accounts=key.accounts)
 
 
+def check_again() -> None:
+    """See that the caller's key still opens what it has opened, after a wait. Raises Denied."""
+    policy = policy_for(request.endpoint or "", request.method)
+    if isinstance(policy, Scope):
+        _key_with(policy)
+
+
 def _check_address() -> None:
     if not within(_address(), runtime().settings.metrics_allow):
         raise Denied(403, "forbidden", "this address may not read metrics (RECEIVER_METRICS_ALLOW)")

@@ -20,7 +20,7 @@ from receiver.domain import MessageStatus, iso_milliseconds, iso_seconds, mask_m
 from receiver.records import parse_filter_time
 from receiver.store.read import Clock, Filter, Page
 from receiver.web import runtime
-from receiver.web.auth import caller
+from receiver.web.auth import caller, check_again
 from receiver.web.problems import MEDIA_TYPE, Denied, Invalid
 
 if TYPE_CHECKING:
@@ -421,7 +421,10 @@ _waiters = threading.BoundedSemaphore(16)
 
 
 def hold(seconds: float, look: Callable[[], T | None]) -> T | None:
-    """Look again and again for something, and give it once it is there; None: it was not in that time."""
+    """Look again and again for something, and give it once it is there; None: it was not in that time.
+
+    Raises Denied where the caller's key was revoked, or has expired, meanwhile.
+    """
     if not _waiters.acquire(blocking=False):
         return None
     try:
@@ -429,8 +432,11 @@ def hold(seconds: float, look: Callable[[], T | None]) -> T | None:
         while time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
             if (found := look()) is not None:
-                return found
-        return None
+                break
+        else:
+            found = None
+        check_again()
+        return found
     finally:
         _waiters.release()
 

@@ -36,7 +36,8 @@ from receiver.web.api.common import (
     readable_accounts,
     shown,
 )
-from receiver.web.auth import caller
+from receiver.web.auth import caller, check_again
+from receiver.web.problems import Denied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -158,6 +159,13 @@ class _Reader:
             self._noted = True
         return page
 
+    def _page_to_tell(self) -> Sequence[Event]:
+        page = self.next_page()
+        if not page and self._wait:
+            return hold(self._wait, lambda: self.next_page() or None) or []
+        check_again()  # however slowly the lines before were read
+        return page
+
     def shown(self, event: Event) -> dict[str, Any]:
         """Give an event as this reader may see it."""
         return {"kind": event.kind.value, **asdict(shown(event.row))}
@@ -165,9 +173,10 @@ class _Reader:
     def lines(self) -> Iterator[str]:
         """Give every event as a line, until there is nothing new for as long as asked for."""
         while True:
-            page = self.next_page()
-            if not page and self._wait:
-                page = hold(self._wait, lambda: self.next_page() or None) or []
+            try:
+                page = self._page_to_tell()
+            except Denied:  # the answer has begun: it ends here, and the next request is refused
+                return
             if not page:
                 return
             for event in page:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from base64 import b64decode
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -157,8 +158,39 @@ def zone(value: str) -> ZoneInfo:
         raise ValueError("not a time zone; use a name such as Asia/Shanghai") from None
 
 
+# Written in a format and read again, each must come out as it was: no two of their parts are the same.
+_SAMPLES = (datetime(2026, 11, 23, 21, 14, 56, tzinfo=UTC), datetime(2031, 2, 4, 3, 5, 7, tzinfo=UTC))
+_DIRECTIVE = re.compile("%(.)")
+_WRONG_SEPARATORS = re.compile("[,|\uff0c\uff1b\u3001]")
+
+
 def formats(value: str) -> tuple[str, ...]:
-    return tuple(item for item in (part.strip() for part in value.split(";")) if item)
+    """Read forms of a date and time. Raises ValueError for one that reads no whole date and time."""
+    found = tuple(item for item in (part.strip() for part in value.split(";")) if item)
+    for place, item in enumerate(found, 1):
+        if (fault := _format_fault(item)) is None:
+            continue
+        parts = [part.strip() for part in _WRONG_SEPARATORS.split(item)]
+        if len(parts) > 1 and not any(map(_format_fault, parts)):
+            fault = "these are several; write ; between them"
+        raise ValueError(f"form {place}: {fault}")
+    return found
+
+
+def _format_fault(item: str) -> str | None:
+    """Say why a form reads no date and time; None: it does."""
+    directives = [name for name in _DIRECTIVE.findall(item) if name != "%"]
+    twice = next((name for name in directives if directives.count(name) > 1), None)
+    if twice is not None:
+        return f"%{twice} is there twice" + ("; minutes are %M, months %m" if twice in "mM" else "")
+    for sample in _SAMPLES:
+        try:
+            if datetime.strptime(sample.strftime(item), item).replace(tzinfo=UTC) == sample:
+                continue
+        except (ValueError, re.error):
+            return "Python's strptime does not take it; the usual one is %Y-%m-%d %H:%M:%S"
+        return "it does not give year, month, day, hour, minute and second; the usual one is %Y-%m-%d %H:%M:%S"
+    return None
 
 
 def positive(value: str) -> float:

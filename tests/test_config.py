@@ -203,3 +203,43 @@ def test_listeners_of_one_port_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=named):
         load_settings(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "%Y/%m/%d %H:%M:%S", "%Y%m%d%H%M%S;%d/%m/%y %I:%M:%S %p", "%Y-%m-%dT%H:%M:%S%z", "%d %b %Y, %H:%M:%S.%f",
+        "%Y-%j %H.%M.%S", "%Y年%m月%d日 %H:%M:%S; ;", "%Y-%m-%d %H:%M:%S %Z", "%%%Y-%m-%d %H:%M:%S", "",
+    ],
+)  # fmt: skip
+def test_form_of_times_that_reads_a_whole_time_is_taken(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_TIME_FORMATS", given)
+    assert len(load_settings().time_formats) == len([part for part in given.split(";") if part.strip()])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("%Y/%m/%d %H:%m:%S", "%m is there twice; minutes are %M"),
+        ("%H:%M %H", "%H is there twice"),
+        ("%Y%m%d%H%M%S,%Y/%m/%d %H:%M:%S", "write ; between them"),
+        ("%Y%m%d%H%M%S|%Y/%m/%d %H:%M:%S", "write ; between them"),
+        ("%Y%m%d%H%M%S，%Y/%m/%d %H:%M:%S", "write ; between them"),
+        ("%Y/%m/%d %H:%M:%S; %Y/%m/%d", "form 2: "),
+        ("yyyyMMddHHmmss", "the usual one is %Y-%m-%d %H:%M:%S"),
+        ("%Q", "does not take it"),
+        ("%s", "does not take it"),
+        ("%D %T", "does not take it"),
+        ("(%Y", "does not give"),
+        ("%Y-%m-%d %H:%M:%S%", "does not take it"),
+        ("%H:%M:%S", "does not give"),
+        ("%m-%d %H:%M:%S", "does not give"),
+        ("%Y-%m-%d %I:%M:%S", "does not give"),
+    ],
+)
+def test_form_of_times_that_does_not_stops_the_start(given: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_TIME_FORMATS", given)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "RECEIVER_TIME_FORMATS" in str(caught.value)
+    assert says in str(caught.value)

@@ -175,12 +175,12 @@ class PushReader:
             form.flags.append(CLOCK_FLAG)
 
     def _other_form(self, text: str) -> datetime | None:
-        if not text.isascii():  # strptime would take full-width digits
-            return None
+        if any(character.isdecimal() and not character.isascii() for character in text):
+            return None  # strptime would take full-width digits
         for time_format in self.time_formats:
             try:
                 return datetime.strptime(text, time_format)  # noqa: DTZ007  (the zone is added by the caller)
-            except ValueError:
+            except (ValueError, OverflowError, re.error):  # the last two of a form that the settings would refuse
                 continue
         return None
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
 
+from receiver import ownership
 from receiver import setting_values as to
 from receiver.durable import make_directory, sync_directory
 from receiver.errors import SettingsError
@@ -114,6 +115,18 @@ class Settings:
     def embedded(self) -> bool:
         """Whether the database is the embedded one."""
         return self.database_url.startswith("sqlite")
+
+    @property
+    def database_files(self) -> list[Path]:
+        """The files of the embedded database; none of another."""
+        path = self.database_url.partition(":///")[2].partition("?")[0]
+        return [Path(path + suffix) for suffix in ("", "-wal", "-shm")] if self.embedded and path else []
+
+    @property
+    def own_files(self) -> list[Path]:
+        """What a node must be able to read and write, where it is there."""
+        names = (PUSH_SECRET_FILE, "serve.lock", "spool", "audit.anchors", "alarms.json", "alarms.lock")
+        return [*self.database_files, *(self.data_dir / name for name in names)]
 
 
 def load_settings(env_file: Path = Path(".env")) -> Settings:
@@ -266,14 +279,17 @@ def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
 
 
 def make_data_dir(data_dir: Path) -> None:
-    """Make the data directory, for this user alone. Raises SettingsError where that is impossible."""
+    """Make the data directory, for this user alone. Raises SettingsError where that is impossible, or not ours."""
     try:
         make_directory(data_dir)
+    except PermissionError as error:
+        raise SettingsError(f"RECEIVER_DATA_DIR: {data_dir} cannot be made: {ownership.explain(error)}") from None
     except OSError as error:
         reason = error.strerror or "cannot be made"
         raise SettingsError(
             f"RECEIVER_DATA_DIR: {data_dir}: {reason}; name a directory that this user may write"
         ) from None
+    ownership.require_place(data_dir)
 
 
 def _own_push_tokens(path: Path) -> tuple[tuple[tuple[str, str], ...], bool]:

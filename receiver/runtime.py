@@ -22,6 +22,7 @@ from receiver.intake.gate import Gate
 from receiver.intake.link import DatabaseLink
 from receiver.intake.recorder import Recorder
 from receiver.intake.spool import SPOOL_DIR, Spool
+from receiver.ownership import find_fault
 from receiver.platform.client import PlatformClient
 from receiver.sending import Sender
 from receiver.store import access, audit, read, rollup, schema, secret_uses, set_aside, write
@@ -106,6 +107,8 @@ class Runtime:
 
         Raises StoreUnavailable or StoreUnfit.
         """
+        if (fault := find_fault(self.settings.database_files)) is not None:
+            raise StoreUnavailable(fault)
         # It was away, and may be another server now: nobody is to find that out by a connection from before.
         self.database.drop_connections()
         self.sealing.forget()

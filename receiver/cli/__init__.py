@@ -12,6 +12,7 @@ import click
 from receiver import __version__
 from receiver.errors import ReceiverError
 from receiver.logs import flush, redact
+from receiver.ownership import explain
 
 # Command: where it is. Read when it is asked for: the web server and all it brings take half a second.
 _COMMANDS = {
@@ -76,6 +77,10 @@ def main() -> None:
         cli.main(prog_name="receiver")
     except ReceiverError as error:
         _fail(redact(str(error)))
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        _fail(redact(explain(error)))
     finally:
         _end_output()
 

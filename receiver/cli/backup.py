@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.backup import DATABASE_FILE, make_backup, read_manifest, restore, serving_lock
-from receiver.cli.common import as_json, print_json
+from receiver.cli.common import as_json, print_json, require_files
 from receiver.cli.verify import show_progress
 from receiver.config import load_data_dir, load_settings, make_data_dir
 from receiver.intake.gate import Gate
@@ -46,6 +46,7 @@ def backup(directory: Path, keep: int | None, no_verify: bool, as_json: bool) ->
       receiver backup /srv/backup --keep 14
     """
     settings = load_settings()
+    require_files(settings)
     check = None if no_verify else lambda path: list(_problems(settings, path / DATABASE_FILE))
     made = make_backup(settings, directory, verify=check, keep=keep)
     manifest = made.manifest

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from receiver.backup import is_served
 from receiver.config import load_settings
-from receiver.errors import ReceiverError
+from receiver.errors import ReceiverError, StoreUnavailable
 from receiver.logs import configure_logging
+from receiver.ownership import find_fault
 from receiver.runtime import Runtime
 from receiver.store.secret_uses import UNUSED_FOR
 from receiver.store.sqlite import path_of
@@ -34,11 +35,16 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 
 @contextmanager
-def open_runtime() -> Iterator[Runtime]:
-    """Give the parts that a command needs; close them after."""
+def open_runtime(*, whatever_files: bool = False) -> Iterator[Runtime]:
+    """Give the parts that a command needs; close them after.
+
+    Raises StoreUnavailable where a file of the data directory may not be written, but for a command that tells of it.
+    """
     configure_logging(logging.WARNING)  # what goes well, the command says itself
     settings = load_settings()
     _require_file_of_server(settings)
+    if not whatever_files:
+        require_files(settings)
     runtime = Runtime(settings)
     try:
         yield runtime
@@ -53,6 +59,12 @@ def _require_file_of_server(settings: Settings) -> None:
     path = path_of(settings.database_url)
     if not path.exists() and settings.data_dir.is_dir() and is_served(settings.data_dir):
         raise ReceiverError(f"{path} is gone while a server uses it: put it back, or stop the server")
+
+
+def require_files(settings: Settings) -> None:
+    """Raise StoreUnavailable, naming the file and its owner, where a file of the data directory may not be written."""
+    if (fault := find_fault(settings.own_files)) is not None:
+        raise StoreUnavailable(fault)
 
 
 @contextmanager

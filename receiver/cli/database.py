@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.cli import encryption
-from receiver.cli.common import alone, as_json, open_runtime, print_json
+from receiver.cli.common import alone, as_json, open_runtime, print_json, require_files
 from receiver.cli.verify import show_progress
 from receiver.config import load_settings
 from receiver.errors import ReceiverError, SettingsError
@@ -151,6 +151,7 @@ def copy_(url: str | None, no_verify: bool, go_back: bool) -> None:
       receiver db copy --to postgresql://receiver@db/receiver
     """
     settings = load_settings()
+    require_files(settings)
     if not settings.embedded:
         raise SettingsError("RECEIVER_DATABASE_URL: it is what an embedded database is moved to; unset it for the copy")
     source = Database(settings.database_url, patience_seconds=_COPY_PATIENCE_SECONDS)

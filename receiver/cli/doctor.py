@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import stat
 import sys
 from datetime import timedelta
@@ -15,13 +14,14 @@ import click
 
 from receiver import __version__
 from receiver.certificates import load_pair
-from receiver.cli.common import as_json, open_runtime, print_json, secret_line
+from receiver.cli.common import as_json, open_runtime, print_json, require_files, secret_line
 from receiver.cli.prune import find_unpruned
 from receiver.config import address_text, load_settings
 from receiver.errors import ReceiverError, SettingsError
 from receiver.intake.gate import within
 from receiver.intake.spool import spool_state
 from receiver.outside import Outside
+from receiver.ownership import find_fault
 from receiver.reach import connection_here
 from receiver.runtime import Runtime
 from receiver.setting_values import http_url
@@ -198,8 +198,8 @@ def _data_dir(settings: Settings) -> tuple[str, bool, str]:
     mode = stat.S_IMODE(settings.data_dir.stat().st_mode)
     if mode & 0o077:
         return "data directory", False, f"others may enter it; chmod 700 {settings.data_dir}"
-    if not os.access(settings.data_dir, os.W_OK | os.X_OK):
-        return "data directory", False, f"this user may not write to it: {settings.data_dir}"
+    if (fault := find_fault(settings.own_files)) is not None:
+        return "data directory", False, fault
     return "data directory", True, str(settings.data_dir)
 
 
@@ -229,12 +229,13 @@ def status(as_json: bool) -> None:
     Example:
       receiver status
     """
-    with open_runtime() as runtime:
+    with open_runtime(whatever_files=True) as runtime:
         server = _server(runtime.settings)
         state: dict[str, Any] = {"version": __version__, "server": server["text"]}
         waiting = spool_state(runtime.spool.directory)
         state["spool"] = f"{waiting.records} records, {waiting.bytes} bytes" if waiting.bytes else "empty"
         try:
+            require_files(runtime.settings)
             state |= {"database": "ok"} | runtime.ask(lambda connection: _journal(runtime, connection))
             uses = runtime.list_secret_uses()
             state["push_secrets"] = [_use_row(use, runtime.now()) for use in uses]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.cli.common import alone
+from receiver.cli.common import alone, require_files
 from receiver.cli.verify import show_progress
 from receiver.config import load_settings
 from receiver.errors import SettingsError
@@ -85,6 +85,7 @@ def decrypt() -> None:
 @contextmanager
 def _open() -> Iterator[tuple[Database, KeyRing, Callable[[int], None]]]:
     settings = load_settings()
+    require_files(settings)
     if not settings.encryption_keys:
         raise SettingsError("RECEIVER_ENCRYPTION_KEYS: not set; make a key: echo k1:$(openssl rand -base64 32)")
     database = Database(settings.database_url, patience_seconds=_PATIENCE_SECONDS)

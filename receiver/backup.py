@@ -23,7 +23,8 @@ from receiver.config import PUSH_SECRET_FILE, make_data_dir
 from receiver.domain import Push
 from receiver.durable import make_directory, sync_directory
 from receiver.errors import ReceiverError, SettingsError
-from receiver.intake.spool import SPOOL_DIR, Damage, copy_spool, count_frames, read_file
+from receiver.intake.spool import SPOOL_DIR, copy_spool
+from receiver.intake.spool_records import Damage, count_frames, read_file
 from receiver.sealing import KeyRing, NotOpened
 from receiver.store.snapshot import copy_database, look_into, require_integrity, skip_ids
 from receiver.store.sqlite import path_of

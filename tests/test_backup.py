@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from receiver.backup import make_backup, restore, serving_lock, take_serving_lock
 from receiver.domain import Push
 from receiver.errors import ReceiverError, SettingsError
-from receiver.intake.spool import Damage, Spool, copy_spool, read_file
+from receiver.intake.spool import Spool, copy_spool
+from receiver.intake.spool_records import Damage, read_file
 from receiver.store import migrate, write
 from receiver.store.database import Database
 from receiver.store.snapshot import look_into

@@ -9,7 +9,8 @@ import pytest
 from receiver.errors import StoreUnavailable
 from receiver.intake.drainer import Drainer
 from receiver.intake.link import DatabaseLink
-from receiver.intake.spool import Spool, SpooledSends
+from receiver.intake.spool import Spool
+from receiver.intake.spool_records import SpooledSends
 from tests.factories import NOON, make_push, make_send
 
 if TYPE_CHECKING:

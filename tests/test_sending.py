@@ -18,7 +18,7 @@ from receiver.app import create_app
 from receiver.domain import MessageStatus, SendAttempt, SendResult, new_id, whole_milliseconds
 from receiver.errors import StoreUnavailable
 from receiver.intake.recorder import Recorder
-from receiver.intake.spool import SpooledAttempt, read_file
+from receiver.intake.spool_records import SpooledAttempt, read_file
 from receiver.store import read, write
 from receiver.store.access import Scope
 from receiver.store.database import Database

@@ -15,7 +15,8 @@ import pytest
 
 from receiver.domain import UNREAD, Push
 from receiver.errors import SpoolUnavailable
-from receiver.intake.spool import Damage, Spool, SpooledSends, read_file, spool_state
+from receiver.intake.spool import Spool, spool_state
+from receiver.intake.spool_records import Damage, SpooledSends, read_file
 from tests.factories import NOON, make_push, make_send
 
 if TYPE_CHECKING:

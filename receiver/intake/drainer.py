@@ -12,7 +12,7 @@ from receiver import metrics
 from receiver.domain import Push
 from receiver.errors import ReceiverError, StoreUnfit
 from receiver.intake.committer import save_apart
-from receiver.intake.spool import Damage, SpooledAttempt, SpooledSends
+from receiver.intake.spool_records import Damage, SpooledAttempt, SpooledSends
 from receiver.logs import get_logger
 from receiver.sealing import NotOpened
 from receiver.store.database import StoreRejected
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from receiver.intake.link import DatabaseLink
-    from receiver.intake.spool import Record, Spool
+    from receiver.intake.spool import Spool
+    from receiver.intake.spool_records import Record
 
 _log = get_logger(__name__)
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from receiver.errors import StoreUnavailable, StoreUnfit
-from receiver.intake.spool import SpooledAttempt, SpooledSends
+from receiver.intake.spool_records import SpooledAttempt, SpooledSends
 from receiver.store import attempts, balance, notices, write
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from receiver.domain import SendAttempt, SendResult, SentMessage
     from receiver.intake.link import DatabaseLink
-    from receiver.intake.spool import Record, Spool
+    from receiver.intake.spool import Spool
+    from receiver.intake.spool_records import Record
     from receiver.store.attempts import AttemptState
     from receiver.store.balance import Reading
     from receiver.store.database import Database

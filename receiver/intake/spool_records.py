@@ -1,0 +1,245 @@
+"""The records of spool files: what they are, and as which bytes they stand there.
+
+A file is a row of frames: a mark, the length and the CRC-32 of what follows, then one record as JSON in ASCII, sealed
+where there are keys for it. What in a file cannot be read costs nothing that can: reading goes on at the next mark.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from receiver.domain import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
+from receiver.platform.push import CLOCK_FLAG
+from receiver.sealing import NotOpened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from receiver.sealing import KeyRing
+
+_MARK = b"\xf5RSP"  # begins with a byte that no record has
+_HEADER = struct.Struct(">4sII")  # mark, length in bytes, CRC-32
+_SEALED = b"sealed:"  # begins a record that is sealed; JSON does not
+_PLACE = b"spool"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpooledSends:
+    """Records of sends, as they came in together."""
+
+    sends: tuple[SentMessage, ...]
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpooledAttempt:
+    """A request to send: its beginning, or (with a result) what became of it."""
+
+    attempt: SendAttempt
+    result: SendResult | None
+    recorded_at: datetime
+
+
+Record = Push | SpooledSends | SpooledAttempt
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part of a file that is no record: what a process wrote of one when it died, or a fault of the disk."""
+
+    offset: int
+    bytes: int
+
+
+def read_file(path: Path, ring: KeyRing | None = None) -> Iterator[Record | Damage]:
+    """Give the records of a file in the order written, and what between them cannot be read.
+
+    Raises NotOpened where a record is sealed under a key that is not there: that is no damage.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return  # saved and removed meanwhile
+    offset = 0
+    while offset < len(data):
+        record, end = _read_frame(data, offset, ring)
+        if record is not None:
+            yield record
+        else:
+            next_mark = data.find(_MARK, offset + 1)
+            end = next_mark if next_mark >= 0 else len(data)
+            yield Damage(offset, end - offset)
+        offset = end
+
+
+def _read_frame(data: bytes, offset: int, ring: KeyRing | None) -> tuple[Record | None, int]:
+    begin = offset + _HEADER.size
+    if begin > len(data):
+        return None, offset
+    mark, length, checksum = _HEADER.unpack_from(data, offset)
+    end = begin + length
+    if mark != _MARK or end > len(data) or zlib.crc32(data[begin:end]) != checksum:
+        return None, offset
+    try:
+        return _decode(json.loads(_opened(data[begin:end], ring))), end
+    except (ValueError, KeyError, TypeError):
+        return None, offset
+
+
+def _opened(payload: bytes, ring: KeyRing | None) -> bytes:
+    if not payload.startswith(_SEALED):
+        return payload
+    if ring is None:
+        raise NotOpened("a spool file is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it was written with")
+    return ring.open(b64decode(payload.removeprefix(_SEALED)), _PLACE)
+
+
+def frame(record: Record, ring: KeyRing | None) -> bytes:
+    """Give a record as it stands in a file."""
+    payload = json.dumps(_encode(record)).encode("ascii")
+    if ring is not None:  # in letters, so that no record has what begins a mark
+        payload = _SEALED + b64encode(ring.seal(payload, _PLACE))
+    return _HEADER.pack(_MARK, len(payload), zlib.crc32(payload)) + payload
+
+
+def _encode(record: Record) -> dict[str, Any]:
+    if isinstance(record, Push):
+        return {
+            "id": str(record.id),
+            "account": record.account,
+            "endpoint": record.endpoint,
+            "method": record.method,
+            "query": record.query.decode("latin-1"),
+            "body": record.body.decode("latin-1"),
+            "content_type": record.content_type,
+            "remote_addr": record.remote_addr,
+            "received_at": record.received_at.isoformat(),
+            **({"clock": True} if CLOCK_FLAG in record.flags else {}),
+        }
+    at = {"recorded_at": record.recorded_at.isoformat()}
+    if isinstance(record, SpooledSends):
+        return at | {"sends": [_fields(send) for send in record.sends]}
+    return at | {"attempt": _fields(record.attempt), "result": record.result and _fields(record.result)}
+
+
+def _fields(value: SentMessage | SendAttempt | SendResult) -> dict[str, Any]:
+    given = {name: getattr(value, name) for name in value.__slots__}
+    return {name: _plain(part) for name, part in given.items() if part is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, UUID):
+        return str(value)
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _decode(fields: dict[str, Any]) -> Record:
+    if "sends" in fields:
+        return SpooledSends(
+            sends=tuple(_decode_send(send) for send in fields["sends"]),
+            recorded_at=datetime.fromisoformat(fields["recorded_at"]),
+        )
+    if "attempt" in fields:
+        return SpooledAttempt(
+            attempt=_decode_attempt(fields["attempt"]),
+            result=_decode_result(fields["result"]) if fields["result"] else None,
+            recorded_at=datetime.fromisoformat(fields["recorded_at"]),
+        )
+    endpoint = fields["endpoint"]
+    return Push(
+        id=UUID(fields["id"]),
+        account=fields["account"],
+        endpoint=None if endpoint is None else Kind(endpoint),
+        method=fields["method"],
+        query=fields["query"].encode("latin-1"),
+        body=fields["body"].encode("latin-1"),
+        content_type=fields["content_type"],
+        remote_addr=fields["remote_addr"],
+        received_at=datetime.fromisoformat(fields["received_at"]),
+        reading=UNREAD,
+        flags=(CLOCK_FLAG,) if fields.get("clock") else (),
+    )
+
+
+def _decode_send(fields: dict[str, Any]) -> SentMessage:
+    values = {"task_id": None, **fields}
+    if "sent_at" in values:
+        values["sent_at"] = datetime.fromisoformat(values["sent_at"])
+    return SentMessage(**values)
+
+
+def _decode_attempt(fields: dict[str, Any]) -> SendAttempt:
+    values = {"template_id": None, "reference": None, **fields}
+    values |= {"id": UUID(fields["id"]), "sent_at": datetime.fromisoformat(fields["sent_at"])}
+    return SendAttempt(**values)
+
+
+def _decode_result(fields: dict[str, Any]) -> SendResult:
+    state = fields.get("state")
+    values = fields | {
+        "state": None if state is None else MessageStatus(state),
+        "answered_at": datetime.fromisoformat(fields["answered_at"]),
+    }
+    return SendResult(**values)
+
+
+# --- Without looking into them ---------------------------------------------------------------------------
+
+
+def without_torn_end(data: bytes) -> bytes:
+    """Cut off a last record of which the end is not there; leave any other damage for a person to see."""
+    offset = 0
+    while offset < len(data):
+        if (end := _frame_end(data, offset)) is not None:
+            offset = end
+            continue
+        next_mark = data.find(_MARK, offset + 1)
+        if next_mark < 0:
+            torn = data[offset : offset + len(_MARK)] == _MARK[: len(data) - offset]
+            return data[:offset] if torn else data
+        offset = next_mark
+    return data
+
+
+def _frame_end(data: bytes, offset: int) -> int | None:
+    begin = offset + _HEADER.size
+    if begin > len(data):
+        return None
+    mark, length, _ = _HEADER.unpack_from(data, offset)
+    return begin + length if mark == _MARK and begin + length <= len(data) else None
+
+
+_counted: dict[Path, tuple[int, int]] = {}  # how far a file was counted, and to how many: files only grow
+
+
+def count_frames(path: Path) -> int:
+    """Count the records of a file, as far as it is whole, without looking into them."""
+    offset, count = _counted.get(path, (0, 0))
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while offset + _HEADER.size <= size:
+                mark, length, _ = _HEADER.unpack(os.pread(file.fileno(), _HEADER.size, offset))
+                if mark != _MARK or offset + _HEADER.size + length > size:
+                    break  # damaged from here on, or just being written
+                offset += _HEADER.size + length
+                count += 1
+    except (OSError, struct.error):
+        return count
+    _counted[path] = (offset, count)
+    return count
+
+
+def forget_counts_of_gone(files: Sequence[Path]) -> None:
+    """Remember no count of a file that is not among these."""
+    for path in [path for path in _counted if path not in files]:
+        _counted.pop(path, None)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# A disk with less left is full: a few pages may still fit into what a file has already, and a push not.
+_ROOM_BYTES = 1024 * 1024
+
+
+def require_room(directory: Path) -> None:
+    """Raise OSError where the disk of a directory is full."""
+    found = os.statvfs(directory)
+    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+    if blocks * found.f_frsize < _ROOM_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def sync_directory(directory: Path) -> None:

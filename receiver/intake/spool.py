@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from receiver.durable import sync_directory
+from receiver.durable import require_room, sync_directory
 from receiver.errors import SpoolUnavailable
 from receiver.intake.spool_records import count_frames, forget_counts_of_gone, frame, read_file, without_torn_end
 from receiver.logs import get_logger
@@ -93,6 +93,7 @@ class Spool:
         probe = place / f"probe-{uuid4().hex[:8]}"
         try:
             _list_files(self.directory)
+            require_room(place)
             with probe.open("wb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.write(bytes(4096))

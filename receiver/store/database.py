@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
+from receiver.durable import require_room
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 from receiver.store.checkpointer import checkpointer, write_turns
 from receiver.store.sealed import REFUSED
-from receiver.store.sqlite import CACHE_KIB, identity, path_of, require_room, set_up, sqlite3
+from receiver.store.sqlite import CACHE_KIB, identity, path_of, set_up, sqlite3
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -206,7 +207,10 @@ class Database:
 
         def work(connection: sa.Connection) -> None:
             if self._path is not None:
-                require_room(self._path)
+                try:
+                    require_room(self._path.parent)
+                except OSError as error:
+                    raise StoreUnavailable(f"{self._path.parent} cannot be written ({error.strerror})") from error
                 connection.exec_driver_sql("PRAGMA user_version=0")  # writes a page, as an empty transaction would not
                 return
             if connection.scalar(sa.text("SHOW transaction_read_only")) == "on":

@@ -6,14 +6,11 @@ versions have the WAL-reset bug: what `checkpointer` guards against, and `shortc
 
 from __future__ import annotations
 
-import os
 import sqlite3 as _of_python
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-
-from receiver.errors import StoreUnavailable
 
 try:
     from pysqlite3 import dbapi2 as _of_wheel
@@ -21,7 +18,6 @@ except ImportError:  # it comes as a wheel for few systems
     _of_wheel = _of_python
 
 LOG_MAX_BYTES = 32 * 1024 * 1024  # to which the log shrinks once it begins anew
-_ROOM_BYTES = 1024 * 1024  # a disk with less left is full: a few pages may still fit into the log, and a push not
 CACHE_KIB = 4096  # of each connection, of which there may be thirty; the kernel has the file as well
 # WAL-reset bug: fixed in 3.51.3, and in these releases of older lines.
 _MENDED = (3, 51, 3)
@@ -119,14 +115,3 @@ def identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def require_room(path: Path) -> None:
-    """Raise StoreUnavailable where the disk of this file is full."""
-    try:
-        found = os.statvfs(path.parent)
-    except OSError as error:
-        raise StoreUnavailable(f"the data directory cannot be looked at ({error.strerror})") from error
-    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
-    if blocks * found.f_frsize < _ROOM_BYTES:
-        raise StoreUnavailable(f"the disk of {path.parent} is full; make room")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from receiver.domain import Push
-from receiver.intake.spool import SPOOL_DIR, read_file
+from receiver.intake.spool import SPOOL_DIR
+from receiver.intake.spool_records import read_file
 from tests.power_loss.disk import Content, Disk, Names
 from tests.power_loss.recorder import Entry, Kind
 from tests.power_loss.scenarios import DATABASE, await_true, environment, record

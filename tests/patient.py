@@ -5,12 +5,14 @@ Run as a file: what serves for a test has its working directory elsewhere.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from receiver import runtime
-from receiver.cli import main
+from receiver.cli import main, serve
 from receiver.intake import recorder
+from receiver.server import Server
 from receiver.store import database
 
 PATIENCE_SECONDS = 20.0
@@ -21,7 +23,18 @@ PATIENCES = (
     (database, "_CONNECT_SECONDS"),
 )
 
+
+class BrieflyKeeping(Server):
+    """`receiver serve` that ends idle connections early."""
+
+    def load_config(self) -> None:
+        super().load_config()
+        self.cfg.set("keepalive", int(os.environ["TEST_KEEPALIVE"]))
+
+
 if __name__ == "__main__":
+    if "TEST_KEEPALIVE" in os.environ:
+        setattr(serve, "Server", BrieflyKeeping)  # noqa: B010  (it is imported there, and not its own)
     for module, name in PATIENCES:
         setattr(module, name, PATIENCE_SECONDS)
     sys.argv[0] = str(Path(runtime.__file__).with_name("__main__.py"))  # as `python -m receiver` has it

@@ -59,6 +59,8 @@ class ServeProcess:
     patient: bool = True
     redirections: str = ""  # of its output, as the shell has them: "2>&-"
     pass_fds: tuple[int, ...] = ()
+    open_files: int = 0  # the hard limit that it is given; 0: that of the tests
+    keepalive: int = 0  # the seconds that it keeps an idle connection; 0: as it is
 
     def __post_init__(self) -> None:
         with socket.socket() as probe:
@@ -88,6 +90,7 @@ class ServeProcess:
             "RECEIVER_BIND": f"127.0.0.1:{self.port}",
             "RECEIVER_PUSH_TOKENS": f"default:{SECRET}",
             "RECEIVER_ENCRYPTION_KEYS": os.environ.get("RECEIVER_ENCRYPTION_KEYS", ""),  # RECEIVER_TEST_ENCRYPTED
+            **({"TEST_KEEPALIVE": str(self.keepalive)} if self.keepalive else {}),
             **self.environment,
         }
 
@@ -109,6 +112,8 @@ class ServeProcess:
         with self.log.open("ab") as log, self.told.open("ab") as told:
             program = _PATIENT if self.patient else ("-m", "receiver")
             command = [sys.executable, *program, "serve", *self.arguments]
+            if self.open_files:
+                command = ["bash", "-c", f'ulimit -n {self.open_files}; exec "$@"', "bash", *command]
             handed_over: tuple[int, ...] = ()
             if self.listener is not None:
                 # systemd's protocol: file descriptor 3, and this process' own id.

@@ -15,8 +15,8 @@ from gunicorn.config import Config
 
 from receiver.app import create_app
 from receiver.intake.gate import Gate, Refused
+from receiver.server.framing import Gathered
 from receiver.server.lane import Head, Lane
-from receiver.server.worker import _Gathered
 from receiver.store.tables import audit, metadata
 from receiver.store.tables import pushes as table_of_pushes
 from tests.conftest import SECRET, make_settings
@@ -94,7 +94,7 @@ def test_slow_heads_and_bodies_take_no_thread(door: ServeProcess) -> None:
 def test_what_a_thread_reads_itself_has_to_arrive_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    gathered = _Gathered(b"gathered", lambda *_: b"x")
+    gathered = Gathered(b"gathered", lambda *_: b"x")
     assert [gathered(), gathered()] == [b"gathered", b"x"]
     now += 59
     assert gathered() == b"x"

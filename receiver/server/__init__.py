@@ -16,9 +16,10 @@ from receiver.errors import SettingsError
 from receiver.logs import configure_logging, get_logger, open_stderr
 from receiver.runtime import Runtime
 from receiver.server.counts import Counts
+from receiver.server.framing import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
+from receiver.server.limits import raise_open_files
 from receiver.server.master import Master
 from receiver.server.tls import Certificate
-from receiver.server.worker import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
 from receiver.web.listeners import Listeners
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 THREADS = 64
-_CONNECTIONS = 4096
 # Our worker leans on the inside of gunicorn's threaded one; tests hold it to these versions.
 _FITTING_GUNICORN = (27,)
 
@@ -74,12 +74,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "worker_class": _worker_class(tls=self.certificate is not None),
             "logger_class": _Logger,
             "threads": THREADS,
-            "worker_connections": _CONNECTIONS,
             "backlog": 2048,
             "keepalive": 75,
             "timeout": 60,  # a heartbeat of the accepting thread, not a limit on requests
             "graceful_timeout": 30,
             "limit_request_line": REQUEST_LINE_MAX_BYTES,
+            "sendfile": False,  # it would wait for its reader in the thread
             "control_socket_disable": True,  # its default place is shared by every gunicorn of the user
             "forwarded_allow_ips": "",  # proxies are told by RECEIVER_TRUSTED_PROXIES, in one place
             "pre_fork": self._give_slot,
@@ -95,6 +95,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def run(self) -> None:
         """Serve until stopped. A bind that is impossible ends the process, with its reason in the log."""
         sys.stderr = open_stderr()
+        raise_open_files()
         self._counts = Counts(self.settings.data_dir)
         try:
             Master(self).run()

@@ -16,6 +16,7 @@ from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import flask.testing  # noqa: F401  (Flask would load it for the first answer, when there may be no file left to open)
 from gunicorn import SERVER, util
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
@@ -24,6 +25,7 @@ from receiver.domain import Kind, new_id
 from receiver.errors import Overloaded, ReceiverError
 from receiver.intake.committer import Kept
 from receiver.intake.gate import PUSH_MAX_BYTES, PushRequest, Refused
+from receiver.server.answers import kept_seconds
 from receiver.web import RUNTIME
 from receiver.web.access_log import PushLog, request_id
 from receiver.web.push import acknowledgement
@@ -73,6 +75,7 @@ class Lane:
         self._wrong_heads: OrderedDict[bytes, Head] = OrderedDict()  # apart: guesses drive out no sender's
         self._answers: OrderedDict[tuple[Any, ...], tuple[bytes, bytes, bytes]] = OrderedDict()
         self._date = (0, b"")
+        self._kept = b"keep-alive\r\nKeep-Alive: timeout=%d" % kept_seconds(cfg)
         self._log = PushLog(self._runtime.settings)
 
     @cached_property
@@ -131,7 +134,7 @@ class Lane:
             key = (type(result), str(result))
             given_id = getattr(result, "request_id", None) or head.request_id or new_id().hex
         top, until_id, rest = self._answers.get(key) or self._render(key, result)
-        connection = b"close" if closes else b"keep-alive"
+        connection = b"close" if closes else self._kept
         return b"%bDate: %b\r\nConnection: %b\r\n%b%b%b" % (
             top, self._now(), connection, until_id, given_id.encode(), rest
         )  # fmt: skip

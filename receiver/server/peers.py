@@ -1,0 +1,128 @@
+"""The connections that the loop looks after, and which of them has to go where a room is full."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.workers.gthread import TConn
+
+from receiver.web.listeners import is_door, is_public
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from receiver.config import Settings
+    from receiver.server.answers import Outbox
+    from receiver.server.lane import Head
+    from receiver.server.limits import Limits
+    from receiver.server.tls import Certificate
+
+# Who has just come is about to speak, and who was just answered may be about to speak again.
+_SPARED_SECONDS = 1.0
+
+
+class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's connection, with what outlives the one request that a thread serves."""
+
+    def __init__(self, cfg: Any, sock: Any, client: Any, entrance: Entrance) -> None:
+        super().__init__(cfg, sock, client, entrance.address)
+        room = entrance.room
+        room.open += 1
+        self.room: Room | None = room  # None: it has been told that it is ended, and takes nobody's place
+        self.trusted = False  # a push of it was acknowledged
+        self.outbox: Outbox | None = None  # of the answer that a thread gives
+
+    @property
+    def leaves(self) -> bool:
+        """Whether its peer has been told that it is ended."""
+        return self.room is None
+
+    def leave_room(self) -> None:
+        """Make its place free."""
+        if self.room is not None:
+            self.room.open -= 1
+            self.room = None
+
+
+class Peer:
+    """A connection while the loop looks after it."""
+
+    __slots__ = (
+        "awaits", "begun", "body_at", "closes", "conn", "data", "ended", "greets", "head", "idle_since", "outbox",
+        "scanned", "silent", "watched",
+    )  # fmt: skip
+
+    def __init__(self, conn: Connection, *, silent: bool = False, greets: bool = False) -> None:
+        self.conn = conn
+        self.data = b""  # what has arrived of requests not yet handed on
+        self.scanned = 0  # how far a chunked body has been looked through
+        self.body_at = 0  # where the request's body begins, once its head is whole
+        self.awaits = False  # a push of it is with the committer
+        self.closes = False  # after that answer, or what is in its outbox
+        self.head: Head | None = None  # of that push
+        self.ended = False  # it will send no more
+        self.watched = 0  # the events that it is registered for
+        self.silent = silent  # it has asked nothing yet
+        self.greets = greets  # its TLS handshake is under way
+        self.outbox: Outbox | None = None  # what is still to be sent of a thread's answer
+        # begun: when the first byte of the request came; of who is silent, the connection
+        self.idle_since = self.begun = time.monotonic()
+
+
+class Room:
+    """The connections of one kind of listener: how many there may be, and those that are idle, the longest first."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.open = 0
+        self._strangers: OrderedDict[Peer, None] = OrderedDict()  # no push of these was acknowledged
+        self._trusted: OrderedDict[Peer, None] = OrderedDict()
+
+    def rest(self, peer: Peer) -> None:
+        """Note that it is idle from now on."""
+        (self._trusted if peer.conn.trusted else self._strangers)[peer] = None
+
+    def wake(self, peer: Peer) -> None:
+        """Note that it is idle no more."""
+        (self._trusted if peer.conn.trusted else self._strangers).pop(peer, None)
+
+    def idlest(self, now: float) -> Peer | None:
+        """Return the one whose end costs least: idle longest, strangers first. None: nobody is idle."""
+        stranger = next(iter(self._strangers), None)
+        trusted = next(iter(self._trusted), None)
+        if stranger is None or trusted is None:
+            return stranger or trusted
+        if now - stranger.idle_since < _SPARED_SECONDS <= now - trusted.idle_since:
+            return trusted
+        return stranger
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What one listener leads to."""
+
+    address: Any  # as its socket tells it
+    room: Room
+    certificate: Certificate | None
+
+
+def entrances(
+    listeners: Iterable[Any], settings: Settings, limits: Limits, certificate: Certificate | None
+) -> dict[Any, Entrance]:
+    """Return what each listener leads to. Those inside have rooms of their own, which no flood of the world's fills."""
+    door, inside = Room(limits.door), Room(limits.inside)
+    apart = (limits.door if settings.door_bind else 0) + (limits.inside if settings.inside_bind else 0)
+    main = Room(limits.connections - apart)
+    found = {}
+    for listener in listeners:
+        address = listener.getsockname()
+        if is_door(settings, address):
+            found[listener] = Entrance(address, door, None)
+        elif settings.inside_bind is None or is_public(settings, address):
+            found[listener] = Entrance(address, main, certificate)
+        else:
+            found[listener] = Entrance(address, inside, certificate)
+    return found

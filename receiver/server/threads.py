@@ -1,0 +1,115 @@
+"""gunicorn's threaded worker as ours builds on it: what a thread does with a request, and the signs of life."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from gunicorn import util
+from gunicorn.http import errors, wsgi
+from gunicorn.workers.gthread import ThreadWorker
+
+from receiver.server.answers import Answer, Outbox
+
+if TYPE_CHECKING:
+    import socket
+
+    from receiver.server.peers import Connection
+
+_log = logging.getLogger(__name__)
+
+_PARENT_SECONDS = 0.5  # between two looks at the master
+
+_STATUS_OF_ERROR: tuple[tuple[type[Exception], int, str], ...] = (
+    (errors.LimitRequestLine, 414, "URI Too Long"),
+    (errors.LimitRequestHeaders, 431, "Request Header Fields Too Large"),
+    (errors.UnsupportedTransferCoding, 501, "Not Implemented"),
+    (errors.ExpectationFailed, 417, "Expectation Failed"),
+    (errors.ForbiddenProxyRequest, 403, "Forbidden"),
+    (errors.ParseException, 400, "Bad Request"),
+)
+
+
+class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Serves what a thread is given, leaving to the loop what its reader does not take at once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parent_seen = self._shown_alive = 0.0
+
+    def is_parent_alive(self) -> bool:
+        """Whether the master is there; without it, this worker begins to stop as if it were told to."""
+        now = time.monotonic()
+        if now - self._parent_seen < _PARENT_SECONDS:
+            return True
+        self._parent_seen = now
+        if super().is_parent_alive():
+            return True
+        self.alive = False
+        return False
+
+    def notify(self) -> None:
+        """Show the master a sign of life; not at every turn of the loop, which may be a hundredth of what it does."""
+        now = time.monotonic()
+        if now - self._shown_alive >= _PARENT_SECONDS:
+            self._shown_alive = now
+            super().notify()
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        """Answer one request, in a thread; whether the connection is kept."""
+        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Answer)
+        answer.sock = conn.outbox = Outbox(conn.sock)
+        environ["wsgi.multithread"] = True
+        if not self.alive:
+            answer.force_close()
+        pieces = self.wsgi(environ, answer.start_response)
+        try:
+            for piece in pieces:
+                answer.write(piece)
+            answer.close()
+        except OSError:
+            raise
+        except Exception:
+            if not answer.headers_sent:
+                raise
+            _log.exception("request failed within its answer")  # which its reader can tell: it has no end
+            return False
+        finally:
+            if hasattr(pieces, "close"):
+                pieces.close()
+        return not answer.should_close()
+
+    def handle_error(self, _req: object, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """Answer a request that cannot be served, without its text: its path may hold a secret."""
+        if isinstance(exc, ssl.SSLError):
+            return  # the peer's records make no sense: there is nobody to answer
+        known = next((row for row in _STATUS_OF_ERROR if isinstance(exc, row[0])), None)
+        if known is not None:
+            _, status, reason = known
+            note_bad_request(addr, type(exc).__name__)
+        else:
+            status, reason = 500, "Internal Server Error"
+            _log.error("request failed", exc_info=exc)
+        with suppress(OSError):
+            util.write_nonblock(client, error_answer(status, reason))
+
+
+def note_bad_request(addr: Any, error: str) -> None:
+    """Log that what came from there is no request."""
+    host = str(addr[0]) if isinstance(addr, tuple) and addr else ""
+    _log.warning("bad request", extra={"remote_addr": host, "error": error})
+
+
+def error_answer(status: int, reason: str) -> bytes:
+    """Return the answer to what never became a request: nothing of it is quoted."""
+    lines = [
+        f"HTTP/1.1 {status} {reason.partition(':')[0]}",
+        "Connection: close",
+        "Content-Type: text/plain; charset=utf-8",
+        "X-Content-Type-Options: nosniff",
+        f"Content-Length: {len(reason) + 1}",
+    ]
+    return "\r\n".join([*lines, "", f"{reason}\n"]).encode()

@@ -16,6 +16,7 @@ from receiver.store.tables import messages
 from tests.certificates import Files
 from tests.server import ServeProcess, read_answer
 from tests.test_serve import RECEIPT, post
+from tests.test_tls import metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,6 +166,20 @@ def test_kept_connection_says_how_long_and_another_does_not(served: ServeProcess
         answer = served.exchange(raw)
         assert answer.headers["Connection"] == ("keep-alive" if kept else "close"), raw
         assert answer.headers.get("Keep-Alive") == ("timeout=60" if kept else None), raw
+
+
+def test_offer_of_http_2_is_passed_over_and_costs_no_thread(served: ServeProcess) -> None:
+    """As java.net.http sends it with every request over plain HTTP."""
+    offers = ("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA")
+    lane = served.environment["RECEIVER_PUSH_LANE"] == "on"
+    for offer, in_lane in (("Upgrade: h2c", lane), ("Upgrade: TLS/1.0", False)):
+        before = metric(served, "receiver_lane_pushes_total")
+        with served.connect() as connection:
+            for _ in range(2):
+                connection.sendall(post(served.target, RECEIPT, *offers, offer))
+                answer = read_answer(connection)
+                assert (answer.status, answer.headers["Connection"]) == (200, "keep-alive")
+        assert metric(served, "receiver_lane_pushes_total") - before == (2 if in_lane else 0)
 
 
 # --- Slow readers ---------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ _ANSWERS_MAX = 256
 _BODILESS_STATUSES = frozenset({204, 205})
 # These change what the body is, or what the peer awaits.
 _NOT_FOR_THE_LANE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILER"})
+_NOT_TAKEN_UP = ["h2c"]  # JDK's own client offers it with every request over plain HTTP, and goes on without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,8 @@ class Lane:
             lengths = [""]
         elif request.method != "POST":
             return None
+        if [offered.lower() for offered in fields.get("UPGRADE", ())] == _NOT_TAKEN_UP:
+            del fields["UPGRADE"]
         if _NOT_FOR_THE_LANE & fields.keys() or len(lengths) != 1 or not lengths[0].isascii():
             return None
         query = (target[4] or "").encode("latin-1")

@@ -11,7 +11,7 @@ from gunicorn.glogging import Logger
 from gunicorn.http import message
 
 from receiver.app import create_app
-from receiver.config import address_text
+from receiver.config import address_text, load_settings
 from receiver.errors import SettingsError
 from receiver.logs import configure_logging, get_logger, open_stderr
 from receiver.runtime import Runtime
@@ -91,6 +91,22 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         if self.certificate is not None:
             # What gunicorn then takes for granted, such as the scheme, is right; the handshake is our worker's.
             self.cfg.set("certfile", str(self.settings.tls_cert))
+
+    def reload(self) -> None:
+        """Say what a reload does not do: it replaces the workers, and all stays set as it was at the start.
+
+        gunicorn would read its configuration again, close the old listeners first, and end where a new one or the
+        certificate cannot be had.
+        """
+        try:
+            new = load_settings()
+        except (SettingsError, OSError) as error:
+            _log.warning("settings do not fit any more: serves on with those of the start", reason=str(error))
+            return
+        for name in ("bind", "inside_bind", "door_bind"):
+            if getattr(new, name) != getattr(self.settings, name):
+                setting = f"RECEIVER_{name.upper()}"
+                _log.warning("another address is set: serves on at the old one until a restart", setting=setting)
 
     def run(self) -> None:
         """Serve until stopped. A bind that is impossible ends the process, with its reason in the log."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.cli.doctor import file_system_type
 from tests.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -150,3 +151,14 @@ def test_secret_from_a_file(installed: ServeProcess, tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(f"default:{secret}\n")
     installed.environment = {"RECEIVER_PUSH_TOKENS": "", "RECEIVER_PUSH_TOKENS_FILE": str(tmp_path / "tokens")}
     assert installed.run("push-url").stdout.endswith(f"/push/{secret}\n")
+
+
+def test_doctor_tells_the_file_system_that_holds_a_directory(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    inner = tmp_path / "with space" / "var"
+    mounts.write_text(
+        f"/dev/a / ext4 rw 0 0\n/dev/b {tmp_path}/with\\040space btrfs rw,x 0 0\n/dev/c {tmp_path}/with xfs rw 0 0\n"
+    )
+    assert file_system_type(inner, mounts) == "btrfs"
+    assert file_system_type(tmp_path, mounts) == "ext4"
+    assert file_system_type(tmp_path, tmp_path / "none") == ""

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _SERVER_TIMEOUT_SECONDS = 3
 _SOURCES_SHOWN = 20
+_SAFE_BLOCK_BYTES = 4096  # SQLite's own step in the file that it maps
+_COPY_ON_WRITE = {"btrfs", "bcachefs"}
+_MOUNTS = Path("/proc/self/mounts")
 _MARKS = {True: "ok  ", False: "FAIL", None: "note"}
 
 
@@ -108,6 +111,8 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
         f"{len(settings.push_tokens)} push secret(s), accounts: {', '.join(sorted(settings.accounts))}",
     )
     yield _data_dir(settings)
+    if settings.embedded and (warning := _file_system(settings.data_dir)):
+        yield "file system", None, warning
     if settings.tls_cert is not None and settings.tls_key is not None:
         pair = settings.tls_cert, settings.tls_key
         yield _checked("certificate", lambda: f"holds until {load_pair(*pair)[1]:%Y-%m-%d}")
@@ -201,6 +206,32 @@ def _data_dir(settings: Settings) -> tuple[str, bool, str]:
     if (fault := find_fault(settings.own_files)) is not None:
         return "data directory", False, fault
     return "data directory", True, str(settings.data_dir)
+
+
+def _file_system(directory: Path) -> str | None:
+    """Say why a full disk may end the server there, and not only refuse pushes: SQLite maps a file into memory."""
+    block_bytes = os.statvfs(directory).f_bsize
+    if block_bytes < _SAFE_BLOCK_BYTES:
+        what = f"blocks of {block_bytes} bytes"
+        advice = "mkfs.ext4 -b 4096"
+    elif file_system_type(directory) in _COPY_ON_WRITE:
+        what = "copy-on-write"
+        advice = "ext4 or xfs"
+    else:
+        return None
+    return f"{what}: where it is full for the first time, the server may end and start again; better: {advice}"
+
+
+def file_system_type(path: Path, mounts: Path = _MOUNTS) -> str:
+    """Return the type of the file system that holds a path; empty where the system does not tell."""
+    try:
+        lines = [line.split(" ") for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return ""
+    points = [(point.replace("\\040", " "), kind) for _, point, kind, *_ in lines]
+    holding = [(point, kind) for point, kind in points if path.resolve().is_relative_to(point)]
+    holding.reverse()  # of two mounts on one point the later one is seen
+    return max(holding, key=lambda found: len(found[0]), default=("/", ""))[1]
 
 
 def _server(settings: Settings) -> dict[str, Any]:

@@ -9,9 +9,13 @@ import os
 import re
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
+
+from receiver.server.wal_index import WalIndex
+from receiver.store.snapshot import database_path
 
 _WATCHDOG_SECONDS = 5.0  # between two signs of life to systemd
 _ALIVE_SECONDS = 10.0  # how old a worker's last sign may be; it gives two a second
@@ -27,11 +31,16 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
         self._owes_ready = True
         self._told_alive = 0.0
+        self._wal_index: WalIndex | None = None
+        if app.settings.embedded and (database := database_path(app.settings.database_url)):
+            self._wal_index = WalIndex(Path(database))
         super().__init__(app)
 
     def murder_workers(self) -> None:
         """End workers that hang; comes once a second."""
         super().murder_workers()
+        if self._wal_index is not None:
+            self._wal_index.take_room()
         self._tell_alive()
 
     def reap_workers(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import ssl
+import struct
 import time
 from contextlib import suppress
 from typing import Any
@@ -75,6 +76,12 @@ def end_sending(sock: Any) -> None:
     """Tell the peer that nothing more comes, and be able to read on. Raises OSError where it has gone."""
     end_tls(sock)
     socket.socket.shutdown(sock, socket.SHUT_WR)  # past that of TLS, which would forget how to read
+
+
+def forget_unsent(sock: Any) -> None:
+    """Let closing reset the connection: the kernel would keep what its reader does not take, and try on for minutes."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def end_tls(sock: Any) -> None:

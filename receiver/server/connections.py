@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn import util
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER
 
-from receiver.server.closing import LINGER_SECONDS, Lingering, end_sending, end_tls
+from receiver.server.closing import LINGER_SECONDS, Lingering, end_sending, end_tls, forget_unsent
 from receiver.server.limits import Limits, open_files
 from receiver.server.peers import Connection, Peer, entrances
 from receiver.server.threads import Threads
@@ -209,6 +209,8 @@ class Connections(Threads):
         """Close a connection at once. What its peer still awaits is kept all the same; only the answer is lost."""
         if peer not in self._peers:
             return
+        if peer.outbox is not None:
+            forget_unsent(peer.conn.sock)
         self._watch(peer, 0)
         self._forget(peer)
         self._leave(peer.conn)

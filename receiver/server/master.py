@@ -9,13 +9,12 @@ import os
 import re
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
 
 from receiver.server.wal_index import WalIndex
-from receiver.store.snapshot import database_path
+from receiver.store.sqlite import path_of
 
 _WATCHDOG_SECONDS = 5.0  # between two signs of life to systemd
 _ALIVE_SECONDS = 10.0  # how old a worker's last sign may be; it gives two a second
@@ -32,8 +31,8 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._owes_ready = True
         self._told_alive = 0.0
         self._wal_index: WalIndex | None = None
-        if app.settings.embedded and (database := database_path(app.settings.database_url)):
-            self._wal_index = WalIndex(Path(database))
+        if app.settings.embedded and (database := path_of(app.settings.database_url)).name:
+            self._wal_index = WalIndex(database)
         super().__init__(app)
 
     def murder_workers(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 
 import pytest
@@ -41,3 +42,14 @@ def test_no_defence_is_listed_twice_and_the_page_has_each() -> None:
     assert len(set(words)) == len(words)
     assert list(rows()) == [as_cell(word) for word in words]
     assert [word for word, seen in rows().items() if seen == NEVER] == []  # run it with --write
+
+
+def test_every_attack_names_tests_that_are_there() -> None:
+    table = [line for line in (ROOT / "deploy" / "ATTACKS.md").read_text(encoding="utf-8").splitlines() if "|" in line][
+        2:
+    ]
+    for line in table:
+        named = re.findall(r"`(tests/\w+\.py)::(\w+)`", line)
+        assert named, line
+        for file, function in named:
+            assert function in functions_of(file), (file, function)

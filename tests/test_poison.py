@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from collections import deque
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,10 +24,12 @@ from receiver.store.write import record_sent, save_pushes_in
 from tests.conftest import SECRET
 from tests.factories import make_push, make_send
 from tests.hooks import Hook, await_true, hook
+from tests.platforms import GOOD_ANSWER, SETTING, http, scripted
 from tests.readers import Readers
 from tests.test_forwarding import ALLOW
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -41,13 +44,40 @@ def target() -> Iterator[Hook]:
         yield made
 
 
+class Platform:
+    """A platform that answers what it is told to, and as it should otherwise."""
+
+    def __init__(self) -> None:
+        self.answers: deque[bytes] = deque()
+        self.port = 0
+
+    def behave(self, connection: socket.socket) -> None:
+        connection.sendall(http(self.answers.popleft() if self.answers else GOOD_ANSWER))
+
+
+@pytest.fixture
+def platform() -> Iterator[Platform]:
+    made = Platform()
+    with scripted(made.behave) as (port, _):
+        made.port = port
+        yield made
+
+
 @pytest.fixture
 def readers(
-    make_runtime: Callable[..., Runtime], target: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_runtime: Callable[..., Runtime],
+    target: Hook,
+    platform: Platform,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Readers:
     """All readers, and an own system that is told of everything."""
     monkeypatch.setattr(set_aside, "_noted", set_aside._Noted())  # each process has one, and one database
-    runtime = make_runtime(targets_allow=ALLOW)
+    runtime = make_runtime(
+        targets_allow=ALLOW,
+        platform_url=f"http://127.0.0.1:{platform.port}/smsApi",
+        platform_credentials=SETTING,
+    )
     desk.add(runtime, "test", name="shop", url=target.url(), form="webhooks", not_delivered_after_seconds=60)
     desk.add(runtime, "test", name="raw", url=target.url("/raw"), form="raw")
     place = tmp_path / "backups"
@@ -107,6 +137,13 @@ _records = st.one_of(
     st.lists(_json, max_size=3),
     _json,
 )
+_answers = st.one_of(
+    st.binary(max_size=60),
+    st.fixed_dictionaries(
+        {"returnStatus": st.sampled_from(["1 ", "1", "0", 1, None]), "taskId": st.one_of(_texts, _json)},
+        optional={"message": _json, "remainPoint": st.one_of(_texts, _json), "successCounts": _json},
+    ).map(lambda answer: json.dumps(answer).encode()),
+)
 _lines = st.fixed_dictionaries({name: st.one_of(_times, _texts, _numbers) for name in sorted(FIELDS)})
 
 
@@ -117,7 +154,9 @@ _lines = st.fixed_dictionaries({name: st.one_of(_times, _texts, _numbers) for na
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-def test_after_anything_that_came_in_every_reader_answers(readers: Readers, data: st.DataObject) -> None:
+def test_after_anything_that_came_in_every_reader_answers(
+    readers: Readers, platform: Platform, data: st.DataObject
+) -> None:
     runtime, client = readers.runtime, readers.client
     for body in data.draw(st.lists(_pushes, min_size=8, max_size=25)):
         answer = client.post(f"/push/{SECRET}", data=body or b"&")
@@ -133,6 +172,10 @@ def test_after_anything_that_came_in_every_reader_answers(readers: Readers, data
         except InvalidSend:
             continue
         runtime.database.write(partial(record_sent, sends=[sent], recorded_at=runtime.now()))
+    for said in data.draw(st.lists(_answers, min_size=2, max_size=5)):
+        platform.answers.append(said)
+        sending = {"mobile": NUMBER, "template_id": "540", "code": "1234"}
+        assert client.post("/api/v1/verify-codes", json=sending, headers=readers.key).status_code < 600
     await_told(runtime)
     readers.read_all()
     assert all(finding.ok for finding in readers.findings.values()), readers.findings

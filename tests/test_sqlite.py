@@ -81,6 +81,15 @@ def test_every_connection_overwrites_what_is_deleted_and_leaves_checkpoints_alon
         }
 
 
+def test_caches_of_readers_are_small(runtime: Runtime) -> None:
+    sizes = []
+    for database in (runtime.database, runtime.intake_database):
+        with database.reading() as connection:
+            sizes.append(-(connection.exec_driver_sql("PRAGMA cache_size").scalar() or 0))  # in KiB
+    assert sizes == [sqlite.CACHE_KIB, 65536]
+    assert 30 * sqlite.CACHE_KIB <= 128 * 1024  # of as many connections as there may be
+
+
 # --- Who moves the log ----------------------------------------------------------------------------------
 
 

@@ -125,7 +125,7 @@ class Settings:
     @property
     def own_files(self) -> list[Path]:
         """What a node must be able to read and write, where it is there."""
-        names = (PUSH_SECRET_FILE, "serve.lock", "spool", "audit.anchors", "alarms.json", "alarms.lock")
+        names = (PUSH_SECRET_FILE, "spool", "audit.anchors")
         return [*self.database_files, *(self.data_dir / name for name in names)]
 
 

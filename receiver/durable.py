@@ -19,7 +19,7 @@ def require_room(directory: Path) -> None:
     """Raise OSError where the disk of a directory is full."""
     found = os.statvfs(directory)
     blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
-    if blocks * found.f_frsize < _ROOM_BYTES:
+    if found.f_blocks and blocks * found.f_frsize < _ROOM_BYTES:  # some file systems tell no size
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

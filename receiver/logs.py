@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -99,12 +100,14 @@ class _Stream(io.TextIOBase):
 
     def __init__(self) -> None:
         self._begun = ""
+        self._lock = threading.Lock()
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        lines, end, self._begun = (self._begun + text).rpartition("\n")
+        with self._lock:
+            lines, end, self._begun = (self._begun + text).rpartition("\n")
         if end:
             write_rendered(redact(lines) + end)
         return len(text)

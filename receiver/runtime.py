@@ -198,8 +198,6 @@ class Runtime:
     def stop(self) -> None:
         """Keep what was taken, then close."""
         self.sender.close()
-        with suppress(ReceiverError):  # a command that has found something; a server has its own time for it
-            set_aside.save_noted(self.database, self.now())
         if self._started_in == os.getpid():
             self.committer.stop()
             self._drainer.stop()
@@ -210,6 +208,9 @@ class Runtime:
             if self._shipper is not None:
                 self._shipper.stop()
             tracing.stop()
+        if self.link.up or not self.link.known:  # what a command has found, too; no stop waits for it
+            with suppress(ReceiverError):
+                set_aside.save_noted(self.database, self.now(), patience_seconds=_USES_SECONDS)
         self.spool.close()
         self.database.close()
         if self._export_database is not None:

@@ -20,6 +20,7 @@ from receiver.alarms.rules import (
     Kept,
     Limits,
     Rate,
+    SetAsideRows,
     State,
     follow,
     follow_all,
@@ -73,7 +74,7 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
     ("figures", "alarm", "subject"),
     [
         (replace(WELL, server_fault="nothing answers"), Alarm.SERVER_DOWN, ""),
-        (kept(set_aside={"receipts": ["17"]}), Alarm.ROWS_SET_ASIDE, "receipts"),
+        (kept(set_aside={"receipts": SetAsideRows(count=1, ids=("17",))}), Alarm.ROWS_SET_ASIDE, "receipts"),
         (replace(WELL, database_fault="it is away"), Alarm.DATABASE_AWAY, ""),
         (replace(WELL, spool_bytes=1, spool_oldest_seconds=301.0), Alarm.SPOOL_GROWING, ""),
         (replace(WELL, spool_bytes=501, spool_oldest_seconds=1.0), Alarm.SPOOL_GROWING, ""),

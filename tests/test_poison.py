@@ -7,7 +7,7 @@ import string
 from collections import deque
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from receiver.app import create_app
 from receiver.domain import Unreadable, new_id
-from receiver.forwarding import desk
+from receiver.forwarding import desk, engine
 from receiver.records import FIELDS, InvalidSend, SendReader
-from receiver.store import set_aside, watching
-from receiver.store.tables import forward_queue
+from receiver.store import fan_out, forget, set_aside, watching
+from receiver.store.tables import forward_queue, messages, rows_set_aside
 from receiver.store.write import record_sent, save_pushes_in
 from tests.conftest import SECRET
 from tests.factories import make_push, make_send
@@ -196,6 +196,7 @@ SQLITE_ROWS = {
     "message sent at no time": ("messages", "sent_at = '0'"),
     "message of no status": ("messages", "status = 77"),
     "message of no state of sending": ("messages", "send_state = 'dreaming', status = 0"),
+    "reply of text that is none": ("replies", "content = CAST(x'fffe80' AS TEXT)"),
     "push of no endpoint": ("pushes", "endpoint = 'nowhere'"),
     "push of a broken flag": ("pushes", "flags = '['"),
     "push received at no time": ("pushes", "received_at = 'x'"),
@@ -256,7 +257,7 @@ def assert_one_is_left_out(readers: Readers, kind: str, table: str, change: str)
     }
     set_aside.save_noted(runtime.database, runtime.now())
     named = runtime.ask(watching.find_set_aside)
-    assert {name: [row_id.replace("-", "") for row_id in ids] for name, ids in named.items()} == (
+    assert {name: [row_id.replace("-", "") for row_id in rows.ids] for name, rows in named.items()} == (
         {} if shown else {table: [spoiled]}
     )
     # What comes afterwards is told, whatever that row is like.
@@ -275,3 +276,69 @@ def test_a_spoiled_row_of_the_embedded_database_stops_nothing_else(readers: Read
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_spoiled_row_of_postgresql_stops_nothing_else(readers: Readers, kind: str) -> None:
     assert_one_is_left_out(readers, kind, *POSTGRESQL_ROWS[kind])
+
+
+# --- Where what looks like damage is none, or a great deal of it ------------------------------------------
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_program_that_errs_at_every_row_is_an_error_and_no_damage(readers: Readers) -> None:
+    runtime = readers.runtime
+    save_pushes_in(runtime.database, [make_push(task_id=f"many{number}") for number in range(300)])
+
+    def err(_row: Any) -> None:
+        raise TypeError("a mistake")
+
+    def read(connection: sa.Connection) -> object:
+        return set_aside.read_rows(connection, sa.select(messages).order_by(messages.c.id).limit(50), messages, err)
+
+    with pytest.raises(TypeError, match="a mistake"):
+        runtime.ask(read)
+
+
+def test_a_fan_out_that_errs_at_every_change_drops_none_and_goes_on_once_it_is_mended(
+    readers: Readers, target: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = readers.runtime
+
+    def err(*_: Any, **__: Any) -> int:
+        raise TypeError("a mistake")
+
+    count = sa.select(sa.func.count()).select_from(forward_queue)
+    with monkeypatch.context() as patch:
+        patch.setattr(fan_out, "fan_out", err)
+        patch.setattr(engine, "fan_out", err)
+        save_pushes_in(runtime.database, [make_push(task_id=f"t{number}") for number in range(40)])
+        runtime.forwarder.look()
+        left = count.where(forward_queue.c.left_at.isnot(None))
+        await_true(lambda: (runtime.ask(lambda connection: connection.scalar(left)) or 0) > 20)
+        assert runtime.ask(lambda connection: connection.scalar(count)) == 40
+    long_ago = runtime.now() - 2 * fan_out.LEFT_FOR
+    aged = sa.update(forward_queue).where(forward_queue.c.left_at.isnot(None)).values(left_at=long_ago)
+    runtime.database.write(lambda connection: connection.execute(aged))
+    runtime.database.write(fan_out.retry_left)
+    await_told(runtime)
+    await_true(lambda: sum(sent.path == "/raw" for sent in target.taken) == 40)
+
+
+def test_a_row_that_can_be_read_again_or_is_gone_is_named_no_more(readers: Readers) -> None:
+    runtime = readers.runtime
+    fill(runtime)
+    spoil(runtime, "messages", "status = 77")
+    readers.get("/messages")
+    set_aside.save_noted(runtime.database, runtime.now())
+    assert runtime.ask(watching.find_set_aside)["messages"].count == 1
+    mended = sa.update(messages).where(messages.c.status == 77).values(status=3)
+    runtime.database.write(lambda connection: connection.execute(mended))
+    assert runtime.ask(watching.find_set_aside) == {}
+    runtime.database.write(watching.drop_mended)
+    left = sa.select(sa.func.count()).select_from(rows_set_aside)
+    assert runtime.ask(lambda connection: connection.scalar(left)) == 0
+
+
+def test_a_damaged_push_of_a_forgotten_number_is_found_all_the_same(readers: Readers) -> None:
+    runtime = readers.runtime
+    fill(runtime)
+    spoiled = spoil(runtime, "pushes", "endpoint = 'nowhere'")
+    found = forget.find(runtime.database, NUMBER, runtime.gate.read_again)
+    assert spoiled in {push_id.hex for push_id in found.push_ids}

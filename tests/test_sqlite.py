@@ -237,6 +237,23 @@ def test_log_that_has_grown_shrinks_and_its_size_is_a_metric(runtime: Runtime) -
         time.sleep(0.1)
 
 
+def test_checkpointer_that_failed_begins_again(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = []
+
+    def fail(*_: Any, **__: Any) -> Any:
+        failures.append(1)
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointer_module, "connect", fail)
+        save_pushes_in(runtime.database, [make_push()])
+        deadline = time.monotonic() + 30
+        while not failures:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    runtime.database.empty_log()
+
+
 # --- Several processes ----------------------------------------------------------------------------------
 
 
@@ -288,7 +305,11 @@ def replace(data_dir: Path) -> None:
     (data_dir / "copy").rename(data_dir / "receiver.db")
 
 
-@pytest.mark.parametrize("happens", [remove, replace])
+def remove_log(data_dir: Path) -> None:
+    (data_dir / "receiver.db-wal").unlink()
+
+
+@pytest.mark.parametrize("happens", [remove, replace, remove_log])
 def test_nothing_is_acknowledged_into_a_file_that_has_gone(tmp_path: Path, happens: Callable[[Path], None]) -> None:
     with ServeProcess(tmp_path) as process:
         process.key = process.make_key("read")
@@ -297,11 +318,12 @@ def test_nothing_is_acknowledged_into_a_file_that_has_gone(tmp_path: Path, happe
         happens(tmp_path)
         answers = [process.push(BODY % number) for number in range(2, 12)]
         assert {answer.status for answer in answers} == {200}
+        assert {answer.headers["X-Push-Outcome"] for answer in answers} == {"spooled"}
+        ready = process.request("GET", "/readyz")
+        assert ready.json["durable"] == "spool"
+        assert str(tmp_path / "receiver.db") in ready.json["reason"]
         if happens is remove:
-            assert {answer.headers["X-Push-Outcome"] for answer in answers} == {"spooled"}
-            ready = process.request("GET", "/readyz")
-            assert ready.json["durable"] == "spool"
-            assert str(tmp_path / "receiver.db") in ready.json["reason"]
+            assert process.run("doctor").returncode == 1
             refused = process.run("keys", "create", "me", "--scope", "read")
             assert refused.returncode == 1
             assert "is gone while a server uses it" in refused.stderr

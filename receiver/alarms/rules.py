@@ -20,7 +20,6 @@ _SPOOL_FULL_SHARE = 0.5
 _EVENTS_LAG_SECONDS = 300
 _FORWARD_LATE = timedelta(minutes=15)
 _REPLICA_LAG_SECONDS = 60
-_IDS_NAMED = 10
 _BALANCE_STALE = timedelta(hours=1)
 _CERTIFICATE_SOON_DAYS, _CERTIFICATE_NOW_DAYS = 14, 3
 _MISSED_MIN = 20  # pushes of last week: where fewer came, none now is chance
@@ -112,6 +111,19 @@ class Balance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SetAsideRows:
+    """How many rows of a table are left out, and the ids of the first of them."""
+
+    count: int
+    ids: tuple[str, ...]
+
+    @property
+    def named(self) -> str:
+        """Those ids as text, and whether there are more."""
+        return ", ".join(self.ids) + (", \u2026" if self.count > len(self.ids) else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
     """What the database says of the present."""
 
@@ -124,7 +136,7 @@ class Kept:
     usual: Rate
     balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with a reading
     forward_oldest: Mapping[str, datetime] = field(default_factory=dict)  # of targets for which something waits
-    set_aside: Mapping[str, Sequence[str]] = field(default_factory=dict)  # ids of rows left out everywhere, by table
+    set_aside: Mapping[str, SetAsideRows] = field(default_factory=dict)  # by table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,12 +243,9 @@ def _rows_set_aside(figures: Figures, _limits: Limits) -> Found:
         Finding(
             alarm=Alarm.ROWS_SET_ASIDE,
             subject=table,
-            evidence={
-                "count": len(ids),
-                "ids": ", ".join(ids[:_IDS_NAMED]) + (", \u2026" if len(ids) > _IDS_NAMED else ""),
-            },
+            evidence={"count": rows.count, "ids": rows.named},
         )
-        for table, ids in sorted(figures.kept.set_aside.items())
+        for table, rows in sorted(figures.kept.set_aside.items())
     ]
 
 

@@ -42,7 +42,7 @@ def open_runtime(*, whatever_files: bool = False) -> Iterator[Runtime]:
     """
     configure_logging(logging.WARNING)  # what goes well, the command says itself
     settings = load_settings()
-    _require_file_of_server(settings)
+    require_file_of_server(settings)
     if not whatever_files:
         require_files(settings)
     runtime = Runtime(settings)
@@ -52,7 +52,7 @@ def open_runtime(*, whatever_files: bool = False) -> Iterator[Runtime]:
         runtime.stop()
 
 
-def _require_file_of_server(settings: Settings) -> None:
+def require_file_of_server(settings: Settings) -> None:
     """Raise ReceiverError where the database's file has gone under a server: no command is to make an empty one."""
     if not settings.embedded:
         return

@@ -15,7 +15,7 @@ import click
 
 from receiver import __version__
 from receiver.certificates import load_pair
-from receiver.cli.common import as_json, open_runtime, print_json, require_files, secret_line
+from receiver.cli.common import as_json, open_runtime, print_json, require_file_of_server, require_files, secret_line
 from receiver.cli.prune import find_unpruned
 from receiver.config import address_text, load_settings
 from receiver.errors import ReceiverError, SettingsError
@@ -117,6 +117,11 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
     if settings.tls_cert is not None and settings.tls_key is not None:
         pair = settings.tls_cert, settings.tls_key
         yield _checked("certificate", lambda: f"holds until {load_pair(*pair)[1]:%Y-%m-%d}")
+    try:
+        require_file_of_server(settings)
+    except ReceiverError as error:
+        yield "database", False, str(error)
+        return
     runtime = Runtime(settings)
     try:
         kind = "embedded" if settings.embedded else "PostgreSQL"
@@ -196,8 +201,8 @@ def _set_aside(runtime: Runtime) -> tuple[str, bool | None, str]:
         return name, False, str(error)
     if not found:
         return name, True, "every row that was looked at can be read"
-    named = "; ".join(f"{table}: {', '.join(ids)}" for table, ids in sorted(found.items()))
-    return name, False, f"these are left out everywhere, see rows_set_aside in deploy/RUNBOOK.md: {named}"
+    named = "; ".join(f"{rows.count} of {table} ({rows.named})" for table, rows in found.items())
+    return name, False, f"left out of what they would end, see RowsSetAside in deploy/RUNBOOK.md: {named}"
 
 
 def _data_dir(settings: Settings) -> tuple[str, bool, str]:

@@ -22,6 +22,7 @@ from receiver.store.database import Database
 from receiver.store.events import Position
 from receiver.store.horizons import require_none_ahead, require_present
 from receiver.store.prune import Due, Kind, Plan, find_overdue, list_horizons, look, prune
+from receiver.store.watching import drop_mended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -179,6 +180,7 @@ def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool, now_is_right
             return
         with _bar(due, shown=shows_bar) as tell:
             gone = prune(database, plan, now=runtime.now, tell=tell)
+        database.write(drop_mended)
     finally:
         database.close()
     runtime.audit("cli", "prune", mobile=None, **{kind.value: rows for kind, rows in gone.items()})

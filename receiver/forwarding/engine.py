@@ -24,7 +24,7 @@ from receiver.logs import get_logger
 from receiver.store import deliveries, targets
 from receiver.store.database import StoreRejected
 from receiver.store.deliveries import BREAKER_FAILURES, LEASE, Failure, Settlement
-from receiver.store.fan_out import fan_out, fan_out_one, pop_timer, pop_timers
+from receiver.store.fan_out import LEFT_FOR, fan_out, fan_out_one, pop_timer, pop_timers, retry_left
 from receiver.store.set_aside import ROW_FAULTS, note_left
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ LOOK_SECONDS = 1.0
 _LOOK_WITHOUT_TARGETS_SECONDS = 5.0
 _MADE_AT_ONCE = 500
 _MADE_AT_ONCE_BESIDE_PUSHES = 50  # a longer piece would be felt by those who wait for an acknowledgement
+_WAITING_MAX = 20  # changes that cannot be made into deliveries, of those that are looked at one by one
 SENT_AT_ONCE = 20  # of one claim: what a process that is killed may have sent unnoted
 THREADS_EACH = 4
 # No exchange begins so late that another may have the delivery before it ends; the name may take long to resolve.
@@ -77,6 +78,7 @@ class Forwarder:
         self._busy = busy  # whether pushes come in
         self._lanes: dict[int, _Lane] = {}
         self._caught_up_at = time.monotonic()  # when nothing was left to make
+        self._retried_at = float("-inf")  # at once: another version may have left something
         self._stopping = threading.Event()
         self._nudged = threading.Event()
         self._thread: threading.Thread | None = None
@@ -126,6 +128,9 @@ class Forwarder:
         with self._database.reading() as connection:
             found = targets.list_targets(connection)
         self._keep_lanes(found)
+        if time.monotonic() - self._retried_at > LEFT_FOR.total_seconds():
+            self._retried_at = time.monotonic()
+            self._database.write(retry_left)
         clock = self._clock()
         after = clock.no_receipt_after
         some = partial(fan_out, no_receipt_after=after), partial(fan_out_one, no_receipt_after=after)
@@ -139,21 +144,31 @@ class Forwarder:
             self._wake()
         return more
 
-    def _make(self, work: Callable[..., int], one: Callable[[Any], None]) -> bool:
+    def _make(self, work: Callable[..., int], one: Callable[[Any], bool]) -> bool:
         """Make some deliveries, or `one` where a row ends that; say whether there may be more to make."""
         begun = time.monotonic()
         limit = _MADE_AT_ONCE_BESIDE_PUSHES if self._busy() else _MADE_AT_ONCE
         try:
             made = self._database.write(partial(work, limit=limit))
         except (StoreRejected, *ROW_FAULTS):
-            made = limit  # one by one, until it is past
-            self._database.write(one)
+            made = limit
+            self._make_apart(one, limit)
         if made:
             self._wake()
         now = time.monotonic()
         late = now - self._caught_up_at > _LATE_SECONDS
         self._rest((_REST_OF_MAKING_LATE if late else _REST_OF_MAKING) * (now - begun))
         return made == limit and not self._stopping.is_set()
+
+    def _make_apart(self, one: Callable[[Any], bool], limit: int) -> None:
+        """Make deliveries one by one, until what ended the making of many is past. Raises where most of them end it."""
+        waiting = 0
+        for _ in range(limit):
+            waiting += self._database.write(one)
+            if waiting > _WAITING_MAX:
+                raise ReceiverError("one change after the other cannot be made into deliveries: see the log")
+            if self._stopping.is_set():
+                return
 
     def _keep_lanes(self, found: list[Target]) -> None:
         wanted = {target.id: target for target in found}
@@ -273,15 +288,18 @@ class _Lane:
         now = datetime.now(UTC)
         try:
             request = render(claim, delivery, self._place, at=now)
-            if request is None:
-                became.done.append(delivery)
-                metrics.FORWARD_ATTEMPTS.labels(self._name, "forgotten").inc()
-                return True
-            answer = self._exit.send(request.method, request.line, request.headers, request.body)
-        except ROW_FAULTS as error:  # it can never be sent, and the others do not wait for it
+        except ROW_FAULTS as error:  # the others do not wait for it; it is tried again, and a dead letter in the end
             note_left(delivery.message_id, delivery.push_id, error)
+            self._note_failure(became, delivery, f"cannot be written ({type(error).__name__})", "unreadable", own=False)
+            return True
+        if request is None:
             became.done.append(delivery)
-            metrics.FORWARD_ATTEMPTS.labels(self._name, "unreadable").inc()
+            metrics.FORWARD_ATTEMPTS.labels(self._name, "forgotten").inc()
+            return True
+        try:
+            answer = self._exit.send(request.method, request.line, request.headers, request.body)
+        except ROW_FAULTS as error:  # such as a header that no request may have
+            self._note_failure(became, delivery, f"cannot be sent ({type(error).__name__})", "unsendable", own=False)
             return True
         except (NotReached, Forbidden) as error:
             if self._stopping.is_set():

@@ -155,9 +155,13 @@ class Spool:
             self._sealed.clear()
 
     def _write(self, data: bytes) -> None:
-        if self._path is not None and not self._in_place(self._path):
-            _log.error("the spool was moved or removed, with pushes that were acknowledged", file=str(self._path))
-            self._seal()
+        if self._path is not None and self._file is not None and not self._in_place(self._path):
+            # What it has was acknowledged; it goes with what comes, into a file that will be found.
+            _log.error("the spool was moved or removed; it begins anew with what it had", file=str(self._path))
+            data = os.pread(self._file, self._size, 0) + data
+            os.close(self._file)
+            self._file = self._path = None
+            self._size = 0
         if self._file is None:
             self._open()
         assert self._file is not None  # noqa: S101

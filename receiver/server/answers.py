@@ -65,8 +65,7 @@ class Outbox:
         finally:
             self._sock.settimeout(patience)
         while self.unsent > _UNSENT_MAX_BYTES:
-            self._sock.sendall(self._pieces[0])
-            self._note(len(self._pieces[0]))
+            self._note(self._sock.send(self._pieces[0]))  # not `sendall`, which does not tell what it sent in vain
 
     def flush(self) -> None:
         """Send what the socket takes without waiting. Raises OSError where the peer has gone."""

@@ -148,7 +148,7 @@ class Connections(Threads):
             )
         if peer is None:
             return False
-        if peer.silent:
+        if peer.silent or peer.data:
             self._drop(peer)
         else:
             self._dismiss(peer)

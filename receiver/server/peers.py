@@ -80,24 +80,41 @@ class Room:
         self.open = 0
         self._strangers: OrderedDict[Peer, None] = OrderedDict()  # no push of these was acknowledged
         self._trusted: OrderedDict[Peer, None] = OrderedDict()
+        self._unfinished: OrderedDict[Peer, None] = OrderedDict()  # strangers of whose request not all has come
 
     def rest(self, peer: Peer) -> None:
         """Note that it is idle from now on."""
         (self._trusted if peer.conn.trusted else self._strangers)[peer] = None
 
+    def begin(self, peer: Peer) -> None:
+        """Note that it has begun to ask."""
+        if peer.conn.trusted:
+            self._trusted.pop(peer, None)
+            return
+        self._strangers.pop(peer, None)
+        self._unfinished[peer] = None
+
     def wake(self, peer: Peer) -> None:
-        """Note that it is idle no more."""
-        (self._trusted if peer.conn.trusted else self._strangers).pop(peer, None)
+        """Note that it is idle no more, and that what it asks is all there."""
+        for peers in (self._strangers, self._trusted, self._unfinished):
+            peers.pop(peer, None)
 
     def idlest(self, now: float) -> Peer | None:
-        """Return the one whose end costs least: idle longest, strangers first. None: nobody is idle."""
-        stranger = next(iter(self._strangers), None)
-        trusted = next(iter(self._trusted), None)
-        if stranger is None or trusted is None:
-            return stranger or trusted
-        if now - stranger.idle_since < _SPARED_SECONDS <= now - trusted.idle_since:
+        """Return the one whose end costs least. None: nobody's.
+
+        Who is idle longest and unknown, then who is unknown and asks slowly, then who was acknowledged and is idle.
+        """
+        stranger, unfinished, trusted = (
+            next(iter(peers), None) for peers in (self._strangers, self._unfinished, self._trusted)
+        )
+        if stranger is not None and now - stranger.idle_since >= _SPARED_SECONDS:
+            return stranger
+        if unfinished is not None and now - unfinished.begun >= _SPARED_SECONDS:
+            return unfinished
+        if trusted is not None and now - trusted.idle_since >= _SPARED_SECONDS:
             return trusted
-        return stranger
+        # All have just come or spoken. A newcomer's place is not for those whose requests will be ripe in a moment.
+        return None if unfinished is not None else stranger or trusted
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ class Worker(Connections):
             return
         if not peer.data:
             if peer.conn.room is not None:
-                peer.conn.room.wake(peer)
+                peer.conn.room.begin(peer)
             peer.silent = False
             peer.data = piece
             peer.begun = time.monotonic()
@@ -252,6 +252,8 @@ class Worker(Connections):
         self._peers.discard(peer)
         self._leaving.pop(peer, None)
         self._gathered_bytes -= len(peer.data)
+        if conn.room is not None:
+            conn.room.wake(peer)
         conn.data_ready = True
         if conn.parser is None:
             conn.parser = get_parser(self.cfg, conn.sock, conn.client)  # else it would begin TLS of its own
@@ -264,6 +266,8 @@ class Worker(Connections):
     def _push(self, peer: Peer, head: Head, end: int) -> None:
         assert self._lane is not None  # noqa: S101
         peer.awaits = True
+        if peer.conn.room is not None and not peer.conn.trusted:
+            peer.conn.room.wake(peer)
         peer.closes = head.closes
         peer.head = head
         peer.begun = time.monotonic()

@@ -8,6 +8,7 @@ else can begin the log anew then, in whichever process.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from receiver.errors import StoreUnavailable
 from receiver.logs import get_logger
-from receiver.store.sqlite import connect, log_of, sqlite3
+from receiver.store.sqlite import connect, identity, log_of, open_files, sqlite3
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +99,7 @@ class Checkpointer:
         self._pid: int | None = None  # of the process whose thread runs
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._fault: str | None = None  # of the last look
 
     def serve(self, user: object) -> None:
         """Begin to look after the log for `user`; nothing happens where it has begun."""
@@ -132,31 +134,39 @@ class Checkpointer:
         Raises StoreUnavailable where somebody reads an old state of the database for too long.
         """
         user = object()
-        self._request.touch(mode=0o600)
+        try:
+            self._request.touch(mode=0o600)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._request} cannot be made ({error.strerror})") from error
         self.serve(user)
         try:
             deadline = time.monotonic() + _TRUNCATE_SECONDS
             while self._request.exists():
                 if time.monotonic() > deadline:
                     self._request.unlink(missing_ok=True)
-                    raise StoreUnavailable("somebody reads an old state of the database; run this again")
+                    why = self._fault or "an old state of the database is being read"
+                    raise StoreUnavailable(f"the database's log was not emptied: {why}; run this again")
                 time.sleep(0.02)
         finally:
             self.leave(user)
 
     def _run(self, stopping: threading.Event) -> None:
-        try:
-            work = _Work(self._path, self._lock_path, self._request)
-        except (OSError, sqlite3.Error) as error:
-            _log.warning("the database's log is not looked after by this process", reason=str(error))
-            return
-        try:
-            while not stopping.wait(_EAGER_SECONDS if self._request.exists() else _LOOK_SECONDS):
-                try:
-                    work.look()
-                except (OSError, sqlite3.Error) as error:
-                    _log.debug("the log was not moved into the database", reason=str(error))
-        finally:
+        work: _Work | None = None
+        while not stopping.wait(_EAGER_SECONDS if self._request.exists() else _LOOK_SECONDS):
+            try:
+                work = work or _Work(self._path, self._lock_path, self._request)
+                work.look()
+                self._fault = None
+            except Exception as error:  # noqa: BLE001  (the edge of the thread: whatever it was, the next look begins anew)
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                if reason != self._fault:
+                    _log.warning("the log was not moved into the database", reason=reason)
+                self._fault = reason
+                if work is not None and not isinstance(error, FileNotFoundError):
+                    work.close()
+                    work = None
+                stopping.wait(_LOOK_SECONDS)
+        if work is not None:
             work.close()
 
 
@@ -168,11 +178,13 @@ class _Work:
         self._log = log_of(path)
         self._request = request
         self._turns = write_turns(path)
+        self._files = open_files(path)
         self._handle = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._holds = False
         self._guard: Any = None
         self._mover: Any = None
         self._seen: int | None = None
+        self._opened: tuple[int, int] | None = None  # the file that they are open on
 
     def look(self) -> None:
         """Move the log where it has grown since it was moved, and where this process is the one that does."""
@@ -201,10 +213,7 @@ class _Work:
 
     def close(self) -> None:
         """Let another process do it."""
-        for connection in (self._mover, self._guard):
-            if connection is not None:
-                with suppress(sqlite3.Error):
-                    connection.close()
+        self._leave()
         os.close(self._handle)
 
     def _log_written(self) -> int | None:
@@ -214,9 +223,29 @@ class _Work:
             return None
 
     def _open(self) -> None:
-        if self._guard is None:
-            self._guard = connect(self._path, timeout_seconds=_BUSY_SECONDS)
-            self._mover = connect(self._path, timeout_seconds=_BUSY_SECONDS)
+        """Have two connections to the file. Raises FileNotFoundError where it is not the one that was opened."""
+        found = identity(self._path)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if self._opened is not None:
+            if self._opened != found:  # its log belongs to the other
+                raise FileNotFoundError(errno.ENOENT, "the database's file was replaced")
+            return
+        self._files.require_same()
+        self._guard = connect(self._path, timeout_seconds=_BUSY_SECONDS)
+        self._files.note_opened()
+        self._mover = connect(self._path, timeout_seconds=_BUSY_SECONDS)
+        self._files.note_opened()
+        self._opened = found
+
+    def _leave(self) -> None:
+        self._opened = self._seen = None
+        for connection in (self._mover, self._guard):
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+                self._files.note_closed()
+        self._mover = self._guard = None
 
     def _move(self) -> None:
         """Move what no reader is in the way of."""

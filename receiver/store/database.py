@@ -16,7 +16,7 @@ from receiver.durable import require_room
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 from receiver.store.checkpointer import checkpointer, write_turns
 from receiver.store.sealed import REFUSED
-from receiver.store.sqlite import CACHE_KIB, identity, path_of, set_up, sqlite3
+from receiver.store.sqlite import CACHE_KIB, open_files, path_of, set_up, sqlite3
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from receiver.sealing import Sealer
     from receiver.store.sealed import Sealing
+    from receiver.store.sqlite import OpenFiles
 
 T = TypeVar("T")
 
-_FILE = "receiver.file"  # of a connection: what tells its file from any other
 PATIENCE_SECONDS = 30.0  # for one question or transaction; a hung server is left then
 _CONNECT_SECONDS = 2.0  # of it at most, for a connection, whichever of several servers it is to
 _MAINTENANCE_SECONDS = 24 * 3600.0
@@ -96,10 +96,12 @@ class Database:
     ) -> None:
         self._patience_seconds = patience_seconds
         self._connecting = _Connecting()
-        self._path: Path | None = None
+        self._path: Path | None = None  # of the embedded database's file
+        self._files: OpenFiles | None = None
         if url.startswith("sqlite"):
-            self._path = path_of(url)
-            self.engine = _sqlite_engine(url, patience_seconds, cache_kib)
+            self._path = path_of(url) if sa.make_url(url).database else None
+            self._files = None if self._path is None or "immutable=1" in url else open_files(self._path)
+            self.engine = _sqlite_engine(url, patience_seconds, cache_kib, self._files)
         else:
             self.engine = _postgresql_engine(url, patience_seconds, self._connecting)
         self.postgresql = self.engine.dialect.name == "postgresql"
@@ -129,11 +131,13 @@ class Database:
         deadline = time.monotonic() + (patience_seconds or self._patience_seconds)
 
         def in_transaction() -> T:
-            with self._own_errors(), self._writing(deadline), self._connected(deadline) as connection:
+            # The connection first: a turn is not to be held while others hold every connection.
+            with self._own_errors(), self._connected(deadline) as connection, self._writing(deadline):
                 connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
                 with connection.begin():
                     result = work(connection)
-                self._require_same_file(connection)
+                if self._files is not None:
+                    self._files.require_same()  # else what was committed is not where the next start will look for it
                 return result
 
         return _despite_deadlocks(in_transaction)
@@ -230,10 +234,9 @@ class Database:
             self.write(lambda connection: connection.scalar(_WRITE_NOTHING))
 
     def require_file(self) -> None:
-        """Raise StoreUnavailable where the file is not the one that is open; PostgreSQL has none here."""
-        if self._path is not None:
-            with self.reading() as connection:
-                self._require_same_file(connection)
+        """Raise StoreUnavailable where the file, or its log, is not the one that is open; PostgreSQL has none here."""
+        if self._files is not None:
+            self._files.require_same()
 
     def empty_log(self) -> None:
         """Leave nothing in the embedded database's log of what was in it. Raises StoreUnavailable."""
@@ -245,6 +248,8 @@ class Database:
         if self._checkpointer is not None:
             self._checkpointer.leave(self)
         self.engine.dispose()
+        if self._files is not None:
+            self._files.forget()
 
     @contextmanager
     def _connected(self, deadline: float) -> Iterator[sa.Connection]:
@@ -270,12 +275,6 @@ class Database:
             yield
         finally:
             self._turns.release()
-
-    def _require_same_file(self, connection: sa.Connection) -> None:
-        """Raise StoreUnavailable where what was committed is not in the file that the next start will find."""
-        if self._path is not None and connection.info.get(_FILE) != identity(self._path):
-            connection.invalidate()
-            raise StoreUnavailable(f"{self._path} was moved, removed or replaced while it was open")
 
     @contextmanager
     def _own_errors(self) -> Iterator[None]:
@@ -305,7 +304,7 @@ class _Connecting(threading.local):
             self.deadline = None
 
 
-def _sqlite_engine(url: str, patience_seconds: float, cache_kib: int) -> sa.Engine:
+def _sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: OpenFiles | None) -> sa.Engine:
     engine = sa.create_engine(
         url,
         module=sqlite3,
@@ -313,23 +312,24 @@ def _sqlite_engine(url: str, patience_seconds: float, cache_kib: int) -> sa.Engi
         connect_args={"timeout": patience_seconds, "check_same_thread": False},
         pool_size=20,
     )
-    path = path_of(url)
-    known: tuple[int, int] | None = None
 
     @event.listens_for(engine, "do_connect")
-    def _make_no_new_file(*_args: Any) -> None:
-        # What was acknowledged is in the file that was there: a new and empty one would pass for it.
-        if known is not None and identity(path) is None:
-            raise StoreUnavailable(f"{path} is gone: put it back, or restart the receiver to begin with an empty one")
+    def _require_the_files_that_are_open(*_args: Any) -> None:
+        if files is not None:
+            files.require_same()
 
     @event.listens_for(engine, "connect")
-    def _configure(connection: Any, record: Any) -> None:
-        nonlocal known
-        if "immutable=1" in url:
+    def _configure(connection: Any, _record: Any) -> None:
+        if files is None:
             connection.isolation_level = None
             return
         set_up(connection, cache_kib=cache_kib)
-        known = record.info[_FILE] = identity(path)
+        files.note_opened()
+
+    @event.listens_for(engine, "close")
+    def _note_closed(_connection: Any, _record: Any) -> None:
+        if files is not None:
+            files.note_closed()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
@@ -411,7 +411,9 @@ def _translated(error: BaseException) -> ReceiverError:
     if "not a database" in text or "malformed" in text:
         return StoreUnfit("the database file is corrupt; put a backup in its place, keep the old file")
     # By name: SQLAlchemy's, sqlite3's and psycopg's classes have the names of PEP 249 in common, and no more.
-    if {"IntegrityError", "DataError"} & {base.__name__ for base in type(error).__mro__}:
+    # Text that is none is one row's fault, and no reason to leave the database.
+    of_a_value = {"IntegrityError", "DataError"} & {base.__name__ for base in type(error).__mro__}
+    if of_a_value or "could not decode to utf-8" in text:
         return StoreRejected(f"the database refused a value ({type(error).__name__})")
     return StoreUnavailable(f"the database is unavailable ({type(error).__name__})")
 

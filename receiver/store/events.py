@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from receiver.domain import Kind
 from receiver.store.read import ReceiptRow, ReplyRow, as_receipt_row, as_reply_row, in_accounts, sighted
-from receiver.store.set_aside import ids_set_aside, read_rows
+from receiver.store.set_aside import is_in_feeds, read_rows
 from receiver.store.tables import receipts, replies
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _next_rows(
     convert: Callable[[Any], Any],
 ) -> Sequence[Any]:
     after, final = between
-    query = sighted(table).where(table.c.id > after, table.c.id <= final, *in_accounts(table, accounts))
-    if left_out := ids_set_aside(connection, table):
-        query = query.where(table.c.id.not_in(left_out))
+    query = sighted(table).where(
+        table.c.id > after, table.c.id <= final, is_in_feeds(table), *in_accounts(table, accounts)
+    )
     return read_rows(connection, query.order_by(table.c.id).limit(limit), table, convert)

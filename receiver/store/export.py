@@ -415,9 +415,13 @@ def _parts(connection: sa.Connection, export: Export, query: sa.Select[Any]) -> 
         return
     row_id = export.table.c.id
     if export.narrow:
-        rows: list[Any] = read_rows(connection, query, export.table)
+        rows: list[Any] = read_rows(connection, query.limit(_PART_ROWS), export.table)
+        while rows:
+            connection.rollback()
+            yield rows
+            more = query.where(row_id > rows[-1].id).limit(_PART_ROWS)
+            rows = read_rows(connection, more, export.table) if len(rows) == _PART_ROWS else []
         connection.rollback()
-        yield from (rows[begin : begin + _PART_ROWS] for begin in range(0, len(rows), _PART_ROWS))
         return
     first = connection.scalar(export.query.with_only_columns(row_id, maintain_column_froms=True).limit(1))
     last = connection.scalar(sa.select(sa.func.max(row_id)))

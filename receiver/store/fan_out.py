@@ -19,7 +19,7 @@ from receiver.store import read
 from receiver.store.database import insert
 from receiver.store.deliveries import PUSH_EVENT, now_of
 from receiver.store.forward_queue import Change
-from receiver.store.set_aside import ROW_FAULTS, note_left
+from receiver.store.set_aside import ROW_FAULTS, note_left, read_rows
 from receiver.store.tables import deliveries, forward_queue, messages, pushes, receipts, replies, targets, timers
 from receiver.store.targets import EventType, Format, Target, as_target
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _FAN_OUT_LOCK = 0x72637666  # "rcvf": apart from other programs' advisory locks
+LEFT_FOR = timedelta(hours=1)
+_NOT_LEFT = forward_queue.c.left_at.is_(None)
 _HISTORY = timedelta(days=1)  # a send that is recorded so long afterwards is looked at no more
 
 
@@ -40,7 +42,7 @@ def fan_out(connection: sa.Connection, *, limit: int, no_receipt_after: timedelt
     """Make deliveries of the oldest that was left; give how much that was. 0: nothing, or another node is at it."""
     if connection.dialect.name == "postgresql":
         return _fan_out_postgresql(connection, limit, no_receipt_after)
-    oldest = sa.select(forward_queue.c.id).order_by(forward_queue.c.id).limit(limit)
+    oldest = sa.select(forward_queue.c.id).where(_NOT_LEFT).order_by(forward_queue.c.id).limit(limit)
     taken = connection.execute(
         sa.delete(forward_queue).where(forward_queue.c.id.in_(oldest)).returning(*forward_queue.c)
     ).all()
@@ -53,42 +55,54 @@ def fan_out(connection: sa.Connection, *, limit: int, no_receipt_after: timedelt
     return len(taken)
 
 
-def fan_out_one(connection: sa.Connection, *, no_receipt_after: timedelta) -> None:
-    """Make deliveries of the oldest that was left; where what it is of ends that, leave it out."""
+def fan_out_one(connection: sa.Connection, *, no_receipt_after: timedelta) -> bool:
+    """Make deliveries of the oldest that was left; where that cannot be, let it wait. Return whether it waits."""
     if connection.dialect.name == "postgresql" and not connection.scalar(_TAKE_TURN):
-        return
+        return False
     try:
         with connection.begin_nested():
             fan_out(connection, limit=1, no_receipt_after=no_receipt_after)
     except (*ROW_FAULTS, sa.exc.IntegrityError) as error:
-        oldest = sa.select(sa.func.min(forward_queue.c.id)).scalar_subquery()
-        left = connection.execute(
-            sa.delete(forward_queue).where(forward_queue.c.id == oldest).returning(*forward_queue.c)
-        ).one()
+        oldest = sa.select(sa.func.min(forward_queue.c.id)).where(_NOT_LEFT).scalar_subquery()
+        statement = sa.update(forward_queue).where(forward_queue.c.id == oldest).values(left_at=now_of(connection))
+        left = connection.execute(statement.returning(forward_queue.c.message_id, forward_queue.c.push_id)).one()
         note_left(left.message_id, left.push_id, error)
+        return True
+    return False
 
 
-def pop_timer(connection: sa.Connection, clock: Clock) -> None:
-    """Make deliveries of the timer that is due first; where what it is of ends that, leave it out."""
+def pop_timer(connection: sa.Connection, clock: Clock) -> bool:
+    """Make deliveries of the timer that is due first; where what it is of ends that, let it wait for an hour."""
+    first = connection.execute(_due_timers(now_of(connection), limit=1)).one_or_none()  # locked
+    if first is None:
+        return False
     try:
         with connection.begin_nested():
             pop_timers(connection, clock, limit=1)
     except (*ROW_FAULTS, sa.exc.IntegrityError) as error:
-        first = sa.select(timers.c.id).order_by(timers.c.due_at).limit(1).scalar_subquery()
-        left = connection.execute(sa.delete(timers).where(timers.c.id == first).returning(timers.c.message_id)).one()
-        note_left(left.message_id, None, error)
+        later = now_of(connection) + LEFT_FOR
+        connection.execute(sa.update(timers).where(timers.c.id == first.id).values(due_at=later))
+        note_left(first.message_id, None, error)
+        return True
+    return False
+
+
+def retry_left(connection: sa.Connection) -> None:
+    """Let be tried again what could not be made into deliveries for a while: another version may know how."""
+    long_ago = now_of(connection) - LEFT_FOR
+    connection.execute(sa.update(forward_queue).where(forward_queue.c.left_at < long_ago).values(left_at=None))
 
 
 def _list_targets(connection: sa.Connection) -> list[Target]:
     """Give them locked, so that what is removed meanwhile gets nothing that nobody would remove."""
     query = sa.select(targets).order_by(targets.c.id).with_for_update(read=True, key_share=True)
-    return [as_target(row) for row in connection.execute(query)]
+    return read_rows(connection, query, targets, as_target)
 
 
 def count_queue(connection: sa.Connection) -> int:
     """Give how much was left and is not made into deliveries yet; its ends tell, since it is taken in order."""
     ends = sa.func.max(forward_queue.c.id) - sa.func.min(forward_queue.c.id) + 1
-    return connection.scalar(sa.select(ends)) or 0
+    return connection.scalar(sa.select(ends).where(_NOT_LEFT)) or 0
 
 
 class _Maker:
@@ -220,8 +234,7 @@ def _waits(target: Target, no_receipt_after: timedelta) -> dict[EventType, timed
 def pop_timers(connection: sa.Connection, clock: Clock, *, limit: int) -> int:
     """Make deliveries of what is so still, now that its time has come; give how many timers that were."""
     now = now_of(connection)
-    query = sa.select(timers).where(timers.c.due_at <= now).order_by(timers.c.due_at).limit(limit)
-    due = connection.execute(query.with_for_update(skip_locked=True)).all()
+    due = connection.execute(_due_timers(now, limit=limit)).all()
     if not due:
         return 0
     found = read.get_messages(connection, sorted({row.message_id for row in due}), clock)
@@ -235,6 +248,11 @@ def pop_timers(connection: sa.Connection, clock: Clock, *, limit: int) -> int:
         connection.execute(sa.insert(deliveries), rows)
     connection.execute(sa.delete(timers).where(timers.c.id.in_([row.id for row in due])))
     return len(due)
+
+
+def _due_timers(now: datetime, *, limit: int) -> sa.Select[Any]:
+    query = sa.select(timers).where(timers.c.due_at <= now).order_by(timers.c.due_at, timers.c.id).limit(limit)
+    return query.with_for_update(skip_locked=True)
 
 
 def _holds(event: EventType, message: MessageRow) -> bool:
@@ -271,7 +289,9 @@ _TAKE_TURN = sa.select(sa.func.pg_try_advisory_xact_lock(_FAN_OUT_LOCK))
 _TAKE = sa.text(
     """
     WITH taken AS (
-        DELETE FROM forward_queue WHERE id IN (SELECT id FROM forward_queue ORDER BY id LIMIT :limit) RETURNING *
+        DELETE FROM forward_queue WHERE id IN (
+            SELECT id FROM forward_queue WHERE left_at IS NULL ORDER BY id LIMIT :limit
+        ) RETURNING *
     )
     SELECT count(*), CAST(json_agg(taken) AS text),
            coalesce(array_agg(message_id) FILTER (WHERE kind = 'sent'), '{}') FROM taken

@@ -558,6 +558,8 @@ def try_row(connection: sa.Connection, table_name: str, row_id: str) -> bool | N
         "receipts": (sighted(receipts), receipts, as_receipt_row),
         "replies": (sighted(replies), replies, as_reply_row),
     }
+    if table_name not in tries:
+        return False
     query, table, convert = tries[table_name]
     by_id: sa.ColumnElement[bool]
     if table is not pushes:
@@ -570,7 +572,7 @@ def try_row(connection: sa.Connection, table_name: str, row_id: str) -> bool | N
         row = connection.execute(query.where(by_id)).first()
         if row is not None:
             convert(row)
-    except ROW_FAULTS:
+    except (*ROW_FAULTS, sa.exc.OperationalError):
         return False
     return None if row is None else True
 

@@ -29,9 +29,11 @@ _log = get_logger(__name__)
 T = TypeVar("T")
 
 _WAITING_MAX = 1000
+_BAD_MAX = 100  # rows of one page
 # What one row can do to its reader: a value that is none of its kind, or does not open. Not what the database or its
 # connection does, and not a key that is missing, which is no fault of a row.
 ROW_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, Damaged, sa.exc.DataError)
+_NO_TEXT = "could not decode to utf-8"  # how SQLite's driver begins what it says of text that is none
 
 
 class Reason(StrEnum):
@@ -119,15 +121,22 @@ def read_rows(
     while True:
         try:
             return [convert(row) for row in connection.execute(asked)]
-        except ROW_FAULTS:
+        except (*ROW_FAULTS, sa.exc.OperationalError) as error:
+            _require_fault_of_row(error)
             found = _find_bad(connection, asked, row_id, convert)
-            if not found:
-                raise
-            for one, error in found.items():
-                note(name or table.description, one, error)
-                tell(f"{name or table.description} {one}: {type(error).__name__}")
+            if not found or len(bad) + len(found) > _BAD_MAX:
+                raise  # so many are no damage: the program is wrong, or a key is
+            for one, fault in found.items():
+                note(name or table.description, one, fault)
+                tell(f"{name or table.description} {one}: {type(fault).__name__}")
             bad += found
             asked = without(bad) if without else query.where(row_id.not_in(bad))
+
+
+def _require_fault_of_row(error: Exception) -> None:
+    """Raise an error again that is the database's, and not one row's."""
+    if isinstance(error, sa.exc.OperationalError) and _NO_TEXT not in str(error).lower():
+        raise error
 
 
 def _find_bad(
@@ -139,7 +148,8 @@ def _find_bad(
             row = connection.execute(query.order_by(None).limit(None).where(row_id == one)).first()
             if row is not None:
                 convert(row)
-        except ROW_FAULTS as error:
+        except (*ROW_FAULTS, sa.exc.OperationalError) as error:
+            _require_fault_of_row(error)
             bad[one] = error
     return bad
 
@@ -152,7 +162,7 @@ def read_row(
     return found[0] if found else None
 
 
-def save_noted(database: Database, now: datetime) -> None:
+def save_noted(database: Database, now: datetime, *, patience_seconds: float | None = None) -> None:
     """Write down what this process has set aside. Raises StoreUnavailable or StoreUnfit; it is kept for later then."""
     taken = _noted.take()
     if not taken:
@@ -165,25 +175,46 @@ def save_noted(database: Database, now: datetime) -> None:
         database.write(
             lambda connection: connection.execute(
                 insert(connection.dialect.name, rows_set_aside).on_conflict_do_nothing(), rows
-            )
+            ),
+            patience_seconds=patience_seconds,
         )
     except Exception:
         _noted.give_back(taken)
         raise
 
 
-def ids_set_aside(connection: sa.Connection, table: sa.Table) -> frozenset[int]:
-    """Return the ids of a table's rows that feeds leave out though they can be read; few."""
-    query = sa.select(rows_set_aside.c.row_id).where(
-        rows_set_aside.c.table_name == table.name, rows_set_aside.c.reason == Reason.IMPLAUSIBLE
+def is_in_feeds(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Write whether feeds have a row of a table: its time may be right."""
+    noted = rows_set_aside.c
+    return sa.not_(
+        sa.exists().where(
+            noted.table_name == table.name,
+            noted.row_id == sa.cast(table.c.id, sa.Text),
+            noted.reason == Reason.IMPLAUSIBLE,
+        )
     )
-    return frozenset(map(int, connection.scalars(query)))
 
 
-def list_noted(connection: sa.Connection) -> Sequence[SetAside]:
-    """Return what was noted, oldest first; few. Some of it may be gone by now, or read again."""
-    query = sa.select(rows_set_aside).order_by(rows_set_aside.c.found_at, rows_set_aside.c.row_id)
+def count_noted(connection: sa.Connection) -> dict[str, int]:
+    """Return how many rows were noted, by table."""
+    noted = rows_set_aside.c
+    rows = connection.execute(sa.select(noted.table_name, sa.func.count()).group_by(noted.table_name))
+    return dict(map(tuple, rows))
+
+
+def list_noted(connection: sa.Connection, table_name: str, limit: int) -> Sequence[SetAside]:
+    """Return what was noted of a table, oldest first. Some of it may be gone by now, or read again."""
+    noted = rows_set_aside.c
+    query = sa.select(rows_set_aside).where(noted.table_name == table_name)
+    query = query.order_by(noted.found_at, noted.row_id).limit(limit)
     return [
         SetAside(table=row.table_name, row_id=row.row_id, reason=Reason(row.reason))
         for row in connection.execute(query)
     ]
+
+
+def drop_noted(connection: sa.Connection, found: Sequence[SetAside]) -> None:
+    """Take out of the list what is gone, or reads again."""
+    for one in found:
+        key = (rows_set_aside.c.table_name == one.table, rows_set_aside.c.row_id == one.row_id)
+        connection.execute(sa.delete(rows_set_aside).where(*key))

@@ -7,10 +7,14 @@ versions have the WAL-reset bug: what `checkpointer` guards against, and `shortc
 from __future__ import annotations
 
 import sqlite3 as _of_python
+import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+
+from receiver.errors import StoreUnavailable
 
 try:
     from pysqlite3 import dbapi2 as _of_wheel
@@ -106,6 +110,59 @@ def connect_to_read(path: Path) -> Any:
 def connect_unchanging(path: Path) -> Any:
     """Open a file that nobody writes to, so that no other is made beside it. Raises the library's `Error`."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+
+
+class OpenFiles:
+    """The database's file and its log, as they were when they were opened. Safe for many threads.
+
+    SQLite goes on with a file that was moved, removed or replaced, and what it commits is lost with its last
+    connection; one to another file at the same path would meet the log of the first. So none is made then: all goes to
+    the spool until a restart.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._log = log_of(path)
+        self._known: tuple[int, int] | None = None
+        self._known_log: tuple[int, int] | None = None
+        self._connections = 0
+        self._lock = threading.Lock()
+
+    def note_opened(self) -> None:
+        """Note what a connection has opened."""
+        with self._lock:
+            self._connections += 1
+            self._known = self._known or identity(self._path)
+            self._known_log = self._known_log or identity(self._log)
+
+    def note_closed(self) -> None:
+        """Note that a connection is closed: without one, the log may rightly go, and come again."""
+        with self._lock:
+            self._connections -= 1
+            if self._connections == 0:
+                self._known_log = None
+
+    def forget(self) -> None:
+        """Begin anew, where every connection is closed."""
+        with self._lock:
+            if self._connections == 0:
+                self._known = None
+
+    def require_same(self) -> None:
+        """Raise StoreUnavailable where the files at their paths are not those that are open."""
+        if self._known is None:
+            return
+        for path, known in ((self._path, self._known), (self._log, self._known_log)):
+            if known is not None and identity(path) != known:
+                raise StoreUnavailable(
+                    f"{path} was moved, removed or replaced while it was open; put it right, and restart the receiver"
+                )
+
+
+@cache
+def open_files(path: Path) -> OpenFiles:
+    """Return what this process has open of a database, whichever of its engines has."""
+    return OpenFiles(path)
 
 
 def identity(path: Path) -> tuple[int, int] | None:

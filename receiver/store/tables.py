@@ -424,6 +424,7 @@ forward_queue = _table(
     # What a push has brought, where that is known already; a plain push's is looked up by its message.
     sa.Column("receipt_id", sa.BigInteger),
     sa.Column("reply_id", sa.BigInteger),
+    sa.Column("left_at", UtcDateTime),  # since when no delivery of it can be made; tried again each hour
 )
 # What is to go out, one row for each target. References only: what is sent is read when it is.
 deliveries = _table(

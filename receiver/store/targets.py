@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from receiver.errors import NameTaken, NotFound
+from receiver.store.set_aside import read_rows
 from receiver.store.tables import deliveries, targets, timers
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def create_target(connection: sa.Connection, new: NewTarget, *, now: datetime) -
 
 def list_targets(connection: sa.Connection, accounts: tuple[str, ...] | None = None) -> list[Target]:
     """Give the targets, oldest first; where `accounts` are named, only those that hear of no other."""
-    found = [as_target(row) for row in connection.execute(sa.select(targets).order_by(targets.c.id))]
+    found = read_rows(connection, sa.select(targets).order_by(targets.c.id), targets, as_target)
     return [target for target in found if _within(target, accounts)]
 
 

@@ -7,13 +7,12 @@ what is kept added up.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.alarms.rules import Balance, Kept, Rate
+from receiver.alarms.rules import Balance, Kept, Rate, SetAsideRows
 from receiver.domain import DeliveryStatus, first_id_of
 from receiver.store import balance, read, rollup, set_aside, signals, targets
 from receiver.store.events import find_lag_seconds
@@ -21,7 +20,7 @@ from receiver.store.read import waits
 from receiver.store.tables import AGE_FROM, delivery_hour_changes, delivery_hours, messages, pushes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
 _HOUR, _DAY, _WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
@@ -52,14 +51,30 @@ def find_kept(connection: sa.Connection, *, now: datetime, accounts: Collection[
     )
 
 
-def find_set_aside(connection: sa.Connection) -> Mapping[str, Sequence[str]]:
-    """Return the ids of what is set aside, is still there and does not read again, by table, oldest first; few."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for one in set_aside.list_noted(connection):
-        reads = read.try_row(connection, one.table, one.row_id)
-        if reads is False or (reads and one.reason is not set_aside.Reason.UNREADABLE):
-            found[one.table].append(one.row_id)
+def find_set_aside(connection: sa.Connection) -> Mapping[str, SetAsideRows]:
+    """Return how many rows of each table are left out, and the first few ids of those."""
+    found = {}
+    for table, count in sorted(set_aside.count_noted(connection).items()):
+        looked_at = set_aside.list_noted(connection, table, _LOOKED_AT)
+        still = [one.row_id for one in looked_at if _is_left_out(connection, one)]
+        if still:
+            found[table] = SetAsideRows(count=count - (len(looked_at) - len(still)), ids=tuple(still[:_NAMED]))
     return found
+
+
+def drop_mended(connection: sa.Connection) -> None:
+    """Forget of what was set aside that which is gone by now, or reads again; a few at a time."""
+    for table in set_aside.count_noted(connection):
+        looked_at = set_aside.list_noted(connection, table, _LOOKED_AT)
+        set_aside.drop_noted(connection, [one for one in looked_at if not _is_left_out(connection, one)])
+
+
+def _is_left_out(connection: sa.Connection, one: set_aside.SetAside) -> bool:
+    reads = read.try_row(connection, one.table, one.row_id)
+    return reads is False or bool(reads and one.reason is not set_aside.Reason.UNREADABLE)
+
+
+_LOOKED_AT, _NAMED = 100, 10  # of each table
 
 
 def find_unanswered_since(

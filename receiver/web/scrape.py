@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from receiver.alarms.rules import SetAsideRows
 from receiver.errors import ReceiverError
 from receiver.intake.spool import spool_state
 from receiver.store import audit, balance, fan_out, signals, targets, watching
@@ -230,12 +231,13 @@ def _balance_age(scrape: Scrape) -> dict[str, float]:
 
 @gauge(
     "receiver_rows_set_aside",
-    "Rows that cannot be read, or whose times cannot be right: lists, reports, events and webhooks leave them out.",
+    "Rows that cannot be read, or whose times cannot be right, and that are left out of what they would end.",
     label="table",
 )
 def _rows_set_aside(scrape: Scrape) -> dict[str, float]:
     found = scrape.ask(find_set_aside)
-    return {table: len(found.get(table, ())) for table in ("pushes", "messages", "receipts", "replies")}
+    none = SetAsideRows(count=0, ids=())
+    return {table: found.get(table, none).count for table in ("pushes", "messages", "receipts", "replies")}
 
 
 @gauge("receiver_forward_queue", "What was kept and is not made into deliveries yet.")

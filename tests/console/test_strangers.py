@@ -65,7 +65,8 @@ def hostile_rows(runtime: Runtime, texts: tuple[str, ...], number: str) -> tuple
         sends.append(make_send(mobile=number, task_id=None, sent_at=at_, **error))
     record(runtime, *sends)
     keep(runtime, *pushes)
-    rows = runtime.ask(lambda c: c.exec_driver_sql(f"SELECT id FROM messages WHERE mobile = '{number}' ORDER BY id"))
+    query = f"SELECT id FROM messages WHERE mobile = '{number}' ORDER BY id"
+    rows = runtime.ask(lambda c: c.exec_driver_sql(query).all())
     return [row[0] for row in rows], pushes
 
 

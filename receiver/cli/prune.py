@@ -166,7 +166,7 @@ def _readers(runtime: Runtime, files: Sequence[Path], cursors: Sequence[str]) ->
 def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool, now_is_right: bool = False) -> None:
     runtime.make_ready()
     runtime.ask(lambda connection: require_none_ahead(connection, runtime.now()))
-    if not now_is_right:
+    if yes and not now_is_right:
         runtime.ask(lambda connection: require_present(connection, runtime.now()))
     database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.sealing)
     try:

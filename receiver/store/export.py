@@ -39,7 +39,7 @@ from receiver.store.set_aside import ROW_FAULTS, note, read_rows
 from receiver.store.tables import AGE_FROM, messages, receipts, replies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from receiver.sealing import Sealer
 
@@ -57,6 +57,16 @@ class Kind(StrEnum):
     NUMBER = "number"
     WHOLE = "whole"
     BOOLEAN = "boolean"
+
+
+# What SQLite may give for each, which would hold anything.
+_TYPES: Mapping[Kind, tuple[type, ...]] = {
+    Kind.TEXT: (str,),
+    Kind.TIME: (str,),
+    Kind.NUMBER: (int, float),
+    Kind.WHOLE: (int,),
+    Kind.BOOLEAN: (str,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,8 +377,18 @@ def iter_csv(
         yield from _copy(connection, query, tell, narrow=export.narrow)
         return
     for rows in _parts(connection, export, query):
-        yield "".join(",".join(map(_cell, row)) + "\n" for row in rows).encode()
-        tell(len(rows))
+        lines = [line for row in rows if (line := _line(export, row)) is not None]
+        yield "".join(lines).encode()
+        tell(len(lines))
+
+
+def _line(export: Export, row: Any) -> str | None:
+    """Write a row of the embedded database. None: it holds what none of its columns may, and is left out."""
+    for column, value in zip(export.columns, row, strict=True):
+        if value is not None and not isinstance(value, _TYPES[column.kind]):
+            note(export.table.name, row.id, TypeError(column.name))
+            return None
+    return ",".join(map(_cell, row)) + "\n"
 
 
 def _opened(

@@ -27,7 +27,7 @@ from receiver.domain import (
 )
 from receiver.store import search
 from receiver.store.sealed import Mobile, sealer_of
-from receiver.store.set_aside import ROW_FAULTS, read_row, read_rows
+from receiver.store.set_aside import ROW_FAULTS, read_row, read_rows, require_texts
 from receiver.store.tables import AGE_FROM, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
@@ -283,6 +283,7 @@ def _has_status(status: MessageStatus, clock: Clock) -> sa.ColumnElement[bool]:
 
 
 def _message(row: Any, clock: Clock) -> MessageRow:
+    require_texts(row.account, row.task_id, row.mobile, row.template_id, row.reference, row.error_message)
     state = MessageState(status=DeliveryStatus(row.status), reported_at=row.reported_at, seen=row.seen)
     age_from = row.sent_at or row.recorded_at
     age = clock.now - age_from if age_from else timedelta(0)
@@ -458,6 +459,9 @@ _SHARED_FIELDS = ("id", "message_id", "received_at", "last_seen_at", "copies", "
 
 
 def _shared(row: Any) -> dict[str, Any]:
+    require_texts(row.of_account, row.of_task_id, row.of_mobile)
+    if row.copies.__class__ is not int:
+        raise TypeError("copies are counted")
     return {
         **{name: getattr(row, name) for name in _SHARED_FIELDS},
         "account": row.of_account,
@@ -469,6 +473,7 @@ def _shared(row: Any) -> dict[str, Any]:
 
 def as_receipt_row(row: Any) -> ReceiptRow:
     """Give a row of `sighted(receipts)` as a value."""
+    require_texts(row.vendor_status)
     return ReceiptRow(
         **_shared(row),
         vendor_status=row.vendor_status,
@@ -484,6 +489,7 @@ def content_of(row: Any) -> str:
 
 def as_reply_row(row: Any) -> ReplyRow:
     """Give a row of `sighted(replies)` as a value."""
+    require_texts(row.content)
     return ReplyRow(
         **_shared(row),
         content=content_of(row),

@@ -333,7 +333,9 @@ def _add_latencies(groups: Groups, rows: Iterable[Any], asked: ReportQuestion) -
 
 def _key(cells: Sequence[Any], asked: ReportQuestion) -> GroupKey:
     at, *keys = cells
-    return (*_label(asked.unit, int(at)), *(key or None for key in keys))  # an empty one stands for none
+    # An empty one stands for none. Bytes are a damaged row's, which SQLite's triggers have counted.
+    texts = (key.decode("utf-8", "replace") if isinstance(key, bytes) else key for key in keys)
+    return (*_label(asked.unit, int(at)), *(text or None for text in texts))
 
 
 def _key_names(asked: ReportQuestion) -> tuple[str, ...]:

@@ -97,6 +97,13 @@ def note_left(message_id: int | None, push_id: UUID | None, error: BaseException
         note(messages.name, message_id, error, Reason.NO_DELIVERY)
 
 
+def require_texts(*values: object) -> None:
+    """Raise TypeError where bytes stand in place of a text, which SQLite lets them."""
+    for value in values:
+        if value.__class__ is bytes:
+            raise TypeError("bytes where text should be")
+
+
 def read_rows(
     connection: sa.Connection,
     query: sa.Select[Any],

@@ -15,6 +15,7 @@ import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -36,7 +37,7 @@ from receiver.store.horizons import list_ahead, list_supported
 from receiver.store.prune import Kind, list_horizons
 from receiver.store.read import PUSH_COLUMNS, as_push_row
 from receiver.store.sealed import Mobile, sealer_of
-from receiver.store.set_aside import read_rows
+from receiver.store.set_aside import read_rows, require_texts
 from receiver.store.tables import masked_key_where, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
@@ -329,11 +330,9 @@ class _Verification:
                 query = query.where(table.c.push_id < self._first_id(kind), table.c.last_seen_at >= horizon)
             elif horizon is not None:
                 query = query.where(table.c.push_id >= self._first_id(kind))
-            for chunk in self._chunks(query, table.c.id):
+            for chunk in self._chunks(query, table.c.id, partial(_as_sighted, kind)):
                 for row in chunk:
-                    text = row.said if isinstance(row.said, str) else row.said.hex()
-                    key = (kind, row.account or "", row.task_id or "", row.mobile or "", row.at.isoformat(), text)
-                    yield key, row.copies, row.push_id
+                    yield row.key, row.copies, row.push_id
 
     def _chunks(
         self, query: sa.Select[Any], by: sa.Column[Any], convert: Callable[[Any], Any] = lambda row: row
@@ -351,6 +350,23 @@ class _Verification:
             if len(rows) < _CHUNK_ROWS:
                 return
             after = rows[-1].id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sighted:
+    """A receipt or reply, as it is compared."""
+
+    id: int
+    key: Key
+    copies: int
+    push_id: UUID
+
+
+def _as_sighted(kind: str, row: Any) -> _Sighted:
+    said = row.said if isinstance(row.said, str) else row.said.hex()
+    parts = (kind, row.account or "", row.task_id or "", row.mobile or "", row.at.isoformat(), said)
+    require_texts(*parts)
+    return _Sighted(id=row.id, key=parts, copies=int(row.copies), push_id=row.push_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,6 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
 
 from receiver import metrics
 from receiver.domain import MessageStatus, SendAttempt, SendResult, is_masked, new_id, parse_mobile, whole_milliseconds
@@ -38,7 +37,7 @@ from receiver.store.attempts import Claim, Limits
 from receiver.store.balance import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
     from receiver.config import Settings
@@ -51,7 +50,6 @@ _log = get_logger(__name__)
 PATIENCE_SECONDS = 28.0  # the caller hears within 30
 _WORKERS = 64
 _POLL_SECONDS = 0.1
-_FIELD_MAX_CHARS = 255
 _NOT_SENT = "not sent: "  # begins the words of an attempt that never reached the platform
 _NOTICE_EVERY = timedelta(days=1)
 
@@ -69,6 +67,18 @@ class CodeRequest:
     template_id: str
     code: str = field(repr=False)
     reference: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassedRequest:
+    """What another sender asks of the platform, as it came, and what was read of it."""
+
+    method: str
+    target: str = field(repr=False)  # `/smsApi/...` or a sibling, as on the wire: ASCII
+    headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
+    body: bytes = field(repr=False)
+    interface: str | None  # SEND_PATH or BALANCE_PATH; None: another, of which nothing is known
+    fields: Mapping[str, str] = field(repr=False)  # its parameters, wherever they stood
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +124,7 @@ class Sender:
         self._client = client
         self._starting = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._closing = False
 
     @property
     def accounts(self) -> list[str]:
@@ -142,7 +153,7 @@ class Sender:
             return _sent(noted)
         return self._exchange(attempt, lambda: self._client.post(SEND_PATH, body), deadline)
 
-    def pass_on(self, path: str, *, method: str, query: str, body: bytes, headers: Mapping[str, str]) -> RawAnswer:
+    def pass_on(self, request: PassedRequest) -> RawAnswer:
         """Pass a request of another sender on to the platform and give its answer as it is. A send is recorded.
 
         It is noted before it goes out; its result is recorded while the answer is on its way back. Raises
@@ -150,38 +161,36 @@ class Sender:
         """
 
         def call() -> RawAnswer:
-            return self._client.post(path, body, method=method, query=query, headers=headers)
+            return self._client.pass_on(
+                request.target,
+                request.body,
+                method=request.method,
+                headers=request.headers,
+                name=request.interface or "other",
+            )
 
-        fields = _fields(query, body)
+        fields = request.fields
         account = self._account_of(fields.get("appId", ""))
         mobile = parse_mobile(fields.get("phone", ""))
-        if path != SEND_PATH or mobile is None or is_masked(mobile):
+        if request.interface != SEND_PATH or mobile is None or is_masked(mobile):
             asked_at = datetime.now(UTC)
-            raw = call()
-            if path == BALANCE_PATH:
+            raw = self._call(call)
+            if request.interface == BALANCE_PATH:
                 self._note_balance(account, asked_at, raw)
             else:
-                metrics.SENDS.labels("unrecorded").inc()  # without a number there is no message; the platform says so
+                metrics.SENDS.labels("unrecorded").inc()  # no message is known without its number
             return raw
         deadline = time.monotonic() + PATIENCE_SECONDS
         attempt = _attempt(account, mobile, fields.get("templateId") or None, None)
         self._recorder.begin(attempt, day_began=self._day_began())
         answered: Future[RawAnswer] = Future()
-
-        def call_and_tell() -> RawAnswer:
-            try:
-                raw = call()
-            except BaseException as error:  # whatever it is: somebody waits for it
-                answered.set_exception(error)
-                raise
-            answered.set_result(raw)
-            return raw
-
-        self._workers().submit(self._call_and_record, attempt, call_and_tell)
+        under_way = self._submit(attempt, call, answered)
         try:
             return answered.result(timeout=max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
-            raise NoUsableAnswer("the platform did not answer in time", timed_out=True) from None
+            error = _given_up(under_way)
+            self._record(attempt, error=error)
+            raise error from None
 
     def read_balance(self, account: str) -> Reading:
         """Ask the platform for an account's balance, and keep it.
@@ -197,29 +206,59 @@ class Sender:
 
     def close(self) -> None:
         """Record what is under way, then close."""
+        self._closing = True  # what has not begun is recorded as not sent
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.shutdown()
         self._client.close()
 
     # --- One exchange ---
 
     def _exchange(self, attempt: SendAttempt, call: Callable[[], RawAnswer], deadline: float) -> Sent:
         """Make one request and record its result; wait for both until the deadline."""
-        under_way = self._workers().submit(self._call_and_record, attempt, call)
+        under_way = self._submit(attempt, call)
         try:
             return under_way.result(timeout=max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
-            if under_way.cancel():
-                return self._record(attempt, error=PlatformUnreachable("too many requests are under way"))
-            return self._record(attempt, error=NoUsableAnswer("the platform did not answer in time", timed_out=True))
+            return self._record(attempt, error=_given_up(under_way))
 
-    def _call_and_record(self, attempt: SendAttempt, call: Callable[[], RawAnswer]) -> Sent:
+    def _submit(
+        self, attempt: SendAttempt, call: Callable[[], RawAnswer], answered: Future[RawAnswer] | None = None
+    ) -> Future[Sent]:
+        """Have a request made and its result recorded; `answered` has the answer as soon as it is there."""
+        told: Future[RawAnswer] = answered or Future()
+        try:
+            return self._workers().submit(self._call_and_record, attempt, call, told)
+        except RuntimeError:  # closed since we looked
+            error = _stopping()
+            told.set_exception(error)
+            done: Future[Sent] = Future()
+            done.set_result(self._record(attempt, error=error))
+            return done
+
+    def _call_and_record(
+        self, attempt: SendAttempt, call: Callable[[], RawAnswer], answered: Future[RawAnswer]
+    ) -> Sent:
         raw: RawAnswer | None = None
         try:
-            raw = call()
+            raw = self._call(call)
+            answered.set_result(raw)
             return self._record(attempt, raw=raw, answer=read_answer(raw))
         except (PlatformUnreachable, NoUsableAnswer) as error:
+            if raw is None:
+                answered.set_exception(error)
             return self._record(attempt, raw=raw, error=error)
+
+    def _call(self, call: Callable[[], RawAnswer]) -> RawAnswer:
+        """Make a request. Whatever it raises is told as one of two: nothing was sent, or it may have arrived."""
+        if self._closing:
+            raise _stopping()
+        try:
+            return call()
+        except (PlatformUnreachable, NoUsableAnswer):
+            raise
+        except Exception as error:  # noqa: BLE001  (somebody waits for it, and its attempt is to end)
+            _log.error("request to the platform failed", error=type(error).__name__)
+            raise NoUsableAnswer(f"the request failed ({type(error).__name__})") from None
 
     def _record(
         self,
@@ -353,20 +392,17 @@ def _result_of_error(error: PlatformUnreachable | NoUsableAnswer | None) -> Send
     )
 
 
+def _stopping() -> PlatformUnreachable:
+    return PlatformUnreachable("this process is stopping")
+
+
+def _given_up(under_way: Future[Sent]) -> PlatformUnreachable | NoUsableAnswer:
+    if under_way.cancel():
+        return PlatformUnreachable("too many requests are under way")
+    return NoUsableAnswer("the platform did not answer in time", timed_out=True)
+
+
 def _fingerprint(credentials: Credentials, request: CodeRequest) -> bytes:
     """Tell two requests apart. Keyed by what no database holds: 2 to 8 digits are guessed from a plain hash."""
     fields = [request.account, request.mobile, request.template_id, request.code, request.reference]
     return hmac.new(credentials.app_key.encode(), json.dumps(fields).encode(), hashlib.sha256).digest()
-
-
-def _fields(query: str, body: bytes) -> dict[str, str]:
-    """Read the parameters of a sender's request, wherever they stand; those in the body win."""
-    try:
-        text = body.decode("utf-8", errors="replace")
-        pairs = [*parse_qsl(query, max_num_fields=_FIELDS_MAX), *parse_qsl(text, max_num_fields=_FIELDS_MAX)]
-    except ValueError:
-        return {}  # too many: what the platform makes of it is its own affair
-    return {name: value.strip() for name, value in pairs if len(value) <= _FIELD_MAX_CHARS}
-
-
-_FIELDS_MAX = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -79,6 +80,14 @@ def ask(
     return found
 
 
+def ask_raw(port: int, head: bytes, body: bytes = b"") -> bytes:
+    """Ask with the bytes of a head, its length added, and give the whole answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sender:
+        sender.sendall(b"%b\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+        sender.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: sender.recv(65536), b""))
+
+
 @pytest.mark.thorough
 def test_answers_equal_the_platforms_byte_for_byte_in_every_documented_case(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
@@ -147,6 +156,77 @@ def test_request_goes_on_as_it_came(tmp_path: Path) -> None:
     assert fields["host"] == f"127.0.0.1:{port}"
 
 
+def test_header_values_go_on_as_the_bytes_they_were(tmp_path: Path) -> None:
+    agent, name = "短信客户端/1.0".encode(), "订单系统".encode("gbk")
+    with (
+        scripted(lambda connection: connection.sendall(http_answer(GOOD_ANSWER))) as (port, requests),
+        open_door(tmp_path, port) as door,
+    ):
+        head = b"POST %b HTTP/1.1\r\nUser-Agent: %b\r\nX-System: %b" % (SEND.encode(), agent, name)
+        assert ask_raw(door.port, head, urlencode(FORM).encode()).endswith(GOOD_ANSWER)
+        assert [message["status"] for message in door.messages()] == ["pending"]
+    (request,) = requests
+    lines = {line.partition(b": ")[0].lower(): line.partition(b": ")[2] for line in request.split(b"\r\n")}
+    assert (lines[b"user-agent"], lines[b"x-system"]) == (agent, name)
+
+
+def test_any_other_path_of_the_platform_is_passed_on_and_back_byte_for_byte_and_unrecorded(tmp_path: Path) -> None:
+    answer = b"\x00\xff" + "好".encode("gbk")
+    headers = "Content-Type: text/xml;charset=GBK\r\nContent-Encoding: none\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n"
+    asked = [
+        (b"POST", b"/smsApi/group?a=%E6&b='+%20", urlencode(FORM).encode()),
+        (b"GET", b"/smsApi/custom/report?phone=15608911090", b""),
+        (b"PUT", b"//mmsApi/send", b"\x00\x01" * 100_000),
+        (b"DELETE", b"/voiceApi", b"x"),
+        (b"POST", b"/smsApi/verifyCode/other%2Fpath;v=1", b'[{"phone": "15608911090"}]'),
+    ]
+    with (
+        scripted(lambda connection: connection.sendall(http_answer(answer, status="203 x", headers=headers))) as (
+            port,
+            requests,
+        ),
+        open_door(tmp_path, port) as door,
+    ):
+        for method, target, body in asked:
+            came = ask_raw(door.port, b"%b %b HTTP/1.1\r\nContent-Type: x/y" % (method, target), body)
+            head, _, data = came.partition(b"\r\n\r\n")
+            assert (head.split()[1], data) == (b"203", answer), target
+            for line in headers.encode().split(b"\r\n"):
+                assert line in [*head.split(b"\r\n"), b""]
+        assert door.messages() == []
+    for (method, target, body), request in zip(asked, requests, strict=True):
+        head, _, sent = request.partition(b"\r\n\r\n")
+        assert head.partition(b"\r\n")[0] == b"%b %b HTTP/1.1" % (method, target.replace(b"//", b"/"))
+        assert (b"Content-Type: x/y" in head, sent) == (True, body)
+
+
+MULTIPART = "".join(
+    f'--xYx\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in FORM.items()
+)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data; boundary=xYx", f"{MULTIPART}--xYx--\r\n"),
+        ("application/json", json.dumps(FORM | {"phone": int(MOBILE)})),
+    ],
+)
+def test_body_that_is_no_form_goes_on_as_it_is_and_is_recorded_where_it_can_be_read(
+    tmp_path: Path, content_type: str, body: str
+) -> None:
+    with (
+        scripted(lambda connection: connection.sendall(http_answer(GOOD_ANSWER))) as (port, requests),
+        open_door(tmp_path, port) as door,
+    ):
+        assert ask(door.port, SEND, body, {"Content-Type": content_type})[2] == GOOD_ANSWER
+        (message,) = door.messages()
+        assert (message["mobile"], message["template_id"], message["task_id"]) == (MOBILE, "540", "3313746")
+        assert ask(door.port, SEND, body[:-4], {"Content-Type": content_type})[2] == GOOD_ANSWER  # cut, whatever it is
+    assert [request.partition(b"\r\n\r\n")[2] for request in requests] == [body.encode(), body[:-4].encode()]
+    assert f"Content-Type: {content_type}\r\n".encode() in requests[0]
+
+
 def test_raw_bytes_of_a_query_go_on_as_what_they_stand_for(tmp_path: Path) -> None:
     with (
         scripted(lambda connection: connection.sendall(http_answer(GOOD_ANSWER))) as (port, requests),
@@ -171,7 +251,10 @@ def test_unreached_platform_is_502_and_recorded(tmp_path: Path) -> None:
 def test_door_and_front_answer_on_their_own_listeners_alone(tmp_path: Path) -> None:
     with stand_in() as platform, open_door(tmp_path, platform.port) as door:
         receipt = f"mobile={MOBILE}&taskid=1&status=1&receivetime=2026-11-23+12%3A00%3A00"
-        for path in ("/", "/healthz", "/api/v1/messages", door.process.target, "/smsApi/other"):
+        for path in (
+            "/", "/healthz", "/api/v1/messages", door.process.target, "/smsApi/../x", "/smsApi/%2e%2E/x",
+            "/smsApi/..;/x", "/smsApi/..%5Cx", "/smsapi/verifyCode", "/x/smsApi/verifyCode",
+        ):  # fmt: skip
             assert ask(door.port, path, receipt)[0] == 404, path
         assert ask(door.process.port, SEND, urlencode(FORM))[0] == 404
         assert door.messages() == []

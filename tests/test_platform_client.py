@@ -22,6 +22,7 @@ from receiver.platform.client import (
     PlatformClient,
     PlatformUnreachable,
     RawAnswer,
+    Unsendable,
     check_send,
     explain,
     read_answer,
@@ -69,6 +70,40 @@ def test_sends_and_reads_the_balance_at_the_stand_in() -> None:
         balance = client.read_balance(CREDENTIALS)
         client.close()
     assert (balance.accepted, balance.remain_point, balance.task_id, balance.success_counts) == (True, 241, None, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [("/smsApi/group", [(b"X-Odd", b"a\nb")]), ("/smsApi/a b", []), ("/smsApi/\u00e9", []), ("/smsApi/x", [("X", 1)])],
+)
+def test_request_that_cannot_be_put_on_the_wire_is_told_as_not_sent(target: str, headers: Any) -> None:
+    with answering(http(GOOD_ANSWER)) as (port, requests):
+        client = PlatformClient(f"http://127.0.0.1:{port}/smsApi")
+        with pytest.raises(Unsendable):
+            client.pass_on(target, FORM, method="POST", headers=headers, name="other")
+        assert read_answer(client.post(SEND_PATH, FORM)).accepted  # and the next is not the worse for it
+        client.close()
+    assert [request.partition(b" HTTP/")[0] for request in requests if request] == [b"POST /smsApi/verifyCode"]
+
+
+@pytest.mark.parametrize(
+    ("base", "target", "asked"),
+    [
+        ("/smsApi", "/smsApi/group?a=1", "/smsApi/group?a=1"),
+        ("/smsApi", "/mmsApi/x", "/mmsApi/x"),
+        ("/gateway/smsApi", "/voiceApi/x", "/gateway/voiceApi/x"),
+        ("/elsewhere", "/smsApi/verifyCode", "/elsewhere/verifyCode"),
+        ("/elsewhere", "/smsApi?a", "/elsewhere?a"),
+        ("/smsApi", "/smsApiOld/x", "/smsApiOld/x"),
+        ("", "/mmsApi/x", "/mmsApi/x"),
+    ],
+)
+def test_path_of_another_product_is_beside_the_one_that_is_set(base: str, target: str, asked: str) -> None:
+    with answering(http(GOOD_ANSWER)) as (port, requests):
+        client = PlatformClient(f"http://127.0.0.1:{port}{base}")
+        client.pass_on(target, b"", method="POST", headers=[], name="other")
+        client.close()
+    assert requests[0].split(b" ")[1].decode() == asked
 
 
 # What the stand-in is to be asked, and how it is to be set up, for each of the page's refusals.
@@ -180,7 +215,7 @@ def test_answer_that_says_nothing_leaves_the_outcome_unknown(answer: bytes, says
 
 def test_numbers_and_nulls_of_other_types_are_taken_for_what_they_say() -> None:
     odd = b'{"returnStatus": 1, "message": null, "remainPoint": 7, "taskId": 42, "successCounts": "many"}'
-    answer = read_answer(RawAnswer(status=200, content_type=None, body=odd))
+    answer = read_answer(RawAnswer(status=200, body=odd))
     assert answer == Answer(accepted=True, message="", task_id="42", remain_point=7, success_counts=None)
 
 

@@ -19,6 +19,8 @@ from receiver.domain import MessageStatus, SendAttempt, SendResult, new_id, whol
 from receiver.errors import StoreUnavailable
 from receiver.intake.recorder import Recorder
 from receiver.intake.spool_records import SpooledAttempt, read_file
+from receiver.platform.client import PlatformClient, RawAnswer
+from receiver.sending import Sender
 from receiver.store import read, write
 from receiver.store.access import Scope
 from receiver.store.database import Database
@@ -131,6 +133,49 @@ def test_unreached_platform_is_502_and_recorded_as_not_sent(sending: Callable[..
     assert row.status is MessageStatus.REFUSED
     assert row.error_message is not None
     assert row.error_message.startswith("not sent: ")
+
+
+class Broken(PlatformClient):
+    """A client with a fault that nobody has thought of."""
+
+    def post(self, path: str, body: bytes) -> RawAnswer:
+        raise RuntimeError(path, body)
+
+
+def test_attempt_whose_call_raises_anything_is_over(sending: Callable[..., Sending]) -> None:
+    shop = sending(1)
+    shop.runtime.sender = Sender(shop.runtime.settings, shop.runtime.recorder, Broken("http://127.0.0.1:1"))
+    answer = shop.send()
+    assert (answer.status_code, answer.json["code"]) == (502, "outcome_unknown")
+    assert CODE not in answer.text
+    assert shop.row().status is MessageStatus.OUTCOME_UNKNOWN
+
+
+def test_attempts_that_wait_for_their_turn_when_the_process_stops_are_recorded_as_not_sent(
+    sending: Callable[..., Sending],
+) -> None:
+    may_answer = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        may_answer.wait(60)
+        connection.sendall(http(b"{}"))
+
+    with scripted(behave) as (port, requests), ThreadPoolExecutor(80) as pool:
+        shop = sending(port)
+        answers = [pool.submit(shop.send) for _ in range(70)]
+        deadline = time.monotonic() + 60
+        while len(requests) < 64 or len(shop.rows()) < 70:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        closing = pool.submit(shop.runtime.sender.close)
+        time.sleep(0.2)
+        may_answer.set()
+        closing.result(60)
+        codes = [answer.result(60).json["code"] for answer in answers]
+    assert (codes.count("outcome_unknown"), codes.count("platform_unreachable")) == (64, 6)
+    assert [row.error_message for row in shop.rows() if row.status is MessageStatus.REFUSED] == [
+        "not sent: this process is stopping"
+    ] * 6
 
 
 @pytest.mark.parametrize(

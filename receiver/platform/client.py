@@ -10,9 +10,10 @@ import json
 import re
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx2
 
@@ -22,12 +23,13 @@ from receiver.errors import ReceiverError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+SMS_API = "/smsApi"  # as RECEIVER_PLATFORM_URL ends; the platform's other products are its siblings
 SEND_PATH = "/verifyCode"
 BALANCE_PATH = "/verifyCode/getBalance"
 ANSWER_MAX_BYTES = 1024 * 1024  # the platform's own take 200
-_FORM = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
+_FORM = ((b"Content-Type", b"application/x-www-form-urlencoded;charset=utf-8"),)
 _CONNECT_SECONDS = 5.0
 _CONNECT_TRIES = 2
 _PAUSE_SECONDS = 0.2
@@ -39,6 +41,13 @@ _TEMPLATE_ID = re.compile(r"\d{1,20}", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 _WORDS_MAX_CHARS = 255
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# Of an answer: what was between the platform and us, and what our own server says of itself.
+_NOT_PASSED_BACK = frozenset(
+    {
+        b"alt-svc", b"connection", b"content-length", b"date", b"keep-alive", b"proxy-authenticate",
+        b"proxy-connection", b"server", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +65,10 @@ class Credentials:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawAnswer:
-    """An HTTP answer, byte for byte."""
+    """An HTTP answer, byte for byte. A header's value is its bytes as Latin-1, as WSGI has it."""
 
     status: int
-    content_type: str | None
+    headers: tuple[tuple[str, str], ...] = ()  # but those of its connection and of its length
     body: bytes
 
 
@@ -76,6 +85,10 @@ class Answer:
 
 class PlatformUnreachable(ReceiverError):
     """No connection was made: nothing was asked for, and it can be asked for again."""
+
+
+class Unsendable(PlatformUnreachable):
+    """A request that cannot be put on the wire: nothing was asked for, and the same again is no use."""
 
 
 class NoUsableAnswer(ReceiverError):
@@ -177,42 +190,78 @@ class PlatformClient:
         form = urlencode({"appId": credentials.app_id, "appKey": credentials.app_key}).encode()
         return read_answer(self.post(BALANCE_PATH, form))
 
-    def post(
+    def post(self, path: str, body: bytes) -> RawAnswer:
+        """Post a form of our own to an interface and give its answer, whatever it is.
+
+        Raises PlatformUnreachable where nothing was sent, NoUsableAnswer where the request may have arrived.
+        """
+        return self._ask(f"{SMS_API}{path}", body, name=path)
+
+    def pass_on(
+        self, target: str, body: bytes, *, method: str, headers: Sequence[tuple[bytes, bytes]], name: str
+    ) -> RawAnswer:
+        """Make another sender's request and give its answer, whatever it is; `name`: in a trace, instead of its target.
+
+        `target` is that of the platform's own host, `/smsApi/...` or a sibling, as it is to stand on the wire: ASCII.
+        Raises Unsendable, PlatformUnreachable or NoUsableAnswer.
+        """
+        return self._ask(target, body, method=method, headers=headers, name=name)
+
+    def _ask(
         self,
-        path: str,
+        target: str,
         body: bytes,
         *,
+        name: str,
         method: str = "POST",
-        query: str = "",
-        headers: Mapping[str, str] = _FORM,
+        headers: Sequence[tuple[bytes, bytes]] = _FORM,
     ) -> RawAnswer:
-        """Make one request and give its answer, whatever it is.
-
-        Tries again only where no connection was made. Follows no redirect. Raises PlatformUnreachable where nothing
-        was sent, NoUsableAnswer where the request may have arrived.
-        """
-        with tracing.span(f"platform {path}", kind="CLIENT") as span:
-            answer = self._post(path, body, method=method, query=query, headers=headers)
+        with tracing.span(f"platform {name}", kind="CLIENT") as span:
+            request = self._request(self._place(target), body, method=method, headers=headers)
+            answer = self._exchange(request)
             span.note({"http.request.method": method, "http.response.status_code": answer.status})
             return answer
 
-    def _post(self, path: str, body: bytes, *, method: str, query: str, headers: Mapping[str, str]) -> RawAnswer:
-        url = f"{self._url}{path}{'?' if query else ''}{query}"
+    def _place(self, target: str) -> str:
+        """Give a target of the platform's own host as it is behind RECEIVER_PLATFORM_URL."""
+        base = urlsplit(self._url).path
+        if re.match(rf"{SMS_API}(?:[/?]|\Z)", target):
+            return base + target.removeprefix(SMS_API)
+        return base.removesuffix(SMS_API) + target
+
+    def _request(
+        self, target: str, body: bytes, *, method: str, headers: Sequence[tuple[bytes, bytes]]
+    ) -> httpx2.Request:
+        try:
+            return self._client().build_request(
+                method,
+                self._url,
+                content=body,
+                headers=list(headers),
+                extensions={"target": target.encode("ascii")},  # as it is: a URL would be put in order
+            )
+        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
+            raise PlatformUnreachable("RECEIVER_PLATFORM_URL cannot be used") from None
+        except (ValueError, TypeError) as error:
+            raise Unsendable(f"the request cannot be passed on ({type(error).__name__})") from None
+
+    def _exchange(self, request: httpx2.Request) -> RawAnswer:
+        """Make a request. Tries again only where no connection was made. Follows no redirect."""
         deadline = time.monotonic() + self._answer_seconds
         for tries_left in reversed(range(_CONNECT_TRIES)):
             try:
-                with self._client().stream(method, url, content=body, headers=dict(headers)) as answer:
+                with closing(self._client().send(request, stream=True)) as answer:
                     return RawAnswer(
-                        status=answer.status_code,
-                        content_type=answer.headers.get("Content-Type"),
-                        body=_bounded(answer, deadline),
+                        status=answer.status_code, headers=_passed_back(answer), body=_bounded(answer, deadline)
                     )
             except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
                 if not tries_left or time.monotonic() + _CONNECT_SECONDS > deadline:
                     raise PlatformUnreachable(f"the platform cannot be reached ({_kind(error)})") from None
                 time.sleep(_PAUSE_SECONDS)
-            except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
+            except httpx2.UnsupportedProtocol:
                 raise PlatformUnreachable("RECEIVER_PLATFORM_URL cannot be used") from None
+            except httpx2.LocalProtocolError:  # a head that HTTP does not know: found before a byte of it is sent
+                raise Unsendable("the request cannot be passed on: its head is no HTTP") from None
             except httpx2.TimeoutException:
                 raise NoUsableAnswer("the platform did not answer in time", timed_out=True) from None
             except httpx2.HTTPError as error:
@@ -238,6 +287,14 @@ class PlatformClient:
                     follow_redirects=False,
                 )
             return self._http
+
+
+def _passed_back(answer: httpx2.Response) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in answer.headers.raw
+        if name.lower() not in _NOT_PASSED_BACK
+    )
 
 
 def _bounded(answer: httpx2.Response, deadline: float) -> bytes:

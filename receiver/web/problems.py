@@ -20,7 +20,7 @@ from receiver.errors import (
 )
 from receiver.intake.gate import Refused
 from receiver.logs import get_logger
-from receiver.platform.client import NoUsableAnswer, PlatformUnreachable, explain
+from receiver.platform.client import NoUsableAnswer, PlatformUnreachable, Unsendable, explain
 from receiver.sending import PlatformRefused
 from receiver.store.attempts import KeyReused
 
@@ -137,10 +137,11 @@ def _receiver_error(error: ReceiverError) -> Response:
         case PlatformRefused():
             meaning = explain(str(error))
             return problem(422, meaning.code, str(error), waiting_helps=meaning.waiting_helps, advice=meaning.advice)
-        case NoUsableAnswer() if error.timed_out:
-            return problem(504, "outcome_unknown", f"{error}; the message may have been sent")
         case NoUsableAnswer():
-            return problem(502, "outcome_unknown", f"{error}; the message may have been sent")
+            status = 504 if error.timed_out else 502
+            return problem(status, "outcome_unknown", f"{error}; the message may have been sent")
+        case Unsendable():
+            return problem(400, "malformed", f"{error}; nothing was sent")
         case PlatformUnreachable():
             return problem(502, "platform_unreachable", f"{error}; nothing was sent")
         case InvalidCursor():

@@ -80,6 +80,17 @@ def ask(
     return found
 
 
+def told_in_the_platforms_fields(answer: tuple[int, str | None, bytes]) -> dict[str, Any]:
+    """Read a failure of the door's own as the page's sample does, and as one who reads problems."""
+    status, content_type, body = answer
+    told: dict[str, Any] = json.loads(body)
+    assert content_type == "application/json;charset=UTF-8"  # as of the platform's own answers
+    named = ("returnStatus", "message", "remainPoint", "taskId", "successCounts")
+    assert [told[name] for name in named] == ["0", told["detail"], None, None, None]
+    assert (told["status"], bool(told["code"])) == (status, True)
+    return told
+
+
 def ask_raw(port: int, head: bytes, body: bytes = b"") -> bytes:
     """Ask with the bytes of a head, its length added, and give the whole answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as sender:
@@ -241,9 +252,9 @@ def test_raw_bytes_of_a_query_go_on_as_what_they_stand_for(tmp_path: Path) -> No
 
 def test_unreached_platform_is_502_and_recorded(tmp_path: Path) -> None:
     with open_door(tmp_path, free_port()) as door:
-        status, content_type, body = ask(door.port, SEND, urlencode(FORM))
-        assert (status, content_type) == (502, "application/problem+json")
-        assert b"nothing was sent" in body
+        answer = ask(door.port, SEND, urlencode(FORM))
+        assert answer[0] == 502
+        assert "nothing was sent" in told_in_the_platforms_fields(answer)["message"]
         (message,) = door.messages()
         assert (message["status"], message["error_message"].partition(":")[0]) == ("refused", "not sent")
 
@@ -255,7 +266,8 @@ def test_door_and_front_answer_on_their_own_listeners_alone(tmp_path: Path) -> N
             "/", "/healthz", "/api/v1/messages", door.process.target, "/smsApi/../x", "/smsApi/%2e%2E/x",
             "/smsApi/..;/x", "/smsApi/..%5Cx", "/smsapi/verifyCode", "/x/smsApi/verifyCode",
         ):  # fmt: skip
-            assert ask(door.port, path, receipt)[0] == 404, path
+            answer = ask(door.port, path, receipt)
+            assert (answer[0], told_in_the_platforms_fields(answer)["code"]) == (404, "not_found"), path
         assert ask(door.process.port, SEND, urlencode(FORM))[0] == 404
         assert door.messages() == []
         assert platform.ledger.summary()["sent"] == 0
@@ -301,7 +313,8 @@ def test_hostile_requests_leave_the_door_open(tmp_path: Path) -> None:
         for raw in (b"", b"POST", b"\x16\x03\x01", b"POST /smsApi/verifyCode HTTP/1.1\r\nContent-Length: 100\r\n\r\nx"):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", door.port)))
             connection.sendall(raw)
-        assert ask(door.port, SEND, "x" * 100_000)[0] == 413
+        answer = ask(door.port, SEND, "x" * 100_000)
+        assert (answer[0], told_in_the_platforms_fields(answer)["code"]) == (413, "too_large")
         assert ask(door.port, SEND, "&".join(f"f{n}=1" for n in range(5000)))[0] == 200
         assert ask(door.port, SEND, urlencode(FORM) + "&phone=%FF%FE")[0] == 200
         assert ask(door.port, SEND, urlencode(FORM))[0] == 200

@@ -1,7 +1,7 @@
 """The drop-in door: takes what a sender would have sent to the platform, passes it on, and records it on the way.
 
-On a listener of its own, for the inside. Its answers are the platform's, byte for byte; it knows no limit and no
-credentials of its own.
+On a listener of its own, for the inside. Its answers are the platform's, byte for byte; its own failures have the
+platform's fields too, since a sender looks for nothing else. It knows no limit and no credentials of its own.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ _NOT_PASSED_ON = frozenset(
         "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
     }
 )  # fmt: skip
+# As the platform's own answers are: whatever reads those reads ours.
+_JSON = "application/json;charset=UTF-8"
 
 
 class Door:
@@ -61,20 +63,20 @@ class Door:
         try:
             answer = self._answer(Request(environ), path)
         except ReceiverError as error:
-            answer = answer_for(error)
+            answer = _failure(answer_for(error))
         except RequestEntityTooLarge:
-            answer = problem(413, "too_large", "the body is too large; nothing was sent")
+            answer = _failure(problem(413, "too_large", "the body is too large; nothing was sent"))
         except HTTPException as error:
-            answer = problem(error.code or 400, "malformed", "the request cannot be read")
+            answer = _failure(problem(error.code or 400, "malformed", "the request cannot be read"))
         except Exception as error:  # noqa: BLE001  (the edge of a request: its text may hold a code)
             _log.error("request failed", error=type(error).__name__)
-            answer = problem(500, "internal", "internal server error")
+            answer = _failure(problem(500, "internal", "internal server error"))
         log_request(self._runtime.settings, environ, status=answer.status_code, began=began, route=_route(path))
         return answer(environ, start_response)
 
     def _answer(self, request: Request, path: str) -> Response:
         if not _is_passed_on(path):
-            return problem(404, "not_found", "this listener takes /smsApi/ and its siblings alone")
+            return _failure(problem(404, "not_found", "this listener takes /smsApi/ and its siblings alone"))
         interface = _INTERFACES.get(path)
         request.max_content_length = _OTHER_BODY_MAX_BYTES if interface is None else _BODY_MAX_BYTES
         body = request.get_data()
@@ -93,6 +95,21 @@ class Door:
         del answer.headers["Content-Type"]  # the platform's own, if any
         answer.headers.extend(raw.headers)
         return answer
+
+
+def _failure(answer: Response) -> Response:
+    """Give a failure of ours the platform's fields beside its own: who reads `returnStatus` alone finds no success."""
+    told = json.loads(answer.get_data())
+    fields = {
+        "returnStatus": "0",
+        "message": told["detail"],
+        "remainPoint": None,
+        "taskId": None,
+        "successCounts": None,
+    }
+    answer.set_data(json.dumps(fields | told))
+    answer.content_type = _JSON
+    return answer
 
 
 # --- Where a request goes ---------------------------------------------------------------------------------

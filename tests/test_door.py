@@ -21,7 +21,7 @@ from tests.server import ServeProcess
 from tests.test_platform_client import REFUSED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
 FORM = {"appId": APP_ID, "appKey": APP_KEY, "phone": MOBILE, "templateId": "540", "variables": CODE}
@@ -70,10 +70,12 @@ def open_door(tmp_path: Path, platform_port: int, database_url: str = "", **sett
 
 
 def ask(
-    port: int, path: str, body: str = "", headers: Mapping[str, str] | None = None, method: str = "POST"
+    port: int, path: str, body: str = "", headers: dict[str, str] | None = None, method: str = "POST"
 ) -> tuple[int, str | None, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(method, path, body.encode(), dict(headers or {}))
+    connection.request(
+        method, path, body.encode(), {"Content-Type": "application/x-www-form-urlencoded"} | (headers or {})
+    )
     answer = connection.getresponse()
     found = answer.status, answer.getheader("Content-Type"), answer.read()
     connection.close()
@@ -125,9 +127,8 @@ def test_what_passes_is_recorded_with_its_fate_and_without_its_code(tmp_path: Pa
         stand_in(one_a_minute=True) as platform,
         open_door(tmp_path, platform.port, database_url if "postgresql" in database_url else "") as door,
     ):
-        form = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
-        assert ask(door.port, SEND, urlencode(FORM), form)[0] == 200
-        assert ask(door.port, SEND, urlencode(FORM), form)[0] == 200
+        assert ask(door.port, SEND, urlencode(FORM))[0] == 200
+        assert ask(door.port, SEND, urlencode(FORM))[0] == 200
         refused, sent = door.messages()
         named = ("task_id", "mobile", "template_id", "status", "error_message", "matched")
         assert [sent[name] for name in named] == ["3313746", MOBILE, "540", "pending", None, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,13 +12,15 @@ import pytest
 
 from tests.platforms import GOOD_ANSWER, MOBILE, stand_in
 from tests.server import ServeProcess
-from tests.test_door import open_door
+from tests.test_door import free_port, open_door
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SOURCE = Path(__file__).parent / "java" / "PushSample.java"
 SEND_SOURCE = Path(__file__).parent / "java" / "SendSample.java"
+BALANCE_SOURCE = Path(__file__).parent / "java" / "BalanceSample.java"
+BALANCE_ANSWER = '{"returnStatus":"1 ","message":"成功","remainPoint":"241","taskId":null,"successCounts":null}'
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs a JDK 17")
 
 
@@ -47,16 +50,31 @@ def test_samples_of_the_platforms_page_are_stored_matched_and_returned(served: S
     assert len(served.request("GET", "/api/v1/pushes", headers=key).json["items"]) == 4
 
 
-@needs_java
-def test_sample_send_of_the_platforms_page_goes_to_the_stand_in_and_through_the_door(tmp_path: Path) -> None:
-    def send(base: str) -> bytes:
-        sent = subprocess.run(["java", SEND_SOURCE, base, MOBILE], capture_output=True, check=False, timeout=100)
-        assert sent.returncode == 0, sent.stderr + sent.stdout
-        return sent.stdout.rstrip()
+def run_sample(source: Path, *arguments: str) -> list[str]:
+    """What a sample prints, line by line."""
+    run = subprocess.run(["java", source, *arguments], capture_output=True, check=False, timeout=100)
+    assert run.returncode == 0, run.stderr + run.stdout
+    return run.stdout.decode().splitlines()
 
+
+@needs_java
+def test_samples_of_the_platforms_page_hear_the_same_from_the_stand_in_and_through_the_door(tmp_path: Path) -> None:
+    def ask(base: str) -> list[str]:
+        return run_sample(SEND_SOURCE, base, MOBILE) + run_sample(BALANCE_SOURCE, base)
+
+    # The page's own trap: its sample takes its own "1 " for a failure.
+    expected = [GOOD_ANSWER.decode(), "失败!", BALANCE_ANSWER]
     with stand_in() as direct:
-        assert send(f"http://127.0.0.1:{direct.port}") == GOOD_ANSWER
+        assert ask(f"http://127.0.0.1:{direct.port}") == expected
     with stand_in() as platform, open_door(tmp_path, platform.port) as door:
-        assert send(f"http://127.0.0.1:{door.port}") == GOOD_ANSWER
+        assert ask(f"http://127.0.0.1:{door.port}") == expected
         (message,) = door.messages()
     assert (message["task_id"], message["mobile"], message["template_id"]) == ("3313746", MOBILE, "540")
+
+
+@needs_java
+def test_sample_send_of_the_platforms_page_reads_an_unreached_platform_as_a_failure(tmp_path: Path) -> None:
+    with open_door(tmp_path, free_port()) as door:
+        answer, said = run_sample(SEND_SOURCE, f"http://127.0.0.1:{door.port}", MOBILE)
+    assert (json.loads(answer)["returnStatus"], said) == ("0", "失败!")
+    assert "nothing was sent" in json.loads(answer)["message"]

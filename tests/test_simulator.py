@@ -6,12 +6,15 @@ import http.client
 import json
 import re
 import socket
+import ssl
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
+import trustme
 
 from receiver.domain import Kind
 from receiver.platform.push import GB18030_FLAG
@@ -50,6 +53,7 @@ BALANCE_READ = """{
   "successCounts": null
 }"""
 SEND, BALANCE = "/smsApi/verifyCode", "/smsApi/verifyCode/getBalance"
+AS_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 GOOD = {"appId": APP_ID, "appKey": APP_KEY, "phone": MOBILE, "templateId": "540", "variables": CODE}
 
 
@@ -59,9 +63,9 @@ def as_bytes(sample: str) -> bytes:
     return re.sub(r"\s*([{}:,\n])\s*", r"\1", bare).replace("\n", "").encode()
 
 
-def ask(platform: StandIn, path: str, body: str = "", headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+def ask(platform: StandIn, path: str, body: str = "", headers: dict[str, str] = AS_FORM) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=60)
-    connection.request("POST", path, body.encode(), headers or {})
+    connection.request("POST", path, body.encode(), headers)
     answer = connection.getresponse()
     found = answer.status, answer.read()
     connection.close()
@@ -76,19 +80,87 @@ def test_answers_are_the_pages_samples_byte_for_byte() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "headers"),
+    ("path", "body", "content_type"),
     [
-        (f"{SEND}?{urlencode(GOOD)}", "", {"Content-Type": "text/plain"}),  # as the balance sample asks
-        (SEND, urlencode(GOOD), {"ContentType": "application/x-www-form-urlencoded;charset=utf-8"}),  # as the send one
-        (f"{SEND}?appId={APP_ID}", urlencode(GOOD), {}),
+        (f"{SEND}?{urlencode(GOOD)}", "", "text/plain"),  # as the balance sample asks
+        (SEND, urlencode(GOOD), "application/x-www-form-urlencoded"),  # as commons-httpclient sends the send sample
+        (f"{SEND}?appId={APP_ID}", urlencode(GOOD), "Application/X-WWW-Form-Urlencoded ; charset=GBK"),
     ],
 )
-def test_parameters_are_taken_from_query_and_form_whatever_the_content_type(
-    path: str, body: str, headers: dict[str, str]
-) -> None:
+def test_parameters_are_taken_from_query_and_form(path: str, body: str, content_type: str) -> None:
     with stand_in() as platform:
-        status, answer = ask(platform, path, body, headers)
+        status, answer = ask(platform, path, body, {"Content-Type": content_type})
     assert (status, json.loads(answer)["taskId"]) == (200, "3313746")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"ContentType": "application/x-www-form-urlencoded;charset=utf-8"},
+        {"Content-Type": "text/plain;charset=UTF-8"},
+        {"Content-Type": "application/json"},
+        {"Content-Type": "multipart/form-data; boundary=x"},
+    ],
+)
+def test_form_under_another_content_type_has_no_parameters(headers: dict[str, str]) -> None:
+    with stand_in() as platform:
+        status, answer = ask(platform, SEND, urlencode(GOOD), headers)
+    assert (status, json.loads(answer)["message"]) == (200, "缺少参数")
+
+
+CHUNKED = (
+    b"POST /smsApi/verifyCode HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+)
+
+
+def test_chunks_are_read_to_their_end_and_the_connection_goes_on() -> None:
+    form = urlencode(GOOD).encode()
+    body = b"0A;ext=1\r\n%b\r\n%x\r\n%b\r\n0\r\nTrailer: x\r\n\r\n" % (form[:10], len(form) - 10, form[10:])
+    with stand_in() as platform, socket.create_connection(("127.0.0.1", platform.port), timeout=60) as sender:
+        sender.sendall((CHUNKED + body) * 3)
+        sender.shutdown(socket.SHUT_WR)
+        answers = b"".join(iter(lambda: sender.recv(65536), b""))
+        assert answers.count(b"HTTP/1.1 200 OK") == answers.count(b'"returnStatus":"1 "') == 3
+        assert platform.ledger.summary()["sent"] == 3
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (CHUNKED + b"x\r\n", b"HTTP/1.1 400 Bad Request"),
+        (CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+        (CHUNKED + b"fffff\r\n", b"HTTP/1.1 400 Bad Request"),
+        (CHUNKED.replace(b"Chunked", b"gzip"), b"HTTP/1.1 400 Bad Request"),
+        (CHUNKED.replace(b"Host: x", b"Content-Length: 5"), b"HTTP/1.1 400 Bad Request"),
+        *((CHUNKED + cut, b"") for cut in (b"", b"5", b"5\r\nab", b"5\r\nabcde\r\n", b"0\r\n", b"0\r\na: b\r\n")),
+    ],
+)
+def test_chunks_that_are_none_are_refused_and_those_that_break_off_are_not_answered(sent: bytes, answer: bytes) -> None:
+    with stand_in() as platform, socket.create_connection(("127.0.0.1", platform.port), timeout=60) as sender:
+        sender.sendall(sent)
+        sender.shutdown(socket.SHUT_WR)
+        assert b"".join(iter(lambda: sender.recv(65536), b"")).partition(b"\r\n")[0] == answer
+        assert (platform.ledger.sent, platform.ledger.refused) == ({}, {})
+
+
+def test_connection_that_says_nothing_keeps_nobody_from_a_handshake() -> None:
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    with stand_in(tls=server) as platform, ExitStack() as stack:
+        connections = []
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(("127.0.0.1", platform.port)))  # and says nothing
+            connections.append(http.client.HTTPSConnection("127.0.0.1", platform.port, timeout=20, context=client))
+        for number in range(2):  # on the same connections, kept side by side
+            for connection in connections:
+                connection.request("POST", SEND, urlencode(GOOD), AS_FORM)
+                assert json.loads(connection.getresponse().read())["returnStatus"] == "1 ", number
+        for connection in connections:
+            connection.close()
 
 
 def test_limits_hold_per_number_and_end_with_the_minute() -> None:

@@ -1,4 +1,5 @@
 import java.io.IOException;
+import java.io.PrintStream;
 import java.net.URI;
 import java.net.URLEncoder;
 import java.net.http.HttpClient;
@@ -7,13 +8,16 @@ import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
 /**
  * The platform page's own sample of a send (SmsCodeTest), with its parameters and its {@code ContentType} header, by
- * JDK 17's HttpClient as it comes: HTTP/2 offered, no Content-Type.
+ * JDK 17's HttpClient as it comes: HTTP/2 offered. The Content-Type is the one that commons-httpclient adds to a form.
  *
- * <p>{@code java SendSample.java BASE_URL PHONE}: prints the answer; exit code 1 unless returnStatus is 1.
+ * <p>{@code java SendSample.java BASE_URL PHONE}: prints the answer and, below it, what the page's sample makes of it: it
+ * never looks at the HTTP status, falls over an answer without {@code returnStatus}, and takes {@code "1 "} for a failure.
  */
 public final class SendSample {
     public static void main(String[] args) throws IOException, InterruptedException {
@@ -32,12 +36,19 @@ public final class SendSample {
                 .collect(Collectors.joining("&"));
         HttpRequest request = HttpRequest.newBuilder(URI.create(args[0] + "/smsApi/verifyCode"))
                 .header("ContentType", "application/x-www-form-urlencoded;charset=utf-8")
+                .header("Content-Type", "application/x-www-form-urlencoded")
                 .POST(HttpRequest.BodyPublishers.ofString(form))
                 .build();
         HttpResponse<String> response =
                 HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString(StandardCharsets.UTF_8));
-        System.out.write(response.body().getBytes(StandardCharsets.UTF_8));
-        System.out.println();
-        System.exit(response.body().matches(".*\"returnStatus\"\\s*:\\s*\"1 ?\".*") ? 0 : 1);
+        PrintStream out = new PrintStream(System.out, true, StandardCharsets.UTF_8);
+        out.println(response.body());
+        out.println(returnStatus(response.body()).equals("1") ? "成功!" : "失败!");
+    }
+
+    /** What the sample's {@code jsonObject.get("returnStatus")} gives: null where there is none. */
+    private static String returnStatus(String answer) {
+        Matcher field = Pattern.compile("\"returnStatus\"\\s*:\\s*\"([^\"]*)\"").matcher(answer);
+        return field.find() ? field.group(1) : null;
     }
 }

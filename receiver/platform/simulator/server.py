@@ -22,10 +22,17 @@ from receiver.platform.simulator.traffic import ZONE, SimulatedMessage
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
+    from email.message import Message
+    from io import BufferedIOBase
 
 _SEND, _BALANCE = "/smsApi/verifyCode", "/smsApi/verifyCode/getBalance"
 _JSON = "application/json;charset=UTF-8"
+# A servlet container reads a form under this alone, with any charset: else there are no parameters.
+_FORM = "application/x-www-form-urlencoded"
 _BODY_MAX_BYTES = 64 * 1024
+_LINE_MAX_BYTES = 4096
+_TRAILERS_MAX = 100
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _NUMBER = re.compile(r"1\d{10}", re.ASCII)
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _CODE = re.compile(r"\d{2,8}", re.ASCII)
@@ -179,8 +186,57 @@ def make_server(platform: Platform, bind: tuple[str, int], tls: ssl.SSLContext |
     """Listen, for `serve_forever` to answer. Raises OSError where that address cannot be had."""
     server = _Server(bind, _handler(platform))
     if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        # Hands are shaken when a connection's own thread first reads: who says nothing stops nobody else.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     return server
+
+
+class _BadBodyError(Exception):
+    """A body of which nobody can tell where it ends, or that is too large."""
+
+
+def _read_body(headers: Message, stream: BufferedIOBase) -> bytes | None:
+    """Read a request's body, by its length or in chunks. None: it breaks off. Raises _BadBodyError."""
+    coding = headers.get("Transfer-Encoding")
+    if coding is not None:
+        if coding.strip().lower() != "chunked" or "Content-Length" in headers:
+            raise _BadBodyError("no such transfer coding")
+        return _read_chunks(stream)
+    length = headers.get("Content-Length", "0")
+    if not _DIGITS.fullmatch(length) or int(length) > _BODY_MAX_BYTES:
+        raise _BadBodyError("no such length")
+    body = stream.read(int(length))
+    return body if len(body) == int(length) else None
+
+
+def _read_chunks(stream: BufferedIOBase) -> bytes | None:
+    body = b""
+    while True:
+        line = stream.readline(_LINE_MAX_BYTES)
+        size = line.partition(b";")[0].strip()
+        if not line.endswith(b"\n"):
+            return None
+        if not _CHUNK_SIZE.fullmatch(size):
+            raise _BadBodyError("no such chunk")
+        if len(body) + int(size, 16) > _BODY_MAX_BYTES:
+            raise _BadBodyError("the body is too large")
+        if int(size, 16) == 0:
+            return body if _pass_trailers(stream) else None
+        data = stream.read(int(size, 16) + 2)
+        if len(data) < int(size, 16) + 2:
+            return None
+        if not data.endswith(b"\r\n"):
+            raise _BadBodyError("no such chunk")
+        body += data[:-2]
+
+
+def _pass_trailers(stream: BufferedIOBase) -> bool:
+    """Read over what follows the last chunk; whether it is whole."""
+    for _ in range(_TRAILERS_MAX):
+        line = stream.readline(_LINE_MAX_BYTES)
+        if not line.strip():
+            return bool(line)
+    return False
 
 
 def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
@@ -191,31 +247,34 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             parts = urlsplit(self.path)
-            length = self.headers.get("Content-Length", "0")
-            if not length.isdigit() or int(length) > _BODY_MAX_BYTES:
-                self._answer(400, {"error": "no such length"})
+            try:
+                body = _read_body(self.headers, self.rfile)
+            except _BadBodyError as error:
+                self._answer(400, {"error": str(error)}, closes=True)
+                return
+            if body is None:  # the sender has gone: nothing was asked for
                 self.close_connection = True
                 return
-            body = self.rfile.read(int(length))
-            if len(body) < int(length):  # the sender has gone: nothing was asked for
-                self.close_connection = True
-                return
-            fields = dict(parse_qsl(parts.query) + parse_qsl(body.decode("utf-8", errors="replace")))
+            fields = parse_qsl(parts.query)
+            if self.headers.get_content_type() == _FORM:
+                fields += parse_qsl(body.decode("utf-8", errors="replace"))
             answers = {_SEND: platform.send, _BALANCE: platform.read_balance}
             answer = answers.get(parts.path.rstrip("/"))
             if answer is None:
                 self._answer(404, {"error": "no such interface"})
             else:
-                self._answer(200, answer(fields, self.client_address[0]))
+                self._answer(200, answer(dict(fields), self.client_address[0]))
 
         def do_GET(self) -> None:
-            self._answer(405, {"error": "use POST"})
+            self._answer(405, {"error": "use POST"}, closes=True)  # a body that it may have is not read
 
-        def _answer(self, status: int, body: dict[str, Any]) -> None:
+        def _answer(self, status: int, body: dict[str, Any], *, closes: bool = False) -> None:
             data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
             self.send_response(status)
             self.send_header("Content-Type", _JSON)
             self.send_header("Content-Length", str(len(data)))
+            if closes:
+                self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(data)
 

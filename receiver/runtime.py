@@ -167,6 +167,7 @@ class Runtime:
             self.link.mark_down("the database's encryption was changed")
             return
         set_aside.save_noted(self.database, self.now())
+        self.recorder.end_cut_off()
         if self.database.postgresql:
             self.database.write(rollup.fold)
         self.gate.secrets.keep_uses(self._save_uses)

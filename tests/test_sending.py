@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
-from receiver.domain import MessageStatus, SendAttempt, SendResult, new_id, whole_milliseconds
+from receiver.domain import MessageStatus, SendAttempt, SendResult, first_id_of, new_id, whole_milliseconds
 from receiver.errors import StoreUnavailable
 from receiver.intake.recorder import Recorder
 from receiver.intake.spool_records import SpooledAttempt, read_file
@@ -23,6 +23,7 @@ from receiver.platform.client import PlatformClient, RawAnswer
 from receiver.sending import Sender
 from receiver.store import read, write
 from receiver.store.access import Scope
+from receiver.store.attempts import CUT_OFF
 from receiver.store.database import Database
 from receiver.store.read import Filter, Page
 from receiver.store.tables import attempts as attempts_table
@@ -497,6 +498,30 @@ def test_send_cut_off_by_a_crash_says_so(runtime: Runtime) -> None:
     for status, row in ((MessageStatus.SENDING, now), (MessageStatus.OUTCOME_UNKNOWN, cut_off)):
         page = Page(limit=10, filter=Filter(status=status))
         assert runtime.ask(lambda c, page=page: read.list_messages(c, page, runtime.clock())) == [row]  # type: ignore[misc]
+
+
+def test_attempt_that_a_dead_process_left_is_over_once_another_runs(
+    runtime: Runtime, make_runtime: Callable[..., Runtime]
+) -> None:
+    long_ago = runtime.now() - timedelta(minutes=2)
+    left = replace(make_attempt(sent_at=long_ago), id=first_id_of(long_ago))
+    answered = replace(make_attempt(sent_at=long_ago), id=first_id_of(long_ago - timedelta(seconds=1)))
+    for attempt in (answered, left, make_attempt()):
+        runtime.recorder.begin(attempt, day_began=NOON)
+    runtime.recorder.finish(answered, TAKEN)
+    make_runtime()
+    states: list[tuple[str | None, str | None]] = []
+    deadline = time.monotonic() + 60
+    while (MessageStatus.OUTCOME_UNKNOWN.value, CUT_OFF) not in states:
+        assert time.monotonic() < deadline, states
+        time.sleep(0.05)
+        with runtime.database.reading() as connection:
+            query = sa.select(messages_table.c.send_state, messages_table.c.error_message).order_by(messages_table.c.id)
+            states = [(row.send_state, row.error_message) for row in connection.execute(query)]
+    assert states == [(None, None), (MessageStatus.OUTCOME_UNKNOWN.value, CUT_OFF), (MessageStatus.SENDING.value, None)]
+    runtime.recorder.finish(left, replace(TAKEN, task_id="late"))  # its process was not dead, only very slow
+    settled = runtime.ask(lambda c: read.list_messages(c, Page(limit=10), runtime.clock()))[1]
+    assert (settled.task_id, settled.status, settled.error_message) == ("late", MessageStatus.PENDING, None)
 
 
 @contextmanager

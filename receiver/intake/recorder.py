@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _SENDS_PATIENCE_SECONDS = 2.0  # a list of a thousand takes a tenth of a second on an idle machine
 _ATTEMPT_PATIENCE_SECONDS = 0.4  # somebody waits for a code
 _SPOOLED_AT_ONCE = 4  # transactions, which wait for the disk together
+_LOOK_SECONDS = 15.0  # for attempts whose process has ended
 _AWAY = object()
 
 
@@ -41,6 +43,7 @@ class Recorder:
         self._database = database
         self._link = link
         self._spool = spool
+        self._look_at = 0.0
 
     def record(self, sends: Sequence[SentMessage]) -> list[write.RecordResult] | None:
         """Record sends. None: the database is away, they wait in the spool. Raises SpoolUnavailable."""
@@ -85,6 +88,19 @@ class Recorder:
         """Give the state of an attempt that is noted. Raises StoreUnavailable or StoreUnfit."""
         with self._database.reading() as connection:
             return attempts.find_attempt(connection, attempt_id, now=datetime.now(UTC))
+
+    def end_cut_off(self) -> None:
+        """Record the end of attempts that a dead process has left under way; now and then, at the first call too.
+
+        Raises StoreUnavailable or StoreUnfit.
+        """
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        with self._database.reading() as connection:
+            found = attempts.find_cut_off(connection, now=datetime.now(UTC))
+        for message_id in found:  # each in a transaction of its own: no two rows are held at once
+            self._database.write(partial(attempts.end_cut_off, message_id=message_id))
 
     def keep_reading(self, reading: Reading) -> bool:
         """Keep a reading of the balance. False: the database is away, and the next reading will say more."""

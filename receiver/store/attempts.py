@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.domain import LOCAL_LIMIT, RECORDED_FIELDS, SENDING_MAX, MessageStatus, SendAttempt, SendResult
+from receiver.domain import (
+    LOCAL_LIMIT,
+    RECORDED_FIELDS,
+    SENDING_MAX,
+    MessageStatus,
+    SendAttempt,
+    SendResult,
+    first_id_of,
+)
 from receiver.errors import ReceiverError
 from receiver.store import forward_queue
 from receiver.store.balance import Reading, save_readings
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
 CUT_OFF = "the process that sent it ended before it knew the outcome"
 KEY_LIFE = timedelta(hours=24)
 _NUMBER_LOCK_SPACE = 0x7263766E  # "rcvn": apart from other programs' advisory locks
+# An attempt lasts half a minute: what a dead process has left is among the newest, however long nobody was there.
+_LOOKED_AT_MAX = 2000
 _OPEN_STATES = (MessageStatus.SENDING, MessageStatus.OUTCOME_UNKNOWN)  # a result may still come
 
 
@@ -143,6 +153,35 @@ def find_attempt(connection: sa.Connection, attempt_id: UUID, *, now: datetime) 
     if found.state is MessageStatus.SENDING and now - found.begun_at > SENDING_MAX:
         return replace(found, state=MessageStatus.OUTCOME_UNKNOWN, error_message=CUT_OFF)
     return found
+
+
+def find_cut_off(connection: sa.Connection, *, now: datetime) -> list[int]:
+    """Give the messages whose attempt is noted as under way and cannot be any more, among the newest attempts."""
+    newest = (
+        sa.select(attempts.c.message_id)
+        .where(attempts.c.id < first_id_of(now - SENDING_MAX))
+        .order_by(attempts.c.id.desc())
+        .limit(_LOOKED_AT_MAX)
+        .subquery()
+    )
+    query = (
+        sa.select(messages.c.id)
+        .join(newest, newest.c.message_id == messages.c.id)
+        .where(messages.c.send_state == MessageStatus.SENDING.value)
+    )
+    return list(connection.scalars(query))
+
+
+def end_cut_off(connection: sa.Connection, message_id: int) -> None:
+    """Record of an attempt that is still under way that nobody knows its outcome. A late answer settles it yet."""
+    cut_off = (
+        sa.update(messages)
+        .where(messages.c.id == message_id, messages.c.send_state == MessageStatus.SENDING.value)
+        .values(send_state=MessageStatus.OUTCOME_UNKNOWN.value, error_message=CUT_OFF)
+        .returning(messages.c.id)
+    )
+    if connection.scalar(cut_off) is not None:
+        forward_queue.add_states(connection, [message_id])
 
 
 # --- The note -----------------------------------------------------------------------------------------

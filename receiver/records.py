@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 TEXT_MAX_CHARS = 255
 _FIRST_YEAR, _LAST_YEAR = 1970, 9000  # of filters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_WHOLE_NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
+_WHOLE_NUMBER = re.compile(r"(-?\d{1,9})(?:\.0+)?", re.ASCII)  # data frames write 1.0
+_ROUNDED = re.compile(r"[+-]?\d+(?:[.,]\d*)?[Ee]\+\d+", re.ASCII)
+_FLOAT = re.compile(r"[+-]?\d+\.0+", re.ASCII)
+_EMPTY_WORDS = frozenset({"null", "(null)", "\\n", "none", "nan", "nat", "n/a", "#n/a", "<na>", "undefined"})
+_MARKED_NUMBER = re.compile(r"'\d+", re.ASCII)
+_PLAIN_DIGITS = {0xFF10 + digit: str(digit) for digit in range(10)}  # for those of full width
+_DATE_DIGITS = 8
 _MISSING = "missing"
 
 FIELDS = frozenset(
@@ -67,22 +74,21 @@ class SendReader:
         own answer has them; `return_status` "0" makes it the record of a refused send.
         """
         faults: dict[str, str] = {str(name): "unknown field" for name in item if name not in FIELDS}
-        refused = _text(item, "return_status", faults) == "0"
-        if item.get("return_status") not in (None, "") and str(item["return_status"]).strip() not in (
-            "0",
-            "1",
-        ):
+        return_status = _whole_number(item, "return_status", faults)
+        if return_status not in (None, 0, 1) or "return_status" in faults:
             faults["return_status"] = "not 0 or 1"
+        refused = return_status == 0
         sent = SentMessage(
             account=self._account(_text(item, "account", faults), faults),
             mobile=_mobile(item, faults),
-            task_id=_text(item, "task_id", faults, max_chars=TASK_ID_MAX_CHARS),
-            template_id=_text(item, "template_id", faults),
+            task_id=_id(item, "task_id", faults, max_chars=TASK_ID_MAX_CHARS),
+            template_id=_id(item, "template_id", faults),
             reference=_text(item, "reference", faults),
             sent_at=self._time(item, faults),
             success_counts=_whole_number(item, "success_counts", faults),
             remain_point=_whole_number(item, "remain_point", faults),
-            error_message=_text(item, "message", faults),
+            # Of a send that was taken the platform says `message` too: no fault, and nothing to keep.
+            error_message=None if return_status == 1 else _text(item, "message", faults),
         )
         required = ("reference", "sent_at", "error_message") if refused else ("task_id",)
         closed = "task_id" if refused else "error_message"
@@ -127,6 +133,8 @@ def parse_time(text: str, zone: ZoneInfo) -> datetime:
     Raises ValueError.
     """
     try:
+        if text.isdigit() and len(text) != _DATE_DIGITS:
+            raise ValueError  # seconds since 1970 and the like, which may look like a date and an hour
         moment = datetime.fromisoformat(text)
         return whole_milliseconds((moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC))
     except (ValueError, OverflowError):
@@ -169,11 +177,43 @@ def _text(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_cha
     return text or None
 
 
+def _id(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_chars: int = TEXT_MAX_CHARS) -> str | None:
+    """Read an id that others will name: without marks that cannot be seen, and refused where a program has spoilt it.
+
+    Else its receipts would come for another one, for ever.
+    """
+    text = _text(item, name, faults, max_chars=max_chars)
+    if text is None:
+        return None
+    text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf").strip()
+    plain = text.translate(_PLAIN_DIGITS)
+    if plain.isascii() and plain.isdigit():
+        text = plain
+    if fault := _spoilt(text):
+        faults.setdefault(name, fault)
+    return text or None
+
+
+def _spoilt(text: str) -> str | None:
+    """Say what a spreadsheet or a data frame has made of an id; None: nothing."""
+    if _ROUNDED.fullmatch(text):
+        return "rounded to the form 1.2E+18 by a spreadsheet: make its column text and export the ids anew"
+    if _FLOAT.fullmatch(text):
+        return "made a number with .0 by a spreadsheet or data frame: read its column as text and export anew"
+    if text.lower() in _EMPTY_WORDS:
+        return "a word that stands for no value: leave it empty"
+    if _MARKED_NUMBER.fullmatch(text):
+        return "begins with the apostrophe by which spreadsheets mark text: leave it out"
+    return None
+
+
 def _mobile(item: Mapping[str, Any], faults: dict[str, str]) -> str:
     text = _text(item, "mobile", faults)
     number = parse_mobile(text) if text else None
     if text is None:
         faults.setdefault("mobile", _MISSING)
+    elif _ROUNDED.fullmatch(text):
+        faults.setdefault("mobile", _spoilt(text) or "")
     elif number is None:
         faults.setdefault("mobile", "not a phone number")
     elif is_masked(number):
@@ -185,7 +225,8 @@ def _whole_number(item: Mapping[str, Any], name: str, faults: dict[str, str]) ->
     text = _text(item, name, faults)
     if text is None:
         return None
-    if not _WHOLE_NUMBER.fullmatch(text):
+    match = _WHOLE_NUMBER.fullmatch(text)
+    if match is None:
         faults.setdefault(name, "not a whole number")
         return None
-    return int(text)
+    return int(match[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -113,14 +114,50 @@ def test_ndjson_and_mapped_columns_and_refused_sends(installed: ServeProcess) ->
     assert import_(installed, odd, "--map", "batch=task_id", "--map", "to=mobile")[1] == tally(new=1)
 
 
-def test_own_export_is_no_change_whatever_its_cells_begin_with(installed: ServeProcess, tmp_path: Path) -> None:
-    odd = ["-5", "'-5", "''-5", "＝5", "'x", "=1+1", "@a", "'＠a", "5"]
-    lines = [{"task_id": text, "mobile": "15080921090", "template_id": text, "reference": text} for text in odd]
-    assert import_(installed, "\n".join(map(json.dumps, lines)))[1] == tally(new=len(odd))
-    file = tmp_path / "own.csv"
-    assert installed.run("export", "messages", str(file), "--full-numbers").returncode == 0
-    assert import_(installed, file.read_text())[1] == tally(unchanged=len(odd))
-    assert set(recorded(installed)) == set(odd)
+def test_own_exports_are_no_change_whatever_their_cells_begin_with(installed: ServeProcess, tmp_path: Path) -> None:
+    odd = ["-5", "'-5", "''-5", "＝5", "'x", "=1+1", "@a", "'＠a", "5", "3637825123456789012", "0070"]
+    sent_at = "2026-11-23T12:00:00.123+08:00"
+    lines = [
+        {"task_id": text, "mobile": "15080921090", "template_id": text, "reference": text, "sent_at": sent_at}
+        for text in odd
+    ]
+    refused = {
+        "mobile": "15080921090",
+        "reference": "r",
+        "sent_at": sent_at,
+        "return_status": "0",
+        "message": "余额不足",
+    }
+    assert import_(installed, "\n".join(map(json.dumps, [*lines, refused])))[1] == tally(new=len(odd) + 1)
+    for ending in ("csv", "ndjson", "xlsx"):
+        file = tmp_path / f"own.{ending}"
+        assert installed.run("export", "messages", str(file), "--full-numbers").returncode == 0
+        done = installed.run("messages", "import", str(file), "--json")
+        assert (done.returncode, json.loads(done.stdout)) == (0, tally(unchanged=len(odd) + 1)), done.stderr
+        assert "latency_seconds" in done.stderr  # of the columns that are not used
+    assert set(recorded(installed)) == {*odd, ""}
+
+
+def test_file_of_excel_is_recorded_and_what_was_found_is_said(installed: ServeProcess, tmp_path: Path) -> None:
+    file = tmp_path / "发送明细.csv"
+    heading = "任务ID,手机号,发送时间,短信内容"
+    text = f"{heading}\n3637825,15080921090,23.11.2026 12:00:00,您的验证码\n3.63783E+18,15080921090,,\n"
+    file.write_bytes(text.encode("gbk"))
+    installed.environment["RECEIVER_TIME_FORMATS"] = "%d.%m.%Y %H:%M:%S"
+    for count in (tally(new=1, rejected=1), tally(unchanged=1, rejected=1)):
+        done = installed.run("messages", "import", str(file), "--json")
+        assert (done.returncode, json.loads(done.stdout)) == (1, count)
+        note, rejected, unused = done.stderr.splitlines()
+        assert (note, rejected[:16], unused) == ("read as GB18030", "line 3: task_id:", "columns not used: 短信内容")
+    assert recorded(installed)["3637825"].sent_at == datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
+
+
+def test_import_that_breaks_off_says_what_it_has_recorded(installed: ServeProcess) -> None:
+    lines = [f"{number},15080921090" for number in range(2000)]
+    code, counts, errors = import_(installed, "\n".join(["task_id,mobile", *lines, "9" * 1_100_000]))
+    assert (code, counts["new"] >= 1000) == (1, True)
+    assert errors.splitlines()[-1].startswith("receiver: line 2002: ")
+    assert import_(installed, "\n".join(["task_id,mobile", *lines]))[1]["new"] == 2000 - counts["new"]
 
 
 def test_import_joins_what_pushes_have_made(installed: ServeProcess) -> None:

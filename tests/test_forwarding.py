@@ -25,7 +25,7 @@ from receiver.store.fan_out import fan_out
 from receiver.store.tables import deliveries as deliveries_table
 from receiver.store.tables import forward_queue, messages, pushes, replies, timers
 from receiver.store.tables import targets as targets_table
-from receiver.store.targets import EventType
+from receiver.store.targets import EventType, TargetState
 from tests.conftest import SECRET, make_key
 from tests.factories import make_push, make_send
 from tests.hooks import Hook, Sent, await_true, hook
@@ -494,6 +494,24 @@ def test_target_that_fails_five_times_in_a_row_is_tried_by_one_at_a_time(parts: 
     target.await_taken(40)
     await_settled(parts)
     assert desk.find(parts, "shop").failures == 0
+
+
+@pytest.mark.parametrize("status", [301, 401, 404, 429, 500])
+def test_target_that_takes_nothing_is_failing_at_once_and_good_once_it_takes_something(
+    parts: Runtime, target: Hook, status: int
+) -> None:
+    add(parts, target, form="raw")
+    assert desk.find(parts, "shop").state is TargetState.GOOD
+    target.behave = lambda _sent: (status, {})
+    keep(parts, make_push())
+    await_true(lambda: desk.find(parts, "shop").failed_at is not None)
+    assert desk.find(parts, "shop").state is TargetState.FAILING
+    target.behave = lambda _sent: (200, {})
+    resume(parts)
+    await_settled(parts)
+    assert desk.find(parts, "shop").state is TargetState.GOOD
+    desk.pause(parts, "test", desk.find(parts, "shop"))
+    assert desk.find(parts, "shop").state is TargetState.PAUSED
 
 
 def test_redirect_is_a_failure_that_says_so(parts: Runtime, target: Hook) -> None:

@@ -155,6 +155,27 @@ def test_dead_letters_are_listed_by_pages_and_replayed(client: FlaskClient, part
     target.await_taken(3)
 
 
+def test_target_that_refuses_everything_is_failing_wherever_it_is_shown(
+    client: FlaskClient, parts: Runtime, target: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("RECEIVER_DATABASE_URL", parts.settings.database_url)
+    runner, request = CliRunner(), ask(client, parts)
+
+    def states() -> tuple[str, str, bool]:
+        (listed,) = json.loads(runner.invoke(cli, ["targets", "list", "--json"]).stdout)
+        checks = {row["check"]: row["ok"] for row in json.loads(runner.invoke(cli, ["doctor", "--json"]).stdout)}
+        return request("GET", "/shop").json["state"], listed["state"], checks["forwarding"]
+
+    assert request("POST", "", wanted(target)).json["state"] == "good"
+    assert states() == ("good", "good", True)
+    target.behave = lambda _sent: (404, {})
+    keep(parts, make_push())
+    await_true(lambda: parts.ask(partial(targets.get_target, name="shop")).failed_at is not None)
+    assert states() == ("failing", "failing", False)
+    assert "failing" in runner.invoke(cli, ["targets", "list"]).stdout
+
+
 def test_test_and_rotation_answer_what_came_of_them(client: FlaskClient, parts: Runtime, target: Hook) -> None:
     request = ask(client, parts)
     first = request("POST", "", wanted(target)).json["secret"]

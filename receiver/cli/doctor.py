@@ -30,6 +30,7 @@ from receiver.store import access, prune, read, schema, sqlite
 from receiver.store.horizons import list_ahead
 from receiver.store.read import Filter, Page
 from receiver.store.sources import find_sources
+from receiver.store.targets import list_targets
 from receiver.store.watching import find_set_aside
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
         yield _checked("API keys", lambda: _keys(runtime))
         yield _retention(runtime)
         yield _set_aside(runtime)
+        yield _forwarding(runtime)
     finally:
         runtime.stop()
     answer = _server(settings)
@@ -203,6 +205,18 @@ def _set_aside(runtime: Runtime) -> tuple[str, bool | None, str]:
         return name, True, "every row that was looked at can be read"
     named = "; ".join(f"{rows.count} of {table} ({rows.named})" for table, rows in found.items())
     return name, False, f"left out of what they would end, see RowsSetAside in deploy/RUNBOOK.md: {named}"
+
+
+def _forwarding(runtime: Runtime) -> tuple[str, bool | None, str]:
+    """Say which targets fail, of those that are not paused."""
+    try:
+        found = runtime.ask(list_targets)
+    except ReceiverError as error:
+        return "forwarding", False, str(error)
+    failing = [f"{target.name} is failing: {target.last_error}" for target in found if target.state == "failing"]
+    if failing:
+        return "forwarding", False, f"{'; '.join(failing)}; nothing is lost for three days"
+    return "forwarding", True, f"to {len(found)} target(s)" if found else "to nobody"
 
 
 def _data_dir(settings: Settings) -> tuple[str, bool, str]:

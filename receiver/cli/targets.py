@@ -13,7 +13,7 @@ from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.errors import ReceiverError
 from receiver.forwarding import desk
 from receiver.store import targets as store
-from receiver.store.targets import EventType, Format
+from receiver.store.targets import EventType, Format, TargetState
 
 if TYPE_CHECKING:
     from receiver.store.targets import Health, Target
@@ -127,15 +127,15 @@ def list_(as_json: bool) -> None:
 
 
 def _state(target: Target) -> str:
-    if target.paused_at is not None:
-        return f"paused, {target.paused_because}"
-    return f"{target.failures} failures in a row" if target.failures else "good"
+    if target.state is TargetState.PAUSED:
+        return f"{target.state}, {target.paused_because}"
+    return f"{target.state}, {target.failures} failures in a row" if target.failures else target.state.value
 
 
 def _as_dict(target: Target, health: Health) -> dict[str, Any]:
     hidden = ("id", "url", "signing_secrets")
     fields = {name: value for name, value in asdict(target).items() if name not in hidden}
-    return fields | {"url": target.place} | asdict(health)
+    return fields | {"url": target.place, "state": target.state} | asdict(health)
 
 
 @targets.command()

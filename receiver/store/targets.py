@@ -48,6 +48,14 @@ class EventType(StrEnum):
     NOT_DELIVERED = "message.not_delivered"
 
 
+class TargetState(StrEnum):
+    """How a target fares."""
+
+    GOOD = "good"
+    FAILING = "failing"  # what it last answered was no 2xx, or it answered nothing
+    PAUSED = "paused"
+
+
 TIMED = frozenset({EventType.NO_RECEIPT, EventType.NOT_DELIVERED})  # time alone brings them about
 
 
@@ -85,6 +93,14 @@ class Target(NewTarget):
         """Where it is, as it may be shown: without query, which may be a password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}{parts.path}{'?…' if parts.query else ''}"
+
+    @property
+    def state(self) -> TargetState:
+        """How it fares. Its refusals count at once, unlike in `failures`: what it refuses, others may yet be taken."""
+        if self.paused_at is not None:
+            return TargetState.PAUSED
+        failed_last = self.failed_at is not None and (self.delivered_at is None or self.failed_at > self.delivered_at)
+        return TargetState.FAILING if self.failures or failed_last else TargetState.GOOD
 
     def hears(self, account: str) -> bool:
         """Whether it hears of an account."""

@@ -64,6 +64,19 @@ def test_target_is_made_tried_and_held_in_the_console(parts: Runtime, target: Ho
     assert parts.ask(targets.list_targets) == []
 
 
+def test_target_that_refuses_everything_is_shown_as_failing_with_its_answer(parts: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(parts), parts, "admin")
+    staff.post("/targets", {"name": "old", "url": target.url(), "format": "raw"})
+    assert 'data-state="delivered"' in staff.get("/targets").text
+    target.behave = lambda _sent: (404, {})
+    keep(parts, make_push())
+    await_true(lambda: desk.find(parts, "old").failed_at is not None)
+    page = staff.get("/targets").text
+    assert 'data-state="failed">failing<' in page
+    assert "answered with HTTP status 404" in page
+    assert 'value="resume"' in page
+
+
 def test_wrong_target_is_told_beside_its_field(parts: Runtime) -> None:
     staff = log_in(create_app(parts), parts, "admin")
     fields = {"name": "a b", "url": "http://169.254.169.254/", "format": "webhooks", "not_delivered_after_seconds": "x"}

@@ -14,7 +14,7 @@ from receiver.errors import NameTaken
 from receiver.forwarding import desk
 from receiver.store import targets
 from receiver.store.access import Scope
-from receiver.store.targets import EventType, Format
+from receiver.store.targets import EventType, Format, TargetState
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -88,6 +88,11 @@ class TargetSchema(ma.Schema):
     pii = ma.fields.Boolean(required=True)
     not_delivered_after_seconds = ma.fields.Integer(required=True, allow_none=True)
     created_at = OurTime(required=True)
+    state = ma.fields.String(
+        required=True,
+        validate=ma.validate.OneOf([state.value for state in TargetState]),
+        metadata={"description": "`failing`: its last answer was no 2xx, or it gave none; `last_error` says why."},
+    )
     paused_at = OurTime(required=True, allow_none=True)
     paused_because = ma.fields.String(required=True, allow_none=True)
     failures = ma.fields.Integer(required=True, metadata={"description": "In a row."})
@@ -308,4 +313,4 @@ def _find(name: str) -> Target:
 
 def _shown(target: Target) -> dict[str, Any]:
     health = runtime().ask(partial(targets.find_health, target=target))
-    return asdict(target) | asdict(health) | {"url": target.place}
+    return asdict(target) | asdict(health) | {"url": target.place, "state": target.state}

@@ -19,6 +19,7 @@ from receiver import setting_values as to
 from receiver.durable import make_directory, sync_directory
 from receiver.errors import SettingsError
 from receiver.opt_out import OPT_OUT_WORDS, OptOutWords
+from receiver.setting_names import find_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,6 +91,7 @@ class Settings:
     access_log: bool = True
     log_level: int = logging.INFO
     log_format: str = "json"  # or `console`
+    unknown: tuple[str, ...] = ()  # what is said of each name that looks like a setting and is none
 
     @property
     def accounts(self) -> frozenset[str]:
@@ -136,25 +138,41 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     environment wins over `.env`, and both over a credential.
     Raises SettingsError naming every wrong setting.
     """
-    environment = {**dotenv_values(env_file), **os.environ}
+    environment = _read_environment(env_file)
     values: dict[str, Any] = {}
     problems: list[str] = []
     for field_name, (default, parse) in _PARSERS.items():
-        name = f"RECEIVER_{_NAMES.get(field_name, field_name).upper()}"
+        name = _variable(field_name)
         try:
             values[field_name] = parse(_raw_value(name, environment) or default)
         except ValueError as error:
             problems.append(f"{name}: {error}")
     problems += _bind_problems(values) + _tls_problems(values) + _oidc_problems(values) + _replica_problems(values)
     problems += keeping_problems(values)
+    values["unknown"] = find_unknown(environment, [_variable(field_name) for field_name in _PARSERS])
     if problems:
-        raise SettingsError("; ".join(problems))
+        raise SettingsError("; ".join([*problems, *values["unknown"]]))
     data_dir: Path = values["data_dir"]
     make_data_dir(data_dir)
     values["database_url"] = values["database_url"] or f"sqlite:///{data_dir / 'receiver.db'}"
     if not values["push_tokens"]:
         values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
     return Settings(**values)
+
+
+def _variable(field_name: str) -> str:
+    return f"RECEIVER_{_NAMES.get(field_name, field_name).upper()}"
+
+
+def _read_environment(env_file: Path) -> dict[str, str | None]:
+    """Read the environment and `.env`, whose values are taken as they are written: a password may have a $."""
+    try:
+        return {**dotenv_values(env_file, interpolate=False), **os.environ}
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{env_file.absolute()}: line {line} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise SettingsError(f"{env_file.absolute()}: {error.strerror}; mend or remove it") from None
 
 
 def _bind_problems(values: Mapping[str, Any]) -> list[str]:
@@ -211,7 +229,7 @@ def _tls_problems(values: Mapping[str, Any]) -> list[str]:
 
 def load_data_dir(env_file: Path = Path(".env")) -> Path:
     """Read the data directory's place alone, and make nothing."""
-    environment = {**dotenv_values(env_file), **os.environ}
+    environment = _read_environment(env_file)
     default, parse = _PARSERS["data_dir"]
     place: Path = parse(_raw_value("RECEIVER_DATA_DIR", environment) or default)
     return place

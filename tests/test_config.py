@@ -97,6 +97,73 @@ def test_every_wrong_setting_is_named_in_one_message_without_its_value(monkeypat
     assert "MySQL is not supported" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("RECEIVER_BNID", "RECEIVER_BIND"),
+        ("RECEIVER_TRUSTED_PROXIE", "RECEIVER_TRUSTED_PROXIES"),
+        ("RECEIVER_ACKBODY", "RECEIVER_ACK_BODY"),
+        ("RECEIVER_LATE_AFTER", "RECEIVER_LATE_AFTER_SECONDS"),
+        ("RECEIVER_PUSH_TOKEN_FILE", "RECEIVER_PUSH_TOKENS_FILE"),
+        ("receiver_bind", "RECEIVER_BIND"),
+        ("RECIEVER_PUBLIC_URL", "RECEIVER_PUBLIC_URL"),
+    ],
+)
+def test_name_that_is_no_setting_is_told_with_the_nearest_one(
+    name: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(f"{name}=hunter2\nCOMPOSE_PROJECT_NAME=x\n")
+    assert load_settings().unknown == (f"{name}: there is no such setting; {meant}?",)
+    (tmp_path / ".env").unlink()
+    monkeypatch.setenv(name, "hunter2")
+    assert load_settings().unknown == (f"{name}: there is no such setting; {meant}?",)
+    monkeypatch.setenv("RECEIVER_ACK_STATUS", "404")
+    with pytest.raises(SettingsError, match=f"{name}: there is no such setting"):
+        load_settings()
+
+
+def test_name_that_is_like_no_setting_is_told_without_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_XYZZY", "1")
+    assert load_settings().unknown == ("RECEIVER_XYZZY: there is no such setting",)
+
+
+def test_what_kubernetes_and_docker_set_for_a_service_of_our_name_is_nobodys_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "RECEIVER_PORT": "tcp://10.96.0.7:8000",
+        "RECEIVER_PORT_8000_TCP": "tcp://10.96.0.7:8000",
+        "RECEIVER_PORT_8000_TCP_PROTO": "tcp",
+        "RECEIVER_PORT_8000_TCP_PORT": "8000",
+        "RECEIVER_PORT_8000_TCP_ADDR": "10.96.0.7",
+        "RECEIVER_SERVICE_HOST": "10.96.0.7",
+        "RECEIVER_SERVICE_PORT": "8000",
+        "RECEIVER_SERVICE_PORT_HTTP": "8000",
+        "RECEIVER_INSIDE_SERVICE_HOST": "10.96.0.8",
+        "RECEIVER_INSIDE_PORT": "tcp://10.96.0.8:8001",
+        "RECEIVER_NAME": "/app/receiver",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().unknown == ()
+    monkeypatch.setenv("RECEIVER_PORT", "8000")  # a person's
+    assert len(load_settings().unknown) == 1
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
+def test_env_file_that_is_not_utf_8_is_named(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("RECEIVER_ACK_BODY=ok\nRECEIVER_ALARM_LANGUAGE=en # 中文\n".encode(encoding))
+    line = 1 if encoding == "utf-16" else 2
+    with pytest.raises(SettingsError, match=rf"/\.env: line {line} is not UTF-8; save the file as UTF-8"):
+        load_settings()
+
+
+def test_env_file_is_read_as_it_is_written(tmp_path: Path) -> None:
+    text = "\ufeffRECEIVER_ACK_BODY='a$HOME${HOME}'\r\nexport RECEIVER_ACK_STATUS = 201\r\n"
+    (tmp_path / ".env").write_bytes(text.encode())
+    settings = load_settings()
+    assert (settings.ack_body, settings.ack_status, settings.unknown) == ("a$HOME${HOME}", 201, ())
+
+
 @pytest.mark.parametrize("tokens", [f"a:{A[:-1]}", f":{A}", A, f"a:{A}!", f"a b:{A}"])
 def test_wrong_push_secrets_stop_the_start(tokens: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECEIVER_PUSH_TOKENS", tokens)

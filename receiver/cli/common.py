@@ -17,7 +17,7 @@ from rich.table import Table
 from receiver.backup import is_served
 from receiver.config import load_settings
 from receiver.errors import ReceiverError, StoreUnavailable
-from receiver.logs import configure_logging
+from receiver.logs import configure_logging, get_logger
 from receiver.ownership import find_fault
 from receiver.runtime import Runtime
 from receiver.store.secret_uses import UNUSED_FOR
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from receiver.config import Settings
     from receiver.store.secret_uses import SecretUse
 
+_log = get_logger(__name__)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
 
 
@@ -42,6 +44,7 @@ def open_runtime(*, whatever_files: bool = False) -> Iterator[Runtime]:
     """
     configure_logging(logging.WARNING)  # what goes well, the command says itself
     settings = load_settings()
+    warn_of_unknown(settings)
     require_file_of_server(settings)
     if not whatever_files:
         require_files(settings)
@@ -50,6 +53,12 @@ def open_runtime(*, whatever_files: bool = False) -> Iterator[Runtime]:
         yield runtime
     finally:
         runtime.stop()
+
+
+def warn_of_unknown(settings: Settings) -> None:
+    """Say which names look like settings and are none."""
+    for said in settings.unknown:
+        _log.warning("unknown setting", reason=said)
 
 
 def require_file_of_server(settings: Settings) -> None:

@@ -112,6 +112,8 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
         True,
         f"{len(settings.push_tokens)} push secret(s), accounts: {', '.join(sorted(settings.accounts))}",
     )
+    for said in settings.unknown:
+        yield "settings", None, said
     yield _data_dir(settings)
     if settings.embedded and (warning := _file_system(settings.data_dir)):
         yield "file system", None, warning

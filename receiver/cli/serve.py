@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.backup import take_serving_lock
-from receiver.cli.common import open_runtime, secret_lines
+from receiver.cli.common import open_runtime, secret_lines, warn_of_unknown
 from receiver.cli.prune import find_unpruned
 from receiver.config import address_text, inside_at, load_settings, push_urls
 from receiver.errors import SettingsError, StoreUnavailable
@@ -51,6 +51,7 @@ def serve(bind: str | None, workers: int) -> None:
     configure_logging()
     settings = load_settings()
     configure_logging(settings.log_level, form=settings.log_format)
+    warn_of_unknown(settings)
     if settings.embedded and workers > 1:
         raise SettingsError("--workers: the embedded database takes one; use PostgreSQL for more")
     server = Server(settings, workers=workers)

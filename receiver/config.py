@@ -355,7 +355,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "ack_content_type": ("text/plain; charset=utf-8", to.header),
     "timezone": ("Asia/Shanghai", to.zone),
     "time_formats": ("", to.formats),
-    "opt_out_words": (",".join(OPT_OUT_WORDS.words), lambda value: OptOutWords(to.items(value.replace("\uff0c", ",")))),
+    "opt_out_words": (",".join(OPT_OUT_WORDS.words), lambda value: OptOutWords(to.words(value))),
     "late_after": ("60", lambda value: timedelta(seconds=to.positive(value))),
     "no_receipt_after": ("72", lambda value: timedelta(hours=to.positive(value))),
     "push_lane": ("on", to.switch),

@@ -18,6 +18,7 @@ Network = IPv4Network | IPv6Network
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
+_PORT = re.compile(r"\d{1,5}", re.ASCII)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,}", re.ASCII)
 _ACK_BODY_MAX_CHARS = 255  # the platform's console keeps no more of an answer
 _KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,16}", re.ASCII)
@@ -80,10 +81,23 @@ def _servers(rest: str) -> tuple[int, str | None]:
 
 
 def address(value: str) -> tuple[str, int]:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("not an address of the form HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000")
+    """Read HOST:PORT. Raises ValueError; what may mean every address of a machine has to be written out."""
+    host, colon, port = value.rpartition(":")
+    if not _PORT.fullmatch(port) or int(port) > 65535 or (colon and host not in ("", "*") and not _is_host(host)):
+        raise ValueError("not an address of the form HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000, without http://")
+    if host in ("", "*"):
+        raise ValueError(
+            "HOST is missing; write 127.0.0.1:PORT for this machine alone, 0.0.0.0:PORT or [::]:PORT for every address"
+        )
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _is_host(host: str) -> bool:
+    try:
+        ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return bool(_HOST_NAME.fullmatch(host)) and not host.rpartition(".")[2].isdigit()
+    return True
 
 
 def networks(value: str) -> tuple[Network, ...]:
@@ -378,6 +392,15 @@ def claim(value: str) -> str:
     if not all(value.split(".")) or " " in value or not value.isprintable():
         raise ValueError("not the name of a claim, such as groups, nor a path such as realm_access.roles")
     return value
+
+
+_PARTED = re.compile(r"[,;|\n\uff0c\uff1b\uff5c\u3001]")
+
+
+def words(value: str) -> list[str]:
+    """Read words, parted by whatever people part them by; blanks part them where nothing else does."""
+    parts = [part.strip() for part in _PARTED.split(value) if part.strip()]
+    return parts if len(parts) > 1 else value.split() if not _PARTED.search(value) else parts
 
 
 def items(value: str) -> list[str]:

@@ -58,9 +58,65 @@ def test_secret_comes_from_a_file_or_from_a_credential_of_systemd(
         load_settings()
 
 
-def test_words_for_opting_out_may_be_parted_by_either_comma(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECEIVER_OPT_OUT_WORDS", "TD，不要了, stop ,")
+@pytest.mark.parametrize(
+    "given",
+    [
+        "TD，不要了, stop ,", "TD、不要了、stop", "TD;不要了;stop", "TD；不要了；stop", "TD|不要了|stop",
+        "TD\n不要了\nstop", "TD 不要了 stop", "TD\u3000不要了\tstop", ",TD,不要了, ,stop",
+    ],
+)  # fmt: skip
+def test_words_for_opting_out_may_be_parted_by_anything(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_OPT_OUT_WORDS", given)
     assert load_settings().opt_out_words.words == ("TD", "不要了", "stop")
+
+
+def test_word_for_opting_out_may_have_a_blank_where_another_sign_parts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_OPT_OUT_WORDS", "stop all, TD")
+    assert load_settings().opt_out_words.words == ("stop all", "TD")
+    monkeypatch.setenv("RECEIVER_OPT_OUT_WORDS", "stop all,")
+    assert load_settings().opt_out_words.words == ("stop all",)
+
+
+@pytest.mark.parametrize(
+    ("given", "bind"),
+    [
+        ("127.0.0.1:8000", ("127.0.0.1", 8000)),
+        ("0.0.0.0:80", ("0.0.0.0", 80)),
+        ("[::]:8000", ("::", 8000)),
+        ("[::1]:8000", ("::1", 8000)),
+        ("localhost:8000", ("localhost", 8000)),
+        ("sms-1.internal:8000", ("sms-1.internal", 8000)),
+    ],
+)
+def test_bind_is_an_address_or_a_name_with_a_port(
+    given: str, bind: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECEIVER_BIND", given)
+    assert load_settings().bind == bind
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (":8000", "HOST is missing"),
+        ("8000", "HOST is missing"),
+        ("*:8000", "HOST is missing"),
+        ("0.0.0.0", "HOST:PORT"),
+        ("[::]", "HOST:PORT"),
+        ("localhost", "HOST:PORT"),
+        ("http://127.0.0.1:8000", "without http://"),
+        ("unix:/run/receiver.sock", "HOST:PORT"),
+        ("127.0.0.256:8000", "HOST:PORT"),
+        ("127.0.0.1:99999", "HOST:PORT"),
+        ("127.0.0.1:８０", "HOST:PORT"),
+    ],
+)
+def test_bind_of_another_form_is_refused_with_the_one_to_write(
+    given: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECEIVER_BIND", given)
+    with pytest.raises(SettingsError, match=f"RECEIVER_BIND: .*{says}"):
+        load_settings()
 
 
 def test_every_wrong_setting_is_named_in_one_message_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -204,13 +203,3 @@ def test_wsgi_app_serves_under_plain_gunicorn(tmp_path: Path) -> None:
     finally:
         plain.send_signal(signal.SIGTERM)
         plain.wait(timeout=40)
-
-
-def test_port_in_use_is_said_in_words(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        process = ServeProcess(tmp_path)
-        failed = process.run("serve", "--bind", f"127.0.0.1:{taken.getsockname()[1]}")
-    assert failed.returncode == 1
-    assert "in use" in failed.stderr

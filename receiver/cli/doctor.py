@@ -128,18 +128,24 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
     runtime = Runtime(settings)
     try:
         kind = "embedded" if settings.embedded else "PostgreSQL"
-        yield _checked("database", lambda: f"{kind}, schema {_required_schema(runtime)}")
+        database = _checked("database", lambda: f"{kind}, schema {_required_schema(runtime)}")
+        yield database
         if settings.embedded:
             yield "SQLite", None if sqlite.shortcoming() else True, sqlite.said()
-        yield _encryption(runtime)
-        yield _checked("API keys", lambda: _keys(runtime))
-        yield _retention(runtime)
-        yield _set_aside(runtime)
-        yield _forwarding(runtime)
+        if database[1]:  # else each of these would say the same again
+            yield from _in_database(runtime)
     finally:
         runtime.stop()
     answer = _server(settings)
     yield "server", answer.get("status") == "ok", answer["text"]
+
+
+def _in_database(runtime: Runtime) -> Iterator[tuple[str, bool | None, str]]:
+    yield _encryption(runtime)
+    yield _checked("API keys", lambda: _keys(runtime))
+    yield _retention(runtime)
+    yield _set_aside(runtime)
+    yield _forwarding(runtime)
 
 
 def _checked(name: str, check: Callable[[], str]) -> tuple[str, bool, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.backup import take_serving_lock
+from receiver.cli.binding import require_free
 from receiver.cli.common import open_runtime, secret_lines, warn_of_unknown
 from receiver.cli.prune import find_unpruned
 from receiver.config import address_text, inside_at, load_settings, push_urls
@@ -57,6 +58,7 @@ def serve(bind: str | None, workers: int) -> None:
     server = Server(settings, workers=workers)
     lock = take_serving_lock(settings.data_dir) if settings.embedded else None
     try:
+        require_free(settings)
         unpruned = _make_ready(settings)
         if settings.embedded:
             (_log.warning if shortcoming() else _log.info)("embedded database", sqlite=said())

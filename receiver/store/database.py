@@ -17,6 +17,7 @@ from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 from receiver.store.checkpointer import checkpointer, write_turns
 from receiver.store.sealed import REFUSED
 from receiver.store.sqlite import CACHE_KIB, open_files, path_of, set_up, sqlite3
+from receiver.store.unreachable import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -415,7 +416,7 @@ def _translated(error: BaseException) -> ReceiverError:
     of_a_value = {"IntegrityError", "DataError"} & {base.__name__ for base in type(error).__mro__}
     if of_a_value or "could not decode to utf-8" in text:
         return StoreRejected(f"the database refused a value ({type(error).__name__})")
-    return StoreUnavailable(f"the database is unavailable ({type(error).__name__})")
+    return StoreUnavailable(f"the database is unavailable ({explain(str(error)) or type(error).__name__})")
 
 
 def _despite_deadlocks(run: Callable[[], T]) -> T:

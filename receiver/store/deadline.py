@@ -85,9 +85,9 @@ class Servers:
                 share = (deadline - time.monotonic()) / (len(trying) - turn)
                 try:
                     connection = _connect(self._servers[number], time.monotonic() + min(share, longest))
-                except psycopg.errors.ConnectionTimeout as error:
+                except psycopg.errors.ConnectionTimeout:
                     silent.append(number)
-                    said[str(error)] = None
+                    said[f"{_place(self._servers[number])} failed: no answer in time"] = None
                 except psycopg.OperationalError as error:
                     said[str(error)] = None
                 else:
@@ -95,6 +95,12 @@ class Servers:
                     return connection
             trying = silent
         raise psycopg.OperationalError("; ".join(said))
+
+
+def _place(server: ConnDict) -> str:
+    """Name a server as libpq does."""
+    host = server.get("host") or server.get("hostaddr") or "its socket"
+    return f'connection to server at "{host}", port {server.get("port") or 5432}'
 
 
 def _split(parameters: Mapping[str, Any]) -> Iterator[ConnDict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import json
 import logging
@@ -90,8 +91,9 @@ def alone(path: Path, what: str) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on a line of its own."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    """Print one JSON document on a line of its own; where the output is not UTF-8, in ASCII, which JSON can be."""
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    print(json.dumps(value, ensure_ascii=not is_utf8, default=str), flush=True)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -42,15 +42,18 @@ def events(follow: bool, cursor_file: Path | None) -> None:
         position = Position() if cursor_file is None else read_cursor(cursor_file)
         while True:
             page = _next(runtime, position)
-            for event in page:
-                print_json(_shown(event))
+            try:
+                for event in page:
+                    print_json(_shown(event))
+                    position = event.position
+            finally:  # where a reader goes away, or a disk is full, the next run goes on after what it has
+                if page:
+                    _write(cursor_file, position)
             if page:
-                position = page[-1].position
-                _write(cursor_file, position)
-            elif not follow:
+                continue
+            if not follow:
                 return
-            else:
-                time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
 
 def _next(runtime: Runtime, position: Position) -> list[Event]:

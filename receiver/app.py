@@ -12,6 +12,7 @@ from receiver.config import load_settings
 from receiver.logs import configure_logging
 from receiver.runtime import Runtime
 from receiver.web import RUNTIME, access_log, api, auth, console, docs, headers, ops, problems, push
+from receiver.web.mounted import Mounted
 
 
 class _Json(DefaultJSONProvider):
@@ -58,4 +59,5 @@ def create_app(runtime: Runtime | None = None) -> Flask:
     problems.register(app)
     auth.register(app)
     console.register(app)
+    app.wsgi_app = Mounted(app.wsgi_app, runtime.settings)  # type: ignore[method-assign]
     return app

@@ -52,6 +52,7 @@ DAY = "from=2026-11-23&to=2026-11-24"
 API: dict[str, dict[str, list[str]]] = {
     "push.push": {},  # the platform's; what is refused there is counted
     "ops.home": {"GET /": []},
+    "ops.console": {"GET /console": []},
     "ops.healthz": {"GET /healthz": []},
     "ops.readyz": {"GET /readyz": []},
     "ops.metrics_page": {"GET /metrics": ["denied"]},  # the address: the tests allow none

@@ -47,6 +47,7 @@ ROUTES = {
     "POST /api/v1/targets/<string:name>/rotate": "targets",
     "POST /api/v1/targets/<string:name>/test": "targets",
     "POST /api/v1/verify-codes": "messages:send",
+    "GET /console": "to all",
     "GET /console/": "to all who have logged in",
     "GET /console/<path:path>": "to all who have logged in",
     "GET /console/account": "to all who have logged in",

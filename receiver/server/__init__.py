@@ -21,6 +21,7 @@ from receiver.server.limits import raise_open_files
 from receiver.server.master import Master
 from receiver.server.tls import Certificate
 from receiver.web.listeners import Listeners
+from receiver.web.mounted import Mounted
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -127,7 +128,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._runtime = Runtime(self.settings)
         self._runtime.start()
         app = create_app(self._runtime)
-        app.wsgi_app = Listeners(app.wsgi_app, self._runtime)  # type: ignore[method-assign]
+        app.wsgi_app = Mounted(  # type: ignore[method-assign]
+            Listeners(app.wsgi_app, self._runtime), self.settings
+        )
         return app
 
     def _give_slot(self, server: Any, worker: Any) -> None:

@@ -49,6 +49,7 @@ class Open(Enum):
 POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "push.push": Open.BY_PUSH_SECRET,
     "ops.home": Open.TO_ALL,
+    "ops.console": Open.TO_ALL,
     "ops.healthz": Open.TO_ALL,
     "ops.readyz": Open.TO_ALL,
     "ops.metrics_page": Open.BY_METRICS_ADDRESS,

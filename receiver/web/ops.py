@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, jsonify, redirect
+from flask import Blueprint, Response, jsonify, redirect, url_for
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -31,7 +31,13 @@ blueprint = Blueprint("ops", __name__)
 @blueprint.get("/")
 def home() -> WerkzeugResponse:
     """Lead people to the console; programs know their way."""
-    return redirect("/console/")
+    return redirect(url_for("console.home"))
+
+
+@blueprint.get("/console")
+def console() -> WerkzeugResponse:
+    """Lead to the console as it is written right: by a path alone, whatever scheme and port the browser used."""
+    return redirect(url_for("console.home"))
 
 
 @blueprint.get("/healthz")

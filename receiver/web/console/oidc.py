@@ -181,7 +181,7 @@ def _untrue(reason: str) -> _Refused:
 
 def _redirect_uri(settings: Settings) -> str:
     if settings.public_url and settings.inside_bind is None:
-        return settings.public_url + url_for("console.oidc_done")
+        return settings.public_url + url_for("console.oidc_done").removeprefix(request.script_root)
     return url_for("console.oidc_done", _external=True, _scheme="https" if over_https() else "http")
 
 

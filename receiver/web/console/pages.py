@@ -178,8 +178,9 @@ def choose_language() -> AnyResponse:
 
 def inside(path: str | None) -> str:
     """Give a path of the console, whatever was asked for: nobody is led elsewhere."""
+    path = path.removeprefix(request.script_root) if path else None
     if path and path.startswith(f"{PREFIX}/") and "\\" not in path and "//" not in path and path.isprintable():
-        return path
+        return request.script_root + path
     return url_for("console.home")
 
 
@@ -264,7 +265,6 @@ def register(app: Flask) -> None:
     app.session_interface = Sessions()
     app.config.update(
         SESSION_COOKIE_NAME="receiver_console",
-        SESSION_COOKIE_PATH=PREFIX,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         WTF_CSRF_CHECK_DEFAULT=False,  # the push and the API have no forms

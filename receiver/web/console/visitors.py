@@ -242,6 +242,10 @@ class Sessions(SecureCookieSessionInterface):
                 return None
         return super().open_session(app, request)
 
+    def get_cookie_path(self, app: Flask) -> str:  # noqa: ARG002  (Flask's own signature)
+        """Where the browser is to send it: to the console, wherever that is mounted."""
+        return request.script_root + PREFIX
+
     def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002  (Flask's own signature)
         """Whether the browser is to send it over HTTPS only: where it came so."""
         return over_https()

@@ -1,0 +1,52 @@
+"""The application under a sub-path of its host, whether the proxy in front takes that off a request or not."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from receiver.intake.gate import within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from receiver.config import Settings
+
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+", re.ASCII)
+_DONE = "receiver.mounted"
+
+
+class Mounted:
+    """An application whose links begin with the path of RECEIVER_PUBLIC_URL, or with a trusted proxy's prefix.
+
+    What comes in is taken with that beginning and without, so that links lead back here on the machine itself too.
+    """
+
+    def __init__(self, app: WSGIApplication, settings: Settings) -> None:
+        self._app = app
+        self._trusted_proxies = settings.trusted_proxies
+        self._of_pushes = urlsplit(settings.public_url).path
+        # Where the console has a listener of its own, the public URL is that of pushes alone.
+        self._of_all = "" if settings.inside_bind is not None else self._of_pushes
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request, as WSGI has it."""
+        if _DONE not in environ:
+            environ[_DONE] = True
+            given = self._given(environ)
+            environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME") or given or self._of_all
+            path = environ.get("PATH_INFO", "")
+            for prefix in (given, self._of_pushes):
+                if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+                    environ["PATH_INFO"] = path[len(prefix) :] or "/"
+                    break
+        return self._app(environ, start_response)
+
+    def _given(self, environ: WSGIEnvironment) -> str:
+        """Return the prefix that a trusted proxy says it is asked under; empty: none does."""
+        said = environ.get("HTTP_X_FORWARDED_PREFIX", "").partition(",")[0].strip().rstrip("/")
+        if not _PREFIX.fullmatch(said) or not within(environ.get("REMOTE_ADDR") or "", self._trusted_proxies):
+            return ""
+        return str(said)

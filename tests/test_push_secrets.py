@@ -6,9 +6,11 @@ import hmac
 import json
 import re
 import socket
+import subprocess
 import time
 from datetime import timedelta
 from ipaddress import ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +23,7 @@ from receiver.errors import StoreUnavailable
 from receiver.intake import push_secrets
 from receiver.intake.push_secrets import PushSecrets
 from receiver.self_test import Answer
+from receiver.setting_values import tokens
 from receiver.store.secret_uses import NewUses, save_uses
 from receiver.store.tables import push_secrets as table
 from receiver.store.tables import pushes
@@ -33,7 +36,6 @@ from tests.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from receiver.runtime import Runtime
 
@@ -41,6 +43,16 @@ NEXT_SECRET = "test-secret-that-takes-over-0000000000000000"
 TOKENS = (("default", NEXT_SECRET), ("default", SECRET), ("other", OTHER_SECRET))
 DAY = timedelta(days=1)
 FORM = b"mobile=15080921090&taskid=1&status=1&receivetime=2019-07-23+17%3A00%3A00"
+
+
+@pytest.mark.parametrize("page", ["RUNBOOK.md", "RUNBOOK.zh-CN.md"])
+def test_rotation_of_the_runbook_makes_the_new_secret_the_active_one(page: str, tmp_path: Path) -> None:
+    kept = tmp_path / "PUSH_TOKENS"
+    kept.write_text(f"default:{SECRET}\n")
+    text = (Path(__file__).parent.parent / "deploy" / page).read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    (sed .*)/etc/receiver/secrets/PUSH_TOKENS$", text, re.MULTILINE)
+    subprocess.run(["sh", "-c", f"NEW={NEXT_SECRET}; {command}{kept}"], check=True, timeout=60)
+    assert tokens(kept.read_text().strip()) == (("default", NEXT_SECRET), ("default", SECRET))
 
 
 # --- Compared without telling ---------------------------------------------------------------------------

@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     NETWORK = "network"
     PLATFORM = "platform"
     FINE = "fine"
+    UNTRIED = "untried"  # nothing is known to be wrong, and no push has ever come
 
 
 class Reason(StrEnum):
@@ -69,13 +70,18 @@ class Situation:
         """Whether a push should have come by now. What waits in the spool has come; the journal will know of it."""
         return not self.spool_records and (self.silence is not None or not self.ever_pushed)
 
+    @property
+    def untried(self) -> bool:
+        """Whether no push has ever come, not even into the spool."""
+        return not self.ever_pushed and not self.spool_records
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
     """Who has to do something, and why."""
 
     verdict: Verdict
-    reasons: tuple[Reason, ...] = ()  # all that hold, ours first; empty exactly where all is fine
+    reasons: tuple[Reason, ...] = ()  # all that hold, ours first; empty exactly where all is fine, or untried
 
 
 def judge(situation: Situation) -> Judgement:
@@ -87,7 +93,7 @@ def judge(situation: Situation) -> Judgement:
     elif Reason.PLATFORM_UNREACHABLE in theirs:
         verdict = Verdict.NETWORK
     else:
-        verdict = Verdict.PLATFORM if theirs else Verdict.FINE
+        verdict = Verdict.PLATFORM if theirs else Verdict.UNTRIED if situation.untried else Verdict.FINE
     return Judgement(verdict=verdict, reasons=(*ours, *theirs))
 
 

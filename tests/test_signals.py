@@ -473,7 +473,8 @@ NEVER = {"ever_pushed": False}
     [
         ({}, Verdict.FINE, ()),
         ({"platform_reachable": True}, Verdict.FINE, ()),
-        (NEVER, Verdict.FINE, ()),
+        (NEVER, Verdict.UNTRIED, ()),
+        (NEVER | {"spool_records": 1}, Verdict.FINE, ()),
         ({"platform_reachable": False}, Verdict.FINE, ()),
         ({"silence": QUIET}, Verdict.PLATFORM, (Reason.PLATFORM_SILENT,)),
         ({"silence": QUIET, "platform_reachable": True}, Verdict.PLATFORM, (Reason.PLATFORM_SILENT,)),
@@ -506,7 +507,7 @@ NEVER = {"ever_pushed": False}
             Verdict.US,
             (Reason.REFUSED_SECRET, Reason.PLATFORM_SILENT),
         ),
-        (NEVER | {"recent_refusals": {"secret": 0, "busy": 3}}, Verdict.FINE, ()),
+        (NEVER | {"recent_refusals": {"secret": 0, "busy": 3}}, Verdict.UNTRIED, ()),
         (
             NEVER | {"recent_refusals": {"size": 1, "length": 2, "address": 3}},
             Verdict.US,

@@ -321,7 +321,7 @@ def _journal(runtime: Runtime, connection: Any) -> dict[str, Any]:
     pruned = {f"{kind}_whole_since": _written(found.horizon) for kind, found in horizons.items()}
     return {
         **pruned,
-        "last_push": _written(newest[0].received_at) if newest else "none yet",
+        "last_push": _written(newest[0].received_at) if newest else "none yet; see `receiver push-url`",
         "quarantined_last_day": f"{count}{'+' if count == quarantined.limit else ''}",
     }
 

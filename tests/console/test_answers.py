@@ -8,7 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+import pytest
+
 from receiver.store import access
+from tests.conftest import make_key
 from tests.console.staff import (
     DAY,
     HOUR,
@@ -29,7 +32,7 @@ from tests.factories import NOON, make_push, make_send
 from tests.test_sending import make_attempt
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     import time_machine
     from flask import Flask
@@ -108,6 +111,25 @@ def test_every_state_has_its_sentence(app: Flask, runtime: Runtime, clock: time_
     assert "<html" not in again.text
     chinese = staff.look_up(numbers["late"], headers={"Accept-Language": "zh-CN"})
     assert chinese.tags[0] == ("html", {"lang": "zh-CN"})
+
+
+@one_database
+@pytest.mark.parametrize(
+    ("ahead", "says"),
+    [
+        (5 * SECOND, "Sent just now, no receipt yet."),
+        (
+            7 * MINUTE,
+            "No receipt yet. It was sent 12:07:00 by its sender's clock, which is 7 minutes ahead of this server's.",
+        ),
+    ],
+)
+def test_send_that_is_dated_ahead_of_our_clock_is_told_as_such(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller, ahead: timedelta, says: str
+) -> None:
+    record(runtime, make_send(sent_at=NOON + ahead))
+    page = log_in(app, runtime, "support").look_up(NUMBER)
+    assert sentences(page) == [says]
 
 
 @one_database
@@ -298,6 +320,13 @@ def test_users_and_keys_that_cannot_be_made_are_told_and_not_made(app: Flask, ru
         assert admin.post("/keys/revoke", {"name": name}).status_code == 303
     assert all(found.revoked_at for found in runtime.ask(access.list_keys))
     assert admin.post("/keys/revoke", {"name": "nobody"}).status_code == 404
+
+
+@one_database
+def test_key_that_was_never_used_does_not_read_as_one_that_never_ends(app: Flask, runtime: Runtime) -> None:
+    make_key(runtime, access.Scope.READ)
+    page = log_in(app, runtime, "admin").page("/access", headers={"Accept-Language": "zh-CN"})
+    assert page.html.index("从未使用") < page.html.index("永不过期")
 
 
 @one_database

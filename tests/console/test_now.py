@@ -70,6 +70,7 @@ def test_banner_speaks_of_silence_quarantine_and_the_database(app: Flask, runtim
 @one_database
 def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(app: Flask, runtime: Runtime) -> None:
     staff, stranger = log_in(app, runtime, "support"), log_in(app, runtime, "support")
+    keep(runtime, at(runtime.now() - SECOND))
     assert "Pushes come in and are kept." in staff.page("/status").at("verdict")
     gone = log_in(app, runtime, "support")
     assert gone.logged_in
@@ -101,6 +102,16 @@ def test_right_after_a_start_without_the_database_every_page_says_so(app: Flask,
         assert (answer.status_code, Page(answer.text).at("main")[:7]) == (503, "Not now")
     assert client.post("/console/login", data={}).status_code == 503
     assert client.get("/console/static/console.css").status_code == 200
+
+
+def test_status_of_a_server_that_never_had_a_push_does_not_say_that_all_is_well(app: Flask, runtime: Runtime) -> None:
+    staff = log_in(app, runtime, "admin")
+    page = staff.page("/status")
+    assert page.at("verdict") == "No push has ever come: finish the set-up."
+    assert page._texts["evidence"][0].splitlines()[1:] == ["No push has ever come."]
+    assert 'href="/console/setup"' in page.html.partition('id="verdict"')[2].partition("</section>")[0]
+    keep(runtime, at(runtime.now() - SECOND))
+    assert staff.page("/status").at("verdict") == "Pushes come in and are kept."
 
 
 def test_status_has_what_the_hotline_asks_for(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:

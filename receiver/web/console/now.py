@@ -175,7 +175,9 @@ def _evidence_text(known: Known) -> str:
     lines = [gettext("Times: %(zone)s", zone=zone_name())]
     if known.last_push is not None:
         lines.append(gettext("Last push received: %(at)s", at=_platform_time(known.last_push.at)))
-    if not known.evidence:
+    if known.last_push is None:
+        lines.append(gettext("No push has ever come."))
+    elif not known.evidence:
         lines.append(gettext("Every message of the last 24 hours that is due has its receipt."))
     else:
         lines.append(gettext("Messages without a receipt (task id, number, sent):"))

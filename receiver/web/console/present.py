@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from babel.dates import format_skeleton, format_time, get_timezone_name
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
-from flask_babel import get_locale
+from flask_babel import get_locale, gettext
 from markupsafe import Markup, escape
 
 from receiver.domain import mask_mobile
@@ -71,18 +71,33 @@ def day(when: datetime) -> str:
     return format_skeleton("MMMd" if this_year else "yMMMd", local, locale=_locale())
 
 
+_CLOCKS_DIFFER = timedelta(minutes=1)
 _UNITS = ((96 * 3600, "day", 86400), (7200, "hour", 3600), (120, "minute", 60))
 
 
 def duration(seconds: float | timedelta | None) -> str:
-    """Write a length of time in the largest unit that says enough: 4 seconds, 73 hours."""
+    """Write a length of time in the largest unit that says enough: 4 seconds, 73 hours; none is below 0."""
     if seconds is None:
         return "–"
-    whole = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+    whole = max(0, seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
     unit, size = next(((unit, size) for least, unit, size in _UNITS if whole >= least), ("second", 1))
     # Of Chinese, Babel has the short forms only, apart from seconds; they are words too.
     length: Literal["short", "long"] = "short" if _locale().language == "zh" else "long"
     return format_unit(int(whole // size), f"duration-{unit}", length=length, locale=_locale())
+
+
+def is_ahead(age: timedelta) -> bool:
+    """Whether something is dated ahead of our clock by more than clocks differ."""
+    return age <= -_CLOCKS_DIFFER
+
+
+def ago(age: timedelta) -> str:
+    """Say how long ago something was, or how far ahead of our clock it is dated."""
+    if is_ahead(age):
+        text = gettext("%(ahead)s ahead of this server's clock", ahead=duration(-age))
+    else:
+        text = gettext("%(age)s ago", age=duration(age)) if age >= timedelta() else gettext("just now")
+    return str(text)
 
 
 def number(value: float | None) -> str:
@@ -114,6 +129,7 @@ def _zone() -> Any:
 
 def register(app: Flask) -> None:
     """Give the templates these words."""
-    filters = (visible, moment, clock, day, duration, number, percent, why_unread, flag_words)
+    filters = (visible, moment, clock, day, duration, ago, number, percent, why_unread, flag_words)
     app.jinja_env.filters.update({made.__name__: made for made in filters} | {"masked": mask_mobile, "e": escape})
     app.jinja_env.globals["zone_name"] = zone_name
+    app.jinja_env.tests["ahead"] = is_ahead

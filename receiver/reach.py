@@ -33,8 +33,16 @@ def can_connect(url: str) -> bool:
     return True
 
 
-def certificate_days_left(url: str, *, tls: ssl.SSLContext | None = None) -> float | None:
-    """Give for how many days the certificate of an https URL holds; 0: it does not. None: there is none to be seen."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """What a server's certificate is worth to whoever pushes."""
+
+    days_left: float  # 0: it does not hold
+    fault: str | None = None  # why it does not, in OpenSSL's words
+
+
+def find_certificate(url: str, *, tls: ssl.SSLContext | None = None) -> Certificate | None:
+    """Look at the certificate of an https URL as a client does. None: there is none to be seen."""
     if urlsplit(url).scheme != "https":
         return None
     context = tls or ssl.create_default_context()
@@ -44,12 +52,18 @@ def certificate_days_left(url: str, *, tls: ssl.SSLContext | None = None) -> flo
             context.wrap_socket(plain, server_hostname=urlsplit(url).hostname) as connection,
         ):
             certificate = connection.getpeercert() or {}
-    except ssl.SSLCertVerificationError:
-        return 0
+    except ssl.SSLCertVerificationError as error:
+        return Certificate(days_left=0, fault=error.verify_message)
     except OSError:
         return None
     ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-    return max(0.0, (ends - time.time()) / _DAY_SECONDS)
+    return Certificate(days_left=max(0.0, (ends - time.time()) / _DAY_SECONDS))
+
+
+def certificate_days_left(url: str, *, tls: ssl.SSLContext | None = None) -> float | None:
+    """Give for how many days the certificate of an https URL holds; 0: it does not. None: there is none to be seen."""
+    found = find_certificate(url, tls=tls)
+    return None if found is None else found.days_left
 
 
 def connection_here(settings: Settings, *, timeout_seconds: float) -> http.client.HTTPConnection:

@@ -28,7 +28,7 @@ from receiver.alarms.rules import (
     list_tellings,
 )
 from receiver.alarms.run import read_refusals, read_replica_lag
-from receiver.alarms.words import Place, write_incident
+from receiver.alarms.words import Place, title_of, write_incident
 from receiver.setting_values import ALARM_LANGUAGES
 from tests.factories import NOON
 
@@ -97,10 +97,27 @@ def test_each_alarm_is_found_by_its_own_figures_alone(figures: Figures, alarm: A
     assert wrong(figures) == {(alarm, subject)}
 
 
-def test_certificate_about_to_end_is_the_second_alarm_of_it() -> None:
-    both = {(Alarm.CERTIFICATE_ENDS_SOON, ""), (Alarm.CERTIFICATE_ENDS_NOW, "")}
-    assert wrong(replace(WELL, certificate_days_left=2.9)) == both
-    assert wrong(replace(WELL, certificate_days_left=0)) == both
+def test_certificate_about_to_end_is_one_alarm_and_the_earlier_one_of_it_is_not_over() -> None:
+    for left in (2.9, 0):
+        judged = judge_all(replace(WELL, certificate_days_left=left), LIMITS)
+        assert [finding.alarm for found in judged.values() for finding in found] == [Alarm.CERTIFICATE_ENDS_NOW]
+        assert Alarm.CERTIFICATE_ENDS_SOON not in judged
+    assert Alarm.CERTIFICATE_ENDS_SOON in judge_all(replace(WELL, certificate_days_left=3.0), LIMITS)
+
+
+@pytest.mark.parametrize("language", ALARM_LANGUAGES)
+def test_certificate_that_is_not_accepted_is_told_with_the_reason_and_no_days(language: str) -> None:
+    fault = "unable to get local issuer certificate"
+    judged = judge_all(replace(WELL, certificate_days_left=0, certificate_fault=fault), LIMITS)
+    ((finding,),) = [found for found in judged.values() if found]
+    incident = Incident(
+        alarm=finding.alarm, subject=finding.subject, since=NOON, evidence=finding.evidence, seen_at=NOON
+    )
+    place = Place(language=language, zone=ZoneInfo("Asia/Shanghai"), node="a", status_url="http://x")
+    text = write_incident(incident, State.FIRING, place).text
+    assert fault in text
+    assert not any(days in text for days in (" 0 more days", " 0 天"))
+    assert title_of(incident, language) in text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from receiver.reach import ask_own_server, can_connect, certificate_days_left
+from receiver.reach import ask_own_server, can_connect, certificate_days_left, find_certificate
 from tests.conftest import make_settings
 from tests.platforms import http, scripted
 
@@ -77,11 +77,15 @@ def test_certificate_that_does_not_hold_holds_for_no_day(authority: trustme.CA, 
     ended = datetime.now(UTC) - timedelta(hours=1)
     expired = authority.issue_cert("127.0.0.1", not_before=ended - timedelta(days=9), not_after=ended)
     with server(expired) as port:
-        assert certificate_days_left(f"https://127.0.0.1:{port}", tls=trusting) == 0
+        ended_one = find_certificate(f"https://127.0.0.1:{port}", tls=trusting)
     with server(authority.issue_cert("elsewhere.example")) as port:
         assert certificate_days_left(f"https://127.0.0.1:{port}", tls=trusting) == 0
+        anothers = find_certificate(f"https://127.0.0.1:{port}", tls=trusting)
     with server(authority.issue_cert("127.0.0.1")) as port:
-        assert certificate_days_left(f"https://127.0.0.1:{port}") == 0  # of an authority that nobody knows
+        of_nobody = find_certificate(f"https://127.0.0.1:{port}")  # of an authority that nobody knows
+    for found, says in ((ended_one, "expired"), (anothers, "mismatch"), (of_nobody, "issuer")):
+        assert found is not None
+        assert (found.days_left, says in (found.fault or "")) == (0, True), found
 
 
 def test_no_certificate_is_seen_without_https_or_a_server() -> None:

@@ -152,6 +152,7 @@ class Figures:
     refusals: Mapping[str, int] | None  # in the last quarter of an hour, by the gate's word for the reason
     kept: Kept | None
     certificate_days_left: float | None
+    certificate_fault: str | None = None  # why it does not hold; None: it does, or nobody knows
     replica_lag_seconds: float | None = None  # as the server sees it; infinite: away; None: there is none
 
 
@@ -317,18 +318,22 @@ def _balance_stale(figures: Figures, _limits: Limits) -> Found:
 
 
 def _certificate_ends_soon(figures: Figures, _limits: Limits) -> Found:
-    return _certificate_ends(figures, Alarm.CERTIFICATE_ENDS_SOON, _CERTIFICATE_SOON_DAYS)
+    left = figures.certificate_days_left
+    if left is None or left < _CERTIFICATE_NOW_DAYS:
+        return None  # the other alarm's: this one neither begins then, nor is it over
+    if left >= _CERTIFICATE_SOON_DAYS:
+        return []
+    return [Finding(alarm=Alarm.CERTIFICATE_ENDS_SOON, evidence={"days": math.floor(left)})]
 
 
 def _certificate_ends_now(figures: Figures, _limits: Limits) -> Found:
-    return _certificate_ends(figures, Alarm.CERTIFICATE_ENDS_NOW, _CERTIFICATE_NOW_DAYS)
-
-
-def _certificate_ends(figures: Figures, alarm: Alarm, within_days: int) -> Found:
     left = figures.certificate_days_left
     if left is None:
         return None
-    return [Finding(alarm=alarm, evidence={"days": math.floor(left)})] if left < within_days else []
+    if left >= _CERTIFICATE_NOW_DAYS:
+        return []
+    fault = {} if figures.certificate_fault is None else {"fault": figures.certificate_fault}
+    return [Finding(alarm=Alarm.CERTIFICATE_ENDS_NOW, evidence={"days": math.floor(left), **fault})]
 
 
 def _replica_behind(figures: Figures, _limits: Limits) -> Found:

@@ -19,7 +19,7 @@ from receiver.config import address_text, inside_at
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
 from receiver.logs import get_logger
-from receiver.reach import ask_own_server, certificate_days_left
+from receiver.reach import ask_own_server, find_certificate
 from receiver.store import schema
 from receiver.store.incidents import SharedIncidents
 from receiver.store.watching import find_kept
@@ -156,6 +156,7 @@ class Watch:
         kept, database_fault = self._find_kept(now)
         exposed = self._find_exposed()
         server_fault, spools_because = self._ask_readiness()
+        certificate = find_certificate(self._settings.public_url)
         return Figures(
             now=now,
             server_fault=server_fault,
@@ -166,7 +167,8 @@ class Watch:
             spool_oldest_seconds=0.0 if spool.oldest_at is None else max(0.0, time.time() - spool.oldest_at),
             refusals=None if exposed is None else node.count_refusals(read_refusals(exposed), now),
             kept=kept,
-            certificate_days_left=certificate_days_left(self._settings.public_url),
+            certificate_days_left=None if certificate is None else certificate.days_left,
+            certificate_fault=None if certificate is None else certificate.fault,
             replica_lag_seconds=None if exposed is None else read_replica_lag(exposed),
         )
 

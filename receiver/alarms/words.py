@@ -31,7 +31,7 @@ class Place:
 def write_incident(incident: Incident, state: State, place: Place) -> Message:
     """Write what one target is told of an incident."""
     words, alarm = _LANGUAGES[place.language], incident.alarm
-    title, what, advice = words.alarms[alarm]
+    title, what, advice = _words_of(incident, words)
     if alarm is Alarm.PLATFORM_SILENT and "last_week" in incident.evidence:
         what = words.silent_unrecorded
     evidence = {**incident.evidence, "subject": words.reasons.get(incident.subject, incident.subject)}
@@ -51,7 +51,13 @@ def title_of(incident: Incident, language: str) -> str:
     """Name an incident in a few words."""
     words = _LANGUAGES[language]
     subject = words.reasons.get(incident.subject, incident.subject)
-    return words.alarms[incident.alarm][0].format_map({"subject": subject})
+    return _words_of(incident, words)[0].format_map({"subject": subject})
+
+
+def _words_of(incident: Incident, words: _Words) -> tuple[str, str, str]:
+    if incident.alarm is Alarm.CERTIFICATE_ENDS_NOW and "fault" in incident.evidence:
+        return words.certificate_faulty
+    return words.alarms[incident.alarm]
 
 
 def write_test(place: Place) -> Message:
@@ -93,6 +99,7 @@ class _Words:
     test: str
     reasons: Mapping[str, str]  # for which a push is refused
     silent_unrecorded: str
+    certificate_faulty: tuple[str, str, str]
     alarms: Mapping[Alarm, tuple[str, str, str]]  # title, what is, what to do
 
 
@@ -112,6 +119,11 @@ _ENGLISH = _Words(
         "size": "too large",
     },
     silent_unrecorded="The platform has pushed nothing for over an hour; last week {last_week} came in that time.",
+    certificate_faulty=(
+        "the certificate is not accepted",
+        "The certificate of RECEIVER_PUBLIC_URL is not accepted: {fault}. No push arrives.",
+        "`receiver doctor --public-url` says more; put the right certificate with its whole chain in place.",
+    ),
     alarms={
         Alarm.SERVER_DOWN: (
             "the server does not take pushes",
@@ -207,6 +219,11 @@ _CHINESE = _Words(
         "size": "内容过大",
     },
     silent_unrecorded="平台已超过一小时没有任何推送；上周同一时段有 {last_week} 条推送。",
+    certificate_faulty=(
+        "证书不被信任",
+        "RECEIVER_PUBLIC_URL 的证书未通过验证：{fault}。收不到任何推送。",
+        "运行 `receiver doctor --public-url` 查看详情；换上正确的证书及完整的证书链。",
+    ),
     alarms={
         Alarm.SERVER_DOWN: (
             "服务无法接收推送",

@@ -27,6 +27,7 @@ from receiver.reach import connection_here
 from receiver.runtime import Runtime
 from receiver.setting_values import http_url
 from receiver.store import access, prune, read, schema, sqlite
+from receiver.store.clocks import find_difference
 from receiver.store.horizons import list_ahead
 from receiver.store.read import Filter, Page
 from receiver.store.sources import find_sources
@@ -145,6 +146,7 @@ def _in_database(runtime: Runtime) -> Iterator[tuple[str, bool | None, str]]:
     yield _checked("API keys", lambda: _keys(runtime))
     yield _retention(runtime)
     yield _set_aside(runtime)
+    yield _clocks(runtime)
     yield _forwarding(runtime)
 
 
@@ -213,6 +215,22 @@ def _set_aside(runtime: Runtime) -> tuple[str, bool | None, str]:
         return name, True, "every row that was looked at can be read"
     named = "; ".join(f"{rows.count} of {table} ({rows.named})" for table, rows in found.items())
     return name, False, f"left out of what they would end, see RowsSetAside in deploy/RUNBOOK.md: {named}"
+
+
+def _clocks(runtime: Runtime) -> tuple[str, bool | None, str]:
+    try:
+        difference = runtime.ask(lambda connection: find_difference(connection, now=runtime.now()))
+    except ReceiverError as error:
+        return "clocks", False, str(error)
+    if difference is None:
+        return "clocks", True, "the platform's times are not off by a zone"
+    hours, side = abs(difference) / timedelta(hours=1), "ahead of" if difference > timedelta() else "behind"
+    zone = runtime.settings.timezone.key
+    return (
+        "clocks",
+        None,
+        f"the platform's times are {hours:g} hours {side} this clock; is RECEIVER_TIMEZONE ({zone}) its zone?",
+    )
 
 
 def _forwarding(runtime: Runtime) -> tuple[str, bool | None, str]:

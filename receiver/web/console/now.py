@@ -23,12 +23,13 @@ from receiver.look_up import moment_of
 from receiver.reach import can_connect, certificate_days_left, connection_here
 from receiver.self_test import push_self_test
 from receiver.store import balance, incidents, notices, signals
+from receiver.store.clocks import find_difference
 from receiver.store.secret_uses import UNUSED_FOR
 from receiver.verdict import Situation, judge
 from receiver.web import denials, runtime
 from receiver.web.console.look_up import PERIODS
 from receiver.web.console.pages import blueprint, language, render
-from receiver.web.console.present import zone_name
+from receiver.web.console.present import duration, zone_name
 from receiver.web.console.visitors import May, seen_accounts, visitor
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Known:
     minutes: list[Minute]
     balances: list[tuple[Reading, Trend, int | None]]
     evidence: list[Any]
+    clocks: str | None  # how the platform's differs from ours
     incidents: list[Incident]  # those of all nodes
 
 
@@ -203,8 +205,23 @@ def _known(connection: Any, now: datetime) -> Known:
             if accounts is None or account in accounts
         ],
         evidence=list(signals.list_unreported(connection, parts.clock(now), limit=_EVIDENCE_LINES, accounts=accounts)),
+        clocks=_clock_words(connection, now),
         incidents=incidents.list_open(connection),
     )
+
+
+def _clock_words(connection: Any, now: datetime) -> str | None:
+    """Say how the platform's clock differs from ours; None: it does not, by a zone."""
+    difference = find_difference(connection, now=now)
+    if difference is None:
+        return None
+    length = duration(abs(difference))
+    if difference > timedelta():
+        said = gettext("Its times are %(length)s ahead of this server's clock.", length=length)
+    else:
+        said = gettext("Its times are %(length)s behind this server's clock.", length=length)
+    asks = gettext("Is RECEIVER_TIMEZONE (%(zone)s) the platform's zone, and this clock right?", zone=zone_name())
+    return f"{said} {asks}"
 
 
 # --- The first day ------------------------------------------------------------------------------------
@@ -214,8 +231,11 @@ def _known(connection: Any, now: datetime) -> Known:
 def setup() -> Response:
     """Show what to paste into the platform's console, and what has come since."""
     parts = runtime()
-    last_push = parts.ask(
-        lambda connection: signals.find_last_push(connection, visitor().user.accounts, now=parts.now())
+    last_push, clocks = parts.ask(
+        lambda connection: (
+            signals.find_last_push(connection, visitor().user.accounts, now=parts.now()),
+            _clock_words(connection, parts.now()),
+        )
     )
     uses = parts.list_secret_uses()
     refusals = list(parts.gate.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
@@ -234,6 +254,7 @@ def setup() -> Response:
         public=bool(parts.settings.public_url),
         probe=parts.gate.last_probe,
         last_push=last_push,
+        clocks=clocks,
         refusals=refusals,
     )
 

@@ -21,6 +21,7 @@ from receiver.errors import ReceiverError, StoreUnavailable
 from receiver.logs import configure_logging, get_logger
 from receiver.ownership import find_fault
 from receiver.runtime import Runtime
+from receiver.serving import as_served
 from receiver.store.secret_uses import UNUSED_FOR
 from receiver.store.sqlite import path_of
 
@@ -44,7 +45,7 @@ def open_runtime(*, whatever_files: bool = False) -> Iterator[Runtime]:
     Raises StoreUnavailable where a file of the data directory may not be written, but for a command that tells of it.
     """
     configure_logging(logging.WARNING)  # what goes well, the command says itself
-    settings = load_settings()
+    settings = as_served(load_settings())
     warn_of_unknown(settings)
     require_file_of_server(settings)
     if not whatever_files:

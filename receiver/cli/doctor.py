@@ -25,6 +25,7 @@ from receiver.outside import Outside
 from receiver.ownership import find_fault
 from receiver.reach import connection_here
 from receiver.runtime import Runtime
+from receiver.serving import as_served
 from receiver.setting_values import http_url
 from receiver.store import access, prune, read, schema, sqlite
 from receiver.store.clocks import find_difference
@@ -104,7 +105,7 @@ def _from_outside(given: str, ca: Path | None) -> Iterator[Finding]:
 
 def _findings() -> Iterator[tuple[str, bool | None, str]]:
     try:
-        settings = load_settings()
+        settings = as_served(load_settings())
     except SettingsError as error:
         yield "settings", False, str(error)
         return
@@ -291,7 +292,8 @@ def _server(settings: Settings) -> dict[str, Any]:
     except (OSError, ValueError, http.client.HTTPException):
         return {
             "status": "down",
-            "text": f"nothing answers on {address_text(settings.inside)}; start it: receiver serve",
+            "text": f"nothing answers on {address_text(settings.inside)}; start it: receiver serve; "
+            f"or, if it runs on another data directory than {settings.data_dir}, name that: RECEIVER_DATA_DIR",
         }
     finally:
         connection.close()

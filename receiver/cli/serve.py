@@ -20,6 +20,7 @@ from receiver.line_writer import LineWriter
 from receiver.logs import configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server import Server
+from receiver.serving import noted
 from receiver.store.sqlite import said, shortcoming
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def serve(bind: str | None, workers: int) -> None:
         if settings.embedded:
             (_log.warning if shortcoming() else _log.info)("embedded database", sqlite=said())
         _tell(settings, unpruned)
-        server.run()
+        with noted(settings):
+            server.run()
     finally:
         if lock is not None:
             os.close(lock)

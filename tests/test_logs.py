@@ -25,7 +25,7 @@ def written() -> io.StringIO:
 def test_library_that_quotes_a_request_line_is_redacted(written: io.StringIO) -> None:
     logging.getLogger("some.library").error("cannot read 'POST /push/%s?mobile=15080921090 HTTP/1.1'", SECRET)
     line = json.loads(written.getvalue())
-    assert line["event"] == "cannot read 'POST /push/***?mobile=150****1090 HTTP/1.1'"
+    assert line["event"] == "cannot read 'POST /push/*** HTTP/1.1'"
     assert leaks(written.getvalue()) == []
 
 
@@ -40,7 +40,7 @@ def test_traceback_is_redacted(written: io.StringIO) -> None:
 
 def test_values_of_an_event_are_redacted(written: io.StringIO) -> None:
     get_logger("receiver.test").warning("odd", path=f"/push/{SECRET}/receipt")
-    assert json.loads(written.getvalue())["path"] == "/push/***/receipt"
+    assert json.loads(written.getvalue())["path"] == "/push/***"
 
 
 def test_the_check_for_leaks_finds_them() -> None:

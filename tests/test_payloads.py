@@ -29,7 +29,9 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def raw_request(case: Case, target: str) -> bytes:
     if case.raw is not None:
-        return case.raw.replace(b"{target}", target.encode())
+        return case.raw.replace(b"{target}", target.encode()).replace(
+            b"{secret}", target.removeprefix("/push/").encode()
+        )
     url = (target + case.path).encode() + (b"?" + case.query if case.query else b"")
     lines = [case.method.encode() + b" " + url + b" HTTP/1.1", b"Host: localhost"]
     lines += [f"{name}: {value}".encode("latin-1") for name, value in case.headers]

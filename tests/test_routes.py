@@ -98,8 +98,7 @@ ROUTES = {
     "POST /console/users/<name>": "administer",
     "GET /healthz": "to all",
     "GET /metrics": "by address",
-    "* /push/<secret>": "by the secret in the path",
-    "* /push/<secret>/<any(receipt, reply):kind>": "by the secret in the path",
+    "* /push/<anything:behind>": "by the secret in the path",
     "GET /readyz": "to all",
 }
 

@@ -20,7 +20,7 @@ from receiver.domain import Kind, Push, new_id
 from receiver.errors import ReceiverError
 from receiver.intake.push_secrets import PushSecrets
 from receiver.logs import get_logger
-from receiver.platform.push import CLOCK_FLAG, PushReader
+from receiver.platform.push import CLOCK_FLAG, PATH_FLAG, PushReader
 from receiver.times import earliest
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class PushRequest:
 
     secret: str
     endpoint: Kind | None
+    strayed: bool = False  # to a path behind the secret that is none of ours
     method: str
     query: bytes
     content_length: str | None  # as the header says
@@ -182,7 +183,7 @@ class Gate:
             remote_addr=address,
             received_at=received_at,
             reading=reading,
-            flags=flags,
+            flags=(*flags, PATH_FLAG) if request.strayed else flags,
         )
 
     def allowed_address(self, peer: str, forwarded_for: str | None) -> str | None:
@@ -209,7 +210,7 @@ class Gate:
             seen_at=seen_at,
             clock=CLOCK_FLAG not in push.flags and not self._is_behind(seen_at or push.received_at),
         )
-        return replace(push, reading=reading, flags=flags)
+        return replace(push, reading=reading, flags=_with_path(flags, push))
 
     def read_spooled(self, push: Push) -> Push:
         """Return a push from a spool, read as at its arrival: rows that are newer by now say nothing of that clock."""
@@ -220,7 +221,7 @@ class Gate:
             seen_at=push.received_at,
             clock=CLOCK_FLAG not in push.flags,
         )
-        return replace(push, reading=reading, flags=flags)
+        return replace(push, reading=reading, flags=_with_path(flags, push))
 
     def note_newest(self, received_at: datetime | None) -> None:
         """Note when the newest row of the database came, by which a clock that has fallen behind is known."""
@@ -270,6 +271,11 @@ class Gate:
         if self._left_out:
             _log.warning("pushes refused, not told one by one", left_out=self._left_out)
             self._left_out = 0
+
+
+def _with_path(flags: tuple[str, ...], push: Push) -> tuple[str, ...]:
+    """Keep what only the request could tell, and no later reading of its bytes."""
+    return (*flags, PATH_FLAG) if PATH_FLAG in push.flags else flags
 
 
 def _whole_body(request: PushRequest) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from receiver.domain import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
-from receiver.platform.push import CLOCK_FLAG
+from receiver.platform.push import ARRIVAL_FLAGS
 from receiver.sealing import NotOpened
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _encode(record: Record) -> dict[str, Any]:
             "content_type": record.content_type,
             "remote_addr": record.remote_addr,
             "received_at": record.received_at.isoformat(),
-            **({"clock": True} if CLOCK_FLAG in record.flags else {}),
+            **dict.fromkeys(sorted(ARRIVAL_FLAGS.intersection(record.flags)), True),
         }
     at = {"recorded_at": record.recorded_at.isoformat()}
     if isinstance(record, SpooledSends):
@@ -166,7 +166,7 @@ def _decode(fields: dict[str, Any]) -> Record:
         remote_addr=fields["remote_addr"],
         received_at=datetime.fromisoformat(fields["received_at"]),
         reading=UNREAD,
-        flags=(CLOCK_FLAG,) if fields.get("clock") else (),
+        flags=tuple(flag for flag in sorted(ARRIVAL_FLAGS) if fields.get(flag)),
     )
 
 

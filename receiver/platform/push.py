@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 GB18030_FLAG = "gb18030"  # the push was not UTF-8 throughout
 FRACTION_FLAG = "fraction_dropped"  # its time had a fraction of a second
 CLOCK_FLAG = "clock"  # its time was far ahead of ours, which was not to be trusted
+PATH_FLAG = "path"  # something else than a kind stood behind the secret
+
+# Of the arrival and not of the bytes: a later reading cannot find these again.
+ARRIVAL_FLAGS = frozenset({CLOCK_FLAG, PATH_FLAG})
 
 # The platform's field names, in the order in which faults are told.
 _MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME = "mobile", "taskid", "status", "content", "receivetime"

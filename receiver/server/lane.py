@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import flask.testing  # noqa: F401  (Flask would load it for the first answer, when there may be no file left to open)
 from gunicorn import SERVER, util
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
-from receiver.domain import Kind, new_id
+from receiver.domain import new_id
 from receiver.errors import Overloaded, ReceiverError
 from receiver.intake.committer import Kept
 from receiver.intake.gate import PUSH_MAX_BYTES, PushRequest, Refused
+from receiver.intake.push_path import read_push_path
 from receiver.server.answers import kept_seconds
 from receiver.web import RUNTIME
 from receiver.web.access_log import PushLog, request_id
@@ -35,10 +37,11 @@ if TYPE_CHECKING:
 
     from flask import Flask, Response
 
+    from receiver.domain import Kind
     from receiver.intake.push_secrets import PushSecret
     from receiver.runtime import Runtime
 
-_TARGET = re.compile(r"(/push/([A-Za-z0-9_-]+)(?:/(receipt|reply))?/?)(?:\?([^#]*))?")
+_TARGET = re.compile(r"/push/([^?#]*)(?:\?([^#]*))?")
 _HEADS_MAX = 4096
 _WRONG_HEADS_MAX = 256
 _HEAD_MAX_BYTES = 4096  # a longer one is worked out each time
@@ -56,6 +59,7 @@ class Head:
     secret: PushSecret | None  # None: what was given is nobody's
     method: str
     endpoint: Kind | None
+    strayed: bool
     query: bytes
     body_bytes: int
     content_length: str  # empty: there is none, and no body
@@ -111,6 +115,7 @@ class Lane:
         request = PushRequest(
             secret="",
             endpoint=head.endpoint,
+            strayed=head.strayed,
             method="POST",
             query=head.query,
             content_length=head.content_length,
@@ -146,11 +151,9 @@ class Lane:
         for result, head, seconds in answered:
             if isinstance(result, Refused):
                 bytes_in = head.body_bytes if head.content_length else None
-                self._log.add_refused(
-                    result, method=head.method, endpoint=head.endpoint, bytes_in=bytes_in, seconds=seconds
-                )
+                self._log.add_refused(result, method=head.method, bytes_in=bytes_in, seconds=seconds)
             else:
-                taken.append((result, head.endpoint, head.request_id, seconds))
+                taken.append((result, head.request_id, seconds))
         self._log.add(taken)
 
     def _render(self, key: tuple[Any, ...], result: Kept | ReceiverError) -> tuple[bytes, bytes, bytes]:
@@ -195,7 +198,8 @@ class Lane:
         for name, value in request.headers:
             fields.setdefault(name, []).append(value)
         lengths = fields.get("CONTENT-LENGTH", [])
-        secret = self._runtime.gate.secrets.find(target[2])
+        path = read_push_path(unquote(target[1]))
+        secret = self._runtime.gate.secrets.find(path.secret)
         if request.method == "GET" and secret is None and not lengths:
             lengths = [""]
         elif request.method != "POST":
@@ -204,14 +208,15 @@ class Lane:
             del fields["UPGRADE"]
         if _NOT_FOR_THE_LANE & fields.keys() or len(lengths) != 1 or not lengths[0].isascii():
             return None
-        query = (target[4] or "").encode("latin-1")
+        query = (target[2] or "").encode("latin-1")
         length = int(lengths[0] or 0)
         if length + len(query) > PUSH_MAX_BYTES:
             return None
         return Head(
             secret=secret,
             method=request.method,
-            endpoint=Kind(target[3]) if target[3] else None,
+            endpoint=path.endpoint,
+            strayed=path.strayed,
             query=query,
             body_bytes=length,
             content_length=lengths[0],

@@ -19,14 +19,14 @@ import structlog
 from flask import Flask, Response, g, request
 
 from receiver import tracing
-from receiver.domain import Kind, new_id
+from receiver.domain import new_id
 from receiver.intake.committer import Kept
 from receiver.intake.gate import Refused, client_address, within
 from receiver.logs import count_dropped, get_logger, redact, write_rendered
 from receiver.web import runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from wsgiref.types import WSGIEnvironment
 
     from receiver.config import Settings
@@ -41,10 +41,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 # Asked for every few seconds by programs, or with every page: at level debug.
 _QUIET = frozenset({"ops.healthz", "ops.readyz", "ops.metrics_page", "docs.asset", "console.static"})
 _REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}", re.ASCII)  # as proxies make them; nothing that a person would write
-_PUSH_ROUTES: Mapping[Kind | None, str] = {
-    None: redact("/push/<secret>"),
-    **dict.fromkeys(Kind, redact("/push/<secret>/<any(receipt, reply):kind>")),
-}
+_PUSH_ROUTE = redact("/push/<anything:behind>")  # one for all: what stands behind a secret may be another one
 
 
 def request_id(given: str | None, peer: str, trusted_proxies: Sequence[Network]) -> str:
@@ -96,7 +93,7 @@ def _begin() -> None:
     g.request_began = time.perf_counter()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
     vouched = within(request.remote_addr or "", runtime().settings.trusted_proxies)
-    route = None if request.url_rule is None else request.url_rule.rule
+    route = _route()
     g.span_ends = ExitStack()
     g.span = g.span_ends.enter_context(
         tracing.span(
@@ -130,7 +127,7 @@ def _end(response: Response) -> Response:
             status=response.status_code,
             began=g.request_began,
             level=logging.DEBUG if quiet else None,
-            route=None if request.url_rule is None else request.url_rule.rule,
+            route=_route(),
             push_id=push_id,
             outcome=response.headers.get("X-Push-Outcome"),
             actor=None if caller is None else caller.name,
@@ -144,6 +141,11 @@ def _forget(_error: BaseException | None) -> None:
     structlog.contextvars.unbind_contextvars("request_id")
     if "span_ends" in g:
         g.span_ends.close()
+
+
+def _route() -> str | None:
+    """Give the template of the route, of which a push's shows nothing."""
+    return None if request.url_rule is None else redact(request.url_rule.rule)
 
 
 def _method() -> str:
@@ -161,28 +163,26 @@ class PushLog:
         self._rendered = settings.log_format == "json"
         self._status = settings.ack_status
 
-    def add(self, answered: Sequence[tuple[Kept | ReceiverError, Kind | None, str | None, float]]) -> None:
-        """Note pushes that were answered: what became of each, its endpoint, its request id, the seconds it took."""
+    def add(self, answered: Sequence[tuple[Kept | ReceiverError, str | None, float]]) -> None:
+        """Note pushes that were answered: what became of each, its request id, the seconds it took."""
         if not self._on:
             return
         logger = logging.getLogger(_NAME)
         info = logger.isEnabledFor(logging.INFO)
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         lines = []
-        for result, endpoint, given_id, seconds in answered:
+        for result, given_id, seconds in answered:
             if not isinstance(result, Kept):
-                _log.error(_EVENT, method="POST", route=_PUSH_ROUTES[endpoint], status=503, request_id=given_id)
+                _log.error(_EVENT, method="POST", route=_PUSH_ROUTE, status=503, request_id=given_id)
             elif info and self._rendered:
-                lines.append(_render(result, endpoint, given_id, seconds, status=self._status, now=now))
+                lines.append(_render(result, given_id, seconds, status=self._status, now=now))
             elif info:
-                _log.info(_EVENT, **_fields(result, endpoint, given_id, seconds, status=self._status))
+                _log.info(_EVENT, **_fields(result, given_id, seconds, status=self._status))
         if lines:
             write_rendered("".join(lines))
         count_dropped()
 
-    def add_refused(
-        self, refused: Refused, *, method: str, endpoint: Kind | None, bytes_in: int | None, seconds: float
-    ) -> None:
+    def add_refused(self, refused: Refused, *, method: str, bytes_in: int | None, seconds: float) -> None:
         """Note a push that was refused, where the gate has told of it."""
         if self._on and refused.told:
             more = {} if bytes_in is None else {"bytes_in": bytes_in}
@@ -192,15 +192,13 @@ class PushLog:
                 status=refused.status,
                 duration_ms=round(seconds * 1000, 1),
                 client=refused.address,
-                route=_PUSH_ROUTES[endpoint],
+                route=_PUSH_ROUTE,
                 request_id=refused.request_id,
                 **more,
             )
 
 
-def _fields(
-    kept: Kept, endpoint: Kind | None, given_id: str | None, seconds: float, *, status: int
-) -> dict[str, str | int | float]:
+def _fields(kept: Kept, given_id: str | None, seconds: float, *, status: int) -> dict[str, str | int | float]:
     push = kept.push
     return {
         "method": push.method,
@@ -208,7 +206,7 @@ def _fields(
         "duration_ms": round(seconds * 1000, 1),
         "bytes_in": len(push.body),
         "client": push.remote_addr,
-        "route": _PUSH_ROUTES[endpoint],
+        "route": _PUSH_ROUTE,
         "push_id": str(push.id),
         "outcome": str(kept.outcome),
         **({"request_id": given_id} if given_id else {}),
@@ -220,13 +218,13 @@ def _quoted(text: str) -> str:
     return json.dumps(redact(text), ensure_ascii=False)
 
 
-def _render(kept: Kept, endpoint: Kind | None, given_id: str | None, seconds: float, *, status: int, now: str) -> str:
+def _render(kept: Kept, given_id: str | None, seconds: float, *, status: int, now: str) -> str:
     """Give the same line as the logging library would; every value that is not quoted needs no quoting."""
     push = kept.push
     request_id_field = f'"request_id": "{given_id}", ' if given_id else ""
     return (
         f'{{"method": "POST", "status": {status}, "duration_ms": {seconds * 1000:.1f}, "bytes_in": {len(push.body)}, '
-        f'"client": {_quoted(push.remote_addr)}, "route": "{_PUSH_ROUTES[endpoint]}", "push_id": "{push.id}", '
+        f'"client": {_quoted(push.remote_addr)}, "route": "{_PUSH_ROUTE}", "push_id": "{push.id}", '
         f'"outcome": "{kept.outcome}", {request_id_field}"event": "{_EVENT}", "level": "info", '
         f'"logger": "{_NAME}", "timestamp": "{now}"}}\n'
     )

@@ -7,11 +7,12 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import IO, TYPE_CHECKING
 
 from flask import Blueprint, Response, g, request
+from werkzeug.routing import BaseConverter
 
 from receiver import metrics
-from receiver.domain import Kind
 from receiver.errors import StoreUnavailable
 from receiver.intake.gate import BrokenBody, PushRequest, Refused
+from receiver.intake.push_path import read_push_path
 from receiver.web import runtime
 
 if TYPE_CHECKING:
@@ -26,20 +27,27 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _DURABLE_WITHIN_SECONDS = 30
 
 
-@blueprint.route("/push/<secret>", methods=_METHODS, strict_slashes=False, provide_automatic_options=False)
-@blueprint.route(
-    "/push/<secret>/<any(receipt, reply):kind>",
-    methods=_METHODS,
-    strict_slashes=False,
-    provide_automatic_options=False,
-)
-def push(secret: str, kind: str | None = None) -> Response:
+class _AnythingConverter(BaseConverter):
+    """All that follows, slashes and nothing included."""
+
+    part_isolating = False
+    regex = ".*"
+
+
+# Deferred like the route, and before it.
+blueprint.record_once(lambda state: state.app.url_map.converters.update(anything=_AnythingConverter))
+
+
+@blueprint.route("/push/<anything:behind>", methods=_METHODS, strict_slashes=False, provide_automatic_options=False)
+def push(behind: str) -> Response:
     """Acknowledge a push once it is durable."""
     parts = runtime()
+    path = read_push_path(behind)
     environ = request.environ
     asked = PushRequest(
-        secret=secret,
-        endpoint=Kind(kind) if kind else None,
+        secret=path.secret,
+        endpoint=path.endpoint,
+        strayed=path.strayed,
         method=request.method,
         query=environ.get("QUERY_STRING", "").encode("latin-1"),
         content_length=environ.get("CONTENT_LENGTH"),

@@ -51,7 +51,7 @@ def main() -> None:
         took = [0.002 + number / 20_000 for number in range(turn)]
         print(f"{turn} a turn: counted, alone {_cost(partial(_count, took), turn):.1f} µs a push")
     log = PushLog(settings)
-    cost = _cost(lambda: log.add([(kept, None, None, 0.002)] * 32), 32)
+    cost = _cost(lambda: log.add([(kept, None, 0.002)] * 32), 32)
     print(f"32 a turn: logged {cost:.1f} µs a push")
     with tempfile.TemporaryDirectory() as directory:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory

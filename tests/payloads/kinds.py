@@ -75,6 +75,53 @@ _ADDRESSES = (
     ),
 )
 
+PATH = ("path",)
+
+
+def _post(name: str, target: bytes, body: bytes = receipt_form()) -> bytes:
+    body = body.replace(b"{name}", name.encode())
+    head = b"POST %b HTTP/1.1\r\nHost: receiver.test\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    return head % (target, len(body)) + body
+
+
+# Any path behind the right secret is taken: who mistyped it would not hear of it.
+_PATHS = (
+    receipt("path_with_an_empty_segment_before_the_kind", path="//receipt"),
+    receipt("path_with_empty_segments_alone", path="//"),
+    receipt("path_of_receipt_in_another_case", path="/Receipt"),
+    reply("path_of_reply_in_capitals_and_slashes", path="//REPLY//"),
+    quarantined("path_of_reply_in_another_case_wants_a_content", receipt_form(), "content: missing", path="/Reply"),
+    receipt("path_of_receipts_in_the_plural", path="/receipts", flags=PATH),
+    reply("path_of_replies_in_the_plural", path="/replies", flags=PATH),
+    receipt("path_of_a_report", path="/report", flags=PATH),
+    reply("path_of_an_mo", path="/mo", flags=PATH),
+    receipt("path_of_a_page", path="/index.php", flags=PATH),
+    receipt("path_of_many_segments", path="/a//b/../c;d=1/", flags=PATH),
+    receipt("path_that_ends_in_a_kind", path="/sms/receipt", flags=PATH),
+    receipt("path_with_escapes", path="/%E5%9B%9E%E6%89%A7%2F%FF%3F", flags=PATH),
+    receipt("path_with_an_escaped_slash_before_the_kind", path="%2Freceipt"),
+    receipt("path_with_its_data_in_the_query", b"", path="/cb", query=receipt_form(), flags=PATH),
+    reply("path_and_gb18030_at_once", reply_form(content=b"%CA%D5%B5%BD"), path="/cb", flags=("gb18030", "path")),
+    quarantined("path_of_another_name_and_nothing_readable", b"note={name}", ALL_MISSING, path="/receipts"),
+    Case(name="get_bare_at_another_path", method="GET", path="/verify", headers=()),
+    *(
+        receipt(name, raw=_post(name, target))
+        for name, target in (
+            ("path_with_an_empty_segment_before_the_secret", b"/push//{secret}"),
+            ("path_with_empty_segments_everywhere", b"/push///{secret}//receipt/"),
+            ("path_with_an_empty_segment_before_all", b"//push/{secret}"),
+        )
+    ),
+    *(
+        Case(name=name, raw=_post(name, target), http_status=404)
+        for name, target in (
+            ("path_with_a_wrong_secret_and_a_right_one_behind", b"/push/receipt/{secret}"),
+            ("path_without_a_secret", b"/push//"),
+            ("path_with_a_wrong_secret_and_more", b"/push/AAAAAAAAAAAAAAAAAAAAAAAA/receipts/%41"),
+        )
+    ),
+)
+
 _COMBINED = (
     receipt("status_and_content_make_a_receipt", BOTH, {"extra": {"content": "hi"}}),
     receipt("status_and_empty_content_make_a_receipt", receipt_form(more=b"&content="), {"extra": {"content": ""}}),
@@ -119,4 +166,4 @@ _STATUSES = (
     quarantined("status_with_a_tab", receipt_form(status=b"%091"), "status: control character"),
 )
 
-CASES: tuple[Case, ...] = (*_SAMPLES, *_ADDRESSES, *_COMBINED, *_STATUSES)
+CASES: tuple[Case, ...] = (*_SAMPLES, *_ADDRESSES, *_PATHS, *_COMBINED, *_STATUSES)

@@ -23,9 +23,11 @@ def written() -> io.StringIO:
 
 
 def test_library_that_quotes_a_request_line_is_redacted(written: io.StringIO) -> None:
-    logging.getLogger("some.library").error("cannot read 'POST /push/%s?mobile=15080921090 HTTP/1.1'", SECRET)
+    logging.getLogger("some.library").error(
+        "cannot read 'POST /push/%s?mobile=15080921090 HTTP/1.1' of 15080921090", SECRET
+    )
     line = json.loads(written.getvalue())
-    assert line["event"] == "cannot read 'POST /push/*** HTTP/1.1'"
+    assert line["event"] == "cannot read 'POST /push/*** HTTP/1.1' of 150****1090"
     assert leaks(written.getvalue()) == []
 
 

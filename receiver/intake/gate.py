@@ -41,7 +41,6 @@ _TOLD_MAX = 20
 _TOLD_SECONDS = 10.0
 _NO_SUCH_ADDRESS = "no such address"
 _BARE_METHODS = frozenset({"GET", "HEAD"})
-_BODILESS_METHODS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 _log = get_logger(__name__)
 
@@ -282,9 +281,7 @@ def _whole_body(request: PushRequest) -> bytes:
     if request.chunked:
         return _bounded(request, b"".join(_pieces(request.read, PUSH_MAX_BYTES + 1)))
     if request.content_length is None or request.content_length == "":
-        if request.method in _BODILESS_METHODS:
-            return _bounded(request, b"")
-        raise Refused(400, "length", "a push needs a Content-Length, or chunked encoding")
+        return _bounded(request, b"")  # RFC 9112, 6.3: then there is none, and the data is in the query
     if not request.content_length.isascii() or not request.content_length.isdigit():
         raise Refused(400, "length", "Content-Length is not a number")
     length = int(request.content_length)

@@ -24,7 +24,8 @@ GATHERED_MAX_BYTES = 1024 * 1024 + HEAD_MAX_BYTES  # of one request; what is lar
 _THREAD_BODY_SECONDS = 60.0  # for all of what a thread reads itself: what was not gathered is large, and not slow
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r", re.IGNORECASE)
 _LENGTH_MAX_DIGITS = 12  # longer is longer than anything is gathered
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_TRANSFER_ENCODING = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_IDENTITY = re.compile(rb"\r\ntransfer-encoding:[ \t]*identity[ \t]*(?=\r)", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 _CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r)", re.IGNORECASE)
 _CHUNK_LINE_MAX_BYTES = 4096
@@ -41,14 +42,26 @@ def without_expectation(raw_head: bytes) -> bytes:
     return _CONTINUE.sub(b"", raw_head)
 
 
+def says_identity(raw_head: bytes) -> bool:
+    """Whether a request says that its body is as it is, which was no error before RFC 7230, and says its length too."""
+    return len(_TRANSFER_ENCODING.findall(raw_head)) == len(_IDENTITY.findall(raw_head)) == 1 and bool(
+        _LENGTH.search(raw_head)
+    )
+
+
+def without_identity(raw_head: bytes) -> bytes:
+    """Return the head of such a request without that, which gunicorn's parser refuses."""
+    return _IDENTITY.sub(b"", raw_head)
+
+
 def is_whole(peer: Peer, raw_head: bytes) -> bool:
     """Whether all of a request is here, or as much of it as is gathered."""
     if len(peer.data) >= GATHERED_MAX_BYTES:
         return True
     if _EXPECT.search(raw_head) and not _CONTINUE.search(raw_head):
         return True  # gunicorn knows no other expectation, and says so
-    if _CHUNKED.search(raw_head):
-        return _chunks_whole(peer)
+    if _TRANSFER_ENCODING.search(raw_head):
+        return b"chunked" not in raw_head.lower() or _chunks_whole(peer)  # of any other, gunicorn says what is wrong
     length = _LENGTH.search(raw_head)
     if length is None:
         return True

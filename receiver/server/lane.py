@@ -200,16 +200,17 @@ class Lane:
         lengths = fields.get("CONTENT-LENGTH", [])
         path = read_push_path(unquote(target[1]))
         secret = self._runtime.gate.secrets.find(path.secret)
-        if request.method == "GET" and secret is None and not lengths:
-            lengths = [""]
-        elif request.method != "POST":
+        if request.method != "POST" and (request.method != "GET" or secret or lengths):
             return None
         if [offered.lower() for offered in fields.get("UPGRADE", ())] == _NOT_TAKEN_UP:
             del fields["UPGRADE"]
-        if _NOT_FOR_THE_LANE & fields.keys() or len(lengths) != 1 or not lengths[0].isascii():
+        if _NOT_FOR_THE_LANE & fields.keys() or len(lengths) > 1:
+            return None
+        written_length = lengths[0] if lengths else ""  # without one there is no body
+        if not written_length.isascii():
             return None
         query = (target[2] or "").encode("latin-1")
-        length = int(lengths[0] or 0)
+        length = int(written_length or 0)
         if length + len(query) > PUSH_MAX_BYTES:
             return None
         return Head(
@@ -219,7 +220,7 @@ class Lane:
             strayed=path.strayed,
             query=query,
             body_bytes=length,
-            content_length=lengths[0],
+            content_length=written_length,
             content_type=fields.get("CONTENT-TYPE", [""])[0] or None,
             forwarded_for=",".join(fields["X-FORWARDED-FOR"]) if "X-FORWARDED-FOR" in fields else None,
             request_id=self._request_id(fields, client),

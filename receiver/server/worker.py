@@ -203,6 +203,9 @@ class Worker(Connections):
         if head is None:
             if framing.awaits_continue(raw_head):
                 self._let_continue(peer, raw_head)
+            elif framing.says_identity(raw_head):
+                self._replace_head(peer, raw_head, framing.without_identity(raw_head))
+                self._advance(peer)
             elif framing.is_whole(peer, raw_head):
                 self._hand_over(peer)
             else:
@@ -216,16 +219,18 @@ class Worker(Connections):
 
     def _let_continue(self, peer: Peer, raw_head: bytes) -> None:
         """Let a peer send its body that waits for our word, here and not in a thread, which would wait for the body."""
-        spared = framing.without_expectation(raw_head)
-        self._gathered_bytes -= len(raw_head) - len(spared)
-        peer.data = spared + peer.data[len(raw_head) :]
-        peer.body_at = peer.scanned = len(spared)
+        self._replace_head(peer, raw_head, framing.without_expectation(raw_head))
         try:
             peer.conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         except OSError:
             self._drop(peer)
         else:
             self._advance(peer)
+
+    def _replace_head(self, peer: Peer, raw_head: bytes, head: bytes) -> None:
+        self._gathered_bytes -= len(raw_head) - len(head)
+        peer.data = head + peer.data[len(raw_head) :]
+        peer.body_at = peer.scanned = len(head)
 
     def _wait(self, peer: Peer) -> None:
         if peer.ended:

@@ -51,7 +51,7 @@ def push(behind: str) -> Response:
         method=request.method,
         query=environ.get("QUERY_STRING", "").encode("latin-1"),
         content_length=environ.get("CONTENT_LENGTH"),
-        chunked=environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked",
+        chunked="HTTP_TRANSFER_ENCODING" in environ,  # any other than chunks at last has been refused
         content_type=environ.get("CONTENT_TYPE") or None,
         peer=environ.get("REMOTE_ADDR") or "",
         forwarded_for=environ.get("HTTP_X_FORWARDED_FOR"),

@@ -28,8 +28,8 @@ class Case:
     headers: Headers = FORM
     chunked: bool = False  # the body goes out chunked, in several chunks, and without Content-Length
     # A whole request, b"{target}" standing for /push/SECRET and b"{secret}" for the secret; the other request fields
-    # are then ignored. Sent in one go, then the sender shuts down its write side. Of several answers the first that is not
-    # 1xx is meant.
+    # are then ignored. Sent in one go, then the sender shuts down its write side. Of several answers the first that is
+    # not 1xx is meant.
     raw: bytes | None = None
     http_status: int = 200
     outcome: Literal["accepted", "quarantined"] | None = None  # None: nothing is kept

@@ -64,6 +64,10 @@ def _refused(name: str, raw: bytes, http_status: int = 400) -> Case:
     return Case(name=name, raw=raw, http_status=http_status)
 
 
+def _nothing(name: str, raw: bytes) -> Case:
+    return quarantined(name, b"", ALL_MISSING, raw=raw)
+
+
 def _padded(form: bytes, size: int, name: str) -> bytes:
     """The form, filled up to `size` bytes by an unknown field."""
     form = form.replace(b"{name}", name.encode()) + b"&pad="
@@ -284,10 +288,49 @@ _LENGTHS = (
         _http(b"POST {target}?" + _SENT + b" HTTP/1.1", b"m", CLOSE, length=9),
     ),
     _refused("length_more_than_the_body_in_http_1_0", _http(b"POST {target} HTTP/1.0", _SENT, length=len(_SENT) + 7)),
-    _refused("length_missing_with_a_body", _bare(POST, CLOSE, body=_SENT)),
-    _refused("length_missing_with_no_body", _bare(POST, CLOSE)),
-    _refused("length_missing_with_a_query", _bare(b"POST {target}?" + _SENT + b" HTTP/1.1", CLOSE)),
-    _refused("length_missing_in_http_1_0", b"POST {target} HTTP/1.0\r\n\r\n" + _SENT),
+    # RFC 9112, 6.3: neither length nor chunks is an empty body.
+    receipt("length_missing_with_a_query", raw=_bare(b"POST {target}?" + _QUERY + b" HTTP/1.1", CLOSE)),
+    receipt("length_missing_with_a_query_by_put", raw=_bare(b"PUT {target}?" + _QUERY + b" HTTP/1.1", CLOSE)),
+    receipt("length_missing_in_http_1_0_with_a_query", raw=b"POST {target}?" + _QUERY + b" HTTP/1.0\r\n\r\n"),
+    reply(
+        "length_missing_before_another_push",
+        raw=_bare(b"POST {target}/reply?" + reply_form() + b" HTTP/1.1") + _bare(b"GET {target} HTTP/1.1", CLOSE),
+    ),
+    _nothing("length_missing_with_no_body", _bare(POST, CLOSE)),
+    _nothing("length_missing_with_a_body_that_is_none", _bare(POST, CLOSE, body=_SENT)),
+    _refused("length_missing_with_too_long_a_query", _bare(b"POST {target}?" + b"q" * (LIMIT + 1) + b" HTTP/1.1"), 413),
+    receipt(
+        "transfer_encoding_identity",
+        raw=_http(POST, receipt_form(), b"Transfer-Encoding: identity", CLOSE, name="transfer_encoding_identity"),
+    ),
+    receipt(
+        "transfer_encoding_identity_by_put",
+        raw=_http(
+            b"PUT {target} HTTP/1.1",
+            receipt_form(),
+            b"transfer-encoding:  IDENTITY ",
+            CLOSE,
+            name="transfer_encoding_identity_by_put",
+        ),
+    ),
+    receipt(
+        "transfer_encoding_identity_then_chunked",
+        raw=_bare(
+            POST,
+            b"Transfer-Encoding: identity, chunked",
+            CLOSE,
+            body=b"%x\r\n%b\r\n0\r\n\r\n"
+            % (
+                len(receipt_form(taskid=b"transfer_encoding_identity_then_chunked")),
+                receipt_form(taskid=b"transfer_encoding_identity_then_chunked"),
+            ),
+        ),
+    ),
+    _refused("transfer_encoding_identity_without_a_length", _bare(POST, b"Transfer-Encoding: identity", CLOSE)),
+    _refused(
+        "transfer_encoding_identity_and_chunked_apart", _http(POST, _SENT, b"Transfer-Encoding: identity", CHUNKED)
+    ),
+    _refused("transfer_encoding_chunked_and_a_length", _http(POST, _SENT, CHUNKED, CLOSE)),
     _refused("length_that_is_no_number", _bare(POST, b"Content-Length: abc", CLOSE, body=_SENT)),
     _refused("length_below_zero", _bare(POST, b"Content-Length: -1", CLOSE, body=_SENT)),
     _refused("length_given_twice_differing", _http(POST, _SENT, b"Content-Length: 3", CLOSE)),

@@ -28,9 +28,10 @@ ENDPOINTS = (None, Kind.RECEIPT, Kind.REPLY)
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_payloads_are_read_alike(case: Any) -> None:
+    content_type = dict(case.headers).get("Content-Type")
     for endpoint in ENDPOINTS:
-        short = READER.read(body=case.body, query=case.query, endpoint=endpoint)
-        assert short == READER.read_any(body=case.body, query=case.query, endpoint=endpoint)
+        given = {"body": case.body, "query": case.query, "endpoint": endpoint, "content_type": content_type}
+        assert READER.read(**given) == READER.read_any(**given)
 
 
 def pieces(*likely: str) -> st.SearchStrategy[str]:

@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from receiver.domain import Kind
-from receiver.platform.push import GB18030_FLAG
+from receiver.platform.push_form import GB18030_FLAG
 from receiver.platform.simulator import Awkwardness, Ledger
 from receiver.platform.simulator.check import ReceiverApi, compare
 from receiver.platform.simulator.traffic import SimulatedMessage, is_early, make_up, plan

@@ -163,6 +163,7 @@ class Gate:
             body=body,
             query=request.query,
             endpoint=request.endpoint,
+            content_type=request.content_type,
             seen_at=received_at,
             clock=not self._is_behind(received_at),
         )
@@ -206,6 +207,7 @@ class Gate:
             body=push.body,
             query=push.query,
             endpoint=push.endpoint,
+            content_type=push.content_type,
             seen_at=seen_at,
             clock=CLOCK_FLAG not in push.flags and not self._is_behind(seen_at or push.received_at),
         )
@@ -217,6 +219,7 @@ class Gate:
             body=push.body,
             query=push.query,
             endpoint=push.endpoint,
+            content_type=push.content_type,
             seen_at=push.received_at,
             clock=CLOCK_FLAG not in push.flags,
         )

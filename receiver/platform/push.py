@@ -1,7 +1,7 @@
 """What the platform pushes, from bytes to a receipt or a reply.
 
-Source: the platform's page, section 2 (回执/回复推送接口), and what its users report: field names in any case,
-GBK bodies, country codes, forms under a wrong Content-Type, parameters in the query.
+Source: the platform's page, section 2 (回执/回复推送接口), and what its users report: field names in any case, country
+codes, parameters in the query. Of which form and encoding the bytes are is said in `push_form`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes
 
 from receiver.domain import (
     TASK_ID_MAX_CHARS,
@@ -23,13 +22,15 @@ from receiver.domain import (
     parse_mobile,
 )
 from receiver.opt_out import OPT_OUT_WORDS, OptOutWords
+from receiver.platform.push_form import read_fields
 from receiver.times import implausible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from zoneinfo import ZoneInfo
 
-GB18030_FLAG = "gb18030"  # the push was not UTF-8 throughout
+    from receiver.platform.push_form import Fields
+
 FRACTION_FLAG = "fraction_dropped"  # its time had a fraction of a second
 CLOCK_FLAG = "clock"  # its time was far ahead of ours, which was not to be trusted
 PATH_FLAG = "path"  # something else than a kind stood behind the secret
@@ -42,7 +43,8 @@ _MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME = "mobile", "taskid", "status", "con
 _EXTRA = "extra"  # stands in an error for any other field, whose name could itself hold data
 
 _TWO_VALUES = "given twice with two values"
-_SPACES = " \u00a0\u3000"
+# Around names and values. What is a control character besides, in a task id, is a fault.
+_SPACES = " \t\n\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _TIME_FORM = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(\.\d{1,9})?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _STATUS_MAX_CHARS = 64
@@ -72,17 +74,24 @@ class PushReader:
     opt_out_words: OptOutWords = OPT_OUT_WORDS
 
     def read(
-        self, *, body: bytes, query: bytes, endpoint: Kind | None, seen_at: datetime | None = None, clock: bool = True
+        self,
+        *,
+        body: bytes,
+        query: bytes,
+        endpoint: Kind | None,
+        content_type: str | None = None,
+        seen_at: datetime | None = None,
+        clock: bool = True,
     ) -> tuple[Receipt | Reply | Unreadable, tuple[str, ...]]:
         """Read one push: what it says, and the flags of how the reading had to be helped.
 
-        The fields come from the body if there is one, else from the query. `endpoint` None: a receipt or a
-        reply by its fields. `seen_at`: when it came, which its time may not be far ahead of; None: its time may be any,
-        as of what was read before. `clock` False: our clock is not to be trusted in that. Never raises: what cannot be
-        read comes back as Unreadable, naming every fault.
+        The fields come from the body if it has any, else from the query. `endpoint` None: a receipt or a reply by its
+        fields. `content_type`: what it was sent as, which may declare its charset. `seen_at`: when it came, which its
+        time may not be far ahead of; None: its time may be any, as of what was read before. `clock` False: our clock is
+        not to be trusted in that. Never raises: what cannot be read comes back as Unreadable, naming every fault.
         """
         return self._read_plain(body or query, endpoint, seen_at) or self.read_any(
-            body=body, query=query, endpoint=endpoint, seen_at=seen_at, clock=clock
+            body=body, query=query, endpoint=endpoint, content_type=content_type, seen_at=seen_at, clock=clock
         )
 
     def _read_plain(
@@ -111,10 +120,17 @@ class PushReader:
         )
 
     def read_any(
-        self, *, body: bytes, query: bytes, endpoint: Kind | None, seen_at: datetime | None = None, clock: bool = True
+        self,
+        *,
+        body: bytes,
+        query: bytes,
+        endpoint: Kind | None,
+        content_type: str | None = None,
+        seen_at: datetime | None = None,
+        clock: bool = True,
     ) -> tuple[Receipt | Reply | Unreadable, tuple[str, ...]]:
         """Read one push as `read` does, whatever its form."""
-        form = _Form(body or query)
+        form = _Form(read_fields(body, query, content_type))
         kind = endpoint or form.kind()
         own_field = {Kind.RECEIPT: _STATUS, Kind.REPLY: _CONTENT}[kind]
 
@@ -199,34 +215,19 @@ def _calendar_time(match: re.Match[str]) -> datetime | None:
 class _Form:
     """The fields of one push, and the faults found so far."""
 
-    def __init__(self, data: bytes) -> None:
-        pieces = _split(data)
-        self.flags: list[str] = []
+    def __init__(self, fields: Fields) -> None:
+        self.flags = list(fields.flags)
         self.faults: dict[str, str] = {}
         self._fields: dict[str, str] = {}
-        self._undecodable: set[str] = set()
+        self._damaged: set[str] = set()
         self._repeated: set[str] = set()  # given with two values
-        decoded = _decode(pieces, "utf-8")
-        if decoded is None:
-            self.flags.append(GB18030_FLAG)
-            decoded = _decode(pieces, "gb18030")
-        if decoded is None:
-            decoded = [self._salvage(name, value) for name, value in pieces]
-        for raw_name, raw_value in decoded:
-            name = _name(raw_name)
+        for raw_name, raw_value, damaged in fields.found:
+            name = raw_name.strip(_SPACES).lower()
             value = raw_value if name == _CONTENT else raw_value.strip(_SPACES)
             if self._fields.setdefault(name, value) != value:
                 self._repeated.add(name)
-
-    def _salvage(self, name: bytes, value: bytes) -> tuple[str, str]:
-        """Read one field of a push whose fields share no encoding, by itself."""
-        for encoding in ("utf-8", "gb18030"):
-            decoded = _decode([(name, value)], encoding)
-            if decoded is not None:
-                return decoded[0]
-        readable_name = name.decode("utf-8", errors="backslashreplace")
-        self._undecodable.add(_name(readable_name))
-        return readable_name, value.decode("utf-8", errors="backslashreplace")
+            if damaged:
+                self._damaged.add(name)
 
     def kind(self) -> Kind:
         """Tell a receipt from a reply: a status that says something decides, else a content."""
@@ -250,7 +251,7 @@ class _Form:
             self.fault(name, "missing")
         elif name in self._repeated:
             self.fault(name, _TWO_VALUES)
-        elif name in self._undecodable:
+        elif name in self._damaged and name != _CONTENT:  # half a task id is another one
             self.fault(name, "neither UTF-8 nor GB18030")
         elif not value and not may_be_empty:
             self.fault(name, "empty")
@@ -269,26 +270,3 @@ class _Form:
             for name, value in self._fields.items()
             if name not in used and not (drop_empty_status and name == _STATUS and not value)
         }
-
-
-def _split(data: bytes) -> list[tuple[bytes, bytes]]:
-    pieces = []
-    for piece in data.removeprefix(b"\xef\xbb\xbf").split(b"&"):
-        raw_name, _, raw_value = piece.partition(b"=")
-        name = unquote_to_bytes(raw_name.strip(b"\r\n").replace(b"+", b" "))
-        if name.strip(b" ").lower() != _CONTENT.encode():
-            raw_value = raw_value.strip(b"\r\n")
-        if piece.strip(b"\r\n"):
-            pieces.append((name, unquote_to_bytes(raw_value.replace(b"+", b" "))))
-    return pieces
-
-
-def _decode(pieces: list[tuple[bytes, bytes]], encoding: str) -> list[tuple[str, str]] | None:
-    try:
-        return [(name.decode(encoding), value.decode(encoding)) for name, value in pieces]
-    except UnicodeDecodeError:
-        return None
-
-
-def _name(text: str) -> str:
-    return text.strip(_SPACES).lower()

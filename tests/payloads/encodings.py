@@ -1,4 +1,4 @@
-"""How a form's bytes become text: UTF-8, else GB18030, whatever the label says."""
+"""How a form's bytes become text: as declared, else UTF-8, else GB18030; a broken character costs itself alone."""
 
 from tests.payloads.case import (
     ALL_MISSING,
@@ -13,6 +13,8 @@ from tests.payloads.case import (
 )
 
 GB = ("gb18030",)
+DAMAGED = ("damaged",)
+BOTH = ("gb18030", "damaged")
 NEITHER = "neither UTF-8 nor GB18030"
 
 
@@ -106,19 +108,7 @@ _GB18030 = (
         {"content": "收\x00到", "content_shown": "收\u2400到"},
         flags=GB,
     ),
-    reply(
-        "surrogate_pair_as_two_utf8_triplets_read_as_gb18030",
-        reply_form(content=b"%ED%A0%BD%ED%B8%80"),
-        {"content": "頎巾竴"},
-        flags=GB,
-    ),
     reply("modified_utf8_nul_read_as_gb18030", reply_form(content=b"%C0%80"), {"content": "纮"}, flags=GB),
-    reply(
-        "utf8_cut_inside_a_character_read_as_gb18030",
-        reply_form(content=b"%E6%94"),
-        {"content": "鏀"},
-        flags=GB,
-    ),
     reply(
         "one_gb18030_field_makes_all_fields_gb18030",
         reply_form(more=b"&note=%B2%E2%CA%D4"),
@@ -134,7 +124,6 @@ _GB18030 = (
 )
 
 _MISLABELLED = (
-    reply("labelled_gbk_but_utf8", headers=_labelled("application/x-www-form-urlencoded;charset=gbk")),
     reply(
         "labelled_utf8_but_gb18030",
         reply_form(content=b"%CA%D5%B5%BD"),
@@ -142,49 +131,133 @@ _MISLABELLED = (
         flags=GB,
     ),
     reply(
-        "labelled_gbk_and_gb18030",
-        reply_form(content=b"\xca\xd5\xb5\xbd"),
-        headers=_labelled("application/x-www-form-urlencoded; charset=GBK"),
-        flags=GB,
+        "labelled_gbk_and_utf8_that_no_gbk_is",
+        reply_form(content=b"%E6%94%B6"),
+        {"content": "收"},
+        headers=_labelled("application/x-www-form-urlencoded;charset=gbk"),
     ),
     reply("labelled_latin_1_but_utf8", headers=_labelled("application/x-www-form-urlencoded;charset=ISO-8859-1")),
     reply("labelled_utf_16_but_utf8", headers=_labelled("application/x-www-form-urlencoded;charset=utf-16")),
     reply("labelled_with_a_charset_that_is_none", headers=_labelled('application/x-www-form-urlencoded;charset="nope')),
 )
 
-_NEITHER = (
-    quarantined("content_neither_encoding", reply_form(content=b"%FF"), f"content: {NEITHER}"),
-    quarantined("content_neither_encoding_raw", reply_form(content=b"hi\xff\xfe"), f"content: {NEITHER}"),
-    quarantined("content_latin_1", reply_form(content=b"caf%E9"), f"content: {NEITHER}"),
-    quarantined("content_utf8_and_gb18030_in_one_value", reply_form(content=b"%E6%94%B6%CA%D5"), f"content: {NEITHER}"),
-    quarantined(
-        "content_cut_inside_its_second_character", reply_form(content=b"%E6%94%B6%E5%88"), f"content: {NEITHER}"
+# Declared, and everything decodes by it: so it is, whatever else the bytes could be.
+_DECLARED = (
+    reply(
+        "declared_gbk_is_gbk",
+        reply_form(content=b"\xca\xd5\xb5\xbd"),
+        headers=_labelled("application/x-www-form-urlencoded; charset=GBK"),
     ),
-    quarantined("content_with_a_lone_surrogate", reply_form(content=b"%ED%A0%80"), f"content: {NEITHER}"),
+    *(
+        reply(
+            f"declared_{label}_though_also_utf8_{number}",
+            reply_form(content=text.encode("gb18030")),
+            {"content": text},
+            headers=_labelled(f"application/x-www-form-urlencoded;charset={charset}"),
+        )
+        for number, text in enumerate(("谢谢", "要", "停"))
+        for label, charset in (("gbk", "gbk"), ("gb2312", '"GB2312"'), ("gb18030", "gb18030 ; a=b"))
+    ),
+    reply(
+        "declared_gbk_in_the_query",
+        b"",
+        {"content": "谢谢"},
+        query=reply_form(content=b"%D0%BB%D0%BB"),
+        headers=_labelled("application/x-www-form-urlencoded;charset=GBK"),
+    ),
+    reply(
+        "declared_big5",
+        reply_form(content="退訂".encode("big5")),
+        {"content": "退訂"},
+        headers=_labelled("application/x-www-form-urlencoded;charset=Big5"),
+    ),
+    reply(
+        "declared_utf_16_with_a_mark",
+        "mobile=15080920001&taskid=declared_utf_16_with_a_mark&content=收到😀&receivetime=2019-07-23 17:00:00".encode(
+            "utf-16"
+        ),
+        {"content": "收到😀"},
+        headers=_labelled("application/x-www-form-urlencoded;charset=UTF-16"),
+    ),
+    reply(
+        "declared_utf_16_without_a_mark",
+        "mobile=15080920001&taskid=declared_utf_16_without_a_mark&content=收&receivetime=2019-07-23 17:00:00".encode(
+            "utf-16-be"
+        ),
+        {"content": "收"},
+        headers=_labelled("text/plain;charset=UTF-16"),
+    ),
+    reply(
+        "declared_gbk_and_cut",
+        reply_form(content=b"%D0%BB%D0%BB%D0"),
+        {"content": "谢谢\ufffd"},
+        headers=_labelled("application/x-www-form-urlencoded;charset=GBK"),
+        flags=DAMAGED,
+    ),
+    quarantined(
+        "declared_utf_7_is_not_read",
+        b"+AG0-obile=1",
+        ALL_MISSING,
+        headers=_labelled("application/x-www-form-urlencoded;charset=utf-7"),
+    ),
+)
+
+_DAMAGED = (
+    *(
+        reply(name, reply_form(content=content), {"content": text}, flags=flags)
+        for name, content, text, flags in (
+            ("damaged_utf8_cut_in_its_only_character", b"%E6%94", "\ufffd", DAMAGED),
+            ("damaged_utf8_cut_in_its_second_character", b"%E6%94%B6%E5%88", "收\ufffd", DAMAGED),
+            ("damaged_utf8_cut_after_one_byte", b"%E6%94%B6%E5", "收\ufffd", DAMAGED),
+            ("damaged_utf8_cut_in_an_emoji", b"ok%F0%9F%98", "ok\ufffd", DAMAGED),
+            ("damaged_utf8_after_a_letter", b"T%E8%AE", "T\ufffd", DAMAGED),
+            ("damaged_utf8_cut_in_the_middle", b"%E6%94%B6%E5%88%E5%A5%BD", "收\ufffd好", DAMAGED),
+            ("damaged_utf8_begun_in_a_character", b"%94%B6%E5%88%B0%E4%BA%86", "\ufffd到了", DAMAGED),
+            ("damaged_emoji_in_two_halves", b"%ED%A0%BD%ED%B8%80", "😀", DAMAGED),
+            (
+                "damaged_text_and_an_emoji_in_two_halves",
+                "收到".encode() + b"\xed\xa0\xbd\xed\xb8\x80",
+                "收到😀",
+                DAMAGED,
+            ),
+            ("damaged_text_and_half_an_emoji", "收到".encode() + b"\xed\xa0\xbd!", "收到\ufffd!", DAMAGED),
+            ("damaged_half_an_emoji_alone", b"%ED%A0%80", "\ufffd", DAMAGED),
+            ("damaged_gbk_cut", b"%CA%D5%B5%BD%C1", "收到\ufffd", BOTH),
+            ("damaged_gbk_cut_in_its_second_character", b"%CA%D5%B5", "收\ufffd", BOTH),
+            ("damaged_gbk_in_the_middle", b"%CA%D5%B5,%B5%BD", "收\ufffd,到", BOTH),
+            ("damaged_byte_alone", b"%FF", "\ufffd", DAMAGED),
+            ("damaged_bytes_behind_text", b"hi\xff\xfe", "hi\ufffd\ufffd", DAMAGED),
+            ("damaged_latin_1", b"caf%E9", "caf\ufffd", DAMAGED),
+            ("damaged_replacement_character_beside_a_cut_one", b"%EF%BF%BD%E6", "\ufffd\ufffd", DAMAGED),
+        )
+    ),
+    reply(
+        "damaged_by_a_length_that_counts_characters",
+        b"mobile=15080920001&taskid={name}&receivetime=2019-07-23 17:00:00&content=\xe6\x94",
+        {"content": "\ufffd"},
+        flags=DAMAGED,
+    ),
+    reply(
+        "damaged_unknown_field_is_kept_as_far_as_it_is_whole",
+        reply_form(content=b"%CA%D5%B5%BD", more=b"&note=%FF&other=%E6%94%B6%FF"),
+        {"extra": {"note": "\ufffd", "other": "收\ufffd"}},
+        flags=BOTH,
+    ),
+    receipt(
+        "damaged_content_of_a_receipt_is_an_unknown_field",
+        receipt_form(more=b"&content=%FF&note=%B2%E2%CA%D4"),
+        {"extra": {"content": "\ufffd", "note": "测试"}},
+        flags=BOTH,
+    ),
+)
+
+_NEITHER = (
     quarantined("task_id_neither_encoding", receipt_form(taskid=b"12%FF"), f"taskid: {NEITHER}"),
     quarantined("status_neither_encoding", receipt_form(status=b"%80"), f"status: {NEITHER}"),
     quarantined(
         "every_field_neither_encoding",
         receipt_form(mobile=b"%FF", taskid=b"%FF", status=b"%FF", receivetime=b"%FF"),
         f"mobile: {NEITHER}; taskid: {NEITHER}; status: {NEITHER}; receivetime: {NEITHER}",
-    ),
-    reply(
-        "unknown_field_neither_encoding_kept_escaped",
-        reply_form(content=b"%CA%D5%B5%BD", more=b"&note=%FF"),
-        {"extra": {"note": "\\xff"}},
-        flags=GB,
-    ),
-    reply(
-        "unknown_field_partly_utf8_kept_escaped",
-        reply_form(content=b"%CA%D5%B5%BD", more=b"&note=%E6%94%B6%FF"),
-        {"extra": {"note": "收\\xff"}},
-        flags=GB,
-    ),
-    receipt(
-        "content_of_a_receipt_neither_encoding_kept_escaped",
-        receipt_form(more=b"&content=%FF&note=%B2%E2%CA%D4"),
-        {"extra": {"content": "\\xff", "note": "测试"}},
-        flags=GB,
     ),
     quarantined(
         "utf_16_body",
@@ -206,4 +279,4 @@ _ESCAPES = (
     reply("html_entities_stay", reply_form(content=b"%26%2325910%3B"), {"content": "&#25910;"}),
 )
 
-CASES: tuple[Case, ...] = (*_UTF8, *_GB18030, *_MISLABELLED, *_NEITHER, *_ESCAPES)
+CASES: tuple[Case, ...] = (*_UTF8, *_GB18030, *_MISLABELLED, *_DECLARED, *_DAMAGED, *_NEITHER, *_ESCAPES)

@@ -14,6 +14,15 @@ _NAMES = (
         "spaces_around_names",
         b"+mobile+=%b&%%20taskid={name}&status%%E3%%80%%80=1&%%C2%%A0receivetime=%b" % (MOBILE, TIME),
     ),
+    receipt(
+        "line_ends_and_tabs_around_names",
+        b"%%0Amobile%%0D%%0A=%b&%%09taskid%%09={name}&%%0Bstatus=1&%%E2%%80%%A8receivetime=%b" % (MOBILE, TIME),
+    ),
+    reply(
+        "line_ends_and_tabs_around_values_but_those_of_content",
+        b"mobile=%%0A%b%%0D%%0A&taskid=%%09{name}%%09&content=%%0Ahi%%09&receivetime=%%09%b%%0A" % (MOBILE, TIME),
+        {"content": "\nhi\t"},
+    ),
     receipt("names_percent_encoded", b"%%6Dobile=%b&task%%69d={name}&status=1&receivetime=%b" % (MOBILE, TIME)),
     receipt("empty_pieces_skipped", b"&&" + receipt_form() + b"&&"),
     receipt(
@@ -119,8 +128,8 @@ _MISSING = (
     ),
     quarantined(
         "one_fault_of_each_sort_in_the_order_of_the_fields",
-        b"x=1&x=2&receivetime=2019-02-30+00:00:00&content=%FF&taskid=a%00&mobile=abc",
-        "mobile: not a phone number; taskid: control character; content: neither UTF-8 nor GB18030; "
+        b"x=1&x=2&receivetime=2019-02-30+00:00:00&status=%FF&taskid=a%00&mobile=abc",
+        "mobile: not a phone number; taskid: control character; status: neither UTF-8 nor GB18030; "
         f"receivetime: not on the calendar; extra: {TWICE}",
     ),
 )
@@ -146,7 +155,9 @@ _TASK_IDS = (
     ),
     receipt("task_id_with_a_zero_width_space", receipt_form(taskid=b"a%E2%80%8Bb"), {"task_id": "a\u200bb"}),
     quarantined("task_id_with_nul", receipt_form(taskid=b"1%002"), "taskid: control character"),
-    quarantined("task_id_with_a_line_break_at_its_end", receipt_form(taskid=b"123%0D%0A"), "taskid: control character"),
+    receipt("task_id_with_a_line_break_at_its_end", receipt_form(taskid=b"{name}%0D%0A")),
+    receipt("task_id_between_tabs", receipt_form(taskid=b"%09{name}\t")),
+    quarantined("task_id_with_a_line_break_inside", receipt_form(taskid=b"12%0A3"), "taskid: control character"),
     quarantined("task_id_with_a_raw_tab", receipt_form(taskid=b"1\t2"), "taskid: control character"),
     quarantined("task_id_with_delete", receipt_form(taskid=b"12%7F"), "taskid: control character"),
     quarantined("task_id_with_a_c1_control", receipt_form(taskid=b"12%C2%85"), "taskid: control character"),

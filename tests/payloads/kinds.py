@@ -162,8 +162,9 @@ _STATUSES = (
     _status("status_of_64_characters", b"s" * 64, "s" * 64),
     quarantined("status_of_65_characters", receipt_form(status=b"s" * 65), "status: over 64 characters"),
     quarantined("status_with_nul", receipt_form(status=b"1%00"), "status: control character"),
-    quarantined("status_with_an_escaped_line_break", receipt_form(status=b"1%0A"), "status: control character"),
-    quarantined("status_with_a_tab", receipt_form(status=b"%091"), "status: control character"),
+    _status("status_before_an_escaped_line_break", b"1%0A", "1", "delivered"),
+    _status("status_behind_a_tab", b"%090", "0", "failed"),
+    quarantined("status_with_a_line_break_inside", receipt_form(status=b"1%0A1"), "status: control character"),
 )
 
 CASES: tuple[Case, ...] = (*_SAMPLES, *_ADDRESSES, *_PATHS, *_COMBINED, *_STATUSES)

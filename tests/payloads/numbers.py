@@ -22,6 +22,7 @@ _CHINESE = (
     _read("number_with_prefix_spaces_and_dashes", b"%2B86+150-8092+0001", "15080920001"),
     _read("number_with_86_and_a_dash", b"86-15080920001", "15080920001"),
     _read("number_between_ideographic_spaces", b"%E3%80%8015080920001%C2%A0", "15080920001"),
+    _read("number_between_line_ends_and_tabs", b"%0A%0915080920001%0D%0A", "15080920001"),
     reply("number_with_prefix_in_a_reply", reply_form(mobile=b"%2B8615080920001")),
 )
 
@@ -78,7 +79,6 @@ _NONE = (
     _no_number("number_as_a_tel_uri", b"tel:%2B8615080920001"),
     _no_number("number_in_quotes", b"%2215080920001%22"),
     _no_number("number_with_a_nul", b"15080920001%00"),
-    _no_number("number_with_an_escaped_line_break", b"15080920001%0A"),
     _no_number("numbers_two_with_a_comma", b"15080920001,15080920002"),
 )
 

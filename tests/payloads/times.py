@@ -21,6 +21,7 @@ _READ = (
     _read("time_of_the_sample", b"2019-07-23+17%3A00%3A00", "2019-07-23T09:00:00Z"),
     _read("time_with_raw_colons_and_space", b"2019-07-23 17:00:00", "2019-07-23T09:00:00Z"),
     _read("time_with_percent_20", b"2019-07-23%2017:00:00", "2019-07-23T09:00:00Z"),
+    _read("time_between_line_ends", b"%0D%0A2019-07-23+17:00:00%09%0A", "2019-07-23T09:00:00Z"),
     _read("time_on_the_day_before_in_utc", b"2026-01-01+07:59:59", "2025-12-31T23:59:59Z"),
     _read("time_at_midnight", b"2026-01-01+00:00:00", "2025-12-31T16:00:00Z"),
     _read("time_at_the_last_second_of_a_day", b"2026-11-23+23:59:59", "2026-11-23T15:59:59Z"),
@@ -103,7 +104,7 @@ _OTHER_FORMS = (
     _not_of_the_form("time_in_words", b"now"),
     _not_of_the_form("time_null", b"null"),
     _not_of_the_form("time_that_is_its_own_pattern", b"yyyy-MM-dd+HH:mm:ss"),
-    _not_of_the_form("time_with_an_escaped_line_break", b"2019-07-23+17:00:00%0A"),
+    _not_of_the_form("time_with_an_escaped_line_break_inside", b"2019-07-23%0A17:00:00"),
     _not_of_the_form("time_with_a_nul", b"2019-07-23+17:00:00%00"),
 )
 

@@ -27,14 +27,6 @@ def _typed(content_type: str) -> Headers:
     return (("Content-Type", content_type),)
 
 
-def _multipart(**values: bytes) -> bytes:
-    parts = (
-        b'--%b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (BOUNDARY, name.encode(), value)
-        for name, value in values.items()
-    )
-    return b"".join(parts) + b"--%b--\r\n" % BOUNDARY
-
-
 def _http(
     head: bytes,
     body: bytes = b"",
@@ -83,9 +75,6 @@ CLOSE = b"Connection: close"
 CHUNKED = b"Transfer-Encoding: chunked"
 _QUERY = receipt_form()
 _SENT = receipt_form(taskid=b"1")  # of those that are refused
-_TEXT = json.dumps(
-    {"mobile": "15080920001", "taskid": "123", "status": "1", "receivetime": "2019-07-23 17:00:00"},
-).encode()
 
 _CONTENT_TYPES = (
     receipt("content_type_none", headers=()),
@@ -101,42 +90,207 @@ _CONTENT_TYPES = (
     receipt("content_type_that_is_none", headers=_typed("nonsense;;=")),
 )
 
+
+def _json(name: str, /, **changes: object) -> bytes:
+    """A receipt or reply as JSON; what is given as `...` is left out."""
+    values = {"mobile": "15080920001", "taskid": name, "receivetime": "2019-07-23 17:00:00", **changes}
+    return json.dumps({name: value for name, value in values.items() if value is not ...}).encode()
+
+
+def _parts(
+    name: str, *more: tuple[str, bytes], disposition: bytes = b'form-data; name="%b"', head: bytes = b""
+) -> bytes:
+    values = (
+        ("mobile", MOBILE),
+        ("taskid", name.encode()),
+        ("receivetime", b"2019-07-23 17:00:00"),
+        *more,
+    )
+    parts = (
+        b"--%b\r\nContent-Disposition: %b\r\n%b\r\n%b\r\n" % (BOUNDARY, disposition % field.encode(), head, value)
+        for field, value in values
+    )
+    return b"".join(parts) + b"--%b--\r\n" % BOUNDARY
+
+
+CONTENT, STATUS = ("content", "收到".encode()), ("status", b"1")
+DAMAGED = ("damaged",)
+
+_MULTIPART = (
+    receipt("multipart_receipt", _parts("multipart_receipt", STATUS), headers=MULTIPART),
+    reply("multipart_reply", _parts("multipart_reply", CONTENT), headers=MULTIPART),
+    reply("multipart_at_the_replies_address", _parts("multipart_at_the_replies_address", CONTENT), path="/reply"),
+    reply(
+        "multipart_with_names_without_quotes",  # .NET's
+        _parts("multipart_with_names_without_quotes", CONTENT, disposition=b"form-data; name=%b"),
+        headers=MULTIPART,
+    ),
+    reply(
+        "multipart_with_names_in_another_case_and_a_file_name",
+        _parts(
+            "multipart_with_names_in_another_case_and_a_file_name",
+            CONTENT,
+            disposition=b'FORM-DATA; filename="name=x"; Name="%b"',
+        ),
+        headers=MULTIPART,
+    ),
+    reply(
+        "multipart_with_a_charset_and_an_encoding_in_each_part",  # commons-httpclient's
+        _parts(
+            "multipart_with_a_charset_and_an_encoding_in_each_part",
+            CONTENT,
+            head=b"Content-Type: text/plain; charset=US-ASCII\r\nContent-Transfer-Encoding: 8bit\r\n",
+        ),
+        headers=MULTIPART,
+    ),
+    reply(
+        "multipart_that_declares_gbk_in_its_parts",
+        _parts(
+            "multipart_that_declares_gbk_in_its_parts",
+            ("content", "谢谢".encode("gbk")),
+            head=b"Content-Type: text/plain; charset=GBK\r\n",
+        ),
+        {"content": "谢谢"},
+        headers=MULTIPART,
+    ),
+    reply(
+        "multipart_in_gbk_without_a_charset",
+        _parts("multipart_in_gbk_without_a_charset", ("content", "收到".encode("gbk"))),
+        headers=MULTIPART,
+        flags=("gb18030",),
+    ),
+    reply(
+        "multipart_with_signs_of_a_form_in_a_value",
+        _parts("multipart_with_signs_of_a_form_in_a_value", ("content", b"a&mobile=1+%41")),
+        {"content": "a&mobile=1+%41"},
+        headers=MULTIPART,
+    ),
+    reply(
+        "multipart_with_line_ends_in_a_value",
+        _parts("multipart_with_line_ends_in_a_value", ("content", b"\r\na\n\nb\r\n--x\r\n")),
+        {"content": "\r\na\n\nb\r\n--x\r\n"},
+        headers=MULTIPART,
+    ),
+    reply("multipart_with_an_empty_value", _parts("multipart_with_an_empty_value", ("content", b"")), {"content": ""}),
+    receipt("multipart_labelled_a_form", _parts("multipart_labelled_a_form", STATUS)),
+    receipt("multipart_without_content_type", _parts("multipart_without_content_type", STATUS), headers=()),
+    receipt(
+        "multipart_whose_boundary_is_not_the_declared_one",
+        _parts("multipart_whose_boundary_is_not_the_declared_one", STATUS),
+        headers=_typed("multipart/form-data; boundary=other"),
+    ),
+    receipt("multipart_chunked", _parts("multipart_chunked", STATUS), headers=MULTIPART, chunked=True),
+    receipt(
+        "multipart_with_bare_line_feeds",
+        _parts("multipart_with_bare_line_feeds", STATUS).replace(b"\r\n", b"\n"),
+        headers=MULTIPART,
+    ),
+    reply(
+        "multipart_cut_in_its_last_part",
+        _parts("multipart_cut_in_its_last_part", CONTENT).partition("到".encode())[0] + b"\xe5\x88",
+        {"content": "收\ufffd"},
+        headers=MULTIPART,
+        flags=DAMAGED,
+    ),
+    receipt(
+        "multipart_with_an_unknown_part",
+        _parts("multipart_with_an_unknown_part", STATUS, ("Note", b" x ")),
+        {"extra": {"note": "x"}},
+        headers=MULTIPART,
+    ),
+    quarantined(
+        "multipart_with_one_field_in_two_values",
+        _parts("multipart_with_one_field_in_two_values", STATUS, ("status", b"0")),
+        "status: given twice with two values",
+        headers=MULTIPART,
+    ),
+    quarantined("multipart_without_names", b"--x\r\n\r\nmobile\r\n--x--", ALL_MISSING),
+)
+
+_JSON = (
+    receipt("json_receipt", _json("json_receipt", status="1"), headers=JSON),
+    reply("json_reply", _json("json_reply", content="收到"), headers=JSON),
+    reply(
+        "json_in_raw_utf8",
+        '{"mobile":"15080920001","taskid":"{name}","content":"收到","receivetime":"2019-07-23 17:00:00"}'.encode(),
+        headers=JSON,
+    ),
+    receipt(
+        "json_with_numbers_and_booleans",
+        b'{"mobile":15080920001,"taskId":9007199254740993,"status":1,"receiveTime":"2019-07-23 17:00:00",'
+        b'"price":0.050,"big":1e400,"final":true,"test":false}',
+        {
+            "task_id": "9007199254740993",
+            "extra": {"price": "0.050", "big": "1e400", "final": "true", "test": "false"},
+        },
+        headers=JSON,
+    ),
+    reply(
+        "json_null_is_not_given", _json("json_null_is_not_given", status=None, content="收到", note=None), headers=JSON
+    ),
+    receipt("json_labelled_a_form", _json("json_labelled_a_form", status="1")),
+    receipt("json_without_content_type", b"\r\n " + _json("json_without_content_type", status="1") + b"\n", headers=()),
+    receipt("json_behind_a_byte_order_mark", b"\xef\xbb\xbf" + _json("json_behind_a_byte_order_mark", status="1")),
+    reply(
+        "json_with_signs_of_a_form",
+        _json("json_with_signs_of_a_form", content="a&taskid=9+%41"),
+        {"content": "a&taskid=9+%41"},
+    ),
+    reply(
+        "json_with_a_raw_line_end",
+        _json("json_with_a_raw_line_end", content="a|b").replace(b"|", b"\n"),
+        {"content": "a\nb"},
+    ),
+    reply("json_with_an_escaped_emoji", _json("json_with_an_escaped_emoji", content="ok😀"), {"content": "ok😀"}),
+    reply(
+        "json_with_half_an_escaped_emoji",
+        _json("json_with_half_an_escaped_emoji", content="ok|").replace(b"|", b"\\ud83d"),
+        {"content": "ok\ufffd"},
+        headers=JSON,
+        flags=DAMAGED,
+    ),
+    reply("json_with_nul", _json("json_with_nul", content="a\0b"), {"content": "a\0b"}, headers=JSON),
+    reply(
+        "json_in_gbk",
+        '{"mobile":"15080920001","taskid":"{name}","content":"收到","receivetime":"2019-07-23 17:00:00"}'.encode("gbk"),
+        headers=JSON,
+        flags=("gb18030",),
+    ),
+    reply(
+        "json_that_declares_gbk",
+        '{"mobile":"15080920001","taskid":"{name}","content":"谢谢","receivetime":"2019-07-23 17:00:00"}'.encode("gbk"),
+        {"content": "谢谢"},
+        headers=_typed("application/json;charset=GBK"),
+    ),
+    receipt("json_empty_beside_a_query", b"{}", query=_QUERY, headers=JSON),
+    quarantined(
+        "json_with_half_a_task_id",
+        _json("12|", status="1").replace(b"|", b"\\udc00"),
+        "taskid: neither UTF-8 nor GB18030",
+        headers=JSON,
+    ),
+    quarantined(
+        "json_with_a_field_in_two_values",
+        b'{"mobile":"15080920001","taskid":"1","status":"1","STATUS":"0","receivetime":"2019-07-23 17:00:00"}',
+        "status: given twice with two values",
+        headers=JSON,
+    ),
+    quarantined("json_nothing_but_nulls", b'{"mobile":null,"taskid":null}', ALL_MISSING, headers=JSON),
+    quarantined("json_list", b"[" + _json("1", status="1") + b"]", ALL_MISSING, headers=JSON),
+    quarantined("json_that_is_not_flat", _json("1", status="1", data={"a": 1}), ALL_MISSING, headers=JSON),
+    quarantined("json_with_a_list", _json("1", status="1", data=[1]), ALL_MISSING, headers=JSON),
+    quarantined("json_that_is_broken", _json("1", status="1")[:-1], ALL_MISSING, headers=JSON),
+    quarantined("json_nested_to_exhaustion", b'{"a":' + b"[" * 60_000, ALL_MISSING, headers=JSON),
+    quarantined(
+        "json_reply_at_the_receipts_address",
+        _json("1", content="hi"),
+        "status: missing",
+        path="/receipt",
+        headers=JSON,
+    ),
+)
+
 _NO_FORM = (
-    quarantined("json_by_mistake", _TEXT, ALL_MISSING, headers=JSON),
-    quarantined("json_by_mistake_labelled_a_form", _TEXT, ALL_MISSING),
-    quarantined("json_list_by_mistake", b"[" + _TEXT + b"]", ALL_MISSING, headers=JSON),
-    quarantined("json_by_mistake_at_the_receipts_address", _TEXT, ALL_MISSING, path="/receipt", headers=JSON),
-    quarantined(
-        "json_by_mistake_at_the_replies_address",
-        _TEXT,
-        "mobile: missing; taskid: missing; content: missing; receivetime: missing",
-        path="/reply",
-        headers=JSON,
-    ),
-    quarantined(
-        "json_with_ampersands_yields_the_field_between_them",
-        b'{"mobile":"15080920001","content":"a&taskid=9&b=c"}',
-        "mobile: missing; status: missing; receivetime: missing",
-        headers=JSON,
-    ),
-    quarantined(
-        "multipart_by_mistake",
-        _multipart(mobile=MOBILE, taskid=b"123", status=b"1", receivetime=b"2019-07-23 17:00:00"),
-        ALL_MISSING,
-        headers=MULTIPART,
-    ),
-    quarantined(
-        "multipart_with_an_ampersand_in_a_value",
-        _multipart(mobile=MOBILE, taskid=b"123", content=b"Q&A", receivetime=b"2019-07-23 17:00:00"),
-        ALL_MISSING,
-        headers=MULTIPART,
-    ),
-    quarantined(
-        "multipart_with_a_form_in_a_value",
-        _multipart(content=b"a&mobile=15080920001"),
-        "mobile: not a phone number; taskid: missing; status: missing; receivetime: missing",
-        headers=MULTIPART,
-    ),
     quarantined("xml_by_mistake", b'<?xml version="1.0"?><mobile>1</mobile>', ALL_MISSING, headers=_typed("text/xml")),
     quarantined("binary_by_mistake", bytes(range(256)).replace(b"&", b""), ALL_MISSING, headers=()),
 )
@@ -171,6 +325,7 @@ _QUERIES = (
         "taskid: missing; status: missing; receivetime: missing",
         query=b"taskid=1&status=1&receivetime=" + TIME,
     ),
+    receipt("post_with_line_ends_alone_and_a_query", b"\r\n", query=_QUERY),
     quarantined("post_with_nothing", b"", ALL_MISSING),
     quarantined("post_chunked_with_nothing", b"", ALL_MISSING, chunked=True),
 )
@@ -379,4 +534,14 @@ _SIZES = (
     _too_large("full_body_and_a_short_query", _padded(receipt_form(), LIMIT, "over"), b"q"),
 )
 
-CASES: tuple[Case, ...] = (*_CONTENT_TYPES, *_NO_FORM, *_QUERIES, *_CHUNKS, *_RAW, *_LENGTHS, *_SIZES)
+CASES: tuple[Case, ...] = (
+    *_CONTENT_TYPES,
+    *_MULTIPART,
+    *_JSON,
+    *_NO_FORM,
+    *_QUERIES,
+    *_CHUNKS,
+    *_RAW,
+    *_LENGTHS,
+    *_SIZES,
+)

@@ -56,6 +56,7 @@ _REASONS: Mapping[str, Any] = {
 }
 _FLAGS: Mapping[str, Any] = {
     "gb18030": lazy_gettext("not UTF-8, so read as GB18030"),
+    "damaged": lazy_gettext("a character was cut or broken"),
     "fraction_dropped": lazy_gettext("fraction of a second dropped"),
     "path": lazy_gettext("pushed to another path behind the secret"),
 }

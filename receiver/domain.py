@@ -10,10 +10,12 @@ import hashlib
 import os
 import re
 import time
+import unicodedata
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from receiver.opt_out import OptOut
@@ -97,28 +99,49 @@ def iso_milliseconds(moment: datetime) -> str:
 
 # --- Telephone numbers ------------------------------------------------------------------------------
 
-_NUMBER_NOISE = str.maketrans({" ": None, "-": None, "x": "*", "X": "*"})
 _NUMBER = re.compile(r"(?:\+|00)?(?!00)([0-9*]{5,17})", re.ASCII)
+_MAINLAND_NUMBER = re.compile(r"(?:(?:\+|00?)?86)?0?(1[0-9*]{10})", re.ASCII)
 _MAINLAND_PLACES = 11
-_COUNTRY_CODE = "86"
 _MIN_PLACES, _MAX_PLACES = 5, 15
 _MIN_KNOWN_DIGITS = 3
+_DOTS = str.maketrans(dict.fromkeys(".\u00b7\u2024\u2027\u3002\u30fb\uff61"))
+_NOISE_CATEGORIES = frozenset({"Zs", "Zl", "Zp", "Pd", "Ps", "Pe", "Cf"})  # spaces, dashes, brackets, invisible marks
+_OTHER_NOISE = frozenset("\t\n\v\f\r\u2212")  # the last is the minus sign of typesetters
+_FULL_WIDTH = range(0xFF01, 0xFF5F)
+_TO_PLAIN = 0xFEE0
 
 
 def parse_mobile(text: str) -> str | None:
-    """Reduce a number as people and platforms write it to its digits, masked places as `*`.
+    """Reduce a number as people, platforms and spreadsheets write it to its digits, masked places as `*`.
 
-    Spaces and dashes go, so do `+`, `00` and the 86 before a mainland number. None: not a phone number.
+    A trailing `.0` goes, then spaces, dashes, dots, brackets and invisible marks; full width becomes plain; `+` and
+    `00` go, the 86 before a mainland number and the 0 before a mobile one. None: not a phone number.
     """
-    match = _NUMBER.fullmatch(text.translate(_NUMBER_NOISE))
+    if _MAINLAND.fullmatch(text):  # nearly every one
+        return text
+    plain = _without_noise(text)
+    mainland = _MAINLAND_NUMBER.fullmatch(plain)
+    match = mainland or _NUMBER.fullmatch(plain)
     if match is None:
         return None
     number = match[1]
-    if number.startswith(_COUNTRY_CODE + "1") and len(number) == len(_COUNTRY_CODE) + _MAINLAND_PLACES:
-        number = number.removeprefix(_COUNTRY_CODE)
     if not _MIN_PLACES <= len(number) <= _MAX_PLACES or len(number) - number.count("*") < _MIN_KNOWN_DIGITS:
         return None
     return number
+
+
+def _without_noise(text: str) -> str:
+    return "".join(map(_plain, text)).removesuffix(".0").translate(_DOTS)
+
+
+@lru_cache(maxsize=1024)
+def _plain(character: str) -> str:
+    """Give what a character says in a number; empty: nothing."""
+    if ord(character) in _FULL_WIDTH:
+        character = chr(ord(character) - _TO_PLAIN)
+    if character in _OTHER_NOISE or unicodedata.category(character) in _NOISE_CATEGORIES:
+        return ""
+    return "*" if character in ("x", "X") else character
 
 
 _OTHER_COUNTRY = re.compile(r"(?:\+|00)(?!86)")
@@ -131,7 +154,7 @@ def parse_mainland_mobile(text: str) -> str | None:
     For numbers that something is sent to: without its `+1`, an American number looks like a Chinese one.
     """
     number = parse_mobile(text)
-    if number is None or _OTHER_COUNTRY.match(text.translate(_NUMBER_NOISE)) or not _MAINLAND.fullmatch(number):
+    if number is None or _OTHER_COUNTRY.match(_without_noise(text)) or not _MAINLAND.fullmatch(number):
         return None
     return number
 

@@ -54,6 +54,14 @@ if TYPE_CHECKING:
 MOBILE = "13712345678"
 ENCODED = "".join(f"%{ord(digit):02X}" for digit in MOBILE)
 WIDE = "".join(chr(ord(digit) + 0xFEE0) for digit in MOBILE)
+WRITTEN = (
+    "+86 (137) 1234.5678",
+    "137\u00a01234\u20095678",
+    "\u202d137–1234·5678\u202c",
+    "（１３７）\u200b１２３４【５６７８】",
+    "013712345678.0",
+    "137\t1234\u20605678",
+)
 CONTENT = "我的秘密地址"
 REFERENCE = "their-own-order"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -109,6 +117,14 @@ def pushes_of_the_number() -> list[Push]:
         raw_push(f"mobile={quote(WIDE.encode('gb18030')).lower()}&taskid=wide&status=1&{at}"),
         raw_push(b"mobile=" + WIDE.encode() + b"&taskid=wide&status=1&" + at.encode()),
         raw_push(b"mobile=" + WIDE.encode("gb18030") + b"&taskid=wide&status=1&" + at.encode()),
+        *(
+            raw_push(b"mobile=%b&taskid=%d&status=1&%b" % (form(written.encode(encoding)), number, at.encode()))
+            for number, written in enumerate(WRITTEN)
+            for encoding in ("utf-8", "gb18030")
+            for form in (bytes, lambda raw: quote(raw, safe="").encode())
+        ),
+        *(raw_push(json.dumps({"mobile": written, "taskid": "j"})) for written in (*WRITTEN, WIDE)),
+        raw_push(f'{{"mobile":"{"".join(f"{92:c}u{ord(digit):04x}" for digit in MOBILE)}"}}'),
     ]
 
 
@@ -191,7 +207,7 @@ def test_dry_run_says_what_would_go_and_changes_nothing(runtime: Runtime) -> Non
     said = json.loads(command(runtime, "-", "--json", stdin="+86 137 1234 5678\n").stdout)
     assert said == {
         "done": False,
-        "rows": {"pushes": 17, "messages": 9, "receipts": 6, "replies": 4, "attempts": 3, "look_ups": 1},
+        "rows": {"pushes": 49, "messages": 16, "receipts": 13, "replies": 4, "attempts": 3, "look_ups": 1},
         "mentions": {"pushes": 0, "replies": 0, "audit": 0},
     }
     assert count(runtime, pushes) == before
@@ -204,7 +220,7 @@ def test_all_of_the_number_goes_and_nothing_of_others(runtime: Runtime) -> None:
     done = command(runtime, MOBILE, "--yes", "--reason", "request 7")
     assert (done.exit_code, done.exception) == (0, None)
     assert of_others(runtime) == others
-    assert count(runtime, pushes) == journal - 17
+    assert count(runtime, pushes) == journal - 49
     assert count(runtime, messages) == len(others["messages"])
     assert report(runtime) == reported
     assert wrong(runtime) == []
@@ -216,7 +232,7 @@ def test_all_of_the_number_goes_and_nothing_of_others(runtime: Runtime) -> None:
         "request 7",
     )
     (stone,) = runtime.ask(lambda c: c.execute(sa.select(tombstones)).all())
-    assert (stone.mobile_hmac, stone.reason, stone.counts["messages"]) == (hashed, "request 7", 9)
+    assert (stone.mobile_hmac, stone.reason, stone.counts["messages"]) == (hashed, "request 7", 16)
     assert stone.cleaned_at is not None
     again = json.loads(command(runtime, MOBILE, "--yes", "--json").stdout)
     assert sum(again["rows"].values()) == 0
@@ -231,7 +247,7 @@ def test_what_others_wrote_of_it_stays_and_is_told(runtime: Runtime) -> None:
     before = count(runtime, pushes)
     done = json.loads(command(runtime, MOBILE, "--yes", "--json").stdout)
     assert done["mentions"] == {"pushes": 1, "replies": 1, "audit": 0}
-    assert count(runtime, pushes) == before - 17
+    assert count(runtime, pushes) == before - 49
     assert wrong(runtime) == []
 
 
@@ -252,7 +268,7 @@ def test_push_that_comes_meanwhile_goes_whole_and_a_later_one_stays(runtime: Run
         reason=None,
         mobile_hmac="x",
     )
-    assert (rows["pushes"], rows["messages"]) == (19, 10)
+    assert (rows["pushes"], rows["messages"]) == (51, 17)
     assert wrong(runtime) == []
     write.save_pushes_in(runtime.database, [replace(new, id=new_id())])
     assert count(runtime, messages) == 43
@@ -364,7 +380,7 @@ def test_no_byte_of_it_is_left_in_the_embedded_database_beside_its_server(runtim
         assert len(set().union(*before.values())) > 7
         done = process.run("forget", "-", "--yes", "--json", stdin=f"{MOBILE}\n")
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["rows"]["pushes"] == 18
+        assert json.loads(done.stdout)["rows"]["pushes"] == 50
         assert process.request("POST", process.target, body.replace(MOBILE.encode(), b"15080921099")).status == 200
         assert files_holding(data) == {}
         assert process.run("backup", str(backups), "--no-verify").returncode == 0

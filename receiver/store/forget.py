@@ -75,10 +75,11 @@ class Wanted:
         self._read_again = read_again
         numbers = sorted({mobile, *(number for _, _, number in masked)})
         # PostgreSQL's is of bytes that `encode` has written out: those beyond ASCII as a backslash and three digits.
-        self.pattern = _pattern(numbers, byte=r"\\{:03o}")
-        self._in_bytes = re.compile(_pattern(numbers, byte=r"\x{:02x}").encode())
-        digits = "[ +-]*".join(mobile)
-        self._in_text = re.compile(rf"(?<![0-9])(?:00)?(?:86)?{digits}(?![0-9])")
+        self.pattern = _pattern(numbers, byte=r"\\{:03o}", any_byte=r"\\[23][0-7]{2}")
+        self._in_bytes = re.compile(_pattern(numbers, byte=r"\x{:02x}", any_byte=r"[\x80-\xff]").encode())
+        digits = r"\W{0,8}".join(mobile)
+        before = r"(?<![0-9])(?:00?)?(?:86)?\W{0,8}0?\W{0,8}"
+        self._in_text = re.compile(rf"{before}{digits}(?![0-9])")
 
     def may_be_in(self, *parts: bytes) -> bool:
         """Whether the digits stand in these bytes, whatever is around them."""
@@ -98,27 +99,41 @@ class Wanted:
     def named_in_push(self, push: Push) -> bool:
         """Whether the number stands anywhere in what was pushed."""
         raw = [unquote_to_bytes(part) for part in (push.query, push.body)]
-        return any(self.named_in(part.decode(encoding, "replace")) for part in raw for encoding in _ENCODINGS)
+        texts = (part.decode(encoding, "replace") for part in raw for encoding in _ENCODINGS)
+        return any(self.named_in(_JSON_ESCAPE.sub(_unescaped, text)) for text in texts)
 
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-_SEPARATORS = r"(?:[ +-]|%2[0DdBb])*"  # which a number may be written with
 
+# What may stand between the digits of a number, see `parse_mobile`: in ASCII, percent-encoded or escaped as in JSON;
+# any other character as its bytes, of which GB18030 has every second within ASCII.
+_SEPARATORS = (
+    "(?:[ \t\n\v\f\r+.(){}[\\]-]|BYTE[0-9@-~]?|%[89A-Fa-f][0-9A-Fa-f][0-9@-~]?"
+    "|%0[9A-Da-d]|%2[089BDEbde]|%[57][BDbd]|\\\\+(?:u[0-9A-Fa-f]{4}|[tnrvf])){0,16}"
+)
 
 _ENCODINGS = ("utf-8", "gb18030")  # of digits of full width; in each of them, others are as in ASCII
 _TO_FULL_WIDTH = 0xFEE0
 
 
-def _pattern(numbers: Iterable[str], *, byte: str) -> str:
+_JSON_ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|[tnrvf])")
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else " "
+
+
+def _pattern(numbers: Iterable[str], *, byte: str, any_byte: str) -> str:
     """Give a regular expression of the ways in which these may be written; `byte`: how it has one beyond ASCII."""
-    return "|".join(_SEPARATORS.join(_written(character, byte) for character in number) for number in numbers)
+    separators = _SEPARATORS.replace("BYTE", any_byte)
+    return "|".join(separators.join(_written(character, byte) for character in number) for number in numbers)
 
 
 def _written(character: str, byte: str) -> str:
     """Give the ways in which a place of a number may be written, `*` for any that was left out."""
     if character == "*":
         return r"(?:[*xX]|%2[Aa]|%[57]8)"
-    forms = [character, f"%3{character}"]
+    forms = [character, f"%3{character}", rf"\\+u003{character}", rf"\\+u[fF][fF]1{character}"]
     for encoding in _ENCODINGS:
         wide = chr(ord(character) + _TO_FULL_WIDTH).encode(encoding)
         forms += ["".join(map(byte.format, wide)), "".join(map(_percent_encoded, wide))]

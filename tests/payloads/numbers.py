@@ -26,6 +26,47 @@ _CHINESE = (
     reply("number_with_prefix_in_a_reply", reply_form(mobile=b"%2B8615080920001")),
 )
 
+# As people, spreadsheets and web pages write them.
+_WRITTEN = (
+    *(
+        _read(f"number_written_{name}", written.encode().replace(b"+", b"%2B"), "15080920001")
+        for name, written in (
+            ("with_dots", "150.8092.0001"),
+            ("with_middle_dots", "150·8092・0001"),
+            ("with_brackets", "(150)8092-0001"),
+            ("with_full_width_brackets", "（150）8092【0001】"),
+            ("with_an_en_dash", "150–8092—0001"),
+            ("with_a_minus_sign", "150−8092-0001"),
+            ("with_a_country_code_and_no_break_spaces", "+86\u00a0150\u202f8092\u30000001"),
+            ("between_marks_of_direction", "\u202d15080920001\u202c"),
+            ("behind_a_zero_width_space", "15080920001\u200b"),
+            ("behind_a_byte_order_mark", "\ufeff15080920001"),
+            ("with_soft_hyphens", "150\u00ad8092\u00ad0001"),
+            ("in_full_width", "１５０８０９２０００１"),
+            ("in_full_width_with_plus_and_brackets", "＋８６（１５０）８０９２－０００１"),
+            ("as_a_decimal", "15080920001.0"),
+            ("as_a_decimal_before_a_space", "15080920001.0 "),
+            ("as_a_decimal_in_full_width", "１５０８０９２０００１．０"),
+            ("with_a_trunk_zero", "015080920001"),
+            ("with_a_country_code_and_a_trunk_zero", "+86(0)15080920001"),
+            ("with_0086_and_a_trunk_zero", "0086 0150 8092 0001"),
+            ("with_086", "086-15080920001"),
+            ("with_a_tab_inside", "150\t80920001"),
+        )
+    ),
+    receipt(
+        "number_written_in_gb18030_with_marks",
+        receipt_form(mobile="１５０（８０９２）\u200b０００１".encode("gb18030")),
+        flags=("gb18030",),
+    ),
+    _read("number_written_masked_with_full_width_stars", "1508092＊＊＊＊".encode(), "1508092****"),
+    _read("number_written_masked_behind_a_zero", b"0150****0001", "150****0001"),
+    _read("number_written_of_a_landline_with_brackets", b"(010)12345678", "01012345678"),
+    _read("number_written_of_a_landline_of_beijing_keeps_its_zero", b"010-1234-5678", "01012345678"),
+    _read("number_written_with_dots_and_a_zero_at_its_end", b"150.8092.0000", "15080920000"),
+    _read("number_written_of_another_country_with_brackets", b"%2B1+(212)+555.0123", "12125550123"),
+)
+
 _OTHER = (
     _read("number_of_hong_kong", b"%2B85291234567", "85291234567"),
     _read("number_of_hong_kong_with_00", b"0085291234567", "85291234567"),
@@ -53,14 +94,11 @@ _MASKED = (
     _no_number("number_masked_to_two_digits", b"15*********"),
     _no_number("number_masked_whole", b"***********"),
     _no_number("number_masked_with_hashes", b"1508092####"),
-    _no_number("number_masked_with_full_width_stars", "1508092＊＊＊＊".encode()),
 )
 
 _NONE = (
-    _no_number("number_in_full_width_digits", "１５０８０９２０００１".encode()),
     _no_number("number_in_arabic_indic_digits", "١٥٠٨٠٩٢٠٠٠١".encode()),
     _no_number("number_in_superscripts", "¹⁵⁰⁸⁰⁹²⁰⁰⁰¹".encode()),
-    _no_number("number_with_a_full_width_plus", "＋8615080920001".encode()),
     _no_number("number_with_a_letter", b"1508092000a"),
     _no_number("number_in_words", b"unknown"),
     _no_number("number_null", b"null"),
@@ -71,10 +109,8 @@ _NONE = (
     _no_number("number_with_a_plus_at_its_end", b"15080920001%2B"),
     _no_number("number_that_is_a_plus_alone", b"%2B"),
     _no_number("number_that_is_dashes_alone", b"---"),
-    _no_number("number_with_dots", b"150.8092.0001"),
-    _no_number("number_with_parentheses", b"(010)12345678"),
-    _no_number("number_with_an_en_dash", "150–8092–0001".encode()),
-    _no_number("number_as_a_decimal", b"15080920001.0"),
+    _no_number("number_as_another_decimal_with_a_letter", b"15080920001.0L"),
+    _no_number("number_masked_with_bullets", "150••••0001".encode()),
     _no_number("number_in_scientific_notation", b"1.5080920001E10"),
     _no_number("number_as_a_tel_uri", b"tel:%2B8615080920001"),
     _no_number("number_in_quotes", b"%2215080920001%22"),
@@ -82,4 +118,4 @@ _NONE = (
     _no_number("numbers_two_with_a_comma", b"15080920001,15080920002"),
 )
 
-CASES: tuple[Case, ...] = (*_CHINESE, *_OTHER, *_MASKED, *_NONE)
+CASES: tuple[Case, ...] = (*_CHINESE, *_WRITTEN, *_OTHER, *_MASKED, *_NONE)

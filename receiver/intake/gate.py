@@ -7,6 +7,7 @@ arrives instead of a reset connection.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections import OrderedDict, deque
@@ -331,11 +332,20 @@ def client_address(peer: str, forwarded_for: str | None, trusted_proxies: Sequen
     for hop in reversed(forwarded_for.split(",")):
         if not within(address, trusted_proxies):
             break
-        written = hop.strip()
+        written = _without_port(hop.strip())
         if not _is_address(written):
             break
         address = written
     return address
+
+
+# As some gateways write them; an IPv6 address with a port, or in a URL, has brackets.
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|(\d+\.\d+\.\d+\.\d+):\d{1,5}", re.ASCII)
+
+
+def _without_port(written: str) -> str:
+    match = _WITH_PORT.fullmatch(written)
+    return match[1] or match[2] if match else written
 
 
 def _is_address(text: str) -> bool:

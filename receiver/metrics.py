@@ -86,6 +86,9 @@ RECEIPT_DELAY_SECONDS = ManyHistogram(
 # --- What is refused? ---
 
 REFUSALS = Counter("receiver_push_refusals", "Pushes refused, nothing kept.", ["reason"], registry=REGISTRY)
+REQUEST_TIMEOUTS = Counter(
+    "receiver_request_timeouts", "Requests given up on, pushes or not: not whole after 20 s.", registry=REGISTRY
+)
 WOULD_REFUSE = Counter(
     "receiver_pushes_would_refuse",
     "Pushes taken that RECEIVER_PUSH_ALLOW (address), or the end of a retiring secret (secret), would refuse.",
@@ -129,7 +132,7 @@ CERTIFICATE_NOT_AFTER = Gauge(
 # There from the beginning: a rate cannot be seen of what begins with 1.
 for _outcome in ("accepted", "quarantined", "spooled"):
     PUSHES.labels(_outcome)
-for _reason in ("secret", "address", "length", "size"):
+for _reason in ("secret", "address", "length", "size", "timeout"):
     REFUSALS.labels(_reason)
 for _reason in ("secret", "address"):
     WOULD_REFUSE.labels(_reason)

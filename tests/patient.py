@@ -12,7 +12,7 @@ from pathlib import Path
 from receiver import runtime
 from receiver.cli import main, serve
 from receiver.intake import recorder
-from receiver.server import Server
+from receiver.server import Server, connections
 from receiver.store import database
 
 PATIENCE_SECONDS = 20.0
@@ -35,6 +35,8 @@ class BrieflyKeeping(Server):
 if __name__ == "__main__":
     if "TEST_KEEPALIVE" in os.environ:
         setattr(serve, "Server", BrieflyKeeping)  # noqa: B010  (it is imported there, and not its own)
+    if "TEST_REQUEST_SECONDS" in os.environ:
+        setattr(connections, "_REQUEST_SECONDS", float(os.environ["TEST_REQUEST_SECONDS"]))  # noqa: B010
     for module, name in PATIENCES:
         setattr(module, name, PATIENCE_SECONDS)
     sys.argv[0] = str(Path(runtime.__file__).with_name("__main__.py"))  # as `python -m receiver` has it

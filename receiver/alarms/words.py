@@ -117,6 +117,7 @@ _ENGLISH = _Words(
         "address": "address not allowed",
         "length": "wrong length",
         "size": "too large",
+        "timeout": "not whole after 20 s",
     },
     silent_unrecorded="The platform has pushed nothing for over an hour; last week {last_week} came in that time.",
     certificate_faulty=(
@@ -217,6 +218,7 @@ _CHINESE = _Words(
         "address": "来源地址不允许",
         "length": "长度错误",
         "size": "内容过大",
+        "timeout": "20 秒内未收到完整请求",
     },
     silent_unrecorded="平台已超过一小时没有任何推送；上周同一时段有 {last_week} 条推送。",
     certificate_faulty=(

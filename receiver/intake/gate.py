@@ -92,7 +92,7 @@ class Probe:
 
 
 class Refused(ReceiverError):
-    """Not a push that we take. `status`: 400, 403, 404 or 413; `reason`: one word for metrics."""
+    """Not a push that we take. `status`: 400, 403, 404, 408 or 413; `reason`: one word for metrics."""
 
     def __init__(self, status: int, reason: str, text: str) -> None:
         super().__init__(text)
@@ -156,6 +156,11 @@ class Gate:
         refused.request_id = request_id
         self._remember(refused, client_address(peer, forwarded_for, self._trusted_proxies))
         return refused
+
+    def note_timeout(self, peer: str, forwarded_for: str | None) -> None:
+        """Note a push that was given up on, since it was not whole in time; its secret may be any."""
+        refused = Refused(408, "timeout", "the push took too long to arrive")
+        self._remember(refused, client_address(peer, forwarded_for, self._trusted_proxies))
 
     def take(self, request: PushRequest, body: bytes, *, secret: PushSecret, address: str) -> Push:
         """Make a push of a request whose secret, address and size have been found right, and its whole body."""

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from abc import abstractmethod
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,11 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER
 from receiver.server.closing import LINGER_SECONDS, Lingering, end_sending, end_tls, forget_unsent
 from receiver.server.limits import Limits, open_files
 from receiver.server.peers import Connection, Peer, entrances
-from receiver.server.threads import Threads
+from receiver.server.threads import Threads, error_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from receiver.server.answers import Outbox
     from receiver.server.peers import Entrance, Room
     from receiver.server.tls import Certificate
@@ -72,6 +75,10 @@ class Connections(Threads):
     @abstractmethod
     def _answered(self, peer: Peer) -> None:
         """Go on with a connection whose answer is sent."""
+
+    @abstractmethod
+    def _note_late(self, late: Sequence[Peer]) -> None:
+        """Log and count requests that have not come in time."""
 
     # --- In ---
 
@@ -265,12 +272,28 @@ class Connections(Threads):
                 self._certificate.look()
 
     def _sweep(self, now: float, *, force: bool) -> None:
+        late = [] if force else [peer for peer in self._peers if peer.data and self._overdue(peer, now)]
+        if late:
+            self._note_late(late)
+        for peer in late:
+            self._give_up(peer)
         for peer in [peer for peer in self._peers if force or self._overdue(peer, now)]:
             idles = not (peer.data or peer.greets or peer.outbox or peer.conn.leaves)
             if idles and self._stop_began is None:
                 self._dismiss(peer)
             else:
                 self._drop(peer)
+
+    def _give_up(self, peer: Peer) -> None:
+        """Tell a peer that its request has not come in time, and end the connection."""
+        if not peer.conn.leaves and peer.outbox is None:
+            with suppress(OSError):
+                peer.conn.sock.send(error_answer(408, "Request Timeout"))
+                self._watch(peer, 0)
+                self._forget(peer)
+                self._end(peer.conn)
+                return
+        self._drop(peer)
 
     def _overdue(self, peer: Peer, now: float) -> bool:
         if peer.awaits:

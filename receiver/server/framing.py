@@ -26,6 +26,8 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r", re.IGNORECASE)
 _LENGTH_MAX_DIGITS = 12  # longer is longer than anything is gathered
 _TRANSFER_ENCODING = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 _IDENTITY = re.compile(rb"\r\ntransfer-encoding:[ \t]*identity[ \t]*(?=\r)", re.IGNORECASE)
+_PUSH = re.compile(rb"[A-Z]+ /+push/")
+_FORWARDED = re.compile(rb"\r\nx-forwarded-for:[ \t]*([^\r\n]*)(?=\r)", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 _CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r)", re.IGNORECASE)
 _CHUNK_LINE_MAX_BYTES = 4096
@@ -52,6 +54,17 @@ def says_identity(raw_head: bytes) -> bool:
 def without_identity(raw_head: bytes) -> bytes:
     """Return the head of such a request without that, which gunicorn's parser refuses."""
     return _IDENTITY.sub(b"", raw_head)
+
+
+def is_push(data: bytes) -> bool:
+    """Whether a request, of which the first line may be all there is, goes to a push URL."""
+    return bool(_PUSH.match(data))
+
+
+def forwarded_for(data: bytes) -> str | None:
+    """Return what proxies have written into the head of a request, as far as it is there."""
+    written = _FORWARDED.findall(data.partition(b"\r\n\r\n")[0])
+    return b",".join(written).decode("latin-1") if written else None
 
 
 def is_whole(peer: Peer, raw_head: bytes) -> bool:

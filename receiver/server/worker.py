@@ -38,9 +38,12 @@ from receiver.server.connections import Connections
 from receiver.server.lane import Lane
 from receiver.server.peers import Peer
 from receiver.server.threads import error_answer, note_bad_request
+from receiver.web import RUNTIME
 from receiver.web.listeners import is_door
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from receiver.errors import ReceiverError
     from receiver.server.lane import Head
     from receiver.server.peers import Connection
@@ -244,6 +247,21 @@ class Worker(Connections):
             peer.idle_since = time.monotonic()
             room.rest(peer)
         self._watch(peer, selectors.EVENT_READ)
+
+    def _note_late(self, late: Sequence[Peer]) -> None:
+        metrics.REQUEST_TIMEOUTS.inc(len(late))
+        others = []
+        for peer in late:
+            host = peer.conn.client[0] if isinstance(peer.conn.client, tuple) else ""
+            if framing.is_push(peer.data) and not is_door(self.app.settings, peer.conn.server):
+                self.wsgi.extensions[RUNTIME].gate.note_timeout(host, framing.forwarded_for(peer.data))
+            else:
+                others.append(host)
+        if others:
+            _log.warning(
+                "requests given up on: not whole after 20 s",
+                extra={"requests": len(others), "remote_addr": others[0], "status": 408},
+            )
 
     # --- Requests out ---
 

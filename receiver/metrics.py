@@ -86,6 +86,12 @@ RECEIPT_DELAY_SECONDS = ManyHistogram(
 # --- What is refused? ---
 
 REFUSALS = Counter("receiver_push_refusals", "Pushes refused, nothing kept.", ["reason"], registry=REGISTRY)
+PROBES = Counter(
+    "receiver_push_probes",
+    "Bare requests to a push URL, acknowledged and not kept; at the rate of pushes, they were pushes before a redirect.",
+    ["method"],
+    registry=REGISTRY,
+)
 REQUEST_TIMEOUTS = Counter(
     "receiver_request_timeouts", "Requests given up on, pushes or not: not whole after 20 s.", registry=REGISTRY
 )
@@ -134,5 +140,7 @@ for _outcome in ("accepted", "quarantined", "spooled"):
     PUSHES.labels(_outcome)
 for _reason in ("secret", "address", "length", "size", "timeout"):
     REFUSALS.labels(_reason)
+for _method in ("GET", "HEAD"):
+    PROBES.labels(_method)
 for _reason in ("secret", "address"):
     WOULD_REFUSE.labels(_reason)

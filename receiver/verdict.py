@@ -33,6 +33,7 @@ class Reason(StrEnum):
     SPOOL_STUCK = "spool_stuck"
     DISK_NEARLY_FULL = "disk_nearly_full"
     CERTIFICATE_EXPIRED = "certificate_expired"
+    REDIRECTED = "redirected"
     REFUSED_SECRET = "refused_secret"  # noqa: S105  (a word, no secret)
     REFUSED_ADDRESS = "refused_address"
     REFUSED_LENGTH = "refused_length"
@@ -62,6 +63,7 @@ class Situation:
     certificate_days_left: float | None  # None: there is none here, or it is not known
     recent_refusals: Mapping[str, int]  # of the last 15 minutes, by the gate's word for them
     silence: Silence | None
+    redirected: bool = False  # whether bare GETs come as a redirect leaves them of pushes
     platform_reachable: bool | None  # by the last request to its API; None: there was none
     ever_pushed: bool  # whether the platform has ever pushed anything, as far as is known
 
@@ -106,6 +108,8 @@ def _ours(situation: Situation) -> Iterator[Reason]:
         yield Reason.DISK_NEARLY_FULL
     if situation.certificate_days_left is not None and situation.certificate_days_left <= 0:
         yield Reason.CERTIFICATE_EXPIRED
+    if situation.redirected:
+        yield Reason.REDIRECTED
     if situation.push_due:  # while none is missing, they are some stranger's
         yield from (reason for word, reason in _REFUSED.items() if situation.recent_refusals.get(word))
 

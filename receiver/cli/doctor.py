@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import stat
 import sys
 from datetime import timedelta
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 _SERVER_TIMEOUT_SECONDS = 3
 _SOURCES_SHOWN = 20
+_PROBES_MANY = 20
+_PUSHES_A_PROBE = 10  # fewer than so many pushes to each bare request are few
 _SAFE_BLOCK_BYTES = 4096  # SQLite's own step in the file that it maps
 _COPY_ON_WRITE = {"btrfs", "bcachefs"}
 _MOUNTS = Path("/proc/self/mounts")
@@ -140,6 +143,8 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
         runtime.stop()
     answer = _server(settings)
     yield "server", answer.get("status") == "ok", answer["text"]
+    if answer.get("status") == "ok":
+        yield _probes(settings)
 
 
 def _in_database(runtime: Runtime) -> Iterator[tuple[str, bool | None, str]]:
@@ -297,6 +302,26 @@ def _server(settings: Settings) -> dict[str, Any]:
         }
     finally:
         connection.close()
+
+
+def _probes(settings: Settings) -> tuple[str, bool | None, str]:
+    """Say whether bare GETs come at the rate of pushes, as they do where something in front redirects."""
+    connection = connection_here(settings, timeout_seconds=_SERVER_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        text = ""
+    finally:
+        connection.close()
+    probes, pushes = (
+        int(sum(map(float, re.findall(rf"^receiver_{name}(?:{{[^}}]*}})? ([0-9.e+]+)$", text, re.MULTILINE))))
+        for name in ("push_probes_total", "pushes_total")
+    )
+    if probes < _PROBES_MANY or probes * _PUSHES_A_PROBE < pushes:
+        return "probes", True, f"{probes} bare requests to push URLs since the start"
+    seen = f"{probes} bare requests to push URLs since the start, beside {pushes} pushes"
+    return "probes", None, f"{seen}; does something in front redirect? It loses pushes, and their sender hears ok"
 
 
 @click.command()

@@ -36,6 +36,8 @@ _DRAIN_MAX_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
 _CLOCKS_APART = timedelta(minutes=5)  # of nodes
 _REFUSALS_KEPT = 100
+_PROBES_MANY = 20  # more than whoever sets things up makes, or watches whether it is up
+_REDIRECTED_WITHIN = timedelta(minutes=15)
 _OBSERVED_KEPT = 100
 # Whoever guesses or mistypes pushes as fast as he likes: the log is not to be filled by him.
 _TOLD_MAX = 20
@@ -60,6 +62,7 @@ class PushRequest:
     content_type: str | None
     peer: str  # the address that the connection comes from; empty for a Unix socket
     forwarded_for: str | None
+    referred: bool = False  # it says from where it was led here
     read: Callable[[int], bytes]  # at most that many bytes; empty: no more; BrokenBody
 
 
@@ -120,6 +123,8 @@ class Gate:
         )
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
         self.last_probe: Probe | None = None
+        self._probed: deque[datetime] = deque(maxlen=_PROBES_MANY)  # when the last bare GETs came
+        self._referred_at: datetime | None = None  # when one came that had been led here
         self._observed: OrderedDict[tuple[str, str], Observed] = OrderedDict()  # by reason and address
         self._observing = threading.Lock()
         self._telling = threading.Lock()
@@ -146,9 +151,24 @@ class Gate:
             _drain(request)
             raise
         if not body and not request.query and request.method in _BARE_METHODS:
-            self.last_probe = Probe(at=datetime.now(UTC), address=address, method=request.method)
+            self._note_probe(Probe(at=datetime.now(UTC), address=address, method=request.method), request)
             return None
         return self.take(request, body, secret=secret, address=address)
+
+    def _note_probe(self, probe: Probe, request: PushRequest) -> None:
+        self.last_probe = probe
+        metrics.PROBES.labels(probe.method).inc()
+        if probe.method == "GET":
+            self._probed.append(probe.at)
+        if request.referred:
+            self._referred_at = probe.at
+
+    def is_redirected(self, now: datetime) -> bool:
+        """Whether something in front seems to redirect: most clients turn a push into a bare GET then, and hear ok."""
+        since = now - _REDIRECTED_WITHIN
+        if self._referred_at is not None and self._referred_at > since:
+            return True
+        return len(self._probed) == _PROBES_MANY and self._probed[0] > since
 
     def refuse_secret(self, peer: str, forwarded_for: str | None, *, request_id: str) -> Refused:
         """Refuse a push whose secret was found to be nobody's, as `admit` does."""

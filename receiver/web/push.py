@@ -55,6 +55,7 @@ def push(behind: str) -> Response:
         content_type=environ.get("CONTENT_TYPE") or None,
         peer=environ.get("REMOTE_ADDR") or "",
         forwarded_for=environ.get("HTTP_X_FORWARDED_FOR"),
+        referred="HTTP_REFERER" in environ,
         # Flask's own stream would hide a short body.
         read=_reader(environ["wsgi.input"]),
     )

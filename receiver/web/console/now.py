@@ -148,6 +148,7 @@ def status() -> Response:
             disk_free_share=disk.free / disk.total,
             certificate_days_left=certificate,
             recent_refusals=Counter(refusal.reason for refusal in refused),
+            redirected=parts.gate.is_redirected(now),
             silence=told.silence,
             platform_reachable=reachable,
             ever_pushed=known is None or known.last_push is not None,

@@ -88,7 +88,7 @@ RECEIPT_DELAY_SECONDS = ManyHistogram(
 REFUSALS = Counter("receiver_push_refusals", "Pushes refused, nothing kept.", ["reason"], registry=REGISTRY)
 PROBES = Counter(
     "receiver_push_probes",
-    "Bare requests to a push URL, acknowledged and not kept; at the rate of pushes, they were pushes before a redirect.",
+    "Bare requests to a push URL, acknowledged and not kept: probes, or pushes that were redirected.",
     ["method"],
     registry=REGISTRY,
 )

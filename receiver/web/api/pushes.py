@@ -52,7 +52,9 @@ class PushSchema(ma.Schema):
     flags = ma.fields.List(
         ma.fields.String(),
         required=True,
-        metadata={"description": "How the reading was helped: `gb18030`, `damaged`, `fraction_dropped`, `clock`, `path`."},
+        metadata={
+            "description": "How the reading was helped: `gb18030`, `damaged`, `fraction_dropped`, `clock`, `path`."
+        },
     )
     method = ma.fields.String(required=True)
     query = ma.fields.String(required=True, allow_none=True, metadata={"description": "With scope `pii` only."})

@@ -214,7 +214,7 @@ class Reply:
     """One mobile-originated message (MO)."""
 
     mobile: str
-    task_id: str
+    task_id: str | None  # None: the platform gave none; it belongs to no message
     content: str  # exactly as written, NUL included
     replied_at: datetime  # UTC, whole seconds
     opt_out: OptOut = OptOut.NO

@@ -17,7 +17,7 @@ def make_push(
     *,
     account: str = "default",
     mobile: str = "15080921090",
-    task_id: str = "3313746",
+    task_id: str | None = "3313746",
     status: str | None = "1",
     content: str | None = None,
     second: int = 0,
@@ -25,7 +25,8 @@ def make_push(
 ) -> Push:
     """A push as the gate would admit it; `second` counts from noon."""
     local = (NOON + timedelta(seconds=second)).astimezone(READER.zone)
-    fields = {"mobile": mobile, "taskid": task_id, "receivetime": f"{local:%Y-%m-%d %H:%M:%S}"}
+    fields = {"mobile": mobile, "receivetime": f"{local:%Y-%m-%d %H:%M:%S}"}
+    fields |= {"taskid": task_id} if task_id is not None else {}
     fields |= {"content": content} if content is not None else {"status": status or ""}
     raw = urlencode(fields).encode() if body is None else body
     reading, flags = READER.read(body=raw, query=b"", endpoint=None)

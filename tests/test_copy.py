@@ -110,6 +110,7 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
         make_push(),
         make_push(status="0", second=5),
         make_push(content="退订\0"),
+        make_push(content="退订\0", task_id=None),
         make_push(task_id="masked", mobile="1508092****"),
         make_push(body=b"mobile=1&nonsense"),
         make_push(body=extra),
@@ -168,7 +169,7 @@ def assert_moved(runtime: Runtime, target: Database) -> None:
 def test_every_row_is_the_same_in_postgresql_but_for_nul(runtime: Runtime, target: Database) -> None:
     copy = copied(runtime, target)
     counts = copy.finish(lambda: None)
-    assert counts["pushes"] == 47
+    assert counts["pushes"] == 48
     assert copy.nul_texts == 1
     assert_moved(runtime, target)
 

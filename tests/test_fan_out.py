@@ -42,6 +42,7 @@ def histories(chance: random.Random) -> Iterator[Push | SentMessage]:
             case 0:
                 yield make_push(body=b"mobile=1", account=about["account"])
             case 1:
+                about["task_id"] = chance.choice(("1", "2", None))
                 yield make_push(content=chance.choice(("T", "hello")), second=chance.randrange(3), **about)
             case 2:
                 yield make_send(**about | {"mobile": "15080921090"})

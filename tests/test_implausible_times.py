@@ -172,4 +172,4 @@ def test_rows_from_before_stay_are_named_and_are_left_out_of_reports_and_events(
         assert total["latency_p99_seconds"] == 5
     final = runtime.horizon.find()
     events = runtime.ask(lambda connection: list_events(connection, Position(), final, 100, None))
-    assert sorted(event.row.task_id for event in events) == ["t2", "t3", "t4", "t5"]
+    assert sorted(str(event.row.task_id) for event in events) == ["t2", "t3", "t4", "t5"]

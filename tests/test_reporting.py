@@ -35,6 +35,7 @@ def fill(runtime: Runtime) -> None:
         make_push(task_id="1", mobile="1508092****"),
         make_push(task_id="1", content="退订"),
         make_push(task_id="1", content="please stop", second=9),
+        make_push(task_id=None, content="TD", second=9),
     ]
     runtime.database.write(lambda connection: save_pushes(connection, pushes))
     now = runtime.now()

@@ -79,6 +79,7 @@ def batch() -> list[Push]:
         make_push(status="0", second=9),
         make_push(content="收到 \U0001f600"),
         make_push(content="a\0b", second=3),
+        make_push(content="a\0b", second=3, task_id=None),
         make_push(mobile="15080921091", status="DELIVRD"),
         make_push(body=b"\xff\x00 nonsense \\"),
         make_push(mobile="1508092****"),

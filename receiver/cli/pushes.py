@@ -165,7 +165,7 @@ def _summary(runtime: Runtime, row: PushRow) -> dict[str, Any]:
     if isinstance(reading, Receipt):
         what = f"receipt {mask_mobile(reading.mobile)} task {reading.task_id} {reading.status.name.lower()}"
     elif isinstance(reading, Reply):
-        what = f"reply {mask_mobile(reading.mobile)} task {reading.task_id}"
+        what = f"reply {mask_mobile(reading.mobile)} task {reading.task_id or '-'}"
     return {
         "id": str(row.id),
         "received_at": f"{row.received_at:%Y-%m-%dT%H:%M:%S}Z",

@@ -138,7 +138,8 @@ class PushReader:
         number = parse_mobile(mobile) if mobile else None
         if mobile and number is None:
             form.fault(_MOBILE, "not a phone number")
-        task_id = form.required(_TASK_ID, max_chars=TASK_ID_MAX_CHARS)
+        taskless = kind is Kind.REPLY and form.lacks(_TASK_ID)  # somebody wrote to the number, and to no message
+        task_id = None if taskless else form.required(_TASK_ID, max_chars=TASK_ID_MAX_CHARS)
         own_value = (
             form.required(_STATUS, max_chars=_STATUS_MAX_CHARS)
             if own_field == _STATUS
@@ -152,9 +153,9 @@ class PushReader:
 
         if form.faults:
             return Unreadable(error=form.error()), tuple(form.flags)
-        if number is None or task_id is None or moment is None or own_value is None:
+        if number is None or moment is None or own_value is None:
             raise AssertionError("a missing value is a fault")
-        if kind is Kind.RECEIPT:
+        if kind is Kind.RECEIPT and task_id is not None:
             return (
                 Receipt(mobile=number, task_id=task_id, vendor_status=own_value, reported_at=moment, extra=extra),
                 tuple(form.flags),
@@ -243,6 +244,10 @@ class _Form:
         """Tell every fault in the platform's order of fields."""
         order = (_MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME, _EXTRA)
         return "; ".join(f"{name}: {self.faults[name]}" for name in order if name in self.faults)
+
+    def lacks(self, name: str) -> bool:
+        """Whether a field was not given, or left empty."""
+        return not self._fields.get(name) and name not in self._repeated
 
     def required(self, name: str, *, max_chars: int | None = None, may_be_empty: bool = False) -> str | None:
         """Give a field's value, None with a fault noted where it cannot be used."""

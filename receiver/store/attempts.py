@@ -29,7 +29,7 @@ from receiver.store import forward_queue
 from receiver.store.balance import Reading, save_readings
 from receiver.store.database import Overtaken, insert
 from receiver.store.spans import no_later, still_lasts
-from receiver.store.tables import attempts, masked_key_where, messages, receipts, replies
+from receiver.store.tables import attempts, masked_of_task_where, messages, receipts, replies
 from receiver.store.write import lock_tasks, match_recorded
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ def _task_id_update() -> Any:
         other.c.mobile == messages.c.mobile,
         other.c.account == messages.c.account,
     )
-    any_masked = sa.or_(*(sa.exists().where(masked_key_where(table)) for table in (receipts, replies)))
+    any_masked = sa.or_(*(sa.exists().where(masked_of_task_where(table)) for table in (receipts, replies)))
     return (
         sa.update(messages)
         .where(

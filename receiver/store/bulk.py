@@ -1,7 +1,8 @@
 """The shortest way into the database for the plain pushes of a batch, which are nearly all of them.
 
 Says in one prepared statement (PostgreSQL) or three (SQLite) what `write.save_pushes` says in general; a test
-holds the two together. Plain: no masked number, no unknown field, no second push of the same message.
+holds the two together. Plain: no masked number, no reply without a task id, no unknown field, no second push of the
+same message.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def split_plain(batch: Sequence[Push], sealer: Sealer | None = None) -> tuple[li
         reading = push.reading
         if isinstance(reading, Unreadable):
             key: tuple[str, ...] = ("", "", str(push.id))
-        elif reading.extra or "*" in reading.mobile:
+        elif reading.extra or "*" in reading.mobile or reading.task_id is None:
             rest.append(push)
             continue
         else:

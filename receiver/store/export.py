@@ -337,7 +337,7 @@ def _sightings(
         Column("id", Kind.WHOLE, table.c.id, nullable=False),
         Column("message_id", Kind.WHOLE, table.c.message_id),
         Column("account", Kind.TEXT, of["of_account"].element, nullable=False, repeats=True),
-        Column("task_id", Kind.TEXT, of["of_task_id"].element, nullable=False, written_by_people=True),
+        Column("task_id", Kind.TEXT, of["of_task_id"].element, nullable=table is replies, written_by_people=True),
         _number_column(mobile, in_full=in_full, sealer=sealer),
         *own,
         Column("received_at", Kind.TIME, _iso(table.c.received_at), nullable=False),

@@ -31,6 +31,7 @@ from receiver.store.sealed import sealer_of
 from receiver.store.search import may_contain
 from receiver.store.set_aside import read_rows
 from receiver.store.tables import (
+    TASKLESS_WHERE,
     attempts,
     audit,
     deliveries,
@@ -218,6 +219,11 @@ def _ids_of(mobile: str) -> sa.Select[tuple[int]]:
     return sa.select(messages.c.id).where(messages.c.mobile == mobile)
 
 
+def _taskless(mobile: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Say which replies are the number's own, and no message's."""
+    return (TASKLESS_WHERE, replies.c.masked_mobile == mobile)
+
+
 def _masked_of(connection: sa.Connection, mobile: str) -> set[MaskedKey]:
     """Give the masked numbers that belong to messages of this one."""
     found: set[MaskedKey] = set()
@@ -229,8 +235,8 @@ def _masked_of(connection: sa.Connection, mobile: str) -> set[MaskedKey]:
 
 
 def _brought(connection: sa.Connection, mobile: str) -> set[UUID]:
-    """Give the pushes that first brought the receipts and replies of its messages."""
-    found: set[UUID] = set()
+    """Give the pushes that first brought the receipts and replies of its messages, and its other replies."""
+    found = set(connection.scalars(sa.select(replies.c.push_id).where(*_taskless(mobile))))
     for table in (receipts, replies):
         found |= set(connection.scalars(sa.select(table.c.push_id).where(table.c.message_id.in_(_ids_of(mobile)))))
     return found
@@ -313,6 +319,8 @@ def _rows(connection: sa.Connection, wanted: Wanted, push_ids: Collection[UUID])
         table.name: connection.scalar(sa.select(sa.func.count()).select_from(table).where(column.in_(of_messages))) or 0
         for table, column in _OF_MESSAGES
     }
+    taskless = sa.select(sa.func.count()).select_from(replies).where(*_taskless(wanted.mobile))
+    counted[replies.name] += connection.scalar(taskless) or 0
     there = sum(
         connection.scalar(sa.select(sa.func.count()).select_from(pushes).where(pushes.c.id.in_(part))) or 0
         for part in _parts(push_ids)
@@ -335,7 +343,7 @@ def _look_up_tokens(connection: sa.Connection, wanted: Wanted) -> list[str]:
 
 def _mentions(connection: sa.Connection, wanted: Wanted, named: Collection[UUID]) -> dict[str, int]:
     """Count what names the number and is not its own: what others wrote, and reasons in the audit."""
-    of_others = messages.c.mobile.is_distinct_from(wanted.mobile)
+    of_others = sa.and_(messages.c.mobile.is_distinct_from(wanted.mobile), sa.not_(sa.and_(*_taskless(wanted.mobile))))
     end, sealer = wanted.mobile[-4:], sealer_of(connection.dialect)
     written = (
         sa.select(replies.c.content, replies.c.content_sealed)
@@ -370,6 +378,7 @@ def _delete(connection: sa.Connection, wanted: Wanted, push_ids: set[UUID]) -> N
     ):
         connection.execute(sa.delete(column.table).where(column.in_(of_messages)))
     delete_messages(connection, of_messages)
+    connection.execute(sa.delete(replies).where(*_taskless(wanted.mobile)))
     # Another number of the same task may be the only one now that fits a masked one.
     match_recorded(connection, tasks)
     tokens = _look_up_tokens(connection, wanted)

@@ -29,7 +29,7 @@ from receiver.store.tables import (
     audit,
     deliveries,
     forward_queue,
-    masked_key_where,
+    masked_of_task_where,
     messages,
     pushes,
     receipts,
@@ -366,7 +366,7 @@ def _delete_messages(database: Database, ids: Collection[int], before: datetime,
     return database.write(work)
 
 
-_ANY_MASKED = sa.select(sa.or_(*(sa.exists().where(masked_key_where(table)) for table in (receipts, replies))))
+_ANY_MASKED = sa.select(sa.or_(*(sa.exists().where(masked_of_task_where(table)) for table in (receipts, replies))))
 
 
 def delete_messages(connection: sa.Connection, ids: Collection[int] | sa.Select[tuple[int]]) -> None:

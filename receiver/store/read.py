@@ -28,7 +28,7 @@ from receiver.domain import (
 from receiver.store import search
 from receiver.store.sealed import Mobile, sealer_of
 from receiver.store.set_aside import ROW_FAULTS, read_row, read_rows, require_texts
-from receiver.store.tables import AGE_FROM, messages, pushes, receipts, replies
+from receiver.store.tables import AGE_FROM, TASKLESS_WHERE, masked_of_task_where, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +98,7 @@ class ReplyRow:
     id: int
     message_id: int | None
     account: str
-    task_id: str
+    task_id: str | None
     mobile: str
     content: str  # NUL shown as ␀
     opt_out: bool
@@ -341,13 +341,16 @@ def _sighted_conditions(table: sa.Table, wanted: Filter) -> list[sa.ColumnElemen
     # By way of the messages, which have the indexes, and of the masked rows, which have their own.
     of_messages = [messages.c[name] == getattr(wanted, name) for name in ("mobile", "task_id") if getattr(wanted, name)]
     if of_messages:
-        masked = [table.c.masked_mobile != sa.literal_column("''")]
+        masked = [masked_of_task_where(table)]
         if wanted.task_id is not None:
             masked.append(table.c.task_id == wanted.task_id)
         if wanted.mobile is not None:
             masked.append(table.c.masked_mobile == wanted.mobile)
+        found = [sa.select(table.c.id).where(*masked)]
+        if table is replies and wanted.task_id is None:
+            found.append(sa.select(table.c.id).where(TASKLESS_WHERE, table.c.masked_mobile == wanted.mobile))
         by_message = sa.select(table.c.id).where(table.c.message_id.in_(sa.select(messages.c.id).where(*of_messages)))
-        conditions.append(table.c.id.in_(by_message.union(sa.select(table.c.id).where(*masked))))
+        conditions.append(table.c.id.in_(by_message.union(*found)))
     conditions += in_accounts(table, wanted.accounts)
     if wanted.received_from is not None:
         conditions.append(table.c.received_at >= wanted.received_from)

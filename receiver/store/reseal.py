@@ -172,7 +172,7 @@ class _Change:
         else:
             new = {"extra": self._json(row.extra, f"{table.name}.extra")}
             if table is replies:
-                new |= self._content(row)
+                new |= self._content(row) | {"masked_mobile": self._mobile(row.masked_mobile)}
         return {name: value for name, value in new.items() if value != getattr(row, name)}
 
     def _bytes(self, value: bytes, place: str) -> bytes:

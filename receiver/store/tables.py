@@ -306,12 +306,13 @@ def _sightings(name: str) -> list[sa.Column[Any]]:
     """What receipts and replies share: where they belong and how often they were seen.
 
     A full number's account, task id and number stand in its message. A masked number has no message of its
-    own: it keeps the three here, and `message_id` is what they match at present.
+    own: it keeps the three here, and `message_id` is what they match at present. Nor has a reply without a task id,
+    masked or not: it keeps account and number here, and `message_id` stays null.
     """
     return [
         sa.Column("id", RowId, sa.Identity(), primary_key=True),
         sa.Column("message_id", sa.BigInteger),
-        sa.Column("masked_mobile", sa.Text, nullable=False, server_default=""),
+        sa.Column("masked_mobile", Mobile, nullable=False, server_default=""),  # full only where `task_id` is null
         sa.Column("account", sa.Text),
         sa.Column("task_id", sa.Text),
         sa.Column("push_id", sa.Uuid, nullable=False),  # the first that brought it
@@ -364,8 +365,21 @@ def masked_key(table: sa.Table) -> tuple[sa.Column[Any], ...]:
 
 
 def masked_key_where(table: sa.Table) -> sa.ColumnElement[bool]:
-    """Which rows the masked key holds for."""
+    """Which rows keep account, task id and number themselves; the masked key holds for them."""
     return table.c.masked_mobile != sa.literal_column("''")
+
+
+def masked_of_task_where(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Which rows are of a masked number and of a task: those that may belong to a message."""
+    return sa.and_(masked_key_where(table), table.c.task_id.isnot(None))
+
+
+# The columns that make a reply without a task id one of its kind; led by what finds a number's.
+TASKLESS_KEY = (replies.c.masked_mobile, replies.c.account, *IDENTITY["replies"])
+TASKLESS_WHERE = sa.and_(masked_key_where(replies), replies.c.task_id.is_(None))
+sa.Index(
+    "uq_replies_taskless", *TASKLESS_KEY, unique=True, postgresql_where=TASKLESS_WHERE, sqlite_where=TASKLESS_WHERE
+)
 
 
 for _sighted in (receipts, replies):

@@ -38,7 +38,7 @@ from receiver.store.prune import Kind, list_horizons
 from receiver.store.read import PUSH_COLUMNS, as_push_row
 from receiver.store.sealed import Mobile, sealer_of
 from receiver.store.set_aside import read_rows, require_texts
-from receiver.store.tables import masked_key_where, messages, pushes, receipts, replies
+from receiver.store.tables import masked_key_where, masked_of_task_where, messages, pushes, receipts, replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,7 +57,7 @@ _CLOCKS_APART = timedelta(days=1)  # the platform's and ours
 _NO_ID = UUID(int=0)
 _STATUSES = frozenset(DeliveryStatus)
 
-# Kind, account, task id, number, time, and what the vendor's status or the content's digest says.
+# Kind, account, task id (empty: none), number, time, and what the vendor's status or the content's digest says.
 Key = tuple[str, str, str, str, str, str]
 
 
@@ -206,7 +206,7 @@ class _Verification:
         rows = 0
         for table in (receipts, replies):
             columns = (table.c.id, table.c.account, table.c.task_id, table.c.masked_mobile, table.c.message_id)
-            for chunk in self._chunks(sa.select(*columns).where(masked_key_where(table)), table.c.id):
+            for chunk in self._chunks(sa.select(*columns).where(masked_of_task_where(table)), table.c.id):
                 for row in chunk:
                     rows += 1
                     candidates = sa.select(messages.c.id, messages.c.mobile).where(
@@ -279,7 +279,7 @@ class _Verification:
                 kind = str(push.kind)
                 if (horizon := self._horizon(kind)) is not None and row.received_at < horizon:
                     continue  # its row may be pruned
-                key = (kind, push.account, reading.task_id, reading.mobile, at.isoformat(), said)
+                key = (kind, push.account, reading.task_id or "", reading.mobile, at.isoformat(), said)
                 yield row.id, key, row.replayed_at is not None
 
     def _read_push(self, row: Any) -> _Journaled:

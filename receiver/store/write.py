@@ -10,7 +10,7 @@ import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +39,12 @@ from receiver.store.forward_queue import Change
 from receiver.store.sealed import sealer_of
 from receiver.store.tables import (
     REFUSED_KEY_WHERE,
+    TASKLESS_KEY,
+    TASKLESS_WHERE,
     full_key,
     masked_key,
     masked_key_where,
+    masked_of_task_where,
     messages,
     pushes,
     receipts,
@@ -157,25 +160,54 @@ def _save_readings(
     """Keep what pushes say; give by push its `message_id`, and `receipt_id` or `reply_id` where it was the first."""
     sealer = sealer_of(connection.dialect)
     sightings = [_Sighting(push, push.reading) for push in batch if not isinstance(push.reading, Unreadable)]
-    masked = [sighting for sighting in sightings if sighting.masked]
-    lock_tasks(connection, {sighting.task for sighting in masked}, shared=False)
-    full_ones = [sighting for sighting in sightings if not sighting.masked]
-    ids = _upsert_messages(connection, full_ones)
+    masked = {
+        (sighting.push.account, sighting.reading.task_id, sighting.reading.mobile)
+        for sighting in sightings
+        if sighting.belonging is _Belonging.MASKED and sighting.reading.task_id is not None
+    }
+    lock_tasks(connection, {(account, task_id) for account, task_id, _ in masked}, shared=False)
+    ids = _upsert_messages(connection, sightings)
     brought: dict[UUID, dict[str, int]] = defaultdict(dict)
-    for sighting in full_ones:
-        brought[sighting.push.id]["message_id"] = ids[sighting.message_key]
+    for sighting in sightings:
+        if (key := sighting.message_key) is not None:
+            brought[sighting.push.id]["message_id"] = ids[key]
     for table, kind in ((receipts, Receipt), (replies, Reply)):
         of_kind = [sighting for sighting in sightings if isinstance(sighting.reading, kind)]
-        full = [
-            sighting.row(sealer, message_id=ids[sighting.message_key]) for sighting in of_kind if not sighting.masked
-        ]
-        without_message = [sighting.row(sealer, message_id=None) for sighting in of_kind if sighting.masked]
-        for rows, are_masked in ((full, False), (without_message, True)):
-            first = _upsert_sightings(connection, table, rows, masked=are_masked, counts_copies=counts_copies)
+        for belonging in _Belonging:
+            rows = [sighting.row(sealer, ids) for sighting in of_kind if sighting.belonging is belonging]
+            first = _upsert_sightings(connection, table, rows, belonging, counts_copies=counts_copies)
             for push_id, row_id in first.items():
                 brought[push_id]["receipt_id" if table is receipts else "reply_id"] = row_id
-    _match(connection, {(*sighting.task, sighting.reading.mobile) for sighting in masked})
+    _match(connection, masked)
     return brought
+
+
+class _Belonging(Enum):
+    """What a receipt or reply belongs to, which says where its number stands and what tells it from others."""
+
+    MESSAGE = auto()
+    MASKED = auto()  # of a task: perhaps to a message
+    TASKLESS = auto()  # a reply without a task id: to none
+
+    def key(self, table: sa.Table) -> tuple[sa.Column[Any], ...]:
+        """Give the columns of the key."""
+        match self:
+            case _Belonging.MESSAGE:
+                return full_key(table)
+            case _Belonging.MASKED:
+                return masked_key(table)
+            case _Belonging.TASKLESS:
+                return TASKLESS_KEY
+
+    def key_where(self, table: sa.Table) -> sa.ColumnElement[bool] | None:
+        """Give what the key's index is narrowed to."""
+        match self:
+            case _Belonging.MESSAGE:
+                return None
+            case _Belonging.MASKED:
+                return masked_key_where(table)
+            case _Belonging.TASKLESS:
+                return TASKLESS_WHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,23 +218,25 @@ class _Sighting:
     reading: Receipt | Reply
 
     @property
-    def masked(self) -> bool:
-        return is_masked(self.reading.mobile)
+    def belonging(self) -> _Belonging:
+        if self.reading.task_id is None:
+            return _Belonging.TASKLESS
+        return _Belonging.MASKED if is_masked(self.reading.mobile) else _Belonging.MESSAGE
 
     @property
-    def task(self) -> Task:
-        return (self.push.account, self.reading.task_id)
-
-    @property
-    def message_key(self) -> MessageKey:
+    def message_key(self) -> MessageKey | None:
+        """The key of the message that it makes or finds; None: it does neither."""
+        if self.reading.task_id is None or is_masked(self.reading.mobile):
+            return None
         return (self.reading.task_id, self.reading.mobile, self.push.account)
 
-    def row(self, sealer: Sealer | None, *, message_id: int | None) -> Row:
+    def row(self, sealer: Sealer | None, ids: Mapping[MessageKey, int]) -> Row:
+        key = self.message_key
         row: Row = {
-            "message_id": message_id,
-            "masked_mobile": self.reading.mobile if self.masked else "",
-            "account": self.push.account if self.masked else None,
-            "task_id": self.reading.task_id if self.masked else None,
+            "message_id": None if key is None else ids[key],
+            "masked_mobile": self.reading.mobile if key is None else "",
+            "account": self.push.account if key is None else None,
+            "task_id": self.reading.task_id if key is None else None,
             "push_id": self.push.id,
             "received_at": self.push.received_at,
             "last_seen_at": self.push.received_at,
@@ -227,10 +261,12 @@ def _upsert_messages(connection: sa.Connection, sightings: Iterable[_Sighting]) 
     """Make or find the message of each full number, and fold the batch's receipts into its state."""
     states: dict[MessageKey, MessageState] = defaultdict(MessageState)
     for sighting in sightings:
-        state = states[sighting.message_key]
+        if (key := sighting.message_key) is None:
+            continue
+        state = states[key]
         if isinstance(sighting.reading, Receipt):
             state = state.merge(MessageState.of(sighting.reading))
-        states[sighting.message_key] = state
+        states[key] = state
     if not states:
         return {}
     rows = [
@@ -270,10 +306,10 @@ def _state_columns(state: MessageState) -> Row:
 
 
 def _upsert_sightings(
-    connection: sa.Connection, table: sa.Table, rows: Iterable[Row], *, masked: bool, counts_copies: bool
+    connection: sa.Connection, table: sa.Table, rows: Iterable[Row], belonging: _Belonging, *, counts_copies: bool
 ) -> Mapping[UUID, int]:
     """Add receipts or replies that are new, count those that are not; give the ids of the new ones by their push."""
-    key_columns = masked_key(table) if masked else full_key(table)
+    key_columns = belonging.key(table)
     merged: dict[tuple[Any, ...], Row] = {}
     for row in sorted(rows, key=lambda row: row["push_id"]):
         key = tuple(row[column.name] for column in key_columns)
@@ -283,17 +319,16 @@ def _upsert_sightings(
             first["last_seen_at"] = max(first["last_seen_at"], row["last_seen_at"])
     if not merged:
         return {}
-    statement = _sighting_upsert(connection.dialect.name, table, masked=masked, counts_copies=counts_copies)
+    statement = _sighting_upsert(connection.dialect.name, table, belonging, counts_copies=counts_copies)
     own = {row["push_id"] for row in merged.values()}
     stored = connection.execute(statement, [merged[key] for key in sorted(merged)])
     return {row.push_id: row.id for row in stored if row.push_id in own}
 
 
 @cache
-def _sighting_upsert(dialect: str, table: sa.Table, *, masked: bool, counts_copies: bool) -> Any:
+def _sighting_upsert(dialect: str, table: sa.Table, belonging: _Belonging, *, counts_copies: bool) -> Any:
     statement = insert(dialect, table)
-    key_columns = masked_key(table) if masked else full_key(table)
-    where = masked_key_where(table) if masked else None
+    key_columns, where = belonging.key(table), belonging.key_where(table)
     given = (table.c.id, table.c.push_id)  # the push is that which brought it first
     if not counts_copies:
         return statement.on_conflict_do_nothing(index_elements=key_columns, index_where=where).returning(*given)
@@ -584,7 +619,7 @@ def match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
         if not any_of_table:
             continue  # most platforms never mask: spare them a look-up by a thousand keys
         query = sa.select(table.c.account, table.c.task_id, table.c.masked_mobile).where(
-            sa.tuple_(table.c.task_id, table.c.account).in_(wanted), masked_key_where(table)
+            sa.tuple_(table.c.task_id, table.c.account).in_(wanted), masked_of_task_where(table)
         )
         # Two recordings may share the task: the second to come waits here, and then counts the first one's rows.
         rows = connection.execute(query.order_by(table.c.id).with_for_update())
@@ -594,4 +629,4 @@ def match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
 
 @cache
 def _any_masked() -> Any:
-    return sa.select(*(sa.exists().where(masked_key_where(table)) for table in (receipts, replies)))
+    return sa.select(*(sa.exists().where(masked_of_task_where(table)) for table in (receipts, replies)))

@@ -116,6 +116,16 @@ _REPEATED = (
 _MISSING = (
     quarantined("mobile_missing", b"taskid={name}&status=1&receivetime=" + TIME, "mobile: missing"),
     quarantined("task_id_missing", b"mobile=%b&status=1&receivetime=%b" % (MOBILE, TIME), "taskid: missing"),
+    reply(
+        "task_id_missing_from_a_reply",
+        b"mobile=%b&content={name}&receivetime=%b" % (MOBILE, TIME),
+        {"task_id": None, "message_id": None, "content": "task_id_missing_from_a_reply"},
+    ),
+    reply(
+        "task_id_of_spaces_alone_in_a_reply",
+        reply_form(taskid=b"+%20%E3%80%80", content=b"{name}"),
+        {"task_id": None, "message_id": None, "content": "task_id_of_spaces_alone_in_a_reply"},
+    ),
     quarantined("time_missing", b"mobile=%b&taskid={name}&content=hi" % MOBILE, "receivetime: missing"),
     quarantined("all_but_an_unknown_field_missing", b"note={name}", ALL_MISSING),
     quarantined("mobile_empty", receipt_form(mobile=b""), "mobile: empty"),

@@ -70,7 +70,7 @@ _ADDRESSES = (
     quarantined(
         "nothing_at_the_replies_address",
         b"",
-        "mobile: missing; taskid: missing; content: missing; receivetime: missing",
+        "mobile: missing; content: missing; receivetime: missing",
         path="/reply",
     ),
 )

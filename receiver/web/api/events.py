@@ -68,6 +68,9 @@ class EventFilterSchema(StrictSchema):
 class EventSchema(SightingSchema):
     """A receipt or a reply, told apart by `kind`."""
 
+    task_id = ma.fields.String(
+        required=True, allow_none=True, metadata={"description": "Null for a reply that the platform gave none."}
+    )
     kind = ma.fields.String(required=True, validate=ma.validate.OneOf([kind.value for kind in Kind]))
     status = ma.fields.String(validate=ma.validate.OneOf(RECEIPT_STATUSES), metadata={"description": "Receipts."})
     vendor_status = ma.fields.String(metadata={"description": "Receipts."})

@@ -40,6 +40,11 @@ class ReplyFilterSchema(SightingFilterSchema):
 class ReplySchema(SightingSchema):
     """A reply (mobile-originated message)."""
 
+    task_id = ma.fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null where the platform gave none; then there is no message either."},
+    )
     content = ma.fields.String(required=True, metadata={"description": "As written; NUL is shown as ␀."})
     opt_out = ma.fields.Boolean(
         required=True, metadata={"description": "The whole reply is one of `RECEIVER_OPT_OUT_WORDS`."}

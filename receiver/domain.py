@@ -236,6 +236,20 @@ class Unreadable:
 UNREAD = Unreadable(error="not read yet")
 
 
+def reading_digest(account: str, reading: Receipt | Reply) -> bytes:
+    """Return what stands for what a push of an account said: the same for every copy of one receipt or reply."""
+    if isinstance(reading, Receipt):
+        kind, at, said = Kind.RECEIPT, reading.reported_at, reading.vendor_status
+    else:
+        kind, at, said = Kind.REPLY, reading.replied_at, reading.content_sha256.hex()
+    return key_digest((kind, account, reading.task_id or "", reading.mobile, at.isoformat(), said))
+
+
+def key_digest(key: tuple[str, ...]) -> bytes:
+    """Return the digest of kind, account, task id (empty: none), number, time, and status or content's SHA-256."""
+    return hashlib.blake2b("\0".join(key).encode(), digest_size=16).digest()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Push:
     """One request of the platform, byte for byte, under the id that commit, retry and replay know it by."""
@@ -261,6 +275,11 @@ class Push:
     def error(self) -> str | None:
         """Why it could not be read."""
         return self.reading.error if isinstance(self.reading, Unreadable) else None
+
+    @property
+    def reading_digest(self) -> bytes | None:
+        """What stands for what was read, None where nothing was."""
+        return None if isinstance(self.reading, Unreadable) else reading_digest(self.account, self.reading)
 
     @property
     def kind(self) -> Kind | None:

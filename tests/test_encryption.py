@@ -32,11 +32,12 @@ from receiver.store.events import Position
 from receiver.store.forget import find, forget
 from receiver.store.look_up import find_messages
 from receiver.store.read import Filter, Page
+from receiver.store.replay import replay_push
 from receiver.store.sealed import State, find_encryption
 from receiver.store.sqlite import sqlite3
 from receiver.store.tables import messages, pushes, replies
 from receiver.store.verify import verify
-from receiver.store.write import record_sent, replay_push, save_pushes_in
+from receiver.store.write import record_sent, save_pushes_in
 from tests.conftest import make_settings
 from tests.factories import NOON, make_push, make_send
 from tests.postgres_binaries import as_unprivileged, find_binaries

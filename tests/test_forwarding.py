@@ -20,8 +20,9 @@ from receiver.domain import SendResult, new_id
 from receiver.errors import NameTaken, NotFound
 from receiver.forwarding import desk, engine, guard
 from receiver.forwarding.guard import Answer
-from receiver.store import deliveries, targets, write
+from receiver.store import deliveries, targets
 from receiver.store.fan_out import fan_out
+from receiver.store.replay import replay_push
 from receiver.store.tables import deliveries as deliveries_table
 from receiver.store.tables import forward_queue, messages, pushes, replies, timers
 from receiver.store.tables import targets as targets_table
@@ -225,7 +226,7 @@ def test_push_that_is_read_in_another_way_is_an_event_and_is_not_sent_raw_again(
 
     again = replace(unread, reading=good.reading)
     for _ in range(2):
-        parts.database.write(partial(write.replay_push, push=again))
+        parts.database.write(partial(replay_push, push=again))
     parts.forwarder.look()
     target.await_taken(2)
     await_settled(parts)

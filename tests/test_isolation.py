@@ -13,6 +13,7 @@ from receiver.app import create_app
 from receiver.domain import Unreadable
 from receiver.store import write
 from receiver.store.access import Scope
+from receiver.store.replay import replay_push
 from receiver.store.tables import messages, receipts, replies
 from receiver.store.targets import Format, NewTarget, create_target
 from receiver.web.auth import policy_for
@@ -68,7 +69,7 @@ def test_push_under_one_account_changes_nothing_of_anothers(way: str, parts: Run
     elif way == "replay":
         unread = replace(push, reading=Unreadable(error="status: not read by an older version"))
         write.save_pushes_in(parts.database, [unread])
-        parts.database.write(lambda c: write.replay_push(c, push))
+        parts.database.write(lambda c: replay_push(c, push))
     else:
         client = create_app(parts).test_client()
         answer = client.post(f"/push/{OTHER_SECRET}", data=push.body)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from receiver.domain import Kind, first_id_of
 from receiver.self_test import SELF_TEST_BODY
 from receiver.store import signals, write
+from receiver.store.replay import replay_push
 from receiver.store.signals import LastPush, Minute, RecentDelivery, Silence
 from receiver.store.tables import receipts
 from receiver.verdict import Judgement, Reason, Situation, Verdict, judge
@@ -414,7 +415,7 @@ def test_a_replayed_push_is_quarantined_no_longer(runtime: Runtime) -> None:
     keep(runtime, push)
     assert (quarantined(runtime), about(runtime, b"15080921090")) == (1, NOON)
     readable = replace(push, reading=make_push().reading)
-    runtime.database.write(lambda c: write.replay_push(c, readable))
+    runtime.database.write(lambda c: replay_push(c, readable))
     assert (quarantined(runtime), about(runtime, b"15080921090")) == (0, None)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
-from receiver.domain import Unreadable
-from receiver.store import write
+from receiver.domain import Outcome, Reply, Unreadable
+from receiver.opt_out import OptOut
+from receiver.store import read
+from receiver.store.replay import replay_push
+from receiver.store.tables import messages, receipts, replies
 from receiver.store.verify import Finding, verify
 from tests.factories import make_push, make_send
 from tests.server import ServeProcess
@@ -104,8 +108,108 @@ def test_replays_are_not_taken_for_copies(filled: Runtime, task_id: str) -> None
     """A push that could be read only later, as one whose form of time was not yet set."""
     readable = make_push(task_id=task_id)
     submit(filled, replace(readable, reading=Unreadable(error="receivetime: not yet")))
-    filled.database.write(lambda connection: write.replay_push(connection, readable))
+    filled.database.write(lambda connection: replay_push(connection, readable))
     assert all(finding.ok for finding in findings(filled).values())
+
+
+def read_as(push: Push, other: Push) -> Push:
+    """A push that rules of another day read as that one."""
+    return replace(push, reading=other.reading)
+
+
+def verified_by(runtime: Runtime, rules: dict[bytes, Push]) -> list[Finding]:
+    """What is not proved where bytes are read by other rules."""
+
+    def read_again(push: Push) -> Push:
+        return read_as(push, rules[push.body]) if push.body in rules else runtime.gate.read_again(push)
+
+    return [finding for finding in verify(runtime.database, read_again) if not finding.ok]
+
+
+def other_rules() -> tuple[list[Push], dict[bytes, Push]]:
+    """Pushes, and what the bytes of some are read as today: of another task, as a reply, not at all."""
+    pushed = [make_push(task_id=f"t{number}", status="0") for number in range(4)]
+    pushed[3] = make_push(task_id="t3", content="hi")
+    unreadable = make_push(body=b"mobile=1")
+    rules = dict(
+        zip(
+            (push.body for push in pushed),
+            (make_push(task_id="other", status="0"), make_push(task_id="t1", content="hi"), unreadable, unreadable),
+            strict=True,
+        )
+    )
+    return [*pushed, *(replace(push, id=make_push().id) for push in pushed)], rules
+
+
+@pytest.mark.parametrize("age", ["kept", "older"])
+def test_what_was_read_when_it_came_stands_whatever_is_read_today(filled: Runtime, age: str) -> None:
+    pushed, rules = other_rules()
+    submit(filled, *pushed)
+    if age == "older":  # from before it was kept
+        filled.database.write(lambda connection: connection.execute(sa.text("UPDATE pushes SET reading_digest = NULL")))
+    assert verified_by(filled, rules) == []
+    run(filled, "DELETE FROM receipts WHERE message_id = (SELECT id FROM messages WHERE task_id = 't1')")
+    (followed, _) = verified_by(filled, rules)
+    assert followed.name == "receipts and replies follow from the journal"
+
+
+def rows_of(runtime: Runtime) -> list[tuple[str, str | None, int]]:
+    def work(connection: sa.Connection) -> list[tuple[str, str | None, int]]:
+        return sorted(
+            (table.name, row.of_task_id, row.copies)
+            for table in (receipts, replies)
+            for row in connection.execute(read.sighted(table))
+        )
+
+    return runtime.ask(work)
+
+
+def replay_all(runtime: Runtime, pushed: list[Push], rules: dict[bytes, Push]) -> None:
+    for push in pushed:
+        again = read_as(push, rules[push.body])
+        assert runtime.database.write(partial(replay_push, push=again)) is Outcome.ACCEPTED
+
+
+def test_replay_replaces_what_its_push_alone_had_brought(runtime: Runtime) -> None:
+    pushed, rules = other_rules()
+    alone = pushed[:4]
+    submit(runtime, make_push(task_id="other", status="0"), *alone)
+    assert len(rows_of(runtime)) == 5
+    replay_all(runtime, alone, rules)
+    replay_all(runtime, alone, rules)
+    assert rows_of(runtime) == [
+        ("receipts", "other", 2),  # of which t0's push turns out to be a copy
+        ("receipts", "t2", 1),  # and what cannot be read any more stands
+        ("replies", "t1", 1),
+        ("replies", "t3", 1),
+    ]
+    found = runtime.ask(lambda connection: connection.execute(sa.select(messages.c.task_id, messages.c.status)).all())
+    assert sorted(map(tuple, found)) == [("other", 2), ("t1", 0), ("t2", 2), ("t3", 0)]
+    assert verified_by(runtime, rules) == []
+    assert all(finding.ok for finding in findings(runtime).values())
+
+
+def test_replay_leaves_what_others_have_brought_as_well(runtime: Runtime) -> None:
+    pushed, rules = other_rules()
+    submit(runtime, *pushed)
+    before = rows_of(runtime)
+    replay_all(runtime, pushed, rules)
+    assert rows_of(runtime) == before
+    assert verified_by(runtime, rules) == []
+
+
+def test_replay_by_other_words_judges_a_reply_anew(runtime: Runtime) -> None:
+    pushed = make_push(content="走开")
+    submit(runtime, pushed)
+    assert isinstance(pushed.reading, Reply)
+    again = replace(pushed, reading=replace(pushed.reading, opt_out=OptOut.YES))
+    found: list[sa.Row[Any]] = []
+    for _ in range(2):
+        runtime.database.write(partial(replay_push, push=again))
+        found += runtime.ask(lambda connection: connection.execute(sa.select(replies)).all())
+    assert [(row.opt_out, row.copies) for row in found] == [(True, 1)] * 2
+    assert found[0] == found[1]  # nothing new the second time
+    assert all(finding.ok for finding in findings(runtime).values())
 
 
 def test_command_tells_its_verdict_by_exit_code(filled: Runtime) -> None:

@@ -15,8 +15,9 @@ from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.domain import Outcome, Receipt, Reply, mask_mobile
 from receiver.errors import NotFound
 from receiver.intake.gate import within
-from receiver.store import read, write
+from receiver.store import read
 from receiver.store.read import Filter, Page
+from receiver.store.replay import replay_push
 from receiver.store.sources import READ_MAX_PUSHES, find_sources
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def sources(allow: str | None, days: int, as_json: bool) -> None:
 @click.argument("ids", metavar="ID…", nargs=-1, type=click.UUID)
 @click.option("--quarantined", is_flag=True, help="Every quarantined push instead of some by id.")
 def replay(ids: tuple[UUID, ...], quarantined: bool) -> None:
-    """Read pushes again, with the present settings. Adds what was missing; changes no `copies`.
+    """Read pushes again, with the present settings. Adds what was missing, replaces what one says otherwise now.
 
     \b
     Example:
@@ -115,8 +116,8 @@ def replay(ids: tuple[UUID, ...], quarantined: bool) -> None:
         before = dict.fromkeys(Outcome, 0)
         for row in _quarantined(runtime) if quarantined else (_find(runtime, push_id) for push_id in ids):
             push = runtime.gate.read_again(row.as_push(), seen_at=max(runtime.now(), row.received_at))
-            runtime.audited(partial(write.replay_push, push=push), "cli", "push.replay", push_id=str(push.id))
-            before[push.outcome] += 1
+            outcome = runtime.audited(partial(replay_push, push=push), "cli", "push.replay", push_id=str(push.id))
+            before[outcome] += 1
     print(f"{before[Outcome.ACCEPTED]} accepted, {before[Outcome.QUARANTINED]} quarantined still")
 
 

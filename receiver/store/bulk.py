@@ -11,7 +11,7 @@ from base64 import b64encode
 from json import dumps
 from typing import TYPE_CHECKING, Any
 
-from receiver.domain import Push, Receipt, Reply, Unreadable, delivery_status, shown_content
+from receiver.domain import Push, Receipt, Reply, Unreadable, delivery_status, reading_digest, shown_content
 from receiver.opt_out import OptOut
 from receiver.store.sealed import mobile_token, seal_bytes, sealer_of
 from receiver.times import write_time
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from receiver.sealing import Sealer
 
-_BODY, _QUERY, _CONTENT = b"pushes.body", b"pushes.query", b"replies.content"
+_BODY, _QUERY, _READING, _CONTENT = b"pushes.body", b"pushes.query", b"pushes.reading_digest", b"replies.content"
 
 
 def split_plain(batch: Sequence[Push], sealer: Sealer | None = None) -> tuple[list[Push], list[Push]]:
@@ -72,14 +72,14 @@ _POSTGRESQL = """
 WITH given AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%s::json) AS row (
         id uuid, account text, endpoint text, kind text, outcome text, error text, flags json, method text,
-        query text, body text, content_type text, remote_addr text, received_at timestamptz,
+        query text, body text, read_as text, content_type text, remote_addr text, received_at timestamptz,
         task_id text, mobile text, at timestamptz, vendor_status text, status smallint, seen smallint,
         content text, exact text, sealed text, grams text, digest text, opt_out boolean, opt_out_review boolean)
 ), journal AS (
     INSERT INTO pushes (id, account, endpoint, kind, outcome, error, flags, method, query, body,
-                        content_type, remote_addr, received_at)
+                        content_type, remote_addr, received_at, reading_digest)
     SELECT id, account, endpoint, kind, outcome, error, flags, method, decode(query, 'base64'),
-           decode(body, 'base64'), content_type, remote_addr, received_at FROM given
+           decode(body, 'base64'), content_type, remote_addr, received_at, decode(read_as, 'base64') FROM given
     ON CONFLICT (id) DO NOTHING RETURNING id
 ), message AS (
     INSERT INTO messages (task_id, mobile, account, status, reported_at, seen)
@@ -138,6 +138,7 @@ def _json_row(push: Push, sealer: Sealer | None) -> dict[str, Any]:
     if isinstance(reading, Unreadable):
         row["error"] = reading.error
         return row
+    row["read_as"] = b64encode(_digest_of(push.account, reading, sealer)).decode()
     row["task_id"] = reading.task_id
     row["mobile"] = reading.mobile if sealer is None else mobile_token(sealer, reading.mobile)
     if isinstance(reading, Receipt):
@@ -163,6 +164,12 @@ def _bytes_of(push: Push, sealer: Sealer | None) -> tuple[bytes, bytes]:
     if sealer is None:
         return push.query, push.body
     return seal_bytes(sealer.ring, push.query, _QUERY), seal_bytes(sealer.ring, push.body, _BODY)
+
+
+def _digest_of(account: str, reading: Receipt | Reply, sealer: Sealer | None) -> bytes:
+    """Give what the journal keeps of a reading."""
+    digest = reading_digest(account, reading)
+    return digest if sealer is None else seal_bytes(sealer.ring, digest, _READING)
 
 
 def _contents(reply: Reply, sealer: Sealer | None) -> tuple[str, bytes | None, bytes | None, str | None]:
@@ -202,8 +209,8 @@ _DECIDES = """messages.reported_at IS NULL
     OR (excluded.reported_at, excluded.status) > (messages.reported_at, messages.status)"""
 _SQLITE_JOURNAL = """
 INSERT INTO pushes (id, account, endpoint, kind, outcome, error, flags, method, query, body,
-                    content_type, remote_addr, received_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"""
+                    content_type, remote_addr, received_at, reading_digest)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"""
 _SQLITE_MESSAGES = f"""
 INSERT INTO messages (task_id, mobile, account, status, reported_at, seen) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (task_id, mobile, account) DO UPDATE SET
@@ -237,8 +244,9 @@ def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: Sealer | None) -> b
         received_at = write_time(push.received_at)
         flags = dumps(push.flags) if push.flags else None
         head = (push_id, push.account, push.endpoint, push.kind, push.outcome, push.error, flags)
+        read_as = None if isinstance(reading, Unreadable) else _digest_of(push.account, reading, sealer)
         journal.append(
-            (*head, push.method, *_bytes_of(push, sealer), push.content_type, push.remote_addr, received_at),
+            (*head, push.method, *_bytes_of(push, sealer), push.content_type, push.remote_addr, received_at, read_as),
         )
         if isinstance(reading, Unreadable):
             forward.append((push_id, None, None, None))

@@ -164,7 +164,9 @@ class _Change:
         """Give the columns of a row that change."""
         new: Row
         if table is pushes:
-            new = {name: self._bytes(getattr(row, name), f"pushes.{name}") for name in ("query", "body")}
+            new = {
+                name: self._bytes(getattr(row, name), f"pushes.{name}") for name in ("query", "body", "reading_digest")
+            }
         elif table is messages:
             new = {"mobile": self._mobile(row.mobile)}
         elif table is look_ups:
@@ -175,8 +177,10 @@ class _Change:
                 new |= self._content(row) | {"masked_mobile": self._mobile(row.masked_mobile)}
         return {name: value for name, value in new.items() if value != getattr(row, name)}
 
-    def _bytes(self, value: bytes, place: str) -> bytes:
+    def _bytes(self, value: bytes | None, place: str) -> bytes | None:
         ring = self.sealer.ring
+        if value is None:
+            return None
         if self.goal is _Goal.SEALED:
             # A plain push may begin as if it were sealed: what does not open is not.
             return value if ring.opens(value, place.encode()) else sealed.seal_bytes(ring, value, place.encode())
@@ -306,7 +310,7 @@ def _may_be_stale(table: sa.Table, ring: KeyRing) -> sa.ColumnElement[bool]:
 
     column = table.c
     if table is pushes:
-        return sa.or_(sealed_by_other(column.query), sealed_by_other(column.body))
+        return sa.or_(*map(sealed_by_other, (column.query, column.body, column.reading_digest)))
     if table is replies:
         return sa.or_(column.extra.isnot(None), sealed_by_other(column.content_sealed))
     return sa.true()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from receiver.store.database import Database
 
 # What this program was written for: the newest of the migrations, whose numbers go up one by one.
-VERSION = "0016"
+VERSION = "0017"
 
 
 def is_known(revision: str) -> bool:

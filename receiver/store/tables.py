@@ -89,6 +89,9 @@ pushes = _table(
     sa.Column("remote_addr", sa.Text, nullable=False),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("replayed_at", UtcDateTime),  # first read by a replay, which changes no `copies`
+    # What was read, as a digest (`domain.reading_digest`): it stands, whatever later rules would read. Null: nothing
+    # was, or the row is older than this column.
+    sa.Column("reading_digest", SealedBytes("pushes.reading_digest")),
 )
 # GET /pushes?outcome=quarantined: few among very many.
 sa.Index(

@@ -4,6 +4,10 @@ Reads everything once, in one snapshot of a live database and at constant memory
 rows say are added up, per bucket, as sums of digests that come out the same in any order. Only where a bucket differs
 is it read again, to name what differs.
 
+What the journal says is what was read when a push came, or by its last replay, and is kept with it: other rules since
+then change nothing. Rows from before that was kept are read anew; where that finds something else, or nothing, the
+receipt or reply that the push has brought says what it was.
+
 What is pruned proves nothing any more. So the journal counts from the horizon of its kind on, and of a row that it has
 only later copies of, no more is asked than that there are at least so many. A horizon in the future is a fault, and
 excuses nothing: then it counts from the oldest row on that is there.
@@ -26,9 +30,9 @@ from receiver.domain import (
     MessageState,
     Outcome,
     Receipt,
-    Unreadable,
     first_id_of,
     fold,
+    key_digest,
     mask_mobile,
     match_masked,
 )
@@ -44,10 +48,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from receiver.domain import Push
+    from receiver.sealing import Sealer
     from receiver.store.database import Database
 
 _BUCKETS = 4096
-_DIGEST_BYTES = 16
 _CHUNK_ROWS = 5000
 _NAMED_MAX = 20
 # A push that waited in a spool for up to so long may have been saved after, and pruned before, a later copy of it.
@@ -55,6 +59,7 @@ _OUT_OF_ORDER = timedelta(days=1)
 _CLOCKS_APART = timedelta(days=1)  # the platform's and ours
 
 _NO_ID = UUID(int=0)
+_UNREADABLE = 1  # in place of a digest: of what is from before they were kept, and cannot be read today
 _STATUSES = frozenset(DeliveryStatus)
 
 # Kind, account, task id (empty: none), number, time, and what the vendor's status or the content's digest says.
@@ -80,7 +85,7 @@ def verify(
 ) -> Iterator[Finding]:
     """Prove that journal, receipts, replies and states agree. `tell` hears how many rows were read since the last time.
 
-    `read_again` reads a push with the present settings: one that they read differently from when it came is named.
+    `read_again` reads a push with the present settings, of which that was not kept when it came.
     Raises StoreUnavailable or StoreUnfit.
     """
     with database.reading() as connection:
@@ -127,26 +132,18 @@ class _Verification:
         sums = [0] * _BUCKETS
         journal_rows = 0
         replayed: set[UUID] = set()
-        misread: list[str] = []
         if self._horizons:
             self._begun_before = {_digest(key): copies for key, copies in self._rows_begun_before()}
         later_copies: Counter[int] = Counter()
-        for push_id, key, was_replayed in self._journal(misread):
+        for push in self._journal():
             journal_rows += 1
-            if was_replayed:
-                replayed.add(push_id)
-            elif key is not None:
-                digest = _digest(key)
-                if digest in self._begun_before:
-                    later_copies[digest] += 1
-                else:
-                    sums[digest % _BUCKETS] += digest
-        yield Finding(
-            name="journal can be read as it was",
-            ok=not misread,
-            count=journal_rows,
-            details=tuple(misread[:_NAMED_MAX]),
-        )
+            if push.replayed:
+                replayed.add(push.id)
+            elif push.digest in self._begun_before:
+                later_copies[push.digest] += 1
+            else:
+                sums[push.digest % _BUCKETS] += push.digest
+        yield Finding(name="journal was looked through", ok=True, count=journal_rows)
         rows = 0
         for key, copies, push_id in self._rows():
             rows += 1
@@ -227,64 +224,73 @@ class _Verification:
 
     def _name(self, buckets: set[int], replayed: set[UUID]) -> tuple[str, ...]:
         """Read the differing buckets again, key by key."""
-        counts: Counter[Key] = Counter()
-        for _, key, was_replayed in self._journal([]):
-            if key is not None and not was_replayed and _digest(key) % _BUCKETS in buckets:
-                counts[key] += 1
-        copies_of, at_most = self._copies(buckets, replayed)
+        rows: dict[int, _Row] = {}
+        for row in self._kept_rows(buckets, replayed):
+            rows[row.digest] = row
+        brought = {row.push_id: row.digest for row in rows.values()}
+        came: Counter[int] = Counter()
+        first_push: dict[int, UUID] = {}
+        read_as: dict[int, int] = {}  # of rows, by their digest: what their first push reads as today, if otherwise
+        for push in self._journal():
+            row_digest = brought.get(push.id)
+            if not push.kept and row_digest is not None and row_digest != push.digest:
+                read_as[row_digest] = push.digest
+            if not push.replayed and push.digest % _BUCKETS in buckets:
+                came[push.digest] += 1
+                first_push.setdefault(push.digest, push.id)
+        # What a push from before the digests reads as today, all rows belong to together that such pushes have brought.
+        groups: dict[int, list[_Row]] = defaultdict(list)
+        for digest, row in rows.items():
+            groups[read_as.get(digest, digest)].append(row)
         named = []
-        for key in sorted(counts.keys() | copies_of.keys()):
-            came, copies_found = counts[key], copies_of.get(key)
-            if key in at_most and came <= copies_of[key]:
+        for digest in came.keys() | groups.keys():
+            group = groups.get(digest, [])
+            copies = sum(row.copies for row in group)
+            if came[digest] == copies or (came[digest] < copies and any(row.at_most for row in group)):
                 continue
-            if came != (copies_found or 0):
-                kind, _, task_id, mobile, at, _ = key
-                said = "no row" if copies_found is None else f"copies {copies_found}"
-                named.append(f"{kind} of task {task_id}, {mask_mobile(mobile)}, {at}: pushed {came} times, {said}")
-        return tuple(named[:_NAMED_MAX])
+            if group:
+                kind, _, task_id, mobile, at, _ = group[0].key
+                what = f"{kind} of task {task_id}, {mask_mobile(mobile)}, {at}"
+                named.append(f"{what}: pushed {came[digest]} times, copies {copies}")
+            else:
+                named.append(f"push {first_push[digest]}: pushed {came[digest]} times, no row")
+        return tuple(sorted(named)[:_NAMED_MAX])
 
-    def _copies(self, buckets: set[int], replayed: set[UUID]) -> tuple[dict[Key, int], set[Key]]:
-        """Give the copies of these buckets' rows, and those rows of which some may be pruned."""
-        copies_of: dict[Key, int] = {}
-        at_most: set[Key] = set()
+    def _kept_rows(self, buckets: set[int], replayed: set[UUID]) -> Iterator[_Row]:
+        """Give these buckets' rows, with the copies that the journal has to have."""
         for key, copies, push_id in self._rows():
-            if _digest(key) % _BUCKETS in buckets:
-                copies_of[key] = copies - (push_id in replayed)
-                if push_id < self._first_id(key[0], _OUT_OF_ORDER):
-                    at_most.add(key)
+            if (digest := _digest(key)) % _BUCKETS in buckets:
+                early = push_id < self._first_id(key[0], _OUT_OF_ORDER)
+                yield _Row(
+                    key=key, digest=digest, push_id=push_id, copies=copies - (push_id in replayed), at_most=early
+                )
         for key, copies in self._rows_begun_before():
-            if _digest(key) % _BUCKETS in buckets:
-                copies_of[key] = copies
-                at_most.add(key)
-        return copies_of, at_most
+            if (digest := _digest(key)) % _BUCKETS in buckets:
+                yield _Row(key=key, digest=digest, push_id=_NO_ID, copies=copies, at_most=True)
 
-    def _journal(self, misread: list[str]) -> Iterator[tuple[UUID, Key | None, bool]]:
-        sealer = sealer_of(self._connection.dialect)
-        query = sa.select(*PUSH_COLUMNS, pushes.c.replayed_at).where(pushes.c.outcome == Outcome.ACCEPTED)
+    def _journal(self) -> Iterator[_Journaled]:
+        query = sa.select(*PUSH_COLUMNS, pushes.c.replayed_at, pushes.c.reading_digest)
+        query = query.where(pushes.c.outcome == Outcome.ACCEPTED)
         if (horizon := self._horizons.get(Kind.PUSHES)) is not None:
             query = query.where(pushes.c.id >= first_id_of(horizon))
-        for chunk in self._chunks(query, pushes.c.id, self._read_push):
-            for row in chunk:
-                push = row.push
-                reading = push.reading
-                if isinstance(reading, Unreadable):
-                    misread.append(f"push {row.id} was accepted, and would be quarantined now: {reading.error}")
-                    yield row.id, None, row.replayed_at is not None
-                    continue
-                if isinstance(reading, Receipt):
-                    at, said = reading.reported_at, reading.vendor_status
-                else:
-                    digest = reading.content_sha256
-                    at, said = reading.replied_at, (digest if sealer is None else sealer.digest(digest)).hex()
-                kind = str(push.kind)
-                if (horizon := self._horizon(kind)) is not None and row.received_at < horizon:
+        for chunk in self._chunks(query, pushes.c.id, self._journaled):
+            for push in chunk:
+                if (horizon := self._horizon(push.kind)) is not None and push.received_at < horizon:
                     continue  # its row may be pruned
-                key = (kind, push.account, reading.task_id or "", reading.mobile, at.isoformat(), said)
-                yield row.id, key, row.replayed_at is not None
+                yield push
 
-    def _read_push(self, row: Any) -> _Journaled:
-        push = self._read_again(as_push_row(row).as_push())
-        return _Journaled(id=row.id, received_at=row.received_at, replayed_at=row.replayed_at, push=push)
+    def _journaled(self, row: Any) -> _Journaled:
+        push = as_push_row(row)
+        kept: bytes | None = row.reading_digest
+        digest = kept if kept is not None else self._read_again(push.as_push()).reading_digest
+        return _Journaled(
+            id=push.id,
+            kind=str(push.kind),
+            received_at=push.received_at,
+            replayed=row.replayed_at is not None,
+            kept=kept is not None,
+            digest=_UNREADABLE if digest is None else int.from_bytes(digest),
+        )
 
     def _horizon(self, kind: str) -> datetime | None:
         """From when on the journal must agree with the rows of a kind: both are whole."""
@@ -320,6 +326,7 @@ class _Verification:
                 table.c.copies,
                 at.label("at"),
                 said.label("said"),
+                (sa.null() if table is receipts else replies.c.content_sealed).label("content_sealed"),
                 sa.case((masked, table.c.account), else_=messages.c.account).label("account"),
                 sa.case((masked, table.c.task_id), else_=messages.c.task_id).label("task_id"),
                 sa.type_coerce(sa.case((masked, table.c.masked_mobile), else_=messages.c.mobile), Mobile).label(
@@ -330,7 +337,9 @@ class _Verification:
                 query = query.where(table.c.push_id < self._first_id(kind), table.c.last_seen_at >= horizon)
             elif horizon is not None:
                 query = query.where(table.c.push_id >= self._first_id(kind))
-            for chunk in self._chunks(query, table.c.id, partial(_as_sighted, kind)):
+            for chunk in self._chunks(
+                query, table.c.id, partial(_as_sighted, kind, sealer_of(self._connection.dialect))
+            ):
                 for row in chunk:
                     yield row.key, row.copies, row.push_id
 
@@ -362,23 +371,44 @@ class _Sighted:
     push_id: UUID
 
 
-def _as_sighted(kind: str, row: Any) -> _Sighted:
-    said = row.said if isinstance(row.said, str) else row.said.hex()
+def _as_sighted(kind: str, sealer: Sealer | None, row: Any) -> _Sighted:
+    said = row.said if isinstance(row.said, str) else _content_digest(row, sealer).hex()
     parts = (kind, row.account or "", row.task_id or "", row.mobile or "", row.at.isoformat(), said)
     require_texts(*parts)
     return _Sighted(id=row.id, key=parts, copies=int(row.copies), push_id=row.push_id)
 
 
+def _content_digest(row: Any, sealer: Sealer | None) -> bytes:
+    """Give the SHA-256 of a reply's content; where that is sealed and another, the one that stands for it."""
+    kept: bytes = row.said
+    if sealer is None or row.content_sealed is None:
+        return kept
+    digest = hashlib.sha256(row.content_sealed).digest()
+    return digest if sealer.digest(digest) == kept else kept
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Journaled:
-    """A row of the journal, as it is read now."""
+    """A row of the journal, and what was read of it."""
 
     id: UUID
+    kind: str
     received_at: datetime
-    replayed_at: datetime | None
-    push: Push
+    replayed: bool
+    kept: bool  # false: read anew, since the row is from before digests were kept
+    digest: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """A receipt or reply."""
+
+    key: Key
+    digest: int
+    push_id: UUID
+    copies: int
+    at_most: bool  # some may be pruned
 
 
 def _digest(key: Key) -> int:
-    # Secrecy is not asked of it, evenness is.
-    return int.from_bytes(hashlib.blake2b("\0".join(key).encode(), digest_size=_DIGEST_BYTES).digest())
+    return int.from_bytes(key_digest(key))

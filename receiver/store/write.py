@@ -20,7 +20,6 @@ from receiver.domain import (
     RECORDED_FIELDS,
     MessageState,
     MessageStatus,
-    Outcome,
     Push,
     Receipt,
     Reply,
@@ -105,29 +104,10 @@ def save_general(connection: sa.Connection, batch: Sequence[Push]) -> None:
     rows = [_journal_row(push) for push in batch]
     new_ids = set(connection.scalars(_journal_upsert(connection.dialect.name), rows))
     new = [push for push in batch if push.id in new_ids]
-    brought = _save_readings(connection, new, counts_copies=True)
+    brought = keep_readings(connection, new, counts_copies=True)
     forward_queue.add(
         connection, [{"kind": Change.PUSH, "push_id": push.id, **brought.get(push.id, {})} for push in new]
     )
-
-
-def replay_push(connection: sa.Connection, push: Push) -> None:
-    """Take over a new reading of a push that the journal has. Adds what is missing; changes no `copies`."""
-    connection.execute(
-        sa.update(pushes)
-        .where(pushes.c.id == push.id)
-        .values(
-            outcome=push.outcome,
-            error=push.error,
-            kind=push.kind,
-            flags=list(push.flags) or None,
-            # What was accepted when it came has been counted.
-            replayed_at=sa.case((pushes.c.outcome == Outcome.QUARANTINED, sa.func.now()), else_=pushes.c.replayed_at),
-        )
-    )
-    brought = _save_readings(connection, [push], counts_copies=False).get(push.id, {})
-    if "receipt_id" in brought or "reply_id" in brought:
-        forward_queue.add(connection, [{"kind": Change.READING, "push_id": push.id, **brought}])
 
 
 # The statements of a push are built once: building one takes longer than running it.
@@ -151,10 +131,11 @@ def _journal_row(push: Push) -> Row:
         "content_type": push.content_type,
         "remote_addr": push.remote_addr,
         "received_at": push.received_at,
+        "reading_digest": push.reading_digest,
     }
 
 
-def _save_readings(
+def keep_readings(
     connection: sa.Connection, batch: Sequence[Push], *, counts_copies: bool
 ) -> Mapping[UUID, Mapping[str, int]]:
     """Keep what pushes say; give by push its `message_id`, and `receipt_id` or `reply_id` where it was the first."""
@@ -377,7 +358,7 @@ def _match(connection: sa.Connection, masked: Iterable[tuple[str, str, str]]) ->
             if before:
                 connection.execute(sa.update(table).where(of_number).values(message_id=decided))
                 touched |= {message_id for message_id in (*before, decided) if message_id is not None}
-    _refold(connection, touched)
+    refold(connection, touched)
 
 
 def _matching_message(connection: sa.Connection, account: str, task_id: str, masked: str) -> int | None:
@@ -394,7 +375,7 @@ def _matching_message(connection: sa.Connection, account: str, task_id: str, mas
     return match_masked(masked, [(row.id, row.mobile) for row in connection.execute(query)])
 
 
-def _refold(connection: sa.Connection, message_ids: Iterable[int]) -> None:
+def refold(connection: sa.Connection, message_ids: Iterable[int]) -> None:
     """Reduce the receipts of messages that gained or lost a masked one to their state, from the rows."""
     ids = sorted(message_ids)
     if not ids:

@@ -11,8 +11,9 @@ from flask.views import MethodView
 
 from receiver.domain import Kind, Outcome
 from receiver.errors import NotFound
-from receiver.store import read, write
+from receiver.store import read
 from receiver.store.read import PushRow
+from receiver.store.replay import replay_push
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -106,7 +107,11 @@ class PushReplay(MethodView):
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, PushSchema)
     def post(self, push_id: str) -> dict[str, Any]:
-        """Read a push again with the present settings. Adds what was missing, changes no `copies`."""
+        """Read a push again with the present settings.
+
+        Adds what was missing. Where it says something else now, that takes the place of what this push alone had
+        brought. What was accepted and cannot be read any more stands.
+        """
         return _shown(replay(push_id))
 
 
@@ -115,9 +120,7 @@ def replay(push_id: str) -> PushRow:
     parts = runtime()
     found = find_push(push_id).as_push()
     push = parts.gate.read_again(found, seen_at=max(parts.now(), found.received_at))
-    parts.audited(
-        lambda connection: write.replay_push(connection, push), caller().name, "push.replay", push_id=str(push.id)
-    )
+    parts.audited(lambda connection: replay_push(connection, push), caller().name, "push.replay", push_id=str(push.id))
     return find_push(push_id)
 
 

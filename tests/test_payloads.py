@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import pytest
 
@@ -13,7 +12,7 @@ from tests.payloads import CASES, Case
 from tests.server import Answer, ServeProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -45,9 +44,8 @@ def raw_request(case: Case, target: str) -> bytes:
     return b"\r\n".join([*lines, b"", b""]) + body
 
 
-def newest(served: ServeProcess, path: str, **query: str) -> list[dict[str, Any]]:
-    text = "&".join(f"{name}={quote(value)}" for name, value in query.items())
-    answer = served.request("GET", f"/api/v1/{path}?limit=3&{text}", headers=served.key)
+def newest(served: ServeProcess, path: str, *, limit: int = 3) -> list[dict[str, Any]]:
+    answer = served.request("GET", f"/api/v1/{path}?limit={limit}", headers=served.key)
     assert answer.status == 200, answer.body
     items: list[dict[str, Any]] = answer.json["items"]
     return items
@@ -67,9 +65,19 @@ def assert_row(row: dict[str, Any], expected: dict[str, object], case: Case) -> 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_payload(case: Case, served: ServeProcess) -> None:
     before = [push["id"] for push in newest(served, "pushes")]
-    answer: Answer = served.exchange(raw_request(case, served.target), end_sending=True)
-    assert answer.status == case.http_status
+    answer = served.exchange(raw_request(case, served.target), end_sending=True)
     pushes = [push for push in newest(served, "pushes") if push["id"] not in before]
+    require(case, answer, pushes, lambda kind: newest(served, kind))
+
+
+def require(
+    case: Case,
+    answer: Answer,
+    pushes: list[dict[str, Any]],  # what is new in the journal
+    rows_of: Callable[[str], list[dict[str, Any]]],  # among others those of this push
+) -> None:
+    """See that the answer and what is left are those of the table."""
+    assert answer.status == case.http_status
     if case.outcome is None:
         assert pushes == []
         assert "X-Push-Id" not in answer.headers
@@ -83,7 +91,7 @@ def test_payload(case: Case, served: ServeProcess) -> None:
         assert push["query"].encode("latin-1") == case.query
         assert push["method"] == case.method
     for kind, expected in (("receipts", case.receipt), ("replies", case.reply)):
-        rows = [row for row in newest(served, kind) if row["push_id"] == push["id"]]
+        rows = [row for row in rows_of(kind) if row["push_id"] == push["id"]]
         assert len(rows) == (expected is not None), case.name
         if expected is not None:
             assert_row(rows[0], expected, case)

@@ -1,6 +1,6 @@
 """Raw pushes and what must become of them: the contract's promises about a payload, one by one."""
 
-from tests.payloads import encodings, fields, kinds, numbers, times, transport
+from tests.payloads import encodings, fields, kinds, numbers, times, transport, wire
 from tests.payloads.case import Case
 
 CASES: tuple[Case, ...] = (
@@ -10,6 +10,7 @@ CASES: tuple[Case, ...] = (
     *times.CASES,
     *kinds.CASES,
     *transport.CASES,
+    *wire.CASES,
 )
 
 __all__ = ["CASES", "Case"]

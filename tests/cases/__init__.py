@@ -1,0 +1,98 @@
+"""Cases from outside: what somebody met, here or elsewhere, what is right, and what holds it now.
+
+Each source has a table, `SOURCE.toml` beside this file, of `[[case]]`s:
+
+    from     where it came from, as SOURCE NUMBER; `SOURCES` says what that is
+    is       the case, in words
+    given    what comes in
+    right    what must become of it
+    pushes   the cases of `tests/payloads` that hold it, by name; one that ends in `*` means all that begin so
+    sends    a list of sends, each as JSON with what is `kept` of it or what is said where it is `refused`
+    tests    the tests that hold what is neither, as FILE::FUNCTION
+
+`tests/test_cases.py` runs `pushes` and `sends`; `NOT_BUILT` names what nothing holds yet, and why.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SOURCES = {
+    "bugs": "public bug reports of other projects, tried here",
+    "senders": "real HTTP clients against pushes, the proxy for senders and the stand-in",
+    "attack": "attempts to make it lose a push or stop answering",
+    "tools": "tools of reporting jobs",
+    "ux": "a newcomer, a support agent and an operations engineer",
+}
+
+NOT_BUILT = (
+    ("bugs 9", "/Push/SECRET and /push?token=SECRET are 404 and counted nowhere: they are not behind /push/"),
+    ("bugs 40", "the hour that comes twice when summer time ends is one hour in a report"),
+    (
+        "bugs beside",
+        "a trunk zero behind another country's code (+44 07911 …) stays, so that such numbers do not match",
+    ),
+    ("bugs beside", "a landline written 0571-… and one written +86 571 … are two numbers"),
+    ("bugs beside", "a push that is refused with 431 is in no count of refusals"),
+    ("bugs beside", "names of users keep their case and width: support1 and Support1 are two"),
+    ("bugs beside", "a report from a day to the same day is 422"),
+    ("bugs beside", "400 and 415 of the API do not say what is wrong with the body, or which type it wants"),
+    ("bugs beside", "HEALTHCHECK of the image asks a fixed address"),
+    ("senders 1.10", "what a request leaves over behind its length is answered 400, and with it the push behind it"),
+    ("tools 14", "there is no way to have cells of a CSV without the apostrophe before what could be a formula"),
+    ("ux A7", "a number of ten digits is taken: it may be one of another country"),
+    (
+        "ux B9",
+        "no alarm for an old or failed backup, a disk that fills, or the alarms' own timer; nor a word in doctor",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Send:
+    """A send as it is recorded over the API."""
+
+    json: str
+    kept: str = ""  # fields of the message, as JSON
+    refused: str = ""  # what is said, as JSON: a text by field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A row of a table."""
+
+    source: str
+    name: str
+    given: str
+    right: str
+    pushes: tuple[str, ...]
+    sends: tuple[Send, ...]
+    tests: tuple[str, ...]
+
+
+def load() -> tuple[Row, ...]:
+    """Return the rows of all tables."""
+    return tuple(row for source in SOURCES for row in _rows(source))
+
+
+def _rows(source: str) -> list[Row]:
+    """Return the rows of one table."""
+    table: dict[str, list[dict[str, Any]]] = tomllib.loads(
+        (Path(__file__).parent / f"{source}.toml").read_text(encoding="utf-8")
+    )
+    return [
+        Row(
+            source=case.pop("from"),
+            name=case.pop("is"),
+            given=case.pop("given"),
+            right=case.pop("right"),
+            pushes=tuple(case.pop("pushes", ())),
+            sends=tuple(Send(**send) for send in case.pop("sends", ())),
+            tests=tuple(case.pop("tests", ())),
+            **case,  # nothing: a name that is none is an error
+        )
+        for case in table["case"]
+    ]

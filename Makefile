@@ -26,6 +26,12 @@ test: $(DEV_INSTALLED)
 test-thorough: $(DEV_INSTALLED)
 	$(BIN)/pytest -n 2 --dist load -m thorough --timeout=600 $(ARGS)
 
+# HTTP clients that nobody here wrote. What they need comes from Debian (root) and npm; what is left out is said.
+.PHONY: test-senders
+test-senders: $(DEV_INSTALLED)
+	$(BIN)/python -m tests.senders
+	$(BIN)/pytest tests/senders/real_clients.py $(ARGS)
+
 # Robust statements: each migration is a transaction, and what is none may be repeated; a test kills an upgrade.
 SQUAWK_EXCEPT := prefer-bigint-over-int,prefer-bigint-over-smallint,prefer-text-field,prefer-robust-stmts
 check: $(DEV_INSTALLED)

@@ -1,4 +1,4 @@
-"""Tell replies without a task id apart, and find a number's."""
+"""Make replies without a task id unique, and find them by number."""
 
 import sqlalchemy as sa
 from alembic import op

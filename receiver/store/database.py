@@ -203,8 +203,13 @@ class Database:
             pass
 
     def drop_connections(self) -> None:
-        """Close what is connected and not in use; what is, ends with its use."""
-        self.engine.dispose()
+        """Close what is connected and not in use; what is, ends with its use. Nothing, where the database is a file.
+
+        A file has no servers to leave, and with its last connection goes its log's index: a full disk has no room
+        for another.
+        """
+        if self.postgresql:
+            self.engine.dispose()
 
     def require_writable(self) -> None:
         """Raise StoreUnavailable where it would take no write at present: locked by another, or a standby, or one

@@ -84,10 +84,8 @@ def test_answer_has_no_surprises(served: ServeProcess) -> None:
 
 
 def test_trailing_slash_changes_nothing_and_nothing_redirects(served: ServeProcess) -> None:
-    for path in ("", "/", "/receipt", "/receipt/"):
+    for path in ("", "/", "/receipt", "/receipt/", "//", "/receipts", "/reply/x"):
         assert served.push(RECEIPT, path).headers["X-Push-Outcome"] == "accepted"
-    for path in ("//", "/receipts", "/reply/x"):
-        assert served.push(RECEIPT, path).status == 404
 
 
 def test_pipelined_pushes_are_each_answered(served: ServeProcess) -> None:

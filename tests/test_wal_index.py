@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver.server.wal_index import WalIndex
+from receiver.store.database import Database
 from tests.pushers import Pushers
 from tests.server import ServeProcess
 from tests.test_serve import RECEIPT
@@ -107,3 +108,14 @@ def test_room_is_taken_ahead_of_what_sqlite_maps(tmp_path: Path) -> None:
         room.take_room()
         room.take_room()
         assert (index.stat().st_size, index.stat().st_blocks * 512 >= expected) == (expected, True)
+
+
+def test_room_stays_where_the_database_is_reached_anew(tmp_path: Path) -> None:
+    path = tmp_path / "receiver.db"
+    database = Database(f"sqlite:///{path}")
+    with database.reading() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM sqlite_schema")
+    WalIndex(path).take_room()
+    database.connect()
+    assert path.with_name(f"{path.name}-shm").stat().st_size == MIB
+    database.close()

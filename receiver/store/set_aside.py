@@ -127,7 +127,9 @@ def read_rows(
     asked = query
     while True:
         try:
-            return [convert(row) for row in connection.execute(asked)]
+            # All are fetched before one is converted: a query that is broken off keeps its old state of the file open,
+            # on a connection that goes back to the pool.
+            return [convert(row) for row in connection.execute(asked).all()]
         except (*ROW_FAULTS, sa.exc.OperationalError) as error:
             _require_fault_of_row(error)
             found = _find_bad(connection, asked, row_id, convert)

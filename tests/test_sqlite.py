@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from receiver.exports import Format, iter_file
 from receiver.store import checkpointer as checkpointer_module
 from receiver.store import sqlite
 from receiver.store.checkpointer import checkpointer
+from receiver.store.database import Database
 from receiver.store.read import Filter
 from receiver.store.write import save_pushes_in
 from receiver.web.scrape import Scrape
@@ -336,6 +338,20 @@ def test_nothing_is_acknowledged_into_a_file_that_has_gone(tmp_path: Path, happe
     with closing(sqlite.connect_to_read(tmp_path / "receiver.db")) as connection:
         kept = {row[0] for row in connection.execute("SELECT id FROM pushes")}
     assert {answer.headers["X-Push-Id"].replace("-", "") for answer in answers} <= kept
+
+
+def test_engine_that_is_dropped_unclosed_leaves_the_next_one_its_log(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'receiver.db'}"
+    log = sqlite.log_of(tmp_path / "receiver.db")
+    for _ in range(3):
+        database = Database(url)
+        database.write(lambda connection: connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS t (id INTEGER)"))
+        database.require_file()
+        assert log.exists()
+        checkpointer(tmp_path / "receiver.db").leave(database)
+        del database
+        gc.collect()
+        assert not log.exists()  # with its last connection
 
 
 def test_idle_server_notices_that_its_file_has_gone(tmp_path: Path) -> None:

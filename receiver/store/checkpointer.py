@@ -233,18 +233,17 @@ class _Work:
             return
         self._files.require_same()
         self._guard = connect(self._path, timeout_seconds=_BUSY_SECONDS)
-        self._files.note_opened()
+        self._files.note_opened(self)
         self._mover = connect(self._path, timeout_seconds=_BUSY_SECONDS)
-        self._files.note_opened()
         self._opened = found
 
     def _leave(self) -> None:
         self._opened = self._seen = None
+        self._files.note_closing(self)
         for connection in (self._mover, self._guard):
             if connection is not None:
                 with suppress(sqlite3.Error):
                     connection.close()
-                self._files.note_closed()
         self._mover = self._guard = None
 
     def _move(self) -> None:

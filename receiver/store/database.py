@@ -325,17 +325,17 @@ def _sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: Ope
             files.require_same()
 
     @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: Any) -> None:
+    def _configure(connection: Any, record: Any) -> None:
         if files is None:
             connection.isolation_level = None
             return
         set_up(connection, cache_kib=cache_kib)
-        files.note_opened()
+        files.note_opened(record)
 
     @event.listens_for(engine, "close")
-    def _note_closed(_connection: Any, _record: Any) -> None:
+    def _note_closing(_connection: Any, record: Any) -> None:
         if files is not None:
-            files.note_closed()
+            files.note_closing(record)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

@@ -11,6 +11,7 @@ import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import sqlalchemy as sa
 
@@ -125,38 +126,43 @@ class OpenFiles:
         self._log = log_of(path)
         self._known: tuple[int, int] | None = None
         self._known_log: tuple[int, int] | None = None
-        self._connections = 0
+        # Weak: an engine that is dropped without being closed takes its connections with it.
+        self._holders: WeakSet[object] = WeakSet()
         self._lock = threading.Lock()
 
-    def note_opened(self) -> None:
-        """Note what a connection has opened."""
+    def note_opened(self, holder: object) -> None:
+        """Note what the connections of `holder` have opened."""
         with self._lock:
-            self._connections += 1
+            self._forget_log()
+            self._holders.add(holder)
             self._known = self._known or identity(self._path)
             self._known_log = self._known_log or identity(self._log)
 
-    def note_closed(self) -> None:
-        """Note that a connection is closed: without one, the log may rightly go, and come again."""
-        with self._lock:
-            self._connections -= 1
-            if self._connections == 0:
-                self._known_log = None
+    def note_closing(self, holder: object) -> None:
+        """Note that `holder` is about to close what it has open. Takes no lock: it may run wherever memory is freed."""
+        self._holders.discard(holder)
 
     def forget(self) -> None:
         """Begin anew, where every connection is closed."""
         with self._lock:
-            if self._connections == 0:
+            if not self._holders:
                 self._known = None
 
     def require_same(self) -> None:
         """Raise StoreUnavailable where the files at their paths are not those that are open."""
-        if self._known is None:
-            return
-        for path, known in ((self._path, self._known), (self._log, self._known_log)):
+        with self._lock:
+            self._forget_log()
+            files = ((self._path, self._known), (self._log, self._known_log))
+        for path, known in files:
             if known is not None and identity(path) != known:
                 raise StoreUnavailable(
                     f"{path} was moved, removed or replaced while it was open; put it right, and restart the receiver"
                 )
+
+    def _forget_log(self) -> None:
+        """Without a connection the log may rightly go, and come again."""
+        if not self._holders:
+            self._known_log = None
 
 
 @cache

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 # The last line of defence: nobody should log these, but a library's error text may quote a request line.
 # All that stands behind it: a mistyped URL has the secret anywhere, a query has a number and what somebody wrote.
-_BEHIND_PUSH = re.compile(r"(?<=/push/)[^\s\"'\\]+")
+_BEHIND_PUSH = re.compile(r"(/push(?:[/?]|%2f))[^\s\"'\\]+", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<!\d)(?:86|0086)?1\d{10}(?!\d)", re.ASCII)
 
 
 def redact(text: str) -> str:
     """Take push secrets and full mainland numbers out of a text."""
-    return _NUMBER.sub(lambda match: mask_mobile(match[0]), _BEHIND_PUSH.sub("***", text))
+    return _NUMBER.sub(lambda match: mask_mobile(match[0]), _BEHIND_PUSH.sub(r"\1***", text))
 
 
 def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -49,7 +49,7 @@ def test_world_finds_pushes_and_health_and_nothing_else(apart: tuple[ServeProces
         head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{inside.port}\r\nAuthorization: {key['Authorization']}\r\n\r\n"
         found = outside.exchange(head.encode())
         assert (found.status, "Location" in found.headers) == (404, False), path
-        if not path.startswith("/push/"):
+        if not path.startswith("/push"):
             assert found.body == nowhere.body
 
 

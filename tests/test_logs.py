@@ -23,11 +23,15 @@ def written() -> io.StringIO:
 
 
 def test_library_that_quotes_a_request_line_is_redacted(written: io.StringIO) -> None:
-    logging.getLogger("some.library").error(
-        "cannot read 'POST /push/%s?mobile=15080921090 HTTP/1.1' of 15080921090", SECRET
-    )
-    line = json.loads(written.getvalue())
-    assert line["event"] == "cannot read 'POST /push/*** HTTP/1.1' of 150****1090"
+    for begins in ("/push/", "/Push/", "/push?token=", "/push%2F"):
+        logging.getLogger("some.library").error(
+            "cannot read 'POST %s%s?mobile=15080921090 HTTP/1.1' of 15080921090", begins, SECRET
+        )
+    events = [json.loads(line)["event"] for line in written.getvalue().splitlines()]
+    assert events == [
+        f"cannot read 'POST {begins}*** HTTP/1.1' of 150****1090"
+        for begins in ("/push/", "/Push/", "/push?", "/push%2F")
+    ]
     assert leaks(written.getvalue()) == []
 
 

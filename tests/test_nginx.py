@@ -166,6 +166,15 @@ def test_a_query_of_nearly_64_kib_is_taken(front: Nginx) -> None:
         assert ask(connection, f"{front.target}?{query}").headers["X-Push-Outcome"] == "accepted"
 
 
+def test_mistyped_path_of_a_push_is_for_the_receiver(front: Nginx) -> None:
+    with front.connect() as connection:
+        answer = ask(connection, front.target.replace("/push", "/Push"), FORM % b"capital")
+        assert (answer.status, answer.headers["X-Push-Outcome"]) == (200, "accepted")
+        for path in (f"/push?token={SECRET}", f"/PUSH/?token={SECRET}", "/push"):
+            answer = ask(connection, path, FORM % b"nobody")
+            assert (answer.status, b"no such address" in answer.body) == (404, True)
+
+
 def test_world_gets_pushes_alone_and_the_house_all_but_them(front: Nginx) -> None:
     with front.connect() as connection:
         for path in ("/console/login", "/api/v1/messages", "/metrics", "/healthz", "/"):
@@ -206,7 +215,7 @@ def test_dead_receiver_costs_no_push_and_no_log_tells_the_secret(
         answer = ask(connection, front.target, FORM % b"nobody")
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     target = front.target
-    for path in (target.replace("/push", "/Push"), f"{target}%zz", f"{target}/../..", target[1:]):
+    for path in (target.replace("/push", "/pusch"), f"{target}%zz", f"{target}/../..", target[1:]):
         with front.connect() as connection:
             assert ask(connection, path, b"").status in (400, 404)
     with socket.create_connection(("127.0.0.1", front.old_port), timeout=20) as connection:

@@ -27,22 +27,24 @@ _PATIENCE_SECONDS = 10
 
 
 @pytest.mark.parametrize(
-    ("behind", "expected"),
+    ("written", "expected"),
     [
-        ("S", PushPath("S", None, strayed=False)),
-        ("/S//", PushPath("S", None, strayed=False)),
-        ("S/receipt", PushPath("S", Kind.RECEIPT, strayed=False)),
-        ("S//RePly/", PushPath("S", Kind.REPLY, strayed=False)),
-        ("S/receipts", PushPath("S", None, strayed=True)),
-        ("S/sms/receipt", PushPath("S", Kind.RECEIPT, strayed=True)),
-        ("S/receipt/sms", PushPath("S", None, strayed=True)),
-        ("receipt", PushPath("receipt", None, strayed=False)),
-        ("", PushPath("", None, strayed=False)),
-        ("//", PushPath("", None, strayed=False)),
+        ("push/S", PushPath("S", None, strayed=False)),
+        ("push//S//", PushPath("S", None, strayed=False)),
+        ("push/S/receipt", PushPath("S", Kind.RECEIPT, strayed=False)),
+        ("push/S//RePly/", PushPath("S", Kind.REPLY, strayed=False)),
+        ("push/S/receipts", PushPath("S", None, strayed=True)),
+        ("push/S/sms/receipt", PushPath("S", Kind.RECEIPT, strayed=True)),
+        ("push/S/receipt/sms", PushPath("S", None, strayed=True)),
+        ("push/receipt", PushPath("receipt", None, strayed=False)),
+        ("push/", PushPath("", None, strayed=False)),
+        ("push///", PushPath("", None, strayed=False)),
+        ("Push/S", PushPath("S", None, strayed=True)),
+        ("PUSH//S/receipt", PushPath("S", Kind.RECEIPT, strayed=True)),
     ],
 )
-def test_what_stands_behind_push_is_read(behind: str, expected: PushPath) -> None:
-    assert read_push_path(behind) == expected
+def test_path_of_a_push_is_read(written: str, expected: PushPath) -> None:
+    assert read_push_path(written) == expected
 
 
 def test_flag_of_a_path_outlives_spool_and_replay(runtime: Runtime, tmp_path: Path) -> None:
@@ -74,3 +76,22 @@ def test_no_log_and_no_metric_shows_a_path_behind_push(tmp_path: Path) -> None:
         assert "tail-of-a-path" not in written
         assert SECRET not in written
     assert stored.count(b"tail-of-a-path") == stored.count(b"note=tail-of-a-path")  # the query is kept as it came
+
+
+@pytest.mark.parametrize("lane", ["on", "off"])
+def test_right_secret_at_a_wrong_place_is_refused_like_a_wrong_one_and_shown_nowhere(tmp_path: Path, lane: str) -> None:
+    targets = (f"/push?token={SECRET}", f"/push/?token={SECRET}", f"/Push/?{SECRET}", f"/PUSH/wrong/{SECRET}", "/Push")
+    with ServeProcess(tmp_path, environment={"RECEIVER_PUSH_LANE": lane}) as process:
+        for target in targets:
+            for method in ("POST", "GET"):
+                assert process.request(method, target, _RECEIPT).status == 404, target
+        asked = len(targets) * 2
+        metrics = process.request("GET", "/metrics").body.decode()
+        assert f'receiver_push_refusals_total{{reason="secret"}} {asked}.0\n' in metrics
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (log := process.log.read_text()).count('"event": "request"') < asked:
+            assert time.monotonic() < deadline, log
+            time.sleep(0.05)
+    assert log.count('"event": "push refused"') == asked
+    assert log.count('"route": "/push/***"') == asked
+    assert SECRET not in log + metrics

@@ -98,7 +98,7 @@ ROUTES = {
     "POST /console/users/<name>": "administer",
     "GET /healthz": "to all",
     "GET /metrics": "by address",
-    "* /push/<anything:behind>": "by the secret in the path",
+    "* /<push_path:written>": "by the secret in the path",
     "GET /readyz": "to all",
 }
 

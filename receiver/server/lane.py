@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from receiver.intake.push_secrets import PushSecret
     from receiver.runtime import Runtime
 
-_TARGET = re.compile(r"/push/([^?#]*)(?:\?([^#]*))?")
+_TARGET = re.compile(r"/((?i:push)/[^?#]*)(?:\?([^#]*))?")
 _HEADS_MAX = 4096
 _WRONG_HEADS_MAX = 256
 _HEAD_MAX_BYTES = 4096  # a longer one is worked out each time

@@ -57,8 +57,6 @@ _THREAD_READ_SECONDS = 10.0  # between two reads of what a thread reads itself
 _SWITCH_SECONDS = 0.0005
 _GC_THRESHOLD = 20_000  # new containers between two looks for garbage; a push makes a dozen, and none in a circle
 
-_PUSHES = (b"POST /push/", b"GET /push/")
-
 
 class Worker(Connections):
     """Serves pushes from one loop and the rest from threads. Never waits for a peer to send, to read or to close."""
@@ -201,7 +199,7 @@ class Worker(Connections):
             peer.body_at = peer.scanned = end + 4
         raw_head = data[: peer.body_at]
         head = None
-        if self._lane is not None and raw_head.startswith(_PUSHES) and not is_door(self.app.settings, peer.conn.server):
+        if self._lane is not None and framing.is_push(raw_head) and not is_door(self.app.settings, peer.conn.server):
             head = self._lane.head(raw_head, peer.conn.client)
         if head is None:
             if framing.awaits_continue(raw_head):
@@ -268,7 +266,7 @@ class Worker(Connections):
     def _hand_over(self, peer: Peer) -> None:
         """Give a connection, with what was read of it, to a thread and gunicorn's own way."""
         conn = peer.conn
-        if conn.leaves and not peer.data.startswith(_PUSHES):
+        if conn.leaves and not framing.is_push(peer.data):
             self._drop(peer)  # nobody would hear the answer: only a push is worth more than that
             return
         self._watch(peer, 0)

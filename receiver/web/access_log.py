@@ -41,7 +41,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 # Asked for every few seconds by programs, or with every page: at level debug.
 _QUIET = frozenset({"ops.healthz", "ops.readyz", "ops.metrics_page", "docs.asset", "console.static"})
 _REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}", re.ASCII)  # as proxies make them; nothing that a person would write
-_PUSH_ROUTE = redact("/push/<anything:behind>")  # one for all: what stands behind a secret may be another one
+_PUSH_ROUTE = "/push/***"  # one for all: what stands behind a secret may be another one
 
 
 def request_id(given: str | None, peer: str, trusted_proxies: Sequence[Network]) -> str:
@@ -145,7 +145,9 @@ def _forget(_error: BaseException | None) -> None:
 
 def _route() -> str | None:
     """Give the template of the route, of which a push's shows nothing."""
-    return None if request.url_rule is None else redact(request.url_rule.rule)
+    if request.endpoint == "push.push":
+        return _PUSH_ROUTE
+    return None if request.url_rule is None else request.url_rule.rule
 
 
 def _method() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from receiver.intake.push_path import is_push_path
 from receiver.web.door import Door
 from receiver.web.headers import secure
 from receiver.web.problems import problem
@@ -48,4 +49,4 @@ class Listeners:
 
 
 def _open_to_all(path: str) -> bool:
-    return path.startswith("/push/") or path == "/healthz"
+    return is_push_path(path) or path == "/healthz"

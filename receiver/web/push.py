@@ -12,7 +12,7 @@ from werkzeug.routing import BaseConverter
 from receiver import metrics
 from receiver.errors import StoreUnavailable
 from receiver.intake.gate import BrokenBody, PushRequest, Refused
-from receiver.intake.push_path import read_push_path
+from receiver.intake.push_path import PUSH_PATH, read_push_path
 from receiver.web import runtime
 
 if TYPE_CHECKING:
@@ -27,22 +27,22 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _DURABLE_WITHIN_SECONDS = 30
 
 
-class _AnythingConverter(BaseConverter):
-    """All that follows, slashes and nothing included."""
+class _PushPathConverter(BaseConverter):
+    """The path of a push, whatever it is."""
 
     part_isolating = False
-    regex = ".*"
+    regex = PUSH_PATH
 
 
 # Deferred like the route, and before it.
-blueprint.record_once(lambda state: state.app.url_map.converters.update(anything=_AnythingConverter))
+blueprint.record_once(lambda state: state.app.url_map.converters.update(push_path=_PushPathConverter))
 
 
-@blueprint.route("/push/<anything:behind>", methods=_METHODS, strict_slashes=False, provide_automatic_options=False)
-def push(behind: str) -> Response:
+@blueprint.route("/<push_path:written>", methods=_METHODS, strict_slashes=False, provide_automatic_options=False)
+def push(written: str) -> Response:
     """Acknowledge a push once it is durable."""
     parts = runtime()
-    path = read_push_path(behind)
+    path = read_push_path(written)
     environ = request.environ
     asked = PushRequest(
         secret=path.secret,

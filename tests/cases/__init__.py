@@ -29,7 +29,6 @@ SOURCES = {
 }
 
 NOT_BUILT = (
-    ("bugs 9", "/Push/SECRET and /push?token=SECRET are 404 and counted nowhere: they are not behind /push/"),
     ("bugs 40", "the hour that comes twice when summer time ends is one hour in a report"),
     (
         "bugs beside",

@@ -105,18 +105,26 @@ _PATHS = (
     quarantined("path_of_another_name_and_nothing_readable", b"note={name}", ALL_MISSING, path="/receipts"),
     Case(name="get_bare_at_another_path", method="GET", path="/verify", headers=()),
     *(
-        receipt(name, raw=_post(name, target))
-        for name, target in (
-            ("path_with_an_empty_segment_before_the_secret", b"/push//{secret}"),
-            ("path_with_empty_segments_everywhere", b"/push///{secret}//receipt/"),
-            ("path_with_an_empty_segment_before_all", b"//push/{secret}"),
+        receipt(name, raw=_post(name, target), flags=flags)
+        for name, target, flags in (
+            ("path_with_an_empty_segment_before_the_secret", b"/push//{secret}", ()),
+            ("path_with_empty_segments_everywhere", b"/push///{secret}//receipt/", ()),
+            ("path_with_an_empty_segment_before_all", b"//push/{secret}", ()),
+            ("path_with_a_capital", b"/Push/{secret}", PATH),
+            ("path_in_capitals", b"//PUSH//{secret}/RECEIPT", PATH),
+            ("path_with_an_escaped_capital", b"/%50ush/{secret}", PATH),
         )
     ),
+    Case(name="get_bare_with_a_capital", raw=b"GET /Push/{secret} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
     *(
         Case(name=name, raw=_post(name, target), http_status=404)
         for name, target in (
             ("path_with_a_wrong_secret_and_a_right_one_behind", b"/push/receipt/{secret}"),
             ("path_without_a_secret", b"/push//"),
+            ("path_without_anything", b"/push"),
+            ("path_whose_query_has_the_secret", b"/push?token={secret}"),
+            ("path_whose_query_has_the_secret_behind_a_slash", b"/Push/?token={secret}"),
+            ("path_of_another_word", b"/pushes/{secret}"),
             ("path_with_a_wrong_secret_and_more", b"/push/AAAAAAAAAAAAAAAAAAAAAAAA/receipts/%41"),
         )
     ),

@@ -138,7 +138,7 @@ CERTIFICATE_NOT_AFTER = Gauge(
 # There from the beginning: a rate cannot be seen of what begins with 1.
 for _outcome in ("accepted", "quarantined", "spooled"):
     PUSHES.labels(_outcome)
-for _reason in ("secret", "address", "length", "size", "timeout"):
+for _reason in ("secret", "address", "length", "size", "timeout", "head"):
     REFUSALS.labels(_reason)
 for _method in ("GET", "HEAD"):
     PROBES.labels(_method)

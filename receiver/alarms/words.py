@@ -118,6 +118,7 @@ _ENGLISH = _Words(
         "length": "wrong length",
         "size": "too large",
         "timeout": "not whole after 20 s",
+        "head": "head too large or malformed",
     },
     silent_unrecorded="The platform has pushed nothing for over an hour; last week {last_week} came in that time.",
     certificate_faulty=(
@@ -219,6 +220,7 @@ _CHINESE = _Words(
         "length": "长度错误",
         "size": "内容过大",
         "timeout": "20 秒内未收到完整请求",
+        "head": "请求头过大或格式错误",
     },
     silent_unrecorded="平台已超过一小时没有任何推送；上周同一时段有 {last_week} 条推送。",
     certificate_faulty=(

@@ -95,7 +95,7 @@ class Probe:
 
 
 class Refused(ReceiverError):
-    """Not a push that we take. `status`: 400, 403, 404, 408 or 413; `reason`: one word for metrics."""
+    """Not a push that we take. `status`: of the answer; `reason`: one word for metrics."""
 
     def __init__(self, status: int, reason: str, text: str) -> None:
         super().__init__(text)
@@ -177,9 +177,12 @@ class Gate:
         self._remember(refused, client_address(peer, forwarded_for, self._trusted_proxies))
         return refused
 
-    def note_timeout(self, peer: str, forwarded_for: str | None) -> None:
-        """Note a push that was given up on, since it was not whole in time; its secret may be any."""
-        refused = Refused(408, "timeout", "the push took too long to arrive")
+    def note_unread(self, status: int, reason: str, peer: str, forwarded_for: str | None) -> None:
+        """Note a push that was refused before its path was read; its secret may be any.
+
+        `reason`: `timeout`, it was not whole in time; `head`, its head is too large or none.
+        """
+        refused = Refused(status, reason, "the push could not be read")
         self._remember(refused, client_address(peer, forwarded_for, self._trusted_proxies))
 
     def take(self, request: PushRequest, body: bytes, *, secret: PushSecret, address: str) -> Push:

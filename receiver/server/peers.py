@@ -34,6 +34,8 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         self.room: Room | None = room  # None: it has been told that it is ended, and takes nobody's place
         self.trusted = False  # a push of it was acknowledged
         self.outbox: Outbox | None = None  # of the answer that a thread gives
+        # Of the push that a thread has: the peer's address, and what proxies have written.
+        self.sender: tuple[str, str | None] | None = None
 
     @property
     def leaves(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from gunicorn.http import errors, wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
 from receiver.server.answers import Answer, Outbox
+from receiver.web import RUNTIME
 
 if TYPE_CHECKING:
     import socket
@@ -39,6 +41,7 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._parent_seen = self._shown_alive = 0.0
+        self._served = threading.local()
 
     def is_parent_alive(self) -> bool:
         """Whether the master is there; without it, this worker begins to stop as if it were told to."""
@@ -57,6 +60,11 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if now - self._shown_alive >= _PARENT_SECONDS:
             self._shown_alive = now
             super().notify()
+
+    def handle(self, conn: Connection) -> Any:
+        """Serve one request, in a thread."""
+        self._served.sender = conn.sender
+        return super().handle(conn)
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
         """Answer one request, in a thread; whether the connection is kept."""
@@ -90,6 +98,8 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if known is not None:
             _, status, reason = known
             note_bad_request(addr, type(exc).__name__)
+            if self._served.sender:
+                self.wsgi.extensions[RUNTIME].gate.note_unread(status, "head", *self._served.sender)
         else:
             status, reason = 500, "Internal Server Error"
             _log.error("request failed", exc_info=exc)

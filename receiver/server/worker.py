@@ -250,16 +250,21 @@ class Worker(Connections):
         metrics.REQUEST_TIMEOUTS.inc(len(late))
         others = []
         for peer in late:
-            host = peer.conn.client[0] if isinstance(peer.conn.client, tuple) else ""
-            if framing.is_push(peer.data) and not is_door(self.app.settings, peer.conn.server):
-                self.wsgi.extensions[RUNTIME].gate.note_timeout(host, framing.forwarded_for(peer.data))
+            if sender := self._sender(peer):
+                self.wsgi.extensions[RUNTIME].gate.note_unread(408, "timeout", *sender)
             else:
-                others.append(host)
+                others.append(_host(peer))
         if others:
             _log.warning(
                 "requests given up on: not whole after 20 s",
                 extra={"requests": len(others), "remote_addr": others[0], "status": 408},
             )
+
+    def _sender(self, peer: Peer) -> tuple[str, str | None] | None:
+        """Return who sends a push, as the connection and proxies have it. None: it is another request."""
+        if not framing.is_push(peer.data) or is_door(self.app.settings, peer.conn.server):
+            return None
+        return _host(peer), framing.forwarded_for(peer.data)
 
     # --- Requests out ---
 
@@ -276,6 +281,7 @@ class Worker(Connections):
         if conn.room is not None:
             conn.room.wake(peer)
         conn.data_ready = True
+        conn.sender = self._sender(peer)
         if conn.parser is None:
             conn.parser = get_parser(self.cfg, conn.sock, conn.client)  # else it would begin TLS of its own
         conn.init()
@@ -361,3 +367,8 @@ class Worker(Connections):
             self._advance(peer)
         else:
             self._wait(peer)
+
+
+def _host(peer: Peer) -> str:
+    client = peer.conn.client
+    return client[0] if isinstance(client, tuple) else ""

@@ -35,7 +35,6 @@ NOT_BUILT = (
         "a trunk zero behind another country's code (+44 07911 …) stays, so that such numbers do not match",
     ),
     ("bugs beside", "a landline written 0571-… and one written +86 571 … are two numbers"),
-    ("bugs beside", "a push that is refused with 431 is in no count of refusals"),
     ("bugs beside", "names of users keep their case and width: support1 and Support1 are two"),
     ("bugs beside", "a report from a day to the same day is 422"),
     ("bugs beside", "400 and 415 of the API do not say what is wrong with the body, or which type it wants"),

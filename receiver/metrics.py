@@ -95,6 +95,11 @@ PROBES = Counter(
 REQUEST_TIMEOUTS = Counter(
     "receiver_request_timeouts", "Requests given up on, pushes or not: not whole after 20 s.", registry=REGISTRY
 )
+LEFT_OVER = Counter(
+    "receiver_pushes_left_over",
+    "Pushes with a Content-Length that was too small: what they left over was skipped.",
+    registry=REGISTRY,
+)
 WOULD_REFUSE = Counter(
     "receiver_pushes_would_refuse",
     "Pushes taken that RECEIVER_PUSH_ALLOW (address), or the end of a retiring secret (secret), would refuse.",

@@ -25,7 +25,7 @@ from gunicorn.http.unreader import IterUnreader
 from receiver.domain import new_id
 from receiver.errors import Overloaded, ReceiverError
 from receiver.intake.committer import Kept
-from receiver.intake.gate import PUSH_MAX_BYTES, PushRequest, Refused
+from receiver.intake.gate import PUSH_MAX_BYTES, PushRequest, Refused, within
 from receiver.intake.push_path import read_push_path
 from receiver.server.answers import kept_seconds
 from receiver.web import RUNTIME
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
 _TARGET = re.compile(r"/((?i:push)/[^?#]*)(?:\?([^#]*))?")
+# Behind the length that a request says. No line of a head ends in them, so that they are nothing but what is too much.
+_LEFT_OVER = re.compile(rb"[^\r\n]{1,4096}?(?=POST /push/)")
 _HEADS_MAX = 4096
 _WRONG_HEADS_MAX = 256
 _HEAD_MAX_BYTES = 4096  # a longer one is worked out each time
@@ -101,6 +103,24 @@ class Lane:
             if len(heads) > most:
                 heads.popitem(last=False)
         return head
+
+    def left_over(self, raw: bytes, before: Head | None, client: Any) -> int:
+        """Return how many bytes in front of a head the push before it has left over. 0: none that may be skipped.
+
+        A sender that counts characters and not bytes sends them. They are skipped where both pushes have a right secret
+        and come from the sender himself: a proxy shares its connection among many, and knows another end of a request.
+        """
+        found = _LEFT_OVER.match(raw)
+        if found is None or before is None or not before.content_length or self._is_proxied(before, client):
+            return 0
+        head = self.head(raw[found.end() :], client)
+        if head is None or not (before.secret and head.secret) or self._is_proxied(head, client):
+            return 0
+        return found.end()
+
+    def _is_proxied(self, head: Head, client: Any) -> bool:
+        peer = client[0] if isinstance(client, tuple) else ""
+        return head.forwarded_for is not None or within(peer, self._runtime.settings.trusted_proxies)
 
     def take(self, head: Head, body: bytes, client: Any, settle: Callable[[Kept | ReceiverError], None]) -> bool:
         """Hand a push to the committer, or refuse it. False: the request is for the reference."""

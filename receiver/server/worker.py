@@ -202,21 +202,41 @@ class Worker(Connections):
         if self._lane is not None and framing.is_push(raw_head) and not is_door(self.app.settings, peer.conn.server):
             head = self._lane.head(raw_head, peer.conn.client)
         if head is None:
-            if framing.awaits_continue(raw_head):
-                self._let_continue(peer, raw_head)
-            elif framing.says_identity(raw_head):
-                self._replace_head(peer, raw_head, framing.without_identity(raw_head))
-                self._advance(peer)
-            elif framing.is_whole(peer, raw_head):
-                self._hand_over(peer)
-            else:
-                self._wait(peer)
+            self._advance_beside_the_lane(peer, raw_head)
             return
         end = peer.body_at + head.body_bytes
         if len(data) < end:
             self._wait(peer)
         else:
             self._push(peer, head, end)
+
+    def _advance_beside_the_lane(self, peer: Peer, raw_head: bytes) -> None:
+        if self._skip_left_over(peer, raw_head):
+            self._advance(peer)
+        elif framing.awaits_continue(raw_head):
+            self._let_continue(peer, raw_head)
+        elif framing.says_identity(raw_head):
+            self._replace_head(peer, raw_head, framing.without_identity(raw_head))
+            self._advance(peer)
+        elif framing.is_whole(peer, raw_head):
+            self._hand_over(peer)
+        else:
+            self._wait(peer)
+
+    def _skip_left_over(self, peer: Peer, raw_head: bytes) -> bool:
+        """Skip what a push has left over in front of the next one. False: there is nothing that may be skipped."""
+        if self._lane is None or is_door(self.app.settings, peer.conn.server):
+            return False
+        skipped = self._lane.left_over(raw_head, peer.head, peer.conn.client)
+        if not skipped:
+            return False
+        self._replace_head(peer, raw_head, raw_head[skipped:])
+        metrics.LEFT_OVER.inc()
+        _log.warning(
+            "skipped what a push has left over: its Content-Length is too small",
+            extra={"remote_addr": _host(peer), "bytes": skipped},
+        )
+        return True
 
     def _let_continue(self, peer: Peer, raw_head: bytes) -> None:
         """Let a peer send its body that waits for our word, here and not in a thread, which would wait for the body."""

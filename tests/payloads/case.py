@@ -1,8 +1,8 @@
 """One raw push and what must become of it, written from the contract alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict, Unpack
 
 Row = dict[str, object]
 Headers = tuple[tuple[str, str], ...]
@@ -65,29 +65,27 @@ def reply_form(
 
 def receipt_row(name: str, changes: Mapping[str, object]) -> Row:
     """What the row of `receipt_form()` holds, with `changes`."""
-    row: Row = {
-        "mobile": "15080920001",
-        "task_id": name,
-        "vendor_status": "1",
-        "status": "delivered",
-        "reported_at": "2019-07-23T09:00:00Z",
-        "extra": {},
-        "masked": False,
-    }
-    return row | dict(changes)
+    return _row(name, changes, vendor_status="1", status="delivered", reported_at="2019-07-23T09:00:00Z")
 
 
 def reply_row(name: str, changes: Mapping[str, object]) -> Row:
     """What the row of `reply_form()` holds, with `changes`."""
-    row: Row = {
-        "mobile": "15080920001",
-        "task_id": name,
-        "content": "收到",
-        "replied_at": "2019-07-23T09:00:00Z",
-        "extra": {},
-        "masked": False,
-    }
-    return row | dict(changes)
+    return _row(name, changes, content="收到", replied_at="2019-07-23T09:00:00Z")
+
+
+def _row(name: str, changes: Mapping[str, object], **fields: object) -> Row:
+    return {"mobile": "15080920001", "task_id": name, **fields, "extra": {}, "masked": False, **changes}
+
+
+class Sent(TypedDict, total=False):
+    """How it goes out, of the fields of a case."""
+
+    path: str
+    method: str
+    query: bytes
+    headers: Headers
+    chunked: bool
+    raw: bytes | None
 
 
 def receipt(
@@ -95,28 +93,12 @@ def receipt(
     body: bytes = receipt_form(),
     expect: Mapping[str, object] | None = None,
     *,
-    path: str = "",
-    method: str = "POST",
-    query: bytes = b"",
-    headers: Headers = FORM,
-    chunked: bool = False,
-    raw: bytes | None = None,
     flags: tuple[str, ...] = (),
+    **sent: Unpack[Sent],
 ) -> Case:
     """An accepted receipt; `expect`: where it differs from that of `receipt_form()`."""
-    return Case(
-        name=name,
-        path=path,
-        method=method,
-        body=_named(name, body),
-        query=_named(name, query),
-        headers=headers,
-        chunked=chunked,
-        raw=None if raw is None else _named(name, raw),
-        outcome="accepted",
-        receipt=receipt_row(name, expect or {}),
-        flags=flags,
-    )
+    row = receipt_row(name, expect or {})
+    return _named(Case(name=name, body=body, outcome="accepted", receipt=row, flags=flags, **sent))
 
 
 def reply(
@@ -124,56 +106,35 @@ def reply(
     body: bytes = reply_form(),
     expect: Mapping[str, object] | None = None,
     *,
-    path: str = "",
-    method: str = "POST",
-    query: bytes = b"",
-    headers: Headers = FORM,
-    chunked: bool = False,
-    raw: bytes | None = None,
     flags: tuple[str, ...] = (),
+    **sent: Unpack[Sent],
 ) -> Case:
     """An accepted reply; `expect`: where it differs from that of `reply_form()`."""
-    return Case(
-        name=name,
-        path=path,
-        method=method,
-        body=_named(name, body),
-        query=_named(name, query),
-        headers=headers,
-        chunked=chunked,
-        raw=None if raw is None else _named(name, raw),
-        outcome="accepted",
-        reply=reply_row(name, expect or {}),
-        flags=flags,
-    )
+    row = reply_row(name, expect or {})
+    return _named(Case(name=name, body=body, outcome="accepted", reply=row, flags=flags, **sent))
 
 
-def quarantined(
-    name: str,
-    body: bytes,
-    error: str,
-    *,
-    path: str = "",
-    method: str = "POST",
-    query: bytes = b"",
-    headers: Headers = FORM,
-    chunked: bool = False,
-    raw: bytes | None = None,
-) -> Case:
+def quarantined(name: str, body: bytes, error: str, **sent: Unpack[Sent]) -> Case:
     """A push that is kept and acked, but does not parse."""
-    return Case(
-        name=name,
-        path=path,
-        method=method,
-        body=_named(name, body),
-        query=_named(name, query),
-        headers=headers,
-        chunked=chunked,
-        raw=None if raw is None else _named(name, raw),
-        outcome="quarantined",
-        error=error,
+    return _named(Case(name=name, body=body, outcome="quarantined", error=error, **sent))
+
+
+def _named(case: Case) -> Case:
+    """Put its name in for {name}."""
+    body, query, raw = (
+        None if part is None else part.replace(b"{name}", case.name.encode())
+        for part in (case.body, case.query, case.raw)
     )
+    return replace(case, body=body or b"", query=query or b"", raw=raw)
 
 
-def _named(name: str, template: bytes) -> bytes:
-    return template.replace(b"{name}", name.encode())
+PART = b'Content-Disposition: form-data; name="%(name)b"'  # a line of `parts`
+
+
+def parts(boundary: bytes, heads: tuple[bytes, ...], *fields: tuple[bytes, bytes]) -> bytes:
+    """A multipart body; each part's head says %(name)b, its length %(length)d."""
+    made = (
+        b"--%b\r\n%b\r\n\r\n%b\r\n" % (boundary, b"\r\n".join(heads) % {b"name": name, b"length": len(value)}, value)
+        for name, value in fields
+    )
+    return b"".join(made) + b"--%b--\r\n" % boundary

@@ -204,31 +204,26 @@ _DECLARED = (
 
 _DAMAGED = (
     *(
-        reply(name, reply_form(content=content), {"content": text}, flags=flags)
-        for name, content, text, flags in (
-            ("damaged_utf8_cut_in_its_only_character", b"%E6%94", "\ufffd", DAMAGED),
-            ("damaged_utf8_cut_in_its_second_character", b"%E6%94%B6%E5%88", "收\ufffd", DAMAGED),
-            ("damaged_utf8_cut_after_one_byte", b"%E6%94%B6%E5", "收\ufffd", DAMAGED),
-            ("damaged_utf8_cut_in_an_emoji", b"ok%F0%9F%98", "ok\ufffd", DAMAGED),
-            ("damaged_utf8_after_a_letter", b"T%E8%AE", "T\ufffd", DAMAGED),
-            ("damaged_utf8_cut_in_the_middle", b"%E6%94%B6%E5%88%E5%A5%BD", "收\ufffd好", DAMAGED),
-            ("damaged_utf8_begun_in_a_character", b"%94%B6%E5%88%B0%E4%BA%86", "\ufffd到了", DAMAGED),
-            ("damaged_emoji_in_two_halves", b"%ED%A0%BD%ED%B8%80", "😀", DAMAGED),
-            (
-                "damaged_text_and_an_emoji_in_two_halves",
-                "收到".encode() + b"\xed\xa0\xbd\xed\xb8\x80",
-                "收到😀",
-                DAMAGED,
-            ),
-            ("damaged_text_and_half_an_emoji", "收到".encode() + b"\xed\xa0\xbd!", "收到\ufffd!", DAMAGED),
-            ("damaged_half_an_emoji_alone", b"%ED%A0%80", "\ufffd", DAMAGED),
-            ("damaged_gbk_cut", b"%CA%D5%B5%BD%C1", "收到\ufffd", BOTH),
-            ("damaged_gbk_cut_in_its_second_character", b"%CA%D5%B5", "收\ufffd", BOTH),
-            ("damaged_gbk_in_the_middle", b"%CA%D5%B5,%B5%BD", "收\ufffd,到", BOTH),
-            ("damaged_byte_alone", b"%FF", "\ufffd", DAMAGED),
-            ("damaged_bytes_behind_text", b"hi\xff\xfe", "hi\ufffd\ufffd", DAMAGED),
-            ("damaged_latin_1", b"caf%E9", "caf\ufffd", DAMAGED),
-            ("damaged_replacement_character_beside_a_cut_one", b"%EF%BF%BD%E6", "\ufffd\ufffd", DAMAGED),
+        reply(name, reply_form(content=content), {"content": text}, flags=BOTH if "gbk" in name else DAMAGED)
+        for name, content, text in (
+            ("damaged_utf8_cut_in_its_only_character", b"%E6%94", "\ufffd"),
+            ("damaged_utf8_cut_in_its_second_character", b"%E6%94%B6%E5%88", "收\ufffd"),
+            ("damaged_utf8_cut_after_one_byte", b"%E6%94%B6%E5", "收\ufffd"),
+            ("damaged_utf8_cut_in_an_emoji", b"ok%F0%9F%98", "ok\ufffd"),
+            ("damaged_utf8_after_a_letter", b"T%E8%AE", "T\ufffd"),
+            ("damaged_utf8_cut_in_the_middle", b"%E6%94%B6%E5%88%E5%A5%BD", "收\ufffd好"),
+            ("damaged_utf8_begun_in_a_character", b"%94%B6%E5%88%B0%E4%BA%86", "\ufffd到了"),
+            ("damaged_emoji_in_two_halves", b"%ED%A0%BD%ED%B8%80", "😀"),
+            ("damaged_text_and_an_emoji_in_two_halves", "收到".encode() + b"\xed\xa0\xbd\xed\xb8\x80", "收到😀"),
+            ("damaged_text_and_half_an_emoji", "收到".encode() + b"\xed\xa0\xbd!", "收到\ufffd!"),
+            ("damaged_half_an_emoji_alone", b"%ED%A0%80", "\ufffd"),
+            ("damaged_gbk_cut", b"%CA%D5%B5%BD%C1", "收到\ufffd"),
+            ("damaged_gbk_cut_in_its_second_character", b"%CA%D5%B5", "收\ufffd"),
+            ("damaged_gbk_in_the_middle", b"%CA%D5%B5,%B5%BD", "收\ufffd,到"),
+            ("damaged_byte_alone", b"%FF", "\ufffd"),
+            ("damaged_bytes_behind_text", b"hi\xff\xfe", "hi\ufffd\ufffd"),
+            ("damaged_latin_1", b"caf%E9", "caf\ufffd"),
+            ("damaged_replacement_character_beside_a_cut_one", b"%EF%BF%BD%E6", "\ufffd\ufffd"),
         )
     ),
     reply(

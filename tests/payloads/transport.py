@@ -6,9 +6,11 @@ from tests.payloads.case import (
     ALL_MISSING,
     FORM,
     MOBILE,
+    PART,
     TIME,
     Case,
     Headers,
+    parts,
     quarantined,
     receipt,
     receipt_form,
@@ -52,6 +54,12 @@ def _bare(head: bytes, *fields: bytes, body: bytes = b"") -> bytes:
     return b"\r\n".join((head, b"Host: receiver.test", *fields)) + b"\r\n\r\n" + body
 
 
+def _chunk(name: bytes, *, line: bytes = b"%x", end: bytes = b"0\r\n\r\n") -> bytes:
+    """A receipt's form in one chunk, and the last one."""
+    form = receipt_form(taskid=name)
+    return line % len(form) + b"\r\n%b\r\n" % form + end
+
+
 def _refused(name: str, raw: bytes, http_status: int = 400) -> Case:
     return Case(name=name, raw=raw, http_status=http_status)
 
@@ -91,116 +99,88 @@ _CONTENT_TYPES = (
 )
 
 
-def _json(name: str, /, **changes: object) -> bytes:
+def _json(taskid: str = "{name}", /, **changes: object) -> bytes:
     """A receipt or reply as JSON; what is given as `...` is left out."""
-    values = {"mobile": "15080920001", "taskid": name, "receivetime": "2019-07-23 17:00:00", **changes}
+    values = {"mobile": "15080920001", "taskid": taskid, "receivetime": "2019-07-23 17:00:00", **changes}
     return json.dumps({name: value for name, value in values.items() if value is not ...}).encode()
 
 
-def _parts(
-    name: str, *more: tuple[str, bytes], disposition: bytes = b'form-data; name="%b"', head: bytes = b""
-) -> bytes:
-    values = (
-        ("mobile", MOBILE),
-        ("taskid", name.encode()),
-        ("receivetime", b"2019-07-23 17:00:00"),
-        *more,
-    )
-    parts = (
-        b"--%b\r\nContent-Disposition: %b\r\n%b\r\n%b\r\n" % (BOUNDARY, disposition % field.encode(), head, value)
-        for field, value in values
-    )
-    return b"".join(parts) + b"--%b--\r\n" % BOUNDARY
+def _parts(*more: tuple[bytes, bytes], heads: tuple[bytes, ...] = (PART,)) -> bytes:
+    values = ((b"mobile", MOBILE), (b"taskid", b"{name}"), (b"receivetime", b"2019-07-23 17:00:00"))
+    return parts(BOUNDARY, heads, *values, *more)
 
 
-CONTENT, STATUS = ("content", "收到".encode()), ("status", b"1")
+CONTENT, STATUS = (b"content", "收到".encode()), (b"status", b"1")
 DAMAGED = ("damaged",)
 
 _MULTIPART = (
-    receipt("multipart_receipt", _parts("multipart_receipt", STATUS), headers=MULTIPART),
-    reply("multipart_reply", _parts("multipart_reply", CONTENT), headers=MULTIPART),
-    reply("multipart_at_the_replies_address", _parts("multipart_at_the_replies_address", CONTENT), path="/reply"),
+    receipt("multipart_receipt", _parts(STATUS), headers=MULTIPART),
+    reply("multipart_reply", _parts(CONTENT), headers=MULTIPART),
+    reply("multipart_at_the_replies_address", _parts(CONTENT), path="/reply"),
     reply(
         "multipart_with_names_without_quotes",  # .NET's
-        _parts("multipart_with_names_without_quotes", CONTENT, disposition=b"form-data; name=%b"),
+        _parts(CONTENT, heads=(b"Content-Disposition: form-data; name=%(name)b",)),
         headers=MULTIPART,
     ),
     reply(
         "multipart_with_names_in_another_case_and_a_file_name",
-        _parts(
-            "multipart_with_names_in_another_case_and_a_file_name",
-            CONTENT,
-            disposition=b'FORM-DATA; filename="name=x"; Name="%b"',
-        ),
+        _parts(CONTENT, heads=(b'Content-Disposition: FORM-DATA; filename="name=x"; Name="%(name)b"',)),
         headers=MULTIPART,
     ),
     reply(
         "multipart_with_a_charset_and_an_encoding_in_each_part",  # commons-httpclient's
         _parts(
-            "multipart_with_a_charset_and_an_encoding_in_each_part",
-            CONTENT,
-            head=b"Content-Type: text/plain; charset=US-ASCII\r\nContent-Transfer-Encoding: 8bit\r\n",
+            CONTENT, heads=(PART, b"Content-Type: text/plain; charset=US-ASCII", b"Content-Transfer-Encoding: 8bit")
         ),
         headers=MULTIPART,
     ),
     reply(
         "multipart_that_declares_gbk_in_its_parts",
-        _parts(
-            "multipart_that_declares_gbk_in_its_parts",
-            ("content", "谢谢".encode("gbk")),
-            head=b"Content-Type: text/plain; charset=GBK\r\n",
-        ),
+        _parts((b"content", "谢谢".encode("gbk")), heads=(PART, b"Content-Type: text/plain; charset=GBK")),
         {"content": "谢谢"},
         headers=MULTIPART,
     ),
     reply(
         "multipart_in_gbk_without_a_charset",
-        _parts("multipart_in_gbk_without_a_charset", ("content", "收到".encode("gbk"))),
+        _parts((b"content", "收到".encode("gbk"))),
         headers=MULTIPART,
         flags=("gb18030",),
     ),
     reply(
         "multipart_with_signs_of_a_form_in_a_value",
-        _parts("multipart_with_signs_of_a_form_in_a_value", ("content", b"a&mobile=1+%41")),
+        _parts((b"content", b"a&mobile=1+%41")),
         {"content": "a&mobile=1+%41"},
         headers=MULTIPART,
     ),
     reply(
         "multipart_with_line_ends_in_a_value",
-        _parts("multipart_with_line_ends_in_a_value", ("content", b"\r\na\n\nb\r\n--x\r\n")),
+        _parts((b"content", b"\r\na\n\nb\r\n--x\r\n")),
         {"content": "\r\na\n\nb\r\n--x\r\n"},
         headers=MULTIPART,
     ),
-    reply("multipart_with_an_empty_value", _parts("multipart_with_an_empty_value", ("content", b"")), {"content": ""}),
-    receipt("multipart_labelled_a_form", _parts("multipart_labelled_a_form", STATUS)),
-    receipt("multipart_without_content_type", _parts("multipart_without_content_type", STATUS), headers=()),
+    reply("multipart_with_an_empty_value", _parts((b"content", b"")), {"content": ""}),
+    receipt("multipart_labelled_a_form", _parts(STATUS)),
+    receipt("multipart_without_content_type", _parts(STATUS), headers=()),
     receipt(
         "multipart_whose_boundary_is_not_the_declared_one",
-        _parts("multipart_whose_boundary_is_not_the_declared_one", STATUS),
+        _parts(STATUS),
         headers=_typed("multipart/form-data; boundary=other"),
     ),
-    receipt("multipart_chunked", _parts("multipart_chunked", STATUS), headers=MULTIPART, chunked=True),
-    receipt(
-        "multipart_with_bare_line_feeds",
-        _parts("multipart_with_bare_line_feeds", STATUS).replace(b"\r\n", b"\n"),
-        headers=MULTIPART,
-    ),
+    receipt("multipart_chunked", _parts(STATUS), headers=MULTIPART, chunked=True),
+    receipt("multipart_with_bare_line_feeds", _parts(STATUS).replace(b"\r\n", b"\n"), headers=MULTIPART),
     reply(
         "multipart_cut_in_its_last_part",
-        _parts("multipart_cut_in_its_last_part", CONTENT).partition("到".encode())[0] + b"\xe5\x88",
+        _parts(CONTENT).partition("到".encode())[0] + b"\xe5\x88",
         {"content": "收\ufffd"},
         headers=MULTIPART,
         flags=DAMAGED,
     ),
     receipt(
-        "multipart_with_an_unknown_part",
-        _parts("multipart_with_an_unknown_part", STATUS, ("Note", b" x ")),
-        {"extra": {"note": "x"}},
-        headers=MULTIPART,
+        "multipart_with_an_unknown_part", _parts(STATUS, (b"Note", b" x ")), {"extra": {"note": "x"}}, headers=MULTIPART
     ),
     quarantined(
         "multipart_with_one_field_in_two_values",
-        _parts("multipart_with_one_field_in_two_values", STATUS, ("status", b"0")),
+        _parts(STATUS, (b"status", b"0")),
         "status: given twice with two values",
         headers=MULTIPART,
     ),
@@ -208,8 +188,8 @@ _MULTIPART = (
 )
 
 _JSON = (
-    receipt("json_receipt", _json("json_receipt", status="1"), headers=JSON),
-    reply("json_reply", _json("json_reply", content="收到"), headers=JSON),
+    receipt("json_receipt", _json(status="1"), headers=JSON),
+    reply("json_reply", _json(content="收到"), headers=JSON),
     reply(
         "json_in_raw_utf8",
         '{"mobile":"15080920001","taskid":"{name}","content":"收到","receivetime":"2019-07-23 17:00:00"}'.encode(),
@@ -219,37 +199,24 @@ _JSON = (
         "json_with_numbers_and_booleans",
         b'{"mobile":15080920001,"taskId":9007199254740993,"status":1,"receiveTime":"2019-07-23 17:00:00",'
         b'"price":0.050,"big":1e400,"final":true,"test":false}',
-        {
-            "task_id": "9007199254740993",
-            "extra": {"price": "0.050", "big": "1e400", "final": "true", "test": "false"},
-        },
+        {"task_id": "9007199254740993", "extra": {"price": "0.050", "big": "1e400", "final": "true", "test": "false"}},
         headers=JSON,
     ),
-    reply(
-        "json_null_is_not_given", _json("json_null_is_not_given", status=None, content="收到", note=None), headers=JSON
-    ),
-    receipt("json_labelled_a_form", _json("json_labelled_a_form", status="1")),
-    receipt("json_without_content_type", b"\r\n " + _json("json_without_content_type", status="1") + b"\n", headers=()),
-    receipt("json_behind_a_byte_order_mark", b"\xef\xbb\xbf" + _json("json_behind_a_byte_order_mark", status="1")),
-    reply(
-        "json_with_signs_of_a_form",
-        _json("json_with_signs_of_a_form", content="a&taskid=9+%41"),
-        {"content": "a&taskid=9+%41"},
-    ),
-    reply(
-        "json_with_a_raw_line_end",
-        _json("json_with_a_raw_line_end", content="a|b").replace(b"|", b"\n"),
-        {"content": "a\nb"},
-    ),
-    reply("json_with_an_escaped_emoji", _json("json_with_an_escaped_emoji", content="ok😀"), {"content": "ok😀"}),
+    reply("json_null_is_not_given", _json(status=None, content="收到", note=None), headers=JSON),
+    receipt("json_labelled_a_form", _json(status="1")),
+    receipt("json_without_content_type", b"\r\n " + _json(status="1") + b"\n", headers=()),
+    receipt("json_behind_a_byte_order_mark", b"\xef\xbb\xbf" + _json(status="1")),
+    reply("json_with_signs_of_a_form", _json(content="a&taskid=9+%41"), {"content": "a&taskid=9+%41"}),
+    reply("json_with_a_raw_line_end", _json(content="a|b").replace(b"|", b"\n"), {"content": "a\nb"}),
+    reply("json_with_an_escaped_emoji", _json(content="ok😀"), {"content": "ok😀"}),
     reply(
         "json_with_half_an_escaped_emoji",
-        _json("json_with_half_an_escaped_emoji", content="ok|").replace(b"|", b"\\ud83d"),
+        _json(content="ok|").replace(b"|", b"\\ud83d"),
         {"content": "ok\ufffd"},
         headers=JSON,
         flags=DAMAGED,
     ),
-    reply("json_with_nul", _json("json_with_nul", content="a\0b"), {"content": "a\0b"}, headers=JSON),
+    reply("json_with_nul", _json(content="a\0b"), {"content": "a\0b"}, headers=JSON),
     reply(
         "json_in_gbk",
         '{"mobile":"15080920001","taskid":"{name}","content":"收到","receivetime":"2019-07-23 17:00:00"}'.encode("gbk"),
@@ -282,11 +249,7 @@ _JSON = (
     quarantined("json_that_is_broken", _json("1", status="1")[:-1], ALL_MISSING, headers=JSON),
     quarantined("json_nested_to_exhaustion", b'{"a":' + b"[" * 60_000, ALL_MISSING, headers=JSON),
     quarantined(
-        "json_reply_at_the_receipts_address",
-        _json("1", content="hi"),
-        "status: missing",
-        path="/receipt",
-        headers=JSON,
+        "json_reply_at_the_receipts_address", _json("1", content="hi"), "status: missing", path="/receipt", headers=JSON
     ),
 )
 
@@ -353,11 +316,7 @@ _CHUNKS = (
             POST,
             CHUNKED,
             CLOSE,
-            body=b"%X;a=b\r\n%b\r\n0;last\r\nX-Sum: 1\r\n\r\n"
-            % (
-                len(receipt_form(taskid=b"chunks_with_extensions_and_trailers")),
-                receipt_form(taskid=b"chunks_with_extensions_and_trailers"),
-            ),
+            body=_chunk(b"chunks_with_extensions_and_trailers", line=b"%X;a=b", end=b"0;last\r\nX-Sum: 1\r\n\r\n"),
         ),
     ),
     _refused("chunks_without_the_last_one", _bare(POST, CHUNKED, CLOSE, body=b"F\r\nmobile=15080920\r\n")),
@@ -366,10 +325,7 @@ _CHUNKS = (
 )
 
 _RAW = (
-    receipt(
-        "http_1_0",
-        raw=_http(b"POST {target} HTTP/1.0", receipt_form(), name="http_1_0"),
-    ),
+    receipt("http_1_0", raw=_http(b"POST {target} HTTP/1.0", receipt_form(), name="http_1_0")),
     receipt(
         "http_1_0_without_host",
         raw=b"POST {target} HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b"
@@ -382,17 +338,7 @@ _RAW = (
     ),
     receipt(
         "expect_100_continue_and_chunked",
-        raw=_bare(
-            POST,
-            b"Expect: 100-continue",
-            CHUNKED,
-            CLOSE,
-            body=b"%x\r\n%b\r\n0\r\n\r\n"
-            % (
-                len(receipt_form(taskid=b"expect_100_continue_and_chunked")),
-                receipt_form(taskid=b"expect_100_continue_and_chunked"),
-            ),
-        ),
+        raw=_bare(POST, b"Expect: 100-continue", CHUNKED, CLOSE, body=_chunk(b"expect_100_continue_and_chunked")),
     ),
     receipt(
         "pipelined_before_a_bare_get",
@@ -474,11 +420,7 @@ _LENGTHS = (
             POST,
             b"Transfer-Encoding: identity, chunked",
             CLOSE,
-            body=b"%x\r\n%b\r\n0\r\n\r\n"
-            % (
-                len(receipt_form(taskid=b"transfer_encoding_identity_then_chunked")),
-                receipt_form(taskid=b"transfer_encoding_identity_then_chunked"),
-            ),
+            body=_chunk(b"transfer_encoding_identity_then_chunked"),
         ),
     ),
     _refused("transfer_encoding_identity_without_a_length", _bare(POST, b"Transfer-Encoding: identity", CLOSE)),

@@ -1,6 +1,6 @@
 """Pushes byte for byte as HTTP clients put them on the wire, which other tables do not have yet."""
 
-from tests.payloads.case import FORM, MOBILE, TIME, Case, Headers, receipt, receipt_form, reply, reply_form
+from tests.payloads.case import FORM, MOBILE, PART, TIME, Case, Headers, parts, receipt, receipt_form, reply, reply_form
 
 _TEXT = "收 到+&*~ 退订😀"
 _ESCAPED = b"%E6%94%B6+%E5%88%B0%2B%26*%7E+%E9%80%80%E8%AE%A2%F0%9F%98%80"
@@ -58,18 +58,9 @@ _FORMS = (
 )  # fmt: skip
 
 
-def _parts(boundary: bytes, heads: tuple[bytes, ...], *fields: tuple[bytes, bytes]) -> bytes:
-    """A multipart body; each part's head says %(name)b, its length %(length)d."""
-    parts = (
-        b"--%b\r\n%b\r\n\r\n%b\r\n" % (boundary, b"\r\n".join(heads) % {b"name": name, b"length": len(value)}, value)
-        for name, value in fields
-    )
-    return b"".join(parts) + b"--%b--\r\n" % boundary
-
-
 def _multipart(name: str, boundary: str, *heads: bytes) -> Case:
     """A reply as multipart, under that boundary and with these lines before each value."""
-    body = _parts(
+    body = parts(
         boundary.encode(),
         heads,
         (b"mobile", MOBILE),
@@ -81,22 +72,20 @@ def _multipart(name: str, boundary: str, *heads: bytes) -> Case:
     return reply(name, body, {"content": _TEXT}, headers=headers)
 
 
-_NAME = b'Content-Disposition: form-data; name="%(name)b"'
-
 _MULTIPARTS = (
-    _multipart("wire_multipart_php_curl", "------------------------d74496d66958873e", _NAME),
-    _multipart("wire_multipart_urllib3_and_requests", "0f3ea4d1c8c9e9ec3f1b2c6d5a4b7e80", _NAME),
-    _multipart("wire_multipart_undici", "----formdata-undici-046183947213", _NAME),
+    _multipart("wire_multipart_php_curl", "------------------------d74496d66958873e", PART),
+    _multipart("wire_multipart_urllib3_and_requests", "0f3ea4d1c8c9e9ec3f1b2c6d5a4b7e80", PART),
+    _multipart("wire_multipart_undici", "----formdata-undici-046183947213", PART),
     _multipart(
         "wire_multipart_aiohttp",
         "b1c3a6e7f1d84c0f9b6c",
         b"Content-Type: text/plain; charset=utf-8",
-        b'Content-Disposition: form-data; name="%(name)b"',
+        PART,
     ),
-    _multipart("wire_multipart_okhttp", "9e2b6c9f-5a0b-4b52-8a3a-5a4f6d2f6f6a", _NAME, b"Content-Length: %(length)d"),
-    _multipart("wire_multipart_guzzle", "2b8f1c0a9d", _NAME, b"Content-Length: %(length)d"),
-    _multipart("wire_multipart_lwp", "xYzZY", _NAME),
-    _multipart("wire_multipart_net_http", "y7Q2xkz0bQJc1oF3pNw8Zg", _NAME),
+    _multipart("wire_multipart_okhttp", "9e2b6c9f-5a0b-4b52-8a3a-5a4f6d2f6f6a", PART, b"Content-Length: %(length)d"),
+    _multipart("wire_multipart_guzzle", "2b8f1c0a9d", PART, b"Content-Length: %(length)d"),
+    _multipart("wire_multipart_lwp", "xYzZY", PART),
+    _multipart("wire_multipart_net_http", "y7Q2xkz0bQJc1oF3pNw8Zg", PART),
     _multipart(
         "wire_multipart_dotnet",
         "6f9619ff-8b86-d011-b42d-00c04fc964ff",
@@ -106,22 +95,22 @@ _MULTIPARTS = (
     _multipart(
         "wire_multipart_commons_httpclient",
         "oKVtO7bVuCU5pqVsC8Tv1lI5eTjk",
-        _NAME,
+        PART,
         b"Content-Type: text/plain; charset=US-ASCII",
         b"Content-Transfer-Encoding: 8bit",
     ),
     _multipart(
         "wire_multipart_spring",
         "XbKhqJ0w8cI7yL5mNn3pRr",
-        _NAME,
+        PART,
         b"Content-Type: text/plain;charset=UTF-8",
         b"Content-Length: %(length)d",
     ),
     receipt(
         "wire_multipart_spring_with_a_number",  # its Integer is written as JSON, which changes the whole form
-        _parts(b"Sp", (_NAME, b"Content-Type: text/plain;charset=UTF-8"), (b"mobile", MOBILE), (b"taskid", b"{name}"),
+        parts(b"Sp", (PART, b"Content-Type: text/plain;charset=UTF-8"), (b"mobile", MOBILE), (b"taskid", b"{name}"),
                (b"receivetime", b"2019-07-23 17:00:00")).removesuffix(b"--Sp--\r\n")
-        + _parts(b"Sp", (_NAME, b"Content-Type: application/json"), (b"status", b"1")),
+        + parts(b"Sp", (PART, b"Content-Type: application/json"), (b"status", b"1")),
         headers=(("Content-Type", "multipart/form-data;boundary=Sp"),),
     ),
 )  # fmt: skip

@@ -77,6 +77,7 @@ def iter_file(
     in_full: bool,
     zone: ZoneInfo,
     bom: bool = False,
+    neutral: bool = True,
     sheet_rows: int = SHEET_ROWS,
     gives_way: Callable[[], bool] = lambda: False,
     tell: Callable[[int], None] = lambda _rows: None,
@@ -84,15 +85,16 @@ def iter_file(
     """Give a list as the pieces of a file, oldest row first; on PostgreSQL as of one moment.
 
     `in_full`: numbers are not masked. `zone`: of the times in an XLSX; elsewhere they are UTC. `bom`: a CSV begins with
-    a byte order mark, by which Excel knows UTF-8. `sheet_rows`: so many an XLSX may have, which is looked at before it
-    is begun, since it is built whole before its first byte. `gives_way` says whether to rest between pieces for twice
-    as long as each took, so that who cannot wait has the processor. `tell` hears how many rows there were. Before the
-    first piece, raises TooManyRows, and MissingExtra where the format's library is not installed.
+    a byte order mark, by which Excel knows UTF-8. `neutral`: no cell of a CSV is a formula to a spreadsheet.
+    `sheet_rows`: so many an XLSX may have, which is looked at before it is begun, since it is built whole before its
+    first byte. `gives_way` says whether to rest between pieces for twice as long as each took, so that who cannot wait
+    has the processor. `tell` hears how many rows there were. Before the first piece, raises TooManyRows, and
+    MissingExtra where the format's library is not installed.
     """
     export = EXPORTS[name](wanted, clock, in_full=in_full, sealer=sealer_of(connection.dialect))
     if form is Format.XLSX:
         _require_fit(connection, export, sheet_rows)
-    rows = _paced(iter_csv(connection, export, neutral=form is Format.CSV, tell=tell), gives_way)
+    rows = _paced(iter_csv(connection, export, neutral=neutral and form is Format.CSV, tell=tell), gives_way)
     match form:
         case Format.CSV:
             yield (_BOM if bom else b"") + (",".join(column.name for column in export.columns) + "\n").encode()

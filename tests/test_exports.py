@@ -27,6 +27,7 @@ from receiver.web.api import exports as exports_module
 from tests.conftest import make_key
 from tests.factories import NOON, make_push, make_send
 from tests.server import ServeProcess
+from tests.test_encryption import OLD
 from tests.test_sending import make_attempt
 
 if TYPE_CHECKING:
@@ -135,6 +136,19 @@ def test_cells_are_the_items_as_text_and_no_formula(filled: Filled, name: str) -
 
 
 @LISTS
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
+def test_cells_are_bare_where_a_program_asks_for_them(
+    make_runtime: Callable[..., Runtime], name: str, sealed: bool
+) -> None:
+    filled = Filled(make_runtime(**{"encryption_keys": (OLD,)} if sealed else {}))
+    answer = filled.export(name, "neutral=false")
+    rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    shown = {"messages": "reference", "receipts": "vendor_status", "replies": "content"}[name]
+    assert [row[shown] for row in rows] == [item[shown] or "" for item in filled.listed(name)]
+    assert filled.export(name, "neutral=true").data == filled.export(name).data
+
+
+@LISTS
 def test_parquet_has_types_and_the_same_rows(filled: Filled, name: str) -> None:
     table = pq.read_table(io.BytesIO(filled.export(name, "format=parquet").data))
     items = filled.listed(name)
@@ -205,7 +219,7 @@ def test_command_writes_a_whole_file_and_says_what_is_in_it(tmp_path: Path, fill
         assert (told["rows"], told["bytes"]) == (len(NASTY), file.stat().st_size)
     assert gzip.decompress((tmp_path / "replies.csv.gz").read_bytes()) == (tmp_path / "replies.csv").read_bytes()
     assert "150****1090" in (tmp_path / "replies.csv").read_text()
-    piped = process.run("export", "replies", "-", "--format", "csv", "--full-numbers")
+    piped = process.run("export", "replies", "-", "--format", "csv", "--full-numbers", "--raw")
     assert piped.stdout.count("15080921090") == len(NASTY)
     for wrong, says in (
         (("messages", "x"), "--format"),

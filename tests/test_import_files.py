@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import openpyxl
 import pytest
 import xlsxwriter
+from hypothesis import example, given
+from hypothesis import strategies as st
 from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from receiver.errors import ReceiverError
+from receiver.formulas import neutral
 from receiver.imports.columns import RecordReader, is_known
 from receiver.imports.files import Form, open_rows
 from receiver.records import InvalidSend
@@ -481,3 +484,22 @@ def test_open_quote_costs_what_it_swallows_and_is_named() -> None:
     text = 'task_id,mobile\n1,15080921090\n2,"1508\n3,15080921090\n'
     found, _ = read_all(text.encode())
     assert found == [{"task_id": "1", "mobile": MOBILE}, "line 3: not CSV (unexpected end of data, up to line 4)"]
+
+
+@example(text='="5"')
+@example(text="'+5")
+@given(text=st.text(alphabet="'\"=+-@＝５\u3000\u200b a1.,;", min_size=1, max_size=8))
+def test_cell_of_our_own_csv_is_read_as_what_it_was(text: str) -> None:
+    try:
+        kept = SENDS.read({"task_id": text, "mobile": MOBILE, "template_id": text, "reference": text})
+    except InvalidSend:  # none is kept that is so
+        return
+    file = io.StringIO()
+    csv.writer(file).writerows(
+        [
+            HEADING.strip().split(","),
+            [neutral(cell) for cell in (kept.task_id, MOBILE, kept.template_id, kept.reference, "")],
+        ]
+    )
+    wanted = {"task_id": kept.task_id, "mobile": MOBILE, "template_id": kept.template_id, "reference": kept.reference}
+    assert read_one(file.getvalue().encode()) == wanted

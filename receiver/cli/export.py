@@ -33,6 +33,9 @@ _ENDINGS = {f".{form}": form for form in Format} | {".jsonl": Format.NDJSON}
 @click.option("--format", "form", type=click.Choice([form.value for form in Format]), help="Told by the file's name.")
 @click.option("--full-numbers", is_flag=True, help="Do not mask numbers.")
 @click.option("--bom", is_flag=True, help="CSV for Excel: begin with a byte order mark.")
+@click.option(
+    "--raw", is_flag=True, help="CSV for programs: no apostrophe before what a spreadsheet takes for a formula."
+)
 @click.option("--account")
 @click.option("--mobile")
 @click.option("--task-id")
@@ -46,7 +49,7 @@ _ENDINGS = {f".{form}": form for form in Format} | {".jsonl": Format.NDJSON}
 @click.option("--to-id", type=click.IntRange(min=0), help="Rows with this id or a lower one.")
 @as_json
 def export(
-    name: str, file: Path, form: str | None, full_numbers: bool, bom: bool, as_json: bool, **filters: Any
+    name: str, file: Path, form: str | None, full_numbers: bool, bom: bool, raw: bool, as_json: bool, **filters: Any
 ) -> None:
     """Write messages, receipts or replies into FILE (- for standard output), oldest first.
 
@@ -70,7 +73,16 @@ def export(
         connection = stack.enter_context(runtime.exporting())
         zone = runtime.settings.timezone
         pieces = iter_file(
-            connection, name, format_, wanted, runtime.clock(), in_full=full_numbers, zone=zone, bom=bom, tell=count
+            connection,
+            name,
+            format_,
+            wanted,
+            runtime.clock(),
+            in_full=full_numbers,
+            zone=zone,
+            bom=bom,
+            neutral=not raw,
+            tell=count,
         )
         if file.suffix == ".gz":
             pieces = gzipped(pieces)

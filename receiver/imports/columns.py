@@ -141,8 +141,7 @@ class RecordReader:
             if column is not None:
                 if isinstance(cell, str) and UNDECODED in cell:
                     return f"{column.field} holds bytes that are no text in the encoding of the file; save it as UTF-8"
-                value = _null(file.unescape(cell)) if isinstance(cell, str) else cell
-                record[column.field] = self._value(column, value, file)
+                record[column.field] = self._value(column, cell, file)
         return _without_other_words(record)
 
     def _object(self, row: Row) -> Mapping[str, Any] | str:
@@ -192,7 +191,8 @@ class RecordReader:
     def _value(self, column: _Column, value: Any, file: Rows | None) -> Any:
         """Return a value as `records` takes it; what cannot be made so stays as it is, for it to be refused there."""
         if isinstance(value, str) and file is not None:
-            value = _unquoted(value, column.field)
+            bare = file.unescape(value)
+            value = _null(_unquoted(value, column.field) if bare == value else bare)
         if column.field == "sent_at":
             return self._time(value, column, file)
         if isinstance(value, datetime | date | time | timedelta | float):

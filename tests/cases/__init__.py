@@ -37,7 +37,6 @@ NOT_BUILT = (
     ("bugs beside", "a report from a day to the same day is 422"),
     ("bugs beside", "400 and 415 of the API do not say what is wrong with the body, or which type it wants"),
     ("bugs beside", "HEALTHCHECK of the image asks a fixed address"),
-    ("tools 14", "there is no way to have cells of a CSV without the apostrophe before what could be a formula"),
     ("ux A7", "a number of ten digits is taken: it may be one of another country"),
     (
         "ux B9",

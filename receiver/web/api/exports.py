@@ -59,6 +59,7 @@ class _Place:
 
 
 _ABOUT_FORMATS = f"Parquet is an extra. XLSX has up to {SHEET_ROWS_MAX:,} rows; for more it is 422, `too_many_rows`."
+_ABOUT_NEUTRAL = "CSV: an apostrophe before what a spreadsheet would take for a formula. `false`: none, for programs."
 
 
 class FormatSchema(StrictSchema):
@@ -66,6 +67,7 @@ class FormatSchema(StrictSchema):
 
     format = ma.fields.Enum(Format, by_value=True, load_default=Format.CSV, metadata={"description": _ABOUT_FORMATS})
     bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: begin with a byte order mark."})
+    neutral = StrictBoolean(load_default=True, metadata={"description": _ABOUT_NEUTRAL})
     after_id = WholeNumber(
         validate=_NOT_NEGATIVE,
         metadata={"description": "Rows with a higher id: to go on behind the last one that arrived."},
@@ -119,7 +121,7 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
     Raises Overloaded.
     """
     parts = runtime()
-    form, bom = arguments.pop("format"), arguments.pop("bom")
+    form, bom, neutral = (arguments.pop(name) for name in ("format", "bom", "neutral"))
     wanted = Filter(**arguments | {"accounts": readable_accounts(arguments.pop("account", None))})
     in_full, clock = caller().sees_numbers, parts.clock()
     parts.require_database()
@@ -140,6 +142,7 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
                     in_full=in_full,
                     zone=parts.settings.timezone,
                     bom=bom,
+                    neutral=neutral,
                     sheet_rows=SHEET_ROWS_MAX,
                     gives_way=lambda: parts.committer.busy,
                 )

@@ -70,6 +70,37 @@ def test_name_is_taken_once(runtime: Runtime) -> None:
         create(runtime, role=Role.ADMIN)
 
 
+WAYS_TO_WRITE = ["li.wei", "Li.Wei", "LI.WEI", "ｌｉ.ｗｅｉ", "ＬＩ．ＷＥＩ"]
+
+
+@pytest.mark.parametrize("other", WAYS_TO_WRITE)
+def test_name_in_another_case_or_width_is_the_same(runtime: Runtime, other: str) -> None:
+    made = create(runtime, "Li.Wei")
+    with pytest.raises(NameTaken, match=r"Li\.Wei"):
+        create(runtime, other)
+    assert runtime.ask(lambda c: users.match_user(c, other)) == made
+    runtime.database.write(lambda c: users.set_disabled(c, other, NOON, now=NOON))
+    assert [user.disabled_at for user in runtime.ask(users.list_users)] == [NOON]
+
+
+def test_two_whose_names_fold_to_one_are_each_known_by_their_own(runtime: Runtime) -> None:
+    create(runtime, "other")
+    rows = [{"name": name, "role": "support", "created_at": NOON} for name in ("support1", "Support1")]
+    runtime.database.write(lambda c: c.execute(sa.insert(tables.users), rows))
+    for name in ("support1", "Support1"):
+        found = runtime.ask(lambda c, n=name: users.match_user(c, n))  # type: ignore[misc]
+        assert found.name == name
+    assert runtime.ask(lambda c: users.match_user(c, "SUPPORT1")) is None
+    with pytest.raises(NameTaken):
+        create(runtime, "SUPPORT1")
+
+
+def test_tries_are_counted_over_all_ways_to_write_a_name(runtime: Runtime) -> None:
+    for name in WAYS_TO_WRITE:
+        runtime.database.write(lambda c, n=name: users.note_failure(c, name=n, address="192.0.2.1", now=NOON))  # type: ignore[misc]
+    assert runtime.ask(lambda c: users.is_locked(c, name="lI.wEI", address="192.0.2.1", now=NOON))
+
+
 @pytest.mark.parametrize(
     "change",
     [

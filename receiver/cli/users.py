@@ -190,7 +190,7 @@ def accounts(name: str, accounts: tuple[str, ...]) -> None:
       receiver users accounts li.wei --account default
     """
     with open_runtime() as runtime:
-        now, bound = runtime.now(), known_accounts(runtime, accounts)
+        now, bound, name = runtime.now(), known_accounts(runtime, accounts), _exact(runtime, name)
         runtime.audited(
             lambda connection: store.set_accounts(connection, name, bound, now=now),
             _ACTOR,
@@ -208,9 +208,14 @@ def known_accounts(runtime: Runtime, accounts: Sequence[str]) -> list[str] | Non
     return sorted(set(accounts)) or None
 
 
+def _exact(runtime: Runtime, name: str) -> str:
+    """Return a user's own name, by which the audit log names them. Raises NotFound."""
+    return runtime.ask(lambda connection: store.get_user(connection, name)).name
+
+
 def _change(name: str, action: str, change: Callable[[sa.Connection, datetime], None], **detail: str) -> None:
     with open_runtime() as runtime:
-        now = runtime.now()
+        now, name = runtime.now(), _exact(runtime, name)
         runtime.audited(lambda connection: change(connection, now), _ACTOR, action, name=name, **detail)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -78,17 +79,39 @@ def create_user(
     oidc_subject: str | None = None,
     accounts: Sequence[str] | None = None,
 ) -> User:
-    """Make a user; `accounts` None: of every account. Raises NameTaken."""
-    if find_user(connection, name) is not None:
-        raise NameTaken(f"there is a user named {name} already; choose another name, or `receiver users password`")
+    """Make a user; `accounts` None: of every account. Raises NameTaken, also for a name that folds to a taken one."""
+    if taken := _alike(connection, name):
+        raise NameTaken(f"there is a user named {taken[0]} already; choose another name, or `receiver users password`")
     bound = sorted(accounts) if accounts is not None else None
     values = {"password_hash": password_hash, "oidc_subject": oidc_subject, "accounts": bound}
     connection.execute(sa.insert(users).values(name=name, role=role.value, created_at=now, **values))
     return get_user(connection, name)
 
 
+def fold_name(name: str) -> str:
+    """Return what is the same of every way to write a name: in any case, and in any width."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _alike(connection: sa.Connection, name: str) -> list[str]:
+    """Return the names that fold to the same: one at most, but where two are of a time when both could be made."""
+    folded = fold_name(name)
+    return [other for other in connection.scalars(sa.select(users.c.name)) if fold_name(other) == folded]
+
+
+def match_user(connection: sa.Connection, name: str) -> User | None:
+    """Return the user whom somebody means by a name, in any case and width; None: there is none.
+
+    Of two whose names fold to the same, each is meant by their exact name alone.
+    """
+    names = _alike(connection, name)
+    if name in names:
+        return find_user(connection, name)
+    return find_user(connection, names[0]) if len(names) == 1 else None
+
+
 def find_user(connection: sa.Connection, name: str) -> User | None:
-    """Give the user of that name, None where there is none."""
+    """Give the user of exactly that name, None where there is none."""
     row = connection.execute(sa.select(users).where(users.c.name == name)).one_or_none()
     return _user(row) if row else None
 
@@ -100,8 +123,8 @@ def find_user_of_subject(connection: sa.Connection, subject: str) -> User | None
 
 
 def get_user(connection: sa.Connection, name: str) -> User:
-    """Give the user of that name. Raises NotFound."""
-    user = find_user(connection, name)
+    """Give the user whom somebody means by a name, as `match_user` does. Raises NotFound."""
+    user = match_user(connection, name)
     if user is None:
         raise NotFound(f"there is no user named {name}; see `receiver users list`")
     return user
@@ -287,6 +310,7 @@ def forget_failures(connection: sa.Connection, *, name: str, address: str) -> No
 
 
 def _failure_keys(name: str, address: str) -> dict[bytes, int]:
+    name = fold_name(name)  # else each way to write it would have its own tries
     texts = {"name and address": f"{name}\0{address}", "address": f"\0{address}", "name": f"{name}\0"}
     return {_digest(texts[kind]): most for kind, most in _FAILURES_MAX.items()}
 

@@ -251,6 +251,18 @@ def test_token_changes_at_log_in_and_at_the_second_factor(app: Flask, runtime: R
     assert not other.logged_in
 
 
+def test_name_is_typed_in_any_case_and_width_and_nobody_changes_their_own_account_so(
+    app: Flask, runtime: Runtime
+) -> None:
+    create(runtime, "Support1", "support")
+    for name in ("support1", "SUPPORT1", "ｓｕｐｐｏｒｔ１"):
+        staff = Staff(app)
+        staff.post("/login", {"name": name, "password": PASSWORD})
+        assert staff.logged_in
+    log_in(app, runtime, "admin").post("/users/ADMIN", {"action": "role_support"})
+    assert runtime.ask(lambda c: users.get_user(c, "admin")).role is Role.ADMIN
+
+
 def test_old_cookie_is_dead_after_whatever_ends_its_session(app: Flask, runtime: Runtime) -> None:
     admin, clerk = log_in(app, runtime, "admin"), log_in(app, runtime, "support")
 

@@ -106,12 +106,14 @@ def _show_users(error: str | None = None) -> Response:
 def user(name: str) -> Response:
     """Change one user: role, whether they are kept out, their second factor, their sessions."""
     action = request.form.get("action", "")
-    if name == visitor().user.name:
+    parts = runtime()
+    found = parts.ask(lambda connection: users.get_user(connection, name))
+    if found.id == visitor().user.id:
         flash(gettext("Somebody else has to change that for you."), "bad")
         return _again("users")
-    parts = runtime()
-    if not may_manage(parts.ask(lambda connection: users.get_user(connection, name)).accounts):
+    if not may_manage(found.accounts):
         raise NotFound(gettext("There is no user of that name."))
+    name = found.name
     now = parts.now()
     changes: dict[str, Callable[[sa.Connection], object]] = {
         "disable": lambda connection: users.set_disabled(connection, name, now, now=now),

@@ -45,7 +45,7 @@ def log_in() -> Response:
         denials.note("console", "login.locked", address=came_from, route="console.log_in", reason="locked")
         error = gettext("Too many attempts. Wait a quarter of an hour, or ask an administrator.")
         return render("login.html", 429, following=following, name=name, error=error)
-    user = parts.ask(lambda connection: users.find_user(connection, name))
+    user = parts.ask(lambda connection: users.match_user(connection, name))
     fits = fits_password(user.password_hash if user else None, password)
     if user is None or not fits or user.disabled_at is not None:
         parts.database.write(lambda connection: users.note_failure(connection, name=name, address=came_from, now=now))

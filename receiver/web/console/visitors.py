@@ -161,6 +161,7 @@ def find_visitor() -> Visitor | None:
     """Find out who makes the present request: by the proxy that they have logged in at, else by their session."""
     header = runtime().settings.console_user_header
     if header and by_trusted_proxy() and (name := request.headers.get(header, "")):
+        # Exactly: names that are one here may be two people's there.
         user = runtime().ask(lambda connection: users.find_user(connection, name))
         if user is None or user.disabled_at is not None:
             return None

@@ -198,6 +198,13 @@ def test_bill_holds_the_balance_against_what_was_sent(runtime: Runtime) -> None:
     }  # fmt: skip
 
 
+def test_bill_from_a_day_to_the_same_day_is_of_that_day(runtime: Runtime) -> None:
+    client, headers = create_app(runtime).test_client(), {"Authorization": make_key(runtime)}
+    for end in (22, 23):
+        answer = client.get(f"/api/v1/reports/billing?from=2026-11-22&to=2026-11-{end}", headers=headers)
+        assert [item["day"] for item in answer.json["items"]] == ["2026-11-22"]
+
+
 def test_bill_without_readings_names_the_gap_and_invents_nothing(runtime: Runtime) -> None:
     client, headers = create_app(runtime).test_client(), {"Authorization": make_key(runtime)}
     path = "/api/v1/reports/billing?from=2026-11-22&to=2026-11-23"
@@ -212,7 +219,7 @@ def test_bill_without_readings_names_the_gap_and_invents_nothing(runtime: Runtim
 
 @pytest.mark.parametrize(
     "query",
-    ["", "from=2026-11-22", "from=2026-11-22&to=2026-11-22", "from=22.11.2026&to=2026-11-23",
+    ["", "from=2026-11-22", "from=22.11.2026&to=2026-11-23",
      "from=2026-01-01&to=2026-11-23", "from=0001-01-01&to=0001-01-02", "from=2026-11-22&to=2026-11-23&account=no"],
 )  # fmt: skip
 def test_bill_of_days_that_are_none_names_them(runtime: Runtime, query: str) -> None:

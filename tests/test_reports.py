@@ -295,6 +295,52 @@ def test_report_names_its_groups_and_rates(asking: tuple[Runtime, FlaskClient, d
     assert "2026-11-23,540,4,0,0,3,1,0,0,0,0.75,6,7,7,1,0.25,0,1.0" in table.text.splitlines()
 
 
+@pytest.mark.parametrize("day", ["2026-11-23", "20261123"])
+def test_report_from_a_day_to_the_same_day_is_of_that_day(
+    asking: tuple[Runtime, FlaskClient, dict[str, str]], day: str
+) -> None:
+    runtime, client, headers = asking
+    sends = [make_send(task_id=f"{hour}", sent_at=MIDNIGHT + timedelta(hours=hour)) for hour in (-1, 0, 0.5, 23, 24)]
+    runtime.recorder.record(sends)
+
+    def report_of(name: str, end: str) -> Any:
+        answer = client.get(f"/api/v1/reports/{name}from={day}&to={end}", headers=headers)
+        assert answer.status_code == 200, answer.json
+        return answer.json["items"]
+
+    for name in ("delivery?group_by=day&", "busiest?min_sent=2&"):
+        assert report_of(name, day) == report_of(name, "2026-11-24") != []
+    assert [item["sent"] for item in report_of("delivery?group_by=day&", day)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("zone", "before", "twice"),
+    [
+        ("America/New_York", datetime(2026, 11, 1, 4, 30, tzinfo=UTC), ["T01:00-04:00", "T01:00-05:00"]),
+        ("Europe/Berlin", datetime(2026, 10, 24, 23, 30, tzinfo=UTC), ["T02:00+02:00", "T02:00+01:00"]),
+    ],
+)
+def test_hour_that_comes_twice_is_two(
+    make_runtime: Callable[..., Runtime], zone: str, before: datetime, twice: list[str]
+) -> None:
+    runtime = make_runtime()
+    moments = [before + timedelta(hours=number) for number in range(4)]
+    runtime.recorder.record([make_send(task_id=f"{n}", sent_at=moment) for n, moment in enumerate(moments)])
+    whole = ReportQuestion(since=before - DAY, until=before + DAY, zone=ZoneInfo(zone), unit=Unit.HOUR)
+    groups, total = report(runtime, whole)
+    assert [key[0][10:] for key in groups if key[0]] == [
+        f"T0{int(twice[0][2]) - 1}:00",
+        *twice,
+        f"T0{int(twice[0][2]) + 1}:00",
+    ]
+    assert [figures.sent for figures in groups.values()] == [1, 1, 1, 1]
+    assert total.sent == 4
+    fine, _ = report(runtime, replace(whole, unit=Unit.FIVE_MINUTES))
+    assert [key[0][10:] for key in fine if key[0]][1:3] == [name.replace(":00", ":30", 1) for name in twice]
+    by_day, _ = report(runtime, replace(whole, unit=Unit.DAY))
+    assert [figures.sent for figures in by_day.values()] == [4]
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -319,7 +365,7 @@ def test_use_of_a_code_that_cannot_be_noted_names_what_is_wrong(
         "delivery?",
         "delivery?from=2026-11-23",
         "delivery?from=2026-11-24&to=2026-11-23",
-        "delivery?from=2026-11-23&to=2026-11-23",
+        "delivery?from=2026-11-23T00:00&to=2026-11-23T00:00",
         "delivery?from=2026-11-01&to=2026-11-23&group_by=five_minutes",
         "delivery?from=2026-01-01&to=2026-11-23&group_by=hour",
         "delivery?from=2000-01-01&to=2026-11-23",
@@ -332,7 +378,7 @@ def test_use_of_a_code_that_cannot_be_noted_names_what_is_wrong(
         "delivery?from=2026-11-22&to=2026-11-23&group_by=day,day",
         "delivery?from=2026-11-22&to=2026-11-23&account=nobody",
         "busiest?",
-        "busiest?from=2026-11-23&to=2026-11-23",
+        "busiest?from=2026-11-23T00:00&to=2026-11-23T00:00",
         "busiest?from=2026-11-20&to=2026-11-23",
         "busiest?from=2026-11-22&to=2026-11-23&by=name",
         "busiest?from=2026-11-22&to=2026-11-23&min_sent=1",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,6 +50,7 @@ class Unit(StrEnum):
     FIVE_MINUTES = "five_minutes"
 
 
+_FINE = (Unit.HOUR, Unit.FIVE_MINUTES)
 _WIDTH = {Unit.MONTH: _DAY, Unit.DAY: _DAY, Unit.HOUR: _HOUR, Unit.FIVE_MINUTES: 300}
 
 
@@ -171,7 +172,16 @@ def delivery_report(
     total = Figures()
     for figures in groups.values():
         total.add(figures)
-    return dict(sorted(groups.items(), key=lambda item: tuple(part or "" for part in item[0]))), total
+    return {key: groups[key] for key in sorted(groups, key=lambda key: _place(key, asked))}, total
+
+
+def _place(key: GroupKey, asked: ReportQuestion) -> tuple[float | str, ...]:
+    """Return what groups are in order by: their time first, as it passes."""
+    parts = tuple(part or "" for part in key)
+    if asked.unit not in _FINE:
+        return parts
+    moment = datetime.fromisoformat(parts[0])
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=asked.zone)).timestamp(), *parts[1:])
 
 
 def whole_since(connection: sa.Connection, asked: ReportQuestion) -> datetime | None:
@@ -184,7 +194,7 @@ def whole_since(connection: sa.Connection, asked: ReportQuestion) -> datetime | 
 
 def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None:
     """Give the offset of the kept figures where they answer the question; None: the messages must."""
-    if asked.unit in (Unit.HOUR, Unit.FIVE_MINUTES) or asked.allocated:
+    if asked.unit in _FINE or asked.allocated:
         return None
     offset = rollup.zone_offset_seconds(connection)
     spans = list(_spans(asked))
@@ -231,6 +241,18 @@ def _label(unit: Unit | None, zone_seconds: int) -> tuple[str, ...]:
             return (moment.date().isoformat(),)
         case _:
             return (moment.replace(tzinfo=None).isoformat(timespec="minutes"),)
+
+
+def name_of_time(begin: datetime, unit: Unit, zone: ZoneInfo) -> str:
+    """Return the name of an hour or of five minutes, `begin` being local; what comes twice is told apart by its offset.
+
+    So it is where summer time ends. In the same minute before the change, clocks are further ahead of UTC.
+    """
+    bare = begin.replace(tzinfo=None)
+    for moment in (bare, bare + timedelta(seconds=_WIDTH[unit] - 1)):
+        if _offset(zone, moment.replace(tzinfo=zone, fold=0)) > _offset(zone, moment.replace(tzinfo=zone, fold=1)):
+            return begin.isoformat(timespec="minutes")
+    return bare.isoformat(timespec="minutes")
 
 
 def replies_by_day(connection: sa.Connection, asked: ReportQuestion) -> dict[str, tuple[int, int]]:
@@ -358,10 +380,20 @@ def _add_messages(groups: Groups, connection: sa.Connection, asked: ReportQuesti
     if asked.allocated:
         asked = replace(asked, allocated=tuple(_looked_up(connection, asked)))
     for span in _spans(asked):
-        _add_span(groups, connection, asked, clock, span)
+        found: Groups = defaultdict(Figures)
+        _add_span(found, connection, asked, clock, span)
         query = _query(connection, asked, "count(*) AS unmatched", "reported_at", span.offset)
         rows = _rows(connection, f"{query} AND recorded_at IS NULL", asked, clock, span)
-        _add_counts(groups, rows, ["unmatched"], asked)
+        _add_counts(found, rows, ["unmatched"], asked)
+        for key, figures in found.items():
+            groups[_told_apart(key, asked, span)].add(figures)
+
+
+def _told_apart(key: GroupKey, asked: ReportQuestion, span: Span) -> GroupKey:
+    if asked.unit not in _FINE or key[0] is None:
+        return key
+    begin = datetime.fromisoformat(key[0]).replace(tzinfo=timezone(timedelta(seconds=span.offset)))
+    return (name_of_time(begin, asked.unit, asked.zone), *key[1:])
 
 
 _PREFIX = f"substr(mobile, 1, {PREFIX_DIGITS})"

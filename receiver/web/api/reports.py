@@ -51,6 +51,8 @@ _MAX_DAYS: Mapping[Unit | None, int] = {Unit.FIVE_MINUTES: 2, Unit.HOUR: 31}
 _MAX_DAYS_OF_OTHERS = 800
 _MAX_DAYS_BY_NUMBER = 31
 _EARLIEST_YEAR = 1970
+_OF_HOURS = "In `timezone`; what comes twice as summer time ends has its offset: 2026-11-01T01:00-05:00."
+_SAME_DAY = "the same day as `from`: that whole day."
 
 
 class GroupBy(ma.fields.String):
@@ -76,8 +78,16 @@ class SpanSchema(StrictSchema):
     """Which messages are added up."""
 
     from_ = InputTime(required=True, data_key="from", metadata={"description": "Sent then or later."})
-    to = InputTime(required=True, metadata={"description": "Sent before then."})
+    to = InputTime(required=True, metadata={"description": f"Sent before then; {_SAME_DAY}"})
     account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
+
+    @ma.post_load(pass_original=True)
+    def _end_same_day(self, data: dict[str, Any], original: Mapping[str, str], **_kwargs: Any) -> dict[str, Any]:
+        """End a span from a day to the same day with that day; what names an hour is longer than a day's name."""
+        if original["from"] == original["to"] and len(original["to"]) <= len("2026-11-23"):
+            day = data["to"].astimezone(runtime().settings.timezone).date()
+            data["to"] = midnight(day + timedelta(days=1))
+        return data
 
 
 def _require_span(since: Any, until: Any, most: timedelta, by: str = "") -> None:
@@ -149,8 +159,8 @@ class GroupSchema(FiguresSchema):
 
     month = ma.fields.String(metadata={"example": "2026-11"})
     day = ma.fields.String(metadata={"example": "2026-11-23"})
-    hour = ma.fields.String(metadata={"example": "2026-11-23T09:00"})
-    five_minutes = ma.fields.String(metadata={"example": "2026-11-23T09:15"})
+    hour = ma.fields.String(metadata={"example": "2026-11-23T09:00", "description": _OF_HOURS})
+    five_minutes = ma.fields.String(metadata={"example": "2026-11-23T09:15", "description": _OF_HOURS})
     template_id = ma.fields.String(allow_none=True)
     account = ma.fields.String()
     operator = ma.fields.String(allow_none=True)
@@ -284,7 +294,7 @@ class BusiestFilterSchema(SpanSchema):
 class BusySchema(ma.Schema):
     """One number or prefix in one hour."""
 
-    hour = ma.fields.String(required=True, metadata={"example": "2026-11-23T09:00", "description": "In `timezone`."})
+    hour = ma.fields.String(required=True, metadata={"example": "2026-11-23T09:00", "description": _OF_HOURS})
     mobile = ma.fields.String()
     prefix = ma.fields.String()
     sent = ma.fields.Integer(required=True)
@@ -334,7 +344,7 @@ class Busiest(MethodView):
         )
         items = [
             {
-                "hour": busy.hour.astimezone(zone).replace(tzinfo=None).isoformat(timespec="minutes"),
+                "hour": reports.name_of_time(busy.hour.astimezone(zone), Unit.HOUR, zone),
                 by.value: busy.key if in_full or by is By.PREFIX else mask_mobile(busy.key),
                 "sent": busy.sent,
                 "delivered": busy.delivered,
@@ -374,7 +384,7 @@ class BillingFilterSchema(StrictSchema):
     """Which days, of which account."""
 
     from_ = Day(required=True, data_key="from", metadata={"description": "The first day."})
-    to = Day(required=True, metadata={"description": "The day after the last."})
+    to = Day(required=True, metadata={"description": f"The day after the last; {_SAME_DAY}"})
     account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
 
 
@@ -423,6 +433,7 @@ class Billing(MethodView):
         """Hold each account's balance against what was sent, day by day. Knows no charging rule."""
         parts = runtime()
         first, end = arguments["from_"], arguments["to"]
+        end += timedelta(days=first == end)
         _require_span(first, end, timedelta(days=_BILLING_MAX_DAYS))
         days = [first + timedelta(days=number) for number in range((end - first).days)]
         bounds = [(midnight(day), midnight(day + timedelta(days=1))) for day in days]

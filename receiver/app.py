@@ -26,7 +26,7 @@ class _Json(DefaultJSONProvider):
         except JSONDecodeError:
             raise
         except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
-            raise JSONDecodeError("beyond all reason", text, 0) from error
+            raise JSONDecodeError("nested too deep, or a number too long", text, 0) from error
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         """Write JSON. Half of a character, as a sender's key may have it, stands there as it came: escaped."""

@@ -331,3 +331,42 @@ def test_waiting_for_a_message_ends_when_its_status_changes(client: FlaskClient,
 )
 def test_unknown_message_is_404(message_id: str, client: FlaskClient, bearer: dict[str, str]) -> None:
     assert client.get(f"{URL}/{message_id}", headers=bearer).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["", "/search", "/verified"])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{bad", "not JSON at line 1, column 2: "),
+        (b'{"a": 1,\n  ]', "not JSON at line 2, column 3: "),
+        ("{\"mobile\": \"号".encode("gbk"), "not UTF-8 at byte 13: "),
+        (b"[" * 100_000, "not JSON at line 1, column 1: nested too deep"),
+    ],
+)  # fmt: skip
+def test_body_that_is_no_json_is_told_where(
+    path: str, body: bytes, said: str, client: FlaskClient, bearer: dict[str, str]
+) -> None:
+    answer = client.post(URL + path, data=body, content_type="application/json", headers=bearer)
+    assert (answer.status_code, answer.json["code"]) == (400, "malformed")
+    assert answer.json["detail"].startswith(said)
+    assert problem_of(answer) == {"#": answer.json["detail"]}
+
+
+@pytest.mark.parametrize("path", ["", "/search", "/verified"])
+@pytest.mark.parametrize("declared", ["application/x-www-form-urlencoded", "text/plain", None])
+def test_body_of_another_type_is_told_which_is_wanted(
+    path: str, declared: str | None, client: FlaskClient, bearer: dict[str, str]
+) -> None:
+    answer = client.post(URL + path, data=json.dumps(SEND), content_type=declared, headers=bearer)
+    assert (answer.status_code, answer.json["code"]) == (415, "unsupported_media_type")
+    assert "Content-Type: application/json" in answer.json["detail"]
+
+
+def test_slash_at_the_end_of_a_path_changes_nothing(client: FlaskClient, bearer: dict[str, str]) -> None:
+    made = client.post(f"{URL}/", json=SEND, headers=bearer)
+    assert made.status_code == 201
+    for path in (URL, f"{URL}/{made.json['id']}", "/api/v1/receipts", "/api/v1/events"):
+        answer = client.get(f"{path}/", headers=bearer)
+        assert (answer.status_code, answer.json) == (200, client.get(path, headers=bearer).json)
+    assert client.get(f"{URL}//", headers=bearer).status_code == 404
+    assert client.get(f"{URL}/").status_code == 401

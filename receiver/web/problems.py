@@ -99,6 +99,15 @@ class Invalid(ReceiverError):
         self.errors = [{"pointer": pointer, "detail": detail} for pointer, detail in errors.items()]
         self.status = status
         self.code = code
+        self.summary = "some of the input cannot be used"
+
+
+class Unreadable(Invalid):
+    """A body that is not declared as what is wanted (415), or is something else (400)."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__({"#": text}, status=status, code=_CODE_OF[status])
+        self.summary = text
 
 
 class Denied(ReceiverError):
@@ -129,7 +138,7 @@ def pointers(messages: Any, path: str = "#") -> dict[str, str]:
 def _receiver_error(error: ReceiverError) -> Response:
     match error:
         case Invalid():
-            return problem(error.status, error.code, "some of the input cannot be used", error.errors)
+            return problem(error.status, error.code, error.summary, error.errors)
         case Denied():
             return problem(error.status, error.code, str(error), headers=error.headers)
         case Refused():

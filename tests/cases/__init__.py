@@ -29,7 +29,6 @@ SOURCES = {
 }
 
 NOT_BUILT = (
-    ("bugs beside", "400 and 415 of the API do not say what is wrong with the body, or which type it wants"),
     ("bugs beside", "HEALTHCHECK of the image asks a fixed address"),
     ("ux A7", "a number of ten digits is taken: it may be one of another country"),
     (

@@ -7,11 +7,12 @@ import threading
 import time
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import marshmallow as ma
-from flask import after_this_request, current_app
+from flask import after_this_request, current_app, request
 from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
@@ -21,7 +22,7 @@ from receiver.records import parse_filter_time
 from receiver.store.read import Clock, Filter, Page
 from receiver.web import runtime
 from receiver.web.auth import caller, check_again
-from receiver.web.problems import MEDIA_TYPE, Denied, Invalid
+from receiver.web.problems import MEDIA_TYPE, Denied, Invalid, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,14 +46,29 @@ class Parser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {"query": ma.RAISE, "json": ma.RAISE, "headers": ma.EXCLUDE}  # noqa: RUF012  (as in the base class)
 
     def _raw_load_json(self, req: Request) -> Any:
-        """Read a body as every other is read, and not past the application's own reader."""
-        return current_app.json.loads(req.get_data()) if req.is_json else ma.missing
+        return read_json() if req.get_data() else ma.missing
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no types
     """A resource of the API."""
 
     ARGUMENTS_PARSER = Parser()
+
+    def route(self, rule: str, **options: Any) -> Any:
+        """Serve a path, with a slash at its end or without."""
+        return super().route(rule, strict_slashes=False, **options)
+
+
+def read_json() -> Any:
+    """Return what the body of the present request says. Raises Unreadable."""
+    if not request.is_json:
+        raise Unreadable(415, "the body is not declared as JSON: send it with Content-Type: application/json")
+    try:
+        return current_app.json.loads(request.get_data())
+    except JSONDecodeError as error:
+        raise Unreadable(400, f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise Unreadable(400, f"not UTF-8 at byte {error.start + 1}: JSON is always UTF-8") from None
 
 
 # --- Fields -------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 from flask.views import MethodView
 
 from receiver.domain import (
@@ -46,6 +46,7 @@ from receiver.web.api.common import (
     list_schema,
     next_page,
     operation,
+    read_json,
     shown,
 )
 from receiver.web.auth import caller
@@ -256,7 +257,7 @@ class Messages(MethodView):
     @blueprint.doc(operationId="record_messages", requestBody=_RECORD_BODY, responses=_RECORD_ANSWERS)
     def post(self) -> Response:
         """Record one send, or up to 1000. Repeating is no change; one bad item refuses no other."""
-        body = request.get_json()
+        body = read_json()
         if isinstance(body, list):
             return _record_list(body)
         return _record_one(body)
@@ -276,7 +277,7 @@ class MessageVerified(MethodView):
     """Codes that were used."""
 
     @operation(blueprint, "record_verified", links={"message": link("get_message", message_id="id")})
-    @documents(blueprint, 400, 401, 403, 413, 422, 503)
+    @documents(blueprint, 400, 401, 403, 413, 415, 422, 503)
     @blueprint.arguments(VerifiedSchema, location="json")
     @blueprint.response(200, MessageSchema)
     def post(self, body: dict[str, Any]) -> Any:
@@ -302,7 +303,7 @@ class MessageSearch(MethodView):
     """The list again, with the filters in the body."""
 
     @operation(blueprint, "search_messages", links={"newest": link("get_message", message_id="items/0/id")})
-    @documents(blueprint, 400, 401, 403, 413, 422, 503)
+    @documents(blueprint, 400, 401, 403, 413, 415, 422, 503)
     @blueprint.arguments(MessageFilterSchema, location="json", required=False)
     @blueprint.response(200, MessageListSchema)
     def post(self, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -163,6 +163,31 @@ def test_inbox_shows_it_without_a_message(parts: Runtime) -> None:
     assert "None" not in page.html
 
 
+@pytest.mark.parametrize(
+    ("language", "never_sent", "said"),
+    [("en", "never sent", "A reply came"), ("zh-CN", "没有发出", "收到过该号码的上行回复")],
+)
+def test_look_up_of_its_number_shows_it_and_does_not_say_that_nothing_was_sent(
+    parts: Runtime, language: str, never_sent: str, said: str
+) -> None:
+    staff = log_in(create_app(parts), parts, "support")
+
+    def look_up(number: str) -> str:
+        return str(staff.look_up(number, headers={"Accept-Language": language}).text)
+
+    alone = make_push(task_id="9", mobile=OTHER, content="别再发了")  # of a message that nobody recorded
+    write.save_pushes_in(parts.database, [taskless("别再发了"), alone])
+    for number in (NUMBER, OTHER):
+        page = look_up(number)
+        assert (page.count("别再发了"), never_sent in page, said in page) == (1, False, True)
+    assert never_sent in look_up("15080921099")
+    sends = [make_send(sent_at=parts.now()), make_send(task_id="9", mobile=OTHER, sent_at=parts.now())]
+    parts.database.write(partial(write.record_sent, sends=sends, recorded_at=parts.now()))
+    for number in (NUMBER, OTHER):
+        page = look_up(number)
+        assert (page.count("别再发了"), said in page) == (1, False)
+
+
 def test_its_number_is_sealed_in_an_encrypted_database_and_opened_with_it(parts: Runtime) -> None:
     fill(parts)
     query = sa.text("SELECT masked_mobile FROM replies WHERE task_id IS NULL AND masked_mobile NOT LIKE '%*%'")

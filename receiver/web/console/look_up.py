@@ -25,6 +25,7 @@ from receiver.look_up import (
 )
 from receiver.store import look_up as store
 from receiver.store import read, signals, users
+from receiver.store.read import Filter, Page
 from receiver.web import runtime
 from receiver.web.api.common import audit_look_up, shown
 from receiver.web.console.advice import advice_for
@@ -33,6 +34,7 @@ from receiver.web.console.visitors import visitor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     import sqlalchemy as sa
     from werkzeug.wrappers import Response
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 _GROUPS_MAX = 8  # in full: each has its timeline
 _MESSAGES_MAX = 50
+_REPLIES_MAX = 20
 _NEEDLE_MIN_CHARS = 5  # fewer digits stand in many a push
 _REASON_MIN_CHARS = 3
 # How far back, as it stands in an address: the first is where a look-up opens, since most ask for a code of just now.
@@ -81,6 +84,7 @@ class Found:
     earlier: bool  # nothing in the time that was asked for: the newest before it
     more: bool  # than these
     unreadable: PushRow | None
+    replies: Sequence[ReplyRow]  # from the number, of no message that is shown
 
 
 @blueprint.post("/look-up")
@@ -162,7 +166,20 @@ def _find(connection: sa.Connection, wanted: Wanted, within: timedelta, clock: C
         earlier=earlier and bool(groups),
         more=not earlier and (len(groups) < len(every) or len(rows) == _MESSAGES_MAX),
         unreadable=None if groups else unreadable,
+        replies=_find_replies(connection, wanted, rows, clock.now - (PERIODS[_LONGEST][0] if earlier else within)),
     )
+
+
+def _find_replies(
+    connection: sa.Connection, wanted: Wanted, rows: Sequence[MessageRow], since: datetime
+) -> Sequence[ReplyRow]:
+    """Find what came from a number and belongs to no recorded message: whoever wrote it has to be found too."""
+    if wanted.mobile is None:
+        return ()
+    asked = Filter(mobile=wanted.mobile, matched=False, received_from=since, accounts=visitor().user.accounts)
+    found = read.list_replies(connection, Page(limit=_REPLIES_MAX, filter=asked))
+    told = {row.id for row in rows}
+    return [shown(reply) for reply in found if reply.message_id not in told]
 
 
 def tell(connection: sa.Connection, attempts: Attempts, clock: Clock, *, unreadable: PushRow | None = None) -> Told:

@@ -169,6 +169,12 @@ def fits(masked: str, mobile: str) -> bool:
     return len(masked) == len(mobile) and all(a in ("*", b) for a, b in zip(masked, mobile, strict=True))
 
 
+def has_odd_length(text: str) -> bool:
+    """Whether a number without another country's code is not as long as a mobile number: digits may be missing."""
+    number = parse_mobile(text)
+    return number is not None and len(number) != _MAINLAND_PLACES and not _OTHER_COUNTRY.match(_without_noise(text))
+
+
 def mask_mobile(mobile: str) -> str:
     """Show a number without giving it away: `150****1090`.
 

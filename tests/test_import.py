@@ -95,6 +95,20 @@ def test_rejected_lines_are_named_and_the_others_recorded(installed: ServeProces
     assert len(kept.read_text().splitlines()) == 4
 
 
+def test_numbers_of_an_unusual_length_are_taken_and_told(installed: ServeProcess) -> None:
+    lines = [
+        "1,15080921090",
+        "2,1508092109",
+        "3,+1 415 555 2671",
+        "4,0086 150 8092 1090",
+        "5,85291234567",
+        "6,150809210901",
+    ]
+    code, counts, errors = import_(installed, "\n".join(["task_id,mobile", *lines]))
+    assert (code, counts) == (0, tally(new=6))
+    assert errors == "2 rows have numbers of an unusual length (first: line 3)\n"
+
+
 def test_ndjson_and_mapped_columns_and_refused_sends(installed: ServeProcess) -> None:
     lines: list[Any] = [
         {"taskId": 3313746, "Phone": "15080921090", "sentAt": "2026-11-23T12:00:00+08:00"},

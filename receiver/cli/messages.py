@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.domain import has_odd_length
 from receiver.errors import ReceiverError
 from receiver.imports.columns import RecordReader, is_known
 from receiver.imports.files import Form, open_rows, rewindable
@@ -109,6 +110,8 @@ class _Tally:
 
     def __init__(self, rejects: TextIO | None, records: RecordReader) -> None:
         self.counts: Counter[str] = Counter()
+        self._odd = 0
+        self._first_odd = ""
         self._rejects = rejects
         self._records = records
 
@@ -118,6 +121,12 @@ class _Tally:
             self._rejects.write(f"{place}: {reason}\n")
         elif self.counts["rejected"] <= _REJECTS_SHOWN:
             print(f"{place}: {reason}", file=sys.stderr)
+
+    def note_number(self, place: str, number: str) -> None:
+        """Count a number of an unusual length. It is taken, since it may be one of another country."""
+        if has_odd_length(number):
+            self._odd += 1
+            self._first_odd = self._first_odd or place
 
     def tell_if_any(self, *, as_json: bool) -> None:
         if self.counts:
@@ -129,6 +138,8 @@ class _Tally:
         }
         if self._records.rounded:
             print("all task ids end in zeros, as where a spreadsheet has rounded them: compare them", file=sys.stderr)
+        if self._odd:
+            print(f"{self._odd} rows have numbers of an unusual length (first: {self._first_odd})", file=sys.stderr)
         if unused := self._records.unused:
             print(f"columns not used: {', '.join(unused)}", file=sys.stderr)
         if as_json:
@@ -149,6 +160,7 @@ def _record(runtime: Runtime, reader: SendReader, batch: list[tuple[str, Any]], 
                 raise InvalidSend({"line": str(item)})
             sends.append(reader.read(item))
             places.append(place)
+            tally.note_number(place, str(item["mobile"]))
         except InvalidSend as error:
             tally.reject(place, str(error))
     if not sends:

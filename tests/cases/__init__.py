@@ -30,7 +30,6 @@ SOURCES = {
 
 NOT_BUILT = (
     ("bugs beside", "HEALTHCHECK of the image asks a fixed address"),
-    ("ux A7", "a number of ten digits is taken: it may be one of another country"),
     (
         "ux B9",
         "no alarm for an old or failed backup, a disk that fills, or the alarms' own timer; nor a word in doctor",

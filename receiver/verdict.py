@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from receiver.disk import Disk
     from receiver.store.signals import Silence
 
-_DISK_FREE_MIN_BYTES = 1024**3
-_DISK_FREE_MIN_SHARE = 0.05
 _SPOOL_MAX_SECONDS = 300  # with the database there, what waits is saved within seconds
 
 
@@ -58,8 +57,7 @@ class Situation:
     database_up: bool
     spool_records: int
     spool_oldest_seconds: float  # 0: nothing waits
-    disk_free_bytes: int
-    disk_free_share: float  # of 1
+    disk: Disk  # that holds the data directory
     certificate_days_left: float | None  # None: there is none here, or it is not known
     recent_refusals: Mapping[str, int]  # of the last 15 minutes, by the gate's word for them
     silence: Silence | None
@@ -104,7 +102,7 @@ def _ours(situation: Situation) -> Iterator[Reason]:
         yield Reason.DATABASE_AWAY
     elif situation.spool_records and situation.spool_oldest_seconds > _SPOOL_MAX_SECONDS:
         yield Reason.SPOOL_STUCK
-    if situation.disk_free_bytes < _DISK_FREE_MIN_BYTES or situation.disk_free_share < _DISK_FREE_MIN_SHARE:
+    if situation.disk.nearly_full:
         yield Reason.DISK_NEARLY_FULL
     if situation.certificate_days_left is not None and situation.certificate_days_left <= 0:
         yield Reason.CERTIFICATE_EXPIRED

@@ -29,6 +29,7 @@ from receiver.alarms.rules import (
 )
 from receiver.alarms.run import read_refusals, read_replica_lag
 from receiver.alarms.words import Place, title_of, write_incident
+from receiver.disk import Disk
 from receiver.setting_values import ALARM_LANGUAGES
 from tests.factories import NOON
 
@@ -52,6 +53,7 @@ WELL = Figures(
     spool_oldest_seconds=0.0,
     refusals={"secret": 0},
     kept=KEPT,
+    disk=Disk(free_bytes=10**12, total_bytes=2 * 10**12),
     certificate_days_left=60.0,
 )
 LIMITS = Limits(balance_low={"low": 100}.get)
@@ -91,6 +93,8 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (replace(WELL, certificate_days_left=13.9), Alarm.CERTIFICATE_ENDS_SOON, ""),
         (replace(WELL, replica_lag_seconds=61.0), Alarm.REPLICA_BEHIND, ""),
         (replace(WELL, replica_lag_seconds=inf), Alarm.REPLICA_BEHIND, ""),
+        (replace(WELL, disk=Disk(free_bytes=9 * 10**8, total_bytes=10**10)), Alarm.DISK_NEARLY_FULL, ""),
+        (kept(unshipped_since=NOON - 15 * MINUTE - SECOND), Alarm.AUDIT_SYSLOG_LAG, ""),
     ],
 )
 def test_each_alarm_is_found_by_its_own_figures_alone(figures: Figures, alarm: Alarm, subject: str) -> None:
@@ -127,6 +131,7 @@ def test_certificate_that_is_not_accepted_is_told_with_the_reason_and_no_days(la
         replace(WELL, refusals={"secret": 20}),
         replace(kept(events_lag_seconds=300.0), replica_lag_seconds=60.0),
         kept(forward_oldest={"shop": NOON - 15 * MINUTE}),
+        kept(unshipped_since=NOON - 15 * MINUTE),
         # A night: the last push is hours ago, nobody was sent anything, and last week's nights were quiet too.
         kept(last_push_at=NOON - 8 * HOUR, missed_pushes=19),
         # Sends wait, but for no longer than is usual.
@@ -177,7 +182,8 @@ def test_what_cannot_be_known_is_judged_by_nobody() -> None:
     blind = replace(
         WELL, database_fault="away", server_fault="away", kept=None, refusals=None, certificate_days_left=None
     )
-    assert set(judge_all(blind, LIMITS)) == {Alarm.SERVER_DOWN, Alarm.DATABASE_AWAY, Alarm.SPOOL_GROWING}
+    of_this_machine = {Alarm.SPOOL_GROWING, Alarm.DISK_NEARLY_FULL}
+    assert set(judge_all(blind, LIMITS)) == {Alarm.SERVER_DOWN, Alarm.DATABASE_AWAY} | of_this_machine
 
 
 def test_pushes_in_the_spool_have_come() -> None:
@@ -265,6 +271,7 @@ EVIDENCE: dict[str, Any] = {
 
     "fault": "nothing answers on 127.0.0.1:8000", "bytes": 12, "percent": 51, "minutes": 7, "count": 21,
     "usual": 95.0, "messages": 100, "left": 9, "low": 10, "hours": 2, "days": 13, "seconds": 61, "ids": "17",
+    "free_gb": 0.9,
 }  # fmt: skip
 
 

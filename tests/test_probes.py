@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from receiver.app import create_app
+from receiver.disk import Disk
 from receiver.verdict import Reason, Situation, judge
 from tests.conftest import SECRET
 from tests.server import ServeProcess
@@ -38,8 +39,7 @@ def test_status_names_a_redirect() -> None:
         "database_up": True,
         "spool_records": 0,
         "spool_oldest_seconds": 0.0,
-        "disk_free_bytes": 10**12,
-        "disk_free_share": 0.5,
+        "disk": Disk(free_bytes=10**12, total_bytes=2 * 10**12),
         "certificate_days_left": None,
         "recent_refusals": {},
         "silence": None,

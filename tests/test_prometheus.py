@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 ALERTS, CASES = DEPLOY / "prometheus/alerts.yml", DEPLOY / "prometheus/alerts_test.yml"
-# Of what a deployment may not have: TLS of our own, a probe of the certificate from outside, a replica.
+# Of what a deployment may not have: TLS of our own, a probe of the certificate from outside, a replica, syslog.
 BY_SETTINGS = {
     "receiver_certificate_not_after_timestamp_seconds",
     "probe_ssl_earliest_cert_expiry",
     "receiver_replica_lag_seconds",
+    "receiver_audit_syslog_lag_seconds",
 }
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 

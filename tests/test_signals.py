@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from receiver.disk import Disk
 from receiver.domain import Kind, first_id_of
 from receiver.self_test import SELF_TEST_BODY
 from receiver.store import signals, write
@@ -454,12 +455,12 @@ def test_found_push_is_whole(runtime: Runtime) -> None:
 # --- The verdict ----------------------------------------------------------------------------------------
 
 QUIET = Silence(since=NOON, usual_gap_seconds=1.0, unreported_sends=5)
+FULL = Disk(free_bytes=0, total_bytes=10**12)
 FINE = Situation(
     database_up=True,
     spool_records=0,
     spool_oldest_seconds=0,
-    disk_free_bytes=1024**3,
-    disk_free_share=0.05,
+    disk=Disk(free_bytes=1024**3, total_bytes=20 * 1024**3),
     certificate_days_left=None,
     recent_refusals={},
     silence=None,
@@ -494,8 +495,9 @@ NEVER = {"ever_pushed": False}
         ),
         ({"spool_records": 1, "spool_oldest_seconds": 300}, Verdict.FINE, ()),
         ({"spool_records": 1, "spool_oldest_seconds": 301}, Verdict.US, (Reason.SPOOL_STUCK,)),
-        ({"disk_free_bytes": 1024**3 - 1}, Verdict.US, (Reason.DISK_NEARLY_FULL,)),
-        ({"disk_free_share": 0.0499}, Verdict.US, (Reason.DISK_NEARLY_FULL,)),
+        ({"disk": Disk(free_bytes=1024**3 - 1, total_bytes=1024**3)}, Verdict.US, (Reason.DISK_NEARLY_FULL,)),
+        ({"disk": Disk(free_bytes=499 * 10**9, total_bytes=10**13)}, Verdict.US, (Reason.DISK_NEARLY_FULL,)),
+        ({"disk": Disk(free_bytes=0, total_bytes=0)}, Verdict.FINE, ()),  # of a file system that tells no size
         ({"certificate_days_left": 1}, Verdict.FINE, ()),
         ({"certificate_days_left": 0}, Verdict.US, (Reason.CERTIFICATE_EXPIRED,)),
         ({"certificate_days_left": -3}, Verdict.US, (Reason.CERTIFICATE_EXPIRED,)),
@@ -515,7 +517,7 @@ NEVER = {"ever_pushed": False}
             (Reason.REFUSED_ADDRESS, Reason.REFUSED_LENGTH, Reason.REFUSED_SIZE),
         ),
         (
-            {"silence": QUIET, "platform_reachable": False, "disk_free_bytes": 0, "recent_refusals": {"address": 9}},
+            {"silence": QUIET, "platform_reachable": False, "disk": FULL, "recent_refusals": {"address": 9}},
             Verdict.US,
             (
                 Reason.DISK_NEARLY_FULL,

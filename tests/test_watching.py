@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from receiver.alarms.rules import Balance, Kept, Rate
 from receiver.self_test import SELF_TEST_BODY
 from receiver.store import balance, targets, watching
+from receiver.store.audit import note_shipped
 from receiver.store.balance import Reading
 from receiver.store.targets import Format, NewTarget
 from tests.factories import NOON
@@ -155,3 +156,16 @@ def test_the_oldest_that_waits_is_told_of_each_target(runtime: Runtime) -> None:
     (target, oldest_at), *others = found(runtime).forward_oldest.items()
     assert (target, others) == ("shop", [])
     assert abs(oldest_at - before) < timedelta(minutes=5)
+
+
+def test_audit_waits_for_syslog_where_there_is_one(runtime: Runtime) -> None:
+    def unshipped(*, ships_audit: bool) -> datetime | None:
+        return runtime.ask(
+            lambda connection: watching.find_kept(connection, now=NOON, accounts=(), ships_audit=ships_audit)
+        ).unshipped_since
+
+    runtime.audit("key", "keys.create")
+    assert unshipped(ships_audit=False) is None
+    assert unshipped(ships_audit=True) is not None
+    runtime.database.write(lambda connection: note_shipped(connection, 1))
+    assert unshipped(ships_audit=True) is None

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from receiver.disk import Disk
+
 _SPOOL_OLD_SECONDS = 300
 _SPOOL_FULL_SHARE = 0.5
 _EVENTS_LAG_SECONDS = 300
 _FORWARD_LATE = timedelta(minutes=15)
 _REPLICA_LAG_SECONDS = 60
+_AUDIT_LATE = timedelta(minutes=15)
 _BALANCE_STALE = timedelta(hours=1)
 _CERTIFICATE_SOON_DAYS, _CERTIFICATE_NOW_DAYS = 14, 3
 _MISSED_MIN = 20  # pushes of last week: where fewer came, none now is chance
@@ -48,6 +51,8 @@ class Alarm(StrEnum):
     CERTIFICATE_ENDS_SOON = "certificate_ends_soon"
     CERTIFICATE_ENDS_NOW = "certificate_ends_now"
     REPLICA_BEHIND = "replica_behind"
+    DISK_NEARLY_FULL = "disk_nearly_full"
+    AUDIT_SYSLOG_LAG = "audit_syslog_lag"
 
     @property
     def heading(self) -> str:
@@ -65,7 +70,15 @@ class Alarm(StrEnum):
         return self in _OF_NODE
 
 
-_OF_NODE = frozenset({Alarm.SERVER_DOWN, Alarm.DATABASE_AWAY, Alarm.SPOOL_GROWING, Alarm.PUSHES_REFUSED})
+_OF_NODE = frozenset(
+    {
+        Alarm.SERVER_DOWN,
+        Alarm.DATABASE_AWAY,
+        Alarm.SPOOL_GROWING,
+        Alarm.PUSHES_REFUSED,
+        Alarm.DISK_NEARLY_FULL,
+    }
+)
 _CRITICAL = frozenset(
     {Alarm.SERVER_DOWN, Alarm.DATABASE_AWAY, Alarm.PLATFORM_SILENT, Alarm.BALANCE_LOW, Alarm.CERTIFICATE_ENDS_NOW}
 )
@@ -137,6 +150,7 @@ class Kept:
     balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with a reading
     forward_oldest: Mapping[str, datetime] = field(default_factory=dict)  # of targets for which something waits
     set_aside: Mapping[str, SetAsideRows] = field(default_factory=dict)  # by table
+    unshipped_since: datetime | None = None  # of the oldest audit entry that syslog lacks; None: it has all, or is none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +165,7 @@ class Figures:
     spool_oldest_seconds: float  # 0: nothing waits
     refusals: Mapping[str, int] | None  # in the last quarter of an hour, by the gate's word for the reason
     kept: Kept | None
+    disk: Disk  # that holds the data directory
     certificate_days_left: float | None
     certificate_fault: str | None = None  # why it does not hold; None: it does, or nobody knows
     replica_lag_seconds: float | None = None  # as the server sees it; infinite: away; None: there is none
@@ -347,6 +362,26 @@ def _replica_behind(figures: Figures, _limits: Limits) -> Found:
     )
 
 
+def _disk_nearly_full(figures: Figures, _limits: Limits) -> Found:
+    if not figures.disk.nearly_full:
+        return []
+    evidence = {
+        "free_gb": round(figures.disk.free_bytes / 1e9, 1),
+        "percent": round(100 * figures.disk.free_bytes / figures.disk.total_bytes, 1),
+    }
+    return [Finding(alarm=Alarm.DISK_NEARLY_FULL, evidence=evidence)]
+
+
+def _audit_syslog_lag(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    since = figures.kept.unshipped_since
+    if since is None or figures.now - since <= _AUDIT_LATE:
+        return []
+    minutes = math.floor((figures.now - since).total_seconds() / 60)
+    return [Finding(alarm=Alarm.AUDIT_SYSLOG_LAG, since=since, evidence={"minutes": minutes})]
+
+
 _RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
     Alarm.SERVER_DOWN: _server_down,
     Alarm.DATABASE_AWAY: _database_away,
@@ -363,6 +398,8 @@ _RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
     Alarm.CERTIFICATE_ENDS_SOON: _certificate_ends_soon,
     Alarm.CERTIFICATE_ENDS_NOW: _certificate_ends_now,
     Alarm.REPLICA_BEHIND: _replica_behind,
+    Alarm.DISK_NEARLY_FULL: _disk_nearly_full,
+    Alarm.AUDIT_SYSLOG_LAG: _audit_syslog_lag,
 }
 
 

@@ -16,6 +16,7 @@ from receiver.alarms.rules import Figures, Incident, Limits, judge_all
 from receiver.alarms.targets import NotTold, Target, post
 from receiver.alarms.words import Place, write_incident, write_test
 from receiver.config import address_text, inside_at
+from receiver.disk import find_disk
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
 from receiver.logs import get_logger
@@ -167,6 +168,7 @@ class Watch:
             spool_oldest_seconds=0.0 if spool.oldest_at is None else max(0.0, time.time() - spool.oldest_at),
             refusals=None if exposed is None else node.count_refusals(read_refusals(exposed), now),
             kept=kept,
+            disk=find_disk(self._settings.data_dir),
             certificate_days_left=None if certificate is None else certificate.days_left,
             certificate_fault=None if certificate is None else certificate.fault,
             replica_lag_seconds=None if exposed is None else read_replica_lag(exposed),
@@ -178,9 +180,13 @@ class Watch:
         try:
             schema.require_schema(self._runtime.database)
             self._runtime.database.require_writable()
-            return self._runtime.ask(lambda connection: find_kept(connection, now=now, accounts=accounts)), None
+            ships = bool(self._settings.audit_syslog)
+            kept = self._runtime.ask(
+                lambda connection: find_kept(connection, now=now, accounts=accounts, ships_audit=ships)
+            )
         except (StoreUnavailable, StoreUnfit) as error:
             return None, str(error)
+        return kept, None
 
     def _ask_readiness(self) -> tuple[str | None, str | None]:
         """Ask the server; return why it can keep no push, and why it keeps them in the spool. None: neither."""

@@ -202,6 +202,16 @@ _ENGLISH = _Words(
             "The replica is {seconds} seconds behind the primary.",
             "look at its replication; what reads from it sees the past. \u221e: it is away, and the primary is read.",
         ),
+        Alarm.DISK_NEARLY_FULL: (
+            "the disk is nearly full",
+            "The disk of the data directory has {free_gb} GB left ({percent} %). Once it is full, pushes are refused.",
+            "make room, or give it a larger disk; `df -h` and `du -xh` say what fills it.",
+        ),
+        Alarm.AUDIT_SYSLOG_LAG: (
+            "the audit is not sent on",
+            "Entries of the audit have waited for the syslog server for {minutes} minutes; none is lost.",
+            "see that the server of RECEIVER_AUDIT_SYSLOG can be reached; the server's log says why not.",
+        ),
     },
 )  # fmt: skip
 
@@ -303,6 +313,16 @@ _CHINESE = _Words(
             "只读副本延迟",
             "只读副本落后主库 {seconds} 秒。",
             "检查复制状态；从副本读取的数据是旧的。\u221e 表示副本不可用，改读主库。",
+        ),
+        Alarm.DISK_NEARLY_FULL: (
+            "磁盘空间不足",
+            "数据目录所在磁盘仅剩 {free_gb} GB（{percent} %）。写满后将拒绝推送。",
+            "清理磁盘或扩容；用 `df -h` 和 `du -xh` 查看占用。",
+        ),
+        Alarm.AUDIT_SYSLOG_LAG: (
+            "审计记录未能转发",
+            "审计记录等待发往 syslog 服务器已 {minutes} 分钟；记录不会丢失。",
+            "确认 RECEIVER_AUDIT_SYSLOG 指定的服务器可以连通；原因见服务日志。",
         ),
     },
 )  # fmt: skip

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from receiver.alarms.rules import Balance, Kept, Rate, SetAsideRows
 from receiver.domain import DeliveryStatus, first_id_of
-from receiver.store import balance, read, rollup, set_aside, signals, targets
+from receiver.store import audit, balance, read, rollup, set_aside, signals, targets
 from receiver.store.events import find_lag_seconds
 from receiver.store.read import waits
 from receiver.store.tables import AGE_FROM, delivery_hour_changes, delivery_hours, messages, pushes
@@ -30,8 +30,13 @@ _MISSED_MAX = 1_000
 _RECENT = timedelta(minutes=30)
 
 
-def find_kept(connection: sa.Connection, *, now: datetime, accounts: Collection[str]) -> Kept:
-    """Give what the database says of the present. `accounts`: those whose balance is asked for here."""
+def find_kept(
+    connection: sa.Connection, *, now: datetime, accounts: Collection[str], ships_audit: bool = False
+) -> Kept:
+    """Give what the database says of the present.
+
+    `accounts`: those whose balance is asked for here. `ships_audit`: whether the audit is sent on to syslog.
+    """
     last_push = signals.find_last_push(connection, now=now)
     last_push_at = last_push.at if last_push else None
     return Kept(
@@ -48,6 +53,7 @@ def find_kept(connection: sa.Connection, *, now: datetime, accounts: Collection[
         },
         forward_oldest=targets.find_oldest(connection),
         set_aside=find_set_aside(connection),
+        unshipped_since=audit.find_unshipped_since(connection) if ships_audit else None,
     )
 
 

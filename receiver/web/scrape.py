@@ -25,6 +25,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from receiver.alarms.rules import SetAsideRows
+from receiver.disk import find_disk
 from receiver.errors import ReceiverError
 from receiver.intake.spool import spool_state
 from receiver.store import audit, balance, fan_out, signals, targets, watching
@@ -173,6 +174,11 @@ def _sqlite_log(scrape: Scrape) -> float | None:
     if not scrape.parts.settings.embedded:
         return None
     return log_bytes(path_of(scrape.parts.settings.database_url))
+
+
+@gauge("receiver_disk_nearly_full", "1: the disk of the data directory has less than a gigabyte left, or than 5 %.")
+def _disk_nearly_full(scrape: Scrape) -> float:
+    return float(find_disk(scrape.parts.settings.data_dir).nearly_full)
 
 
 @gauge("receiver_events_lag_seconds", "For how long a transaction that does not end has held the events back; 0: none.")

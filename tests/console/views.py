@@ -22,6 +22,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from receiver import runtime as runtime_module
 from receiver.app import create_app
+from receiver.disk import Disk
 from receiver.domain import Push, SendAttempt, SentMessage, first_id_of
 from receiver.intake.gate import Probe, Refusal
 from receiver.passwords import hash_password
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 11, 23, 7, 42, 10, tzinfo=UTC)  # 15:42:10 in Shanghai
 PASSWORD = "correct horse battery"
 _TOTP_KEY = "JBSWY3DPEHPK3PXP"
-_DISK = SimpleNamespace(total=64_000_000_000, used=22_600_000_000, free=41_400_000_000)
+_DISK = Disk(total_bytes=64_000_000_000, free_bytes=41_400_000_000)
 # Each once a day or so, in turn.
 _REPLIES = ("谢谢", "退订", "收到，几点送到？", "TD \u202eevil <b>x</b>", "请不要再退订我", "好的，谢谢")
 
@@ -96,7 +97,7 @@ def serve_samples() -> Iterator[dict[str, Sample]]:
         stack.enter_context(patch.object(runtime_module.Runtime, "now", lambda _: NOW))
         for name, value in (("certificate_days_left", 61.0), ("can_connect", True)):
             stack.enter_context(patch(f"receiver.web.console.now.{name}", lambda _, value=value: value))
-        stack.enter_context(patch("receiver.web.console.now.shutil", SimpleNamespace(disk_usage=lambda _: _DISK)))
+        stack.enter_context(patch("receiver.web.console.now.find_disk", lambda _: _DISK))
         stack.enter_context(patch("receiver.web.console.login._new_secret", lambda: _TOTP_KEY * 2))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         made = {}

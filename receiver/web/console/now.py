@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from flask_babel import gettext
 from receiver.alarms.kept import NodeIncidents
 from receiver.alarms.words import title_of
 from receiver.config import push_urls
+from receiver.disk import find_disk
 from receiver.domain import mask_mobile
 from receiver.errors import StoreUnavailable, StoreUnfit
 from receiver.intake.spool import spool_state
@@ -135,7 +135,7 @@ def status() -> Response:
             known = parts.ask(lambda connection: _known(connection, now))
         except (StoreUnavailable, StoreUnfit) as error:
             away = str(error)
-    disk = shutil.disk_usage(parts.settings.data_dir)
+    disk = find_disk(parts.settings.data_dir)
     certificate = certificate_days_left(parts.settings.public_url)
     reachable = can_connect(parts.settings.platform_url) if told.silence or away else None
     refused = [refusal for refusal in parts.gate.refusals if refusal.at > now - _LATELY]
@@ -144,8 +144,7 @@ def status() -> Response:
             database_up=away is None,
             spool_records=told.spool.records,
             spool_oldest_seconds=time.time() - told.spool.oldest_at if told.spool.oldest_at else 0,
-            disk_free_bytes=disk.free,
-            disk_free_share=disk.free / disk.total,
+            disk=disk,
             certificate_days_left=certificate,
             recent_refusals=Counter(refusal.reason for refusal in refused),
             redirected=parts.gate.is_redirected(now),

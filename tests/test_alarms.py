@@ -29,6 +29,7 @@ from receiver.alarms.rules import (
 )
 from receiver.alarms.run import read_refusals, read_replica_lag
 from receiver.alarms.words import Place, title_of, write_incident
+from receiver.backup_notes import Noted
 from receiver.disk import Disk
 from receiver.setting_values import ALARM_LANGUAGES
 from tests.factories import NOON
@@ -67,6 +68,12 @@ def kept(**changes: Any) -> Figures:
     return replace(WELL, kept=replace(KEPT, **changes))
 
 
+def backed_up(made: timedelta | None = None, failed: timedelta | None = None) -> Figures:
+    made_at, failed_at = (None if age is None else NOON - age for age in (made, failed))
+    noted = Noted(made_at=made_at, failed_at=failed_at)
+    return replace(WELL, backups={"receiver backup": noted})
+
+
 def test_nothing_is_wrong_where_all_is_well() -> None:
     assert wrong(WELL) == set()
     assert set(judge_all(WELL, LIMITS)) == set(Alarm) - {Alarm.REPLICA_BEHIND}  # there is none
@@ -94,6 +101,10 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (replace(WELL, replica_lag_seconds=61.0), Alarm.REPLICA_BEHIND, ""),
         (replace(WELL, replica_lag_seconds=inf), Alarm.REPLICA_BEHIND, ""),
         (replace(WELL, disk=Disk(free_bytes=9 * 10**8, total_bytes=10**10)), Alarm.DISK_NEARLY_FULL, ""),
+        (backed_up(made=36 * HOUR + SECOND), Alarm.BACKUP_OLD, "receiver backup"),
+        (backed_up(made=-36 * HOUR - SECOND), Alarm.BACKUP_OLD, "receiver backup"),  # by a clock that was ahead
+        (backed_up(made=2 * HOUR, failed=HOUR), Alarm.BACKUP_OLD, "receiver backup"),
+        (backed_up(failed=HOUR), Alarm.BACKUP_OLD, "receiver backup"),
         (kept(unshipped_since=NOON - 15 * MINUTE - SECOND), Alarm.AUDIT_SYSLOG_LAG, ""),
     ],
 )
@@ -132,6 +143,8 @@ def test_certificate_that_is_not_accepted_is_told_with_the_reason_and_no_days(la
         replace(kept(events_lag_seconds=300.0), replica_lag_seconds=60.0),
         kept(forward_oldest={"shop": NOON - 15 * MINUTE}),
         kept(unshipped_since=NOON - 15 * MINUTE),
+        backed_up(made=36 * HOUR),
+        backed_up(made=HOUR, failed=2 * HOUR),
         # A night: the last push is hours ago, nobody was sent anything, and last week's nights were quiet too.
         kept(last_push_at=NOON - 8 * HOUR, missed_pushes=19),
         # Sends wait, but for no longer than is usual.
@@ -182,7 +195,7 @@ def test_what_cannot_be_known_is_judged_by_nobody() -> None:
     blind = replace(
         WELL, database_fault="away", server_fault="away", kept=None, refusals=None, certificate_days_left=None
     )
-    of_this_machine = {Alarm.SPOOL_GROWING, Alarm.DISK_NEARLY_FULL}
+    of_this_machine = {Alarm.SPOOL_GROWING, Alarm.DISK_NEARLY_FULL, Alarm.BACKUP_OLD}
     assert set(judge_all(blind, LIMITS)) == {Alarm.SERVER_DOWN, Alarm.DATABASE_AWAY} | of_this_machine
 
 
@@ -271,7 +284,7 @@ EVIDENCE: dict[str, Any] = {
 
     "fault": "nothing answers on 127.0.0.1:8000", "bytes": 12, "percent": 51, "minutes": 7, "count": 21,
     "usual": 95.0, "messages": 100, "left": 9, "low": 10, "hours": 2, "days": 13, "seconds": 61, "ids": "17",
-    "free_gb": 0.9,
+    "free_gb": 0.9, "made_at": "x",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from receiver.alarms.kept import open_node
 from receiver.alarms.rules import Alarm, State
 from receiver.alarms.run import Watch
 from receiver.alarms.targets import Target
+from receiver.disk import Disk
 from receiver.runtime import Runtime
 from receiver.store import incidents as stored
 from receiver.store import migrate
@@ -279,6 +281,31 @@ def test_second_look_at_a_node_leaves_it_to_the_first(node: Node, tmp_path: Path
         assert held is not None
         assert node.look(0).skipped
     assert not node.look(0).skipped
+
+
+def test_old_and_failed_backups_are_told_by_the_node_that_made_them(node: Node, told: Robot, tmp_path: Path) -> None:
+    for name, hours in (("backup.made", 37), ("backup.sh.made", 5), ("backup.sh.failed", 4)):
+        (tmp_path / name).touch()
+        at = (NOON - timedelta(hours=hours)).timestamp()
+        os.utime(tmp_path / name, (at, at))
+    node.look(0)
+    node.look(1)
+    assert [(body["name"], body["subject"]) for body in told.bodies] == [
+        (Alarm.BACKUP_OLD, "backup.sh"), (Alarm.BACKUP_OLD, "receiver backup"),
+    ]  # fmt: skip
+    assert "The last try of `backup.sh` has failed" in told.bodies[0]["text"]
+    assert (
+        "The last backup by `receiver backup` is of 2026-11-21T15:00:00Z; one is due each day."
+        in told.bodies[1]["text"]
+    )
+
+
+def test_disk_that_fills_is_told(node: Node, told: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "find_disk", lambda _: Disk(free_bytes=9 * 10**8, total_bytes=10**12))
+    node.look(0)
+    node.look(1)
+    assert said(told) == [(Alarm.DISK_NEARLY_FULL, FIRING)]
+    assert "has 0.9 GB left (0.1 %)" in told.bodies[0]["text"]
 
 
 # --- As a command -----------------------------------------------------------------------------------------

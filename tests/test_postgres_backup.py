@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.backup_notes import find_backups
 from tests.postgres import PostgresServer
 from tests.postgres_binaries import find_binaries, find_shared_place
 from tests.pushers import Pushers
@@ -31,12 +32,13 @@ def server() -> Iterator[PostgresServer]:
         yield server
 
 
-def run(script: str, *arguments: str, url: str = "") -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: str, url: str = "", data_dir: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RECEIVER_", "PG"))}
     environment |= {
         "RECEIVER_DATABASE_URL": url,
         "PG_BIN": str(find_binaries()),
         "RECEIVER": str(Path(sys.executable).with_name("receiver")),
+        "RECEIVER_DATA_DIR": str(data_dir or ""),
         "TMPDIR": str(find_shared_place(on_disk=True)),  # a socket's path has to be short
     }
     return subprocess.run(
@@ -85,7 +87,8 @@ def test_backups_under_load_hold_every_push_acknowledged_before_they_began(
 
 def test_scripts_say_what_is_wrong_and_leave_nothing(server: PostgresServer, tmp_path: Path) -> None:
     backups = tmp_path / "backups"
-    missing = run("backup.sh", str(backups), url=server.url("missing"))
+    missing = run("backup.sh", str(backups), url=server.url("missing"), data_dir=tmp_path)
+    assert find_backups(tmp_path)["backup.sh"].failing
     assert missing.returncode != 0
     assert 'database "missing" does not exist' in missing.stderr
     foreign = run("backup.sh", str(backups), url=server.create_database("foreign"))
@@ -103,7 +106,8 @@ def test_older_dumps_go_and_nothing_else(server: PostgresServer, tmp_path: Path)
     for name in ("receiver-20261101T030000Z.dump", "receiver-20261102T030000Z.dump", "receiver-20200101T000000Z.base"):
         (backups / name).write_text("")
     (backups / "notes.dump").write_text("mine")
-    made = run("backup.sh", "--keep", "2", str(backups), url=url)
+    made = run("backup.sh", "--keep", "2", str(backups), url=url, data_dir=tmp_path)
+    assert not find_backups(tmp_path)["backup.sh"].failing
     newest, removed = made.stdout.splitlines()
     assert removed == f"removed: {backups}/receiver-20261101T030000Z.dump"
     left = {"receiver-20261102T030000Z.dump", "receiver-20200101T000000Z.base", "notes.dump", Path(newest).name}

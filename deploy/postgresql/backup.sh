@@ -13,6 +13,8 @@ Usage: backup.sh [--physical] [--keep N] DIRECTORY
               WAL it is where recovery to a point in time begins (RUNBOOK).
   --keep N    then remove all but the newest N of this kind that are in DIRECTORY.
 
+  RECEIVER_DATA_DIR  where set, its alarms hear whether this went well: backup.sh.made and backup.sh.failed in it.
+
   PG_BIN      where pg_dump and the others are, if not in PATH. Their major version has to be the server's, or newer.
 
 Example: RECEIVER_DATABASE_URL=postgresql://receiver@db/receiver backup.sh --keep 14 /srv/backup
@@ -43,6 +45,18 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -n "$directory" ] || fail "give the directory to back up to; see --help"
+
+work=''
+# However it ends: no draft stays, and the node hears of it.
+finish() {
+    local code=$? how=made
+    [ -z "$work" ] || rm -rf "$work"
+    [ $code = 0 ] || how=failed
+    [ ! -d "${RECEIVER_DATA_DIR-}" ] || touch "$RECEIVER_DATA_DIR/backup.sh.$how" ||
+        echo "backup.sh: the alarms of $RECEIVER_DATA_DIR do not hear of this" >&2
+}
+trap finish EXIT
+
 [ -n "${RECEIVER_DATABASE_URL-}" ] || fail "set RECEIVER_DATABASE_URL to the database to back up"
 [ -z "${PG_BIN-}" ] || PATH=$PG_BIN:$PATH
 umask 077
@@ -50,7 +64,6 @@ mkdir -p "$directory"
 
 # Nobody is to see a password in the list of processes: libpq takes it from a file of its own.
 work=$(mktemp -d "$directory/.receiver-XXXXXXXX.partial")
-trap 'rm -rf "$work"' EXIT
 url=$RECEIVER_DATABASE_URL
 if [[ $url =~ ^([a-z+]+://[^:/@]+):([^@]*)@(.*)$ ]]; then
     url="${BASH_REMATCH[1]}@${BASH_REMATCH[3]}"

@@ -46,6 +46,7 @@ class NodeIncidents:
         self._path = data_dir / _FILE
         self._kept: list[_Kept] = []
         self._refusals: list[tuple[datetime, dict[str, int]]] = []
+        self.looked_at: datetime | None = None  # the last look; None: there was none
         try:
             self._read(json.loads(self._path.read_text()))
         except FileNotFoundError:
@@ -59,6 +60,7 @@ class NodeIncidents:
 
     def follow(self, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None:
         """Take one look's findings: what is new, what still holds, what is over."""
+        self.looked_at = now
         still = {kept.incident.key: kept for kept in self._kept if kept.incident.recovered_at is None}
         for key, before, after in follow_all([kept.incident for kept in still.values()], judged, now):
             if after is None:
@@ -103,11 +105,14 @@ class NodeIncidents:
             for row in saved["incidents"]
         ]
         self._refusals = [(datetime.fromisoformat(at), seen) for at, seen in saved["refusals"]]
+        looked_at = saved.get("looked_at")  # an older version wrote none
+        self.looked_at = datetime.fromisoformat(looked_at) if looked_at else None
 
     def _write(self) -> bool:
         """Replace the file, whole or not at all. Whether that was possible."""
         rows = [{"id": kept.id, "incident": asdict(kept.incident), "told": sorted(kept.told)} for kept in self._kept]
-        text = json.dumps({"incidents": rows, "refusals": self._refusals}, default=datetime.isoformat, indent=1)
+        saved = {"incidents": rows, "refusals": self._refusals, "looked_at": self.looked_at}
+        text = json.dumps(saved, default=datetime.isoformat, indent=1)
         try:
             write_file(self._path, text)
         except OSError as error:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from receiver.backup_notes import Noted
     from receiver.disk import Disk
 
 _SPOOL_OLD_SECONDS = 300
@@ -53,6 +54,7 @@ class Alarm(StrEnum):
     REPLICA_BEHIND = "replica_behind"
     DISK_NEARLY_FULL = "disk_nearly_full"
     AUDIT_SYSLOG_LAG = "audit_syslog_lag"
+    BACKUP_OLD = "backup_old"
 
     @property
     def heading(self) -> str:
@@ -77,6 +79,7 @@ _OF_NODE = frozenset(
         Alarm.SPOOL_GROWING,
         Alarm.PUSHES_REFUSED,
         Alarm.DISK_NEARLY_FULL,
+        Alarm.BACKUP_OLD,
     }
 )
 _CRITICAL = frozenset(
@@ -167,6 +170,7 @@ class Figures:
     kept: Kept | None
     disk: Disk  # that holds the data directory
     certificate_days_left: float | None
+    backups: Mapping[str, Noted] = field(default_factory=dict)  # made on this node, by command
     certificate_fault: str | None = None  # why it does not hold; None: it does, or nobody knows
     replica_lag_seconds: float | None = None  # as the server sees it; infinite: away; None: there is none
 
@@ -382,6 +386,20 @@ def _audit_syslog_lag(figures: Figures, _limits: Limits) -> Found:
     return [Finding(alarm=Alarm.AUDIT_SYSLOG_LAG, since=since, evidence={"minutes": minutes})]
 
 
+def _backup_old(figures: Figures, _limits: Limits) -> Found:
+    # Where none was ever tried nothing is said: others may back it up, and a first day without one is no fault.
+    found = []
+    for command, noted in sorted(figures.backups.items()):
+        if noted.failing:
+            found.append(
+                Finding(alarm=Alarm.BACKUP_OLD, subject=command, since=noted.failed_at, evidence={"failed": True})
+            )
+        elif noted.made_at is not None and noted.old(figures.now):
+            evidence = {"made_at": f"{noted.made_at:%Y-%m-%dT%H:%M:%SZ}"}
+            found.append(Finding(alarm=Alarm.BACKUP_OLD, subject=command, since=noted.made_at, evidence=evidence))
+    return found
+
+
 _RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
     Alarm.SERVER_DOWN: _server_down,
     Alarm.DATABASE_AWAY: _database_away,
@@ -400,6 +418,7 @@ _RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
     Alarm.REPLICA_BEHIND: _replica_behind,
     Alarm.DISK_NEARLY_FULL: _disk_nearly_full,
     Alarm.AUDIT_SYSLOG_LAG: _audit_syslog_lag,
+    Alarm.BACKUP_OLD: _backup_old,
 }
 
 

@@ -15,6 +15,7 @@ from receiver.alarms.kept import open_node
 from receiver.alarms.rules import Figures, Incident, Limits, judge_all
 from receiver.alarms.targets import NotTold, Target, post
 from receiver.alarms.words import Place, write_incident, write_test
+from receiver.backup_notes import find_backups
 from receiver.config import address_text, inside_at
 from receiver.disk import find_disk
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
@@ -169,6 +170,7 @@ class Watch:
             refusals=None if exposed is None else node.count_refusals(read_refusals(exposed), now),
             kept=kept,
             disk=find_disk(self._settings.data_dir),
+            backups=find_backups(self._settings.data_dir),
             certificate_days_left=None if certificate is None else certificate.days_left,
             certificate_fault=None if certificate is None else certificate.fault,
             replica_lag_seconds=None if exposed is None else read_replica_lag(exposed),

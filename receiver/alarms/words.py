@@ -57,6 +57,8 @@ def title_of(incident: Incident, language: str) -> str:
 def _words_of(incident: Incident, words: _Words) -> tuple[str, str, str]:
     if incident.alarm is Alarm.CERTIFICATE_ENDS_NOW and "fault" in incident.evidence:
         return words.certificate_faulty
+    if incident.alarm is Alarm.BACKUP_OLD and "failed" in incident.evidence:
+        return words.backup_failed
     return words.alarms[incident.alarm]
 
 
@@ -100,6 +102,7 @@ class _Words:
     reasons: Mapping[str, str]  # for which a push is refused
     silent_unrecorded: str
     certificate_faulty: tuple[str, str, str]
+    backup_failed: tuple[str, str, str]
     alarms: Mapping[Alarm, tuple[str, str, str]]  # title, what is, what to do
 
 
@@ -125,6 +128,11 @@ _ENGLISH = _Words(
         "the certificate is not accepted",
         "The certificate of RECEIVER_PUBLIC_URL is not accepted: {fault}. No push arrives.",
         "`receiver doctor --public-url` says more; put the right certificate with its whole chain in place.",
+    ),
+    backup_failed=(
+        "the backup has failed: {subject}",
+        "The last try of `{subject}` has failed; older backups are untouched.",
+        "read `journalctl -u receiver-backup`, or run it by hand: it says why.",
     ),
     alarms={
         Alarm.SERVER_DOWN: (
@@ -207,6 +215,11 @@ _ENGLISH = _Words(
             "The disk of the data directory has {free_gb} GB left ({percent} %). Once it is full, pushes are refused.",
             "make room, or give it a larger disk; `df -h` and `du -xh` say what fills it.",
         ),
+        Alarm.BACKUP_OLD: (
+            "the last backup is old: {subject}",
+            "The last backup by `{subject}` is of {made_at}; one is due each day.",
+            "see that receiver-backup.timer runs (`systemctl list-timers`), and make one now.",
+        ),
         Alarm.AUDIT_SYSLOG_LAG: (
             "the audit is not sent on",
             "Entries of the audit have waited for the syslog server for {minutes} minutes; none is lost.",
@@ -237,6 +250,11 @@ _CHINESE = _Words(
         "证书不被信任",
         "RECEIVER_PUBLIC_URL 的证书未通过验证：{fault}。收不到任何推送。",
         "运行 `receiver doctor --public-url` 查看详情；换上正确的证书及完整的证书链。",
+    ),
+    backup_failed=(
+        "备份失败：{subject}",
+        "最近一次 `{subject}` 执行失败；之前的备份不受影响。",
+        "查看 `journalctl -u receiver-backup`，或手动执行一次，即可看到原因。",
     ),
     alarms={
         Alarm.SERVER_DOWN: (
@@ -318,6 +336,11 @@ _CHINESE = _Words(
             "磁盘空间不足",
             "数据目录所在磁盘仅剩 {free_gb} GB（{percent} %）。写满后将拒绝推送。",
             "清理磁盘或扩容；用 `df -h` 和 `du -xh` 查看占用。",
+        ),
+        Alarm.BACKUP_OLD: (
+            "备份过旧：{subject}",
+            "`{subject}` 最近一次备份的时间是 {made_at}；应每天备份一次。",
+            "确认 receiver-backup.timer 在运行（`systemctl list-timers`），并立即备份一次。",
         ),
         Alarm.AUDIT_SYSLOG_LAG: (
             "审计记录未能转发",

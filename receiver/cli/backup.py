@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.backup import DATABASE_FILE, make_backup, read_manifest, restore, serving_lock
+from receiver.backup_notes import note_backup
 from receiver.cli.common import as_json, print_json, require_files
 from receiver.cli.verify import show_progress
 from receiver.config import load_data_dir, load_settings, make_data_dir
 from receiver.intake.gate import Gate
+from receiver.logs import get_logger
 from receiver.store import schema
 from receiver.store.audit_proof import verify_audit
 from receiver.store.sealed import Sealing
@@ -24,8 +26,10 @@ from receiver.store.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from receiver.backup import Manifest
+    from receiver.backup import Backup, Manifest
     from receiver.config import Settings
+
+_log = get_logger(__name__)
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -46,9 +50,7 @@ def backup(directory: Path, keep: int | None, no_verify: bool, as_json: bool) ->
       receiver backup /srv/backup --keep 14
     """
     settings = load_settings()
-    require_files(settings)
-    check = None if no_verify else lambda path: list(_problems(settings, path / DATABASE_FILE))
-    made = make_backup(settings, directory, verify=check, keep=keep)
+    made = _make_and_note(settings, directory, verify=not no_verify, keep=keep)
     manifest = made.manifest
     if as_json:
         print_json(
@@ -69,6 +71,26 @@ def backup(directory: Path, keep: int | None, no_verify: bool, as_json: bool) ->
         print(f"receiver: the copy is true, and not all in it agrees: {problem}", file=sys.stderr)
     if made.problems:
         sys.exit(1)
+
+
+def _make_and_note(settings: Settings, directory: Path, *, verify: bool, keep: int | None) -> Backup:
+    """Make a backup, and note for the alarms whether that went well."""
+    try:
+        require_files(settings)
+        check = (lambda path: list(_problems(settings, path / DATABASE_FILE))) if verify else None
+        made = make_backup(settings, directory, verify=check, keep=keep)
+    except Exception:  # whatever it is; not Ctrl-C, with which somebody has thought better of it
+        _note(settings, made=False)
+        raise
+    _note(settings, made=not made.problems)
+    return made
+
+
+def _note(settings: Settings, *, made: bool) -> None:
+    try:
+        note_backup(settings.data_dir, made=made)
+    except OSError as error:
+        _log.warning("the alarms do not hear of this backup", made=made, reason=error.strerror)
 
 
 @click.command("restore")

@@ -8,13 +8,15 @@ import os
 import re
 import stat
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from receiver import __version__
+from receiver.alarms.kept import NodeIncidents
+from receiver.backup_notes import COMMAND, find_backups
 from receiver.certificates import load_pair
 from receiver.cli.common import as_json, open_runtime, print_json, require_file_of_server, require_files, secret_line
 from receiver.cli.prune import find_unpruned
@@ -38,8 +40,8 @@ from receiver.store.watching import find_set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
 
+    from receiver.backup_notes import Noted
     from receiver.config import Settings
     from receiver.outside import Finding
     from receiver.store.secret_uses import SecretUse
@@ -48,6 +50,7 @@ _SERVER_TIMEOUT_SECONDS = 3
 _SOURCES_SHOWN = 20
 _PROBES_MANY = 20
 _PUSHES_A_PROBE = 10  # fewer than so many pushes to each bare request are few
+_LOOK_OLD = timedelta(minutes=10)  # it looks each minute
 _SAFE_BLOCK_BYTES = 4096  # SQLite's own step in the file that it maps
 _COPY_ON_WRITE = {"btrfs", "bcachefs"}
 _MOUNTS = Path("/proc/self/mounts")
@@ -145,6 +148,8 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
     yield "server", answer.get("status") == "ok", answer["text"]
     if answer.get("status") == "ok":
         yield _probes(settings)
+    yield _backups(settings)
+    yield _alarms(settings)
 
 
 def _in_database(runtime: Runtime) -> Iterator[tuple[str, bool | None, str]]:
@@ -324,6 +329,32 @@ def _probes(settings: Settings) -> tuple[str, bool | None, str]:
     return "probes", None, f"{seen}; does something in front redirect? It loses pushes, and their sender hears ok"
 
 
+def _backups(settings: Settings) -> tuple[str, bool | None, str]:
+    """Say whether backups are made; no fault, since others may make them."""
+    found, now = find_backups(settings.data_dir), datetime.now(UTC)
+    if not found:
+        return "backup", None, f"none was ever made here; enable receiver-backup.timer, or run: {COMMAND} DIRECTORY"
+    fine = not any(noted.failing or noted.old(now) for noted in found.values())
+    return "backup", fine or None, "; ".join(_backup_line(command, noted) for command, noted in found.items())
+
+
+def _backup_line(command: str, noted: Noted) -> str:
+    made = f"the last by `{command}` was made {_written(noted.made_at)}" if noted.made_at else f"none by `{command}`"
+    failed = f", a try failed {_written(noted.failed_at)}" if noted.failed_at and noted.failing else ""
+    return made + failed
+
+
+def _alarms(settings: Settings) -> tuple[str, bool | None, str]:
+    """Say whether somebody looks for what is wrong, and whether anybody would be told; Prometheus may do both."""
+    looked_at = NodeIncidents(settings.data_dir).looked_at
+    notes = [] if settings.alarm_urls else ["nobody is told: set RECEIVER_ALARM_URLS"]
+    if looked_at is None or datetime.now(UTC) - looked_at > _LOOK_OLD:
+        since = "ever" if looked_at is None else f"since {_written(looked_at)}"
+        notes.append(f"`receiver job alarms` has not run here {since}; enable receiver-alarms.timer")
+    told = f"{len(settings.alarm_urls)} target(s) are told"
+    return "alarms", None if notes else True, "; ".join(notes) or told
+
+
 @click.command()
 @as_json
 def status(as_json: bool) -> None:
@@ -337,6 +368,8 @@ def status(as_json: bool) -> None:
         server = _server(runtime.settings)
         state: dict[str, Any] = {"version": __version__, "server": server["text"]}
         waiting = spool_state(runtime.spool.directory)
+        if backups := find_backups(runtime.settings.data_dir):
+            state["backup"] = "; ".join(_backup_line(command, noted) for command, noted in backups.items())
         state["spool"] = f"{waiting.records} records, {waiting.bytes} bytes" if waiting.bytes else "empty"
         try:
             require_files(runtime.settings)

@@ -25,6 +25,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from receiver.alarms.rules import SetAsideRows
+from receiver.backup_notes import find_backups
 from receiver.disk import find_disk
 from receiver.errors import ReceiverError
 from receiver.intake.spool import spool_state
@@ -179,6 +180,18 @@ def _sqlite_log(scrape: Scrape) -> float | None:
 @gauge("receiver_disk_nearly_full", "1: the disk of the data directory has less than a gigabyte left, or than 5 %.")
 def _disk_nearly_full(scrape: Scrape) -> float:
     return float(find_disk(scrape.parts.settings.data_dir).nearly_full)
+
+
+@gauge("receiver_backup_age_seconds", "Age of the last good backup that was made on this node.", label="command")
+def _backup_age(scrape: Scrape) -> dict[str, float]:
+    found = find_backups(scrape.parts.settings.data_dir)
+    return {command: (scrape.now - noted.made_at).total_seconds() for command, noted in found.items() if noted.made_at}
+
+
+@gauge("receiver_backup_failed", "1: the last try of a backup on this node has failed.", label="command")
+def _backup_failed(scrape: Scrape) -> dict[str, float]:
+    found = find_backups(scrape.parts.settings.data_dir)
+    return {command: float(noted.failing) for command, noted in found.items()}
 
 
 @gauge("receiver_events_lag_seconds", "For how long a transaction that does not end has held the events back; 0: none.")

@@ -1,0 +1,59 @@
+"""When this node was last backed up, and when that last failed: empty files in the data directory, whose times say it.
+
+Files and no table: they are there without the database, and a script can touch them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+COMMAND = "receiver backup"
+_FILES = {COMMAND: "backup", "backup.sh": "backup.sh"}  # the latter is written by deploy/postgresql/backup.sh
+_MADE, _FAILED = "made", "failed"
+_OLD = timedelta(hours=36)  # it is made each night, and may take hours
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noted:
+    """What is known of the backups of one command."""
+
+    made_at: datetime | None  # the last good one; None: none yet
+    failed_at: datetime | None  # the last try that failed; None: none has
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last try failed."""
+        return self.failed_at is not None and (self.made_at is None or self.failed_at > self.made_at)
+
+    def old(self, now: datetime) -> bool:
+        """Whether the last good one is older than a night's backup can be, or dated by a clock that was ahead."""
+        return self.made_at is not None and abs(now - self.made_at) > _OLD
+
+
+def note_backup(data_dir: Path, *, made: bool) -> None:
+    """Note that `receiver backup` has made one just now, or has failed. Raises OSError."""
+    path = data_dir / f"{_FILES[COMMAND]}.{_MADE if made else _FAILED}"
+    path.touch(mode=0o600)
+
+
+def find_backups(data_dir: Path) -> Mapping[str, Noted]:
+    """Return what is known by command; a command that never ran here is not among them."""
+    found = {}
+    for command, name in _FILES.items():
+        made_at, failed_at = (_time_of(data_dir / f"{name}.{end}") for end in (_MADE, _FAILED))
+        if made_at or failed_at:
+            found[command] = Noted(made_at=made_at, failed_at=failed_at)
+    return found
+
+
+def _time_of(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return None

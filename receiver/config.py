@@ -67,6 +67,7 @@ class Settings:
     send_max_per_day: int = 0
     balance_low: tuple[tuple[str, int], ...] = ()  # (account, or empty for every other; threshold)
     alarm_urls: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)  # (kind, URL, secret to sign with)
+    alarm_heartbeat_url: str = field(default="", repr=False)  # asked for after each look; empty: none
     alarm_language: str = "en"
     alarm_silent: timedelta = timedelta(minutes=10)
     alarm_refusals: int = 20
@@ -368,6 +369,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "send_max_per_day": ("0", to.count),
     "balance_low": ("", to.thresholds),
     "alarm_urls": ("", to.alarm_urls),
+    "alarm_heartbeat_url": ("", lambda value: to.collector_url(value) if value else ""),
     "alarm_language": ("en", to.alarm_language),
     "alarm_silent": ("10", lambda value: timedelta(minutes=to.positive(value))),
     "alarm_refusals": ("20", to.count),

@@ -324,10 +324,7 @@ def alarm_urls(value: str) -> tuple[tuple[str, str, str], ...]:
             raise ValueError(f"not of the form kind:URL,… (a kind is one of {', '.join(ALARM_KINDS)})")
         if secret and kind not in _ALARM_KINDS_THAT_SIGN:
             raise ValueError(f"{kind} signs nothing: leave out what is after #")
-        if kind != "url" or urlsplit(url).scheme != "http":  # an own collector may be near enough for plain HTTP
-            secure_url(url)
-        elif not urlsplit(url).hostname:
-            raise ValueError("not a URL of the form http://HOST/PATH")
+        (collector_url if kind == "url" else secure_url)(url)
         if (kind, url) in [row[:2] for row in rows]:
             raise ValueError(f"a URL of {kind} is named twice")
         rows.append((kind, url, secret))
@@ -370,6 +367,15 @@ def secure_url(value: str) -> str:
         near = False
     if not host or parts.username or not (parts.scheme == "https" or (parts.scheme == "http" and near)):
         raise ValueError("not a URL of the form https://HOST/PATH (http:// only within this machine)")
+    return value
+
+
+def collector_url(value: str) -> str:
+    """Take a URL as secure_url does, or of plain HTTP: an own collector may be near enough. Raises ValueError."""
+    if urlsplit(value).scheme != "http":
+        return secure_url(value)
+    if not urlsplit(value).hostname:
+        raise ValueError("not a URL of the form http://HOST/PATH")
     return value
 
 

@@ -52,7 +52,8 @@ class Robot:
     def take(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         self.paths.append(path)
         self.headers = headers
-        self.bodies.append(json.loads(body))
+        if body:
+            self.bodies.append(json.loads(body))
         good = b'{"errcode": 0, "errmsg": "ok", "code": 0, "msg": "success"}'
         return self.answers.pop(0) if self.answers else (200, good)
 
@@ -69,6 +70,13 @@ def robot(tls: ssl.SSLContext | None = None) -> Iterator[Robot]:
             self.send_response(status)
             if status // 100 == 3:
                 self.send_header("Location", of_tests.url)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def do_GET(self) -> None:
+            status, answer = of_tests.take(self.path, dict(self.headers), b"")
+            self.send_response(status)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)

@@ -135,6 +135,7 @@ def test_every_wrong_setting_is_named_in_one_message_without_its_value(monkeypat
         "RECEIVER_PLATFORM_CREDENTIALS": "default:only-an-id",
         "RECEIVER_BIND": "localhost",
         "RECEIVER_ALARM_URLS": "dingtalk:http://oapi.dingtalk.com/robot/send?access_token=s3cret",
+        "RECEIVER_ALARM_HEARTBEAT_URL": "ftp://hc.example.com/s3cret",
         "RECEIVER_ALARM_LANGUAGE": "klingon",
         "RECEIVER_ALARM_SILENT_MINUTES": "never",
         "RECEIVER_ALARM_REFUSALS": "few",

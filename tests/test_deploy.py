@@ -29,6 +29,7 @@ SECRETS = {
         "PLATFORM_CREDENTIALS",
         "OIDC_CLIENT_SECRET",
         "ALARM_URLS",
+        "ALARM_HEARTBEAT_URL",
     )
 }
 

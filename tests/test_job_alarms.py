@@ -308,6 +308,34 @@ def test_disk_that_fills_is_told(node: Node, told: Robot, monkeypatch: pytest.Mo
     assert "has 0.9 GB left (0.1 %)" in told.bodies[0]["text"]
 
 
+def test_heartbeat_is_given_after_each_look_whatever_it_finds(
+    make_node: Callable[..., Node], server: dict[str, tuple[int, bytes]], told: Robot, tmp_path: Path
+) -> None:
+    node = make_node(alarm_urls=(target(told),), alarm_heartbeat_url=f"http://127.0.0.1:{told.port}/beat/{TOKEN}")
+    server["/readyz"] = (503, b"[]")
+    node.look(0)
+    assert told.paths == [f"/beat/{TOKEN}"]
+    node.look(1)
+    assert said(told) == [(Alarm.SERVER_DOWN, FIRING)]
+    assert told.paths[1:] == [f"/robot/send?access_token={TOKEN}", f"/beat/{TOKEN}"]
+    with open_node(tmp_path):
+        node.look(2)
+    assert len(told.paths) == 3  # no look, no heartbeat
+
+
+def test_heartbeat_that_is_not_taken_is_logged_without_its_address_and_fails_nothing(
+    make_node: Callable[..., Node], told: Robot, caplog: pytest.LogCaptureFixture
+) -> None:
+    told.answer((500, {}))
+    look = make_node(alarm_heartbeat_url=f"http://127.0.0.1:{told.port}/beat/{TOKEN}").look(0)
+    assert look.told == ()
+    assert "127.0.0.1: answered with HTTP status 500" in caplog.text
+    gone = make_node(alarm_heartbeat_url=f"http://127.0.0.1:1/beat/{TOKEN}").look(0)
+    assert gone.told == ()
+    assert "127.0.0.1: cannot be reached" in caplog.text
+    assert TOKEN not in caplog.text
+
+
 # --- As a command -----------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.alarms.kept import open_node
 from receiver.alarms.rules import Figures, Incident, Limits, judge_all
-from receiver.alarms.targets import NotTold, Target, post
+from receiver.alarms.targets import NotTold, Target, beat, post
 from receiver.alarms.words import Place, write_incident, write_test
 from receiver.backup_notes import find_backups
 from receiver.config import address_text, inside_at
@@ -90,7 +90,7 @@ class Watch:
         )
 
     def look(self) -> Look:
-        """Look once, follow every incident, and tell each target what it does not know yet."""
+        """Look once, follow every incident, tell each target what it does not know yet; then give the heartbeat."""
         now = self._runtime.now()
         with open_node(self._settings.data_dir) as node:
             if node is None:
@@ -105,7 +105,17 @@ class Watch:
                     told += self._tell(self._shared, now)
                 except (StoreUnavailable, StoreUnfit) as error:  # just now: the next look will say so
                     _log.warning("the database went away", reason=str(error))
+        self._beat()
         return Look(findings=_flat(judged), told=tuple(told))
+
+    def _beat(self) -> None:
+        """Let the heartbeat's server know that somebody looks; where it cannot be reached, it will say so itself."""
+        if not self._settings.alarm_heartbeat_url:
+            return
+        try:
+            beat(self._settings.alarm_heartbeat_url)
+        except NotTold as error:
+            _log.warning("the heartbeat was not taken", reason=str(error))
 
     def look_without_telling(self) -> list[Incident]:
         """Give what would be incidents if it lasted; nothing is kept."""

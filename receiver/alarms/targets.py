@@ -72,7 +72,7 @@ def post(target: Target, message: Message, *, tls: ssl.SSLContext | None = None)
     """Tell a target, within ten seconds; give the words of its answer. Raises NotTold."""
     of_kind = _KINDS[target.kind]
     url, body = of_kind.request(target, message, int(time.time()))
-    status, answer = _exchange(url, json.dumps(body, ensure_ascii=False).encode(), tls)
+    status, answer = _exchange("POST", url, json.dumps(body, ensure_ascii=False).encode(), tls)
     try:
         if not 200 <= status < 300:
             raise NotTold(f"{target.name}: answered with HTTP status {status}")
@@ -81,7 +81,14 @@ def post(target: Target, message: Message, *, tls: ssl.SSLContext | None = None)
         raise NotTold(f"{target.name}: refused: {_harmless(str(refused), target)}") from None
 
 
-def _exchange(url: str, body: bytes, tls: ssl.SSLContext | None) -> tuple[int, bytes]:
+def beat(url: str) -> None:
+    """Ask for a URL, within ten seconds, which raises an alarm elsewhere once nobody does. Raises NotTold."""
+    status, _ = _exchange("GET", url, b"", None)
+    if not 200 <= status < 300:
+        raise NotTold(f"{urlsplit(url).hostname}: answered with HTTP status {status}")
+
+
+def _exchange(method: str, url: str, body: bytes, tls: ssl.SSLContext | None) -> tuple[int, bytes]:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     name = urlsplit(url).hostname
     try:
@@ -90,7 +97,7 @@ def _exchange(url: str, body: bytes, tls: ssl.SSLContext | None) -> tuple[int, b
                 verify=True if tls is None else tls, timeout=_PATIENCE_SECONDS, follow_redirects=False
             ) as client,
             client.stream(
-                "POST", url, content=body, headers={"Content-Type": "application/json", "User-Agent": "receiver"}
+                method, url, content=body, headers={"Content-Type": "application/json", "User-Agent": "receiver"}
             ) as answer,
         ):
             pieces = bytearray()

@@ -30,10 +30,6 @@ SOURCES = {
 
 NOT_BUILT = (
     ("bugs beside", "HEALTHCHECK of the image asks a fixed address"),
-    (
-        "ux B9",
-        "no alarm for an old or failed backup, a disk that fills, or the alarms' own timer; nor a word in doctor",
-    ),
 )
 
 

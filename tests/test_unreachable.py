@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.cli.listeners import find_listener
 from receiver.store.database import Database
 from receiver.store.unreachable import explain
 from tests.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -30,7 +32,38 @@ def test_port_that_is_taken_is_one_line_before_anything_else_is_told(tmp_path: P
     failed = ServeProcess(tmp_path).run("serve", "--bind", f"127.0.0.1:{taken}")
     assert (failed.returncode, failed.stdout) == (1, "")
     (line,) = failed.stderr.splitlines()
-    assert line.startswith(f"receiver: RECEIVER_BIND: 127.0.0.1:{taken} is taken by another program")
+    by = f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+    says = f"127.0.0.1:{taken} is taken by {by}; choose another port: RECEIVER_BIND=127.0.0.1:PORT"
+    assert line == f"receiver: RECEIVER_BIND: {says}"
+
+
+def test_receiver_that_has_the_port_is_named_with_its_master(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir(mode=0o700)
+    with ServeProcess(tmp_path / "first", patient=False) as first:
+        failed = ServeProcess(tmp_path / "second").run("serve", "--bind", f"127.0.0.1:{first.port}")
+        assert f"is taken by receiver (pid {first.await_worker()[0]}); choose another port" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("listens", "asked", "is_it"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("::1", "::1", True),
+        ("::1", "127.0.0.1", False),
+    ],
+)
+def test_listener_is_found_by_address_and_port(listens: str, asked: str, is_it: bool) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in listens else socket.AF_INET) as listener:
+        listener.bind((listens, 0))
+        port = listener.getsockname()[1]
+        assert find_listener(asked, port) is None  # nobody listens yet
+        listener.listen()
+        found = find_listener(asked, port)
+    assert (found and found[0]) == (os.getpid() if is_it else None)
 
 
 @pytest.mark.parametrize(

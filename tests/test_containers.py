@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +16,7 @@ from click.testing import CliRunner
 
 from receiver import config
 from receiver.cli import cli
+from tests.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +75,27 @@ def test_dockerfile_copies_what_the_build_is_given_and_runs_what_exists() -> Non
     assert "--require-hashes" in text
     assert "/healthz" in text
     assert accepts(re.findall(r'^CMD \["(\w+)"\]$', text, re.MULTILINE))
+
+
+def test_healthcheck_of_the_image_asks_where_the_server_listens(tmp_path: Path) -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    found = re.search(r"^HEALTHCHECK .*? CMD (\[.*?\])$", text.replace("\\\n", ""), re.MULTILINE)
+    assert found is not None
+    program, *arguments = json.loads(found[1])
+    assert program == "python"
+    environment = {"RECEIVER_DATA_DIR": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    environment |= {"RECEIVER_BIND": "127.0.0.1:1"}  # of the image: whoever runs it may have said another
+
+    def check() -> int:
+        done = subprocess.run(
+            [sys.executable, "-P", *arguments], env=environment, cwd=tmp_path, capture_output=True, check=False
+        )
+        return done.returncode
+
+    assert check() == 1
+    with ServeProcess(tmp_path):
+        assert check() == 0
+    assert check() == 1
 
 
 def test_compose_names_files_networks_and_volumes_that_exist() -> None:

@@ -29,7 +29,6 @@ SOURCES = {
 }
 
 NOT_BUILT = (
-    ("bugs beside", "HEALTHCHECK of the image asks a fixed address"),
 )
 
 

@@ -136,6 +136,22 @@ def test_certificate_that_is_not_accepted_is_told_with_the_reason_and_no_days(la
 
 
 @pytest.mark.parametrize(
+    ("language", "says"),
+    [("en", "At the present rate it has room for 2.5 hours more."), ("zh-CN", "剩余容量还可用约 2.5 小时。")],
+)
+def test_spool_that_is_used_is_told_with_the_time_that_is_left(language: str, says: str) -> None:
+    figures = replace(WELL, database_fault="it is away", spool_bytes=501, spool_lasts_seconds=9_000.0)
+    for found in filter(None, judge_all(figures, LIMITS).values()):
+        incident = Incident(
+            alarm=found[0].alarm, subject="", since=NOON, evidence=found[0].evidence, seen_at=NOON, said_at=NOON
+        )
+        assert says in write_incident(incident, State.FIRING, place(language)).text
+        assert says not in write_incident(replace(incident, recovered_at=NOON), State.RECOVERED, place(language)).text
+        unknown = judge_all(replace(figures, spool_lasts_seconds=None), LIMITS)[found[0].alarm][0]
+        assert "lasts_hours" not in unknown.evidence
+
+
+@pytest.mark.parametrize(
     "figures",
     [
         replace(WELL, spool_bytes=500, spool_oldest_seconds=300.0),

@@ -5,24 +5,29 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.disk import Disk
 from receiver.domain import UNREAD, Push
 from receiver.errors import SpoolUnavailable
-from receiver.intake.spool import Spool, spool_state
+from receiver.intake.spool import Spool, SpoolState, seconds_left, spool_state
 from receiver.intake.spool_records import Damage, SpooledSends, read_file
 from tests.factories import NOON, make_push, make_send
+from tests.server import ServeProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MANY = 1 << 30
+DISK = Disk(free_bytes=MANY, total_bytes=2 * MANY)
 
 
 def pushes_in(path: Path) -> list[Push]:
@@ -238,3 +243,40 @@ def test_state_counts_records_bytes_and_age(tmp_path: Path) -> None:
     assert (state.records, state.bytes, state.damaged) == (5, ends[-1], ())
     assert state.oldest_at is not None
     assert abs(state.oldest_at - path.stat().st_mtime) < 5
+
+
+@pytest.mark.parametrize(
+    ("waits", "age", "max_bytes", "free", "left"),
+    [
+        (1_000, 100.0, 10_000, MANY, 900.0),  # ten bytes a second, and 9,000 more
+        (1_000, 100.0, 10_000, 500, 50.0),  # the disk is full before the spool is
+        (1_000, 100.0, 900, MANY, 0.0),
+        (1_000, 29.9, 10_000, MANY, None),  # too early to know
+        (0, 100.0, 10_000, MANY, None),
+    ],
+)
+def test_time_that_is_left_is_that_of_the_present_rate(
+    waits: int, age: float, max_bytes: int, free: int, left: float | None
+) -> None:
+    state = SpoolState(records=1, bytes=waits, oldest_at=1e9 - age, damaged=())
+    disk = replace(DISK, free_bytes=free)
+    assert seconds_left(state, max_bytes=max_bytes, disk=disk, now=1e9) == left
+
+
+def test_time_that_is_left_needs_no_size_of_the_disk() -> None:
+    state = SpoolState(records=1, bytes=1_000, oldest_at=0.0, damaged=())
+    assert seconds_left(state, max_bytes=2_000, disk=Disk(free_bytes=0, total_bytes=0), now=100.0) == 100.0
+    assert seconds_left(replace(state, oldest_at=None), max_bytes=2_000, disk=DISK, now=100.0) is None
+
+
+def test_commands_say_how_long_there_is_room(tmp_path: Path) -> None:
+    process = ServeProcess(tmp_path, environment={"RECEIVER_SPOOL_MAX_BYTES": str(MANY)})
+    spool = Spool(tmp_path / "spool", max_bytes=MANY)
+    spool.append([make_push()])
+    assert "present rate" not in process.run("spool", "status").stdout  # too early to know
+    (path,) = (tmp_path / "spool").iterdir()
+    begun_ns, _, rest = path.name.partition("-")
+    path.rename(path.with_name(f"{int(begun_ns) - 3600 * 10**9}-{rest}"))
+    says = re.compile(r"; room for \d+ hours more at the present rate$", re.MULTILINE)
+    for command in (("spool", "status"), ("status",)):
+        assert says.search(process.run(*command).stdout), command

@@ -170,6 +170,7 @@ class Figures:
     kept: Kept | None
     disk: Disk  # that holds the data directory
     certificate_days_left: float | None
+    spool_lasts_seconds: float | None = None  # at the present rate; None: not known, or nothing waits
     backups: Mapping[str, Noted] = field(default_factory=dict)  # made on this node, by command
     certificate_fault: str | None = None  # why it does not hold; None: it does, or nobody knows
     replica_lag_seconds: float | None = None  # as the server sees it; infinite: away; None: there is none
@@ -205,7 +206,8 @@ def _server_down(figures: Figures, _limits: Limits) -> Found:
 def _database_away(figures: Figures, _limits: Limits) -> Found:
     if figures.database_fault is None:
         return []
-    return [Finding(alarm=Alarm.DATABASE_AWAY, evidence={"fault": figures.database_fault})]
+    evidence = {"fault": figures.database_fault, **_spool_lasts(figures)}
+    return [Finding(alarm=Alarm.DATABASE_AWAY, evidence=evidence)]
 
 
 def _spool_growing(figures: Figures, _limits: Limits) -> Found:
@@ -216,9 +218,22 @@ def _spool_growing(figures: Figures, _limits: Limits) -> Found:
         "bytes": figures.spool_bytes,
         "percent": round(100 * share),
         "minutes": round(figures.spool_oldest_seconds / 60),
+        **_spool_lasts(figures),
     }
     since = figures.now - timedelta(seconds=figures.spool_oldest_seconds)
     return [Finding(alarm=Alarm.SPOOL_GROWING, since=since, evidence=evidence)]
+
+
+def _spool_lasts(figures: Figures) -> Mapping[str, Any]:
+    """Give for how long the spool has room, where that is known."""
+    seconds = figures.spool_lasts_seconds
+    return {} if seconds is None else {"lasts_hours": hours_of(seconds)}
+
+
+def hours_of(seconds: float) -> float:
+    """Give hours as people read them: the fewer, the finer."""
+    hours = seconds / 3600
+    return round(hours, 1) if hours < 10 else round(hours)
 
 
 def _pushes_refused(figures: Figures, limits: Limits) -> Found:

@@ -19,7 +19,7 @@ from receiver.backup_notes import find_backups
 from receiver.config import address_text, inside_at
 from receiver.disk import find_disk
 from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
-from receiver.intake.spool import spool_state
+from receiver.intake.spool import seconds_left, spool_state
 from receiver.logs import get_logger
 from receiver.reach import ask_own_server, find_certificate
 from receiver.store import schema
@@ -168,6 +168,7 @@ class Watch:
         kept, database_fault = self._find_kept(now)
         exposed = self._find_exposed()
         server_fault, spools_because = self._ask_readiness()
+        disk = find_disk(self._settings.data_dir)
         certificate = find_certificate(self._settings.public_url)
         return Figures(
             now=now,
@@ -179,7 +180,10 @@ class Watch:
             spool_oldest_seconds=0.0 if spool.oldest_at is None else max(0.0, time.time() - spool.oldest_at),
             refusals=None if exposed is None else node.count_refusals(read_refusals(exposed), now),
             kept=kept,
-            disk=find_disk(self._settings.data_dir),
+            spool_lasts_seconds=seconds_left(
+                spool, max_bytes=self._settings.spool_max_bytes, disk=disk, now=time.time()
+            ),
+            disk=disk,
             backups=find_backups(self._settings.data_dir),
             certificate_days_left=None if certificate is None else certificate.days_left,
             certificate_fault=None if certificate is None else certificate.fault,

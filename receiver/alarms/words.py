@@ -34,6 +34,8 @@ def write_incident(incident: Incident, state: State, place: Place) -> Message:
     title, what, advice = _words_of(incident, words)
     if alarm is Alarm.PLATFORM_SILENT and "last_week" in incident.evidence:
         what = words.silent_unrecorded
+    if "lasts_hours" in incident.evidence and state is State.FIRING:
+        what += words.spool_lasts
     evidence = {**incident.evidence, "subject": words.reasons.get(incident.subject, incident.subject)}
     head = words.heads[state if state is State.RECOVERED or alarm.critical else "warning"]
     lines = [f"[receiver] {head}{words.colon}{title.format_map(evidence)}", what.format_map(evidence)]
@@ -101,6 +103,7 @@ class _Words:
     test: str
     reasons: Mapping[str, str]  # for which a push is refused
     silent_unrecorded: str
+    spool_lasts: str
     certificate_faulty: tuple[str, str, str]
     backup_failed: tuple[str, str, str]
     alarms: Mapping[Alarm, tuple[str, str, str]]  # title, what is, what to do
@@ -124,6 +127,7 @@ _ENGLISH = _Words(
         "head": "head too large or malformed",
     },
     silent_unrecorded="The platform has pushed nothing for over an hour; last week {last_week} came in that time.",
+    spool_lasts=" At the present rate it has room for {lasts_hours} hours more.",
     certificate_faulty=(
         "the certificate is not accepted",
         "The certificate of RECEIVER_PUBLIC_URL is not accepted: {fault}. No push arrives.",
@@ -246,6 +250,7 @@ _CHINESE = _Words(
         "head": "请求头过大或格式错误",
     },
     silent_unrecorded="平台已超过一小时没有任何推送；上周同一时段有 {last_week} 条推送。",
+    spool_lasts="按目前的速度，剩余容量还可用约 {lasts_hours} 小时。",
     certificate_faulty=(
         "证书不被信任",
         "RECEIVER_PUBLIC_URL 的证书未通过验证：{fault}。收不到任何推送。",

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from receiver.alarms.rules import hours_of
 from receiver.backup import is_served
 from receiver.config import load_settings
+from receiver.disk import find_disk
 from receiver.errors import ReceiverError, StoreUnavailable
+from receiver.intake.spool import seconds_left
 from receiver.logs import configure_logging, get_logger
 from receiver.ownership import find_fault
 from receiver.runtime import Runtime
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from receiver.config import Settings
+    from receiver.intake.spool import SpoolState
     from receiver.store.secret_uses import SecretUse
 
 _log = get_logger(__name__)
@@ -104,6 +109,17 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     width = None if sys.stdout.isatty() else 200
     Console(width=width, soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def find_room(settings: Settings, state: SpoolState) -> float | None:
+    """Return for how many seconds the spool of a data directory has room at its present rate; None: not known."""
+    disk = find_disk(settings.data_dir)
+    return seconds_left(state, max_bytes=settings.spool_max_bytes, disk=disk, now=time.time())
+
+
+def room_text(seconds: float | None) -> str:
+    """Say for how long there is room, behind what waits; empty where that is not known."""
+    return "" if seconds is None else f"; room for {hours_of(seconds)} hours more at the present rate"
 
 
 def secret_lines(runtime: Runtime) -> list[str]:

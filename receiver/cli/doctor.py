@@ -18,7 +18,16 @@ from receiver import __version__
 from receiver.alarms.kept import NodeIncidents
 from receiver.backup_notes import COMMAND, find_backups
 from receiver.certificates import load_pair
-from receiver.cli.common import as_json, open_runtime, print_json, require_file_of_server, require_files, secret_line
+from receiver.cli.common import (
+    as_json,
+    find_room,
+    open_runtime,
+    print_json,
+    require_file_of_server,
+    require_files,
+    room_text,
+    secret_line,
+)
 from receiver.cli.prune import find_unpruned
 from receiver.config import address_text, load_settings
 from receiver.errors import ReceiverError, SettingsError
@@ -370,7 +379,8 @@ def status(as_json: bool) -> None:
         waiting = spool_state(runtime.spool.directory)
         if backups := find_backups(runtime.settings.data_dir):
             state["backup"] = "; ".join(_backup_line(command, noted) for command, noted in backups.items())
-        state["spool"] = f"{waiting.records} records, {waiting.bytes} bytes" if waiting.bytes else "empty"
+        room = room_text(find_room(runtime.settings, waiting))
+        state["spool"] = f"{waiting.records} records, {waiting.bytes} bytes{room}" if waiting.bytes else "empty"
         try:
             require_files(runtime.settings)
             state |= {"database": "ok"} | runtime.ask(lambda connection: _journal(runtime, connection))

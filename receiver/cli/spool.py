@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.cli.common import as_json, find_room, open_runtime, print_json, room_text
 from receiver.config import load_settings
 from receiver.errors import SettingsError
 from receiver.intake.spool import SPOOL_DIR, spool_state
@@ -29,13 +29,16 @@ def status(as_json: bool) -> None:
     Example:
       receiver spool status
     """
-    directory = load_settings().data_dir / SPOOL_DIR
+    settings = load_settings()
+    directory = settings.data_dir / SPOOL_DIR
     state = spool_state(directory)
+    room = find_room(settings, state)
     age = 0.0 if state.oldest_at is None else round(max(0.0, time.time() - state.oldest_at), 1)
     if as_json:
-        print_json({**asdict(state), "age_seconds": age, "directory": str(directory)})
+        print_json({**asdict(state), "age_seconds": age, "seconds_left": room, "directory": str(directory)})
     elif state.records or state.bytes:
-        print(f"{state.records} records wait in {directory}: {state.bytes} bytes, the oldest file {age:.0f} s old")
+        waits = f"{state.records} records wait in {directory}: {state.bytes} bytes, the oldest file {age:.0f} s old"
+        print(waits + room_text(room))
     else:
         print(f"nothing waits in {directory}")
     for name in state.damaged:

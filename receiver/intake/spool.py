@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from receiver.disk import Disk
     from receiver.intake.spool_records import Damage, Record
     from receiver.sealing import KeyRing
 
@@ -37,6 +38,7 @@ _DAMAGED = ".damaged"
 _FILE_MAX_BYTES = 16 * 1024 * 1024
 _RECOUNT_SECONDS = 1.0
 _OPEN_TRIES = 10
+_RATE_KNOWN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,6 +243,19 @@ def spool_state(directory: Path) -> SpoolState:
         oldest_at=min(oldest, default=None),
         damaged=damaged,
     )
+
+
+def seconds_left(state: SpoolState, *, max_bytes: int, disk: Disk, now: float) -> float | None:
+    """Return for how many seconds there is room, where as much comes as since the oldest file was begun.
+
+    `now`: Unix time. None: nothing waits, or for too short a time to know the rate.
+    """
+    if state.oldest_at is None or not state.bytes or now - state.oldest_at < _RATE_KNOWN_SECONDS:
+        return None
+    room = max(0, max_bytes - state.bytes)
+    if disk.total_bytes:
+        room = min(room, disk.free_bytes)
+    return room * (now - state.oldest_at) / state.bytes
 
 
 def copy_spool(directory: Path, to: Path) -> list[Path]:

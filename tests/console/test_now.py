@@ -12,6 +12,7 @@ from receiver.alarms.rules import Alarm, Finding
 from receiver.app import create_app
 from receiver.store.balance import Reading, save_readings
 from receiver.store.incidents import SharedIncidents
+from receiver.web.console import now
 from tests.console.staff import (
     DAY,
     HOUR,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import pytest
     import time_machine
     from flask import Flask
 
@@ -68,7 +70,9 @@ def test_banner_speaks_of_silence_quarantine_and_the_database(app: Flask, runtim
 
 
 @one_database
-def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(app: Flask, runtime: Runtime) -> None:
+def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(
+    app: Flask, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     staff, stranger = log_in(app, runtime, "support"), log_in(app, runtime, "support")
     keep(runtime, at(runtime.now() - SECOND))
     assert "Pushes come in and are kept." in staff.page("/status").at("verdict")
@@ -82,6 +86,9 @@ def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(ap
     page = staff.page("/status")
     assert page.at("verdict") == "Something here needs a hand; the platform is not the cause."
     assert "The database is away; pushes are kept on disk meanwhile." in page.text
+    assert "At the present rate" not in page.text  # nothing waits
+    monkeypatch.setattr(now, "seconds_left", lambda *_, **__: 7.5 * 3600)
+    assert "At the present rate there is room for 7 hours more." in staff.page("/status").text
     assert "not known without the database" in page.text
     assert "evidence" not in page.by_id
     for other in (stranger, gone):

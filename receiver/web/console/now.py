@@ -18,7 +18,7 @@ from receiver.config import push_urls
 from receiver.disk import find_disk
 from receiver.domain import mask_mobile
 from receiver.errors import StoreUnavailable, StoreUnfit
-from receiver.intake.spool import spool_state
+from receiver.intake.spool import seconds_left, spool_state
 from receiver.look_up import moment_of
 from receiver.reach import can_connect, certificate_days_left, connection_here
 from receiver.self_test import push_self_test
@@ -164,6 +164,7 @@ def status() -> Response:
         away=away,
         warnings=told,
         disk=disk,
+        spool_lasts=seconds_left(told.spool, max_bytes=parts.settings.spool_max_bytes, disk=disk, now=time.time()),
         certificate=certificate,
         reachable=reachable,
         refused=len(refused),

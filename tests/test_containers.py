@@ -26,6 +26,7 @@ DEPLOY = ROOT / "deploy"
 SETTINGS = {f"RECEIVER_{config._NAMES.get(field, field).upper()}" for field in config._PARSERS}
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+LOOPS = ("jobs", "alarms-2", "backup")
 KUSTOMIZATION = yaml.safe_load((DEPLOY / "kubernetes/kustomization.yaml").read_text())
 MANIFESTS = [
     manifest
@@ -109,7 +110,7 @@ def test_compose_names_files_networks_and_volumes_that_exist() -> None:
         assert set(service.get("depends_on", {})) <= SERVICES.keys()
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
-        if name not in ("migrate", "jobs"):
+        if name not in ("migrate", *LOOPS):
             is_ours = service["image"].startswith("${RECEIVER_IMAGE")  # the image brings its own
             assert is_ours or "healthcheck" in service, name
     assert (
@@ -125,6 +126,26 @@ def test_receivers_of_compose_have_their_own_volumes_and_start_after_the_schema(
     for receiver in receivers:
         assert receiver["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
         assert receiver["environment"]["RECEIVER_DATA_DIR"].startswith(receiver["volumes"][0].split(":")[1])
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_of_compose_run_what_exists_beside_the_receiver_whose_volume_they_have(name: str) -> None:
+    service = SERVICES[name]
+    (volume,) = [volume.split(":")[0] for volume in service["volumes"] if volume.endswith(":/data")]
+    assert service["depends_on"] == {volume: {"condition": "service_healthy"}}
+    if name != "backup":
+        assert service["network_mode"] == f"service:{volume}"
+    loop = service["command"][0].replace("$$", "$")
+    assert subprocess.run(["bash", "-n", "-c", loop], check=False).returncode == 0
+    for command in re.findall(r"receiver (job \w+)", loop):
+        assert accepts(command.split())
+
+
+def test_alarms_of_compose_look_at_each_receiver_and_at_the_backup() -> None:
+    watching = [SERVICES[name] for name in LOOPS if "job alarms" in SERVICES[name]["command"][0]]
+    assert {service["network_mode"] for service in watching} == {"service:receiver-1", "service:receiver-2"}
+    data_dir = SERVICES["backup"]["environment"]["RECEIVER_DATA_DIR"]
+    assert data_dir == SERVICES["receiver-1"]["environment"]["RECEIVER_DATA_DIR"]
 
 
 def test_addresses_of_compose_are_those_of_nginx_and_its_port_those_of_prometheus() -> None:

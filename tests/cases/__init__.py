@@ -29,6 +29,9 @@ SOURCES = {
 }
 
 NOT_BUILT = (
+    # A number's rows are found, matched and forgotten by its spelling: another one would have to move what is stored.
+    ("bugs beside", "+44 07911 … keeps the zero: whether one belongs there differs by country (+39 and +225 have it)"),
+    ("bugs beside", "0571-… and +86 571 … are two numbers: landlines, which the platform does not send to"),
 )
 
 

@@ -520,6 +520,7 @@ def test_an_administrator_sets_a_second_factor_up_and_is_asked_for_it(
         page.locator("[name=code]").press("Enter")
         page.wait_for_url("**/console/")
         expect(page.locator("[name=wanted]")).to_be_focused()
+        page.close()  # it asks for its banner again and again, and its server ends before it
 
 
 def test_a_wrong_password_is_told(site: Site, open_context: OpenContext) -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
@@ -123,7 +124,7 @@ class Settings:
     def database_files(self) -> list[Path]:
         """The files of the embedded database; none of another."""
         path = self.database_url.partition(":///")[2].partition("?")[0]
-        return [Path(path + suffix) for suffix in ("", "-wal", "-shm")] if self.embedded and path else []
+        return [Path(unquote(path) + suffix) for suffix in ("", "-wal", "-shm")] if self.embedded and path else []
 
     @property
     def own_files(self) -> list[Path]:
@@ -155,7 +156,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
         raise SettingsError("; ".join([*problems, *values["unknown"]]))
     data_dir: Path = values["data_dir"]
     make_data_dir(data_dir)
-    values["database_url"] = values["database_url"] or f"sqlite:///{data_dir / 'receiver.db'}"
+    values["database_url"] = values["database_url"] or to.sqlite_url(data_dir / "receiver.db")
     if not values["push_tokens"]:
         values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
     return Settings(**values)

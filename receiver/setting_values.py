@@ -50,6 +50,11 @@ def database_url(value: str) -> str:
     raise ValueError("not a database URL; use postgresql://… or leave it empty for the embedded database")
 
 
+def sqlite_url(path: Path) -> str:
+    """Return the URL of an SQLite file. In a URL `?` ends the file's name, and `%` begins a character."""
+    return f"sqlite:///{path}".replace("%", "%25").replace("?", "%3F")
+
+
 def replica(value: str) -> str:
     if not value:
         return ""

@@ -137,6 +137,21 @@ def test_backup_and_what_is_restored_are_for_this_user_alone(settings: Settings,
     assert (tmp_path / "elsewhere" / "push-secret").read_text() == "default:secret"
 
 
+def test_directories_may_have_any_name(tmp_path: Path) -> None:
+    place = tmp_path / "50%20of? 数据#1"
+    place.mkdir()
+    process = ServeProcess(place / "var")
+    process.data_dir.mkdir()
+    assert process.run("db", "upgrade").returncode == 0
+    backup = backed_up(process, place / "backups")  # verified
+    assert look_into(backup / "receiver.db").schema == look_into(process.data_dir / "receiver.db").schema
+    restored = ServeProcess(place / "restored")
+    restored.data_dir.mkdir()
+    assert restored.run("restore", str(backup)).returncode == 0
+    assert "database: ok" in restored.run("status").stdout
+    assert {path.name for path in tmp_path.iterdir()} == {place.name}  # nothing under a part of the name
+
+
 def test_older_backups_go_and_nothing_else(settings: Settings, tmp_path: Path) -> None:
     directory = tmp_path / "backups"
     for number in (1, 2):  # as if made on earlier days

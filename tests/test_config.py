@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from receiver.config import load_settings
 from receiver.errors import SettingsError
@@ -268,6 +269,16 @@ def test_wrong_servers_are_said_without_the_password(given: str, fault: str, mon
     with pytest.raises(SettingsError, match=f"RECEIVER_DATABASE_URL: .*{fault}") as caught:
         load_settings()
     assert "hun" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "a%20b", "100%", "数据", "a?b=%3F"])
+def test_embedded_database_is_in_its_directory_whatever_that_is_called(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path / name))
+    settings = load_settings()
+    assert sa.make_url(settings.database_url).database == str(settings.data_dir / "receiver.db")
+    assert settings.database_files[0] == tmp_path / name / "receiver.db"
 
 
 def test_data_directory_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

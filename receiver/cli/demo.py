@@ -23,6 +23,7 @@ from receiver.errors import ReceiverError
 from receiver.platform.simulator import Awkwardness, PushTarget, Rules, StandIn
 from receiver.platform.simulator.check import ReceiverApi
 from receiver.platform.simulator.traffic import make_up
+from receiver.setting_values import sqlite_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,7 +89,7 @@ def _environment(directory: Path, port: int, platform_port: int) -> Mapping[str,
     own = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
     return own | {
         "RECEIVER_DATA_DIR": str(directory),
-        "RECEIVER_DATABASE_URL": f"sqlite:///{directory / 'receiver.db'}",
+        "RECEIVER_DATABASE_URL": sqlite_url(directory / "receiver.db"),
         "RECEIVER_BIND": f"127.0.0.1:{port}",
         "RECEIVER_PLATFORM_URL": f"http://127.0.0.1:{platform_port}/smsApi",
         "RECEIVER_PLATFORM_CREDENTIALS": "default:demo:demo",

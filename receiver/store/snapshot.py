@@ -73,7 +73,8 @@ def skip_ids(path: Path) -> None:
 
 def open_unchanging(path: Path, sealing: Sealing | None = None) -> Database:
     """Open a database that nobody writes to, so that no file is made beside it."""
-    return Database(f"sqlite:///file:{path}?immutable=1&uri=true", sealing=sealing)
+    name = path.absolute().as_uri().replace("%", "%25")  # a URI within a URL
+    return Database(f"sqlite:///{name}?immutable=1&uri=true", sealing=sealing)
 
 
 def look_into(path: Path) -> Contents:

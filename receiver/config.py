@@ -233,7 +233,10 @@ def load_data_dir(env_file: Path = Path(".env")) -> Path:
     """Read the data directory's place alone, and make nothing."""
     environment = _read_environment(env_file)
     default, parse = _PARSERS["data_dir"]
-    place: Path = parse(_raw_value("RECEIVER_DATA_DIR", environment) or default)
+    try:
+        place: Path = parse(_raw_value("RECEIVER_DATA_DIR", environment) or default)
+    except ValueError as error:
+        raise SettingsError(f"RECEIVER_DATA_DIR: {error}") from None
     return place
 
 
@@ -285,15 +288,15 @@ def push_urls(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
-    """Give a setting's text, from its file where one is named; empty when unset."""
+    """Give a setting's text, from its file where one is named; empty when unset. Raises ValueError."""
     path = environment.get(f"{name}_FILE")
     credential = Path(environment.get("CREDENTIALS_DIRECTORY") or "/nowhere", name)
     if not path and not environment.get(name) and credential.is_file():
         path = str(credential)
     if not path:
-        return (environment.get(name) or "").strip()
+        return to.unquoted((environment.get(name) or "").strip())
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"the file named by {name}_FILE, or the credential of that name, cannot be read") from None
 

@@ -30,6 +30,16 @@ _ALARM_KINDS_THAT_SIGN = ("dingtalk", "feishu")
 ALARM_LANGUAGES = ("en", "zh-CN")
 
 
+def unquoted(value: str) -> str:
+    """Return a value of the environment as it is. Raises ValueError where it is in quotation marks.
+
+    `docker run --env-file` and lists of compose keep them; a path or a word would be another one with them.
+    """
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        raise ValueError("in quotation marks, which would be part of it: leave them out")
+    return value
+
+
 def database_url(value: str) -> str:
     """Read a database's URL as its driver wants it; empty stays empty. Raises ValueError."""
     if not value:

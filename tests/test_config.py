@@ -36,6 +36,43 @@ def test_defaults_need_nothing(tmp_path: Path) -> None:
     assert settings.push_tokens[0][1] not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RECEIVER_DATA_DIR", '"/data"'),
+        ("RECEIVER_ACK_BODY", "'ok'"),
+        ("RECEIVER_OPT_OUT_WORDS", '"T,退订"'),
+        ("RECEIVER_TIME_FORMATS", '"%Y/%m/%d %H:%M:%S"'),
+        ("RECEIVER_PUSH_TOKENS", f'"default:{A}"'),
+    ],
+)
+def test_quotation_marks_that_nothing_has_taken_off_stop_the_start(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)  # as docker run --env-file hands it on
+    with pytest.raises(SettingsError, match=f"{name}: in quotation marks"):
+        load_settings()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delenv(name)
+    (tmp_path / ".env").write_text(f"{name}={value}\n")
+    assert load_settings(tmp_path / "none")
+    monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path))
+    assert load_settings()  # here they are syntax
+
+
+def test_quotation_marks_of_a_file_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "body").write_text('"ok"\n')
+    monkeypatch.setenv("RECEIVER_ACK_BODY_FILE", str(tmp_path / "body"))
+    assert load_settings().ack_body == '"ok"'
+
+
+@pytest.mark.parametrize("written", ["shop:{}", "\ufeffshop:{}\r\n", "\n shop:{} \n\n"])
+def test_secret_is_read_as_any_editor_writes_it(written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokens").write_bytes(written.format(A).encode())
+    monkeypatch.setenv("RECEIVER_PUSH_TOKENS_FILE", str(tmp_path / "tokens"))
+    assert load_settings().push_tokens == (("shop", A),)
+
+
 def test_env_file_works_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("RECEIVER_ACK_BODY=SUCCESS\nRECEIVER_BIND=127.0.0.1:1\n")
     monkeypatch.setenv("RECEIVER_BIND", "[::1]:9000")

@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlencode
+from urllib.parse import unquote_plus, urlencode
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
@@ -40,6 +40,8 @@ class Provider:
     token: dict[str, Any] = field(default_factory=dict)
     discovery: dict[str, Any] = field(default_factory=dict)
     userinfo: dict[str, Any] | None = None
+    userinfo_signed: bool = False
+    client_secret: str = CLIENT_SECRET
     key: RSAKey = field(default_factory=lambda: KEY)
     algorithm: str = "RS256"
     error: str | None = None
@@ -103,8 +105,9 @@ class Provider:
         given = request.form.to_dict()
         self.exchanged.append(given)
         who = request.authorization
-        known = (who.username, who.password) if who else (given.get("client_id"), given.get("client_secret"))
-        if known != (CLIENT_ID, CLIENT_SECRET):
+        basic = [unquote_plus(part or "") for part in (who.username, who.password)] if who else []  # RFC 6749, 2.3.1
+        posted = [given.get("client_id", ""), given.get("client_secret", "")]
+        if (basic or posted) != [CLIENT_ID, self.client_secret]:
             return _json({"error": "invalid_client"}, 401)
         asked = self._codes.pop(given.get("code", ""), None)
         challenge = _base64(hashlib.sha256(given.get("code_verifier", "").encode()).digest())
@@ -130,6 +133,9 @@ class Provider:
 
     def _userinfo(self, request: Request) -> Response:
         assert request.headers["Authorization"] == "Bearer at"
+        if self.userinfo_signed:
+            assert self.userinfo is not None
+            return Response(self._sign(self.userinfo), mimetype="application/jwt")
         return _json(self.userinfo)
 
 

@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import time_machine
+from joserfc import jwt
+from werkzeug.wrappers import Response
 
 from receiver.app import create_app
 from receiver.config import load_settings
@@ -253,6 +255,36 @@ def test_a_client_that_has_to_post_its_secret_does(company: Company) -> None:
     company.provider.discovery["token_endpoint_auth_methods_supported"] = ["client_secret_post"]
     assert company.log_in().status_code == 303
     assert company.provider.exchanged[0]["client_secret"] == CLIENT_SECRET
+
+
+def test_what_is_asked_for_may_be_signed(company: Company) -> None:
+    del company.provider.claims["groups"]
+    company.provider.userinfo, company.provider.userinfo_signed = {"sub": "17", "groups": ["bi"]}, True
+    assert company.log_in().status_code == 303
+    assert company.user("li.wei").role is Role.ANALYST
+
+
+def test_what_is_asked_for_and_signed_by_another_is_refused(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    del company.provider.claims["groups"]
+    company.provider.userinfo = {"sub": "17", "groups": ["sms-admins"]}
+    forged = Response(jwt.encode({"alg": "RS256", "kid": "k1"}, company.provider.userinfo, FOREIGN_KEY))
+    forged.mimetype = "application/jwt"
+    monkeypatch.setattr(Provider, "_userinfo", lambda *_: forged)
+    company.require_refused(company.log_in(), 401, "BadSignatureError")
+
+
+@pytest.mark.parametrize("methods", [None, ["client_secret_basic"], ["client_secret_basic", "client_secret_post"]])
+@pytest.mark.parametrize("secret", ["plain-_.~", "a+b/c=", "50%2B", "q:w", "密码"])
+def test_secret_may_have_any_character(
+    secret: str, methods: list[str] | None, make_runtime: Callable[..., Runtime], provider: Provider
+) -> None:
+    provider.client_secret = secret
+    if methods:
+        provider.discovery["token_endpoint_auth_methods_supported"] = methods
+    company = Company(make_runtime(**oidc(provider, oidc_client_secret=secret)), provider)
+    assert company.log_in().status_code == 303
+    posted = company.provider.exchanged[0].get("client_secret")
+    assert posted == (secret if methods and len(methods) == 2 and secret != "plain-_.~" else None)
 
 
 def test_nobody_is_led_elsewhere(company: Company) -> None:

@@ -11,9 +11,12 @@ import secrets
 import threading
 import time
 import unicodedata
+from base64 import b64encode
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
 
 from flask import redirect, request, session, url_for
 from flask_babel import gettext
@@ -29,7 +32,7 @@ from receiver.web.console.pages import blueprint, inside, render
 from receiver.web.console.visitors import address, over_https
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
     from werkzeug.wrappers import Response
 
@@ -200,9 +203,33 @@ def _discover(client: Any, settings: Settings) -> dict[str, Any]:
 
 
 def _get(client: Any, url: str, **options: Any) -> Any:
+    return _ask(client, url, **options).json()
+
+
+def _ask(client: Any, url: str, **options: Any) -> Any:
     answer = client.get(url, **options)
     answer.raise_for_status()
-    return answer.json()
+    return answer
+
+
+def _proof(settings: Settings, methods: list[str] | None) -> str | Callable[..., tuple[Any, ...]]:
+    """Give the way in which the client proves itself, as authlib wants it.
+
+    For Basic, RFC 6749 (2.3.1) has id and secret form-encoded. Not every provider undoes that: where it would change
+    something and there is another way, that is taken.
+    """
+    plain = all(quote_plus(text) == text for text in (settings.oidc_client_id, settings.oidc_client_secret))
+    if methods and ("client_secret_basic" not in methods or (not plain and "client_secret_post" in methods)):
+        return "client_secret_post"
+    return _prove_by_basic
+
+
+def _prove_by_basic(
+    client: Any, _method: str, uri: str, headers: MutableMapping[str, str], body: Any
+) -> tuple[Any, ...]:
+    pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}"
+    headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+    return uri, headers, body
 
 
 def _fetch_claims(settings: Settings, code: str, kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,16 +241,15 @@ def _fetch_claims(settings: Settings, code: str, kept: Mapping[str, Any]) -> dic
 
     with _talk(settings) as client:
         provider = _discover(client, settings)
-        methods = provider.get("token_endpoint_auth_methods_supported")
-        if methods and "client_secret_basic" not in methods:
-            client.token_endpoint_auth_method = "client_secret_post"  # noqa: S105  (a name)
+        client.token_endpoint_auth_method = _proof(settings, provider.get("token_endpoint_auth_methods_supported"))
         token = client.fetch_token(provider["token_endpoint"], code=code, code_verifier=kept["verifier"])
         keys = [key for key in _get(client, provider["jwks_uri"], withhold_token=True)["keys"] if _signs(key)]
-        read = jwt.decode(
-            token["id_token"],
-            KeySet.import_key_set({"keys": keys}),
+        decode = partial(
+            jwt.decode,
+            key=KeySet.import_key_set({"keys": keys}),
             registry=JWSRegistry(algorithms=_ALGORITHMS, strict_check_header=False),
         )
+        read = decode(token["id_token"])
         options = {
             "iss": {"essential": True, "value": provider["issuer"]},
             "aud": {"essential": True, "value": settings.oidc_client_id},
@@ -239,11 +265,18 @@ def _fetch_claims(settings: Settings, code: str, kept: Mapping[str, Any]) -> dic
         claims = dict(proved)
         # Some say groups and names there alone.
         if _at(claims, settings.oidc_claim) is None and (endpoint := provider.get("userinfo_endpoint")):
-            more = _get(client, secure_url(endpoint))
+            more = _read_userinfo(_ask(client, secure_url(endpoint)), decode)
             if more["sub"] != claims["sub"]:
                 raise ValueError("somebody else's")
             claims = more | claims
         return claims
+
+
+def _read_userinfo(answer: Any, decode: Callable[[str], Any]) -> dict[str, Any]:
+    """Read what is said of somebody: JSON, or the same signed, by the provider's choice. Raises JoseError."""
+    signed = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/jwt"
+    found: dict[str, Any] = decode(answer.text.strip()).claims if signed else answer.json()
+    return found
 
 
 def _signs(key: Mapping[str, Any]) -> bool:

@@ -83,6 +83,12 @@ def test_url_that_could_mean_two_things_is_refused(url: str) -> None:
         parse_url(url)
 
 
+def test_name_beyond_ascii_is_refused_with_the_form_to_write() -> None:
+    with pytest.raises(ValueError, match="write a host's name as xn--…"):
+        parse_url("https://müller.example/x")
+    assert parse_url("https://xn--mller-kva.example/x").host == "xn--mller-kva.example"
+
+
 def test_one_forbidden_address_of_several_refuses_all() -> None:
     with pytest.raises(Forbidden):
         Guard((), lambda *_: ["1.1.1.1", "10.0.0.1"]).addresses("any.example", 443)

@@ -103,7 +103,10 @@ class Place:
 def parse_url(url: str) -> Place:
     """Take a target's URL apart. Raises ValueError, which says what is wrong and never repeats it."""
     if len(url) > _URL_MAX_CHARS or not _PRINTABLE.fullmatch(url):
-        raise ValueError(f"not a URL: ASCII without spaces, at most {_URL_MAX_CHARS} characters; write others as %XX")
+        raise ValueError(
+            f"not a URL: ASCII without spaces, at most {_URL_MAX_CHARS} characters; "
+            "write a host's name as xn--…, other characters as %XX"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port

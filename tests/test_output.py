@@ -62,6 +62,22 @@ def test_table_with_a_letter_that_the_output_has_not_is_printed_with_its_number(
     assert "钥匙\\U0001f44d" in listed
 
 
+@pytest.mark.parametrize("command", ["events", "keys list", "doctor"])
+def test_output_that_takes_nothing_more_is_one_line(process: ServeProcess, command: str) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123  (as a disk that is full)
+        done = subprocess.run(
+            [sys.executable, "-m", "receiver", *command.split()],
+            env=process.env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=120,
+            cwd=process.data_dir,
+        )
+    said = b"receiver: No space left on device: where this prints to, or in the data directory\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_reader_that_goes_away_is_told_the_rest_the_next_time(process: ServeProcess, runtime: Runtime) -> None:
     futures = [runtime.committer.submit(make_push(task_id=f"9{number}", content="T" * 300)) for number in range(400)]
     for future in futures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -78,10 +79,12 @@ def main() -> None:
         cli.main(prog_name="receiver")
     except ReceiverError as error:
         _fail(redact(str(error)))
-    except PermissionError as error:
-        if error.filename is None:
+    except OSError as error:
+        if isinstance(error, PermissionError) and error.filename is not None:
+            _fail(redact(explain(error)))
+        if error.errno != errno.ENOSPC or error.filename is not None:
             raise
-        _fail(redact(explain(error)))
+        _fail(f"{error.strerror}: where this prints to, or in the data directory")
     finally:
         _end_output()
 

@@ -28,6 +28,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _WHOLE_NUMBER = re.compile(r"(-?\d{1,9})(?:\.0+)?", re.ASCII)  # data frames write 1.0
 _ROUNDED = re.compile(r"[+-]?\d+(?:[.,]\d*)?[Ee]\+\d+", re.ASCII)
 _FLOAT = re.compile(r"[+-]?\d+\.0+", re.ASCII)
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+", re.ASCII)
+_KEPT_DIGITS = 15  # of a number in a spreadsheet
 _EMPTY_WORDS = frozenset({"null", "(null)", "\\n", "none", "nan", "nat", "n/a", "#n/a", "<na>", "undefined"})
 _MARKED_NUMBER = re.compile(r"'\d+", re.ASCII)
 _PLAIN_DIGITS = {0xFF10 + digit: str(digit) for digit in range(10)}  # for those of full width
@@ -189,6 +191,8 @@ def _id(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_chars
     plain = text.translate(_PLAIN_DIGITS)
     if plain.isascii() and plain.isdigit():
         text = plain
+    if _THOUSANDS.fullmatch(text) and len(digits := text.replace(",", "")) <= _KEPT_DIGITS:
+        text = digits  # a number of a spreadsheet, as it is shown
     if fault := _spoilt(text):
         faults.setdefault(name, fault)
     return text or None
@@ -196,6 +200,8 @@ def _id(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_chars
 
 def _spoilt(text: str) -> str | None:
     """Say what a spreadsheet or a data frame has made of an id; None: nothing."""
+    if _THOUSANDS.fullmatch(text):
+        return "a number of a spreadsheet, rounded beyond 15 digits: make its column text and export the ids anew"
     if _ROUNDED.fullmatch(text):
         return "rounded to the form 1.2E+18 by a spreadsheet: make its column text and export the ids anew"
     if _FLOAT.fullmatch(text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from receiver.formulas import neutral
 from receiver.imports.columns import RecordReader, is_known
 from receiver.imports.files import Form, open_rows
 from receiver.records import InvalidSend
-from tests.test_records import ID_EMPTY, ID_FLOAT, ID_ROUNDED, MOBILE, NO_TIME, SENDS, SHANGHAI
+from tests.test_records import ID_EMPTY, ID_FLOAT, ID_ROUNDED, ID_SHOWN, MOBILE, NO_TIME, SENDS, SHANGHAI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -79,6 +80,11 @@ def sheet(*rows: Any, **options: Any) -> bytes:
         ("\ufeff3637825\u00a0", "3637825"),
         ("３６３７８２５", "3637825"),
         ('="0100043"', "0100043"),
+        ("3,313,746", "3313746"),
+        ("637,825,123,456,789", "637825123456789"),
+        ("3,637,825,123,456,780,000", ID_SHOWN),
+        ("3,313,7460", "3,313,7460"),
+        ("0,313,746", "0,313,746"),
         ("'0100042", "0100042"),
         ("3313746.0", ID_FLOAT),
         ("3.63783E+18", ID_ROUNDED),
@@ -478,6 +484,35 @@ UNUSABLE: Mapping[str, Callable[[], bytes]] = {
 def test_file_that_is_none_or_would_fill_memory_is_one_clear_error(name: str) -> None:
     with pytest.raises(ReceiverError):
         read_all(UNUSABLE[name]())
+
+
+def test_workbook_in_the_strict_form_is_named() -> None:
+    names = (
+        b"http://schemas.openxmlformats.org/spreadsheetml/2006/main",
+        b"http://purl.oclc.org/ooxml/spreadsheetml/main",
+    )
+    book = zipfile.ZipFile(io.BytesIO(packed())).read("xl/workbook.xml").replace(*names)
+    with pytest.raises(ReceiverError, match="Strict Open XML Spreadsheet; save it as Excel Workbook"):
+        read_all(packed(workbook=book))
+
+
+def test_what_programs_leave_out_of_a_workbook_or_put_into_it_changes_no_cell() -> None:
+    good = zipfile.ZipFile(io.BytesIO(packed()))
+    strings, sheet1 = good.read("xl/sharedStrings.xml"), good.read("xl/worksheets/sheet1.xml")
+    reading = "<rPh sb='0' eb='1'><t>イチ</t></rPh><phoneticPr fontId='1'/></si>".encode()  # as Excel notes from an IME
+    relations = good.read("xl/_rels/workbook.xml.rels").replace(b'Target="', b'Target="/xl/')
+    for parts in (
+        {"sharedStrings": strings.replace(b"</si>", reading)},
+        {"sharedStrings": strings.replace(b"<t>1</t>", b"<r><t>1</t></r><r><rPr><b/></rPr><t></t></r>")},
+        {"sheet1": re.sub(rb' r="[A-Z]*\d+"', b"", sheet1)},
+        {"workbook.xml.rels": relations},
+    ):
+        assert read_one(packed(**parts)) == {"task_id": "1", "mobile": MOBILE}, parts
+
+
+def test_blank_before_a_quoted_cell_is_no_part_of_it() -> None:
+    found = read_one(b'"task_id", "mobile", "reference"\n"1", "15080921090", "a, ""b"""\n')
+    assert found == {"task_id": "1", "mobile": MOBILE, "reference": 'a, "b"'}
 
 
 def test_open_quote_costs_what_it_swallows_and_is_named() -> None:

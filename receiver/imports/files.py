@@ -22,7 +22,7 @@ from receiver.imports.rows import UNDECODED, Row, Rows
 from receiver.imports.sheets import read_sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _HEAD_BYTES = 4096
 _LINE_MAX_CHARS = 1024 * 1024
@@ -195,15 +195,20 @@ def _fit(lines: Sequence[str], known: Callable[[str], bool]) -> Callable[[str], 
     """Give what says how well a separator fits: by the names it parts in the first line that it parts."""
 
     def fit(separator: str) -> tuple[int, int]:
-        rows = (next(csv.reader([line[:_HEAD_BYTES]], delimiter=separator)) for line in lines)
+        rows = (next(_reader([line[:_HEAD_BYTES]], separator)) for line in lines)
         names = next((names for names in rows if sum(map(bool, names)) > 1), [])
         return sum(map(known, names)), len(names)
 
     return fit
 
 
+def _reader(lines: Iterable[str], separator: str, *, strict: bool = False) -> Iterator[list[str]]:
+    # A blank before a cell does not keep its quotation marks from being such.
+    return csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=strict)
+
+
 def _csv_rows(lines: _Lines, separator: str) -> Iterator[Row]:
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    reader = _reader(lines, separator, strict=True)
     while True:
         begin = lines.number + 1
         try:

@@ -35,6 +35,8 @@ _PART_MAX_BYTES = 16 * _MIB
 _RATIO_MAX = 200  # a full sheet packs to a thirtieth; what packs to a thousandth was made to fill memory
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml", re.IGNORECASE)
 _STRINGS = "xl/sharedstrings.xml"
+_BOOK = "xl/workbook.xml"
+_STRICT = b"http://purl.oclc.org/ooxml/"  # names that the library does not know
 _NUMBER_DIGITS = 15  # that a number of a sheet keeps
 # Whatever a damaged or foreign file makes the library raise.
 _DAMAGED = (
@@ -74,6 +76,10 @@ def _require_small(file: BinaryIO) -> None:
             packed_well = part.file_size > _MIB and part.file_size > part.compress_size * _RATIO_MAX
             if part.file_size > most or packed_well:
                 raise ReceiverError("this XLSX unpacks to more than can be read; save it as CSV (UTF-8)")
+            if name == _BOOK and _STRICT in archive.read(part):
+                raise ReceiverError(
+                    "this XLSX is a Strict Open XML Spreadsheet; save it as Excel Workbook (.xlsx), or as CSV (UTF-8)"
+                )
 
 
 def _rows(sheet: Any) -> Iterator[Row]:

@@ -24,6 +24,7 @@ ROWS = load()
 PAYLOADS = {case.name: case for case in CASES}
 NUMBERS = {  # what there is of each source; a row or a reason has to stand for each
     "bugs": [*(str(n) for n in range(1, 43) if n not in (3, 4, 26, 27, 28, 30, 38)), "beside"],
+    "reports": [str(n) for n in range(1, 26)],
     "senders": [*(f"1.{n}" for n in range(1, 12)), "2", "3"],
     "attack": [*(f"1.{n}" for n in range(1, 13)), "2", "3"],
     "tools": ["1", "2", "3", "4", "13", "14"],

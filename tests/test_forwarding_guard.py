@@ -89,6 +89,12 @@ def test_name_beyond_ascii_is_refused_with_the_form_to_write() -> None:
     assert parse_url("https://xn--mller-kva.example/x").host == "xn--mller-kva.example"
 
 
+def test_next_address_is_taken_where_one_cannot_be_reached() -> None:
+    with hook() as target:
+        guard = Guard(LOOPBACK, lambda *_: ["127.0.0.2", "127.0.0.1"])  # nobody listens at the first
+        assert send(f"http://hooks.example:{target.port}/", guard).status == 200
+
+
 def test_one_forbidden_address_of_several_refuses_all() -> None:
     with pytest.raises(Forbidden):
         Guard((), lambda *_: ["1.1.1.1", "10.0.0.1"]).addresses("any.example", 443)

@@ -510,6 +510,11 @@ def test_what_programs_leave_out_of_a_workbook_or_put_into_it_changes_no_cell() 
         assert read_one(packed(**parts)) == {"task_id": "1", "mobile": MOBILE}, parts
 
 
+def test_empty_lines_and_columns_are_passed() -> None:
+    found, _ = read_all(b"\n,,,\n,,task_id,mobile\n,,,\n,,1,15080921090\n , ,2,15080921090\n,,,\n")
+    assert found == [{"task_id": "1", "mobile": MOBILE}, {"task_id": "2", "mobile": MOBILE}]
+
+
 def test_blank_before_a_quoted_cell_is_no_part_of_it() -> None:
     found = read_one(b'"task_id", "mobile", "reference"\n"1", "15080921090", "a, ""b"""\n')
     assert found == {"task_id": "1", "mobile": MOBILE, "reference": 'a, "b"'}

@@ -51,6 +51,26 @@ def test_send_is_recorded_and_answered(client: FlaskClient, bearer: dict[str, st
     ]
 
 
+def test_body_may_begin_with_a_byte_order_mark(client: FlaskClient, bearer: dict[str, str]) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(SEND).encode()
+    assert client.post(URL, data=body, content_type="application/json", headers=bearer).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-23T04:00:00.123456789Z",
+        "2026-11-23T12:00:00.1234567+0800",
+        "2026-11-23 12:00:00.123+08",
+        "20261123T040000.123Z",
+    ],
+)
+def test_time_may_be_written_as_any_language_writes_iso_8601(
+    text: str, client: FlaskClient, bearer: dict[str, str]
+) -> None:
+    assert client.post(URL, json=SEND | {"sent_at": text}, headers=bearer).json["sent_at"] == "2026-11-23T04:00:00.123Z"
+
+
 def test_repeating_a_record_changes_nothing(client: FlaskClient, bearer: dict[str, str]) -> None:
     first = client.post(URL, json=SEND, headers=bearer)
     again = client.post(URL, json=SEND, headers=bearer)

@@ -318,6 +318,23 @@ def test_a_token_that_is_not_for_us_now_is_refused(company: Company) -> None:
     assert company.user("li.wei") is None
 
 
+@pytest.mark.parametrize(("ahead", "status"), [(45, 303), (120, 401)])
+def test_the_clock_of_the_provider_may_be_a_minute_ahead(ahead: int, status: int, company: Company) -> None:
+    begin = int(time.time()) + ahead
+    company.provider.token = {"iat": begin, "nbf": begin, "exp": begin + 300}
+    assert company.log_in().status_code == status
+
+
+@pytest.mark.parametrize("set_", ["", "/"])
+@pytest.mark.parametrize("said", ["", "/"])
+def test_the_issuer_may_end_in_a_slash(
+    set_: str, said: str, make_runtime: Callable[..., Runtime], provider: Provider
+) -> None:
+    provider.discovery["issuer"] = provider.token["iss"] = provider.issuer + said
+    company = Company(make_runtime(**oidc(provider, oidc_issuer=provider.issuer + set_)), provider)
+    assert company.log_in().status_code == 303
+
+
 def test_a_token_that_the_provider_has_not_signed_is_refused(company: Company) -> None:
     company.provider.key = FOREIGN_KEY
     company.require_refused(company.log_in(), 401, "BadSignature")

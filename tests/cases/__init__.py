@@ -22,6 +22,7 @@ from typing import Any
 
 SOURCES = {
     "bugs": "public bug reports of other projects, tried here",
+    "reports": "a second round of public bug reports",
     "senders": "real HTTP clients against pushes, the proxy for senders and the stand-in",
     "attack": "attempts to make it lose a push or stop answering",
     "tools": "tools of reporting jobs",

@@ -89,6 +89,8 @@ def _servers(rest: str) -> tuple[int, str | None]:
             "not a database URL that PostgreSQL understands: postgresql://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME?…, "
             "special characters as %XX, only parameters of libpq"
         ) from None
+    if "@" in found.get("host", ""):  # the rest of a password, which every word about that host would show
+        raise ValueError("an @ in a host's name; the @ of a password is written as %40")
     ports = found.get("port", "").split(",")
     if any(port and not (port.isdigit() and 0 < int(port) < 65536) for port in ports):
         raise ValueError("a port is not a number from 1 to 65535; special characters of a password are written as %XX")

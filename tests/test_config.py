@@ -298,6 +298,8 @@ def test_of_several_servers_the_one_that_takes_writes_is_meant(monkeypatch: pyte
         ("u:hunter2@a:54321,b:port/d", "a port is not a number"),
         ("u:hun/ter2@a:54321/d", "a port is not a number.* %XX"),
         ("u:hunter2%@a/d", "special characters as %XX"),
+        ("u:p@hunter2@a/d", "the @ of a password is written as %40"),
+        ("u:p@hunter2@a:5432,b/d", "the @ of a password is written as %40"),
         ("u:hunter2@a/d?pool_size=3", "only parameters of libpq"),
     ],
 )

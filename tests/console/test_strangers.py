@@ -139,7 +139,9 @@ def test_ten_thousand_characters_nul_and_emoji_are_shown(app: Flask, runtime: Ru
     page = staff.page("/messages/1")
     assert page.at("answer") == "Only a reply speaks of this message; that it was sent is not recorded here."
     assert "a␀b👍" in page.text
-    assert sentences(staff.look_up(NUMBER)) == ["Nothing recorded under this number in 30 days."]
+    assert sentences(staff.look_up(NUMBER)) == [
+        "A reply came from this number; no message to it is recorded here in 30 days."
+    ]
 
 
 @one_database

@@ -63,7 +63,7 @@ format: $(DEV_INSTALLED)
 	$(BIN)/ruff format
 
 # After any change of a text: takes new messages into the catalogue, drops old ones, and compiles it as it is. What has
-# no translation yet is found by tests/test_translations.py.
+# no translation yet is found by tests/web/test_translations.py.
 translations: $(SERVE_INSTALLED)
 	$(BIN)/pybabel --quiet extract --mapping-file $(TRANSLATIONS)/babel.cfg --keywords lazy_gettext \
 		--no-location --output-file $(VENV)/messages.pot $(CONSOLE)

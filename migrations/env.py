@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from alembic import context
 
 from receiver.config import load_settings
-from receiver.store.database import Database
-from receiver.store.online import SESSION_SETTINGS
-from receiver.store.tables import metadata
+from receiver.db.engine import Database
+from receiver.db.migration_ops import SESSION_SETTINGS
+from receiver.db.tables import metadata
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -9,9 +9,9 @@ from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
 from receiver.config import load_settings
-from receiver.logs import configure_logging
+from receiver.observability import configure_logging
 from receiver.runtime import Runtime
-from receiver.web import RUNTIME, access_log, api, auth, console, docs, headers, ops, problems, push
+from receiver.web import RUNTIME, access_log, api, api_docs, auth, console, errors, health, push, security_headers
 from receiver.web.mounted import Mounted
 
 
@@ -51,12 +51,12 @@ def create_app(runtime: Runtime | None = None) -> Flask:
     app.json.sort_keys = False
     app.json.ensure_ascii = False
     access_log.register(app)
-    headers.register(app)
+    security_headers.register(app)
     app.register_blueprint(push.blueprint)
-    app.register_blueprint(ops.blueprint)
-    app.register_blueprint(docs.blueprint)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(api_docs.blueprint)
     api.register(app)
-    problems.register(app)
+    errors.register(app)
     auth.register(app)
     console.register(app)
     app.wsgi_app = Mounted(app.wsgi_app, runtime.settings)  # type: ignore[method-assign]

@@ -11,35 +11,29 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from receiver import tracing
-from receiver.anchors import Anchor, Anchors
-from receiver.audit_shipping import Shipper
-from receiver.errors import ReceiverError, StoreUnavailable, StoreUnfit
-from receiver.forwarding.engine import Forwarder
-from receiver.intake.committer import Committer
-from receiver.intake.drainer import Drainer
-from receiver.intake.gate import Gate
-from receiver.intake.link import DatabaseLink
-from receiver.intake.recorder import Recorder
-from receiver.intake.spool import SPOOL_DIR, Spool
-from receiver.ownership import find_fault
+from receiver.audit import Anchor, Anchors, Shipper, log
+from receiver.auth import api_keys
+from receiver.core import ReceiverError, StoreUnavailable, StoreUnfit, find_fault, parse_address
+from receiver.db import set_aside, version
+from receiver.db.availability import DatabaseLink
+from receiver.db.encryption import Sealing
+from receiver.db.engine import Connection, Database
+from receiver.db.replica import Replica
+from receiver.intake import SPOOL_DIR, Committer, Drainer, Gate, NewUses, SecretUse, Spool, secret_usage
+from receiver.messages import Horizon, projection, queries
+from receiver.observability import tracing
 from receiver.platform.client import PlatformClient
-from receiver.sending import Sender
-from receiver.store import access, audit, read, rollup, schema, secret_uses, set_aside, write
-from receiver.store.database import Database
-from receiver.store.events import Horizon
-from receiver.store.replica import Replica
-from receiver.store.sealed import Sealing
-from receiver.syslog import parse_address
+from receiver.reporting import rollup
+from receiver.sending.recorder import Recorder
+from receiver.sending.service import Sender
+from receiver.webhooks.service import Webhooks
+from receiver.webhooks.worker import Forwarder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    import sqlalchemy as sa
-
     from receiver.config import Settings
-    from receiver.store.secret_uses import NewUses, SecretUse
 
 T = TypeVar("T")
 
@@ -80,13 +74,22 @@ class Runtime:
         self.link = DatabaseLink()
         self.gate = Gate(settings)
         self.spool = self._spool_in(settings.data_dir / SPOOL_DIR)
-        save = partial(write.save_pushes_in, self.intake_database)
+        save = partial(projection.save_pushes_in, self.intake_database)
         self.forwarder = Forwarder(
             self.database,
             link=self.link,
             allow=settings.targets_allow,
             clock=self.clock,
             busy=lambda: self.committer.busy,
+        )
+        self.webhooks = Webhooks(
+            self.database,
+            accounts=settings.accounts,
+            allow=settings.targets_allow,
+            ask=self.ask,
+            audit=self.audit,
+            now=self.now,
+            wake=self.forwarder.look,
         )
         self.committer = Committer(save, link=self.link, spool=self.spool, tell=self.forwarder.nudge)
         self.recorder = Recorder(self.database, link=self.link, spool=self.spool)
@@ -114,7 +117,7 @@ class Runtime:
         self.sealing.forget()
         self.intake_database.connect()
         try:
-            schema.require_schema(self.intake_database)
+            version.require_schema(self.intake_database)
         except StoreUnfit:
             if not self.settings.embedded:
                 raise
@@ -123,7 +126,7 @@ class Runtime:
 
     def _migrate(self) -> None:
         # A good part of what a command takes to start, and needed after an update only.
-        from receiver.store import migrate  # noqa: PLC0415
+        from receiver.db import migrate  # noqa: PLC0415
 
         migrate.upgrade(self.database)
 
@@ -147,7 +150,7 @@ class Runtime:
             link=self.link,
             make_ready=self.make_ready,
             read_again=self.gate.read_spooled,
-            save=partial(write.save_pushes_in, self.database),
+            save=partial(projection.save_pushes_in, self.database),
             record=self.recorder.record_spooled,
             confirm=self.database.require_durable,
             tidy=self._tidy,
@@ -162,7 +165,7 @@ class Runtime:
             return
         with self.database.reading() as connection:
             outdated = self.sealing.is_outdated(connection)
-            self.gate.note_newest(read.find_newest_push_at(connection))
+            self.gate.note_newest(queries.find_newest_push_at(connection))
         if outdated:  # nobody has been refused for it here, but what is asked would be answered wrong
             self.link.mark_down("the database's encryption was changed")
             return
@@ -174,12 +177,12 @@ class Runtime:
 
     def _save_uses(self, uses: Sequence[NewUses]) -> None:
         self.database.write(
-            lambda connection: secret_uses.save_uses(connection, uses, now=self.now()), patience_seconds=_USES_SECONDS
+            lambda connection: secret_usage.save_uses(connection, uses, now=self.now()), patience_seconds=_USES_SECONDS
         )
 
     def list_secret_uses(self) -> list[SecretUse]:
         """Say of each push secret when it was last used, up to a minute late. Raises StoreUnavailable or StoreUnfit."""
-        return self.ask(lambda connection: secret_uses.find_uses(connection, self.settings.push_tokens))
+        return self.ask(lambda connection: secret_usage.find_uses(connection, self.settings.push_tokens))
 
     def start(self) -> None:
         """Begin to keep pushes in this process; nothing happens if it has begun."""
@@ -229,20 +232,20 @@ class Runtime:
         """The present moment, UTC."""
         return datetime.now(UTC)
 
-    def clock(self, now: datetime | None = None) -> read.Clock:
+    def clock(self, now: datetime | None = None) -> queries.Clock:
         """What counts as late at that moment, at present by default."""
-        return read.Clock(
+        return queries.Clock(
             now=now or self.now(),
             late_after=self.settings.late_after,
             no_receipt_after=self.settings.no_receipt_after,
         )
 
-    def ask(self, question: Callable[[sa.Connection], T]) -> T:
+    def ask(self, question: Callable[[Connection], T]) -> T:
         """Answer one question from the database."""
         with self._noticing(), self.database.reading() as connection:
             return question(connection)
 
-    def browse(self, question: Callable[[sa.Connection], T]) -> tuple[T, float | None]:
+    def browse(self, question: Callable[[Connection], T]) -> tuple[T, float | None]:
         """Answer one question that does not need the newest rows, from the replica where there is one in time.
 
         Beside the answer: how many seconds old it may be; None: it is the database's own. Nothing that has to see what
@@ -258,7 +261,7 @@ class Runtime:
         return self.ask(question), None
 
     @contextmanager
-    def exporting(self) -> Iterator[sa.Connection]:
+    def exporting(self) -> Iterator[Connection]:
         """Open a connection that may be read from for an hour, apart from those that answer questions.
 
         To the replica where there is one in time.
@@ -284,7 +287,7 @@ class Runtime:
         """Give a secret that all nodes share, asked of the database once."""
         if name not in self._shared_secrets:
             with self._noticing():
-                found = self.database.write(lambda connection: access.shared_secret(connection, name))
+                found = self.database.write(lambda connection: api_keys.shared_secret(connection, name))
             self._shared_secrets[name] = found
         return self._shared_secrets[name]
 
@@ -293,16 +296,16 @@ class Runtime:
         self.audited(lambda _: None, actor, action, mobile=mobile, **detail)
 
     def audited(
-        self, work: Callable[[sa.Connection], T], actor: str, action: str, *, mobile: str | None = None, **detail: Any
+        self, work: Callable[[Connection], T], actor: str, action: str, *, mobile: str | None = None, **detail: Any
     ) -> T:
         """Change something and note who did it: in one transaction, both or neither."""
         entry = {name: value for name, value in detail.items() if value is not None}
         if mobile is not None:
             entry["mobile_hmac"] = self.mobile_hmac(mobile)
 
-        def both(connection: sa.Connection) -> tuple[T, audit.Link]:
+        def both(connection: Connection) -> tuple[T, log.Link]:
             result = work(connection)
-            return result, audit.write_audit(connection, at=self.now(), actor=actor, action=action, detail=entry)
+            return result, log.write_audit(connection, at=self.now(), actor=actor, action=action, detail=entry)
 
         with self._noticing():
             result, link = self.database.write(both)

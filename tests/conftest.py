@@ -19,19 +19,20 @@ import pytest
 from flask import Flask
 
 from receiver.app import create_app
+from receiver.auth import api_keys
+from receiver.auth.api_keys import Scope
 from receiver.config import Settings
-from receiver.logs import configure_logging
+from receiver.db import migrate
+from receiver.db.encryption import KeyRing
+from receiver.db.engine import Database
+from receiver.maintenance.rekey import encrypt
+from receiver.observability import configure_logging
 from receiver.runtime import Runtime
-from receiver.sealing import KeyRing
-from receiver.store import access, migrate
-from receiver.store.access import Scope
-from receiver.store.database import Database
-from receiver.store.reseal import encrypt
-from tests.browser import browser, open_context, open_page
-from tests.described import DescribedClient
-from tests.leaks import OTHER_SECRET, SECRET, leaks
-from tests.patient import PATIENCE_SECONDS, PATIENCES
-from tests.postgres import PostgresServer
+from tests.harness.browser import browser, open_context, open_page
+from tests.harness.described import DescribedClient
+from tests.harness.leaks import OTHER_SECRET, SECRET, leaks
+from tests.harness.patient import PATIENCE_SECONDS, PATIENCES
+from tests.harness.postgres import PostgresServer
 
 # The browser's fixtures stand here, so that one browser serves every module of a run.
 __all__ = ["OTHER_SECRET", "SECRET", "browser", "open_context", "open_page"]
@@ -242,7 +243,7 @@ def client(app: Flask) -> FlaskClient:
 def make_key(runtime: Runtime, *scopes: Scope, accounts: tuple[str, ...] | None = None) -> str:
     """Make an API key and give its header value."""
     key = runtime.database.write(
-        lambda connection: access.create_key(
+        lambda connection: api_keys.create_key(
             connection,
             name=uuid.uuid4().hex,
             scopes=scopes or tuple(Scope),

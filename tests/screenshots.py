@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, cast
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from receiver.logs import configure_logging
-from tests.console.views import VIEWS, serve_samples
+from receiver.observability import configure_logging
+from tests.web.console.views import VIEWS, serve_samples
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from tests.console.views import Sample, View
+    from tests.web.console.views import Sample, View
 
 LANGUAGES = ("en", "zh-CN")
 THEMES = ("light", "dark")

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from receiver.store.sqlite import connect_unchanging, describe
-from tests.pushers import Pushers
-from tests.server import ServeProcess
+from receiver.db.sqlite import connect_unchanging, describe
+from tests.harness.pushers import Pushers
+from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +31,9 @@ _PUSHERS = 4
 # Another program that writes, through the product's engine: a row that no other is about, in short transactions.
 _WRITER = """
 import sys, time
-from receiver.store.database import Database
-from receiver.store.tables import notices
-from receiver.domain import new_id
+from receiver.db.engine import Database
+from receiver.db.tables import notices
+from receiver.core.domain import new_id
 from datetime import UTC, datetime
 database, empties, written = Database(sys.argv[1]), sys.argv[2] == "empties", 0
 end = time.monotonic() + float(sys.argv[3])
@@ -85,7 +85,7 @@ def soak(directory: Path, seconds: float, *, with_own_sqlite: bool) -> Report:
     process = ServeProcess(data_dir, environment=environment, patient=True)
     process.upgrade()
     asked = subprocess.run(
-        [sys.executable, "-c", "from receiver.store.sqlite import describe; print(describe())"],
+        [sys.executable, "-c", "from receiver.db.sqlite import describe; print(describe())"],
         env=process.env, capture_output=True, text=True, check=True,
     )  # fmt: skip
     database = data_dir / "receiver.db"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cases import NOT_BUILT, SOURCES, load
+from tests.harness.server import ServeProcess
+from tests.intake.test_payloads import newest, raw_request, require
 from tests.mutations import ROOT
 from tests.payloads import CASES, Case
-from tests.server import ServeProcess
 from tests.test_mutations import functions_of
-from tests.test_payloads import newest, raw_request, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ def test_every_number_of_a_source_has_a_case_or_a_reason() -> None:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def flask_alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
-    """A server whose pushes all go through Flask; those of the lane are in tests/test_payloads.py."""
+    """A server whose pushes all go through Flask; those of the lane are in tests/intake/test_payloads.py."""
     url = request.getfixturevalue("module_postgres_database_url") if request.param == "postgresql" else ""
     process = ServeProcess(tmp_path_factory.mktemp("cases"), url, environment={"RECEIVER_PUSH_LANE": "off"})
     if url:

@@ -49,7 +49,7 @@ def test_every_attack_names_tests_that_are_there() -> None:
         2:
     ]
     for line in table:
-        named = re.findall(r"`(tests/\w+\.py)::(\w+)`", line)
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line)
         assert named, line
         for file, function in named:
             assert function in functions_of(file), (file, function)

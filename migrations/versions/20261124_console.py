@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from receiver.store.online import create_index
+from receiver.db.migration_ops import create_index
 
 revision = "0008"
 down_revision = "0007"

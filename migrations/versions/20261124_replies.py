@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 
 # The program's own, as with the delivery report: a later change of them drops these and makes them anew.
-from receiver.store.online import create_index
-from receiver.store.search import create_statements, drop_statements
+from receiver.db.migration_ops import create_index
+from receiver.messages.search import create_statements, drop_statements
 
 revision = "0005"
 down_revision = "0004"

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 # The program's own, as with the delivery report.
-from receiver.store.reporting import create_statements, drop_statements
+from receiver.reporting.sql_views import create_statements, drop_statements
 
 revision = "0007"
 down_revision = "0006"

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import context, op
 
 # The triggers are the program's own: a later change of them drops these and makes them anew.
-from receiver.store.rollup import create_statements, drop_statements, rebuild_statements
+from receiver.reporting.rollup import create_statements, drop_statements, rebuild_statements
 
 revision = "0006"
 down_revision = "0005"

@@ -5,9 +5,9 @@ import json
 import sqlalchemy as sa
 from alembic import context, op
 
-from receiver.store.audit import BEGINNING, CHAIN, create_statements, drop_statements, link_up
-from receiver.store.online import create_index
-from receiver.store.tables import UtcDateTime
+from receiver.audit import BEGINNING, CHAIN, create_statements, drop_statements, link_up
+from receiver.db.migration_ops import create_index
+from receiver.db.tables import UtcDateTime
 
 revision = "0011"
 down_revision = "0010"

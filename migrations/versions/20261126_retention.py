@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 # The triggers are the program's own: a later change of them replaces these.
-from receiver.store.rollup import create_statements, drop_statements, replace_statements
+from receiver.reporting.rollup import create_statements, drop_statements, replace_statements
 
 revision = "0012"
 down_revision = "0011"

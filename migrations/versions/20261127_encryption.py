@@ -4,9 +4,9 @@ import sqlalchemy as sa
 from alembic import op
 
 # The program's own, as with the delivery report.
-from receiver.store.online import create_index
-from receiver.store.reporting import mask_statement
-from receiver.store.search import GRAMS, GRAMS_WHERE, drop_sealed_statements, sealed_statements
+from receiver.db.migration_ops import create_index
+from receiver.messages.search import GRAMS, GRAMS_WHERE, drop_sealed_statements, sealed_statements
+from receiver.reporting.sql_views import mask_statement
 
 revision = "0014"
 down_revision = "0013"

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 # The program's own, as with the delivery report.
-from receiver.store.online import create_index
+from receiver.db.migration_ops import create_index
 
 revision = "0016"
 down_revision = "0015"

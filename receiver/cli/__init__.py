@@ -12,9 +12,8 @@ from pathlib import Path
 import click
 
 from receiver import __version__
-from receiver.errors import ReceiverError
-from receiver.logs import flush, redact
-from receiver.ownership import explain
+from receiver.core import ReceiverError, explain
+from receiver.observability import flush, redact
 
 # Command: where it is. Read when it is asked for: the web server and all it brings take half a second.
 _COMMANDS = {

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from receiver.auth.access_review import Access, list_access
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
-from receiver.formulas import neutral
-from receiver.store.access_review import list_access
+from receiver.core import neutral
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from receiver.store.access_review import Access
 
 _HEADINGS = ("kind", "name", "may", "accounts", "created", "last used", "expires", "ended", "unused for 90 days")
 

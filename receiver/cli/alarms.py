@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.alarms.rules import State
-from receiver.alarms.run import Watch
-from receiver.alarms.words import write_incident
+from receiver.alerting import State
+from receiver.alerting.messages import write_incident
+from receiver.alerting.run import Told, Watch
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.errors import SettingsError
+from receiver.core import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from receiver.alarms.run import Told
 
 
 @click.command("alarms")

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from receiver.audit_files import AuditFormat, as_fields, iter_audit_file
+from receiver.audit import AuditFilter, AuditFormat, as_fields, iter_audit_file, iter_entries, list_entries
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
-from receiver.domain import parse_mobile
-from receiver.errors import SettingsError
-from receiver.records import parse_filter_time
-from receiver.store.audit import AuditFilter, iter_entries, list_entries
+from receiver.core import SettingsError, parse_mobile
+from receiver.messages import parse_filter_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable

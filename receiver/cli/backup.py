@@ -9,25 +9,31 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.backup import DATABASE_FILE, make_backup, read_manifest, restore, serving_lock
-from receiver.backup_notes import note_backup
+from receiver.audit import verify_audit
 from receiver.cli.common import as_json, print_json, require_files
 from receiver.cli.verify import show_progress
-from receiver.config import load_data_dir, load_settings, make_data_dir
-from receiver.intake.gate import Gate
-from receiver.logs import get_logger
-from receiver.store import schema
-from receiver.store.audit_proof import verify_audit
-from receiver.store.sealed import Sealing
-from receiver.store.snapshot import open_unchanging
-from receiver.store.sqlite import said
-from receiver.store.verify import verify
+from receiver.config import Settings, load_data_dir, load_settings, make_data_dir
+from receiver.db import version
+from receiver.db.encryption import Sealing
+from receiver.db.sqlite import said
+from receiver.intake import Gate
+from receiver.maintenance.backup import (
+    DATABASE_FILE,
+    Backup,
+    Manifest,
+    make_backup,
+    read_manifest,
+    restore,
+    serving_lock,
+)
+from receiver.maintenance.backup_notes import note_backup
+from receiver.maintenance.snapshot import open_unchanging
+from receiver.maintenance.verify import verify
+from receiver.observability import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from receiver.backup import Backup, Manifest
-    from receiver.config import Settings
 
 _log = get_logger(__name__)
 
@@ -122,8 +128,8 @@ def restore_(backup: Path, data_dir: Path | None, force: bool, as_json: bool) ->
     print(f"{place} is as of {_time(manifest.begun_at)}: {_counts(manifest)}")
     if restored.aside is not None:
         print(f"what was there before: {restored.aside}")
-    if manifest.schema is not None and not schema.is_known(manifest.schema):
-        print(f"its schema, {manifest.schema}, is newer than this program's, {schema.VERSION}: update receiver")
+    if manifest.schema is not None and not version.is_known(manifest.schema):
+        print(f"its schema, {manifest.schema}, is newer than this program's, {version.VERSION}: update receiver")
     _tell_gap(manifest, gap_seconds)
 
 
@@ -146,8 +152,8 @@ def _tell_gap(manifest: Manifest, gap_seconds: int) -> None:
 def _problems(settings: Settings, copy: Path) -> Iterator[str]:
     database = open_unchanging(copy, Sealing(settings.encryption_keys))
     try:
-        found = schema.current_revision(database)
-        if found != schema.VERSION:
+        found = version.current_revision(database)
+        if found != version.VERSION:
             yield f"schema {found} is not this program's: verify it with the receiver that wrote it"
             return
         with show_progress() as tell:

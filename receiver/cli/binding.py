@@ -6,14 +6,10 @@ import errno
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
 
 from receiver.cli.listeners import find_listener
-from receiver.config import address_text
-from receiver.errors import SettingsError
-
-if TYPE_CHECKING:
-    from receiver.config import Settings
+from receiver.config import Settings, address_text
+from receiver.core import SettingsError
 
 _BINDS = ("bind", "inside_bind", "door_bind")
 _HANDED_OVER = ("LISTEN_FDS", "GUNICORN_FD")  # by systemd, or by the server before this one: nothing is bound anew

@@ -16,27 +16,21 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from receiver.alarms.rules import hours_of
-from receiver.backup import is_served
-from receiver.config import load_settings
-from receiver.disk import find_disk
-from receiver.errors import ReceiverError, StoreUnavailable
-from receiver.intake.spool import seconds_left
-from receiver.logs import configure_logging, get_logger
-from receiver.ownership import find_fault
+from receiver.alerting import hours_of
+from receiver.config import Settings, load_settings
+from receiver.core import ReceiverError, StoreUnavailable, find_disk, find_fault
+from receiver.db.sqlite import path_of
+from receiver.intake import UNUSED_FOR, SecretUse, SpoolState, seconds_left
+from receiver.maintenance.backup import is_served
+from receiver.net.serving import as_served
+from receiver.observability import configure_logging, get_logger
 from receiver.runtime import Runtime
-from receiver.serving import as_served
-from receiver.store.secret_uses import UNUSED_FOR
-from receiver.store.sqlite import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
-    from receiver.config import Settings
-    from receiver.intake.spool import SpoolState
-    from receiver.store.secret_uses import SecretUse
 
 _log = get_logger(__name__)
 

@@ -9,29 +9,25 @@ from typing import TYPE_CHECKING
 
 import click
 
+from receiver.audit import verify_audit
 from receiver.cli import encryption
 from receiver.cli.common import alone, as_json, open_runtime, print_json, require_files
 from receiver.cli.verify import show_progress
-from receiver.config import load_settings
-from receiver.errors import ReceiverError, SettingsError
-from receiver.intake.gate import Gate
-from receiver.setting_values import database_url
-from receiver.store import migrate, rollup, schema
-from receiver.store.audit_proof import verify_audit
-from receiver.store.copy import Copy, place_of, undo
-from receiver.store.database import Database
-from receiver.store.horizons import reopen
-from receiver.store.reporting import make_reader
-from receiver.store.sealed import Sealing
-from receiver.store.verify import verify
+from receiver.config import Settings, database_url, load_settings
+from receiver.core import ReceiverError, SettingsError
+from receiver.db import migrate, version
+from receiver.db.encryption import Sealing
+from receiver.db.engine import Connection, Database
+from receiver.intake import Gate
+from receiver.maintenance.horizons import Ahead, reopen
+from receiver.maintenance.move_to_postgres import Copy, place_of, undo
+from receiver.maintenance.verify import verify
+from receiver.reporting import rollup
+from receiver.reporting.sql_views import make_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import sqlalchemy as sa
-
-    from receiver.config import Settings
-    from receiver.store.horizons import Ahead
 
 _PATIENCE_SECONDS = 3600.0
 _COPY_PATIENCE_SECONDS = 24 * 3600.0
@@ -58,7 +54,7 @@ def upgrade() -> None:
     """
     with open_runtime() as runtime:
         migrate.upgrade(runtime.database, say=partial(print, file=sys.stderr))
-        print(f"schema {schema.current_revision(runtime.database)}")
+        print(f"schema {version.current_revision(runtime.database)}")
 
 
 @db.command()
@@ -71,7 +67,7 @@ def current(as_json: bool) -> None:
       receiver db current
     """
     with open_runtime() as runtime:
-        found, wanted = schema.current_revision(runtime.database), schema.VERSION
+        found, wanted = version.current_revision(runtime.database), version.VERSION
     if as_json:
         print_json({"database": found, "program": wanted})
     else:
@@ -101,7 +97,7 @@ def rollup_(reopens: bool) -> None:
         offset = now.astimezone(runtime.settings.timezone).utcoffset() or timedelta(0)
         seconds = int(offset.total_seconds())
 
-        def work(connection: sa.Connection) -> list[Ahead]:
+        def work(connection: Connection) -> list[Ahead]:
             ahead = reopen(connection, now) if reopens else []
             rollup.rebuild(connection, offset_seconds=seconds)
             return ahead

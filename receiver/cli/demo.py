@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.config import PUSH_SECRET_FILE
-from receiver.errors import ReceiverError
-from receiver.platform.simulator import Awkwardness, PushTarget, Rules, StandIn
-from receiver.platform.simulator.check import ReceiverApi
-from receiver.platform.simulator.traffic import make_up
-from receiver.setting_values import sqlite_url
+from receiver.config import PUSH_SECRET_FILE, sqlite_url
+from receiver.core import ReceiverError
+from receiver.simulator import Awkwardness, PushTarget, Rules, StandIn
+from receiver.simulator.check import ReceiverApi
+from receiver.simulator.traffic import make_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver import __version__
-from receiver.alarms.kept import NodeIncidents
-from receiver.backup_notes import COMMAND, find_backups
-from receiver.certificates import load_pair
+from receiver.alerting import NodeIncidents, find_set_aside
+from receiver.auth import api_keys
 from receiver.cli.common import (
     as_json,
     find_room,
@@ -29,31 +28,26 @@ from receiver.cli.common import (
     secret_line,
 )
 from receiver.cli.prune import find_unpruned
-from receiver.config import address_text, load_settings
-from receiver.errors import ReceiverError, SettingsError
-from receiver.intake.gate import within
-from receiver.intake.spool import spool_state
-from receiver.outside import Outside
-from receiver.ownership import find_fault
-from receiver.reach import connection_here
+from receiver.config import Settings, address_text, http_url, load_settings
+from receiver.core import ReceiverError, SettingsError, find_fault
+from receiver.db import sqlite, version
+from receiver.db.clocks import find_difference
+from receiver.intake import SecretUse, find_sources, spool_state, within
+from receiver.maintenance import prune
+from receiver.maintenance.backup_notes import COMMAND, Noted, find_backups
+from receiver.maintenance.horizons import list_ahead
+from receiver.messages import queries
+from receiver.messages.queries import Filter, Page
+from receiver.net.certificates import load_pair
+from receiver.net.probe import connection_here
+from receiver.net.public_check import Finding, Outside
+from receiver.net.serving import as_served
 from receiver.runtime import Runtime
-from receiver.serving import as_served
-from receiver.setting_values import http_url
-from receiver.store import access, prune, read, schema, sqlite
-from receiver.store.clocks import find_difference
-from receiver.store.horizons import list_ahead
-from receiver.store.read import Filter, Page
-from receiver.store.sources import find_sources
-from receiver.store.targets import list_targets
-from receiver.store.watching import find_set_aside
+from receiver.webhooks.endpoints import list_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from receiver.backup_notes import Noted
-    from receiver.config import Settings
-    from receiver.outside import Finding
-    from receiver.store.secret_uses import SecretUse
 
 _SERVER_TIMEOUT_SECONDS = 3
 _SOURCES_SHOWN = 20
@@ -178,8 +172,8 @@ def _checked(name: str, check: Callable[[], str]) -> tuple[str, bool, str]:
 
 
 def _required_schema(runtime: Runtime) -> str:
-    schema.require_schema(runtime.database)
-    return schema.current_revision(runtime.database) or ""
+    version.require_schema(runtime.database)
+    return version.current_revision(runtime.database) or ""
 
 
 def _encryption(runtime: Runtime) -> tuple[str, bool | None, str]:
@@ -197,7 +191,7 @@ def _encryption(runtime: Runtime) -> tuple[str, bool | None, str]:
 
 def _keys(runtime: Runtime) -> str:
     now = runtime.now()
-    valid = [key.name for key in runtime.ask(access.list_keys) if key.valid(now)]
+    valid = [key.name for key in runtime.ask(api_keys.list_keys) if key.valid(now)]
     if not valid:
         raise ReceiverError("none; make one: receiver keys create me --scope read")
     return f"{len(valid)} valid"
@@ -401,10 +395,10 @@ def status(as_json: bool) -> None:
 
 
 def _journal(runtime: Runtime, connection: Any) -> dict[str, Any]:
-    newest = read.list_pushes(connection, Page(limit=1))
+    newest = queries.list_pushes(connection, Page(limit=1))
     day_ago = runtime.now() - timedelta(days=1)
     quarantined = Page(limit=1000, filter=Filter(outcome="quarantined", received_from=day_ago))
-    count = len(read.list_pushes(connection, quarantined))
+    count = len(queries.list_pushes(connection, quarantined))
     horizons = prune.list_horizons(connection)
     pruned = {f"{kind}_whole_since": _written(found.horizon) for kind, found in horizons.items()}
     return {

@@ -11,10 +11,11 @@ import click
 from receiver.cli.common import alone, require_files
 from receiver.cli.verify import show_progress
 from receiver.config import load_settings
-from receiver.errors import SettingsError
-from receiver.sealing import KeyRing
-from receiver.store import reseal, schema
-from receiver.store.database import Database
+from receiver.core import SettingsError
+from receiver.db import version
+from receiver.db.encryption import KeyRing
+from receiver.db.engine import Database
+from receiver.maintenance import rekey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ def encrypt() -> None:
     """
     with _open() as (database, ring, tell):
         print("sealing: from now on pushes go to the spool", file=sys.stderr)
-        count = reseal.encrypt(database, ring, tell)
+        count = rekey.encrypt(database, ring, tell)
         postgresql = database.postgresql
     print(f"{count:,} rows sealed; the database is encrypted, and takes pushes again")
     if postgresql:
@@ -57,7 +58,7 @@ def rotate() -> None:
       receiver db rotate
     """
     with _open() as (database, ring, tell):
-        count, late = reseal.rotate(database, ring, tell)
+        count, late = rekey.rotate(database, ring, tell)
     print(f"{count + late:,} rows sealed anew, under the key {ring.newest}")
     if late:
         print(f"{late:,} of them came under another key meanwhile: restart every node, then run this again")
@@ -78,7 +79,7 @@ def decrypt() -> None:
     """
     with _open() as (database, ring, tell):
         print("opening: from now on pushes go to the spool", file=sys.stderr)
-        count = reseal.decrypt(database, ring, tell)
+        count = rekey.decrypt(database, ring, tell)
     print(f"{count:,} rows opened; the database is plain, and takes pushes again")
 
 
@@ -91,7 +92,7 @@ def _open() -> Iterator[tuple[Database, KeyRing, Callable[[int], None]]]:
     database = Database(settings.database_url, patience_seconds=_PATIENCE_SECONDS)
     try:
         with alone(settings.data_dir / "encryption.lock", "change of the encryption"), show_progress() as tell:
-            schema.require_schema(database)
+            version.require_schema(database)
             yield database, KeyRing(settings.encryption_keys), tell
     finally:
         database.close()

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver.cli.common import open_runtime, print_json
-from receiver.domain import iso_milliseconds, iso_seconds
-from receiver.durable import write_file
-from receiver.errors import ReceiverError
-from receiver.store.events import Position, list_events
+from receiver.core import ReceiverError, iso_milliseconds, iso_seconds, write_file
+from receiver.messages import Event, Position, list_events
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
-    from receiver.store.events import Event
 
 _PAGE = 1000
 _POLL_SECONDS = 0.5

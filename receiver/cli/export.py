@@ -14,12 +14,10 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.domain import MessageStatus, parse_mobile
-from receiver.durable import sync_directory
-from receiver.errors import ReceiverError
-from receiver.exports import EXPORTS, Format, gzipped, iter_file
-from receiver.records import parse_filter_time
-from receiver.store.read import Filter
+from receiver.core import MessageStatus, ReceiverError, parse_mobile, sync_directory
+from receiver.messages import parse_filter_time
+from receiver.messages.export_files import EXPORTS, Format, gzipped, iter_file
+from receiver.messages.queries import Filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,12 +11,11 @@ import click
 
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.cli.verify import show_progress
-from receiver.domain import is_masked, parse_mobile
-from receiver.errors import ReceiverError
-from receiver.intake.spool import spool_state
-from receiver.store.clean import clean, log_states
-from receiver.store.database import Database
-from receiver.store.forget import Traces, Wanted, find, forget
+from receiver.core import ReceiverError, is_masked, parse_mobile
+from receiver.db.engine import Database
+from receiver.intake import spool_state
+from receiver.maintenance.erase import Traces, Wanted, find, forget
+from receiver.maintenance.vacuum import clean, log_states
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime

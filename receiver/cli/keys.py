@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import click
 
+from receiver.auth import api_keys
+from receiver.auth.api_keys import Scope
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
-from receiver.errors import SettingsError
-from receiver.store import access
-from receiver.store.access import Scope
+from receiver.core import SettingsError
 
 _ACTOR = "cli"
 
@@ -46,7 +46,7 @@ def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expire
             raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
         now = runtime.now()
         key = runtime.audited(
-            lambda connection: access.create_key(
+            lambda connection: api_keys.create_key(
                 connection,
                 name=name,
                 scopes=[Scope(scope) for scope in scopes],
@@ -74,7 +74,7 @@ def list_(as_json: bool) -> None:
       receiver keys list
     """
     with open_runtime() as runtime:
-        found = runtime.ask(access.list_keys)
+        found = runtime.ask(api_keys.list_keys)
     if as_json:
         print_json([asdict(key) | {"scopes": sorted(key.scopes)} for key in found])
         return
@@ -107,6 +107,6 @@ def revoke(name: str) -> None:
     with open_runtime() as runtime:
         now = runtime.now()
         runtime.audited(
-            lambda connection: access.revoke_key(connection, name=name, now=now), _ACTOR, "key.revoke", name=name
+            lambda connection: api_keys.revoke_key(connection, name=name, now=now), _ACTOR, "key.revoke", name=name
         )
     print(f"{name} is revoked")

@@ -14,18 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.domain import has_odd_length
-from receiver.errors import ReceiverError
-from receiver.imports.columns import RecordReader, is_known
-from receiver.imports.files import Form, open_rows, rewindable
-from receiver.records import FIELDS, InvalidSend, SendReader
-from receiver.store import write
-from receiver.store.write import Recorded
+from receiver.core import ReceiverError, SentMessage, has_odd_length
+from receiver.messages import FIELDS, InvalidSend, Recorded, SendReader, recording
+from receiver.messages.imports.columns import RecordReader, is_known
+from receiver.messages.imports.files import Form, open_rows, rewindable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from receiver.domain import SentMessage
     from receiver.runtime import Runtime
 
 _BATCH_ROWS = 1000  # small enough that pushes committing beside it hardly wait
@@ -165,7 +161,9 @@ def _record(runtime: Runtime, reader: SendReader, batch: list[tuple[str, Any]], 
             tally.reject(place, str(error))
     if not sends:
         return
-    results = runtime.database.write(lambda connection: write.record_sent(connection, sends, recorded_at=runtime.now()))
+    results = runtime.database.write(
+        lambda connection: recording.record_sent(connection, sends, recorded_at=runtime.now())
+    )
     for place, result in zip(places, results, strict=True):
         if result.outcome is Recorded.CONFLICT:
             tally.reject(place, "; ".join(f"{name}: differs from what is recorded" for name in result.differing))

@@ -12,25 +12,20 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from receiver.alerting import drop_mended
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.cli.events import read_cursor
-from receiver.config import keeping_problems
-from receiver.cursors import read_unfiltered
-from receiver.errors import ReceiverError, SettingsError
-from receiver.setting_values import audit_days
-from receiver.store.database import Database
-from receiver.store.events import Position
-from receiver.store.horizons import require_none_ahead, require_present
-from receiver.store.prune import Due, Kind, Plan, find_overdue, list_horizons, look, prune
-from receiver.store.watching import drop_mended
+from receiver.config import Settings, audit_days, keeping_problems
+from receiver.core import ReceiverError, SettingsError, read_unfiltered
+from receiver.db.engine import Connection, Database
+from receiver.maintenance.horizons import require_none_ahead, require_present
+from receiver.maintenance.prune import Due, Kind, Plan, find_overdue, list_horizons, look, prune
+from receiver.messages import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    import sqlalchemy as sa
-
-    from receiver.config import Settings
     from receiver.runtime import Runtime
 
 _PATIENCE_SECONDS = 24 * 3600.0  # for all of it: counting and deleting millions of rows take minutes
@@ -130,7 +125,7 @@ def cutoffs_of(runtime: Runtime, keeps: Mapping[Kind, int] | None = None) -> dic
 _OVERDUE_AFTER = timedelta(days=2)
 
 
-def find_unpruned(connection: sa.Connection, runtime: Runtime) -> list[Kind]:
+def find_unpruned(connection: Connection, runtime: Runtime) -> list[Kind]:
     """Give the kinds that ought to have been pruned two days ago and were not."""
     lately = runtime.now() - _OVERDUE_AFTER
     horizons = list_horizons(connection)

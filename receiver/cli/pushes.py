@@ -10,19 +10,15 @@ from uuid import UUID
 
 import click
 
-from receiver import setting_values as to
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
-from receiver.domain import Outcome, Receipt, Reply, mask_mobile
-from receiver.errors import NotFound
-from receiver.intake.gate import within
-from receiver.store import read
-from receiver.store.read import Filter, Page
-from receiver.store.replay import replay_push
-from receiver.store.sources import READ_MAX_PUSHES, find_sources
+from receiver.config import parsers as to
+from receiver.core import NotFound, Outcome, Receipt, Reply, mask_mobile
+from receiver.intake import READ_MAX_PUSHES, find_sources, replay_push, within
+from receiver.messages import queries
+from receiver.messages.queries import Filter, Page, PushRow
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
-    from receiver.store.read import PushRow
 
 _WATCH_SECONDS = 0.5
 _WATCH_ROWS = 500
@@ -46,7 +42,7 @@ def list_(outcome: str | None, limit: int, as_json: bool) -> None:
     """
     page = Page(limit=limit, filter=Filter(outcome=outcome))
     with open_runtime() as runtime:
-        rows = [_summary(runtime, row) for row in runtime.ask(lambda c: read.list_pushes(c, page))]
+        rows = [_summary(runtime, row) for row in runtime.ask(lambda c: queries.list_pushes(c, page))]
     if as_json:
         for row in rows:
             print_json(row)
@@ -132,12 +128,12 @@ def watch(count: int | None, as_json: bool) -> None:
       receiver watch
     """
     with open_runtime() as runtime:
-        newest = runtime.ask(lambda c: read.iter_new_pushes(c, None, 1))
+        newest = runtime.ask(lambda c: queries.iter_new_pushes(c, None, 1))
         # Rows commit in another order than their ids: look a moment back, and leave out what was shown.
         after, seen = (newest[0].id if newest else UUID(int=0)), {row.id for row in newest}
         left = count
         while left is None or left > 0:
-            rows = runtime.ask(lambda c, after=after: read.iter_new_pushes(c, after, _WATCH_ROWS))  # type: ignore[misc]
+            rows = runtime.ask(lambda c, after=after: queries.iter_new_pushes(c, after, _WATCH_ROWS))  # type: ignore[misc]
             for row in [row for row in rows if row.id not in seen][:left]:
                 summary = _summary(runtime, row)
                 seen.add(row.id)
@@ -182,7 +178,7 @@ def _line(summary: dict[str, Any]) -> str:
 
 
 def _find(runtime: Runtime, push_id: UUID) -> PushRow:
-    row = runtime.ask(lambda connection: read.find_push(connection, push_id))
+    row = runtime.ask(lambda connection: queries.find_push(connection, push_id))
     if row is None:
         raise NotFound(f"there is no push {push_id}; see `receiver pushes list`")
     return row
@@ -193,7 +189,7 @@ def _quarantined(runtime: Runtime) -> list[PushRow]:
     before = None
     while True:
         page = Page(limit=1000, before=before, filter=Filter(outcome=Outcome.QUARANTINED))
-        rows = runtime.ask(lambda connection, page=page: read.list_pushes(connection, page))  # type: ignore[misc]
+        rows = runtime.ask(lambda connection, page=page: queries.list_pushes(connection, page))  # type: ignore[misc]
         found += rows
         if len(rows) < page.limit:
             return found[::-1]

@@ -10,11 +10,10 @@ import click
 from receiver.cli.alarms import alarms
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.cli.prune import job_prune
-from receiver.domain import parse_mainland_mobile
-from receiver.errors import ReceiverError, SettingsError
+from receiver.core import ReceiverError, SettingsError, parse_mainland_mobile
+from receiver.messages import balance as balances
 from receiver.platform.client import check_send, explain
-from receiver.sending import CodeRequest, PlatformRefused
-from receiver.store import balance as balances
+from receiver.sending.service import CodeRequest, PlatformRefused
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime

@@ -10,22 +10,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.backup import take_serving_lock
 from receiver.cli.binding import require_free
 from receiver.cli.common import open_runtime, secret_lines, warn_of_unknown
 from receiver.cli.prune import find_unpruned
-from receiver.config import address_text, inside_at, load_settings, push_urls
-from receiver.errors import SettingsError, StoreUnavailable
-from receiver.line_writer import LineWriter
-from receiver.logs import configure_logging, get_logger
+from receiver.config import Settings, address_text, inside_at, load_settings, push_urls
+from receiver.core import SettingsError, StoreUnavailable
+from receiver.db.sqlite import said, shortcoming
+from receiver.maintenance.backup import take_serving_lock
+from receiver.net.serving import noted
+from receiver.observability import LineWriter, configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server import Server
-from receiver.serving import noted
-from receiver.store.sqlite import said, shortcoming
 
 if TYPE_CHECKING:
-    from receiver.config import Settings
-    from receiver.store.prune import Kind
+    from receiver.maintenance.prune import Kind
 
 _log = get_logger(__name__)
 

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from receiver.cli.common import print_json
-from receiver.errors import ReceiverError
-from receiver.platform.simulator import Awkwardness, Ledger, PushTarget, Rules, StandIn
-from receiver.platform.simulator.check import ReceiverApi, await_agreement
-from receiver.platform.simulator.traffic import make_up
+from receiver.core import ReceiverError
+from receiver.simulator import Awkwardness, Ledger, PushTarget, Rules, StandIn
+from receiver.simulator.check import ReceiverApi, await_agreement
+from receiver.simulator.traffic import make_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,8 @@ import click
 
 from receiver.cli.common import as_json, find_room, open_runtime, print_json, room_text
 from receiver.config import load_settings
-from receiver.errors import SettingsError
-from receiver.intake.spool import SPOOL_DIR, spool_state
+from receiver.core import SettingsError
+from receiver.intake import SPOOL_DIR, spool_state
 
 
 @click.group()

@@ -5,18 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
-from receiver.errors import ReceiverError
-from receiver.forwarding import desk
-from receiver.store import targets as store
-from receiver.store.targets import EventType, Format, TargetState
-
-if TYPE_CHECKING:
-    from receiver.store.targets import Health, Target
+from receiver.core import ReceiverError
+from receiver.webhooks import endpoints as store
+from receiver.webhooks import service
+from receiver.webhooks.endpoints import EventType, Format, Health, Target, TargetState
 
 _ACTOR = "cli"
 _DEAD_SHOWN = 50
@@ -48,7 +45,7 @@ def targets() -> None:
 @click.option("--pii", is_flag=True, help="Numbers and contents in full. Raw pushes have them anyway.")
 @click.option(
     "--not-delivered-after",
-    type=click.IntRange(1, desk.LONGEST_WAIT_SECONDS),
+    type=click.IntRange(1, service.LONGEST_WAIT_SECONDS),
     metavar="SECONDS",
     help="Tell of a message that is not delivered so long after it was sent.",
 )
@@ -68,8 +65,7 @@ def add(
       receiver targets add shop https://shop.example.com/sms --format webhooks --not-delivered-after 60
     """
     with open_runtime() as runtime:
-        secret = desk.add(
-            runtime,
+        secret = runtime.webhooks.add(
             _ACTOR,
             name=name,
             url=url,
@@ -148,7 +144,7 @@ def pause(name: str) -> None:
       receiver targets pause shop
     """
     with open_runtime() as runtime:
-        desk.pause(runtime, _ACTOR, desk.find(runtime, name))
+        runtime.webhooks.pause(_ACTOR, runtime.webhooks.find(name))
     print(f"{name} is paused")
 
 
@@ -162,7 +158,7 @@ def resume(name: str) -> None:
       receiver targets resume shop
     """
     with open_runtime() as runtime:
-        desk.resume(runtime, _ACTOR, desk.find(runtime, name))
+        runtime.webhooks.resume(_ACTOR, runtime.webhooks.find(name))
     print(f"{name} goes on")
 
 
@@ -176,7 +172,7 @@ def remove(name: str) -> None:
       receiver targets remove shop
     """
     with open_runtime() as runtime:
-        desk.remove(runtime, _ACTOR, desk.find(runtime, name))
+        runtime.webhooks.remove(_ACTOR, runtime.webhooks.find(name))
     print(f"{name} is removed")
 
 
@@ -190,7 +186,7 @@ def rotate(name: str) -> None:
       receiver targets rotate shop
     """
     with open_runtime() as runtime:
-        secret = desk.rotate(runtime, _ACTOR, desk.find(runtime, name))
+        secret = runtime.webhooks.rotate(_ACTOR, runtime.webhooks.find(name))
     _show_secret(secret, "")
 
 
@@ -204,7 +200,7 @@ def test(name: str) -> None:
       receiver targets test shop
     """
     with open_runtime() as runtime:
-        tried = desk.try_out(runtime, _ACTOR, desk.find(runtime, name))
+        tried = runtime.webhooks.try_out(_ACTOR, runtime.webhooks.find(name))
     if not tried.taken:
         raise ReceiverError(f"{name}: {tried.error or f'answered with HTTP status {tried.status}'}")
     print(f"{name} answered with HTTP status {tried.status} in {tried.seconds} s")
@@ -221,7 +217,7 @@ def dead(name: str, as_json: bool) -> None:
       receiver targets dead shop
     """
     with open_runtime() as runtime:
-        target = desk.find(runtime, name)
+        target = runtime.webhooks.find(name)
         found = runtime.ask(partial(store.list_dead, target=target, limit=_DEAD_SHOWN))
     if as_json:
         print_json([asdict(letter) for letter in found])
@@ -257,5 +253,5 @@ def replay(name: str, ids: tuple[int, ...], everything: bool) -> None:
     if bool(ids) == everything:
         raise click.UsageError("name ids, or --all")
     with open_runtime() as runtime:
-        again = desk.replay(runtime, _ACTOR, desk.find(runtime, name), None if everything else ids)
+        again = runtime.webhooks.replay(_ACTOR, runtime.webhooks.find(name), None if everything else ids)
     print(f"{again} will be sent again")

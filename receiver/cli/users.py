@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from receiver.auth import users as store
+from receiver.auth.passwords import hash_password
+from receiver.auth.users import Role
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.config import inside_at
-from receiver.errors import SettingsError
-from receiver.passwords import hash_password
-from receiver.store import users as store
-from receiver.store.users import Role
+from receiver.core import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    import sqlalchemy as sa
-
+    from receiver.db.engine import Connection
     from receiver.runtime import Runtime
 
 _ACTOR = "cli"
@@ -213,7 +212,7 @@ def _exact(runtime: Runtime, name: str) -> str:
     return runtime.ask(lambda connection: store.get_user(connection, name)).name
 
 
-def _change(name: str, action: str, change: Callable[[sa.Connection, datetime], None], **detail: str) -> None:
+def _change(name: str, action: str, change: Callable[[Connection, datetime], None], **detail: str) -> None:
     with open_runtime() as runtime:
         now, name = runtime.now(), _exact(runtime, name)
         runtime.audited(lambda connection: change(connection, now), _ACTOR, action, name=name, **detail)

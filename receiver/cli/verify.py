@@ -10,11 +10,12 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from receiver.audit import verify_audit
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.intake.spool import spool_state
-from receiver.store.audit_proof import verify_audit
-from receiver.store.database import Database
-from receiver.store.verify import Finding, verify
+from receiver.core import Finding
+from receiver.db.engine import Database
+from receiver.intake import spool_state
+from receiver.maintenance.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

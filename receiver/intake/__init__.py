@@ -1,0 +1,65 @@
+""""""
+
+from __future__ import annotations
+
+from receiver.intake.admission import (
+    PUSH_MAX_BYTES,
+    BrokenBody,
+    Gate,
+    Probe,
+    PushRequest,
+    Refusal,
+    Refused,
+    client_address,
+    within,
+)
+from receiver.intake.batch_writer import Committer, Kept
+from receiver.intake.drainer import Drainer
+from receiver.intake.push_path import PUSH_PATH, PushPath, is_push_path, read_push_path
+from receiver.intake.replay import replay_push
+from receiver.intake.secret_usage import UNUSED_FOR, NewUses, SecretUse, save_uses
+from receiver.intake.secrets import PushSecret, PushSecrets
+from receiver.intake.sources import READ_MAX_PUSHES, find_sources
+from receiver.intake.spool import SPOOL_DIR, Spool, SpoolState, copy_spool, seconds_left, spool_state
+from receiver.intake.spool_records import Damage, Record, SpooledAttempt, SpooledSends, count_frames, frame, read_file
+
+__all__ = [
+    "PUSH_MAX_BYTES",
+    "PUSH_PATH",
+    "READ_MAX_PUSHES",
+    "SPOOL_DIR",
+    "UNUSED_FOR",
+    "BrokenBody",
+    "Committer",
+    "Damage",
+    "Drainer",
+    "Gate",
+    "Kept",
+    "NewUses",
+    "Probe",
+    "PushPath",
+    "PushRequest",
+    "PushSecret",
+    "PushSecrets",
+    "Record",
+    "Refusal",
+    "Refused",
+    "SecretUse",
+    "Spool",
+    "SpoolState",
+    "SpooledAttempt",
+    "SpooledSends",
+    "client_address",
+    "copy_spool",
+    "count_frames",
+    "find_sources",
+    "frame",
+    "is_push_path",
+    "read_file",
+    "read_push_path",
+    "replay_push",
+    "save_uses",
+    "seconds_left",
+    "spool_state",
+    "within",
+]

@@ -8,22 +8,19 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from receiver import metrics
-from receiver.domain import Push
-from receiver.errors import ReceiverError, StoreUnfit
-from receiver.intake.committer import save_apart
-from receiver.intake.spool_records import Damage, SpooledAttempt, SpooledSends
-from receiver.logs import get_logger
-from receiver.sealing import NotOpened
-from receiver.store.database import StoreRejected
+from receiver.core import Push, ReceiverError, StoreUnfit
+from receiver.db.encryption import NotOpened
+from receiver.db.engine import StoreRejected
+from receiver.intake.batch_writer import save_apart
+from receiver.intake.spool_records import Damage, Record, SpooledAttempt, SpooledSends
+from receiver.observability import get_logger, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from receiver.intake.link import DatabaseLink
+    from receiver.db.availability import DatabaseLink
     from receiver.intake.spool import Spool
-    from receiver.intake.spool_records import Record
 
 _log = get_logger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from receiver.domain import Kind
+from receiver.core import Kind
 
 _WORD = "push"
 PUSH_PATH = rf"(?i:{_WORD})(?:/(?s:.*))?"  # as a part of regular expressions; the slashes before it count for nothing

@@ -17,18 +17,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from receiver.durable import require_room, sync_directory
-from receiver.errors import SpoolUnavailable
-from receiver.intake.spool_records import count_frames, forget_counts_of_gone, frame, read_file, without_torn_end
-from receiver.logs import get_logger
+from receiver.core import Disk, SpoolUnavailable, require_room, sync_directory
+from receiver.intake.spool_records import (
+    Damage,
+    Record,
+    count_frames,
+    forget_counts_of_gone,
+    frame,
+    read_file,
+    without_torn_end,
+)
+from receiver.observability import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from receiver.disk import Disk
-    from receiver.intake.spool_records import Damage, Record
-    from receiver.sealing import KeyRing
+    from receiver.db.encryption import KeyRing
 
 _log = get_logger(__name__)
 

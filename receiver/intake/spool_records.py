@@ -16,15 +16,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from receiver.domain import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
-from receiver.platform.push import ARRIVAL_FLAGS
-from receiver.sealing import NotOpened
+from receiver.core import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
+from receiver.db.encryption import KeyRing, NotOpened
+from receiver.platform.push_parser import ARRIVAL_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from receiver.sealing import KeyRing
 
 _MARK = b"\xf5RSP"  # begins with a byte that no record has
 _HEADER = struct.Struct(">4sII")  # mark, length in bytes, CRC-32

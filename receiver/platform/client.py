@@ -17,9 +17,8 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx2
 
-from receiver import tracing
-from receiver.domain import LOCAL_LIMIT, TASK_ID_MAX_CHARS
-from receiver.errors import ReceiverError
+from receiver.core import LOCAL_LIMIT, TASK_ID_MAX_CHARS, ReceiverError
+from receiver.observability import tracing
 
 if TYPE_CHECKING:
     import ssl

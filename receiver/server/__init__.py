@@ -11,14 +11,14 @@ from gunicorn.glogging import Logger
 from gunicorn.http import message
 
 from receiver.app import create_app
-from receiver.config import address_text, load_settings
-from receiver.errors import SettingsError
-from receiver.logs import configure_logging, get_logger, open_stderr
+from receiver.config import Settings, address_text, load_settings
+from receiver.core import SettingsError
+from receiver.observability import configure_logging, get_logger, open_stderr
 from receiver.runtime import Runtime
-from receiver.server.counts import Counts
+from receiver.server.arbiter import Master
 from receiver.server.framing import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
 from receiver.server.limits import raise_open_files
-from receiver.server.master import Master
+from receiver.server.multiprocess_metrics import Counts
 from receiver.server.tls import Certificate
 from receiver.web.listeners import Listeners
 from receiver.web.mounted import Mounted
@@ -26,7 +26,6 @@ from receiver.web.mounted import Mounted
 if TYPE_CHECKING:
     from flask import Flask
 
-    from receiver.config import Settings
 
 _log = get_logger(__name__)
 

@@ -21,14 +21,13 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER
 
 from receiver.server.closing import LINGER_SECONDS, Lingering, end_sending, end_tls, forget_unsent
 from receiver.server.limits import Limits, open_files
-from receiver.server.peers import Connection, Peer, entrances
+from receiver.server.peers import Connection, Entrance, Peer, Room, entrances
 from receiver.server.threads import Threads, error_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from receiver.server.answers import Outbox
-    from receiver.server.peers import Entrance, Room
     from receiver.server.tls import Certificate
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from receiver.config import Settings
     from receiver.server.answers import Outbox
-    from receiver.server.lane import Head
+    from receiver.server.fast_path import Head
     from receiver.server.limits import Limits
     from receiver.server.tls import Certificate
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from receiver import metrics
-from receiver.certificates import load_pair
-from receiver.errors import SettingsError
-from receiver.logs import get_logger
+from receiver.core import SettingsError
+from receiver.net.certificates import load_pair
+from receiver.observability import get_logger, metrics
 
 if TYPE_CHECKING:
     import socket

@@ -12,7 +12,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from receiver.logs import get_logger
+from receiver.observability import get_logger
 
 if TYPE_CHECKING:
     from pathlib import Path

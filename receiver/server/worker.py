@@ -29,14 +29,13 @@ from typing import TYPE_CHECKING, Any
 from gunicorn import util
 from gunicorn.http import get_parser
 
-from receiver import metrics
-from receiver.intake.committer import Kept
-from receiver.intake.gate import Refused
+from receiver.intake import Kept, Refused
+from receiver.observability import metrics
 from receiver.server import framing
 from receiver.server.closing import held_by_tls
 from receiver.server.connections import Connections
-from receiver.server.lane import Lane
-from receiver.server.peers import Peer
+from receiver.server.fast_path import Head, Lane
+from receiver.server.peers import Connection, Peer
 from receiver.server.threads import error_answer, note_bad_request
 from receiver.web import RUNTIME
 from receiver.web.listeners import is_door
@@ -44,9 +43,7 @@ from receiver.web.listeners import is_door
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from receiver.errors import ReceiverError
-    from receiver.server.lane import Head
-    from receiver.server.peers import Connection
+    from receiver.core import ReceiverError
 
 _log = logging.getLogger(__name__)
 

@@ -18,20 +18,16 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from flask import Flask, Response, g, request
 
-from receiver import tracing
-from receiver.domain import new_id
-from receiver.intake.committer import Kept
-from receiver.intake.gate import Refused, client_address, within
-from receiver.logs import count_dropped, get_logger, redact, write_rendered
+from receiver.core import ReceiverError, new_id
+from receiver.intake import Kept, Refused, client_address, within
+from receiver.observability import count_dropped, get_logger, redact, tracing, write_rendered
 from receiver.web import runtime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from wsgiref.types import WSGIEnvironment
 
-    from receiver.config import Settings
-    from receiver.errors import ReceiverError
-    from receiver.setting_values import Network
+    from receiver.config import Network, Settings
 
 _NAME = "receiver.access"
 _log = get_logger(_NAME)

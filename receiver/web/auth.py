@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 
 from flask import after_this_request, current_app, g, request
 
-from receiver.domain import still_lasts
-from receiver.errors import StoreUnavailable, StoreUnfit
-from receiver.intake.gate import client_address, within
-from receiver.store import access
-from receiver.store.access import ApiKey, Scope
-from receiver.store.database import StoreRejected
+from receiver.auth import api_keys
+from receiver.auth.api_keys import ApiKey, Scope
+from receiver.auth.login_throttle import Throttle
+from receiver.core import StoreUnavailable, StoreUnfit, still_lasts
+from receiver.db.engine import StoreRejected
+from receiver.intake import client_address, within
 from receiver.web import denials, runtime
-from receiver.web.problems import Denied, answer_for
-from receiver.web.throttle import Throttle
+from receiver.web.errors import Denied, answer_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -170,7 +169,7 @@ def _note_use(key: ApiKey) -> None:
     parts = runtime()
     now = parts.now()
     last = max(filter(None, (key.last_used_at, _used_at.get(key.id))), default=None)
-    if last is not None and still_lasts(last, access.USED_EVERY, now):
+    if last is not None and still_lasts(last, api_keys.USED_EVERY, now):
         return
     _used_at[key.id] = now
 
@@ -178,7 +177,7 @@ def _note_use(key: ApiKey) -> None:
         with suppress(StoreUnavailable, StoreUnfit, StoreRejected):
             parts.require_database()
             parts.database.write(
-                lambda connection: access.note_used(connection, key.id, now), patience_seconds=_USE_PATIENCE_SECONDS
+                lambda connection: api_keys.note_used(connection, key.id, now), patience_seconds=_USE_PATIENCE_SECONDS
             )
 
     @after_this_request
@@ -198,12 +197,12 @@ def _find_key(parts: Runtime, token: str) -> ApiKey | None:
     same: nobody guesses one, and an office behind one address is not to be locked out by one broken client.
     Raises Denied.
     """
-    digest = access.digest_of(token)
+    digest = api_keys.digest_of(token)
     try:
         wait_seconds = _guard().failures.wait_seconds(_address())
         if wait_seconds and digest not in _guard().valid_digests(parts):
             raise Denied(429, "too_many_failures", "too many wrong keys from this address", retry_after=wait_seconds)
-        key = parts.ask(lambda connection: access.find_key(connection, token))
+        key = parts.ask(lambda connection: api_keys.find_key(connection, token))
     except (StoreUnavailable, StoreUnfit):
         if digest in _seen:
             return _seen[digest]
@@ -236,7 +235,7 @@ class _Guard:
     def valid_digests(self, parts: Runtime) -> frozenset[bytes]:
         """Give those of all good keys, asked for once a second however many wrong ones come."""
         if time.monotonic() >= self._valid_until:
-            self._valid = parts.ask(lambda connection: access.list_valid_digests(connection, parts.now()))
+            self._valid = parts.ask(lambda connection: api_keys.list_valid_digests(connection, parts.now()))
             self._valid_until = time.monotonic() + _VALID_SECONDS
         return self._valid
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, current_app
 
-from receiver.errors import StoreUnavailable, StoreUnfit
-from receiver.logs import get_logger
+from receiver.core import StoreUnavailable, StoreUnfit
+from receiver.observability import get_logger
 from receiver.web import runtime
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from receiver.intake.push_path import is_push_path
-from receiver.web.door import Door
-from receiver.web.headers import secure
-from receiver.web.problems import problem
+from receiver.intake import is_push_path
+from receiver.web.errors import problem
+from receiver.web.security_headers import secure
+from receiver.web.send_proxy import Door
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

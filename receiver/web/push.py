@@ -9,16 +9,14 @@ from typing import IO, TYPE_CHECKING
 from flask import Blueprint, Response, g, request
 from werkzeug.routing import BaseConverter
 
-from receiver import metrics
-from receiver.errors import StoreUnavailable
-from receiver.intake.gate import BrokenBody, PushRequest, Refused
-from receiver.intake.push_path import PUSH_PATH, read_push_path
+from receiver.core import StoreUnavailable
+from receiver.intake import PUSH_PATH, BrokenBody, Kept, PushRequest, Refused, read_push_path
+from receiver.observability import metrics
 from receiver.web import runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from receiver.intake.committer import Kept
     from receiver.runtime import Runtime
 
 blueprint = Blueprint("push", __name__)

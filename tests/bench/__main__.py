@@ -21,8 +21,8 @@ from tests.bench.load import LoadResult, run_load
 from tests.bench.pgbench import run_pgbench
 from tests.bench.report import Cell, render, write_section
 from tests.bench.slow_fsync import build_slow_fsync
-from tests.postgres import PostgresServer
-from tests.postgres_binaries import find_shared_place
+from tests.harness.postgres import PostgresServer
+from tests.harness.postgres_binaries import find_shared_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

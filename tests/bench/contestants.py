@@ -19,7 +19,7 @@ from typing import Self
 
 import psycopg
 
-from tests.postgres_binaries import find_shared_place
+from tests.harness.postgres_binaries import find_shared_place
 
 SECRET = "bench-secret-of-the-default-account-0000000"
 _ROOT = Path(__file__).resolve().parents[2]

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from tests.bench.report import describe_machine, write_section
-from tests.platforms import APP_ID, APP_KEY, CODE
-from tests.postgres import PostgresServer
-from tests.test_door import SEND, free_port, open_door
+from tests.harness.platforms import APP_ID, APP_KEY, CODE
+from tests.harness.postgres import PostgresServer
+from tests.web.test_send_proxy import SEND, free_port, open_door
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,17 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from receiver.backup import make_backup
-from receiver.domain import Push, new_id
+from receiver.core import Push, new_id
+from receiver.db import migrate
+from receiver.db.engine import Database
+from receiver.maintenance.backup import make_backup
+from receiver.maintenance.move_to_postgres import Copy
+from receiver.maintenance.verify import verify
+from receiver.messages import projection, queries
+from receiver.messages.queries import Filter, Page
 from receiver.runtime import Runtime
-from receiver.store import migrate, read, write
-from receiver.store.copy import Copy
-from receiver.store.database import Database
-from receiver.store.read import Filter, Page
-from receiver.store.verify import verify
 from tests.conftest import make_settings
-from tests.factories import make_push
-from tests.postgres import PostgresServer
+from tests.harness.factories import make_push
+from tests.harness.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,14 +72,14 @@ def _save(runtime: Runtime, first: int) -> float:
     """Save a batch; give the processor time that it took."""
     batch = _batch(first)
     begun = time.process_time()
-    runtime.database.write(lambda connection: write.save_pushes(connection, batch))
+    runtime.database.write(lambda connection: projection.save_pushes(connection, batch))
     return time.process_time() - begun
 
 
 def _look_up(runtime: Runtime, number: int) -> float:
     page = Page(limit=50, filter=Filter(mobile=_mobile(number)))
     begun = time.perf_counter()
-    runtime.ask(lambda connection: read.list_messages(connection, page, runtime.clock()))
+    runtime.ask(lambda connection: queries.list_messages(connection, page, runtime.clock()))
     return time.perf_counter() - begun
 
 

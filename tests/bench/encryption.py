@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from receiver.intake.spool import Spool, spool_state
-from receiver.sealing import KeyRing
-from receiver.store import migrate
-from receiver.store.database import Database
-from receiver.store.reseal import encrypt
-from receiver.store.sealed import Sealing
-from receiver.store.write import record_sent, save_pushes_in
+from receiver.db import migrate
+from receiver.db.encryption import KeyRing, Sealing
+from receiver.db.engine import Database
+from receiver.intake import Spool, spool_state
+from receiver.maintenance.rekey import encrypt
+from receiver.messages import record_sent
+from receiver.messages.projection import save_pushes_in
 from tests.bench.report import describe_machine, write_section
 from tests.bench.size import batches
-from tests.factories import NOON, make_push
-from tests.postgres import PostgresServer
-from tests.server import ServeProcess
+from tests.harness.factories import NOON, make_push
+from tests.harness.postgres import PostgresServer
+from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,9 +13,10 @@ import time
 import psycopg
 import sqlalchemy as sa
 
-from receiver.store import migrate, rollup
-from receiver.store.database import Database
-from receiver.store.tables import messages, receipts, replies
+from receiver.db import migrate
+from receiver.db.engine import Database
+from receiver.db.tables import messages, receipts, replies
+from receiver.reporting import rollup
 
 _DAYS = 90
 _STATEMENTS = {

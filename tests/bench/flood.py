@@ -24,7 +24,7 @@ from tests.bench.contestants import CONTESTANTS, Running
 from tests.bench.mixed import push_from_a_process
 from tests.bench.report import describe_machine, write_section
 from tests.bench.usage import cpu_seconds, list_tree
-from tests.postgres import PostgresServer
+from tests.harness.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,16 +29,16 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from receiver.store import migrate
-from receiver.store.database import Database
-from receiver.store.targets import EventType, Format, NewTarget, create_target
+from receiver.db import migrate
+from receiver.db.engine import Database
+from receiver.webhooks.endpoints import EventType, Format, NewTarget, create_target
 from tests.bench.bad_target import BadTarget, Misbehaviour
 from tests.bench.report import describe_machine, write_section
 from tests.bench.usage import list_tree
-from tests.leaks import SECRET
-from tests.postgres import PostgresServer
-from tests.postgres_binaries import find_shared_place
-from tests.server import ServeProcess
+from tests.harness.leaks import SECRET
+from tests.harness.postgres import PostgresServer
+from tests.harness.postgres_binaries import find_shared_place
+from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

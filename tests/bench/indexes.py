@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import sqlalchemy as sa
 
-from receiver.domain import new_id
-from receiver.store.bulk import save_plain_postgresql, split_plain
-from receiver.store.database import Database
-from receiver.store.tables import metadata
-from receiver.store.write import record_sent
+from receiver.core import new_id
+from receiver.db.engine import Database
+from receiver.db.tables import metadata
+from receiver.messages import record_sent
+from receiver.messages.bulk import save_plain_postgresql, split_plain
 from tests.bench.report import describe_machine, write_section
-from tests.factories import NOON, make_push, make_send
+from tests.harness.factories import NOON, make_push, make_send
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from receiver.store.database import SESSION_OPTIONS
+from receiver.db.engine import SESSION_OPTIONS
 from tests.bench.report import describe_machine, write_section
 
 if TYPE_CHECKING:

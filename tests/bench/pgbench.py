@@ -13,7 +13,7 @@ import psycopg
 
 from tests.bench.load import LoadResult, Usage, percentile_ms
 from tests.bench.usage import cpu_seconds, list_tree, peak_rss_bytes
-from tests.postgres_binaries import find_binaries
+from tests.harness.postgres_binaries import find_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,12 +23,12 @@ from zoneinfo import ZoneInfo
 import psycopg
 import sqlalchemy as sa
 
-from receiver.store import read, reports
-from receiver.store.database import SESSION_OPTIONS, Database
-from receiver.store.events import Horizon, Position, list_events
-from receiver.store.read import Clock, Filter, Page
-from receiver.store.reports import ReportQuestion, Unit
-from receiver.store.tables import messages
+from receiver.db.engine import SESSION_OPTIONS, Database
+from receiver.db.tables import messages
+from receiver.messages import Horizon, Position, list_events, queries
+from receiver.messages.queries import Clock, Filter, Page
+from receiver.reporting import delivery
+from receiver.reporting.figures import ReportQuestion, Unit
 from tests.bench.report import describe_machine, write_section
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Asked:
 
         def page(before: int | None = None, **wanted: Any) -> Callable[[sa.Connection], Any]:
             asked = Page(limit=_LIMIT + 1, before=before, filter=Filter(**wanted))
-            return lambda connection: read.list_messages(connection, asked, self.clock)
+            return lambda connection: queries.list_messages(connection, asked, self.clock)
 
         yield "by task id", page(task_id=row.task_id)
         yield "by number", page(mobile=row.mobile)
@@ -82,8 +82,8 @@ class Asked:
         yield (
             "one message with its timeline",
             lambda c: (
-                read.find_message(c, row.id, self.clock),
-                read.list_sightings(c, row.id),
+                queries.find_message(c, row.id, self.clock),
+                queries.list_sightings(c, row.id),
             ),
         )
         yield "first page", page()
@@ -94,18 +94,18 @@ class Asked:
         yield "refused, last 10 minutes", page(status="refused", sent_from=recent)
         yield "unmatched", page(matched=False)
         receipts_page = Page(limit=_LIMIT + 1, filter=Filter(task_id=row.task_id))
-        yield "receipts by task id", lambda c: read.list_receipts(c, receipts_page)
+        yield "receipts by task id", lambda c: queries.list_receipts(c, receipts_page)
         replies_page = Page(limit=_LIMIT + 1, filter=Filter(q="没申请"))
-        yield "replies by a text that every third has", lambda c: read.list_replies(c, replies_page)
+        yield "replies by a text that every third has", lambda c: queries.list_replies(c, replies_page)
         rare_page = Page(limit=_LIMIT + 1, filter=Filter(q=f"ok {row.id}"))
-        yield "replies by a rare text", lambda c: read.list_replies(c, rare_page)
+        yield "replies by a rare text", lambda c: queries.list_replies(c, rare_page)
         short_page = Page(limit=_LIMIT + 1, filter=Filter(q="退", opt_out=True))
-        yield "opt-outs by one character", lambda c: read.list_replies(c, short_page)
+        yield "opt-outs by one character", lambda c: queries.list_replies(c, short_page)
         month_ago = self.now - timedelta(days=30)
         ten_minutes = Filter(received_from=month_ago, received_to=month_ago + timedelta(minutes=10), status="unknown")
         yield (
             "unknown receipts of ten minutes a month ago",
-            lambda c: read.list_receipts(c, Page(limit=_LIMIT + 1, filter=ten_minutes)),
+            lambda c: queries.list_receipts(c, Page(limit=_LIMIT + 1, filter=ten_minutes)),
         )
         final = Position(10**12, 10**12)
         yield "events, a page in the middle", lambda c: list_events(c, Position(deep, 0), final, _LIMIT, None)
@@ -117,7 +117,7 @@ class Asked:
             ("30 days by template", {"by_template": True}),
         ):
             asked = ReportQuestion(**span, **dimensions)  # type: ignore[arg-type]
-            yield f"report, {title}", lambda c, asked=asked: reports.delivery_report(c, asked, self.clock)  # type: ignore[misc]
+            yield f"report, {title}", lambda c, asked=asked: delivery.delivery_report(c, asked, self.clock)  # type: ignore[misc]
 
 
 @contextmanager

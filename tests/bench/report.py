@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.contestants import CONTESTANTS, PGBENCH
-from tests.postgres_binaries import find_shared_place
+from tests.harness.postgres_binaries import find_shared_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -21,12 +21,13 @@ from typing import Any
 
 import psycopg
 
-from receiver.store import migrate, write
-from receiver.store.database import Database
+from receiver.db import migrate
+from receiver.db.engine import Database
+from receiver.messages import projection
 from tests.bench.report import describe_machine, write_section
-from tests.factories import make_push
-from tests.postgres import PostgresServer
-from tests.server import ServeProcess
+from tests.harness.factories import make_push
+from tests.harness.postgres import PostgresServer
+from tests.harness.server import ServeProcess
 
 _ROOT = Path(__file__).parent.parent.parent
 _PAGE = _ROOT / "deploy/BENCHMARKS.md"
@@ -77,7 +78,7 @@ def _fill(url: str, journal: int, old: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_FILL, {"count": journal, "old": old})
         connection.execute("VACUUM ANALYZE pushes")
-    write.save_pushes_in(database, [make_push(mobile=_MOBILE, task_id=f"t{n}") for n in range(20)])
+    projection.save_pushes_in(database, [make_push(mobile=_MOBILE, task_id=f"t{n}") for n in range(20)])
     database.close()
 
 

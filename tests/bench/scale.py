@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from receiver.store.database import Database
-from receiver.store.write import save_pushes_in
+from receiver.db.engine import Database
+from receiver.messages.projection import save_pushes_in
 from tests.bench.report import describe_machine, write_section
 from tests.bench.slow_fsync import build_slow_fsync
 from tests.bench.usage import cpu_seconds, list_tree
-from tests.factories import make_push
-from tests.leaks import SECRET
-from tests.postgres import PostgresServer
-from tests.postgres_binaries import find_shared_place
-from tests.server import ServeProcess
+from tests.harness.factories import make_push
+from tests.harness.leaks import SECRET
+from tests.harness.postgres import PostgresServer
+from tests.harness.postgres_binaries import find_shared_place
+from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from receiver.intake.spool import Spool, spool_state
-from receiver.store import migrate
-from receiver.store.database import Database
-from receiver.store.write import record_sent, save_pushes_in
+from receiver.db import migrate
+from receiver.db.engine import Database
+from receiver.intake import Spool, spool_state
+from receiver.messages import record_sent
+from receiver.messages.projection import save_pushes_in
 from tests.bench.report import describe_machine, write_section
-from tests.factories import NOON, make_push, make_send
-from tests.postgres import PostgresServer
+from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import sqlalchemy as sa
 
-    from receiver.domain import Push, SentMessage
+    from receiver.core import Push, SentMessage
 
 _BATCH = 500
 _ABOUT = (

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import values
 
-from receiver import metrics
 from receiver.config import Settings
-from receiver.domain import Outcome, Push, Unreadable, new_id
-from receiver.intake.committer import Kept
-from receiver.logs import configure_logging
+from receiver.core import Outcome, Push, Unreadable, new_id
+from receiver.intake import Kept
+from receiver.observability import configure_logging, metrics
 from receiver.web.access_log import PushLog
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from receiver.store.schema import VERSION
+from receiver.db.version import VERSION
 from tests.bench.report import describe_machine, write_section
-from tests.postgres import PostgresServer
-from tests.server import ServeProcess
+from tests.harness.postgres import PostgresServer
+from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ http {{
 }}
 """
 _NEXT_MIGRATION = """
-from receiver.store.online import create_index
+from receiver.db.migration_ops import create_index
 
 revision, down_revision, branch_labels, depends_on = "{version}", "{before}", None, None
 
@@ -118,7 +118,7 @@ def _take_programs(place: Path, stack: ExitStack) -> _Programs:
     new, version = place / "new", f"{int(VERSION) + 1:04}"
     for name in ("receiver", "migrations"):
         shutil.copytree(_ROOT / name, new / name, ignore=shutil.ignore_patterns("__pycache__"))
-    module = new / "receiver/store/schema.py"
+    module = new / "receiver/db/version.py"
     module.write_text(module.read_text().replace(f'VERSION = "{VERSION}"', f'VERSION = "{version}"'))
     (new / "migrations/versions/index.py").write_text(_NEXT_MIGRATION.format(version=version, before=VERSION))
     return _Programs(_ROOT, new, version)

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import urlencode
 
-from tests.leaks import SECRET
-from tests.nginx import NAME
+from tests.harness.leaks import SECRET
+from tests.harness.nginx import NAME
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

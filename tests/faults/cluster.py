@@ -22,9 +22,9 @@ import psycopg
 from tests.faults.clock import SkewedClock
 from tests.faults.nets import Net
 from tests.faults.units import Unit, end
-from tests.leaks import SECRET
-from tests.nginx import NAME, find_nginx, lay_out
-from tests.postgres_binaries import find_shared_place
+from tests.harness.leaks import SECRET
+from tests.harness.nginx import NAME, find_nginx, lay_out
+from tests.harness.postgres_binaries import find_shared_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

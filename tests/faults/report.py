@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from tests.bench.report import describe_machine
 from tests.faults.cluster import POSTGRES_BIN
-from tests.nginx import find_nginx
-from tests.postgres_binaries import read_version
+from tests.harness.nginx import find_nginx
+from tests.harness.postgres_binaries import read_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

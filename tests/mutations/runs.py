@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from tests.bench.usage import list_tree
+from tests.harness.postgres import PostgresServer
 from tests.mutations import ROOT, changed
-from tests.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -227,7 +227,7 @@ def _test(mutation: Mutation, root: Path, heard: Path, said: Path, database: str
 
 def _load_what_is_not_ours(tests: set[str]) -> None:
     """Load here what our modules load of others': a child finds it loaded."""
-    ours = ["tests.conftest", "receiver.cli", "receiver.server.master", "receiver.server.worker"]
+    ours = ["tests.conftest", "receiver.cli", "receiver.server.arbiter", "receiver.server.worker"]
     ours += sorted(name.removesuffix(".py").replace("/", ".") for name in tests)
     script = f"import sys, pytest\nimport {', '.join(ours)}\nprint(*sys.modules, sep='\\n')"
     listed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

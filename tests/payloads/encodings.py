@@ -1,16 +1,6 @@
 """How a form's bytes become text: as declared, else UTF-8, else GB18030; a broken character costs itself alone."""
 
-from tests.payloads.case import (
-    ALL_MISSING,
-    FORM,
-    Case,
-    Headers,
-    quarantined,
-    receipt,
-    receipt_form,
-    reply,
-    reply_form,
-)
+from tests.payloads.case import ALL_MISSING, FORM, Case, Headers, quarantined, receipt, receipt_form, reply, reply_form
 
 GB = ("gb18030",)
 DAMAGED = ("damaged",)

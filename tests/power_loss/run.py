@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from receiver.domain import Push
-from receiver.intake.spool import SPOOL_DIR
-from receiver.intake.spool_records import read_file
+from receiver.core import Push
+from receiver.intake import SPOOL_DIR, read_file
+from tests.harness.server import ServeProcess
 from tests.power_loss.disk import Content, Disk, Names
 from tests.power_loss.recorder import Entry, Kind
 from tests.power_loss.scenarios import DATABASE, await_true, environment, record
-from tests.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tests.harness.pushers import Pushers
+from tests.harness.server import ServeProcess
 from tests.power_loss.disk import MEMORY, Content, Disk, Names
 from tests.power_loss.recorder import Entry, Kind, Recorder
-from tests.pushers import Pushers
-from tests.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

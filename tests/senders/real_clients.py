@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from tests.certificates import Files
+from tests.harness.certificates import Files
+from tests.harness.server import ServeProcess
 from tests.senders.clients import CLIENTS, Client, Push
 from tests.senders.relay import Relay
-from tests.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

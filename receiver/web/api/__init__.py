@@ -9,7 +9,7 @@ from flask_smorest import Api
 from werkzeug.routing import BaseConverter
 
 from receiver import __version__
-from receiver.web.api import audit, events, exports, messages, pushes, receipts, replies, reports, sending, targets
+from receiver.web.api import audit, events, exports, messages, pushes, receipts, replies, reports, sending, webhooks
 from receiver.web.api.common import ProblemSchema
 
 if TYPE_CHECKING:
@@ -91,5 +91,5 @@ def register(app: Flask) -> None:
     described.register_converter(
         RowIdConverter, lambda _converter: {"type": "string", "pattern": f"^{RowIdConverter.regex}$"}
     )
-    for module in (messages, sending, receipts, replies, events, reports, exports, pushes, targets, audit):
+    for module in (messages, sending, receipts, replies, events, reports, exports, pushes, webhooks, audit):
         described.register_blueprint(module.blueprint, url_prefix=PREFIX)

@@ -8,9 +8,8 @@ from typing import Any
 import marshmallow as ma
 from flask.views import MethodView
 
-from receiver.audit_files import as_fields
-from receiver.cursors import Cursors
-from receiver.store.audit import AuditFilter, list_entries
+from receiver.audit import AuditFilter, as_fields, list_entries
+from receiver.core import Cursors
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -24,7 +23,7 @@ from receiver.web.api.common import (
     operation,
 )
 from receiver.web.auth import caller
-from receiver.web.problems import Denied
+from receiver.web.errors import Denied
 
 blueprint = Blueprint("audit", __name__, description="Who looked at what, and who changed what.")
 

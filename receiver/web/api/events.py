@@ -10,10 +10,8 @@ import marshmallow as ma
 from flask import Response, request, stream_with_context
 from flask.views import MethodView
 
-from receiver.cursors import Cursors
-from receiver.domain import Kind
-from receiver.store import events
-from receiver.store.events import Position
+from receiver.core import Cursors, Kind
+from receiver.messages import Event, Position, events
 from receiver.web import runtime
 from receiver.web.api.common import (
     DEFAULT_LIMIT,
@@ -37,12 +35,11 @@ from receiver.web.api.common import (
     shown,
 )
 from receiver.web.auth import caller, check_again
-from receiver.web.problems import Denied
+from receiver.web.errors import Denied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from receiver.store.events import Event
 
 blueprint = Blueprint("events", __name__, description="Receipts and replies in the order in which they came.")
 

@@ -10,9 +10,9 @@ import marshmallow as ma
 from flask import Response, request
 from flask.views import MethodView
 
-from receiver.errors import Overloaded
-from receiver.exports import MEDIA_TYPES, Format, gzipped, iter_file
-from receiver.store.read import Filter
+from receiver.core import Overloaded
+from receiver.messages.export_files import MEDIA_TYPES, Format, gzipped, iter_file
+from receiver.messages.queries import Filter
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -24,7 +24,7 @@ from receiver.web.api.common import (
     operation,
     readable_accounts,
 )
-from receiver.web.api.messages import MessageFilterSchema
+from receiver.web.api.message_schemas import MessageFilterSchema
 from receiver.web.api.receipts import ReceiptFilterSchema
 from receiver.web.api.replies import ReplyFilterSchema
 from receiver.web.auth import caller

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import marshmallow as ma
 from flask import Response, jsonify
 from flask.views import MethodView
 
-from receiver.domain import (
-    TASK_ID_MAX_CHARS,
+from receiver.core import (
     MessageStatus,
+    NotFound,
+    SentMessage,
+    implausible,
     is_masked,
     iso_milliseconds,
     iso_seconds,
     whole_milliseconds,
 )
-from receiver.errors import NotFound
-from receiver.records import InvalidSend, SendReader
-from receiver.store import read
-from receiver.store.write import Recorded, record_verified
-from receiver.times import implausible
+from receiver.messages import InvalidSend, Recorded, RecordResult, SendReader, queries, record_verified
 from receiver.web import runtime
 from receiver.web.api.common import (
-    MAX_WAIT_SECONDS,
-    MESSAGE_STATUSES,
-    AccountFilterSchema,
     Blueprint,
-    InputTime,
-    MobileField,
-    OurTime,
-    PlatformTime,
-    ProblemSchema,
-    StrictBoolean,
-    StrictSchema,
-    Text,
-    WholeNumber,
     account_to_write,
     answer_page,
     audit_list,
@@ -43,173 +28,38 @@ from receiver.web.api.common import (
     documents,
     hold,
     link,
-    list_schema,
     next_page,
     operation,
     read_json,
     shown,
 )
+from receiver.web.api.message_schemas import (
+    _MESSAGE,
+    _RECORD_BODY,
+    MAX_RECORDS,
+    MessageDetailSchema,
+    MessageFilterSchema,
+    MessageListSchema,
+    MessageSchema,
+    RecordedListSchema,
+    SendSchema,
+    SpooledSchema,
+    VerifiedSchema,
+    WaitSchema,
+)
 from receiver.web.auth import caller
-from receiver.web.problems import Invalid, pointers, problem_body
+from receiver.web.errors import Invalid, pointers, problem_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from receiver.domain import SentMessage
-    from receiver.intake.recorder import Recorder
-    from receiver.store.read import MessageRow, ReceiptRow, ReplyRow
-    from receiver.store.write import RecordResult
+    import marshmallow as ma
+
+    from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow
+    from receiver.sending.recorder import Recorder
 
 blueprint = Blueprint("messages", __name__, description="What was sent, and what became of it.")
-
-MAX_RECORDS = 1000
-
-
-class MessageFilterSchema(AccountFilterSchema):
-    """What messages can be narrowed to."""
-
-    mobile = MobileField()
-    task_id = Text(max_chars=64)
-    status = ma.fields.String(validate=ma.validate.OneOf(MESSAGE_STATUSES))
-    late = StrictBoolean(metadata={"description": "Pending for longer than `RECEIVER_LATE_AFTER_SECONDS`."})
-    template_id = Text()
-    reference = Text()
-    sent_from = InputTime(metadata={"description": "Sent then or later."})
-    sent_to = InputTime(metadata={"description": "Sent before then."})
-    matched = StrictBoolean(metadata={"description": "Whether the send is recorded."})
-    conflicting = StrictBoolean(metadata={"description": "Whether both delivered and failed were reported."})
-
-
-class MessageSchema(ma.Schema):
-    """One message: one (account, task_id, mobile)."""
-
-    id = ma.fields.String(required=True)
-    account = ma.fields.String(required=True)
-    task_id = ma.fields.String(required=True, allow_none=True)
-    mobile = ma.fields.String(required=True)
-    template_id = ma.fields.String(required=True, allow_none=True)
-    reference = ma.fields.String(required=True, allow_none=True)
-    sent_at = OurTime(required=True, allow_none=True)
-    recorded_at = OurTime(required=True, allow_none=True, metadata={"description": "Null: unmatched."})
-    status = ma.fields.String(required=True, validate=ma.validate.OneOf(MESSAGE_STATUSES))
-    late = ma.fields.Boolean(required=True)
-    reported_at = PlatformTime(required=True, allow_none=True)
-    latency_seconds = ma.fields.Float(required=True, allow_none=True)
-    matched = ma.fields.Boolean(required=True)
-    conflicting = ma.fields.Boolean(required=True)
-    error_message = ma.fields.String(required=True, allow_none=True)
-    receipt_count = ma.fields.Integer(required=True)
-    reply_count = ma.fields.Integer(required=True)
-
-
-class TimelineEntrySchema(ma.Schema):
-    """One thing that happened to a message."""
-
-    kind = ma.fields.String(
-        required=True, validate=ma.validate.OneOf(["sent", "recorded", "refused", "receipt", "reply", "verified"])
-    )
-    at = ma.fields.String(
-        required=True,
-        metadata={
-            "format": "date-time",
-            "description": "When it happened; for a push, by the platform's clock.",
-        },
-    )
-    received_at = OurTime(allow_none=True)
-    receipt_id = ma.fields.String()
-    reply_id = ma.fields.String()
-    status = ma.fields.String()
-    vendor_status = ma.fields.String()
-    content = ma.fields.String()
-    detail = ma.fields.String()
-    copies = ma.fields.Integer()
-    push_id = ma.fields.String()
-
-
-class MessageDetailSchema(MessageSchema):
-    """A message with its timeline."""
-
-    timeline = ma.fields.List(ma.fields.Nested(TimelineEntrySchema), required=True)
-
-
-# Senders keep ids and counts as text or as numbers, as the platform's own answer does.
-_ID: dict[str, Any] = {"allow_none": True, "metadata": {"type": ["string", "integer"]}}
-_COUNT: dict[str, Any] = {
-    "allow_none": True,
-    "metadata": {"type": ["string", "integer"], "pattern": "^-?[0-9]{1,9}$"},
-}
-
-
-class SendSchema(StrictSchema):
-    """The record of one send; with `return_status` 0, of one that the platform refused.
-
-    Describes what `receiver.records` reads, which is faster and serves imports too; a test holds the two together.
-    """
-
-    task_id = Text(max_chars=64, **_ID)
-    mobile = MobileField(required=True, metadata={"type": ["string", "integer"]})
-    account = Text(max_chars=64, **_ID)
-    template_id = Text(**_ID)
-    reference = Text(**_ID)
-    sent_at = InputTime(allow_none=True)
-    success_counts = Text(**_COUNT)
-    remain_point = Text(**_COUNT)
-    return_status = ma.fields.Raw(
-        metadata={
-            "anyOf": [{"type": "string", "enum": ["0", "1"]}, {"type": "integer", "enum": [0, 1]}, {"type": "null"}],
-            "description": "0: the platform refused it.",
-        }
-    )
-    message = Text(**_ID | {"metadata": {"description": "The platform's words, for a refused one."}})
-
-
-_MESSAGE = MessageSchema()
-MessageListSchema = list_schema(MessageSchema, "MessageList")
-
-_RECORD_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "oneOf": [
-                    {"$ref": "#/components/schemas/Send"},
-                    {
-                        "type": "array",
-                        "minItems": 1,
-                        "maxItems": MAX_RECORDS,
-                        "items": {
-                            "anyOf": [
-                                {"$ref": "#/components/schemas/Send"},
-                                {"description": "Anything else is answered as wrong, in its place."},
-                            ]
-                        },
-                    },
-                ]
-            }
-        }
-    },
-}
-
-
-class RecordedItemSchema(ma.Schema):
-    """What became of one record of a list."""
-
-    status = ma.fields.Integer(required=True, validate=ma.validate.OneOf([200, 201, 202, 403, 409, 422]))
-    message = ma.fields.Nested(MessageSchema)
-    error = ma.fields.Nested(ProblemSchema)
-
-
-class RecordedListSchema(ma.Schema):
-    """What became of a list of records, each in its place."""
-
-    items = ma.fields.List(ma.fields.Nested(RecordedItemSchema), required=True)
-
-
-class SpooledSchema(ma.Schema):
-    """Kept in the spool, since the database is away; whether it is new will be seen when that is back."""
-
-    status = ma.fields.Integer(required=True, validate=ma.validate.OneOf([202]))
 
 
 # What the description of recording refers to by name.
@@ -263,15 +113,6 @@ class Messages(MethodView):
         return _record_one(body)
 
 
-class VerifiedSchema(StrictSchema):
-    """A code that was used: whose, never which."""
-
-    task_id = Text(required=True, max_chars=TASK_ID_MAX_CHARS)
-    mobile = MobileField(required=True)
-    account = Text(max_chars=64, metadata={"description": "May be left out where only one is configured."})
-    verified_at = InputTime(metadata={"description": "By default, now."})
-
-
 @blueprint.route("/messages/verified")
 class MessageVerified(MethodView):
     """Codes that were used."""
@@ -311,16 +152,6 @@ class MessageSearch(MethodView):
         return _answer_list(arguments)
 
 
-class WaitSchema(StrictSchema):
-    """How long to hold the answer."""
-
-    wait = WholeNumber(
-        load_default=0,
-        validate=ma.validate.Range(0, MAX_WAIT_SECONDS),
-        metadata={"description": "Seconds to wait for the status to change."},
-    )
-
-
 @blueprint.route("/messages/<row_id:message_id>")
 class Message(MethodView):
     """One message."""
@@ -342,12 +173,12 @@ class Message(MethodView):
 
 def _answer_list(arguments: dict[str, Any]) -> dict[str, Any]:
     audit_list("messages", arguments)
-    return answer_page("messages", arguments, read.list_messages, shown)
+    return answer_page("messages", arguments, queries.list_messages, shown)
 
 
 def _find(text: str) -> MessageRow:
     parts = runtime()
-    found = parts.ask(lambda connection: read.find_message(connection, int(text), parts.clock(), caller().accounts))
+    found = parts.ask(lambda connection: queries.find_message(connection, int(text), parts.clock(), caller().accounts))
     if found is None:
         raise NotFound("there is no message under that id")
     return found
@@ -362,7 +193,7 @@ def _changed(row: MessageRow, seconds: int) -> MessageRow:
 
 
 def _with_timeline(row: MessageRow) -> dict[str, Any]:
-    receipts, replies = runtime().ask(lambda connection: read.list_sightings(connection, row.id))
+    receipts, replies = runtime().ask(lambda connection: queries.list_sightings(connection, row.id))
     if replies or caller().sees_numbers:
         audit_look_up("message.read", message_id=str(row.id), replies=len(replies) or None)
     moments: list[tuple[datetime, dict[str, Any]]] = []
@@ -464,7 +295,7 @@ def _send(item: Any, path: str = "#") -> SentMessage:
 def _messages(results: Sequence[RecordResult]) -> Mapping[int, Any]:
     parts = runtime()
     ids = [result.message_id for result in results]
-    rows = parts.ask(lambda connection: read.get_messages(connection, ids, parts.clock()))
+    rows = parts.ask(lambda connection: queries.get_messages(connection, ids, parts.clock()))
     return {message_id: _MESSAGE.dump(shown(row)) for message_id, row in rows.items()}
 
 

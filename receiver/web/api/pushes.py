@@ -9,11 +9,10 @@ from uuid import UUID
 import marshmallow as ma
 from flask.views import MethodView
 
-from receiver.domain import Kind, Outcome
-from receiver.errors import NotFound
-from receiver.store import read
-from receiver.store.read import PushRow
-from receiver.store.replay import replay_push
+from receiver.core import Kind, NotFound, Outcome
+from receiver.intake import replay_push
+from receiver.messages import queries
+from receiver.messages.queries import PushRow
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -81,7 +80,9 @@ class Pushes(MethodView):
         """List pushes, newest first."""
         if caller().sees_numbers:
             runtime().audit(caller().name, "pushes.read")
-        return answer_page("pushes", arguments, lambda connection, page, _: read.list_pushes(connection, page), _shown)
+        return answer_page(
+            "pushes", arguments, lambda connection, page, _: queries.list_pushes(connection, page), _shown
+        )
 
 
 @blueprint.route("/pushes/<string:push_id>")
@@ -130,7 +131,7 @@ def find_push(text: str) -> PushRow:
         push_id = UUID(text)
     except ValueError:
         raise NotFound("there is no push under that id") from None
-    found = runtime().ask(lambda connection: read.find_push(connection, push_id, caller().accounts))
+    found = runtime().ask(lambda connection: queries.find_push(connection, push_id, caller().accounts))
     if found is None:
         raise NotFound("there is no push under that id")
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import marshmallow as ma
 from flask.views import MethodView
 
-from receiver.store import read
+from receiver.messages import queries
 from receiver.web.api.common import (
     RECEIPT_STATUSES,
     Blueprint,
@@ -54,5 +54,5 @@ class Receipts(MethodView):
         """List receipts, newest first."""
         audit_list("receipts", arguments)
         return answer_page(
-            "receipts", arguments, lambda connection, page, _: read.list_receipts(connection, page), shown
+            "receipts", arguments, lambda connection, page, _: queries.list_receipts(connection, page), shown
         )

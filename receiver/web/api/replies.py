@@ -7,7 +7,7 @@ from typing import Any
 import marshmallow as ma
 from flask.views import MethodView
 
-from receiver.store import read
+from receiver.messages import queries
 from receiver.web.api.common import (
     Blueprint,
     PlatformTime,
@@ -66,4 +66,6 @@ class Replies(MethodView):
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """List replies, newest first."""
         audit_look_up("replies.read", mobile=arguments.get("mobile"))
-        return answer_page("replies", arguments, lambda connection, page, _: read.list_replies(connection, page), shown)
+        return answer_page(
+            "replies", arguments, lambda connection, page, _: queries.list_replies(connection, page), shown
+        )

@@ -12,12 +12,12 @@ import marshmallow as ma
 from flask import Response, request
 from flask.views import MethodView
 
-from receiver.domain import mask_mobile
-from receiver.formulas import neutral
-from receiver.numbering import allocation
-from receiver.store import balance, reports
-from receiver.store.busiest import SPIKE_MIN_SENT, By, list_busiest
-from receiver.store.reports import Allocated, Figures, ReportQuestion, Unit
+from receiver.core import mask_mobile, neutral
+from receiver.messages import balance
+from receiver.reporting import delivery
+from receiver.reporting.busiest import SPIKE_MIN_SENT, By, list_busiest
+from receiver.reporting.carriers import allocation
+from receiver.reporting.figures import Allocated, Figures, ReportQuestion, Unit
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -34,7 +34,7 @@ from receiver.web.api.common import (
     readable_accounts,
 )
 from receiver.web.auth import caller
-from receiver.web.problems import Invalid
+from receiver.web.errors import Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -198,8 +198,8 @@ class Delivery(MethodView):
         asked = _question(arguments, arguments["group_by"], parts.settings.timezone)
         (groups, total), whole_since = browse(
             lambda connection: (
-                reports.delivery_report(connection, asked, parts.clock()),
-                reports.whole_since(connection, asked),
+                delivery.delivery_report(connection, asked, parts.clock()),
+                delivery.whole_since(connection, asked),
             )
         )
         names = [name for name in _GROUPS if name in arguments["group_by"]]
@@ -344,7 +344,7 @@ class Busiest(MethodView):
         )
         items = [
             {
-                "hour": reports.name_of_time(busy.hour.astimezone(zone), Unit.HOUR, zone),
+                "hour": delivery.name_of_time(busy.hour.astimezone(zone), Unit.HOUR, zone),
                 by.value: busy.key if in_full or by is By.PREFIX else mask_mobile(busy.key),
                 "sent": busy.sent,
                 "delivered": busy.delivered,

@@ -9,11 +9,10 @@ import marshmallow as ma
 from flask import jsonify
 from flask.views import MethodView
 
-from receiver.domain import parse_mainland_mobile
-from receiver.errors import StoreUnavailable, StoreUnfit
+from receiver.core import StoreUnavailable, StoreUnfit, parse_mainland_mobile
+from receiver.messages import Reading, balance, queries
 from receiver.platform.client import NoUsableAnswer, PlatformUnreachable, check_send
-from receiver.sending import CodeRequest, PlatformRefused
-from receiver.store import balance, read
+from receiver.sending.service import CodeRequest, PlatformRefused, Sent
 from receiver.web import runtime
 from receiver.web.api.common import (
     MOBILE_PATTERN,
@@ -28,14 +27,12 @@ from receiver.web.api.common import (
     readable_accounts,
     shown,
 )
-from receiver.web.api.messages import MessageSchema
+from receiver.web.api.message_schemas import MessageSchema
 from receiver.web.auth import caller
-from receiver.web.problems import Invalid, pointers
+from receiver.web.errors import Invalid, pointers
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
-    from receiver.sending import Sent
-    from receiver.store.balance import Reading
 
 blueprint = Blueprint("sending", __name__, description="Send through the platform, and what is left to send.")
 
@@ -120,7 +117,7 @@ def _answer(parts: Runtime, sent: Sent) -> Any:
     message_id = sent.message_id
     if message_id is not None:
         try:
-            found = parts.ask(lambda connection: read.find_message(connection, message_id, parts.clock()))
+            found = parts.ask(lambda connection: queries.find_message(connection, message_id, parts.clock()))
         except (StoreUnavailable, StoreUnfit):
             found = None  # it has gone since: the platform has taken it all the same
         if found is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from receiver.web.console import admin, audit, journal, lists, login, look_up, now, oidc, reports, targets
+from receiver.web.console import admin, audit, journal, lists, login, lookup, oidc, reports, status, webhooks
 from receiver.web.console.pages import register
 
-__all__ = ["admin", "audit", "journal", "lists", "login", "look_up", "now", "oidc", "register", "reports", "targets"]
+__all__ = ["admin", "audit", "journal", "lists", "login", "lookup", "oidc", "register", "reports", "status", "webhooks"]

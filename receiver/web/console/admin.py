@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import flash, redirect, request, url_for
 from flask_babel import force_locale, gettext
 
-from receiver.errors import NameTaken, NotFound, SettingsError
-from receiver.look_up import Answer
-from receiver.passwords import MIN_CHARS, hash_password
-from receiver.store import access, users
-from receiver.store.access import Scope
-from receiver.store.access_review import list_access
-from receiver.store.users import NAME, Role
+from receiver.auth import api_keys, users
+from receiver.auth.access_review import list_access
+from receiver.auth.api_keys import Scope
+from receiver.auth.passwords import MIN_CHARS, hash_password
+from receiver.auth.users import NAME, Role
+from receiver.core import NameTaken, NotFound, SettingsError
+from receiver.support.lookup import Answer
 from receiver.web import runtime
 from receiver.web.console.advice import BUILT_IN
 from receiver.web.console.pages import CATALOGUES, LANGUAGES, blueprint, language, render
-from receiver.web.console.visitors import may_manage, seen_accounts, visitor
+from receiver.web.console.session import may_manage, seen_accounts, visitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import sqlalchemy as sa
     from werkzeug.wrappers import Response
+
+    from receiver.db.engine import Connection
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ _EXPIRES_DAYS_MAX = 36500
 _DAYS = re.compile(r"[0-9]{1,5}")
 
 
-def _change(work: Callable[[sa.Connection], T], action: str, **detail: Any) -> T:
+def _change(work: Callable[[Connection], T], action: str, **detail: Any) -> T:
     """Change something, and note who did."""
     return runtime().audited(work, visitor().caller.name, action, **detail)
 
@@ -115,7 +116,7 @@ def user(name: str) -> Response:
         raise NotFound(gettext("There is no user of that name."))
     name = found.name
     now = parts.now()
-    changes: dict[str, Callable[[sa.Connection], object]] = {
+    changes: dict[str, Callable[[Connection], object]] = {
         "disable": lambda connection: users.set_disabled(connection, name, now, now=now),
         "enable": lambda connection: users.set_disabled(connection, name, None, now=now),
         "reset_totp": lambda connection: users.set_totp(connection, name, None, now=now),
@@ -155,7 +156,7 @@ def keys() -> Response:
     now = parts.now()
     try:
         key = _change(
-            lambda connection: access.create_key(
+            lambda connection: api_keys.create_key(
                 connection,
                 name=name,
                 scopes=scopes,
@@ -178,7 +179,7 @@ def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Respons
     return render(
         "keys.html",
         422 if error else 200,
-        keys=[key for key in parts.ask(access.list_keys) if may_manage(key.accounts)],
+        keys=[key for key in parts.ask(api_keys.list_keys) if may_manage(key.accounts)],
         scopes=tuple(Scope),
         accounts=seen_accounts(),
         error=error,
@@ -192,10 +193,10 @@ def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Respons
 def revoke_key() -> Response:
     """End a key, at once."""
     parts, name = runtime(), request.form.get("name", "")
-    bound = {key.name: key.accounts for key in parts.ask(access.list_keys)}
+    bound = {key.name: key.accounts for key in parts.ask(api_keys.list_keys)}
     if not may_manage(bound.get(name)):
         raise NotFound(gettext("There is no key of that name."))
-    _change(lambda connection: access.revoke_key(connection, name=name, now=parts.now()), "key.revoke", name=name)
+    _change(lambda connection: api_keys.revoke_key(connection, name=name, now=parts.now()), "key.revoke", name=name)
     flash(gettext("The key %(name)s is revoked.", name=name), "good")
     return _again("keys")
 

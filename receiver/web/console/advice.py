@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from flask import g
 from flask_babel import lazy_gettext
 
-from receiver.look_up import Answer
-from receiver.store import users
+from receiver.auth import users
+from receiver.support.lookup import Answer
 from receiver.web import runtime
 from receiver.web.console.pages import language
 

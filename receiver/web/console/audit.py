@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Any
 import marshmallow as ma
 from flask import Response, request
 
-from receiver.audit_files import MEDIA_TYPES, AuditFormat, iter_audit_file
-from receiver.errors import InvalidCursor
-from receiver.store.audit import iter_entries
-from receiver.store.audit_proof import verify_audit
+from receiver.audit import MEDIA_TYPES, AuditFormat, iter_audit_file, iter_entries, verify_audit
+from receiver.core import Finding, InvalidCursor
 from receiver.web import runtime
 from receiver.web.api.audit import AuditFilterSchema, answer_audit, asked_of
+from receiver.web.console.error_texts import fault_words
 from receiver.web.console.pages import blueprint, faults, render
-from receiver.web.console.visitors import visitor
-from receiver.web.console.words import fault_words
+from receiver.web.console.session import visitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from receiver.store.verify import Finding
 
 _FILTERS = ("actor", "action", "mobile", "since", "until")
 _PROVED = 1000  # of the newest entries, at each page; `receiver verify` does all

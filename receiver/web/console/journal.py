@@ -9,12 +9,13 @@ from urllib.parse import parse_qsl
 from flask import flash, redirect, url_for
 from flask_babel import gettext
 
-from receiver.store import notices, read
+from receiver.db import once
+from receiver.messages import queries
 from receiver.web import runtime
 from receiver.web.api.pushes import PushFilterSchema, find_push, replay
 from receiver.web.console.lists import read_list
 from receiver.web.console.pages import blueprint, render
-from receiver.web.console.visitors import visitor
+from receiver.web.console.session import visitor
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -30,7 +31,7 @@ def pushes() -> Response:
         "pushes",
         PushFilterSchema,
         _FILTERS,
-        lambda connection, page, _: read.list_pushes(connection, page),
+        lambda connection, page, _: queries.list_pushes(connection, page),
         lambda row: row,
     )
     views = {
@@ -63,7 +64,7 @@ def replay_push(push_id: str) -> Response:
 def quarantine_seen() -> Response:
     """Note that somebody has looked at what is quarantined: the banner speaks of what comes after."""
     parts = runtime()
-    parts.database.write(lambda connection: notices.note(connection, notices.QUARANTINE_SEEN, now=parts.now()))
+    parts.database.write(lambda connection: once.note(connection, once.QUARANTINE_SEEN, now=parts.now()))
     parts.audit(visitor().caller.name, "quarantine.seen")
     return redirect(url_for("console.pushes", outcome="quarantined"), HTTPStatus.SEE_OTHER)
 

@@ -8,15 +8,15 @@ import marshmallow as ma
 from flask import request
 from flask_babel import gettext, lazy_gettext
 
-from receiver.errors import InvalidCursor
-from receiver.store import read
+from receiver.core import InvalidCursor
+from receiver.messages import queries
 from receiver.web.api.common import MESSAGE_STATUSES, answer_page, audit_look_up, shown
-from receiver.web.api.messages import MessageFilterSchema
+from receiver.web.api.message_schemas import MessageFilterSchema
 from receiver.web.api.replies import ReplyFilterSchema
-from receiver.web.console.look_up import answer_message
+from receiver.web.console.error_texts import fault_words
+from receiver.web.console.lookup import answer_message
 from receiver.web.console.pages import blueprint, faults, render
-from receiver.web.console.visitors import seen_accounts
-from receiver.web.console.words import fault_words
+from receiver.web.console.session import seen_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -77,7 +77,7 @@ def read_list(
 @blueprint.get("/messages")
 def messages() -> Response:
     """List messages."""
-    status, values = read_list("messages", MessageFilterSchema, _MESSAGE_FILTERS, read.list_messages, shown)
+    status, values = read_list("messages", MessageFilterSchema, _MESSAGE_FILTERS, queries.list_messages, shown)
     return render("messages.html", status, **values, views=MESSAGE_VIEWS, statuses=MESSAGE_STATUSES)
 
 
@@ -95,7 +95,7 @@ def replies() -> Response:
         "replies",
         ReplyFilterSchema,
         _REPLY_FILTERS,
-        lambda connection, page, _: read.list_replies(connection, page),
+        lambda connection, page, _: queries.list_replies(connection, page),
         shown,
     )
     views = {

@@ -15,18 +15,17 @@ from flask import redirect, request, session, url_for
 from flask_babel import gettext
 from markupsafe import Markup
 
-from receiver.errors import SettingsError
-from receiver.passwords import MIN_CHARS, fits_password, hash_password
-from receiver.store import users
-from receiver.store.users import Role
+from receiver.auth import users
+from receiver.auth.passwords import MIN_CHARS, fits_password, hash_password
+from receiver.auth.users import Role, User
+from receiver.core import SettingsError
 from receiver.web import denials, runtime
 from receiver.web.console.pages import blueprint, inside, render
-from receiver.web.console.visitors import TOKEN, address, begin, end, visitor
+from receiver.web.console.session import TOKEN, address, begin, end, visitor
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
-    from receiver.store.users import User
 
 _STEP_SECONDS = 30
 _ISSUER = "receiver"

@@ -21,23 +21,21 @@ from urllib.parse import quote_plus
 from flask import redirect, request, session, url_for
 from flask_babel import gettext
 
-from receiver.errors import NameTaken, NotFound
-from receiver.logs import get_logger
-from receiver.setting_values import secure_url
-from receiver.store import users
-from receiver.store.users import NAME, Role
+from receiver.auth import users
+from receiver.auth.users import NAME, Role, User
+from receiver.config import Settings, secure_url
+from receiver.core import NameTaken, NotFound
+from receiver.observability import get_logger
 from receiver.web import runtime
 from receiver.web.console.login import enter
 from receiver.web.console.pages import blueprint, inside, render
-from receiver.web.console.visitors import address, over_https
+from receiver.web.console.session import address, over_https
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
     from werkzeug.wrappers import Response
 
-    from receiver.config import Settings
-    from receiver.store.users import User
 
 _log = get_logger(__name__)
 

@@ -10,7 +10,7 @@ from flask_babel import Babel, gettext, lazy_gettext
 from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
 from werkzeug.exceptions import HTTPException
 
-from receiver.errors import (
+from receiver.core import (
     MissingExtra,
     NotFound,
     Overloaded,
@@ -19,11 +19,12 @@ from receiver.errors import (
     StoreUnfit,
     TooManyRows,
 )
-from receiver.logs import get_logger
+from receiver.observability import get_logger
 from receiver.web import denials, runtime
 from receiver.web.auth import CONSOLE
-from receiver.web.console import present
-from receiver.web.console.visitors import (
+from receiver.web.console import filters
+from receiver.web.console.error_texts import fault_words
+from receiver.web.console.session import (
     OF_ALL_ACCOUNTS,
     POLICIES,
     PREFIX,
@@ -36,8 +37,7 @@ from receiver.web.console.visitors import (
     in_console,
     over_https,
 )
-from receiver.web.console.words import fault_words
-from receiver.web.problems import Denied, Invalid
+from receiver.web.errors import Denied, Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -280,7 +280,7 @@ def register(app: Flask) -> None:
         timezone_selector=lambda: str(runtime().settings.timezone),
         default_translation_directories=directories,
     )
-    present.register(app)
+    filters.register(app)
     app.jinja_env.add_extension("jinja2.ext.i18n")
     app.context_processor(_context)
     app.register_blueprint(blueprint)

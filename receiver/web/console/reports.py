@@ -13,22 +13,23 @@ import marshmallow as ma
 from flask import Response, request
 from flask_babel import gettext, lazy_gettext
 
-from receiver.errors import NotFound
-from receiver.exports import Format
-from receiver.formulas import neutral
-from receiver.store import balance, reports, signals
-from receiver.store.reports import Figures, ReportQuestion, Unit
+from receiver.core import NotFound, neutral
+from receiver.messages import balance
+from receiver.messages.export_files import Format
+from receiver.reporting import delivery as reports
+from receiver.reporting.figures import Figures, ReportQuestion, Unit
+from receiver.support import signals
 from receiver.web import runtime
 from receiver.web.api.common import browse
 from receiver.web.api.exports import FORMS, SHEET_ROWS_MAX, answer_export
 from receiver.web.api.reports import midnight
 from receiver.web.console.pages import blueprint, faults, render
-from receiver.web.console.visitors import seen_accounts, visitor
+from receiver.web.console.session import seen_accounts, visitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import sqlalchemy as sa
+    from receiver.db.engine import Connection
 
 _DAYS = 7
 _DAYS_MAX = 366
@@ -96,7 +97,7 @@ class Asked:
 class Source:
     """What the tables are made from: each thing that several of them need is read once."""
 
-    def __init__(self, connection: sa.Connection, asked: Asked) -> None:
+    def __init__(self, connection: Connection, asked: Asked) -> None:
         self.connection = connection
         self.asked = asked
         self.now = runtime().now()
@@ -157,7 +158,7 @@ def reports_page() -> Response:
     """Show how it went."""
     asked, errors = _asked()
 
-    def read(connection: sa.Connection) -> tuple[list[Table], Figures, Figures | None]:
+    def read(connection: Connection) -> tuple[list[Table], Figures, Figures | None]:
         source = Source(connection, asked)
         _, total = source.delivery
         before = source.delivery_before

@@ -1,0 +1,51 @@
+"""The alarms: what is wrong, said once to whoever has to get up, and once more when it is over."""
+
+from __future__ import annotations
+
+from receiver.alerting.diagnosis import Judgement, Reason, Situation, Verdict, judge
+from receiver.alerting.figures import drop_mended, find_set_aside
+from receiver.alerting.follow import Incident, State, Telling, follow, follow_all, list_tellings
+from receiver.alerting.incidents import SharedIncidents
+from receiver.alerting.node_state import NodeIncidents, count_rises, open_node
+from receiver.alerting.rules import (
+    Alarm,
+    Balance,
+    Figures,
+    Finding,
+    Kept,
+    Limits,
+    Rate,
+    SetAsideRows,
+    hours_of,
+    judge_all,
+)
+
+__all__ = [
+    "Alarm",
+    "Balance",
+    "Figures",
+    "Finding",
+    "Incident",
+    "Judgement",
+    "Kept",
+    "Limits",
+    "NodeIncidents",
+    "Rate",
+    "Reason",
+    "SetAsideRows",
+    "SharedIncidents",
+    "Situation",
+    "State",
+    "Telling",
+    "Verdict",
+    "count_rises",
+    "drop_mended",
+    "find_set_aside",
+    "follow",
+    "follow_all",
+    "hours_of",
+    "judge",
+    "judge_all",
+    "list_tellings",
+    "open_node",
+]

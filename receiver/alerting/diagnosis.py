@@ -1,0 +1,120 @@
+"""Whose trouble it is when codes do not arrive: the platform's, the network's between us, or ours. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from receiver.core import Disk
+    from receiver.support.signals import Silence
+
+_SPOOL_MAX_SECONDS = 300  # with the database there, what waits is saved within seconds
+
+
+class Verdict(StrEnum):
+    """Who has to do something."""
+
+    US = "us"
+    NETWORK = "network"
+    PLATFORM = "platform"
+    FINE = "fine"
+    UNTRIED = "untried"  # nothing is known to be wrong, and no push has ever come
+
+
+class Reason(StrEnum):
+    """One thing that is wrong."""
+
+    DATABASE_AWAY = "database_away"
+    SPOOL_STUCK = "spool_stuck"
+    DISK_NEARLY_FULL = "disk_nearly_full"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    REDIRECTED = "redirected"
+    REFUSED_SECRET = "refused_secret"  # noqa: S105  (a word, no secret)
+    REFUSED_ADDRESS = "refused_address"
+    REFUSED_LENGTH = "refused_length"
+    REFUSED_SIZE = "refused_size"
+    PLATFORM_UNREACHABLE = "platform_unreachable"
+    PLATFORM_SILENT = "platform_silent"
+
+
+# By the words of `intake.gate`; others are no refused pushes.
+_REFUSED = {
+    "secret": Reason.REFUSED_SECRET,
+    "address": Reason.REFUSED_ADDRESS,
+    "length": Reason.REFUSED_LENGTH,
+    "size": Reason.REFUSED_SIZE,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Situation:
+    """What is known at one moment."""
+
+    database_up: bool
+    spool_records: int
+    spool_oldest_seconds: float  # 0: nothing waits
+    disk: Disk  # that holds the data directory
+    certificate_days_left: float | None  # None: there is none here, or it is not known
+    recent_refusals: Mapping[str, int]  # of the last 15 minutes, by the gate's word for them
+    silence: Silence | None
+    redirected: bool = False  # whether bare GETs come as a redirect leaves them of pushes
+    platform_reachable: bool | None  # by the last request to its API; None: there was none
+    ever_pushed: bool  # whether the platform has ever pushed anything, as far as is known
+
+    @property
+    def push_due(self) -> bool:
+        """Whether a push should have come by now. What waits in the spool has come; the journal will know of it."""
+        return not self.spool_records and (self.silence is not None or not self.ever_pushed)
+
+    @property
+    def untried(self) -> bool:
+        """Whether no push has ever come, not even into the spool."""
+        return not self.ever_pushed and not self.spool_records
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """Who has to do something, and why."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...] = ()  # all that hold, ours first; empty exactly where all is fine, or untried
+
+
+def judge(situation: Situation) -> Judgement:
+    """Say whose trouble it is: what is wrong here comes first, since we would not hear the platform over it."""
+    ours = tuple(_ours(situation))
+    theirs = tuple(_theirs(situation))
+    if ours:
+        verdict = Verdict.US
+    elif Reason.PLATFORM_UNREACHABLE in theirs:
+        verdict = Verdict.NETWORK
+    else:
+        verdict = Verdict.PLATFORM if theirs else Verdict.UNTRIED if situation.untried else Verdict.FINE
+    return Judgement(verdict=verdict, reasons=(*ours, *theirs))
+
+
+def _ours(situation: Situation) -> Iterator[Reason]:
+    if not situation.database_up:
+        yield Reason.DATABASE_AWAY
+    elif situation.spool_records and situation.spool_oldest_seconds > _SPOOL_MAX_SECONDS:
+        yield Reason.SPOOL_STUCK
+    if situation.disk.nearly_full:
+        yield Reason.DISK_NEARLY_FULL
+    if situation.certificate_days_left is not None and situation.certificate_days_left <= 0:
+        yield Reason.CERTIFICATE_EXPIRED
+    if situation.redirected:
+        yield Reason.REDIRECTED
+    if situation.push_due:  # while none is missing, they are some stranger's
+        yield from (reason for word, reason in _REFUSED.items() if situation.recent_refusals.get(word))
+
+
+def _theirs(situation: Situation) -> Iterator[Reason]:
+    if situation.silence is None or not situation.push_due:
+        return
+    if situation.platform_reachable is False:
+        yield Reason.PLATFORM_UNREACHABLE
+    yield Reason.PLATFORM_SILENT

@@ -1,0 +1,116 @@
+"""Incidents that all nodes share: each is followed, and told to each target, by whichever node comes first."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.alerting.follow import TELL_FOR, Incident, State, Telling, follow_all, list_tellings
+from receiver.alerting.rules import Alarm, Finding
+from receiver.db.engine import Database, insert
+from receiver.db.sql import is_over
+from receiver.db.tables import incident_tellings, incidents
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+
+
+_FOLLOW_LOCK = 0x726376725F616C  # one node at a time
+_CLAIM_HOLDS = timedelta(minutes=2)  # a process that has not told by then has died
+_KEPT_FOR = timedelta(days=90)
+_COLUMNS = tuple(Incident.__slots__)
+
+
+class SharedIncidents:
+    """The incidents in the database. Every method raises StoreUnavailable or StoreUnfit."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def follow(self, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None:
+        """Take one look's findings: what is new, what still holds, what is over."""
+
+        def work(connection: sa.Connection) -> None:
+            if self._database.postgresql:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_FOLLOW_LOCK)))
+            _follow(connection, judged, now)
+
+        self._database.write(work)
+
+    def list_untold(self, targets: Collection[str], now: datetime) -> list[Telling]:
+        """Give what is still to be told, to whom."""
+        with self._database.reading() as connection:
+            recent = sa.or_(incidents.c.recovered_at.is_(None), incidents.c.recovered_at > now - TELL_FOR)
+            said = sa.select(incidents).where(recent, incidents.c.said_at.isnot(None)).order_by(incidents.c.id)
+            rows = connection.execute(said).all()
+            told = connection.execute(
+                sa.select(incident_tellings).where(
+                    incident_tellings.c.incident_id.in_([row.id for row in rows]),
+                    incident_tellings.c.told_at.isnot(None),
+                )
+            ).all()
+        by_incident: dict[int, set[tuple[str, State]]] = {}
+        for row in told:
+            by_incident.setdefault(row.incident_id, set()).add((row.target, State(row.state)))
+        return [
+            telling
+            for row in rows
+            for telling in list_tellings(str(row.id), _incident(row), by_incident.get(row.id, ()), targets, now)
+        ]
+
+    def claim(self, telling: Telling, now: datetime) -> bool:
+        """Whether this caller is the one to tell it, of all nodes."""
+        table = incident_tellings
+        statement = insert("postgresql" if self._database.postgresql else "sqlite", table)
+        claimed = statement.on_conflict_do_update(
+            index_elements=list(table.primary_key.columns),
+            set_={"claimed_at": now},
+            where=sa.and_(table.c.told_at.is_(None), is_over(table.c.claimed_at, _CLAIM_HOLDS, now)),
+        ).returning(table.c.target)
+        row = {**_key(telling), "claimed_at": now}
+        return self._database.write(lambda connection: connection.execute(claimed, row).one_or_none()) is not None
+
+    def settle(self, telling: Telling, now: datetime, *, told: bool) -> None:
+        """Note that it was told; or that it was not, so that whoever comes next may try."""
+        table = incident_tellings
+        of_telling = sa.and_(*(table.c[name] == value for name, value in _key(telling).items()))
+        statement = (
+            sa.update(table).where(of_telling).values(told_at=now) if told else sa.delete(table).where(of_telling)
+        )
+        self._database.write(lambda connection: connection.execute(statement))
+
+
+def list_open(connection: sa.Connection) -> list[Incident]:
+    """Give the incidents that are open and were seen more than once, the oldest first."""
+    query = sa.select(incidents).where(incidents.c.recovered_at.is_(None), incidents.c.said_at.isnot(None))
+    return [_incident(row) for row in connection.execute(query.order_by(incidents.c.since, incidents.c.id))]
+
+
+def _follow(connection: sa.Connection, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None:
+    rows = connection.execute(sa.select(incidents).where(incidents.c.recovered_at.is_(None))).all()
+    ids = {_incident(row).key: row.id for row in rows}
+    for key, before, after in follow_all([_incident(row) for row in rows], judged, now):
+        if after is None:
+            connection.execute(sa.delete(incidents).where(incidents.c.id == ids[key]))
+        elif before is None:
+            connection.execute(sa.insert(incidents).values(_values(after)))
+        elif after != before:
+            connection.execute(sa.update(incidents).where(incidents.c.id == ids[key]).values(_values(after)))
+    gone = sa.select(incidents.c.id).where(incidents.c.recovered_at < now - _KEPT_FOR)
+    connection.execute(sa.delete(incident_tellings).where(incident_tellings.c.incident_id.in_(gone)))
+    connection.execute(sa.delete(incidents).where(incidents.c.id.in_(gone)))
+
+
+def _incident(row: Any) -> Incident:
+    return Incident(**{name: getattr(row, name) for name in _COLUMNS} | {"alarm": Alarm(row.alarm)})
+
+
+def _values(incident: Incident) -> dict[str, Any]:
+    return {name: getattr(incident, name) for name in _COLUMNS}
+
+
+def _key(telling: Telling) -> dict[str, Any]:
+    return {"incident_id": int(telling.incident_id), "target": telling.target, "state": telling.state}

@@ -1,0 +1,198 @@
+"""Posts to those who are to be told: robots of DingTalk, WeCom and Feishu, or any URL.
+
+All three robots answer 200 where they refuse, and say so in the body. Their addresses are secrets: none is in an error.
+Sources: open.dingtalk.com, custom robot (自定义机器人, 加签); developer.work.weixin.qq.com, path 91770 (群机器人);
+open.feishu.cn, custom bot (自定义机器人, 签名校验).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote_plus, urlsplit
+
+import httpx2
+
+from receiver.core import ReceiverError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
+_PATIENCE_SECONDS = 10.0
+_ANSWER_MAX_BYTES = 64 * 1024
+_WORDS_MAX_CHARS = 200
+_TEXT_MAX_BYTES = 2000  # WeCom takes 2,048
+_SECRET_MIN_CHARS = 8  # what is shorter may be a word
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+
+class NotTold(ReceiverError):
+    """A target did not take what it was to be told; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Somebody to be told."""
+
+    kind: str  # of config.ALARM_KINDS
+    url: str = field(repr=False)
+    secret: str = field(default="", repr=False)  # that posts are signed with; empty: they are not
+
+    @property
+    def id(self) -> str:
+        """What it is known by in the database: it gives the address away to nobody."""
+        return hashlib.sha256(f"{self.kind}:{self.url}".encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """What people are shown of it."""
+        return f"{self.kind} at {urlsplit(self.url).hostname}"
+
+    def __str__(self) -> str:
+        """Say no more than its name."""
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """What is told: words for people, fields for programs."""
+
+    text: str
+    fields: Mapping[str, Any]
+
+
+def post(target: Target, message: Message, *, tls: ssl.SSLContext | None = None) -> str:
+    """Tell a target, within ten seconds; give the words of its answer. Raises NotTold."""
+    of_kind = _KINDS[target.kind]
+    url, body = of_kind.request(target, message, int(time.time()))
+    status, answer = _exchange("POST", url, json.dumps(body, ensure_ascii=False).encode(), tls)
+    try:
+        if not 200 <= status < 300:
+            raise NotTold(f"{target.name}: answered with HTTP status {status}")
+        return _harmless(of_kind.read(answer), target) or f"HTTP {status}"
+    except _RefusedError as refused:
+        raise NotTold(f"{target.name}: refused: {_harmless(str(refused), target)}") from None
+
+
+def beat(url: str) -> None:
+    """Ask for a URL, within ten seconds, which raises an alarm elsewhere once nobody does. Raises NotTold."""
+    status, _ = _exchange("GET", url, b"", None)
+    if not 200 <= status < 300:
+        raise NotTold(f"{urlsplit(url).hostname}: answered with HTTP status {status}")
+
+
+def _exchange(method: str, url: str, body: bytes, tls: ssl.SSLContext | None) -> tuple[int, bytes]:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    name = urlsplit(url).hostname
+    try:
+        with (
+            httpx2.Client(
+                verify=True if tls is None else tls, timeout=_PATIENCE_SECONDS, follow_redirects=False
+            ) as client,
+            client.stream(
+                method, url, content=body, headers={"Content-Type": "application/json", "User-Agent": "receiver"}
+            ) as answer,
+        ):
+            pieces = bytearray()
+            for piece in answer.iter_bytes():
+                pieces += piece
+                if len(pieces) > _ANSWER_MAX_BYTES or time.monotonic() > deadline:
+                    raise NotTold(f"{name}: its answer does not end")
+            return answer.status_code, bytes(pieces)
+    except httpx2.TimeoutException:
+        raise NotTold(f"{name}: no answer within {_PATIENCE_SECONDS:.0f} seconds") from None
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        why = "its certificate is not valid" if "CERTIFICATE_VERIFY_FAILED" in str(error) else type(error).__name__
+        raise NotTold(f"{name}: cannot be reached ({why})") from None
+
+
+def _harmless(words: str, target: Target) -> str:
+    """Take the target's own secrets out of its words: nobody knows what it repeats."""
+    parts = urlsplit(target.url)
+    secrets = [target.url, target.secret, parts.query, parts.path, *(value for _, value in parse_qsl(parts.query))]
+    secrets.append(parts.path.rpartition("/")[2])
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SECRET_MIN_CHARS:
+            words = words.replace(secret, "***")
+    return _UNPRINTABLE.sub(" ", words)[:_WORDS_MAX_CHARS]
+
+
+# --- What each kind takes and answers ---------------------------------------------------------------------
+
+
+class _RefusedError(Exception):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    request: Callable[[Target, Message, int], tuple[str, Mapping[str, Any]]]  # URL and body, at that Unix time
+    read: Callable[[bytes], str]  # the answer's words; raises _RefusedError
+
+
+def _dingtalk(target: Target, message: Message, now: int) -> tuple[str, Mapping[str, Any]]:
+    url = target.url
+    if target.secret:
+        timestamp = f"{now * 1000}"
+        sign = _hmac(target.secret, f"{timestamp}\n{target.secret}")
+        url += f"{'&' if '?' in url else '?'}timestamp={timestamp}&sign={quote_plus(sign)}"
+    return url, {"msgtype": "text", "text": {"content": _bounded(message.text)}}
+
+
+def _wecom(target: Target, message: Message, _now: int) -> tuple[str, Mapping[str, Any]]:
+    return target.url, {"msgtype": "text", "text": {"content": _bounded(message.text)}}
+
+
+def _feishu(target: Target, message: Message, now: int) -> tuple[str, Mapping[str, Any]]:
+    body: dict[str, Any] = {"msg_type": "text", "content": {"text": _bounded(message.text)}}
+    if target.secret:
+        # What is signed is nothing: timestamp and secret are the key.
+        body |= {"timestamp": f"{now}", "sign": _hmac(f"{now}\n{target.secret}", "")}
+    return target.url, body
+
+
+def _any(target: Target, message: Message, _now: int) -> tuple[str, Mapping[str, Any]]:
+    return target.url, {**message.fields, "text": message.text}
+
+
+def _hmac(key: str, text: str) -> str:
+    return base64.b64encode(hmac.new(key.encode(), text.encode(), hashlib.sha256).digest()).decode()
+
+
+def _bounded(text: str) -> str:
+    return text.encode()[:_TEXT_MAX_BYTES].decode(errors="ignore")
+
+
+def _read_code(code: str, words: str) -> Callable[[bytes], str]:
+    """Read an answer in JSON that is good where its `code` is 0."""
+
+    def read(answer: bytes) -> str:
+        try:
+            fields = json.loads(answer)
+            number, said = fields[code], str(fields.get(words) or "")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise _RefusedError(f"an answer without {code}; is this the robot's address?") from None
+        if number != 0:
+            raise _RefusedError(f"{code} {number}, {said}")
+        return said
+
+    return read
+
+
+def _read_nothing(_answer: bytes) -> str:
+    return ""
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "dingtalk": _Kind(_dingtalk, _read_code("errcode", "errmsg")),
+    "wecom": _Kind(_wecom, _read_code("errcode", "errmsg")),
+    "feishu": _Kind(_feishu, _read_code("code", "msg")),
+    "url": _Kind(_any, _read_nothing),
+}

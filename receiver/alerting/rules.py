@@ -1,0 +1,447 @@
+"""What is wrong, by figures of one moment, and what becomes of it from look to look. Pure.
+
+deploy/prometheus/alerts.yml has the same alarms under the same names, and deploy/RUNBOOK.md says what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from receiver.core import Disk
+    from receiver.maintenance.backup_notes import Noted
+
+_SPOOL_OLD_SECONDS = 300
+_SPOOL_FULL_SHARE = 0.5
+_EVENTS_LAG_SECONDS = 300
+_FORWARD_LATE = timedelta(minutes=15)
+_REPLICA_LAG_SECONDS = 60
+_AUDIT_LATE = timedelta(minutes=15)
+_BALANCE_STALE = timedelta(hours=1)
+_CERTIFICATE_SOON_DAYS, _CERTIFICATE_NOW_DAYS = 14, 3
+_MISSED_MIN = 20  # pushes of last week: where fewer came, none now is chance
+_SETTLED_MIN, _USUAL_SETTLED_MIN = 50, 500
+_SIGMAS = 4
+_CLOCKS_APART = timedelta(minutes=5)  # of nodes, at most
+
+
+class Alarm(StrEnum):
+    """What can be wrong."""
+
+    SERVER_DOWN = "server_down"
+    DATABASE_AWAY = "database_away"
+    SPOOL_GROWING = "spool_growing"
+    PUSHES_REFUSED = "pushes_refused"
+    EVENTS_HELD_BACK = "events_held_back"
+    FORWARDING_BEHIND = "forwarding_behind"
+    ROWS_SET_ASIDE = "rows_set_aside"
+    PLATFORM_SILENT = "platform_silent"
+    PUSHES_QUARANTINED = "pushes_quarantined"
+    DELIVERY_FALLEN = "delivery_fallen"
+    BALANCE_LOW = "balance_low"
+    BALANCE_STALE = "balance_stale"
+    CERTIFICATE_ENDS_SOON = "certificate_ends_soon"
+    CERTIFICATE_ENDS_NOW = "certificate_ends_now"
+    REPLICA_BEHIND = "replica_behind"
+    DISK_NEARLY_FULL = "disk_nearly_full"
+    AUDIT_SYSLOG_LAG = "audit_syslog_lag"
+    BACKUP_OLD = "backup_old"
+
+    @property
+    def heading(self) -> str:
+        """Its name in Prometheus, and its heading in the RUNBOOK."""
+        return "".join(word.capitalize() for word in self.split("_"))
+
+    @property
+    def critical(self) -> bool:
+        """Whether somebody has to get up for it: pushes or codes are lost, or are about to be."""
+        return self in _CRITICAL
+
+    @property
+    def of_node(self) -> bool:
+        """Whether it is one node's own trouble, which no other can see."""
+        return self in _OF_NODE
+
+
+_OF_NODE = frozenset(
+    {
+        Alarm.SERVER_DOWN,
+        Alarm.DATABASE_AWAY,
+        Alarm.SPOOL_GROWING,
+        Alarm.PUSHES_REFUSED,
+        Alarm.DISK_NEARLY_FULL,
+        Alarm.BACKUP_OLD,
+    }
+)
+_CRITICAL = frozenset(
+    {Alarm.SERVER_DOWN, Alarm.DATABASE_AWAY, Alarm.PLATFORM_SILENT, Alarm.BALANCE_LOW, Alarm.CERTIFICATE_ENDS_NOW}
+)
+
+
+Key = tuple[Alarm, str]  # and which of several
+
+
+# --- What is known ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Beyond what something is wrong, where a deployment may choose."""
+
+    silent_after: timedelta = timedelta(minutes=10)
+    refusals: int = 20  # for one reason, in a quarter of an hour
+    quarantined: int = 5  # in an hour
+    delivery_fall: float = 0.10  # of 1
+    balance_low: Callable[[str], int | None] = lambda _account: None  # by account
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """How many messages of a span were reported delivered, of those that were reported at all."""
+
+    delivered: int = 0
+    settled: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of 1; 0 where nothing is settled."""
+        return self.delivered / self.settled if self.settled else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Balance:
+    """How many messages an account has left, by its last reading."""
+
+    left: int
+    read_at: datetime
+    asked: bool  # whether it is asked for here, with credentials; else others' sends tell it now and then
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetAsideRows:
+    """How many rows of a table are left out, and the ids of the first of them."""
+
+    count: int
+    ids: tuple[str, ...]
+
+    @property
+    def named(self) -> str:
+        """Those ids as text, and whether there are more."""
+        return ", ".join(self.ids) + (", \u2026" if self.count > len(self.ids) else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What the database says of the present."""
+
+    last_push_at: datetime | None  # None: there was none ever
+    unanswered_since: datetime | None  # since when five numbers wait that nothing came for; None: the platform speaks
+    missed_pushes: int  # that came last week in what is silence now; 0 where sends are recorded
+    quarantined: int  # in the last hour
+    events_lag_seconds: float
+    recent: Rate
+    usual: Rate
+    balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with a reading
+    forward_oldest: Mapping[str, datetime] = field(default_factory=dict)  # of targets for which something waits
+    set_aside: Mapping[str, SetAsideRows] = field(default_factory=dict)  # by table
+    unshipped_since: datetime | None = None  # of the oldest audit entry that syslog lacks; None: it has all, or is none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What is known at one moment. What could not be found out is None, and is judged by nobody."""
+
+    now: datetime
+    server_fault: str | None  # why no push can be kept; None: it can
+    database_fault: str | None
+    spool_bytes: int
+    spool_max_bytes: int
+    spool_oldest_seconds: float  # 0: nothing waits
+    refusals: Mapping[str, int] | None  # in the last quarter of an hour, by the gate's word for the reason
+    kept: Kept | None
+    disk: Disk  # that holds the data directory
+    certificate_days_left: float | None
+    spool_lasts_seconds: float | None = None  # at the present rate; None: not known, or nothing waits
+    backups: Mapping[str, Noted] = field(default_factory=dict)  # made on this node, by command
+    certificate_fault: str | None = None  # why it does not hold; None: it does, or nobody knows
+    replica_lag_seconds: float | None = None  # as the server sees it; infinite: away; None: there is none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that is wrong."""
+
+    alarm: Alarm
+    subject: str = ""  # which of several: an account, a reason
+    since: datetime | None = None  # None: nobody knows from when on
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # for the words; nothing secret, no full number
+
+    @property
+    def key(self) -> Key:
+        """What tells it from others."""
+        return self.alarm, self.subject
+
+
+# --- The rules --------------------------------------------------------------------------------------------
+# Each gives what it finds, or None where its figures are missing.
+
+Found = list[Finding] | None
+
+
+def _server_down(figures: Figures, _limits: Limits) -> Found:
+    if figures.server_fault is None:
+        return []
+    return [Finding(alarm=Alarm.SERVER_DOWN, evidence={"fault": figures.server_fault})]
+
+
+def _database_away(figures: Figures, _limits: Limits) -> Found:
+    if figures.database_fault is None:
+        return []
+    evidence = {"fault": figures.database_fault, **_spool_lasts(figures)}
+    return [Finding(alarm=Alarm.DATABASE_AWAY, evidence=evidence)]
+
+
+def _spool_growing(figures: Figures, _limits: Limits) -> Found:
+    share = figures.spool_bytes / figures.spool_max_bytes
+    if figures.spool_oldest_seconds <= _SPOOL_OLD_SECONDS and share <= _SPOOL_FULL_SHARE:
+        return []
+    evidence = {
+        "bytes": figures.spool_bytes,
+        "percent": round(100 * share),
+        "minutes": round(figures.spool_oldest_seconds / 60),
+        **_spool_lasts(figures),
+    }
+    since = figures.now - timedelta(seconds=figures.spool_oldest_seconds)
+    return [Finding(alarm=Alarm.SPOOL_GROWING, since=since, evidence=evidence)]
+
+
+def _spool_lasts(figures: Figures) -> Mapping[str, Any]:
+    """Give for how long the spool has room, where that is known."""
+    seconds = figures.spool_lasts_seconds
+    return {} if seconds is None else {"lasts_hours": hours_of(seconds)}
+
+
+def hours_of(seconds: float) -> float:
+    """Give hours as people read them: the fewer, the finer."""
+    hours = seconds / 3600
+    return round(hours, 1) if hours < 10 else round(hours)
+
+
+def _pushes_refused(figures: Figures, limits: Limits) -> Found:
+    if figures.refusals is None:
+        return None
+    return [
+        Finding(alarm=Alarm.PUSHES_REFUSED, subject=reason, evidence={"count": count})
+        for reason, count in sorted(figures.refusals.items())
+        if count > limits.refusals
+    ]
+
+
+def _events_held_back(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    lag = figures.kept.events_lag_seconds
+    if lag <= _EVENTS_LAG_SECONDS:
+        return []
+    since = figures.now - timedelta(seconds=lag)
+    return [Finding(alarm=Alarm.EVENTS_HELD_BACK, since=since, evidence={"minutes": round(lag / 60)})]
+
+
+def _forwarding_behind(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    return [
+        Finding(
+            alarm=Alarm.FORWARDING_BEHIND,
+            subject=target,
+            since=oldest_at,
+            evidence={"minutes": math.floor((figures.now - oldest_at).total_seconds() / 60)},
+        )
+        for target, oldest_at in sorted(figures.kept.forward_oldest.items())
+        if figures.now - oldest_at > _FORWARD_LATE
+    ]
+
+
+def _rows_set_aside(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    return [
+        Finding(
+            alarm=Alarm.ROWS_SET_ASIDE,
+            subject=table,
+            evidence={"count": rows.count, "ids": rows.named},
+        )
+        for table, rows in sorted(figures.kept.set_aside.items())
+    ]
+
+
+def _platform_silent(figures: Figures, limits: Limits) -> Found:
+    # What waits in the spool has come: the journal will know of it.
+    if figures.kept is None or figures.spool_bytes:
+        return None
+    kept = figures.kept
+    since = kept.last_push_at
+    if kept.unanswered_since is not None and figures.now - kept.unanswered_since > limits.silent_after:
+        minutes = math.floor((figures.now - kept.unanswered_since).total_seconds() / 60)
+        return [Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"minutes": minutes})]
+    if kept.missed_pushes >= _MISSED_MIN:
+        return [Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"last_week": kept.missed_pushes})]
+    return []
+
+
+def _pushes_quarantined(figures: Figures, limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    if figures.kept.quarantined <= limits.quarantined:
+        return []
+    return [Finding(alarm=Alarm.PUSHES_QUARANTINED, evidence={"count": figures.kept.quarantined})]
+
+
+def _delivery_fallen(figures: Figures, limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    recent, usual = figures.kept.recent, figures.kept.usual
+    if recent.settled < _SETTLED_MIN or usual.settled < _USUAL_SETTLED_MIN:
+        return []
+    fall = usual.share - recent.share
+    chance = math.sqrt(usual.share * (1 - usual.share) / recent.settled)  # one standard deviation of the recent share
+    if fall <= limits.delivery_fall or fall <= _SIGMAS * chance:
+        return []
+    evidence = {
+        "percent": round(100 * recent.share, 1),
+        "usual": round(100 * usual.share, 1),
+        "messages": recent.settled,
+    }
+    return [Finding(alarm=Alarm.DELIVERY_FALLEN, evidence=evidence)]
+
+
+def _balance_low(figures: Figures, limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    found = []
+    for account, balance in sorted(figures.kept.balances.items()):
+        low = limits.balance_low(account)
+        if low is not None and balance.left < low:
+            evidence = {"left": balance.left, "low": low}
+            found.append(Finding(alarm=Alarm.BALANCE_LOW, subject=account, evidence=evidence))
+    return found
+
+
+def _balance_stale(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    return [
+        Finding(
+            alarm=Alarm.BALANCE_STALE,
+            subject=account,
+            since=balance.read_at,
+            evidence={"hours": math.floor((figures.now - balance.read_at).total_seconds() / 3600)},
+        )
+        for account, balance in sorted(figures.kept.balances.items())
+        if balance.asked and figures.now - balance.read_at > _BALANCE_STALE
+    ]
+
+
+def _certificate_ends_soon(figures: Figures, _limits: Limits) -> Found:
+    left = figures.certificate_days_left
+    if left is None or left < _CERTIFICATE_NOW_DAYS:
+        return None  # the other alarm's: this one neither begins then, nor is it over
+    if left >= _CERTIFICATE_SOON_DAYS:
+        return []
+    return [Finding(alarm=Alarm.CERTIFICATE_ENDS_SOON, evidence={"days": math.floor(left)})]
+
+
+def _certificate_ends_now(figures: Figures, _limits: Limits) -> Found:
+    left = figures.certificate_days_left
+    if left is None:
+        return None
+    if left >= _CERTIFICATE_NOW_DAYS:
+        return []
+    fault = {} if figures.certificate_fault is None else {"fault": figures.certificate_fault}
+    return [Finding(alarm=Alarm.CERTIFICATE_ENDS_NOW, evidence={"days": math.floor(left), **fault})]
+
+
+def _replica_behind(figures: Figures, _limits: Limits) -> Found:
+    lag = figures.replica_lag_seconds
+    if lag is None:
+        return None
+    return (
+        [Finding(alarm=Alarm.REPLICA_BEHIND, evidence={"seconds": round(lag) if math.isfinite(lag) else "\u221e"})]
+        if lag > _REPLICA_LAG_SECONDS
+        else []
+    )
+
+
+def _disk_nearly_full(figures: Figures, _limits: Limits) -> Found:
+    if not figures.disk.nearly_full:
+        return []
+    evidence = {
+        "free_gb": round(figures.disk.free_bytes / 1e9, 1),
+        "percent": round(100 * figures.disk.free_bytes / figures.disk.total_bytes, 1),
+    }
+    return [Finding(alarm=Alarm.DISK_NEARLY_FULL, evidence=evidence)]
+
+
+def _audit_syslog_lag(figures: Figures, _limits: Limits) -> Found:
+    if figures.kept is None:
+        return None
+    since = figures.kept.unshipped_since
+    if since is None or figures.now - since <= _AUDIT_LATE:
+        return []
+    minutes = math.floor((figures.now - since).total_seconds() / 60)
+    return [Finding(alarm=Alarm.AUDIT_SYSLOG_LAG, since=since, evidence={"minutes": minutes})]
+
+
+def _backup_old(figures: Figures, _limits: Limits) -> Found:
+    # Where none was ever tried nothing is said: others may back it up, and a first day without one is no fault.
+    found = []
+    for command, noted in sorted(figures.backups.items()):
+        if noted.failing:
+            found.append(
+                Finding(alarm=Alarm.BACKUP_OLD, subject=command, since=noted.failed_at, evidence={"failed": True})
+            )
+        elif noted.made_at is not None and noted.old(figures.now):
+            evidence = {"made_at": f"{noted.made_at:%Y-%m-%dT%H:%M:%SZ}"}
+            found.append(Finding(alarm=Alarm.BACKUP_OLD, subject=command, since=noted.made_at, evidence=evidence))
+    return found
+
+
+_RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
+    Alarm.SERVER_DOWN: _server_down,
+    Alarm.DATABASE_AWAY: _database_away,
+    Alarm.SPOOL_GROWING: _spool_growing,
+    Alarm.PUSHES_REFUSED: _pushes_refused,
+    Alarm.EVENTS_HELD_BACK: _events_held_back,
+    Alarm.FORWARDING_BEHIND: _forwarding_behind,
+    Alarm.ROWS_SET_ASIDE: _rows_set_aside,
+    Alarm.PLATFORM_SILENT: _platform_silent,
+    Alarm.PUSHES_QUARANTINED: _pushes_quarantined,
+    Alarm.DELIVERY_FALLEN: _delivery_fallen,
+    Alarm.BALANCE_LOW: _balance_low,
+    Alarm.BALANCE_STALE: _balance_stale,
+    Alarm.CERTIFICATE_ENDS_SOON: _certificate_ends_soon,
+    Alarm.CERTIFICATE_ENDS_NOW: _certificate_ends_now,
+    Alarm.REPLICA_BEHIND: _replica_behind,
+    Alarm.DISK_NEARLY_FULL: _disk_nearly_full,
+    Alarm.AUDIT_SYSLOG_LAG: _audit_syslog_lag,
+    Alarm.BACKUP_OLD: _backup_old,
+}
+
+
+def judge_all(figures: Figures, limits: Limits) -> Mapping[Alarm, Sequence[Finding]]:
+    """Give what is wrong, by alarm; an alarm whose figures are missing is not among them."""
+    judged = {alarm: rule(figures, limits) for alarm, rule in _RULES.items()}
+    return {alarm: found for alarm, found in judged.items() if found is not None}
+
+
+# --- Incidents --------------------------------------------------------------------------------------------
+
+
+# --- Who is still to be told ------------------------------------------------------------------------------

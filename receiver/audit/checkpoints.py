@@ -1,0 +1,117 @@
+"""Where the audit's chain has been, in a file of the node's data directory: outside the database.
+
+Whoever changes the whole chain, or cuts it off at its end, makes one that holds by itself; but it is not the one whose
+places are noted here. Each process that writes entries notes its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from receiver.core import sync_directory, write_file
+from receiver.observability import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_log = get_logger(__name__)
+
+FILE = "audit.anchors"
+_NEWEST = 1000  # are all kept; of those before, one an hour
+_MOST = 20_000  # over two years, by the hour
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Anchor:
+    """A place of the chain, as it was noted when its entry was written."""
+
+    position: int
+    at: datetime
+    hash: bytes
+
+    @property
+    def line(self) -> str:
+        """As it stands in the file."""
+        return f"{self.position} {self.at.astimezone(UTC).isoformat(timespec='microseconds')} {self.hash.hex()}\n"
+
+
+class Anchors:
+    """The file of one node; for all its processes at once. Nothing is open between calls."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.path = data_dir / FILE
+
+    def note(self, anchor: Anchor) -> None:
+        """Add a place, fsynced. Where that is impossible the log says so: the entry itself is durable already."""
+        try:
+            with self._held() as handle:
+                line = anchor.line.encode()
+                os.write(handle, line)
+                os.fsync(handle)
+                if os.fstat(handle).st_size == len(line):
+                    sync_directory(self.path.parent)  # the file is new
+                if anchor.position % _NEWEST == 0:
+                    self._thin()
+        except OSError as error:
+            _log.error("the audit's place cannot be noted", file=str(self.path), reason=error.strerror)
+
+    def read(self) -> tuple[list[Anchor], list[str]]:
+        """Give every place that was noted, in the order of the file, and what in it cannot be read."""
+        try:
+            lines = self.path.read_text(errors="replace").splitlines(keepends=True)
+        except FileNotFoundError:
+            return [], []
+        except OSError as error:
+            return [], [f"{self.path}: {error.strerror}"]
+        anchors, faults = [], []
+        for number, line in enumerate(lines, 1):
+            try:
+                position, at, digest = line.split()
+                anchors.append(
+                    Anchor(position=int(position), at=datetime.fromisoformat(at), hash=bytes.fromhex(digest))
+                )
+            except ValueError:
+                if number < len(lines) or line.endswith("\n"):  # else the machine stopped while it was written
+                    faults.append(f"{self.path}: line {number} cannot be read")
+        return anchors, faults
+
+    @contextmanager
+    def _held(self) -> Iterator[int]:
+        """Open the file at its end, alone: one that was put in its place meanwhile is opened instead."""
+        while True:
+            handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(handle), self.path.stat()):
+                    _end_line(handle)
+                    yield handle
+                    return
+            finally:
+                os.close(handle)
+
+    def _thin(self) -> None:
+        anchors, faults = self.read()
+        if faults:
+            return  # somebody is to look at it as it is
+        write_file(self.path, "".join(anchor.line for anchor in thinned(anchors)))
+
+
+def thinned(anchors: Sequence[Anchor]) -> list[Anchor]:
+    """Keep the newest thousand, and of those before the first of each hour."""
+    hours: dict[datetime, Anchor] = {}
+    for anchor in anchors[:-_NEWEST]:
+        hours.setdefault(anchor.at.replace(minute=0, second=0, microsecond=0), anchor)
+    return [*hours.values(), *anchors[-_NEWEST:]][-_MOST:]
+
+
+def _end_line(handle: int) -> None:
+    """End what a machine that stopped has left of a line, so that the next stands by itself."""
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        os.ftruncate(handle, os.pread(handle, size, 0).rfind(b"\n") + 1)

@@ -1,0 +1,333 @@
+"""The audit: who did what, as a chain in which each entry vouches for all that came before it.
+
+An entry's hash is SHA-256 over the hash before it and what the entry says. Its place in the chain is its position: 1,
+2, 3 and so on, given under the lock of the one row of `audit_chain`, so that positions have no gap and come in the
+order in which entries are committed. What the version before has written waits without one, and the next writer takes
+it in.
+Triggers keep entries as they are; they are a hurdle, the chain is the proof (`store.audit_proof`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.core import StoreUnfit
+from receiver.db.engine import insert
+from receiver.db.tables import audit, audit_chain, audit_followers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+BEGINNING = bytes(32)  # the hash before the first entry
+CHAIN = "audit"  # the name of the one row
+_TAKEN_IN_AT_ONCE = 1000
+PRUNED = "audit.prune"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """A place in the chain."""
+
+    position: int
+    at: datetime
+    hash: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """Who did what. Numbers are in `detail` as keyed hashes only."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    detail: Mapping[str, Any] | None
+    position: int | None  # these two are None while it waits to be taken into the chain
+    hash: bytes | None
+    mobile_hmac: str | None
+
+
+def hash_of(before: bytes, entry: Mapping[str, Any] | Entry, position: int) -> bytes:
+    """Give the hash of an entry at that position, behind one with the hash `before`."""
+    values = entry if not isinstance(entry, Entry) else {name: getattr(entry, name) for name in _HASHED}
+    at = values["at"].astimezone(UTC).isoformat(timespec="microseconds")
+    said = [position, values["id"], at, values["actor"], values["action"], values["detail"]]
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(before + text.encode()).digest()
+
+
+_HASHED = ("id", "at", "actor", "action", "detail")
+
+
+# --- Writing ------------------------------------------------------------------------------------------
+
+
+def write_audit(connection: sa.Connection, *, at: datetime, actor: str, action: str, detail: Mapping[str, Any]) -> Link:
+    """Note who did what at the end of the chain, in the transaction that did it; give its place.
+
+    `detail` holds no number: use a keyed hash. Whoever comes next waits until this transaction ends.
+    Raises StoreUnfit where the chain's end is missing.
+    """
+    position, before, _ = take_in(connection)
+    entry: dict[str, Any] = {
+        "id": _next_id(connection),
+        "at": at,
+        "actor": actor,
+        "action": action,
+        "detail": json.loads(json.dumps(dict(detail), default=str)) or None,
+    }
+    link = Link(position=position + 1, at=at, hash=hash_of(before, entry, position + 1))
+    number = mobile_hmac_of(entry["detail"])
+    connection.execute(sa.insert(audit).values(**entry, position=link.position, hash=link.hash, mobile_hmac=number))
+    _move_end(connection, link.position, link.hash)
+    return link
+
+
+def take_in(connection: sa.Connection, limit: int = _TAKEN_IN_AT_ONCE) -> tuple[int, bytes, int]:
+    """Take the turn to write, and the oldest entries that wait into the chain.
+
+    Give the chain's last position and hash, and how many were taken in.
+    """
+    end = connection.execute(sa.select(audit_chain).with_for_update()).one_or_none()
+    if end is None:
+        raise StoreUnfit("the audit's chain has lost its end (table audit_chain); see the runbook, `receiver verify`")
+    position, before = end.last_position, bytes(end.last_hash)
+    waiting = list(connection.execute(_WAITING.limit(limit)).mappings())
+    if waiting:
+        linked = list(link_up(waiting, position, before))
+        connection.execute(_TAKE_IN, linked)
+        position, before = linked[-1]["new_position"], linked[-1]["new_hash"]
+        _move_end(connection, position, before)
+    return position, before, len(waiting)
+
+
+_WAITING = sa.select(*(audit.c[name] for name in _HASHED)).where(audit.c.position.is_(None)).order_by(audit.c.id)
+_TAKE_IN = (
+    sa.update(audit)
+    .where(audit.c.id == sa.bindparam("entry_id"))
+    .values({name: sa.bindparam(f"new_{name}") for name in ("position", "hash", "mobile_hmac")})
+)
+
+
+def link_up(entries: Iterable[Any], position: int, before: bytes) -> Iterator[dict[str, Any]]:
+    """Give each entry's id, position, hash and number, behind the link at `position` whose hash is `before`."""
+    for entry in entries:
+        position += 1
+        before = hash_of(before, entry, position)
+        number = mobile_hmac_of(entry["detail"])
+        yield {"entry_id": entry["id"], "new_position": position, "new_hash": before, "new_mobile_hmac": number}
+
+
+def mobile_hmac_of(detail: Mapping[str, Any] | None) -> str | None:
+    """Give the keyed hash of the number that an entry is about, which has a column of its own to be found by."""
+    return (detail or {}).get("mobile_hmac")
+
+
+def _next_id(connection: sa.Connection) -> int:
+    # Known before the row is made, since it is hashed with it.
+    if connection.dialect.name == "postgresql":
+        return int(
+            connection.execute(sa.select(sa.func.nextval(sa.func.pg_get_serial_sequence("audit", "id")))).scalar_one()
+        )
+    last = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").scalar()
+    return (last or 0) + 1
+
+
+def _move_end(connection: sa.Connection, position: int, last_hash: bytes) -> None:
+    connection.execute(sa.update(audit_chain).values(last_position=position, last_hash=last_hash))
+
+
+def prune_audit(
+    connection: sa.Connection, before: datetime, *, now: datetime | None = None, actor: str = "cli", limit: int = 10_000
+) -> int:
+    """Take the oldest entries away, at most `limit`: all that were made before that time, up to the first that was not.
+
+    The chain begins behind them from then on; an entry says so, with the last one's position and hash, so that a
+    beginning that was moved in another way is found. Gives how many went; 0: there was nothing left to take.
+    """
+    end_position, _, _ = take_in(connection)
+    chain = connection.execute(sa.select(audit_chain)).one()
+    first_kept = connection.scalar(
+        sa.select(audit.c.position)
+        .where(audit.c.position > chain.horizon_position, audit.c.at >= before)
+        .order_by(audit.c.position)
+        .limit(1)
+    )
+    last = min((first_kept or end_position + 1) - 1, chain.horizon_position + limit)
+    if last <= chain.horizon_position:
+        return 0
+    last_hash = connection.execute(sa.select(audit.c.hash).where(audit.c.position == last)).scalar_one()
+    connection.execute(sa.update(audit_chain).values(horizon_position=last, horizon_hash=last_hash))
+    gone = connection.execute(sa.delete(audit).where(audit.c.position <= last)).rowcount
+    detail = {"last_position": last, "last_hash": bytes(last_hash).hex(), "entries": gone, "before": before.isoformat()}
+    write_audit(connection, at=now or datetime.now(UTC), actor=actor, action=PRUNED, detail=detail)
+    return gone
+
+
+# --- Sending on ---------------------------------------------------------------------------------------
+
+_SYSLOG = "syslog"
+_SHIPPING_LOCK = 0x726376725F6175  # one process at a time
+
+
+def take_shipping_turn(connection: sa.Connection) -> bool:
+    """Whether this connection may send the audit on, until it closes. The embedded database has one server anyway."""
+    if connection.dialect.name != "postgresql":
+        return True
+    return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_SHIPPING_LOCK))))
+
+
+def find_shipped(connection: sa.Connection) -> int:
+    """Give the position up to which the audit was sent on."""
+    column = audit_followers.c
+    return connection.scalar(sa.select(column.position).where(column.name == _SYSLOG)) or 0
+
+
+def note_shipped(connection: sa.Connection, position: int) -> None:
+    """Note that it was sent on so far; it never goes back."""
+    column = audit_followers.c
+    statement = insert(connection.dialect.name, audit_followers).values(name=_SYSLOG, position=position)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[column.name], set_={"position": position}, where=column.position < position
+        )
+    )
+
+
+def find_unshipped_since(connection: sa.Connection) -> datetime | None:
+    """Give when the oldest entry was made that was not sent on; None: all were."""
+    unshipped = audit.c.position > find_shipped(connection)
+    found: datetime | None = connection.scalar(
+        sa.select(audit.c.at).where(unshipped).order_by(audit.c.position).limit(1)
+    )
+    return found
+
+
+# --- Reading ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditFilter:
+    """Which entries are asked for; None: all."""
+
+    actor: str | None = None
+    action: str | None = None
+    mobile_hmac: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def list_entries(
+    connection: sa.Connection, asked: AuditFilter, *, limit: int, before: int | None = None
+) -> list[Entry]:
+    """Give the newest entries first; those with an id below `before`."""
+    query = sa.select(audit).where(*_conditions(asked))
+    if before is not None:
+        query = query.where(audit.c.id < before)
+    return [_entry(row) for row in connection.execute(query.order_by(audit.c.id.desc()).limit(limit))]
+
+
+def iter_entries(connection: sa.Connection, asked: AuditFilter, *, chunk_rows: int = 1000) -> Iterator[Entry]:
+    """Give every entry, oldest first, at constant memory; of those that are there when it begins."""
+    newest = connection.scalar(sa.select(sa.func.max(audit.c.id))) or 0
+    after = 0
+    while True:
+        query = sa.select(audit).where(*_conditions(asked), audit.c.id > after, audit.c.id <= newest)
+        entries = [_entry(row) for row in connection.execute(query.order_by(audit.c.id).limit(chunk_rows))]
+        yield from entries
+        if len(entries) < chunk_rows:
+            return
+        after = entries[-1].id
+
+
+def list_links(connection: sa.Connection, after: int, limit: int) -> list[Entry]:
+    """Give what comes behind a position, in the chain's order."""
+    query = sa.select(audit).where(audit.c.position > after).order_by(audit.c.position).limit(limit)
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def list_audit(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]]:
+    """Give the newest entries first, as rows."""
+    query = sa.select(*(audit.c[name] for name in _HASHED)).order_by(audit.c.id.desc()).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _conditions(asked: AuditFilter) -> list[sa.ColumnElement[bool]]:
+    column = audit.c
+    conditions = [
+        column[name] == value
+        for name in ("actor", "action", "mobile_hmac")
+        if (value := getattr(asked, name)) is not None
+    ]
+    if asked.since is not None:
+        conditions.append(column.at >= asked.since)
+    if asked.until is not None:
+        conditions.append(column.at < asked.until)
+    return conditions
+
+
+def _entry(row: Any) -> Entry:
+    values = {name: getattr(row, name) for name in _HASHED}
+    return Entry(**values, position=row.position, hash=row.hash, mobile_hmac=row.mobile_hmac)
+
+
+# --- The hurdle ---------------------------------------------------------------------------------------
+
+_REFUSED = "entries of the audit stay as they are"
+
+
+def create_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that make the triggers: no entry is changed, but to be taken into the chain once, and none
+    goes that the chain does not begin behind."""
+    if dialect != "postgresql":
+        refuse = f"BEGIN SELECT RAISE(ABORT, '{_REFUSED}'); END"
+        same = " AND ".join(f"NEW.{name} IS OLD.{name}" for name in _HASHED)
+        yield (
+            "CREATE TRIGGER audit_keep_update BEFORE UPDATE ON audit"
+            f" WHEN NOT (OLD.position IS NULL AND OLD.hash IS NULL AND {same}) {refuse}"
+        )
+        yield (
+            "CREATE TRIGGER audit_keep_delete BEFORE DELETE ON audit WHEN OLD.position IS NULL"  # noqa: S608
+            f" OR OLD.position > coalesce((SELECT horizon_position FROM audit_chain), 0) {refuse}"
+        )
+        yield f"CREATE TRIGGER audit_keep_chain BEFORE DELETE ON audit_chain {refuse}"
+        return
+    same = " AND ".join(f"NEW.{name} IS NOT DISTINCT FROM OLD.{name}" for name in _HASHED if name != "detail")
+    yield f"""
+        CREATE OR REPLACE FUNCTION audit_keep() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF TG_OP = 'UPDATE' AND OLD.position IS NULL AND OLD.hash IS NULL AND {same}
+                AND NEW.detail::text IS NOT DISTINCT FROM OLD.detail::text THEN RETURN NEW; END IF;
+            IF TG_OP = 'DELETE' AND OLD.position <= (SELECT horizon_position FROM audit_chain) THEN RETURN OLD; END IF;
+            RAISE EXCEPTION '{_REFUSED}' USING ERRCODE = 'integrity_constraint_violation';
+        END $$
+    """  # noqa: S608
+    yield f"""
+        CREATE OR REPLACE FUNCTION audit_keep_whole() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION '{_REFUSED}' USING ERRCODE = 'integrity_constraint_violation'; END $$
+    """
+    yield (
+        "CREATE TRIGGER audit_keep_entry BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION audit_keep()"
+    )
+    for table, events in (("audit", "TRUNCATE"), ("audit_chain", "DELETE OR TRUNCATE")):
+        yield (
+            f"CREATE TRIGGER {table}_keep_whole BEFORE {events} ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION audit_keep_whole()"
+        )
+
+
+def drop_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that remove the triggers where they are; functions stay, and are made over."""
+    if dialect != "postgresql":
+        for name in ("update", "delete", "chain"):
+            yield f"DROP TRIGGER IF EXISTS audit_keep_{name}"
+        return
+    yield "DROP TRIGGER IF EXISTS audit_keep_entry ON audit"
+    for table in ("audit", "audit_chain"):
+        yield f"DROP TRIGGER IF EXISTS {table}_keep_whole ON {table}"

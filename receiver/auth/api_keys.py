@@ -1,0 +1,154 @@
+"""Who may ask, and the secrets that all nodes share."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.core import NameTaken, NotFound
+from receiver.db.engine import StoreRejected
+from receiver.db.tables import api_keys, shared_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+KEY_PREFIX = "rcv_"
+_SHARED_SECRET_BYTES = 32
+USED_EVERY = timedelta(minutes=1)  # how exactly it is known when a key was last used, at a write each
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    READ = "read"
+    MESSAGES_WRITE = "messages:write"
+    MESSAGES_SEND = "messages:send"
+    REPORTS = "reports"
+    EXPORT = "export"
+    PUSHES = "pushes"
+    TARGETS = "targets"
+    PII = "pii"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiKey:
+    """A key as it is kept: never the key itself, which is shown once."""
+
+    id: int
+    name: str
+    scopes: frozenset[Scope]
+    accounts: tuple[str, ...] | None  # None: every account
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None  # as exactly as USED_EVERY
+
+    def valid(self, now: datetime) -> bool:
+        """Whether the key still opens anything."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+def create_key(
+    connection: sa.Connection,
+    *,
+    name: str,
+    scopes: Sequence[Scope],
+    accounts: Sequence[str] | None,
+    now: datetime,
+    expires_at: datetime | None,
+) -> str:
+    """Make a key and give it, this once. Raises NameTaken."""
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    taken = connection.scalar(sa.select(api_keys.c.id).where(api_keys.c.name == name))
+    if taken is not None:
+        raise NameTaken(f"there is a key named {name} already; revoke does not free its name, choose another")
+    connection.execute(
+        sa.insert(api_keys).values(
+            name=name,
+            key_sha256=digest_of(key),
+            scopes=sorted(scopes),
+            accounts=sorted(accounts) if accounts else None,
+            created_at=now,
+            expires_at=expires_at,
+        )
+    )
+    return key
+
+
+def find_key(connection: sa.Connection, key: str) -> ApiKey | None:
+    """Give what is known of a key, valid or not. Found by its digest, so that no comparison can be timed."""
+    row = connection.execute(sa.select(api_keys).where(api_keys.c.key_sha256 == digest_of(key))).one_or_none()
+    return _api_key(row) if row else None
+
+
+def list_valid_digests(connection: sa.Connection, now: datetime) -> frozenset[bytes]:
+    """Give the digests of all keys that open anything, for whoever has to know a wrong one without a look-up each."""
+    column = api_keys.c
+    valid = (column.revoked_at.is_(None), sa.or_(column.expires_at.is_(None), column.expires_at > now))
+    return frozenset(bytes(digest) for digest in connection.scalars(sa.select(column.key_sha256).where(*valid)))
+
+
+def list_keys(connection: sa.Connection) -> list[ApiKey]:
+    """Give every key, oldest first."""
+    return [_api_key(row) for row in connection.execute(sa.select(api_keys).order_by(api_keys.c.id))]
+
+
+def revoke_key(connection: sa.Connection, *, name: str, now: datetime) -> None:
+    """End a key at once; ending it twice changes nothing. Raises NotFound."""
+    known = connection.scalar(sa.select(api_keys.c.id).where(api_keys.c.name == name))
+    if known is None:
+        raise NotFound(f"there is no key named {name}; see `receiver keys list`")
+    connection.execute(
+        sa.update(api_keys).where(api_keys.c.id == known, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
+    )
+
+
+def note_used(connection: sa.Connection, key_id: int, now: datetime) -> None:
+    """Note that a key was used."""
+    connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
+
+
+def digest_of(key: str) -> bytes:
+    """Give what is kept of a key."""
+    # A plain hash will do: a key is 256 random bits, there is nothing to guess.
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+
+
+def _api_key(row: Any) -> ApiKey:
+    known = {scope.value for scope in Scope}
+    return ApiKey(
+        id=row.id,
+        name=row.name,
+        scopes=frozenset(Scope(scope) for scope in row.scopes if scope in known),
+        accounts=tuple(row.accounts) if row.accounts is not None else None,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+    )
+
+
+def shared_secret(connection: sa.Connection, name: str) -> bytes:
+    """Give a secret that every node of this database shares, made by the first to ask."""
+    query = sa.select(shared_secrets.c.value).where(shared_secrets.c.name == name)
+    value = connection.scalar(query)
+    if value is None:
+        try:
+            with connection.begin_nested():
+                connection.execute(
+                    sa.insert(shared_secrets).values(name=name, value=secrets.token_bytes(_SHARED_SECRET_BYTES))
+                )
+        except sa.exc.IntegrityError:  # another node was first
+            pass
+        value = connection.scalar(query)
+    if not isinstance(value, bytes):
+        raise StoreRejected(f"the shared secret {name} could not be kept")
+    return value

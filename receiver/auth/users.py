@@ -1,0 +1,347 @@
+"""Staff who log in to the console: their roles, sessions and failed log-ins, and what they look up."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import unicodedata
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.core import CLOCKS_APART, NameTaken, NotFound
+from receiver.db.engine import insert
+from receiver.db.sql import is_over, still_lasts
+from receiver.db.tables import advice, login_failures, look_ups, user_sessions, users
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+NAME = re.compile(r"\w[\w.@+-]{0,63}")
+IDLE_MAX = timedelta(hours=2)  # a session that nobody uses ends
+SEEN_EVERY = timedelta(minutes=1)  # how exactly that is known, at a write each
+_LOOK_UPS_KEPT = timedelta(days=1)
+_STEPS_APART = 2 + CLOCKS_APART // timedelta(seconds=30)  # a step's code is taken beside its neighbours'
+
+
+class Role(StrEnum):
+    """What somebody is there for."""
+
+    SUPPORT = "support"
+    ANALYST = "analyst"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class User:
+    """Somebody who may log in."""
+
+    id: int
+    name: str
+    role: Role
+    password_hash: str | None
+    oidc_subject: str | None
+    totp_secret: str | None
+    totp_step: int | None
+    created_at: datetime
+    disabled_at: datetime | None
+    accounts: tuple[str, ...] | None  # None: every account
+    last_used_at: datetime | None  # as exactly as SEEN_EVERY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """One log-in that holds."""
+
+    id: int
+    user: User
+    confirmed: bool  # false: the password was right, the second factor is missing
+    last_seen_at: datetime  # as exactly as SEEN_EVERY
+    expires_at: datetime
+
+
+# --- Users --------------------------------------------------------------------------------------------
+
+
+def create_user(
+    connection: sa.Connection,
+    *,
+    name: str,
+    role: Role,
+    now: datetime,
+    password_hash: str | None = None,
+    oidc_subject: str | None = None,
+    accounts: Sequence[str] | None = None,
+) -> User:
+    """Make a user; `accounts` None: of every account. Raises NameTaken, also for a name that folds to a taken one."""
+    if taken := _alike(connection, name):
+        raise NameTaken(f"there is a user named {taken[0]} already; choose another name, or `receiver users password`")
+    bound = sorted(accounts) if accounts is not None else None
+    values = {"password_hash": password_hash, "oidc_subject": oidc_subject, "accounts": bound}
+    connection.execute(sa.insert(users).values(name=name, role=role.value, created_at=now, **values))
+    return get_user(connection, name)
+
+
+def fold_name(name: str) -> str:
+    """Return what is the same of every way to write a name: in any case, and in any width."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _alike(connection: sa.Connection, name: str) -> list[str]:
+    """Return the names that fold to the same: one at most, but where two are of a time when both could be made."""
+    folded = fold_name(name)
+    return [other for other in connection.scalars(sa.select(users.c.name)) if fold_name(other) == folded]
+
+
+def match_user(connection: sa.Connection, name: str) -> User | None:
+    """Return the user whom somebody means by a name, in any case and width; None: there is none.
+
+    Of two whose names fold to the same, each is meant by their exact name alone.
+    """
+    names = _alike(connection, name)
+    if name in names:
+        return find_user(connection, name)
+    return find_user(connection, names[0]) if len(names) == 1 else None
+
+
+def find_user(connection: sa.Connection, name: str) -> User | None:
+    """Give the user of exactly that name, None where there is none."""
+    row = connection.execute(sa.select(users).where(users.c.name == name)).one_or_none()
+    return _user(row) if row else None
+
+
+def find_user_of_subject(connection: sa.Connection, subject: str) -> User | None:
+    """Give the user whom an OpenID provider knows by that subject."""
+    row = connection.execute(sa.select(users).where(users.c.oidc_subject == subject)).one_or_none()
+    return _user(row) if row else None
+
+
+def get_user(connection: sa.Connection, name: str) -> User:
+    """Give the user whom somebody means by a name, as `match_user` does. Raises NotFound."""
+    user = match_user(connection, name)
+    if user is None:
+        raise NotFound(f"there is no user named {name}; see `receiver users list`")
+    return user
+
+
+def list_users(connection: sa.Connection) -> list[User]:
+    """Give every user, by name."""
+    return [_user(row) for row in connection.execute(sa.select(users).order_by(users.c.name))]
+
+
+def set_password(connection: sa.Connection, name: str, password_hash: str, *, now: datetime) -> None:
+    """Change a password, and end the user's sessions. Raises NotFound."""
+    _change(connection, name, now, password_hash=password_hash)
+
+
+def set_role(connection: sa.Connection, name: str, role: Role, *, now: datetime) -> None:
+    """Change what a user is there for, and end their sessions. Raises NotFound."""
+    _change(connection, name, now, role=role.value)
+
+
+def set_accounts(connection: sa.Connection, name: str, accounts: Sequence[str] | None, *, now: datetime) -> None:
+    """Bind a user to accounts, or (None) let them see every one; ends their sessions. Raises NotFound."""
+    _change(connection, name, now, accounts=sorted(accounts) if accounts is not None else None)
+
+
+def set_disabled(connection: sa.Connection, name: str, disabled_at: datetime | None, *, now: datetime) -> None:
+    """Keep a user out from now on, or (None) let them in again; ends their sessions. Raises NotFound."""
+    _change(connection, name, now, disabled_at=disabled_at)
+
+
+def set_totp(connection: sa.Connection, name: str, secret: str | None, *, now: datetime) -> None:
+    """Give a user a second factor, or (None) take it away; ends their sessions. Raises NotFound."""
+    _change(connection, name, now, totp_secret=secret, totp_step=None)
+
+
+def _change(connection: sa.Connection, name: str, now: datetime, **values: Any) -> None:
+    user = get_user(connection, name)
+    connection.execute(sa.update(users).where(users.c.id == user.id).values(**values))
+    end_sessions_of(connection, user.id, now=now)
+
+
+def use_totp_step(connection: sa.Connection, user_id: int, step: int) -> bool:
+    """Note that the code of this time step was used; false: it, or a later one, was used before.
+
+    One far later was used while a clock was ahead, and is none: it would keep its user out until then.
+    """
+    far_later = users.c.totp_step > step + _STEPS_APART
+    unused = sa.or_(users.c.totp_step.is_(None), users.c.totp_step < step, far_later)
+    done = connection.execute(sa.update(users).where(users.c.id == user_id, unused).values(totp_step=step))
+    return done.rowcount == 1
+
+
+def _user(row: Any) -> User:
+    fields = {name: getattr(row, name) for name in User.__slots__ if name not in ("role", "accounts")}
+    accounts = tuple(row.accounts) if row.accounts is not None else None
+    return User(**fields, role=Role(row.role), accounts=accounts)
+
+
+# --- Sessions -----------------------------------------------------------------------------------------
+
+
+def begin_session(
+    connection: sa.Connection, user_id: int, *, confirmed: bool, address: str, now: datetime, lasts: timedelta
+) -> str:
+    """Begin a session and give its token, this once: only its digest is kept."""
+    token = secrets.token_urlsafe(32)
+    times = {"created_at": now, "last_seen_at": now, "expires_at": now + lasts}
+    connection.execute(
+        sa.insert(user_sessions).values(
+            token_sha256=_digest(token), user_id=user_id, confirmed=confirmed, address=address, **times
+        )
+    )
+    connection.execute(sa.delete(user_sessions).where(user_sessions.c.expires_at < now - timedelta(days=30)))
+    note_used(connection, user_id, now)
+    return token
+
+
+def find_session(connection: sa.Connection, token: str, now: datetime) -> Session | None:
+    """Give the session of a token while it holds: not ended, expired or idle, and its user not kept out."""
+    column = user_sessions.c
+    query = (
+        sa.select(
+            users,
+            column.id.label("session_id"),
+            *(column[name] for name in ("confirmed", "expires_at", "last_seen_at")),
+        )
+        .join(users, users.c.id == column.user_id)
+        .where(
+            column.token_sha256 == _digest(token),
+            column.ended_at.is_(None),
+            column.expires_at > now,
+            still_lasts(column.last_seen_at, IDLE_MAX, now),
+            users.c.disabled_at.is_(None),
+        )
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    times = {"last_seen_at": row.last_seen_at, "expires_at": row.expires_at}
+    return Session(id=row.session_id, user=_user(row), confirmed=row.confirmed, **times)
+
+
+def note_seen(connection: sa.Connection, session: Session, now: datetime) -> None:
+    """Note that a session is in use, and its user with it."""
+    column = user_sessions.c
+    connection.execute(sa.update(user_sessions).where(column.id == session.id).values(last_seen_at=now))
+    note_used(connection, session.user.id, now)
+
+
+def note_used(connection: sa.Connection, user_id: int, now: datetime) -> None:
+    """Note that a user was here."""
+    connection.execute(sa.update(users).where(users.c.id == user_id).values(last_used_at=now))
+
+
+def end_session(connection: sa.Connection, token: str, *, now: datetime) -> None:
+    """End one session; ending it twice changes nothing."""
+    column = user_sessions.c
+    held = (column.token_sha256 == _digest(token), column.ended_at.is_(None))
+    connection.execute(sa.update(user_sessions).where(*held).values(ended_at=now))
+
+
+def end_sessions_of(connection: sa.Connection, user_id: int, *, now: datetime) -> int:
+    """End every session of a user; give how many there were."""
+    column = user_sessions.c
+    held = (column.user_id == user_id, column.ended_at.is_(None), column.expires_at > now)
+    return connection.execute(sa.update(user_sessions).where(*held).values(ended_at=now)).rowcount
+
+
+def count_sessions(connection: sa.Connection, now: datetime) -> Mapping[int, int]:
+    """Give how many sessions hold, by user."""
+    column = user_sessions.c
+    held = (
+        column.ended_at.is_(None),
+        column.expires_at > now,
+        still_lasts(column.last_seen_at, IDLE_MAX, now),
+        column.confirmed,
+    )
+    query = sa.select(column.user_id, sa.func.count()).where(*held).group_by(column.user_id)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+
+
+# --- Failed log-ins -----------------------------------------------------------------------------------
+
+LOCKED_FOR = timedelta(minutes=15)
+# A stranger cannot keep somebody out from everywhere with a few tries, nor try many names from one place.
+_FAILURES_MAX = {"name and address": 5, "address": 20, "name": 50}
+
+
+def is_locked(connection: sa.Connection, *, name: str, address: str, now: datetime) -> bool:
+    """Whether too many log-ins with this name, from this address, or both, failed lately."""
+    limits = _failure_keys(name, address)
+    found = connection.execute(
+        sa.select(login_failures.c.key_sha256, login_failures.c.failures).where(
+            login_failures.c.key_sha256.in_(list(limits)), still_lasts(login_failures.c.last_at, LOCKED_FOR, now)
+        )
+    )
+    return any(failures >= limits[bytes(key)] for key, failures in found)
+
+
+def note_failure(connection: sa.Connection, *, name: str, address: str, now: datetime) -> None:
+    """Count one failed log-in; a quarter of an hour without any begins anew."""
+    column = login_failures.c
+    added = sa.case((still_lasts(column.last_at, LOCKED_FOR, now), column.failures + 1), else_=1)
+    statement = insert(connection.dialect.name, login_failures)
+    for key in sorted(_failure_keys(name, address)):
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[column.key_sha256], set_={"failures": added, "last_at": now}
+            ),
+            {"key_sha256": key, "failures": 1, "last_at": now},
+        )
+    connection.execute(sa.delete(login_failures).where(is_over(column.last_at, timedelta(days=1), now)))
+
+
+def forget_failures(connection: sa.Connection, *, name: str, address: str) -> None:
+    """Begin to count anew for this name from this address: they have logged in."""
+    key = next(iter(_failure_keys(name, address)))
+    connection.execute(sa.delete(login_failures).where(login_failures.c.key_sha256 == key))
+
+
+def _failure_keys(name: str, address: str) -> dict[bytes, int]:
+    name = fold_name(name)  # else each way to write it would have its own tries
+    texts = {"name and address": f"{name}\0{address}", "address": f"\0{address}", "name": f"{name}\0"}
+    return {_digest(texts[kind]): most for kind, most in _FAILURES_MAX.items()}
+
+
+# --- What they look up, and what they are told to do ------------------------------------------------------
+
+
+def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: datetime) -> str:
+    """Keep what somebody looks up, for a day; give what its address is made of."""
+    token = secrets.token_urlsafe(16)
+    connection.execute(sa.insert(look_ups).values(token=token, user_id=user_id, text=text, created_at=now))
+    connection.execute(sa.delete(look_ups).where(is_over(look_ups.c.created_at, _LOOK_UPS_KEPT, now)))
+    return token
+
+
+def find_look_up(connection: sa.Connection, user_id: int, token: str, *, now: datetime) -> str | None:
+    """Give what was looked up under that address, to the one who did it and while it is kept."""
+    column = look_ups.c
+    own = (column.token == token, column.user_id == user_id, column.created_at > now - _LOOK_UPS_KEPT)
+    found: str | None = connection.scalar(sa.select(column.text).where(*own))
+    return found
+
+
+def list_advice(connection: sa.Connection, language: str) -> Mapping[str, str]:
+    """Give the team's own advice in a language, by the answer that it is for."""
+    rows = connection.execute(sa.select(advice.c.answer, advice.c.text).where(advice.c.language == language))
+    return {row[0]: row[1] for row in rows}
+
+
+def save_advice(connection: sa.Connection, language: str, texts: Mapping[str, str], answers: Sequence[str]) -> None:
+    """Change the advice for these answers; for those without a text, what comes with the program holds again."""
+    connection.execute(sa.delete(advice).where(advice.c.language == language, advice.c.answer.in_(answers)))
+    rows = [{"answer": name, "language": language, "text": texts[name]} for name in answers if texts.get(name)]
+    if rows:
+        connection.execute(sa.insert(advice), rows)

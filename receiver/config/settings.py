@@ -1,0 +1,409 @@
+"""The settings: read from the environment once, checked together, frozen."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+
+from receiver.config import parsers as to
+from receiver.config.names import find_unknown
+from receiver.core import OPT_OUT_WORDS, OptOutWords, SettingsError, make_directory, ownership, sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from receiver.config.parsers import Network
+
+PUSH_SECRET_FILE = "push-secret"  # noqa: S105  (a file name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Everything that can be set. Names, defaults and meaning: README, Settings."""
+
+    data_dir: Path
+    database_url: str = field(repr=False)  # may hold a password
+    read_database_url: str = field(default="", repr=False)  # of a replica; empty: none
+    replica_max_lag: timedelta = timedelta(seconds=5)  # beyond which it answers nothing
+    # (id, key) of what is kept, the newest first: it seals, and each opens. Empty: nothing is sealed.
+    encryption_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
+    bind: tuple[str, int] = ("127.0.0.1", 8000)
+    inside_bind: tuple[str, int] | None = None  # of all but pushes, which alone are then at `bind`; None: all is there
+    tls_cert: Path | None = None  # PEM files of `serve`, both or neither; None: plain HTTP
+    tls_key: Path | None = None
+    push_tokens: tuple[tuple[str, str], ...] = field(repr=False)  # (account, secret)
+    push_tokens_generated: bool = False  # by this very call: the one time to show the secret unasked
+    push_allow: tuple[Network, ...] = ()
+    push_allow_enforced: bool = True  # False: what it would refuse is taken and reported
+    trusted_proxies: tuple[Network, ...] = ()
+    metrics_allow: tuple[Network, ...] = ()
+    ack_status: int = 200
+    ack_body: str = "ok"
+    ack_content_type: str = "text/plain; charset=utf-8"
+    timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("Asia/Shanghai"))
+    time_formats: tuple[str, ...] = ()
+    opt_out_words: OptOutWords = OPT_OUT_WORDS
+    late_after: timedelta = timedelta(seconds=60)
+    no_receipt_after: timedelta = timedelta(hours=72)
+    push_lane: bool = True
+    spool_max_bytes: int = 1 << 30
+    platform_url: str = "https://cloud.10658.com.cn/smsApi"
+    platform_credentials: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
+    door_bind: tuple[str, int] | None = None  # None: no drop-in door
+    send_min_interval: timedelta = timedelta(0)  # 0 in these three: no limit of ours
+    send_max_per_number_per_day: int = 0
+    send_max_per_day: int = 0
+    balance_low: tuple[tuple[str, int], ...] = ()  # (account, or empty for every other; threshold)
+    alarm_urls: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)  # (kind, URL, secret to sign with)
+    alarm_heartbeat_url: str = field(default="", repr=False)  # asked for after each look; empty: none
+    alarm_language: str = "en"
+    alarm_silent: timedelta = timedelta(minutes=10)
+    alarm_refusals: int = 20
+    alarm_quarantined: int = 5
+    alarm_delivery_fall: float = 10  # in percentage points
+    targets_allow: tuple[Network | str, ...] = ()  # networks and names that targets may have beside public addresses
+    public_url: str = ""  # how the platform and browsers reach us; empty: by the address that we listen on
+    console_session: timedelta = timedelta(hours=12)
+    console_totp: bool = True  # analysts and admins need a second factor
+    console_user_header: str = ""  # in which a trusted proxy names who has logged in there; empty: none does
+    oidc_issuer: str = ""  # the provider at which staff may log in; empty: none
+    oidc_client_id: str = ""
+    oidc_client_secret: str = field(default="", repr=False)
+    oidc_roles: tuple[tuple[str, str], ...] = ()  # (what the claim holds, role)
+    oidc_claim: str = "groups"  # a name, or a path of names with dots between
+    keep_pushes_days: int = 14  # 0 in these five: for ever
+    keep_receipts_days: int = 180
+    keep_replies_days: int = 90
+    keep_messages_days: int = 180
+    keep_audit_days: int = 180
+    audit_syslog: str = ""  # where the audit is sent on to; empty: nowhere
+    access_log: bool = True
+    log_level: int = logging.INFO
+    log_format: str = "json"  # or `console`
+    unknown: tuple[str, ...] = ()  # what is said of each name that looks like a setting and is none
+
+    @property
+    def accounts(self) -> frozenset[str]:
+        """Every account that this deployment knows."""
+        return frozenset([account for account, _ in self.push_tokens] + [row[0] for row in self.platform_credentials])
+
+    def balance_low_of(self, account: str) -> int | None:
+        """Give the balance below which an account is low; None: nobody has said."""
+        thresholds = dict(self.balance_low)
+        return thresholds.get(account, thresholds.get(""))
+
+    @property
+    def inside(self) -> tuple[str, int]:
+        """The address that console, API and probes listen on."""
+        return self.inside_bind or self.bind
+
+    @property
+    def scheme(self) -> str:
+        """How `serve` is spoken to, but for the drop-in door."""
+        return "http" if self.tls_cert is None else "https"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the embedded one."""
+        return self.database_url.startswith("sqlite")
+
+    @property
+    def database_files(self) -> list[Path]:
+        """The files of the embedded database; none of another."""
+        path = self.database_url.partition(":///")[2].partition("?")[0]
+        return [Path(unquote(path) + suffix) for suffix in ("", "-wal", "-shm")] if self.embedded and path else []
+
+    @property
+    def own_files(self) -> list[Path]:
+        """What a node must be able to read and write, where it is there."""
+        names = (PUSH_SECRET_FILE, "spool", "audit.anchors")
+        return [*self.database_files, *(self.data_dir / name for name in names)]
+
+
+def load_settings(env_file: Path = Path(".env")) -> Settings:
+    """Read the settings from the environment and `.env`; make the data directory and a missing push secret.
+
+    `NAME_FILE` names a file that holds the value of `NAME`, as does a credential of systemd of that name. The
+    environment wins over `.env`, and both over a credential.
+    Raises SettingsError naming every wrong setting.
+    """
+    environment = _read_environment(env_file)
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for field_name, (default, parse) in _PARSERS.items():
+        name = _variable(field_name)
+        try:
+            values[field_name] = parse(_raw_value(name, environment) or default)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    problems += _bind_problems(values) + _tls_problems(values) + _oidc_problems(values) + _replica_problems(values)
+    problems += keeping_problems(values)
+    values["unknown"] = find_unknown(environment, [_variable(field_name) for field_name in _PARSERS])
+    if problems:
+        raise SettingsError("; ".join([*problems, *values["unknown"]]))
+    data_dir: Path = values["data_dir"]
+    make_data_dir(data_dir)
+    values["database_url"] = values["database_url"] or to.sqlite_url(data_dir / "receiver.db")
+    if not values["push_tokens"]:
+        values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
+    return Settings(**values)
+
+
+def _variable(field_name: str) -> str:
+    return f"RECEIVER_{_NAMES.get(field_name, field_name).upper()}"
+
+
+def _read_environment(env_file: Path) -> dict[str, str | None]:
+    """Read the environment and `.env`, whose values are taken as they are written: a password may have a $."""
+    try:
+        return {**dotenv_values(env_file, interpolate=False), **os.environ}
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{env_file.absolute()}: line {line} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise SettingsError(f"{env_file.absolute()}: {error.strerror}; mend or remove it") from None
+
+
+def _bind_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say which listener has the port of another: they are told apart by it."""
+    problems: list[str] = []
+    taken: dict[int, str] = {}
+    for name in ("bind", "inside_bind", "door_bind"):
+        variable, address = f"RECEIVER_{name.upper()}", values.get(name)
+        if address and address[1] in taken:
+            problems.append(f"{variable}: the port of {taken[address[1]]}; it needs a listener of its own")
+        elif address:
+            taken[address[1]] = variable
+    return problems
+
+
+def _replica_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say where a replica has no primary; a primary that is wrong is not in `values`, and told of already."""
+    if values.get("read_database_url") and not values.get("database_url", "postgresql").startswith("postgresql"):
+        return ["RECEIVER_READ_DATABASE_URL: the embedded database has no replica; set RECEIVER_DATABASE_URL"]
+    return []
+
+
+def keeping_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say which days of keeping do not go together; one that is wrong by itself is not in `values`, and told of."""
+    problems: list[str] = []
+    days = {name: values.get(f"keep_{name}_days") for name in ("pushes", "receipts", "replies", "messages")}
+    for name, holder, why in (
+        ("pushes", "receipts", "the journal has all that receipts say"),
+        ("pushes", "replies", "the journal has all that replies say"),
+        ("receipts", "messages", "a receipt's number stands in its message"),
+        ("replies", "messages", "a reply's number stands in its message"),
+    ):
+        own, others = days[name], days[holder]
+        if own is not None and others and (own == 0 or own > others):
+            problems.append(
+                f"RECEIVER_KEEP_{name.upper()}_DAYS: longer than RECEIVER_KEEP_{holder.upper()}_DAYS; {why}"
+            )
+    waits = values.get("no_receipt_after")
+    if waits is not None and days["messages"] and timedelta(days=days["messages"] - 1) < waits:
+        problems.append(
+            "RECEIVER_KEEP_MESSAGES_DAYS: shorter than RECEIVER_NO_RECEIPT_AFTER_HOURS and a day; a message that waits "
+            "for its receipt must not go"
+        )
+    return problems
+
+
+def _tls_problems(values: Mapping[str, Any]) -> list[str]:
+    names = ("tls_cert", "tls_key")
+    missing = [f"RECEIVER_{name.upper()}" for name in names if not values.get(name, True)]
+    if len(missing) != 1:
+        return []
+    return [f"{missing[0]}: missing; TLS needs the certificate chain and its key, each as a PEM file"]
+
+
+def load_data_dir(env_file: Path = Path(".env")) -> Path:
+    """Read the data directory's place alone, and make nothing."""
+    environment = _read_environment(env_file)
+    default, parse = _PARSERS["data_dir"]
+    try:
+        place: Path = parse(_raw_value("RECEIVER_DATA_DIR", environment) or default)
+    except ValueError as error:
+        raise SettingsError(f"RECEIVER_DATA_DIR: {error}") from None
+    return place
+
+
+def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
+    """Say what logging in by OpenID Connect lacks; a setting that is wrong is not in `values`, and counts as set."""
+    names = ("oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles")
+    missing = [f"RECEIVER_{name.upper()}" for name in names if not values.get(name, True)]
+    if len(missing) == len(names):
+        return []
+    if missing:
+        return [f"{', '.join(missing)}: missing; OpenID Connect needs the issuer, a client's id and secret, and roles"]
+    if any(find_spec(name) is None for name in ("authlib", "joserfc", "requests")):
+        return ["RECEIVER_OIDC_ISSUER: OpenID Connect needs the extra `oidc`: pip install 'receiver[oidc]'"]
+    if values.get("console_user_header"):
+        # Both find users by name: whoever chooses theirs at the one could become somebody of the other.
+        return ["RECEIVER_CONSOLE_USER_HEADER: not together with RECEIVER_OIDC_ISSUER; take one of the two"]
+    return []
+
+
+def reached_at(settings: Settings) -> str:
+    """Give the beginning of the URLs under which we are reached: as it is set, else by the address we listen on."""
+    if settings.public_url:
+        return settings.public_url
+    return f"{settings.scheme}://{address_text(near(settings.bind))}"
+
+
+def inside_at(settings: Settings) -> str:
+    """Give the beginning of the URLs of console and API."""
+    if settings.inside_bind is None:
+        return reached_at(settings)
+    return f"{settings.scheme}://{address_text(near(settings.inside_bind))}"
+
+
+def near(bind: tuple[str, int]) -> tuple[str, int]:
+    """Give the address at which this machine reaches what listens on another, which may be that of all."""
+    host, port = bind
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+def address_text(bind: tuple[str, int]) -> str:
+    """Write an address as HOST:PORT."""
+    host, port = bind
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def push_urls(settings: Settings) -> list[tuple[str, str]]:
+    """Give (account, URL to push to). They hold the secret."""
+    return [(account, f"{reached_at(settings)}/push/{secret}") for account, secret in settings.push_tokens]
+
+
+def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
+    """Give a setting's text, from its file where one is named; empty when unset. Raises ValueError."""
+    path = environment.get(f"{name}_FILE")
+    credential = Path(environment.get("CREDENTIALS_DIRECTORY") or "/nowhere", name)
+    if not path and not environment.get(name) and credential.is_file():
+        path = str(credential)
+    if not path:
+        return to.unquoted((environment.get(name) or "").strip())
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"the file named by {name}_FILE, or the credential of that name, cannot be read") from None
+
+
+def make_data_dir(data_dir: Path) -> None:
+    """Make the data directory, for this user alone. Raises SettingsError where that is impossible, or not ours."""
+    try:
+        make_directory(data_dir)
+    except PermissionError as error:
+        raise SettingsError(f"RECEIVER_DATA_DIR: {data_dir} cannot be made: {ownership.explain(error)}") from None
+    except OSError as error:
+        reason = error.strerror or "cannot be made"
+        raise SettingsError(
+            f"RECEIVER_DATA_DIR: {data_dir}: {reason}; name a directory that this user may write"
+        ) from None
+    ownership.require_place(data_dir)
+
+
+def _own_push_tokens(path: Path) -> tuple[tuple[tuple[str, str], ...], bool]:
+    """Read the generated secret, or make it: whole or not at all, however many processes start at once."""
+    generated = False
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"default:{secrets.token_urlsafe(32)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+            generated = True
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+        # Its name too, before anyone is told of it: with another secret after a power failure, no push would be taken.
+        sync_directory(path.parent)
+    try:
+        return to.tokens(path.read_text().strip()), generated
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"RECEIVER_PUSH_TOKENS: {path}: {error}; mend or remove that file") from None
+
+
+# Field of Settings: (default as text, parser). The variable is RECEIVER_ and the field's name in capitals.
+_PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "data_dir": ("./var", lambda value: Path(value).absolute()),
+    "database_url": ("", to.database_url),
+    "read_database_url": ("", to.replica),
+    "replica_max_lag": ("5", lambda value: timedelta(seconds=to.positive(value))),
+    "encryption_keys": ("", to.encryption_keys),
+    "bind": ("127.0.0.1:8000", to.address),
+    "inside_bind": ("", lambda value: to.address(value) if value else None),
+    "tls_cert": ("", to.path),
+    "tls_key": ("", to.path),
+    "push_tokens": ("", to.tokens),
+    "push_allow": ("", to.networks),
+    "push_allow_enforced": ("enforce", to.enforced),
+    "trusted_proxies": ("", to.networks),
+    "metrics_allow": ("127.0.0.0/8,::1/128", to.networks),
+    "ack_status": ("200", to.ack_status),
+    "ack_body": ("ok", to.ack_body),
+    "ack_content_type": ("text/plain; charset=utf-8", to.header),
+    "timezone": ("Asia/Shanghai", to.zone),
+    "time_formats": ("", to.formats),
+    "opt_out_words": (",".join(OPT_OUT_WORDS.words), lambda value: OptOutWords(to.words(value))),
+    "late_after": ("60", lambda value: timedelta(seconds=to.positive(value))),
+    "no_receipt_after": ("72", lambda value: timedelta(hours=to.positive(value))),
+    "push_lane": ("on", to.switch),
+    "spool_max_bytes": ("1073741824", to.size),
+    "platform_url": ("https://cloud.10658.com.cn/smsApi", to.http_url),
+    "platform_credentials": ("", to.credentials),
+    "door_bind": ("", lambda value: to.address(value) if value else None),
+    "send_min_interval": ("0", lambda value: timedelta(seconds=to.count(value))),
+    "send_max_per_number_per_day": ("0", to.count),
+    "send_max_per_day": ("0", to.count),
+    "balance_low": ("", to.thresholds),
+    "alarm_urls": ("", to.alarm_urls),
+    "alarm_heartbeat_url": ("", lambda value: to.collector_url(value) if value else ""),
+    "alarm_language": ("en", to.alarm_language),
+    "alarm_silent": ("10", lambda value: timedelta(minutes=to.positive(value))),
+    "alarm_refusals": ("20", to.count),
+    "alarm_quarantined": ("5", to.count),
+    "alarm_delivery_fall": ("10", to.percent),
+    "targets_allow": ("", to.targets_allow),
+    "public_url": ("", lambda value: to.http_url(value) if value else ""),
+    "console_session": ("12", lambda value: timedelta(hours=to.positive(value))),
+    "console_totp": ("required", to.required),
+    "console_user_header": ("", lambda value: to.header_name(value) if value else ""),
+    "oidc_issuer": ("", lambda value: to.issuer(value) if value else ""),
+    "oidc_client_id": ("", str),
+    "oidc_client_secret": ("", str),
+    "oidc_roles": ("", to.roles),
+    "oidc_claim": ("groups", to.claim),
+    "keep_pushes_days": ("14", to.days),
+    "keep_receipts_days": ("180", to.days),
+    "keep_replies_days": ("90", to.days),
+    "keep_messages_days": ("180", to.days),
+    "keep_audit_days": ("180", to.audit_days),
+    "audit_syslog": ("", lambda value: to.syslog(value) if value else ""),
+    "access_log": ("on", to.switch),
+    "log_level": ("info", to.log_level),
+    "log_format": ("json", to.log_format),
+}
+# Where the variable says its unit and the field, being a timedelta, does not; or the field is a yes or no.
+_NAMES: Mapping[str, str] = {
+    "late_after": "late_after_seconds",
+    "push_allow_enforced": "push_allow_mode",
+    "replica_max_lag": "replica_max_lag_seconds",
+    "no_receipt_after": "no_receipt_after_hours",
+    "send_min_interval": "send_min_interval_seconds",
+    "console_session": "console_session_hours",
+    "alarm_silent": "alarm_silent_minutes",
+    "alarm_delivery_fall": "alarm_delivery_fall_percent",
+}

@@ -1,0 +1,114 @@
+"""Phone numbers: read, compared, masked. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+_NUMBER = re.compile(r"(?:\+|00)?(?!00)([0-9*]{5,17})", re.ASCII)
+_MAINLAND_NUMBER = re.compile(r"(?:(?:\+|00?)?86)?0?(1[0-9*]{10})", re.ASCII)
+_MAINLAND_PLACES = 11
+_MIN_PLACES, _MAX_PLACES = 5, 15
+_MIN_KNOWN_DIGITS = 3
+_DOTS = str.maketrans(dict.fromkeys(".\u00b7\u2024\u2027\u3002\u30fb\uff61"))
+_NOISE_CATEGORIES = frozenset({"Zs", "Zl", "Zp", "Pd", "Ps", "Pe", "Cf"})  # spaces, dashes, brackets, invisible marks
+_OTHER_NOISE = frozenset("\t\n\v\f\r\u2212")  # the last is the minus sign of typesetters
+_FULL_WIDTH = range(0xFF01, 0xFF5F)
+_TO_PLAIN = 0xFEE0
+
+
+def parse_mobile(text: str) -> str | None:
+    """Reduce a number as people, platforms and spreadsheets write it to its digits, masked places as `*`.
+
+    A trailing `.0` goes, then spaces, dashes, dots, brackets and invisible marks; full width becomes plain; `+` and
+    `00` go, the 86 before a mainland number and the 0 before a mobile one. None: not a phone number.
+    """
+    if _MAINLAND.fullmatch(text):  # nearly every one
+        return text
+    plain = _without_noise(text)
+    mainland = _MAINLAND_NUMBER.fullmatch(plain)
+    match = mainland or _NUMBER.fullmatch(plain)
+    if match is None:
+        return None
+    number = match[1]
+    if not _MIN_PLACES <= len(number) <= _MAX_PLACES or len(number) - number.count("*") < _MIN_KNOWN_DIGITS:
+        return None
+    return number
+
+
+def _without_noise(text: str) -> str:
+    return "".join(map(_plain, text)).removesuffix(".0").translate(_DOTS)
+
+
+@lru_cache(maxsize=1024)
+def _plain(character: str) -> str:
+    """Give what a character says in a number; empty: nothing."""
+    if ord(character) in _FULL_WIDTH:
+        character = chr(ord(character) - _TO_PLAIN)
+    if character in _OTHER_NOISE or unicodedata.category(character) in _NOISE_CATEGORIES:
+        return ""
+    return "*" if character in ("x", "X") else character
+
+
+_OTHER_COUNTRY = re.compile(r"(?:\+|00)(?!86)")
+_MAINLAND = re.compile(r"1\d{10}", re.ASCII)
+
+
+def parse_mainland_mobile(text: str) -> str | None:
+    """Reduce a mainland number to its 11 digits, as `parse_mobile` does. None: it is none, or of another country.
+
+    For numbers that something is sent to: without its `+1`, an American number looks like a Chinese one.
+    """
+    number = parse_mobile(text)
+    if number is None or _OTHER_COUNTRY.match(_without_noise(text)) or not _MAINLAND.fullmatch(number):
+        return None
+    return number
+
+
+def is_masked(mobile: str) -> bool:
+    """Whether the platform left out digits of this number."""
+    return "*" in mobile
+
+
+def fits(masked: str, mobile: str) -> bool:
+    """Whether a full number could be the one behind a masked number."""
+    return len(masked) == len(mobile) and all(a in ("*", b) for a, b in zip(masked, mobile, strict=True))
+
+
+def has_odd_length(text: str) -> bool:
+    """Whether a number without another country's code is not as long as a mobile number: digits may be missing."""
+    number = parse_mobile(text)
+    return number is not None and len(number) != _MAINLAND_PLACES and not _OTHER_COUNTRY.match(_without_noise(text))
+
+
+def mask_mobile(mobile: str) -> str:
+    """Show a number without giving it away: `150****1090`.
+
+    What the platform masked itself keeps its first three places only, since the digits that it shows and
+    those that we show would add up to the whole number.
+    """
+    places = len(mobile)
+    if is_masked(mobile):
+        return mobile[:3] + "*" * (places - 3)
+    head, tail = (3, 4) if places >= _MAINLAND_PLACES - 1 else (places // 4, places // 4)
+    return mobile[:head] + "*" * (places - head - tail) + mobile[places - tail :]
+
+
+def shown_content(content: str) -> str:
+    """Give reply text as it can be shown and stored as text anywhere: NUL as its picture."""
+    return content.replace("\0", "\u2400")
+
+
+def match_masked(masked: str, candidates: Iterable[tuple[int, str]]) -> int | None:
+    """Give the id of the one recorded message whose number fits, None for none or several.
+
+    `candidates`: (message id, full number) of the recorded messages of the same account and task.
+    """
+    fitting = [message_id for message_id, mobile in candidates if fits(masked, mobile)]
+    return fitting[0] if len(fitting) == 1 else None

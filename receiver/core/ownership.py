@@ -1,0 +1,69 @@
+"""Whose the files of the data directory are: what this process cannot write, and what it had better not make."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from receiver.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def require_place(directory: Path) -> None:
+    """Raise SettingsError where this process cannot keep its files in a directory, or had better not."""
+    state = directory.stat()
+    owner = _name_of(state.st_uid)
+    if os.geteuid() == 0 and state.st_uid != 0:
+        way = f"runuser -u {owner} -- receiver …" if owner != str(state.st_uid) else f"as the user of id {owner}"
+        raise SettingsError(
+            f"RECEIVER_DATA_DIR: {directory} belongs to {owner}, who could not write what root leaves there; "
+            f"run it so: {way}"
+        )
+    if (fault := find_fault([directory])) is not None:
+        raise SettingsError(f"RECEIVER_DATA_DIR: {fault}")
+
+
+def find_fault(paths: Iterable[Path]) -> str | None:
+    """Say which of these files and directories this process may not write, and whose it is; None: it may, or none."""
+    for path in paths:
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return f"{path}: {error.strerror}; this process runs as {_name_of(os.geteuid())}"
+        needed = os.R_OK | os.W_OK | (os.X_OK if stat.S_ISDIR(state.st_mode) else 0)
+        if not os.access(path, needed, effective_ids=os.access in os.supports_effective_ids):
+            return describe(path)
+    return None
+
+
+def describe(path: Path) -> str:
+    """Say that this process may not write a file or directory, whose it is, and as whom it runs. Raises OSError."""
+    state = path.stat()
+    user = _name_of(os.geteuid())
+    return (
+        f"{path} belongs to {_name_of(state.st_uid)} (mode {stat.S_IMODE(state.st_mode):04o}), and this process, "
+        f"which runs as {user}, may not write it"
+    )
+
+
+def explain(error: OSError) -> str:
+    """Say in one line what this process was not let do."""
+    path = Path(os.fsdecode(error.filename))
+    try:
+        return describe(path if path.exists() else path.parent)
+    except OSError:
+        return f"{path}: {error.strerror}; this process runs as {_name_of(os.geteuid())}"
+
+
+def _name_of(user_id: int) -> str:
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return str(user_id)

@@ -1,0 +1,444 @@
+"""The database as the rest of `store` sees it: transactions, and driver errors in the project's own words."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+
+from receiver.core import ReceiverError, StoreUnavailable, StoreUnfit, require_room
+from receiver.db.checkpointer import checkpointer, write_turns
+from receiver.db.encryption import REFUSED, Sealer, Sealing
+from receiver.db.sqlite import CACHE_KIB, OpenFiles, open_files, path_of, set_up, sqlite3
+from receiver.db.unreachable import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+T = TypeVar("T")
+Connection = sa.Connection  # for those who use no other of its names
+
+PATIENCE_SECONDS = 30.0  # for one question or transaction; a hung server is left then
+_CONNECT_SECONDS = 2.0  # of it at most, for a connection, whichever of several servers it is to
+_MAINTENANCE_SECONDS = 24 * 3600.0
+_ROLL_BACK_SECONDS = 0.2
+_UNHEARD_MILLISECONDS = 3000  # a server whose machine does not even confirm what it was sent is left then
+_DEADLOCK_TRIES = 6
+_READ_ONLY_STATE = "25006"  # a primary no more
+_TRY_AGAIN_STATES = frozenset({"40001", "40P01"})  # serialization failure, deadlock: nothing was written
+_UNFIT_STATES = {
+    "28000": "it refuses this login; check user and password in RECEIVER_DATABASE_URL",
+    "28P01": "it refuses this password; check RECEIVER_DATABASE_URL",
+    "3D000": "it has no database of that name; create it or mend RECEIVER_DATABASE_URL",
+    "42P01": "its schema is older than this program; run `receiver db upgrade`",
+    "42703": "its schema is older than this program; run `receiver db upgrade`",
+    "42501": "this user lacks the rights; grant them, or use the owner in RECEIVER_DATABASE_URL",
+}
+
+MOVED = "this database was moved to "  # how `moved` begins what it refuses writes with
+
+
+def insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """Begin an INSERT that may say what happens on conflict."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+# Of every connection to PostgreSQL. Compiling a statement, or starting workers for it, takes longer than nearly all of
+# ours; and no question is to have both processors while pushes come in. A commit is durable, whatever the server's own
+# default, and on its synchronous standby if it has one; warnings have to arrive, since one says that it is not there.
+SESSION_OPTIONS = (
+    "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+    " -c jit=off -c max_parallel_workers_per_gather=0"
+    " -c synchronous_commit=on -c client_min_messages=warning"
+)
+# A commit of ours that waits for nearly as long as the intake has patience: the synchronous standby is away. Each
+# further one would wait too, and hold a connection of the server until the standby is back.
+_COMMITS_WAIT = sa.text(
+    "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE usename = current_user AND wait_event = 'SyncRep'"
+    " AND query_start < clock_timestamp() - interval '0.3 seconds')"
+)
+_WRITE_NOTHING = sa.text("SELECT pg_logical_emit_message(true, 'receiver', '')::text")
+_READ_ONLY = "the database is read-only at present"
+
+
+class Ask(Protocol):
+    """Answers one question from the database."""
+
+    def __call__(self, question: Callable[[sa.Connection], T], /) -> T:
+        """Return its answer. Raises StoreUnavailable or StoreUnfit."""
+        ...
+
+
+class Overtaken(StoreUnavailable):
+    """Another transaction was first, and what was read is out of date; nothing was written. `write` tries again."""
+
+
+class StoreRejected(ReceiverError):
+    """The database will not take these values, however often they are offered."""
+
+
+class Database:
+    """One database, SQLite or PostgreSQL, for one process.
+
+    Connects at first use, so that it may be made before a fork. Safe for many threads. Without `sealing`, what
+    is sealed is given as it is kept.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        sealing: Sealing | None = None,
+        cache_kib: int = CACHE_KIB,
+    ) -> None:
+        self._patience_seconds = patience_seconds
+        self._connecting = _Connecting()
+        self._path: Path | None = None  # of the embedded database's file
+        self._files: OpenFiles | None = None
+        if url.startswith("sqlite"):
+            self._path = path_of(url) if sa.make_url(url).database else None
+            self._files = None if self._path is None or "immutable=1" in url else open_files(self._path)
+            self.engine = _sqlite_engine(url, patience_seconds, cache_kib, self._files)
+        else:
+            self.engine = _postgresql_engine(url, patience_seconds, self._connecting)
+        self.postgresql = self.engine.dialect.name == "postgresql"
+        self._turns = None if self._path is None else write_turns(self._path)
+        self._checkpointer = None if self._path is None else checkpointer(self._path)
+        self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        self._sealing = sealing
+        if sealing is not None:
+            sealing.attach(self.engine.dialect)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Open a connection for queries. Raises StoreUnavailable or StoreUnfit."""
+        with self._own_errors(), self._connected(time.monotonic() + self._patience_seconds) as connection:
+            yield connection
+
+    def write(
+        self,
+        work: Callable[[sa.Connection], T],
+        *,
+        patience_seconds: float | None = None,
+    ) -> T:
+        """Run `work` in one transaction and commit it; run it again where that broke a deadlock or was overtaken.
+
+        Raises StoreUnavailable (it may or may not have been committed), StoreUnfit or StoreRejected (it was not).
+        """
+        deadline = time.monotonic() + (patience_seconds or self._patience_seconds)
+
+        def in_transaction() -> T:
+            # The connection first: a turn is not to be held while others hold every connection.
+            with self._own_errors(), self._connected(deadline) as connection, self._writing(deadline):
+                connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+                with connection.begin():
+                    result = work(connection)
+                if self._files is not None:
+                    self._files.require_same()  # else what was committed is not where the next start will look for it
+                return result
+
+        return _despite_deadlocks(in_transaction)
+
+    def sealer(self) -> Sealer | None:
+        """Give what its rows are sealed with; None: nothing. Raises StoreUnavailable or StoreUnfit."""
+        if self._sealing is None:
+            return None
+        if not self._sealing.known:
+            with self.reading():
+                pass
+        return self._sealing.sealer
+
+    def write_at_once(self, work: Callable[[Any], None]) -> None:
+        """Run `work`, which sends one statement through PostgreSQL's driver: a transaction by itself.
+
+        Spares what a connection of SQLAlchemy costs, which is more than a small batch. Raises as `write` does.
+        """
+        deadline = time.monotonic() + self._patience_seconds
+
+        def at_once() -> None:
+            with self._own_errors():
+                with self._connecting.until(deadline):
+                    pooled = self.engine.raw_connection()
+                driver: Any = pooled.driver_connection
+                try:
+                    driver.deadline = deadline
+                    driver.autocommit = True
+                    work(driver)
+                except self._driver_error as error:
+                    if _sqlstate(error) == _READ_ONLY_STATE:
+                        driver.close()
+                    raise
+                finally:
+                    if driver.closed:
+                        pooled.invalidate()
+                    else:
+                        driver.autocommit = False
+                    pooled.close()
+
+        _despite_deadlocks(at_once)
+
+    @contextmanager
+    def maintaining(self) -> Iterator[sa.Connection]:
+        """Open a connection for work that takes hours, in transactions of its own and with its own session settings.
+
+        Closed for good afterwards. Raises StoreUnavailable or StoreUnfit.
+        """
+        with self._own_errors(), self._connected(time.monotonic() + _MAINTENANCE_SECONDS) as connection:
+            try:
+                yield connection
+            finally:
+                connection.invalidate()
+
+    def connect(self) -> None:
+        """Have a connection at hand, made anew: servers that were left may have become others' standbys.
+
+        With more time for it than a transaction may take. Raises StoreUnavailable or StoreUnfit.
+        """
+        self.drop_connections()
+        with self._own_errors(), self._connected(time.monotonic() + max(self._patience_seconds, _CONNECT_SECONDS)):
+            pass
+
+    def drop_connections(self) -> None:
+        """Close what is connected and not in use; what is, ends with its use. Nothing, where the database is a file.
+
+        A file has no servers to leave, and with its last connection goes its log's index: a full disk has no room
+        for another.
+        """
+        if self.postgresql:
+            self.engine.dispose()
+
+    def require_writable(self) -> None:
+        """Raise StoreUnavailable where it would take no write at present: locked by another, or a standby, or one
+        whose own standby, without which it is to keep nothing, is away."""
+
+        def work(connection: sa.Connection) -> None:
+            if self._path is not None:
+                try:
+                    require_room(self._path.parent)
+                except OSError as error:
+                    raise StoreUnavailable(f"{self._path.parent} cannot be written ({error.strerror})") from error
+                connection.exec_driver_sql("PRAGMA user_version=0")  # writes a page, as an empty transaction would not
+                return
+            if connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
+                raise StoreUnavailable(_READ_ONLY)
+            if connection.scalar(_COMMITS_WAIT):
+                raise StoreUnavailable("the database's synchronous standby is away: commits wait for it")
+
+        self.write(work)
+
+    def require_durable(self) -> None:
+        """Return once all that was committed before is as durable as a commit is here; raise StoreUnavailable else.
+
+        Rows that an earlier try has left, its outcome in doubt, may be on one server only while a synchronous
+        standby is away; a transaction that finds them and changes nothing waits for none. So this one writes.
+        """
+        if self.postgresql:
+            self.write(lambda connection: connection.scalar(_WRITE_NOTHING))
+
+    def require_file(self) -> None:
+        """Raise StoreUnavailable where the file, or its log, is not the one that is open; PostgreSQL has none here."""
+        if self._files is not None:
+            self._files.require_same()
+
+    def empty_log(self) -> None:
+        """Leave nothing in the embedded database's log of what was in it. Raises StoreUnavailable."""
+        if self._checkpointer is not None:
+            self._checkpointer.truncate()
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._checkpointer is not None:
+            self._checkpointer.leave(self)
+        self.engine.dispose()
+        if self._files is not None:
+            self._files.forget()
+
+    @contextmanager
+    def _connected(self, deadline: float) -> Iterator[sa.Connection]:
+        with self._connecting.until(deadline):
+            connected = self.engine.connect()
+        with connected as connection:
+            driver = connection.connection.driver_connection
+            if self.postgresql and driver is not None:
+                driver.deadline = deadline
+            if self._sealing is not None and not self._sealing.known:
+                self._sealing.load(connection)
+            yield connection
+
+    @contextmanager
+    def _writing(self, deadline: float) -> Iterator[None]:
+        if self._turns is None or self._checkpointer is None:
+            yield
+            return
+        self._checkpointer.serve(self)
+        if not self._turns.acquire(timeout=max(0, deadline - time.monotonic())):
+            raise StoreUnavailable("the database is unavailable (another write takes long)")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    @contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        """Turn the driver's errors into the project's own, in this one place."""
+        try:
+            yield
+        except sa.exc.TimeoutError as error:
+            raise StoreUnavailable("the database has no connection left; try again") from error
+        except sa.exc.DBAPIError as error:
+            raise _translated(error.orig or error) from error.orig
+        except self._driver_error as error:  # from statements that go past SQLAlchemy
+            raise _translated(error) from error
+
+
+class _Connecting(threading.local):
+    """How long a thread waits for a connection that the pool has to make for it."""
+
+    deadline: float | None = None
+
+    @contextmanager
+    def until(self, deadline: float) -> Iterator[None]:
+        """Wait until then, a reading of time.monotonic(), and never for longer than a connection may take."""
+        self.deadline = deadline
+        try:
+            yield
+        finally:
+            self.deadline = None
+
+
+def _sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: OpenFiles | None) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        module=sqlite3,
+        hide_parameters=True,
+        connect_args={"timeout": patience_seconds, "check_same_thread": False},
+        pool_size=20,
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def _require_the_files_that_are_open(*_args: Any) -> None:
+        if files is not None:
+            files.require_same()
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, record: Any) -> None:
+        if files is None:
+            connection.isolation_level = None
+            return
+        set_up(connection, cache_kib=cache_kib)
+        files.note_opened(record)
+
+    @event.listens_for(engine, "close")
+    def _note_closing(_connection: Any, record: Any) -> None:
+        if files is not None:
+            files.note_closing(record)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        # A transaction that begins as a reader and then writes can fail with no way to wait: writers say so first.
+        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+    return engine
+
+
+def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connecting) -> sa.Engine:
+    # Here, so that the embedded database needs no PostgreSQL driver.
+    from receiver.db.deadline import Servers  # noqa: PLC0415
+
+    servers = Servers(
+        url.replace("postgresql+psycopg://", "postgresql://", 1),
+        application_name="receiver",
+        options=SESSION_OPTIONS,
+        # Where an answer may take an hour, a server that is gone is noticed all the same.
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        # And where what was asked has not even arrived, soon: only then is the way back looked for.
+        tcp_user_timeout=_UNHEARD_MILLISECONDS,
+    )
+
+    def connect() -> Any:
+        longest = time.monotonic() + _CONNECT_SECONDS
+        connection = servers.connect(min(connecting.deadline or longest, longest))
+        connection.deadline = connecting.deadline  # for what SQLAlchemy asks first
+        return connection
+
+    engine = sa.create_engine(
+        "postgresql+psycopg://",  # the servers are the driver's business: SQLAlchemy reads URLs in its own way
+        creator=connect,
+        hide_parameters=True,
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=min(5, patience_seconds),
+        # Made anew now and then, but never while a push waits for it.
+        pool_recycle=1800 if patience_seconds == PATIENCE_SECONDS else -1,
+    )
+
+    @event.listens_for(engine, "handle_error")
+    def _leave_a_read_only_server(context: sa.engine.ExceptionContext) -> None:
+        # All its connections with this one: the next are made to the server that is the primary then.
+        if _sqlstate(context.original_exception) == _READ_ONLY_STATE:
+            context.is_disconnect = True
+
+    @event.listens_for(engine, "reset")
+    def _wait_as_long_as_it_takes_no_more(connection: Any, _record: Any, _state: Any) -> None:
+        # Given back after its deadline: the roll-back has a moment of its own.
+        connection.deadline = time.monotonic() + _ROLL_BACK_SECONDS
+
+    return engine
+
+
+def _translated(error: BaseException) -> ReceiverError:
+    state = _sqlstate(error)
+    text = str(error).lower()
+    if text.startswith(MOVED):
+        return StoreUnfit(str(error))
+    if text.startswith(REFUSED):
+        return StoreUnavailable(REFUSED)
+    if state in _UNFIT_STATES:
+        return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES[state]}")
+    if state == _READ_ONLY_STATE or "session is read-only" in text or "server is in hot standby mode" in text:
+        return StoreUnavailable(_READ_ONLY)
+    # A failed connection has no state of its own in psycopg, only the server's words.
+    for words, unfit_state in (
+        ("password authentication failed", "28P01"),
+        ("no password supplied", "28P01"),
+        ("role", "28000"),
+        ("database", "3D000"),
+    ):
+        if state is None and words in text and ("does not exist" in text or "password" in words):
+            return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES[unfit_state]}")
+    if "no such table" in text or "no such column" in text:
+        return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES['42P01']}")
+    if "not a database" in text or "malformed" in text:
+        return StoreUnfit("the database file is corrupt; put a backup in its place, keep the old file")
+    # By name: SQLAlchemy's, sqlite3's and psycopg's classes have the names of PEP 249 in common, and no more.
+    # Text that is none is one row's fault, and no reason to leave the database.
+    of_a_value = {"IntegrityError", "DataError"} & {base.__name__ for base in type(error).__mro__}
+    if of_a_value or "could not decode to utf-8" in text:
+        return StoreRejected(f"the database refused a value ({type(error).__name__})")
+    return StoreUnavailable(f"the database is unavailable ({explain(str(error)) or type(error).__name__})")
+
+
+def _despite_deadlocks(run: Callable[[], T]) -> T:
+    for attempt in range(1, _DEADLOCK_TRIES):
+        try:
+            return run()
+        except StoreUnavailable as error:
+            if not isinstance(error, Overtaken) and _sqlstate(error.__cause__) not in _TRY_AGAIN_STATES:
+                raise
+            time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311  (so that the two part)
+    return run()
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    return getattr(error, "sqlstate", None)

@@ -1,0 +1,69 @@
+"""The mark on a database that was moved elsewhere, and on one into which a move is not yet complete.
+
+The first is part of the old database itself: triggers that refuse every write, from whichever process and of whichever
+version, from the very transaction on in which the last row was seen to be copied. So no push can be committed there and
+be acknowledged; it goes to the spool, and from there to where the database is now.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from receiver.core import StoreUnfit
+from receiver.db.engine import MOVED, Database
+from receiver.db.tables import metadata
+
+# On PostgreSQL, what has been copied so far, while a copy into it is under way: by table, up to which id each chunk
+# goes, and a digest of its rows as they were read. Null: that chunk is empty at present.
+ledger = sa.Table(
+    "copy_chunks",
+    sa.MetaData(),
+    sa.Column("table_name", sa.Text, primary_key=True),
+    sa.Column("last_key", sa.Text, primary_key=True),
+    sa.Column("digest", sa.LargeBinary),
+)
+_UNDER_WAY = (
+    "a copy into this database is not complete; end it with `receiver db copy` on the embedded database that it is of, "
+    "or drop this database and begin with an empty one"
+)
+
+
+def require_settled(database: Database) -> None:
+    """Raise StoreUnfit where the database was moved elsewhere, or a copy into it is not complete."""
+    with database.reading() as connection:
+        if database.postgresql:
+            reason = _UNDER_WAY if sa.inspect(connection).has_table(ledger.name) else None
+        else:
+            reason = find_mark(connection)
+    if reason is not None:
+        raise StoreUnfit(reason)
+
+
+def find_mark(connection: sa.Connection) -> str | None:
+    """Give what an embedded database says of its move; None: it was not moved."""
+    there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'moved'").first()
+    if there is None:
+        return None
+    message: str = connection.exec_driver_sql("SELECT message FROM moved").scalar_one()
+    return message
+
+
+def mark(connection: sa.Connection, place: str) -> None:
+    """Refuse every write to an embedded database from the end of this transaction on."""
+    message = f"{MOVED}{place}; set RECEIVER_DATABASE_URL to it and restart (undo: receiver db copy --undo)"
+    quoted = message.replace("'", "''")
+    connection.exec_driver_sql(f"CREATE TABLE moved AS SELECT '{quoted}' AS message")
+    for table in metadata.tables:
+        for event in ("INSERT", "UPDATE", "DELETE"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER moved_{table}_{event} BEFORE {event} ON {table}"
+                f" BEGIN SELECT RAISE(ABORT, '{quoted}'); END"
+            )
+
+
+def remove_mark(connection: sa.Connection) -> None:
+    """Let an embedded database be written to again."""
+    for table in metadata.tables:
+        for event in ("INSERT", "UPDATE", "DELETE"):
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS moved_{table}_{event}")
+    connection.exec_driver_sql("DROP TABLE IF EXISTS moved")

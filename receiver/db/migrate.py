@@ -1,0 +1,122 @@
+"""Brings the schema up to this program's version.
+
+Apart from `schema`, which every command needs: what migrates takes a good part of a command's start to load.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from receiver.core import StoreUnavailable
+from receiver.db.handover import require_settled
+from receiver.db.migration_ops import SESSION_SETTINGS
+from receiver.db.version import current_revision, is_current_or_beyond
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from receiver.db.engine import Database
+
+# Two nodes that upgrade at once take turns; the second finds nothing to do.
+_UPGRADE_LOCK = 0x726376725F6462
+_TURN_SECONDS = 0.1
+_NO_LOCK_STATE = "55P03"
+_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+UPGRADE_SECONDS = 600.0  # for which locks are asked for
+_PACKAGE = Path(__file__).parent.parent
+
+
+def _config() -> Config:
+    inside_wheel = _PACKAGE / "migrations"
+    config = Config()
+    config.set_main_option(
+        "script_location", str(inside_wheel if inside_wheel.is_dir() else _PACKAGE.parent / "migrations")
+    )
+    return config
+
+
+def upgrade(
+    database: Database, *, say: Callable[[str], None] = lambda _: None, patience_seconds: float = UPGRADE_SECONDS
+) -> None:
+    """Bring the schema up to this program's version; nothing happens if it is there already, or beyond.
+
+    On PostgreSQL beside programs that are at work, those of the version before among them: no lock is waited for so
+    long that a push behind it would notice, and what cannot have its lock is tried again, after longer and longer
+    pauses, for `patience_seconds`; `say` is told who holds it. Then raises StoreUnavailable. What was done stays, and
+    the next call goes on from there, as it does after a kill. Raises StoreUnfit where the database was moved elsewhere.
+    """
+    require_settled(database)
+    if is_current_or_beyond(current_revision(database)):
+        return
+    config = _config()
+    if not database.postgresql:
+
+        def work(connection: sa.Connection) -> None:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+        database.write(work)
+        return
+    with database.maintaining() as connection:
+        config.attributes["connection"] = connection
+        deadline = time.monotonic() + patience_seconds
+        _await_turn(connection, deadline)
+        for statement in SESSION_SETTINGS:
+            connection.exec_driver_sql(statement)
+        connection.commit()
+        pauses = itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1]))
+        while not _is_upgraded(config):
+            connection.rollback()
+            holder = connection.scalar(_HOLDER)
+            connection.rollback()
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(
+                    f"the schema was not brought up to date: {holder or 'somebody'} holds a lock; end that session"
+                    " (SELECT pg_terminate_backend(PID)) or wait for it, then run `receiver db upgrade` again"
+                )
+            if holder:
+                say(f"waiting for a lock; {holder}")
+            time.sleep(next(pauses) * random.uniform(0.5, 1))  # noqa: S311
+
+
+def _is_upgraded(config: Config) -> bool:
+    """Migrate as far as it goes; False: a lock was not to be had in time."""
+    try:
+        command.upgrade(config, "head")
+    except sa.exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) == _NO_LOCK_STATE:
+            return False
+        raise
+    return True
+
+
+def _await_turn(connection: sa.Connection, deadline: float) -> None:
+    """Take the lock of upgrades. Asked for again and again: who waits for it would hold up the building of an index."""
+    while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_UPGRADE_LOCK))):
+        connection.rollback()
+        if time.monotonic() > deadline:
+            raise StoreUnavailable("another `receiver db upgrade` is at work; wait for it, then run it again")
+        time.sleep(_TURN_SECONDS)
+    connection.commit()
+
+
+# The transaction that has held a lock on a table of ours for longest.
+_HOLDER = sa.text(
+    """
+    SELECT format('session %s (%s, %s) has held one on %s for %s s', pid,
+                  coalesce(nullif(application_name, ''), usename), state,
+                  string_agg(DISTINCT relation::regclass::text, ', '),
+                  extract(epoch FROM clock_timestamp() - xact_start)::int)
+    FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_class ON pg_class.oid = relation
+    WHERE granted AND pid <> pg_backend_pid() AND relkind = 'r' AND relnamespace = current_schema()::regnamespace
+    GROUP BY pid, application_name, usename, state, xact_start ORDER BY xact_start LIMIT 1
+    """
+)

@@ -1,0 +1,41 @@
+"""What was last said or seen, and when: so that several processes, or people, do it once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.db.engine import insert
+from receiver.db.sql import is_over, no_later
+from receiver.db.tables import notices
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+QUARANTINE_SEEN = "quarantine seen"  # somebody has looked at what could not be read up to then
+
+
+def claim_notice(connection: sa.Connection, name: str, *, now: datetime, every: timedelta) -> bool:
+    """Whether this caller is the one to say it, of all processes, in this span of time."""
+    statement = insert(connection.dialect.name, notices)
+    claimed = connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[notices.c.name], set_={"said_at": now}, where=is_over(notices.c.said_at, every, now)
+        ).returning(notices.c.name),
+        {"name": name, "said_at": now},
+    )
+    return claimed.one_or_none() is not None
+
+
+def note(connection: sa.Connection, name: str, *, now: datetime) -> None:
+    """Note that it was said, or seen, at this moment."""
+    statement = insert(connection.dialect.name, notices).values(name=name, said_at=now)
+    connection.execute(statement.on_conflict_do_update(index_elements=[notices.c.name], set_={"said_at": now}))
+
+
+def find_noted(connection: sa.Connection, name: str, *, now: datetime) -> datetime | None:
+    """Give when it last was, None for never, or where that lies in the future."""
+    query = sa.select(notices.c.said_at).where(notices.c.name == name, no_later(notices.c.said_at, now))
+    found: datetime | None = connection.scalar(query)
+    return found

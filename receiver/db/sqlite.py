@@ -1,0 +1,180 @@
+"""The one door to the embedded database's file: which SQLite serves it, and how a connection to it is set up.
+
+Two SQLite libraries on one file in one process drop each other's locks, so that nothing else here imports one. Older
+versions have the WAL-reset bug: what `checkpointer` guards against, and `shortcoming` says.
+"""
+
+from __future__ import annotations
+
+import sqlite3 as _of_python
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import sqlalchemy as sa
+
+from receiver.core import StoreUnavailable
+
+try:
+    from pysqlite3 import dbapi2 as _of_wheel
+except ImportError:  # it comes as a wheel for few systems
+    _of_wheel = _of_python
+
+LOG_MAX_BYTES = 32 * 1024 * 1024  # to which the log shrinks once it begins anew
+CACHE_KIB = 4096  # of each connection, of which there may be thirty; the kernel has the file as well
+# WAL-reset bug: fixed in 3.51.3, and in these releases of older lines.
+_MENDED = (3, 51, 3)
+_MENDED_LINES = ((3, 50, 7), (3, 44, 6))
+
+
+# A wheel that was built here may have the system's library, as Python has.
+sqlite3: Any = _of_wheel if _of_wheel.sqlite_version_info > _of_python.sqlite_version_info else _of_python
+VERSION: tuple[int, int, int] = sqlite3.sqlite_version_info
+
+
+def is_mended(version: tuple[int, int, int]) -> bool:
+    """Return whether a version of SQLite is without the WAL-reset bug."""
+    return version >= _MENDED or any(version >= line and version[:2] == line[:2] for line in _MENDED_LINES)
+
+
+def describe() -> str:
+    """Return which SQLite serves, for a person."""
+    return f"SQLite {'.'.join(map(str, VERSION))} ({'pysqlite3' if sqlite3 is not _of_python else 'of this Python'})"
+
+
+def shortcoming() -> str | None:
+    """Return what the SQLite in use cannot promise, and what to do; None: nothing."""
+    if is_mended(VERSION):
+        return None
+    return (
+        "it has the WAL-reset bug, by which a program that is not receiver and writes to the database's file beside it"
+        " can lose committed rows; install pysqlite3 0.6.1 or newer, or a Python with SQLite 3.51.3 or newer"
+    )
+
+
+def said() -> str:
+    """Return which SQLite serves and what it cannot promise, for a person."""
+    missing = shortcoming()
+    return describe() if missing is None else f"{describe()}: {missing}"
+
+
+def path_of(url: str) -> Path:
+    """Return the file of an SQLite database, as its URL names it."""
+    return Path(sa.make_url(url).database or "")
+
+
+def log_of(path: Path) -> Path:
+    """Return the write-ahead log of a database's file."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def log_bytes(path: Path) -> int:
+    """Return the size of a database's log; 0: there is none."""
+    try:
+        return log_of(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def set_up(connection: Any, *, cache_kib: int = CACHE_KIB) -> None:
+    """Prepare a new connection, of this module's library.
+
+    Commits are durable and checkpoints are left to `checkpointer`. What is deleted is overwritten, which erasing
+    promises and not every build does by itself.
+    """
+    connection.isolation_level = None  # transactions are begun where they are meant, not guessed by the driver
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "wal_autocheckpoint=0",
+        f"journal_size_limit={LOG_MAX_BYTES}",
+        "secure_delete=ON",
+        f"cache_size=-{cache_kib}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def connect(path: Path, *, timeout_seconds: float) -> Any:
+    """Open a connection to write to a database's file past SQLAlchemy. Raises the library's `Error`."""
+    connection = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
+    set_up(connection)
+    return connection
+
+
+def connect_to_read(path: Path) -> Any:
+    """Open a connection that writes nothing. Raises the library's `Error`."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def connect_unchanging(path: Path) -> Any:
+    """Open a file that nobody writes to, so that no other is made beside it. Raises the library's `Error`."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+
+
+class OpenFiles:
+    """The database's file and its log, as they were when they were opened. Safe for many threads.
+
+    SQLite goes on with a file that was moved, removed or replaced, and what it commits is lost with its last
+    connection; one to another file at the same path would meet the log of the first. So none is made then: all goes to
+    the spool until a restart.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._log = log_of(path)
+        self._known: tuple[int, int] | None = None
+        self._known_log: tuple[int, int] | None = None
+        # Weak: an engine that is dropped without being closed takes its connections with it.
+        self._holders: WeakSet[object] = WeakSet()
+        self._lock = threading.Lock()
+
+    def note_opened(self, holder: object) -> None:
+        """Note what the connections of `holder` have opened."""
+        with self._lock:
+            self._forget_log()
+            self._holders.add(holder)
+            self._known = self._known or identity(self._path)
+            self._known_log = self._known_log or identity(self._log)
+
+    def note_closing(self, holder: object) -> None:
+        """Note that `holder` is about to close what it has open. Takes no lock: it may run wherever memory is freed."""
+        self._holders.discard(holder)
+
+    def forget(self) -> None:
+        """Begin anew, where every connection is closed."""
+        with self._lock:
+            if not self._holders:
+                self._known = None
+
+    def require_same(self) -> None:
+        """Raise StoreUnavailable where the files at their paths are not those that are open."""
+        with self._lock:
+            self._forget_log()
+            files = ((self._path, self._known), (self._log, self._known_log))
+        for path, known in files:
+            if known is not None and identity(path) != known:
+                raise StoreUnavailable(
+                    f"{path} was moved, removed or replaced while it was open; put it right, and restart the receiver"
+                )
+
+    def _forget_log(self) -> None:
+        """Without a connection the log may rightly go, and come again."""
+        if not self._holders:
+            self._known_log = None
+
+
+@cache
+def open_files(path: Path) -> OpenFiles:
+    """Return what this process has open of a database, whichever of its engines has."""
+    return OpenFiles(path)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at this path from any other that was or will be there; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

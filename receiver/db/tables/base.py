@@ -1,0 +1,65 @@
+"""What all tables share: column types, and the metadata."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.types import TypeDecorator
+
+from receiver.core import read_time, require_aware, write_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.types import TypeEngine
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Takes aware times only and gives them back in UTC; SQLite would drop the zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        own = _SqliteTime() if dialect.name == "sqlite" else sa.DateTime(timezone=True)  # type: ignore[no-untyped-call]
+        return dialect.type_descriptor(own)
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else require_aware(value)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+
+class _SqliteTime(sqlite.DATETIME):
+    """Text, written and read by the one pair of functions that knows how."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:
+        return lambda value: None if value is None else write_time(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], datetime | None]:
+        return lambda value: None if value is None else read_time(value)
+
+
+# SQLite makes row ids only for INTEGER; AUTOINCREMENT, so that an id is never given twice.
+RowId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+# Not JSONB: unknown fields of a push may hold NUL, which JSONB refuses.
+Json = sa.JSON(none_as_null=True)
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def table(name: str, *items: Any) -> sa.Table:
+    return sa.Table(name, metadata, *items, sqlite_autoincrement=True)

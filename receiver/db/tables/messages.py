@@ -1,0 +1,225 @@
+"""The journal, messages, receipts, replies, and attempts to send."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from receiver.db.encryption import ContentDigest, Mobile, MobileEnd, SealedBytes, SealedJson
+from receiver.db.tables.base import Json, RowId, UtcDateTime, table
+
+# The journal: every acknowledged push, byte for byte. The source of all that follows.
+pushes = table(
+    "pushes",
+    sa.Column("id", sa.Uuid, primary_key=True),  # UUIDv7, made before durability: the idempotency key
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("endpoint", sa.Text),  # what its URL asked for; null: the combined one
+    sa.Column("kind", sa.Text),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("flags", Json),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("query", SealedBytes("pushes.query"), nullable=False),
+    sa.Column("body", SealedBytes("pushes.body"), nullable=False),
+    sa.Column("content_type", sa.Text),
+    sa.Column("remote_addr", sa.Text, nullable=False),
+    sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.Column("replayed_at", UtcDateTime),  # first read by a replay, which changes no `copies`
+    # What was read, as a digest (`domain.reading_digest`): it stands, whatever later rules would read. Null: nothing
+    # was, or the row is older than this column.
+    sa.Column("reading_digest", SealedBytes("pushes.reading_digest")),
+)
+# GET /pushes?outcome=quarantined: few among very many.
+sa.Index(
+    "ix_pushes_quarantined",
+    pushes.c.id,
+    postgresql_where=pushes.c.outcome == "quarantined",
+    sqlite_where=pushes.c.outcome == "quarantined",
+)
+
+# One row per (account, task_id, mobile), made by whichever comes first: the record of the send or its first push.
+messages = table(
+    "messages",
+    sa.Column("id", RowId, sa.Identity(), primary_key=True),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("task_id", sa.Text),  # null: the platform gave none (refused)
+    sa.Column("mobile", Mobile, nullable=False),
+    # The fold of its receipts, see domain.MessageState.
+    sa.Column("status", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("reported_at", UtcDateTime),
+    sa.Column("seen", sa.SmallInteger, nullable=False, server_default="0"),
+    # What the sender said; recorded_at null: nobody has recorded it (unmatched).
+    sa.Column("recorded_at", UtcDateTime),
+    sa.Column("sent_at", UtcDateTime),
+    sa.Column("template_id", sa.Text),
+    sa.Column("reference", sa.Text),
+    sa.Column("success_counts", sa.Integer),
+    sa.Column("remain_point", sa.Integer),
+    sa.Column("send_state", sa.Text),  # null: the platform took it; else a MessageStatus that no receipt can give
+    sa.Column("error_message", sa.Text),
+    sa.Column("verified_at", UtcDateTime),  # when its code was first used, as the sender says
+)
+# The identity, and look-ups by task id: hence that order.
+sa.Index("uq_messages_key", messages.c.task_id, messages.c.mobile, messages.c.account, unique=True)
+# A refused send has no task id to be told apart by.
+REFUSED_KEY_WHERE = messages.c.task_id.is_(None)
+sa.Index(
+    "uq_messages_refused",
+    messages.c.mobile,
+    messages.c.reference,
+    messages.c.sent_at,
+    messages.c.account,
+    unique=True,
+    postgresql_where=REFUSED_KEY_WHERE,
+    sqlite_where=REFUSED_KEY_WHERE,
+)
+sa.Index("ix_messages_mobile", messages.c.mobile, messages.c.id)  # look-ups by number, newest first
+sa.Index(
+    "ix_messages_reference",
+    messages.c.reference,
+    messages.c.id,
+    postgresql_where=messages.c.reference.isnot(None),
+    sqlite_where=messages.c.reference.isnot(None),
+)  # look-ups by the sender's own id
+# Look-ups by the last digits of a number. Ten thousand values, so that PostgreSQL keeps each once, and lists of rows.
+LAST_DIGITS = 4
+MOBILE_END: sa.ColumnElement[str] = sa.func.substr(
+    messages.c.mobile, sa.func.length(messages.c.mobile) - sa.literal_column(str(LAST_DIGITS - 1)), type_=MobileEnd
+)
+sa.Index("ix_messages_mobile_end", MOBILE_END)
+# Lists by time of sending, and what adds up over it. Rows that only pushes have made are not in it.
+AGE_FROM = sa.func.coalesce(messages.c.sent_at, messages.c.recorded_at, type_=messages.c.sent_at.type)
+sa.Index(
+    "ix_messages_age_from",
+    AGE_FROM,
+    postgresql_where=messages.c.recorded_at.isnot(None),
+    sqlite_where=messages.c.recorded_at.isnot(None),
+)
+# The list of unmatched messages: few among very many, or all of them where nobody records.
+sa.Index(
+    "ix_messages_unmatched",
+    messages.c.id,
+    postgresql_where=messages.c.recorded_at.is_(None),
+    sqlite_where=messages.c.recorded_at.is_(None),
+)
+
+# Requests to send that went through here, each noted before it went out. A table of its own, so that messages,
+# most of which were sent elsewhere, carry none of it.
+attempts = table(
+    "attempts",
+    sa.Column("id", sa.Uuid, primary_key=True),  # UUIDv7
+    sa.Column("message_id", sa.BigInteger),
+    sa.Column("begun_at", UtcDateTime, nullable=False),
+    # Who asked, under which Idempotency-Key, and for what (a keyed hash). Null: no such key was given.
+    sa.Column("caller", sa.Text),
+    sa.Column("idempotency_key", sa.Text),
+    sa.Column("fingerprint", sa.LargeBinary),
+)
+sa.Index(
+    "uq_attempts_key",
+    attempts.c.caller,
+    attempts.c.idempotency_key,
+    unique=True,
+    postgresql_where=attempts.c.idempotency_key.isnot(None),
+    sqlite_where=attempts.c.idempotency_key.isnot(None),
+)  # a repeated Idempotency-Key
+
+
+def _sightings(name: str) -> list[sa.Column[Any]]:
+    """What receipts and replies share: where they belong and how often they were seen.
+
+    A full number's account, task id and number stand in its message. A masked number has no message of its
+    own: it keeps the three here, and `message_id` is what they match at present. Nor has a reply without a task id,
+    masked or not: it keeps account and number here, and `message_id` stays null.
+    """
+    return [
+        sa.Column("id", RowId, sa.Identity(), primary_key=True),
+        sa.Column("message_id", sa.BigInteger),
+        sa.Column("masked_mobile", Mobile, nullable=False, server_default=""),  # full only where `task_id` is null
+        sa.Column("account", sa.Text),
+        sa.Column("task_id", sa.Text),
+        sa.Column("push_id", sa.Uuid, nullable=False),  # the first that brought it
+        sa.Column("received_at", UtcDateTime, nullable=False),
+        sa.Column("last_seen_at", UtcDateTime, nullable=False),
+        sa.Column("copies", sa.Integer, nullable=False),
+        sa.Column("extra", SealedJson(f"{name}.extra")),
+    ]
+
+
+receipts = table(
+    "receipts",
+    *_sightings("receipts"),
+    sa.Column("vendor_status", sa.Text, nullable=False),
+    sa.Column("reported_at", UtcDateTime, nullable=False),
+)
+replies = table(
+    "replies",
+    *_sightings("replies"),
+    sa.Column("content", sa.Text, nullable=False),  # NUL as its picture, which text columns take; empty where sealed
+    sa.Column("content_exact", sa.LargeBinary),  # UTF-8, where `content` is not what was written
+    sa.Column("content_sha256", ContentDigest, nullable=False),
+    sa.Column("replied_at", UtcDateTime, nullable=False),
+    sa.Column("opt_out", sa.Boolean(create_constraint=False), nullable=False),
+    # Not quite a word for it, but near enough for somebody to look.
+    sa.Column("opt_out_review", sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false()),
+    # Where the database is encrypted: exactly what was written, as UTF-8, and the hashes that it is found by.
+    sa.Column("content_sealed", SealedBytes("replies.content")),
+    sa.Column("content_grams", sa.Text),
+)
+# GET /replies?opt_out=true and ?opt_out_review=true: few among many. `search` adds the index of what replies say.
+for _flag in (replies.c.opt_out, replies.c.opt_out_review):
+    sa.Index(f"ix_replies_{_flag.name}", replies.c.id, postgresql_where=_flag, sqlite_where=_flag)
+# What tells two receipts, or two replies, of one message apart. The time is part of both keys, so that the
+# tables can be partitioned by it.
+IDENTITY: dict[str, tuple[sa.Column[Any], ...]] = {
+    "receipts": (receipts.c.reported_at, receipts.c.vendor_status),
+    "replies": (replies.c.replied_at, replies.c.content_sha256),
+}
+
+
+def full_key(table: sa.Table) -> tuple[sa.Column[Any], ...]:
+    """The columns that make a row of a full number one of its kind; also how a message finds its rows."""
+    return (table.c.message_id, *IDENTITY[table.name], table.c.masked_mobile)
+
+
+def masked_key(table: sa.Table) -> tuple[sa.Column[Any], ...]:
+    """The columns that make a row of a masked number one of its kind; led by what finds a task's."""
+    return (table.c.task_id, table.c.account, table.c.masked_mobile, *IDENTITY[table.name])
+
+
+def masked_key_where(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Which rows keep account, task id and number themselves; the masked key holds for them."""
+    return table.c.masked_mobile != sa.literal_column("''")
+
+
+def masked_of_task_where(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Which rows are of a masked number and of a task: those that may belong to a message."""
+    return sa.and_(masked_key_where(table), table.c.task_id.isnot(None))
+
+
+# The columns that make a reply without a task id one of its kind; led by what finds a number's.
+TASKLESS_KEY = (replies.c.masked_mobile, replies.c.account, *IDENTITY["replies"])
+TASKLESS_WHERE = sa.and_(masked_key_where(replies), replies.c.task_id.is_(None))
+sa.Index(
+    "uq_replies_taskless", *TASKLESS_KEY, unique=True, postgresql_where=TASKLESS_WHERE, sqlite_where=TASKLESS_WHERE
+)
+
+
+for _sighted in (receipts, replies):
+    # Lists of a time of receiving, which goes nearly with the ids: PostgreSQL needs no more than each block's range.
+    # Blocks that are not yet summed up are read whole: hence at once, and not when a vacuum comes by.
+    sa.Index(
+        f"ix_{_sighted.name}_received_at",
+        _sighted.c.received_at,
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on"},
+    )
+    sa.Index(f"uq_{_sighted.name}_key", *full_key(_sighted), unique=True)
+    sa.Index(
+        f"uq_{_sighted.name}_masked",
+        *masked_key(_sighted),
+        unique=True,
+        postgresql_where=masked_key_where(_sighted),
+        sqlite_where=masked_key_where(_sighted),
+    )

@@ -1,0 +1,48 @@
+"""The schema's version: tell it, refuse to run on an older one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.core import StoreUnfit
+from receiver.db.handover import require_settled
+
+if TYPE_CHECKING:
+    from receiver.db.engine import Database
+
+# What this program was written for: the newest of the migrations, whose numbers go up one by one.
+VERSION = "0017"
+
+
+def is_known(revision: str) -> bool:
+    """Whether this program knows that version: it is its own or an older one."""
+    return revision <= VERSION
+
+
+def current_revision(database: Database) -> str | None:
+    """The schema version that the database has, None for an empty one."""
+    with database.reading() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        return found
+
+
+def is_current_or_beyond(revision: str | None) -> bool:
+    """Whether this program can run on that version."""
+    return revision is not None and revision >= VERSION
+
+
+def require_schema(database: Database) -> None:
+    """Raise StoreUnfit where the schema is missing or older, or the database was moved elsewhere.
+
+    A newer one passes: the other half of an upgrade.
+    """
+    require_settled(database)
+    current = current_revision(database)
+    if current is None:
+        raise StoreUnfit("the database is empty; run `receiver db upgrade`")
+    if not is_current_or_beyond(current):
+        raise StoreUnfit("the database's schema is older than this program; run `receiver db upgrade`")

@@ -1,0 +1,113 @@
+"""When each push secret was last used, on any node; under a keyed digest, so that no secret is in the database."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from datetime import timedelta
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.auth.api_keys import shared_secret
+from receiver.db.engine import insert
+from receiver.db.tables import push_secrets, shared_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+_KEY = "push secrets"
+UNUSED_FOR = timedelta(days=7)  # after which a retiring secret may go
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewUses:
+    """What one process has counted of one secret since it last said so."""
+
+    account: str
+    secret: str = field(repr=False)
+    pushes: int
+    last_used_at: datetime | None  # None: not at all
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecretUse:
+    """A secret of the settings by its place, and what all nodes know of its use."""
+
+    account: str
+    place: int  # among its account's: 0 is the active one, the others retire
+    known_since: datetime | None  # None: no node has counted yet
+    last_used_at: datetime | None
+    pushes: int
+
+    @property
+    def name(self) -> str:
+        """How it is spoken of, never by its letters."""
+        return "active" if self.place == 0 else f"retiring {self.place}"
+
+    def can_go(self, now: datetime) -> bool:
+        """Whether it retires, and nothing has been pushed by it for so long that nobody seems to have it."""
+        since = self.last_used_at or self.known_since
+        return self.place > 0 and since is not None and now - since >= UNUSED_FOR
+
+
+def save_uses(connection: sa.Connection, uses: Sequence[NewUses], *, now: datetime) -> None:
+    """Add what one process has counted; a secret that was not known is, from now on."""
+    key = shared_secret(connection, _KEY)
+    statement = insert(connection.dialect.name, push_secrets)
+    column, new = push_secrets.c, statement.excluded
+    # Processes may come in any order.
+    last = sa.case(
+        (new.last_used_at.is_(None), column.last_used_at),
+        (column.last_used_at > new.last_used_at, column.last_used_at),
+        else_=new.last_used_at,
+    )
+    added = statement.on_conflict_do_update(
+        index_elements=[column.secret_hmac], set_={"last_used_at": last, "pushes": column.pushes + new.pushes}
+    )
+    by_digest = {_digest(key, use.account, use.secret): use for use in uses}
+    connection.execute(
+        added,
+        [
+            {
+                "secret_hmac": digest,
+                "account": use.account,
+                "known_since": now,
+                "last_used_at": use.last_used_at,
+                "pushes": use.pushes,
+            }
+            for digest, use in sorted(
+                by_digest.items(), key=itemgetter(0)
+            )  # the same order for all, or two could wait for each other
+        ],
+    )
+
+
+def find_uses(connection: sa.Connection, tokens: Sequence[tuple[str, str]]) -> list[SecretUse]:
+    """Give the use of each of these (account, secret), in their order."""
+    key = connection.scalar(sa.select(shared_secrets.c.value).where(shared_secrets.c.name == _KEY)) or b""
+    digests = [_digest(key, account, secret) for account, secret in tokens]
+    rows = connection.execute(sa.select(push_secrets).where(push_secrets.c.secret_hmac.in_(digests)))
+    known = {bytes(row.secret_hmac): row for row in rows}
+    places: dict[str, int] = {}
+    found = []
+    for (account, _), digest in zip(tokens, digests, strict=True):
+        row = known.get(digest)
+        places[account] = place = places.get(account, -1) + 1
+        found.append(
+            SecretUse(
+                account=account,
+                place=place,
+                known_since=row.known_since if row else None,
+                last_used_at=row.last_used_at if row else None,
+                pushes=row.pushes if row else 0,
+            )
+        )
+    return found
+
+
+def _digest(key: bytes, account: str, secret: str) -> bytes:
+    return hmac.digest(key, f"{account}:{secret}".encode(), hashlib.sha256)

@@ -1,0 +1,56 @@
+"""Where pushes came from lately: addresses with their counts, from the newest part of the journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.core import first_id_of
+from receiver.db.tables import pushes
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+READ_MAX_PUSHES = 1_000_000
+_ADDRESSES_MAX = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One address that pushed."""
+
+    address: str
+    pushes: int
+    last_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """Every address that pushed, the most frequent first."""
+
+    found: list[Source]
+    complete: bool  # False: there were more pushes than are read, and the older ones were left out
+
+
+def find_sources(connection: sa.Connection, *, since: datetime, read_max: int = READ_MAX_PUSHES) -> Sources:
+    """Give the addresses of the pushes since then, of so many of the newest at most."""
+    newest = (
+        sa.select(pushes.c.remote_addr, pushes.c.received_at)
+        .where(pushes.c.id >= first_id_of(since))
+        .order_by(pushes.c.id.desc())
+        .limit(read_max)
+        .subquery()
+    )
+    count, last = sa.func.count(), sa.func.max(newest.c.received_at)
+    rows = connection.execute(
+        sa.select(newest.c.remote_addr, count, last)
+        .group_by(newest.c.remote_addr)
+        .order_by(count.desc(), newest.c.remote_addr)
+        .limit(_ADDRESSES_MAX)
+    ).all()
+    return Sources(
+        found=[Source(address=address, pushes=number, last_at=last_at) for address, number, last_at in rows],
+        complete=sum(number for _, number, _ in rows) < read_max,
+    )

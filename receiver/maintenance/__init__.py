@@ -1,0 +1,1 @@
+"""Retention, erasure, verification, backup, and moving to another database or key."""

@@ -1,0 +1,371 @@
+"""Backups of one data directory: the embedded database, the spool and the generated secret, whole or not there at all.
+
+A backup is a directory of its own. It is written under a name that begins with a dot, fsynced, and renamed: what is
+called `receiver-…Z` is complete. Its manifest names every file with its SHA-256.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from receiver import __version__
+from receiver.audit import checkpoints
+from receiver.config import PUSH_SECRET_FILE, Settings, make_data_dir
+from receiver.core import Push, ReceiverError, SettingsError, make_directory, sync_directory
+from receiver.db.encryption import KeyRing, NotOpened
+from receiver.db.sqlite import path_of
+from receiver.intake import SPOOL_DIR, Damage, copy_spool, count_frames, read_file
+from receiver.maintenance.snapshot import copy_database, look_into, require_integrity, skip_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+
+DATABASE_FILE = "receiver.db"
+_MANIFEST = "manifest.json"
+_NAME = re.compile(r"receiver-\d{8}T\d{6}Z", re.ASCII)
+_DRAFT_SUFFIX = ".partial"
+_OF_SQLITE = ("", "-wal", "-shm")  # beside a database's file: its log belongs to it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a backup is and holds."""
+
+    version: str  # of the program that made it
+    schema: str | None  # None: without the database, which is PostgreSQL's
+    begun_at: datetime  # what was acknowledged before is in it
+    ended_at: datetime
+    verified: bool
+    rows: Mapping[str, int]
+    spool_records: int
+    newest_push: str | None  # its id
+    newest_push_at: datetime | None
+    files: Mapping[str, str]  # path inside the backup: SHA-256
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as JSON writes it."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backup:
+    """A backup and where it lies."""
+
+    path: Path
+    manifest: Manifest
+    problems: tuple[str, ...] = ()  # what `verify` found in it; it is a true copy all the same
+    removed: tuple[str, ...] = ()  # older ones, by --keep
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restored:
+    """What was put back, and where that lies which was in its place."""
+
+    manifest: Manifest
+    aside: Path | None
+
+
+def make_backup(
+    settings: Settings, directory: Path, *, verify: Callable[[Path], Sequence[str]] | None, keep: int | None = None
+) -> Backup:
+    """Back up the data directory into a new directory in `directory`; a server may run meanwhile.
+
+    `verify` is given the copy and says what in it does not agree; None: that is not asked. `keep`: so many backups
+    stay, the newest; older ones are removed once this one is verified. Raises ReceiverError; nothing is left then.
+    """
+    begun_at = datetime.now(UTC)
+    final = directory / f"receiver-{begun_at:%Y%m%dT%H%M%SZ}"
+    source = path_of(settings.database_url) if settings.embedded else None
+    if source is not None and not source.is_file():
+        raise ReceiverError(f"there is no database to back up: {source}; does RECEIVER_DATA_DIR name the right place?")
+    try:
+        with _draft(directory, final) as draft:
+            manifest = _fill(settings, draft, begun_at)
+            problems = tuple(verify(draft) if verify is not None and source is not None else ())
+            manifest = replace(manifest, verified=verify is not None and not problems, ended_at=datetime.now(UTC))
+            _write_manifest(draft, manifest)
+        removed = _remove_older(directory, final.name, keep) if keep is not None and not problems else ()
+    except OSError as error:
+        raise ReceiverError(f"no backup was made: {directory}: {error.strerror}") from error
+    return Backup(path=final, manifest=manifest, problems=problems, removed=removed)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what a backup says of itself, and hold every file against it. Raises ReceiverError."""
+    manifest = _read_manifest(path)
+    if manifest is None:
+        raise ReceiverError(f"{path} is no backup of receiver: it has no {_MANIFEST} that can be read")
+    for name, digest in manifest.files.items():
+        if not _is_kept(name):
+            raise ReceiverError(f"{path} is no backup of receiver: it names a file that none has; take another one")
+        try:
+            found = _digest(path / name)
+        except OSError as error:
+            raise ReceiverError(f"this backup is damaged: {name}: {error.strerror}; take another one") from error
+        if found != digest:
+            raise ReceiverError(f"this backup is damaged: {name} is not what was backed up; take another one")
+    return manifest
+
+
+def restore(path: Path, data_dir: Path, *, force: bool) -> Restored:
+    """Put a backup into a data directory that no server uses. What is in its place is moved aside, never removed.
+
+    Raises ReceiverError, also where a database or a spool is there and `force` is not given; nothing is changed then.
+    """
+    manifest = read_manifest(path)
+    make_data_dir(data_dir)
+    present = _present(data_dir, manifest)
+    if any(name != PUSH_SECRET_FILE for name in present) and not force:
+        raise ReceiverError(
+            f"{data_dir} holds {', '.join(present)} already; --force moves that aside, into a directory beside it"
+        )
+    token = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    draft = data_dir / f".restoring-{token}"
+    try:
+        _copy_files(path, draft, manifest)
+        aside = _move_aside(data_dir, present, data_dir / f"before-restore-{token}")
+        # The database last: until it is there, this data directory does not look as if it had all that it is to have.
+        for name in (SPOOL_DIR, PUSH_SECRET_FILE, DATABASE_FILE):
+            if (draft / name).exists():
+                (draft / name).rename(data_dir / name)
+        draft.rmdir()
+        sync_directory(data_dir)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise ReceiverError(f"{data_dir}: {error.strerror}; restore again when that is mended") from error
+    return Restored(manifest=manifest, aside=aside)
+
+
+@contextmanager
+def serving_lock(data_dir: Path) -> Iterator[None]:
+    """Hold what `serve` holds on an embedded database. Raises SettingsError where a server runs."""
+    handle = take_serving_lock(data_dir)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def take_serving_lock(data_dir: Path) -> int:
+    """Take the lock of the one server of an embedded database; it lasts as long as the handle is open.
+
+    On the directory itself, since a file in it could be removed, and another server would make a new one.
+    Raises SettingsError where another has it.
+    """
+    handle = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise SettingsError(
+            f"another `receiver serve` runs on {data_dir}; stop it, or name another RECEIVER_DATA_DIR"
+        ) from None
+    return handle
+
+
+def is_served(data_dir: Path) -> bool:
+    """Return whether a server has the lock of this directory."""
+    try:
+        os.close(take_serving_lock(data_dir))
+    except SettingsError:
+        return True
+    return False
+
+
+# --- Making one ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _draft(directory: Path, final: Path) -> Iterator[Path]:
+    """Give a directory to fill, which becomes `final` when it is full, or goes where it is not."""
+    make_directory(directory)
+    _remove_drafts_of_the_dead(directory)
+    if final.exists():
+        raise ReceiverError(f"{final} exists already; wait a second")
+    draft = directory / f".{final.name}.{secrets.token_hex(4)}{_DRAFT_SUFFIX}"
+    draft.mkdir(mode=0o700)
+    handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield draft
+        sync_directory(draft)
+        draft.rename(final)
+        sync_directory(directory)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    finally:
+        os.close(handle)
+
+
+def _remove_drafts_of_the_dead(directory: Path) -> None:
+    for path in directory.glob(f".receiver-*{_DRAFT_SUFFIX}"):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(BlockingIOError):  # another backup is at it
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path)
+        os.close(handle)
+
+
+def _fill(settings: Settings, draft: Path, begun_at: datetime) -> Manifest:
+    # The spool first, the database after it. A record leaves the spool only once the database has it: what is gone
+    # from the spool by the time it is copied is therefore in the database's later copy. The other way round, a record
+    # that is saved between the two copies would be in neither.
+    spooled = copy_spool(settings.data_dir / SPOOL_DIR, draft / SPOOL_DIR)
+    secret = settings.data_dir / PUSH_SECRET_FILE
+    if secret.exists():
+        _copy_file(secret, draft / PUSH_SECRET_FILE)
+    manifest = Manifest(
+        version=__version__,
+        schema=None,
+        begun_at=begun_at,
+        ended_at=begun_at,
+        verified=False,
+        rows={},
+        spool_records=0,
+        newest_push=None,
+        newest_push_at=None,
+        files={},
+    )
+    if settings.embedded:
+        copy = draft / DATABASE_FILE
+        os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        copy_database(settings.database_url, copy)
+        _sync_file(copy)
+        require_integrity(copy)
+        contents = look_into(copy)
+        manifest = replace(manifest, schema=contents.schema, rows=contents.rows)
+        if contents.newest_push is not None:
+            newest_id, newest_at = contents.newest_push
+            manifest = replace(manifest, newest_push=str(newest_id), newest_push_at=newest_at)
+    ring = KeyRing(settings.encryption_keys) if settings.encryption_keys else None
+    for path in spooled:
+        try:
+            records = [record for record in read_file(path, ring) if not isinstance(record, Damage)]
+        except NotOpened:  # a copy is a copy, with its key or without
+            manifest = replace(manifest, spool_records=manifest.spool_records + count_frames(path))
+            continue
+        manifest = replace(manifest, spool_records=manifest.spool_records + len(records))
+        for record in records:
+            if isinstance(record, Push) and str(record.id) > (manifest.newest_push or ""):
+                manifest = replace(manifest, newest_push=str(record.id), newest_push_at=record.received_at)
+    return manifest
+
+
+def _write_manifest(draft: Path, manifest: Manifest) -> None:
+    paths = sorted(path for path in draft.rglob("*") if path.is_file())
+    files = {path.relative_to(draft).as_posix(): _digest(path) for path in paths}
+    text = json.dumps(replace(manifest, files=files).as_json(), indent=1)
+    _write(draft / _MANIFEST, text.encode())
+
+
+def _remove_older(directory: Path, newest: str, keep: int) -> tuple[str, ...]:
+    """Remove all but so many backups up to the newest one; what is none, whatever its name, stays.
+
+    One that is dated later was made while a clock was ahead: it counts as none, or each new one would go for its sake.
+    """
+    names = sorted(path.name for path in directory.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
+    names = [name for name in names if name <= newest]
+    older = [name for name in names if _read_manifest(directory / name) is not None][:-keep]
+    for name in older:
+        # Under another name first: nothing incomplete is ever called a backup.
+        gone = directory / f".{name}.{secrets.token_hex(4)}{_DRAFT_SUFFIX}"
+        (directory / name).rename(gone)
+        shutil.rmtree(gone)
+    return tuple(older)
+
+
+# --- Putting one back ---------------------------------------------------------------------------------
+
+
+def _present(data_dir: Path, manifest: Manifest) -> list[str]:
+    """Name what stands where the backup's parts are to be."""
+    names = [SPOOL_DIR] if any((data_dir / SPOOL_DIR).glob("*")) else []
+    if PUSH_SECRET_FILE in manifest.files and (data_dir / PUSH_SECRET_FILE).exists():
+        names.append(PUSH_SECRET_FILE)
+    if DATABASE_FILE in manifest.files:
+        names += [DATABASE_FILE + suffix for suffix in _OF_SQLITE if (data_dir / (DATABASE_FILE + suffix)).exists()]
+        if (data_dir / checkpoints.FILE).exists():
+            names.append(checkpoints.FILE)  # of a chain that went on from where the backup ends
+    return names
+
+
+def _move_aside(data_dir: Path, names: Sequence[str], aside: Path) -> Path | None:
+    with suppress(OSError):
+        (data_dir / SPOOL_DIR).rmdir()  # an empty one
+    if not names:
+        return None
+    aside.mkdir(mode=0o700)
+    for name in names:
+        (data_dir / name).rename(aside / name)
+    sync_directory(aside)
+    return aside
+
+
+def _copy_files(path: Path, to: Path, manifest: Manifest) -> None:
+    to.mkdir(mode=0o700)
+    (to / SPOOL_DIR).mkdir(mode=0o700)
+    for name in manifest.files:
+        _copy_file(path / name, to / name)
+    if (to / DATABASE_FILE).exists():
+        skip_ids(to / DATABASE_FILE)
+    sync_directory(to / SPOOL_DIR)
+    sync_directory(to)
+
+
+# --- Files and manifests ------------------------------------------------------------------------------
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a backup may have that file: nothing that a manifest names leads out of the two directories."""
+    if name in (PUSH_SECRET_FILE, DATABASE_FILE):
+        return True
+    directory, _, file = name.partition("/")
+    return directory == SPOOL_DIR and file not in ("", ".", "..") and "/" not in file
+
+
+def _copy_file(source: Path, to: Path) -> None:
+    with source.open("rb") as read, os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as write:
+        shutil.copyfileobj(read, write, 1 << 20)
+        write.flush()
+        os.fsync(write.fileno())
+
+
+def _write(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    try:
+        values = json.loads((path / _MANIFEST).read_bytes())
+        for name in ("begun_at", "ended_at", "newest_push_at"):
+            values[name] = values[name] and datetime.fromisoformat(values[name])
+        return Manifest(**values)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

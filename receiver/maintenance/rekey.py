@@ -1,0 +1,324 @@
+"""Changes a database's encryption: on, off, and to another key, in small transactions that may be broken off anywhere.
+
+On and off, nobody else may write meanwhile (`sealed`, guards): pushes wait in the spool. Under another key, contents
+alone are sealed anew, beside everybody who writes: tokens stay as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.core import ReceiverError, StoreUnavailable, shown_content
+from receiver.db.encryption import (
+    MARK,
+    ROOT_BYTES,
+    UNHINDERED,
+    KeyRing,
+    NotOpened,
+    Sealer,
+    State,
+    columns,
+    find_encryption,
+    guard_statements,
+    is_token,
+)
+from receiver.db.migration_ops import LOCK_TIMEOUT
+from receiver.db.tables import encryption, look_ups, messages, pushes, receipts, replies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from receiver.db.engine import Database
+
+_ALONE_ROWS = 2000  # in one transaction
+_BESIDE_ROWS = 250
+_BESIDE_SHARE = 0.5  # of a batch's time, left to those who push
+_LOCK_SECONDS, _LOCK_PAUSE_SECONDS = 600.0, 0.5
+_NAME = "database"
+_TABLES = (pushes, messages, receipts, replies, look_ups)
+
+Row = dict[str, Any]
+
+
+def encrypt(database: Database, ring: KeyRing, tell: Callable[[int], None] = lambda _: None) -> int:
+    """Seal every row of a plain database, or of one in which that was broken off; give how many were sealed now.
+
+    `tell` hears how many rows were looked at since the last time. Raises ReceiverError, StoreUnavailable or StoreUnfit.
+    """
+    found = _state(database)
+    if found.state is State.OPENING:
+        raise ReceiverError("the database is being decrypted; end that first, with `receiver db decrypt`")
+    if found.state is State.SEALED:
+        return 0
+    if found.state is State.PLAIN:
+        root = columns.sealed_root(ring, os.urandom(ROOT_BYTES))
+        _set_state(database, State.SEALING, root)
+        found = _state(database)
+    work = _Change(_Goal.SEALED, found.sealer(ring))
+    count = sum(_walk(database, table, work, tell) for table in _TABLES)
+    _clean(database)
+    _set_state(database, State.SEALED)
+    return count
+
+
+def decrypt(database: Database, ring: KeyRing, tell: Callable[[int], None] = lambda _: None) -> int:
+    """Open every row of an encrypted database, or of one in which that was broken off; give how many were opened now.
+
+    Raises ReceiverError, StoreUnavailable or StoreUnfit.
+    """
+    found = _state(database)
+    if found.state is State.SEALING:
+        raise ReceiverError("the database is being encrypted; end that first, with `receiver db encrypt`")
+    if found.state is State.PLAIN:
+        return 0
+    work = _Change(_Goal.PLAIN, found.sealer(ring))
+    if found.state is State.SEALED:
+        _set_state(database, State.OPENING)
+    count = sum(_walk(database, table, work, tell) for table in _TABLES)
+    _set_state(database, State.PLAIN)
+    return count
+
+
+def rotate(database: Database, ring: KeyRing, tell: Callable[[int], None] = lambda _: None) -> tuple[int, int]:
+    """Seal under the first key what others have sealed, beside those who write.
+
+    Gives how many rows were sealed anew, and how many of another key came meanwhile: somebody does not have the first
+    key yet. Raises ReceiverError, StoreUnavailable or StoreUnfit.
+    """
+    found = _state(database)
+    if found.state is not State.SEALED:
+        raise ReceiverError(f"the database is not encrypted, but {found.state}; see `receiver db encrypt`")
+    found.sealer(ring)
+    root = columns.sealed_root(ring, columns.open_root(ring, found.root))
+    database.write(lambda connection: connection.execute(sa.update(encryption).values(root=root)))
+    work = _Change(_Goal.RENEWED, found.sealer(ring))
+    tables = [table for table in _TABLES if table is not messages]  # tokens stay as they are
+    first = sum(_walk(database, table, work, tell) for table in tables)
+    return first, sum(_walk(database, table, work, tell) for table in tables)
+
+
+def _state(database: Database) -> columns.Encryption:
+    with database.reading() as connection:
+        return find_encryption(connection)
+
+
+def _set_state(database: Database, state: State, root: bytes = b"") -> None:
+    """Say how far it is, in the transaction from which on only such rows can be written."""
+
+    def work(connection: sa.Connection) -> None:
+        if database.postgresql:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        _set_guards(connection, state)
+        if state is State.SEALING:
+            connection.execute(sa.insert(encryption).values(name=_NAME, state=state, root=root))
+        elif state is State.PLAIN:
+            connection.execute(sa.delete(encryption))
+        else:
+            connection.execute(sa.update(encryption).values(state=state))
+
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            database.write(work)
+        except StoreUnavailable:  # a lock was not to be had in time: pushes would wait behind whoever waits for it
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _set_guards(connection: sa.Connection, state: State) -> None:
+    for statement in guard_statements(connection.dialect.name, state):
+        connection.exec_driver_sql(statement)
+
+
+def _clean(database: Database) -> None:
+    """Leave nothing of the plain rows in an embedded database's file; PostgreSQL does so in its own time."""
+    if database.postgresql:
+        return
+    with database.maintaining() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.execute("INSERT INTO reply_text (reply_text) VALUES ('optimize')")
+        driver.execute("VACUUM")
+    database.empty_log()
+
+
+# --- Rows -----------------------------------------------------------------------------------------------
+
+
+class _Goal(Enum):
+    SEALED = auto()
+    RENEWED = auto()  # sealed under the first key
+    PLAIN = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What is to become of each value. One that is so already stays as it is."""
+
+    goal: _Goal
+    sealer: Sealer
+
+    def row(self, table: sa.Table, row: Any) -> Row:
+        """Give the columns of a row that change."""
+        new: Row
+        if table is pushes:
+            new = {
+                name: self._bytes(getattr(row, name), f"pushes.{name}") for name in ("query", "body", "reading_digest")
+            }
+        elif table is messages:
+            new = {"mobile": self._mobile(row.mobile)}
+        elif table is look_ups:
+            new = {"text": self._text(row.text)}
+        else:
+            new = {"extra": self._json(row.extra, f"{table.name}.extra")}
+            if table is replies:
+                new |= self._content(row) | {"masked_mobile": self._mobile(row.masked_mobile)}
+        return {name: value for name, value in new.items() if value != getattr(row, name)}
+
+    def _bytes(self, value: bytes | None, place: str) -> bytes | None:
+        ring = self.sealer.ring
+        if value is None:
+            return None
+        if self.goal is _Goal.SEALED:
+            # A plain push may begin as if it were sealed: what does not open is not.
+            return value if ring.opens(value, place.encode()) else columns.seal_bytes(ring, value, place.encode())
+        if not value.startswith(MARK) or (self.goal is _Goal.RENEWED and value.startswith(ring.head)):
+            return value
+        plain = ring.open(value, place.encode())
+        return plain if self.goal is _Goal.PLAIN else ring.seal(plain, place.encode())
+
+    def _mobile(self, value: str) -> str:
+        if self.goal is _Goal.PLAIN:
+            return self.sealer.number(value) if is_token(value) else value
+        return value if is_token(value) else columns.mobile_token(self.sealer, value)
+
+    def _text(self, value: str) -> str:
+        ring, place = self.sealer.ring, b"look_ups.text"
+        if self.goal is _Goal.RENEWED and columns.is_under(ring, value):
+            return value
+        try:
+            plain = columns.open_text(ring, value, place)
+        except (ValueError, NotOpened):
+            if self.goal is _Goal.RENEWED:
+                raise
+            return value if self.goal is _Goal.PLAIN else columns.seal_text(ring, value, place)
+        if self.goal is _Goal.PLAIN:
+            return plain
+        return columns.seal_text(ring, plain, place) if self.goal is _Goal.RENEWED else value
+
+    def _json(self, value: Any, place: str) -> Any:
+        if value is None or isinstance(value, str) == (self.goal is _Goal.SEALED):
+            return value
+        ring = self.sealer.ring
+        if self.goal is _Goal.RENEWED and columns.is_under(ring, value):
+            return value
+        plain = columns.open_json(ring, value, place.encode()) if isinstance(value, str) else value
+        return plain if self.goal is _Goal.PLAIN else columns.seal_json(ring, plain, place.encode())
+
+    def _content(self, row: Any) -> Row:
+        ring, place = self.sealer.ring, b"replies.content"
+        if row.content_sealed is None:
+            if self.goal is not _Goal.SEALED:
+                return {}
+            exact = row.content.encode() if row.content_exact is None else row.content_exact
+            return {
+                "content": "",
+                "content_exact": None,
+                "content_sealed": ring.seal(exact, place),
+                "content_grams": self.sealer.grams(row.content),
+                "content_sha256": self.sealer.digest(row.content_sha256),
+            }
+        if self.goal is _Goal.SEALED:
+            return {}
+        exact = ring.open(row.content_sealed, place)
+        if self.goal is _Goal.RENEWED:
+            current = row.content_sealed.startswith(ring.head)
+            return {} if current else {"content_sealed": ring.seal(exact, place)}
+        content = shown_content(exact.decode())
+        return {
+            "content": content,
+            "content_exact": exact if exact != content.encode() else None,
+            "content_sealed": None,
+            "content_grams": None,
+            "content_sha256": hashlib.sha256(exact).digest(),
+        }
+
+
+# --- Tables ---------------------------------------------------------------------------------------------
+
+
+def _walk(database: Database, table: sa.Table, change: _Change, tell: Callable[[int], None]) -> int:
+    """Change every row of a table, in the order of its key; give how many did change."""
+    (key,) = table.primary_key.columns
+    alone = change.goal is not _Goal.RENEWED
+    limit = _ALONE_ROWS if alone else _BESIDE_ROWS
+    query = sa.select(table).order_by(key).limit(limit)
+    if table is receipts:
+        query = query.where(table.c.extra.isnot(None))
+    elif not alone:
+        query = query.where(_may_be_stale(table, change.sealer.ring))
+    after: Any = None
+    changed = 0
+    while True:
+        begun = time.monotonic()
+        with database.reading() as connection:
+            rows = connection.execute(query if after is None else query.where(key > after)).all()
+        found = [(row, new) for row in rows if (new := change.row(table, row))]
+        if found:
+            database.write(partial(_update, table=table, key=key.name, found=found, alone=alone))
+        changed += len(found)
+        tell(len(rows))
+        if len(rows) < limit:
+            return changed
+        after = getattr(rows[-1], key.name)
+        if not alone:
+            time.sleep((time.monotonic() - begun) * _BESIDE_SHARE)
+
+
+def _update(
+    connection: sa.Connection, *, table: sa.Table, key: str, found: Sequence[tuple[Any, Row]], alone: bool
+) -> None:
+    """Write what changed. Where nobody else may write, this transaction may."""
+    postgresql = connection.dialect.name == "postgresql"
+    if alone and postgresql:
+        connection.exec_driver_sql(UNHINDERED)
+    if alone and not postgresql:
+        _set_guards(connection, State.PLAIN)
+    names = sorted({name for _, new in found for name in new})
+    statement = sa.update(table).where(table.c[key] == sa.bindparam("key_of_row"))
+    connection.execute(
+        statement.values({name: sa.bindparam(f"new_{name}") for name in names}),
+        [
+            {"key_of_row": getattr(row, key), **{f"new_{name}": new.get(name, getattr(row, name)) for name in names}}
+            for row, new in found
+        ],
+    )
+    if alone and not postgresql:
+        _set_guards(connection, find_encryption(connection).state)
+
+
+def _may_be_stale(table: sa.Table, ring: KeyRing) -> sa.ColumnElement[bool]:
+    """Say which rows may hold what another key than the first has sealed."""
+
+    def begins(column: sa.Column[Any], head: bytes) -> sa.ColumnElement[bool]:
+        return sa.func.substr(column, 1, len(head), type_=sa.LargeBinary) == head
+
+    def sealed_by_other(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+        return sa.and_(begins(column, MARK), sa.not_(begins(column, ring.head)))
+
+    column = table.c
+    if table is pushes:
+        return sa.or_(*map(sealed_by_other, (column.query, column.body, column.reading_digest)))
+    if table is replies:
+        return sa.or_(column.extra.isnot(None), sealed_by_other(column.content_sealed))
+    return sa.true()

@@ -1,0 +1,404 @@
+"""Holds the journal against what was read from it: receipts, replies, states, masked numbers.
+
+Reads everything once, in one snapshot of a live database and at constant memory: what the journal says and what the
+rows say are added up, per bucket, as sums of digests that come out the same in any order. Only where a bucket differs
+is it read again, to name what differs.
+
+What the journal says is what was read when a push came, or by its last replay, and is kept with it: other rules since
+then change nothing. Rows from before that was kept are read anew; where that finds something else, or nothing, the
+receipt or reply that the push has brought says what it was.
+
+What is pruned proves nothing any more. So the journal counts from the horizon of its kind on, and of a row that it has
+only later copies of, no more is asked than that there are at least so many. A horizon in the future is a fault, and
+excuses nothing: then it counts from the oldest row on that is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from receiver.core import (
+    DeliveryStatus,
+    Finding,
+    MessageState,
+    Outcome,
+    Push,
+    Receipt,
+    first_id_of,
+    fold,
+    key_digest,
+    mask_mobile,
+    match_masked,
+)
+from receiver.db.encryption import Mobile, Sealer, sealer_of
+from receiver.db.set_aside import read_rows, require_texts
+from receiver.db.tables import masked_key_where, masked_of_task_where, messages, pushes, receipts, replies
+from receiver.maintenance.horizons import list_ahead, list_supported
+from receiver.maintenance.prune import Kind, list_horizons
+from receiver.messages.queries import PUSH_COLUMNS, as_push_row
+from receiver.reporting import rollup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from receiver.db.engine import Database
+
+_BUCKETS = 4096
+_CHUNK_ROWS = 5000
+_NAMED_MAX = 20
+# A push that waited in a spool for up to so long may have been saved after, and pruned before, a later copy of it.
+_OUT_OF_ORDER = timedelta(days=1)
+_CLOCKS_APART = timedelta(days=1)  # the platform's and ours
+
+_NO_ID = UUID(int=0)
+_UNREADABLE = 1  # in place of a digest: of what is from before they were kept, and cannot be read today
+_STATUSES = frozenset(DeliveryStatus)
+
+# Kind, account, task id (empty: none), number, time, and what the vendor's status or the content's digest says.
+Key = tuple[str, str, str, str, str, str]
+
+
+def verify(
+    database: Database,
+    read_again: Callable[[Push], Push],
+    tell: Callable[[int], None] = lambda _: None,
+    *,
+    now: datetime | None = None,
+) -> Iterator[Finding]:
+    """Prove that journal, receipts, replies and states agree. `tell` hears how many rows were read since the last time.
+
+    `read_again` reads a push with the present settings, of which that was not kept when it came.
+    Raises StoreUnavailable or StoreUnfit.
+    """
+    with database.reading() as connection:
+        if database.postgresql:
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        now = now or datetime.now(UTC)
+        ahead = list_ahead(connection, now)
+        yield Finding(
+            name="what was pruned lies in the past",
+            ok=not ahead,
+            count=len(list_horizons(connection)),
+            details=tuple(f"in the future: {each}; see `receiver doctor`" for each in ahead),
+        )
+        work = _Verification(connection, read_again, tell, list_supported(connection, now))
+        yield from work.sightings()
+        yield work.states()
+        yield work.masked()
+        yield work.unread()
+        wrong = rollup.differences(connection)
+        yield Finding(
+            name="delivery report adds up", ok=not wrong, count=work.messages_read, details=tuple(wrong[:_NAMED_MAX])
+        )
+
+
+class _Verification:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        read_again: Callable[[Push], Push],
+        tell: Callable[[int], None],
+        horizons: Mapping[Kind, datetime],
+    ) -> None:
+        self._connection = connection
+        self._read_again = read_again
+        self._tell = tell
+        self.messages_read = 0
+        self._horizons = horizons
+        # Of rows that began before the horizon: the digest of each that was seen after it, and its copies.
+        self._begun_before: dict[int, int] = {}
+        self._unread: list[str] = []  # rows that no reader can read
+
+    def sightings(self) -> Iterator[Finding]:
+        """Every accepted push has its receipt or reply, counted as often as it came; and there are no others."""
+        sums = [0] * _BUCKETS
+        journal_rows = 0
+        replayed: set[UUID] = set()
+        if self._horizons:
+            self._begun_before = {_digest(key): copies for key, copies in self._rows_begun_before()}
+        later_copies: Counter[int] = Counter()
+        for push in self._journal():
+            journal_rows += 1
+            if push.replayed:
+                replayed.add(push.id)
+            elif push.digest in self._begun_before:
+                later_copies[push.digest] += 1
+            else:
+                sums[push.digest % _BUCKETS] += push.digest
+        yield Finding(name="journal was looked through", ok=True, count=journal_rows)
+        rows = 0
+        for key, copies, push_id in self._rows():
+            rows += 1
+            digest = _digest(key)
+            # A row that a replay made began with one copy that no push has counted.
+            sums[digest % _BUCKETS] -= digest * (copies - (push_id in replayed))
+        differing = {bucket for bucket, total in enumerate(sums) if total}
+        differing |= {digest % _BUCKETS for digest, came in later_copies.items() if came > self._begun_before[digest]}
+        details = self._name(differing, replayed) if differing else ()
+        yield Finding(name="receipts and replies follow from the journal", ok=not details, count=rows, details=details)
+
+    def states(self) -> Finding:
+        """Every message's state is that of its receipts."""
+        wrong: list[str] = []
+        rows = 0
+        columns = (messages.c.id, messages.c.task_id, messages.c.mobile, messages.c.status, messages.c.reported_at)
+        for chunk in self._chunks(sa.select(*columns, messages.c.seen), messages.c.id):
+            found: dict[int, list[Receipt]] = defaultdict(list)
+            query = sa.select(receipts.c.message_id, receipts.c.vendor_status, receipts.c.reported_at)
+            between = query.where(receipts.c.message_id.between(chunk[0].id, chunk[-1].id))
+            of_chunk: list[Any] = read_rows(self._connection, between, receipts, tell=self._unread.append)
+            for row in of_chunk:
+                found[row.message_id].append(
+                    Receipt(mobile="", task_id="", vendor_status=row.vendor_status, reported_at=row.reported_at)
+                )
+            for row in chunk:
+                rows += 1
+                if not self._follows(row, fold(found.pop(row.id, []))):
+                    wrong.append(f"message {row.id} (task {row.task_id}, {mask_mobile(row.mobile)}): state differs")
+            wrong += [f"message {message_id} does not exist and has receipts" for message_id in found]
+        self.messages_read = rows
+        return Finding(name="states follow from receipts", ok=not wrong, count=rows, details=tuple(wrong[:_NAMED_MAX]))
+
+    def _follows(self, row: Any, state: MessageState) -> bool:
+        """Whether a message's state is that of its receipts, or what is left of them after pruning may have made it."""
+        if (state.status, state.reported_at, state.seen) == (row.status, row.reported_at, row.seen):
+            return True
+        horizon = self._horizons.get(Kind.RECEIPTS)
+        if horizon is None or row.reported_at is None:
+            return False
+        if row.status not in _STATUSES:
+            return False
+        known = MessageState(status=DeliveryStatus(row.status), reported_at=row.reported_at, seen=row.seen)
+        still_decides = (state.reported_at, state.status) == (row.reported_at, row.status)
+        return known.merge(state) == known and (still_decides or row.reported_at < horizon + _CLOCKS_APART)
+
+    def unread(self) -> Finding:
+        """Every row that the others looked at could be read."""
+        found = sorted(set(self._unread))
+        return Finding(
+            name="every row can be read", ok=not found, count=self.messages_read, details=tuple(found[:_NAMED_MAX])
+        )
+
+    def masked(self) -> Finding:
+        """Every masked number belongs to the one recorded message that fits it, or to none."""
+        wrong: list[str] = []
+        rows = 0
+        for table in (receipts, replies):
+            columns = (table.c.id, table.c.account, table.c.task_id, table.c.masked_mobile, table.c.message_id)
+            for chunk in self._chunks(sa.select(*columns).where(masked_of_task_where(table)), table.c.id):
+                for row in chunk:
+                    rows += 1
+                    candidates = sa.select(messages.c.id, messages.c.mobile).where(
+                        messages.c.task_id == row.task_id,
+                        messages.c.account == row.account,
+                        messages.c.recorded_at.isnot(None),
+                    )
+                    fitting = match_masked(
+                        row.masked_mobile, [(found.id, found.mobile) for found in self._connection.execute(candidates)]
+                    )
+                    if fitting != row.message_id:
+                        wrong.append(
+                            f"{table.name} {row.id} (task {row.task_id}): belongs to {fitting or 'no message'}"
+                        )
+        return Finding(
+            name="masked numbers belong where they fit", ok=not wrong, count=rows, details=tuple(wrong[:_NAMED_MAX])
+        )
+
+    def _name(self, buckets: set[int], replayed: set[UUID]) -> tuple[str, ...]:
+        """Read the differing buckets again, key by key."""
+        rows: dict[int, _Row] = {}
+        for row in self._kept_rows(buckets, replayed):
+            rows[row.digest] = row
+        brought = {row.push_id: row.digest for row in rows.values()}
+        came: Counter[int] = Counter()
+        first_push: dict[int, UUID] = {}
+        read_as: dict[int, int] = {}  # of rows, by their digest: what their first push reads as today, if otherwise
+        for push in self._journal():
+            row_digest = brought.get(push.id)
+            if not push.kept and row_digest is not None and row_digest != push.digest:
+                read_as[row_digest] = push.digest
+            if not push.replayed and push.digest % _BUCKETS in buckets:
+                came[push.digest] += 1
+                first_push.setdefault(push.digest, push.id)
+        # What a push from before the digests reads as today, all rows belong to together that such pushes have brought.
+        groups: dict[int, list[_Row]] = defaultdict(list)
+        for digest, row in rows.items():
+            groups[read_as.get(digest, digest)].append(row)
+        named = []
+        for digest in came.keys() | groups.keys():
+            group = groups.get(digest, [])
+            copies = sum(row.copies for row in group)
+            if came[digest] == copies or (came[digest] < copies and any(row.at_most for row in group)):
+                continue
+            if group:
+                kind, _, task_id, mobile, at, _ = group[0].key
+                what = f"{kind} of task {task_id}, {mask_mobile(mobile)}, {at}"
+                named.append(f"{what}: pushed {came[digest]} times, copies {copies}")
+            else:
+                named.append(f"push {first_push[digest]}: pushed {came[digest]} times, no row")
+        return tuple(sorted(named)[:_NAMED_MAX])
+
+    def _kept_rows(self, buckets: set[int], replayed: set[UUID]) -> Iterator[_Row]:
+        """Give these buckets' rows, with the copies that the journal has to have."""
+        for key, copies, push_id in self._rows():
+            if (digest := _digest(key)) % _BUCKETS in buckets:
+                early = push_id < self._first_id(key[0], _OUT_OF_ORDER)
+                yield _Row(
+                    key=key, digest=digest, push_id=push_id, copies=copies - (push_id in replayed), at_most=early
+                )
+        for key, copies in self._rows_begun_before():
+            if (digest := _digest(key)) % _BUCKETS in buckets:
+                yield _Row(key=key, digest=digest, push_id=_NO_ID, copies=copies, at_most=True)
+
+    def _journal(self) -> Iterator[_Journaled]:
+        query = sa.select(*PUSH_COLUMNS, pushes.c.replayed_at, pushes.c.reading_digest)
+        query = query.where(pushes.c.outcome == Outcome.ACCEPTED)
+        if (horizon := self._horizons.get(Kind.PUSHES)) is not None:
+            query = query.where(pushes.c.id >= first_id_of(horizon))
+        for chunk in self._chunks(query, pushes.c.id, self._journaled):
+            for push in chunk:
+                if (horizon := self._horizon(push.kind)) is not None and push.received_at < horizon:
+                    continue  # its row may be pruned
+                yield push
+
+    def _journaled(self, row: Any) -> _Journaled:
+        push = as_push_row(row)
+        kept: bytes | None = row.reading_digest
+        digest = kept if kept is not None else self._read_again(push.as_push()).reading_digest
+        return _Journaled(
+            id=push.id,
+            kind=str(push.kind),
+            received_at=push.received_at,
+            replayed=row.replayed_at is not None,
+            kept=kept is not None,
+            digest=_UNREADABLE if digest is None else int.from_bytes(digest),
+        )
+
+    def _horizon(self, kind: str) -> datetime | None:
+        """From when on the journal must agree with the rows of a kind: both are whole."""
+        own = Kind.RECEIPTS if kind == "receipt" else Kind.REPLIES
+        return max(filter(None, (self._horizons.get(Kind.PUSHES), self._horizons.get(own))), default=None)
+
+    def _first_id(self, kind: str, later: timedelta = timedelta(0)) -> UUID:
+        """The lowest id that a push of that kind may have to count."""
+        horizon = self._horizon(kind)
+        return _NO_ID if horizon is None else first_id_of(horizon + later)
+
+    def _rows(self) -> Iterator[tuple[Key, int, UUID]]:
+        """Give the rows that began after the horizon, with their copies and the push that brought them."""
+        yield from self._sighted(begun_before=False)
+
+    def _rows_begun_before(self) -> Iterator[tuple[Key, int]]:
+        """Give the rows that began before it and were seen after it, and how many later copies they may have: few."""
+        for key, copies, _ in self._sighted(begun_before=True):
+            yield key, copies - 1
+
+    def _sighted(self, *, begun_before: bool) -> Iterator[tuple[Key, int, UUID]]:
+        for table, kind, at, said in (
+            (receipts, "receipt", receipts.c.reported_at, receipts.c.vendor_status),
+            (replies, "reply", replies.c.replied_at, replies.c.content_sha256),
+        ):
+            masked = masked_key_where(table)
+            horizon = self._horizon(kind)
+            if begun_before and horizon is None:
+                continue
+            query = sa.select(
+                table.c.id,
+                table.c.push_id,
+                table.c.copies,
+                at.label("at"),
+                said.label("said"),
+                (sa.null() if table is receipts else replies.c.content_sealed).label("content_sealed"),
+                sa.case((masked, table.c.account), else_=messages.c.account).label("account"),
+                sa.case((masked, table.c.task_id), else_=messages.c.task_id).label("task_id"),
+                sa.type_coerce(sa.case((masked, table.c.masked_mobile), else_=messages.c.mobile), Mobile).label(
+                    "mobile"
+                ),
+            ).select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
+            if begun_before:
+                query = query.where(table.c.push_id < self._first_id(kind), table.c.last_seen_at >= horizon)
+            elif horizon is not None:
+                query = query.where(table.c.push_id >= self._first_id(kind))
+            for chunk in self._chunks(
+                query, table.c.id, partial(_as_sighted, kind, sealer_of(self._connection.dialect))
+            ):
+                for row in chunk:
+                    yield row.key, row.copies, row.push_id
+
+    def _chunks(
+        self, query: sa.Select[Any], by: sa.Column[Any], convert: Callable[[Any], Any] = lambda row: row
+    ) -> Iterator[list[Any]]:
+        """Read a query in the order of its id, a chunk at a time: no statement is long, no result large."""
+        after = None
+        while True:
+            page = query if after is None else query.where(by > after)
+            rows = read_rows(
+                self._connection, page.order_by(by).limit(_CHUNK_ROWS), by.table, convert, tell=self._unread.append
+            )
+            if rows:
+                self._tell(len(rows))
+                yield rows
+            if len(rows) < _CHUNK_ROWS:
+                return
+            after = rows[-1].id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Sighted:
+    """A receipt or reply, as it is compared."""
+
+    id: int
+    key: Key
+    copies: int
+    push_id: UUID
+
+
+def _as_sighted(kind: str, sealer: Sealer | None, row: Any) -> _Sighted:
+    said = row.said if isinstance(row.said, str) else _content_digest(row, sealer).hex()
+    parts = (kind, row.account or "", row.task_id or "", row.mobile or "", row.at.isoformat(), said)
+    require_texts(*parts)
+    return _Sighted(id=row.id, key=parts, copies=int(row.copies), push_id=row.push_id)
+
+
+def _content_digest(row: Any, sealer: Sealer | None) -> bytes:
+    """Give the SHA-256 of a reply's content; where that is sealed and another, the one that stands for it."""
+    kept: bytes = row.said
+    if sealer is None or row.content_sealed is None:
+        return kept
+    digest = hashlib.sha256(row.content_sealed).digest()
+    return digest if sealer.digest(digest) == kept else kept
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Journaled:
+    """A row of the journal, and what was read of it."""
+
+    id: UUID
+    kind: str
+    received_at: datetime
+    replayed: bool
+    kept: bool  # false: read anew, since the row is from before digests were kept
+    digest: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """A receipt or reply."""
+
+    key: Key
+    digest: int
+    push_id: UUID
+    copies: int
+    at_most: bool  # some may be pruned
+
+
+def _digest(key: Key) -> int:
+    return int.from_bytes(key_digest(key))

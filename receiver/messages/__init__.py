@@ -1,0 +1,29 @@
+"""Messages, receipts and replies: how they follow from the journal, and how they are read, searched and exported."""
+
+from __future__ import annotations
+
+from receiver.messages.balance import Level, Reading, Trend, save_readings
+from receiver.messages.events import Event, Horizon, Position, find_lag_seconds, list_events
+from receiver.messages.recording import Recorded, RecordResult, match_recorded, record_sent, record_verified
+from receiver.messages.records import FIELDS, InvalidSend, SendReader, parse_filter_time
+
+__all__ = [
+    "FIELDS",
+    "Event",
+    "Horizon",
+    "InvalidSend",
+    "Level",
+    "Position",
+    "Reading",
+    "RecordResult",
+    "Recorded",
+    "SendReader",
+    "Trend",
+    "find_lag_seconds",
+    "list_events",
+    "match_recorded",
+    "parse_filter_time",
+    "record_sent",
+    "record_verified",
+    "save_readings",
+]

@@ -1,0 +1,348 @@
+"""Whole lists as CSV, at constant memory: by COPY from one snapshot on PostgreSQL, in parts by id on SQLite.
+
+What readers see of a row is worked out in SQL here, since the database writes the text itself; a test holds it against
+what the lists show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from receiver.core import (
+    SENDING_MAX,
+    VENDOR_STATUSES,
+    DeliveryStatus,
+    MessageStatus,
+    formulas,
+    mask_mobile,
+    shown_content,
+)
+from receiver.db.tables import AGE_FROM, messages, receipts, replies
+from receiver.messages.queries import (
+    Clock,
+    Filter,
+    has_text,
+    is_late,
+    message_conditions,
+    receipt_conditions,
+    reply_conditions,
+    seen_both,
+    sighted,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from receiver.db.encryption import Sealer
+
+
+class Kind(StrEnum):
+    """What a column holds, for formats that have types."""
+
+    TEXT = "text"
+    TIME = "time"  # ISO 8601, UTC
+    NUMBER = "number"
+    WHOLE = "whole"
+    BOOLEAN = "boolean"
+
+
+# What SQLite may give for each, which would hold anything.
+TYPES: Mapping[Kind, tuple[type, ...]] = {
+    Kind.TEXT: (str,),
+    Kind.TIME: (str,),
+    Kind.NUMBER: (int, float),
+    Kind.WHOLE: (int,),
+    Kind.BOOLEAN: (str,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a file: its name, its kind, and its text in SQL."""
+
+    name: str
+    kind: Kind
+    text: sa.ColumnElement[Any]
+    nullable: bool = True
+    written_by_people: bool = False  # may begin like a spreadsheet's formula
+    repeats: bool = False  # has few values, over and over
+    # Where the database cannot write the text, since it is sealed: what `text` gives, as text.
+    opened: Callable[[Any], str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Export:
+    """What is to be exported."""
+
+    columns: tuple[Column, ...]
+    query: sa.Select[Any]
+    table: sa.Table  # whose ids the rows have
+    narrow: bool  # few rows, which an index finds
+    keeps: Callable[[Any], bool] | None = None  # whether a row of a sealed database, opened, is asked for at all
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the database cannot write its rows."""
+        return any(column.opened for column in self.columns)
+
+    def as_text(self, *, neutral: bool) -> sa.Select[Any]:
+        """Give the query of the columns as text; `neutral`: so that no spreadsheet takes any for a formula.
+
+        What is to be opened is given as it is.
+        """
+        return self.query.with_only_columns(
+            *(
+                (
+                    _neutral(column.text) if neutral and column.written_by_people and not column.opened else column.text
+                ).label(column.name)
+                for column in self.columns
+            ),
+            maintain_column_froms=True,
+        )
+
+
+# --- Expressions that the two databases write differently -----------------------------------------------
+
+
+class _iso(FunctionElement[str]):  # noqa: N801  (a function of SQL)
+    """A time as ISO 8601 in UTC, with milliseconds."""
+
+    type = sa.Text()
+    inherit_cache = True
+    digits = 3
+
+
+class _iso_seconds(_iso):  # noqa: N801
+    """A time as ISO 8601 in UTC, in whole seconds."""
+
+    inherit_cache = True
+    digits = 0
+
+
+@compiles(_iso, "postgresql")
+def _iso_postgresql(element: _iso, compiler: Any, **kwargs: Any) -> str:
+    form = 'YYYY-MM-DD"T"HH24:MI:SS' + (".MS" if element.digits else "") + '"Z"'
+    # Connections are in UTC. Putting the text of the time together by hand takes as long. A year that no reader of the
+    # file would take has none here.
+    time = compiler.process(element.clauses, **kwargs)
+    return f"CASE WHEN {time} >= '0001-01-01' AND {time} < '10000-01-01' THEN to_char({time}, '{form}') END"
+
+
+@compiles(_iso, "sqlite")
+def _iso_sqlite(element: _iso, compiler: Any, **kwargs: Any) -> str:
+    text = compiler.process(element.clauses, **kwargs)
+    # They are stored as text, with six digits of a second; what is no time has none here.
+    written = f"replace(substr({text}, 1, {23 if element.digits else 19}), ' ', 'T') || 'Z'"
+    return f"CASE WHEN {text} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-2][0-9]:*' THEN {written} END"
+
+
+class _seconds_between(FunctionElement[Any]):  # noqa: N801
+    """Seconds from the second time to the first, never below 0, in milliseconds."""
+
+    type = sa.Float()
+    inherit_cache = True
+
+
+@compiles(_seconds_between, "postgresql")
+def _between_postgresql(element: _seconds_between, compiler: Any, **kwargs: Any) -> str:
+    later, earlier = (compiler.process(clause, **kwargs) for clause in element.clauses)
+    known = f"{later} IS NOT NULL AND {earlier} IS NOT NULL"
+    return f"CASE WHEN {known} THEN greatest(0, date_part('epoch', {later} - {earlier})) END"
+
+
+@compiles(_seconds_between, "sqlite")
+def _between_sqlite(element: _seconds_between, compiler: Any, **kwargs: Any) -> str:
+    later, earlier = (compiler.process(clause, **kwargs) for clause in element.clauses)
+    parts = f"(strftime('%s', {later}) - strftime('%s', {earlier})) * 1000 - CAST(substr({earlier}, 21, 3) AS INTEGER)"
+    return f"max(0, {parts}) / 1000.0"
+
+
+def _boolean(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[str]:
+    return sa.case((condition, "true"), else_="false")
+
+
+def _neutral(text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    """`formulas.neutral` in SQL."""
+    first = _first_code(text)
+    plain = sa.or_(*(first.between(ord(least), ord(most)) for least, most in _PLAIN_BEGINNINGS))
+    sign = _first_code(sa.func.ltrim(text, formulas.SKIPPED)).in_(list(map(ord, formulas.SIGNS)))
+    at_a_break = _first_code(sa.func.ltrim(text, "'")).in_(list(map(ord, formulas.BREAKS)))
+    return sa.case((plain, text), (sa.or_(sign, at_a_break), sa.literal("'") + text), else_=text)
+
+
+# Nearly every cell begins so, and needs no closer look, which takes seven times as long.
+_PLAIN_BEGINNINGS = (("0", "9"), ("A", "Z"), ("a", "z"), ("\u4e00", "\u9fff"))
+
+
+class _first_code(FunctionElement[int]):  # noqa: N801
+    """The code point of a text's first character."""
+
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(_first_code, "postgresql")
+def _first_code_postgresql(element: _first_code, compiler: Any, **kwargs: Any) -> str:
+    return f"ascii({compiler.process(element.clauses, **kwargs)})"
+
+
+@compiles(_first_code, "sqlite")
+def _first_code_sqlite(element: _first_code, compiler: Any, **kwargs: Any) -> str:
+    return f"unicode({compiler.process(element.clauses, **kwargs)})"
+
+
+def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement[str]:
+    """`domain.mask_mobile` in SQL."""
+    if in_full:
+        return column
+    places = sa.func.length(column)
+    stars = "*" * 16
+
+    def masked(head: Any, tail: Any) -> sa.ColumnElement[str]:
+        return (
+            sa.func.substr(column, 1, head, type_=sa.Text)
+            + sa.func.substr(stars, 1, places - head - tail, type_=sa.Text)
+            + sa.func.substr(column, places - tail + 1, tail, type_=sa.Text)
+        )
+
+    quarter = places.op("/", return_type=sa.Integer())(4)
+    mainland = sa.and_(places == 11, sa.not_(column.contains("*")))
+    return sa.case(
+        (mainland, sa.func.substr(column, 1, 3, type_=sa.Text) + "****" + sa.func.substr(column, 8, type_=sa.Text)),
+        (column.contains("*"), masked(3, 0)),
+        (places >= 10, masked(3, 4)),
+        else_=masked(quarter, quarter),
+    )
+
+
+def _number_column(number: sa.ColumnElement[Any], *, in_full: bool, sealer: Sealer | None) -> Column:
+    if sealer is None:
+        return Column("mobile", Kind.TEXT, _mobile(number, in_full=in_full), nullable=False)
+    return Column("mobile", Kind.TEXT, number, nullable=False, opened=str if in_full else mask_mobile)
+
+
+# --- The three lists ------------------------------------------------------------------------------------
+
+
+def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, sealer: Sealer | None = None) -> Export:
+    """Export messages, oldest first."""
+    column = messages.c
+    reported = (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
+    status = sa.case(
+        *((column.status == one.value, one.name.lower()) for one in reported),
+        (
+            column.send_state == MessageStatus.SENDING.value,
+            sa.case(
+                (clock.now - SENDING_MAX > AGE_FROM, MessageStatus.OUTCOME_UNKNOWN.value),
+                else_=MessageStatus.SENDING.value,
+            ),
+        ),
+        (column.send_state.isnot(None), column.send_state),
+        (clock.now - clock.no_receipt_after > AGE_FROM, MessageStatus.NO_RECEIPT.value),
+        else_=MessageStatus.PENDING.value,
+    )
+    return Export(
+        columns=(
+            Column("id", Kind.WHOLE, column.id, nullable=False),
+            Column("account", Kind.TEXT, column.account, nullable=False, repeats=True),
+            Column("task_id", Kind.TEXT, column.task_id, written_by_people=True),
+            _number_column(column.mobile, in_full=in_full, sealer=sealer),
+            Column("template_id", Kind.TEXT, column.template_id, written_by_people=True, repeats=True),
+            Column("reference", Kind.TEXT, column.reference, written_by_people=True),
+            Column("sent_at", Kind.TIME, _iso(column.sent_at)),
+            Column("recorded_at", Kind.TIME, _iso(column.recorded_at)),
+            Column("status", Kind.TEXT, status, nullable=False, repeats=True),
+            Column("late", Kind.BOOLEAN, _boolean(is_late(clock)), nullable=False),
+            Column("reported_at", Kind.TIME, _iso_seconds(column.reported_at)),
+            Column("latency_seconds", Kind.NUMBER, _seconds_between(column.reported_at, column.sent_at)),
+            Column("matched", Kind.BOOLEAN, _boolean(column.recorded_at.isnot(None)), nullable=False),
+            Column("conflicting", Kind.BOOLEAN, _boolean(seen_both()), nullable=False),
+            Column("error_message", Kind.TEXT, column.error_message, written_by_people=True, repeats=True),
+        ),
+        query=_in_range(sa.select(messages).where(*message_conditions(wanted, clock)), messages, wanted),
+        table=messages,
+        narrow=_is_narrow(wanted),
+    )
+
+
+def _in_range(query: sa.Select[Any], table: sa.Table, wanted: Filter) -> sa.Select[Any]:
+    if wanted.after_id is not None:
+        query = query.where(table.c.id > wanted.after_id)
+    if wanted.to_id is not None:
+        query = query.where(table.c.id <= wanted.to_id)
+    return query.order_by(table.c.id)
+
+
+def _is_narrow(wanted: Filter) -> bool:
+    return any(value is not None for value in (wanted.mobile, wanted.task_id, wanted.reference, wanted.q))
+
+
+def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: Sealer | None = None) -> Export:
+    """Export receipts, oldest first."""
+    column = receipts.c
+    known = {value: status.name.lower() for value, status in VENDOR_STATUSES.items()}
+    status = sa.case(known, value=column.vendor_status, else_=DeliveryStatus.UNKNOWN.name.lower())
+    own = (
+        Column("status", Kind.TEXT, status, nullable=False, repeats=True),
+        Column("vendor_status", Kind.TEXT, column.vendor_status, nullable=False, written_by_people=True, repeats=True),
+        Column("reported_at", Kind.TIME, _iso_seconds(column.reported_at), nullable=False),
+    )
+    return _sightings(receipts, own, receipt_conditions(wanted), wanted, in_full=in_full, sealer=sealer)
+
+
+def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: Sealer | None = None) -> Export:
+    """Export replies, oldest first."""
+    column = replies.c
+    content = Column("content", Kind.TEXT, column.content, nullable=False, written_by_people=True)
+    if sealer is not None:
+        content = replace(content, text=column.content_sealed, opened=lambda sealed: shown_content(sealed.decode()))
+    own = (
+        content,
+        Column("opt_out", Kind.BOOLEAN, _boolean(column.opt_out), nullable=False),
+        Column("opt_out_review", Kind.BOOLEAN, _boolean(column.opt_out_review), nullable=False),
+        Column("replied_at", Kind.TIME, _iso_seconds(column.replied_at), nullable=False),
+    )
+    export = _sightings(replies, own, reply_conditions(wanted, sealer), wanted, in_full=in_full, sealer=sealer)
+    if sealer is None or (text := wanted.q) is None:
+        return export
+    return replace(export, keeps=lambda row: has_text(shown_content(row.content.decode()), text))
+
+
+def _sightings(
+    table: sa.Table,
+    own: tuple[Column, ...],
+    conditions: list[sa.ColumnElement[bool]],
+    wanted: Filter,
+    *,
+    in_full: bool,
+    sealer: Sealer | None,
+) -> Export:
+    query = sighted(table)
+    of = {column.name: column for column in query.selected_columns}
+    mobile = of["of_mobile"].element
+    columns = (
+        Column("id", Kind.WHOLE, table.c.id, nullable=False),
+        Column("message_id", Kind.WHOLE, table.c.message_id),
+        Column("account", Kind.TEXT, of["of_account"].element, nullable=False, repeats=True),
+        Column("task_id", Kind.TEXT, of["of_task_id"].element, nullable=table is replies, written_by_people=True),
+        _number_column(mobile, in_full=in_full, sealer=sealer),
+        *own,
+        Column("received_at", Kind.TIME, _iso(table.c.received_at), nullable=False),
+        Column("last_seen_at", Kind.TIME, _iso(table.c.last_seen_at), nullable=False),
+        Column("copies", Kind.WHOLE, table.c.copies, nullable=False),
+    )
+    return Export(
+        columns=columns,
+        query=_in_range(query.where(*conditions), table, wanted),
+        table=table,
+        narrow=_is_narrow(wanted),
+    )
+
+
+# --- As CSV ---------------------------------------------------------------------------------------------

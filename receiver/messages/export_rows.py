@@ -1,0 +1,154 @@
+"""Rows of an export, read in parts and written as CSV."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.core import formulas
+from receiver.db.set_aside import ROW_FAULTS, note, read_rows
+from receiver.messages.export_columns import TYPES, Export
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+
+_CHUNK_BYTES = 64 * 1024
+_PART_ROWS = 1000
+_PART_IDS = 5000
+_NEEDS_QUOTES = re.compile(r'[",\r\n]')
+
+
+def count_rows(connection: sa.Connection, export: Export, *, most: int) -> int:
+    """Count the rows of an export, up to so many; those that only opening them tells apart are not left out."""
+    some = export.query.with_only_columns(sa.literal(1).label("one"), maintain_column_froms=True)
+    some = some.order_by(None).limit(most)
+    return connection.scalar(sa.select(sa.func.count()).select_from(some.subquery())) or 0
+
+
+def iter_csv(
+    connection: sa.Connection, export: Export, *, neutral: bool, tell: Callable[[int], None] = lambda _rows: None
+) -> Iterator[bytes]:
+    """Give the rows as CSV in UTF-8, lines ended by a newline, without a line of names; null is an empty cell.
+
+    `tell` hears how many rows there were, at the end or in parts.
+    """
+    query = export.as_text(neutral=neutral)
+    if export.sealed:
+        yield from _opened(connection, export, query, tell, neutral=neutral)
+        return
+    if connection.dialect.name == "postgresql":
+        yield from _copy(connection, query, tell, narrow=export.narrow)
+        return
+    for rows in _parts(connection, export, query):
+        lines = [line for row in rows if (line := _line(export, row)) is not None]
+        yield "".join(lines).encode()
+        tell(len(lines))
+
+
+def _line(export: Export, row: Any) -> str | None:
+    """Write a row of the embedded database. None: it holds what none of its columns may, and is left out."""
+    for column, value in zip(export.columns, row, strict=True):
+        if value is not None and not isinstance(value, TYPES[column.kind]):
+            note(export.table.name, row.id, TypeError(column.name))
+            return None
+    return ",".join(map(_cell, row)) + "\n"
+
+
+def _opened(
+    connection: sa.Connection, export: Export, query: sa.Select[Any], tell: Callable[[int], None], *, neutral: bool
+) -> Iterator[bytes]:
+    """Write the rows here, where what is sealed can be opened."""
+    postgresql = connection.dialect.name == "postgresql"
+    if postgresql:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        if not export.narrow:
+            connection.exec_driver_sql("SET LOCAL enable_sort = off")
+    columns = export.columns
+
+    def cells(row: Any) -> Iterator[str]:
+        for column, value in zip(columns, row, strict=True):
+            if column.opened is None:
+                # As PostgreSQL writes numbers.
+                yield _cell(int(value) if postgresql and isinstance(value, float) and value.is_integer() else value)
+                continue
+            text = column.opened(value)
+            yield _cell(formulas.neutral(text) if neutral and column.written_by_people else text)
+
+    def line_of(row: Any) -> str | None:
+        try:
+            return ",".join(cells(row)) + "\n" if export.keeps is None or export.keeps(row) else None
+        except ROW_FAULTS as error:
+            note(export.table.name, row.id, error)
+            return None
+
+    for rows in _parts(connection, export, query):
+        lines = [line for row in rows if (line := line_of(row)) is not None]
+        yield "".join(lines).encode()
+        tell(len(lines))
+
+
+def _parts(connection: sa.Connection, export: Export, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+    """Give the rows of a query, some at a time; on SQLite in a transaction for each part.
+
+    As long as one is open there, what is written meanwhile has to stay in the log, however slowly its rows are read.
+    Rows that came after the first part are left out.
+    """
+    if connection.dialect.name == "postgresql":
+        yield from connection.execute(query.execution_options(yield_per=_PART_ROWS)).partitions()
+        return
+    row_id = export.table.c.id
+    if export.narrow:
+        rows: list[Any] = read_rows(connection, query.limit(_PART_ROWS), export.table)
+        while rows:
+            connection.rollback()
+            yield rows
+            more = query.where(row_id > rows[-1].id).limit(_PART_ROWS)
+            rows = read_rows(connection, more, export.table) if len(rows) == _PART_ROWS else []
+        connection.rollback()
+        return
+    first = connection.scalar(export.query.with_only_columns(row_id, maintain_column_froms=True).limit(1))
+    last = connection.scalar(sa.select(sa.func.max(row_id)))
+    connection.rollback()
+    # By the ids alone: any other index would be gone through again for every part.
+    by_id = query.with_hint(export.table, "NOT INDEXED", "sqlite")
+    for begin in range(first or 0, (last or 0) + 1 if first is not None else 0, _PART_IDS):
+        part = by_id.where(row_id >= begin, row_id < min(begin + _PART_IDS, last + 1))
+        rows = read_rows(connection, part, export.table)
+        connection.rollback()
+        yield from (rows[start : start + _PART_ROWS] for start in range(0, len(rows), _PART_ROWS))
+
+
+def _cell(value: Any) -> str:
+    """Write a cell as PostgreSQL does: the csv module leaves a lone carriage return bare, and null like empty text."""
+    if value is None:
+        return ""
+    text = str(value)
+    if not text or _NEEDS_QUOTES.search(text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _copy(
+    connection: sa.Connection, query: sa.Select[Any], tell: Callable[[int], None], *, narrow: bool
+) -> Iterator[bytes]:
+    compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor:
+        if not narrow:
+            # In the order of the index, so that the first rows come at once and nothing is sorted on disk.
+            cursor.execute("SET LOCAL enable_sort = off")
+        cursor.execute("SET LOCAL statement_timeout = 0")
+        gathered: list[bytes] = []
+        size = 0
+        with cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.construct_params()) as copy:
+            for piece in copy:
+                gathered.append(bytes(piece))
+                size += len(piece)
+                if size >= _CHUNK_BYTES:
+                    yield b"".join(gathered)
+                    gathered, size = [], 0
+        tell(cursor.rowcount)
+        yield b"".join(gathered)

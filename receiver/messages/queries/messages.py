@@ -1,0 +1,382 @@
+"""What is asked of the rows: pages by keyset, one message with its timeline, the journal.
+
+Every function takes an open connection and gives frozen rows; none of them counts a whole table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+
+from receiver.core import (
+    SENDING_MAX,
+    DeliveryStatus,
+    MessageState,
+    MessageStatus,
+    delivery_status,
+    latency_seconds,
+    shown_content,
+)
+from receiver.db.encryption import Mobile, Sealer, sealer_of
+from receiver.db.set_aside import read_row, read_rows, require_texts
+from receiver.db.tables import AGE_FROM, TASKLESS_WHERE, masked_of_task_where, messages, receipts, replies
+from receiver.messages import search
+from receiver.messages.queries.rows import Clock, Filter, MessageRow, Page, ReceiptRow, ReplyRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+T = TypeVar("T")
+
+
+# --- Messages -----------------------------------------------------------------------------------------
+
+_SHORT_SPAN = timedelta(days=2)
+_SEEN_BOTH = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
+
+
+def _count_of(table: sa.Table) -> sa.ScalarSelect[int]:
+    return (
+        sa.select(sa.func.count())
+        .select_from(table)
+        .where(table.c.message_id == messages.c.id)
+        .correlate(messages)
+        .scalar_subquery()
+    )
+
+
+MESSAGES = sa.select(messages, _count_of(receipts).label("receipt_count"), _count_of(replies).label("reply_count"))
+
+
+def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[MessageRow]:
+    """Give a page of messages, newest first by id."""
+    query = paged(MESSAGES.where(*message_conditions(page.filter, clock)), messages.c.id, page)
+    query = _by_time(query, messages.c.id, page.filter.sent_from, page.filter.sent_to or clock.now)
+    return read_rows(connection, query, messages, lambda row: as_message_row(row, clock))
+
+
+def find_message(
+    connection: sa.Connection, message_id: int, clock: Clock, accounts: tuple[str, ...] | None = None
+) -> MessageRow | None:
+    """Give one message, None where there is none in these accounts."""
+    query = MESSAGES.where(messages.c.id == message_id, *message_conditions(Filter(accounts=accounts), clock))
+    return read_row(connection, query, messages, lambda row: as_message_row(row, clock))
+
+
+def get_messages(connection: sa.Connection, ids: Sequence[int], clock: Clock) -> Mapping[int, MessageRow]:
+    """Give messages by id."""
+    query = MESSAGES.where(messages.c.id.in_(ids))
+    return {row.id: row for row in read_rows(connection, query, messages, lambda row: as_message_row(row, clock))}
+
+
+def seen_both() -> sa.ColumnElement[bool]:
+    """Whether both delivered and failed were reported of a message."""
+    return messages.c.seen.bitwise_and(_SEEN_BOTH) == _SEEN_BOTH
+
+
+def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bool]]:
+    """Give what a filter asks of `messages`."""
+    column = messages.c
+    conditions: list[sa.ColumnElement[bool]] = []
+    for name in ("mobile", "task_id", "template_id", "reference"):
+        value = getattr(wanted, name)
+        if value is not None:
+            conditions.append(column[name] == value)
+    if wanted.accounts is not None:
+        conditions.append(column.account.in_(wanted.accounts))
+    if wanted.status is not None:
+        conditions.append(_has_status(MessageStatus(wanted.status), clock))
+    if wanted.late is not None:
+        conditions.append(is_late(clock) if wanted.late else sa.not_(is_late(clock)))
+    if wanted.sent_from is not None:
+        conditions.append(sa.and_(wanted.sent_from <= AGE_FROM, column.recorded_at.isnot(None)))
+    if wanted.sent_to is not None:
+        conditions.append(sa.and_(wanted.sent_to > AGE_FROM, column.recorded_at.isnot(None)))
+    if wanted.matched is not None:
+        conditions.append(column.recorded_at.isnot(None) if wanted.matched else column.recorded_at.is_(None))
+    if wanted.conflicting is not None:
+        conditions.append(seen_both() if wanted.conflicting else sa.not_(seen_both()))
+    return conditions
+
+
+def waits() -> sa.ColumnElement[bool]:
+    """Whether the platform took a message and has reported nothing of it."""
+    return sa.and_(messages.c.status == DeliveryStatus.PENDING.value, messages.c.send_state.is_(None))
+
+
+def _older(age: timedelta, clock: Clock) -> sa.ColumnElement[bool]:
+    # Unmatched messages have no age: nobody has said when they were sent.
+    return sa.func.coalesce(clock.now - age > AGE_FROM, sa.false())
+
+
+def is_late(clock: Clock) -> sa.ColumnElement[bool]:
+    """Whether a message waits for longer than it should."""
+    return sa.and_(waits(), _older(clock.late_after, clock), sa.not_(_older(clock.no_receipt_after, clock)))
+
+
+def _has_status(status: MessageStatus, clock: Clock) -> sa.ColumnElement[bool]:
+    match status:
+        case MessageStatus.PENDING:
+            return sa.and_(waits(), sa.not_(_older(clock.no_receipt_after, clock)))
+        case MessageStatus.NO_RECEIPT:
+            return sa.and_(waits(), _older(clock.no_receipt_after, clock))
+        case MessageStatus.REFUSED:
+            return messages.c.send_state == status.value
+        case MessageStatus.SENDING:
+            return sa.and_(messages.c.send_state == status.value, sa.not_(_older(SENDING_MAX, clock)))
+        case MessageStatus.OUTCOME_UNKNOWN:
+            cut_off = sa.and_(messages.c.send_state == MessageStatus.SENDING.value, _older(SENDING_MAX, clock))
+            return sa.or_(messages.c.send_state == status.value, cut_off)
+        case _:
+            return messages.c.status == DeliveryStatus[status.name].value
+
+
+def as_message_row(row: Any, clock: Clock) -> MessageRow:
+    require_texts(row.account, row.task_id, row.mobile, row.template_id, row.reference, row.error_message)
+    state = MessageState(status=DeliveryStatus(row.status), reported_at=row.reported_at, seen=row.seen)
+    age_from = row.sent_at or row.recorded_at
+    age = clock.now - age_from if age_from else timedelta(0)
+    if row.send_state is not None and state.status is DeliveryStatus.PENDING:
+        status = MessageStatus(row.send_state)
+        if status is MessageStatus.SENDING and age > SENDING_MAX:
+            status = MessageStatus.OUTCOME_UNKNOWN
+    elif state.status is DeliveryStatus.PENDING and age > clock.no_receipt_after:
+        status = MessageStatus.NO_RECEIPT
+    else:
+        status = MessageStatus[state.status.name]
+    return MessageRow(
+        **{name: getattr(row, name) for name in _PLAIN_MESSAGE_FIELDS},
+        status=status,
+        late=status is MessageStatus.PENDING and age > clock.late_after,
+        latency_seconds=latency_seconds(row.sent_at, row.reported_at),
+        matched=row.recorded_at is not None,
+        conflicting=state.conflicting,
+    )
+
+
+_PLAIN_MESSAGE_FIELDS = (
+    "id",
+    "account",
+    "task_id",
+    "mobile",
+    "template_id",
+    "reference",
+    "sent_at",
+    "recorded_at",
+    "reported_at",
+    "error_message",
+    "receipt_count",
+    "reply_count",
+    "verified_at",
+)
+
+
+# --- Receipts and replies -----------------------------------------------------------------------------
+
+
+def sighted(table: sa.Table) -> sa.Select[Any]:
+    """Receipts or replies with the account, task id and number that full numbers keep in their message."""
+    own = table.c.masked_mobile != ""
+    return sa.select(
+        table,
+        sa.case((own, table.c.account), else_=messages.c.account).label("of_account"),
+        sa.case((own, table.c.task_id), else_=messages.c.task_id).label("of_task_id"),
+        sa.type_coerce(sa.case((own, table.c.masked_mobile), else_=messages.c.mobile), Mobile).label("of_mobile"),
+    ).select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
+
+
+def _sighted_conditions(table: sa.Table, wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    # By way of the messages, which have the indexes, and of the masked rows, which have their own.
+    of_messages = [messages.c[name] == getattr(wanted, name) for name in ("mobile", "task_id") if getattr(wanted, name)]
+    if of_messages:
+        masked = [masked_of_task_where(table)]
+        if wanted.task_id is not None:
+            masked.append(table.c.task_id == wanted.task_id)
+        if wanted.mobile is not None:
+            masked.append(table.c.masked_mobile == wanted.mobile)
+        found = [sa.select(table.c.id).where(*masked)]
+        if table is replies and wanted.task_id is None:
+            found.append(sa.select(table.c.id).where(TASKLESS_WHERE, table.c.masked_mobile == wanted.mobile))
+        by_message = sa.select(table.c.id).where(table.c.message_id.in_(sa.select(messages.c.id).where(*of_messages)))
+        conditions.append(table.c.id.in_(by_message.union(*found)))
+    conditions += in_accounts(table, wanted.accounts)
+    if wanted.received_from is not None:
+        conditions.append(table.c.received_at >= wanted.received_from)
+    if wanted.received_to is not None:
+        conditions.append(table.c.received_at < wanted.received_to)
+    if wanted.matched is not None:
+        recorded = messages.c.recorded_at.isnot(None)  # null, too, where there is no message
+        conditions.append(recorded if wanted.matched else sa.not_(recorded))
+    return conditions
+
+
+def in_accounts(table: sa.Table, accounts: tuple[str, ...] | None) -> list[sa.ColumnElement[bool]]:
+    """Narrow `sighted(table)` to accounts; None: all."""
+    if accounts is None:
+        return []
+    return [sa.case((table.c.masked_mobile != "", table.c.account), else_=messages.c.account).in_(accounts)]
+
+
+_VENDOR_STATUS_OF = {"delivered": "1", "failed": "0"}
+
+
+def list_receipts(connection: sa.Connection, page: Page) -> list[ReceiptRow]:
+    """Give a page of receipts, newest first by id."""
+    return _sightings(connection, receipts, receipt_conditions(page.filter), page, as_receipt_row)
+
+
+def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    """Give what a filter asks of `sighted(receipts)`."""
+    conditions = _sighted_conditions(receipts, wanted)
+    if wanted.status is not None:
+        known = _VENDOR_STATUS_OF.get(wanted.status)
+        vendor_status = receipts.c.vendor_status
+        is_known = vendor_status == known if known else vendor_status.not_in(list(_VENDOR_STATUS_OF.values()))
+        conditions.append(is_known)
+    return conditions
+
+
+def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
+    """Give a page of replies, newest first by id."""
+    sealer = sealer_of(connection.dialect)
+    conditions = reply_conditions(page.filter, sealer)
+    text = page.filter.q
+    found: list[ReplyRow] = []
+    while True:
+        rows = _sightings(connection, replies, conditions, page, as_reply_row)
+        if sealer is None or text is None:
+            return rows
+        # The database knows which may contain it.
+        found += [row for row in rows if has_text(row.content, text)]
+        if len(found) >= page.limit or len(rows) < page.limit:
+            return found[: page.limit]
+        page = replace(page, before=rows[-1].id)
+
+
+def has_text(content: str, text: str) -> bool:
+    """Say of a reply that was sealed what `search.contains` says of others: whether it contains a text, in any case."""
+    return text.lower() in content.lower()
+
+
+def reply_conditions(wanted: Filter, sealer: Sealer | None = None) -> list[sa.ColumnElement[bool]]:
+    """Give what a filter asks of `sighted(replies)`; where they are sealed, a text also finds some that lack it."""
+    conditions = _sighted_conditions(replies, wanted)
+    if wanted.q is not None:
+        conditions.append(search.contains(wanted.q) if sealer is None else search.may_contain(sealer.grams(wanted.q)))
+    for flag in (replies.c.opt_out, replies.c.opt_out_review):
+        asked = getattr(wanted, flag.name)
+        if asked is not None:
+            conditions.append(flag if asked else sa.not_(flag))
+    return conditions
+
+
+def _sightings(
+    connection: sa.Connection,
+    table: sa.Table,
+    conditions: list[sa.ColumnElement[bool]],
+    page: Page,
+    convert: Callable[[Any], T],
+) -> list[T]:
+    wanted = page.filter
+
+    def without(bad: Sequence[int]) -> sa.Select[Any]:
+        ids = sa.select(table.c.id).where(*conditions)
+        if bad:
+            ids = ids.where(table.c.id.not_in(bad))
+        if wanted.accounts is not None or wanted.matched is not None:
+            ids = ids.select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
+        ids = _by_time(
+            paged(ids, table.c.id, page), table.c.id, wanted.received_from, wanted.received_to or datetime.now(UTC)
+        )
+        # First the page, and then the messages of its rows: else every row that fits is looked up before it is sorted.
+        return sighted(table).where(table.c.id.in_(ids)).order_by(table.c.id.desc())
+
+    return read_rows(connection, without(()), table, convert, without=without)
+
+
+def list_sightings(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
+    """Give every receipt and reply of one message, oldest first."""
+
+    def of(table: sa.Table) -> sa.Select[Any]:
+        return sighted(table).where(table.c.message_id == message_id).order_by(table.c.id)
+
+    return (
+        read_rows(connection, of(receipts), receipts, as_receipt_row),
+        read_rows(connection, of(replies), replies, as_reply_row),
+    )
+
+
+_SHARED_FIELDS = ("id", "message_id", "received_at", "last_seen_at", "copies", "push_id")
+
+
+def _shared(row: Any) -> dict[str, Any]:
+    require_texts(row.of_account, row.of_task_id, row.of_mobile)
+    if row.copies.__class__ is not int:
+        raise TypeError("copies are counted")
+    return {
+        **{name: getattr(row, name) for name in _SHARED_FIELDS},
+        "account": row.of_account,
+        "task_id": row.of_task_id,
+        "mobile": row.of_mobile,
+        "extra": row.extra or {},
+    }
+
+
+def as_receipt_row(row: Any) -> ReceiptRow:
+    """Give a row of `sighted(receipts)` as a value."""
+    require_texts(row.vendor_status)
+    return ReceiptRow(
+        **_shared(row),
+        vendor_status=row.vendor_status,
+        status=delivery_status(row.vendor_status).name.lower(),
+        reported_at=row.reported_at,
+    )
+
+
+def content_of(row: Any) -> str:
+    """Give what a row of `replies` says, as it is shown."""
+    return row.content if row.content_sealed is None else shown_content(row.content_sealed.decode())
+
+
+def as_reply_row(row: Any) -> ReplyRow:
+    """Give a row of `sighted(replies)` as a value."""
+    require_texts(row.content)
+    return ReplyRow(
+        **_shared(row),
+        content=content_of(row),
+        opt_out=row.opt_out,
+        opt_out_review=row.opt_out_review,
+        replied_at=row.replied_at,
+    )
+
+
+# --- The journal --------------------------------------------------------------------------------------
+
+
+CLOCK_SLACK = timedelta(minutes=5)  # for a clock that is set back between the one and the other
+
+
+# --- Pages --------------------------------------------------------------------------------------------
+
+
+def paged(query: sa.Select[Any], id_column: sa.Column[Any], page: Page) -> sa.Select[Any]:
+    if page.before is not None:
+        query = query.where(id_column < page.before)
+    return query.order_by(id_column.desc()).limit(page.limit)
+
+
+def _by_time(
+    query: sa.Select[Any], id_column: sa.Column[Any], since: datetime | None, until: datetime
+) -> sa.Select[Any]:
+    """Take a short time's rows by the index of the times, and sort them then.
+
+    Going down the ids, a page of what is rare, or long ago, would go through all of them.
+    """
+    if since is None or until - since > _SHORT_SPAN:
+        return query
+    return query.order_by(None).order_by((id_column + 0).desc())

@@ -1,0 +1,110 @@
+"""The journal, read: pushes as they came, and what became of each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from receiver.core import (
+    Kind,
+    first_id_of,
+)
+from receiver.db.set_aside import ROW_FAULTS, read_row, read_rows
+from receiver.db.tables import messages, pushes, receipts, replies
+from receiver.messages.queries.messages import (
+    CLOCK_SLACK,
+    MESSAGES,
+    as_message_row,
+    as_receipt_row,
+    as_reply_row,
+    paged,
+    sighted,
+)
+from receiver.messages.queries.rows import Clock, Filter, Page, PushRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def list_pushes(connection: sa.Connection, page: Page) -> list[PushRow]:
+    """Give a page of the journal, newest first by id."""
+    query = sa.select(pushes).where(*_push_conditions(page.filter))
+    return read_rows(connection, paged(query, pushes.c.id, page), pushes, as_push_row)
+
+
+def find_newest_push_at(connection: sa.Connection) -> datetime | None:
+    """Return when the newest push came; None: there is none."""
+    return connection.scalar(sa.select(pushes.c.received_at).order_by(pushes.c.id.desc()).limit(1))
+
+
+def iter_new_pushes(connection: sa.Connection, after: UUID | None, limit: int) -> list[PushRow]:
+    """Give pushes with an id above `after`, oldest first; the newest ones where `after` is None."""
+    query = sa.select(pushes).limit(limit)
+    if after is None:
+        return read_rows(connection, query.order_by(pushes.c.id.desc()), pushes, as_push_row)[::-1]
+    return read_rows(connection, query.where(pushes.c.id > after).order_by(pushes.c.id), pushes, as_push_row)
+
+
+def find_push(connection: sa.Connection, push_id: UUID, accounts: tuple[str, ...] | None = None) -> PushRow | None:
+    """Give one push, None where there is none in these accounts."""
+    query = sa.select(pushes).where(pushes.c.id == push_id, *_push_conditions(Filter(accounts=accounts)))
+    return read_row(connection, query, pushes, as_push_row)
+
+
+def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if wanted.accounts is not None:
+        conditions.append(pushes.c.account.in_(wanted.accounts))
+    if wanted.outcome is not None:
+        # As a literal, so that PostgreSQL sees that the partial index holds for it.
+        conditions.append(pushes.c.outcome == sa.literal(wanted.outcome, literal_execute=True))
+    # Ids begin with the time at which they are made, at the receiving: their index serves for that time as well.
+    if wanted.received_from is not None:
+        conditions.append(pushes.c.received_at >= wanted.received_from)
+        conditions.append(pushes.c.id >= first_id_of(wanted.received_from - CLOCK_SLACK))
+    if wanted.received_to is not None:
+        conditions.append(pushes.c.received_at < wanted.received_to)
+        conditions.append(pushes.c.id < first_id_of(wanted.received_to + CLOCK_SLACK))
+    return conditions
+
+
+def as_push_row(row: Any) -> PushRow:
+    """Give a row of `PUSH_COLUMNS` as a value."""
+    fields = {name: getattr(row, name) for name in PushRow.__slots__ if name != "flags"}
+    if row.endpoint is not None:
+        Kind(row.endpoint)  # else it is no row of ours
+    return PushRow(**fields, flags=row.flags or ())
+
+
+PUSH_COLUMNS = tuple(pushes.c[name] for name in PushRow.__slots__)
+
+
+def try_row(connection: sa.Connection, table_name: str, row_id: str) -> bool | None:
+    """Return whether a row that could not be read can be read now; None: it is gone."""
+    no_clock = Clock(now=datetime.now(UTC), late_after=timedelta(0), no_receipt_after=timedelta(0))
+    tries: Mapping[str, tuple[sa.Select[Any], sa.Table, Callable[[Any], object]]] = {
+        "pushes": (sa.select(pushes), pushes, as_push_row),
+        "messages": (MESSAGES, messages, lambda row: as_message_row(row, no_clock)),
+        "receipts": (sighted(receipts), receipts, as_receipt_row),
+        "replies": (sighted(replies), replies, as_reply_row),
+    }
+    if table_name not in tries:
+        return False
+    query, table, convert = tries[table_name]
+    by_id: sa.ColumnElement[bool]
+    if table is not pushes:
+        by_id = table.c.id == int(row_id)
+    elif connection.dialect.name == "sqlite":
+        by_id = sa.type_coerce(table.c.id, sa.String) == row_id.replace("-", "")  # it may be no UUID
+    else:
+        by_id = table.c.id == UUID(row_id)
+    try:
+        row = connection.execute(query.where(by_id)).first()
+        if row is not None:
+            convert(row)
+    except (*ROW_FAULTS, sa.exc.OperationalError):
+        return False
+    return None if row is None else True

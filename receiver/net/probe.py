@@ -1,0 +1,128 @@
+"""What can be reached from here: a server at all, what TLS it speaks, for how long its certificate holds; our own."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import time
+import warnings
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from cryptography import x509
+
+from receiver.config import Settings, near
+
+_PATIENCE_SECONDS = 2.0
+_OWN_SERVER_SECONDS = 5.0
+_DAY_SECONDS = 86400
+_PORTS = {"http": 80, "https": 443}
+
+
+def can_connect(url: str) -> bool:
+    """Whether the server of a URL takes a connection within two seconds."""
+    try:
+        socket.create_connection(_address(url), timeout=_PATIENCE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """What a server's certificate is worth to whoever pushes."""
+
+    days_left: float  # 0: it does not hold
+    fault: str | None = None  # why it does not, in OpenSSL's words
+
+
+def find_certificate(url: str, *, tls: ssl.SSLContext | None = None) -> Certificate | None:
+    """Look at the certificate of an https URL as a client does. None: there is none to be seen."""
+    if urlsplit(url).scheme != "https":
+        return None
+    context = tls or ssl.create_default_context()
+    try:
+        with (
+            socket.create_connection(_address(url), timeout=_PATIENCE_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=urlsplit(url).hostname) as connection,
+        ):
+            certificate = connection.getpeercert() or {}
+    except ssl.SSLCertVerificationError as error:
+        return Certificate(days_left=0, fault=error.verify_message)
+    except OSError:
+        return None
+    ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+    return Certificate(days_left=max(0.0, (ends - time.time()) / _DAY_SECONDS))
+
+
+def certificate_days_left(url: str, *, tls: ssl.SSLContext | None = None) -> float | None:
+    """Give for how many days the certificate of an https URL holds; 0: it does not. None: there is none to be seen."""
+    found = find_certificate(url, tls=tls)
+    return None if found is None else found.days_left
+
+
+def connection_here(settings: Settings, *, timeout_seconds: float) -> http.client.HTTPConnection:
+    """Give a connection, yet to be opened, to the server of these settings on this machine."""
+    host, port = near(settings.inside)
+    if settings.tls_cert is None:
+        return http.client.HTTPConnection(host, port, timeout=timeout_seconds)
+    # Its certificate is for the name that others know it by; nobody stands between us and ourselves.
+    return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=trusting_anybody())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handshake:
+    """What a server has shown."""
+
+    version: str
+    chain: tuple[x509.Certificate, ...]  # as it was sent: the server's own first
+
+
+def shake_hands(
+    address: tuple[str, int], *, tls: ssl.SSLContext, name: str | None, timeout_seconds: float
+) -> Handshake:
+    """Begin TLS with a server; `name` None: without saying whom we want to speak to. Raises OSError."""
+    with (
+        socket.create_connection(address, timeout=timeout_seconds) as plain,
+        tls.wrap_socket(plain, server_hostname=name) as connection,
+    ):
+        return Handshake(version=connection.version() or "", chain=_chain(connection))
+
+
+def trusting_anybody(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    """Make a context that takes every certificate, to look at it; `version`: the only one that it speaks."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # else what is old would not even be tried
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = version or ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.maximum_version = version or ssl.TLSVersion.MAXIMUM_SUPPORTED
+    return context
+
+
+def _chain(connection: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
+    # Public from Python 3.13 on; before that in the inner object alone.
+    found = getattr(connection, "get_unverified_chain", None) or connection._sslobj.get_unverified_chain  # type: ignore[attr-defined]  # noqa: SLF001
+    encoded = [each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in found()]
+    return tuple(x509.load_der_x509_certificate(each) for each in encoded)
+
+
+def ask_own_server(settings: Settings, path: str) -> tuple[int, bytes]:
+    """Ask the server of these settings on this machine; give status and body. Raises OSError."""
+    connection = connection_here(settings, timeout_seconds=_OWN_SERVER_SECONDS)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)

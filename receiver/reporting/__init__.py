@@ -1,0 +1,1 @@
+"""Reports over many messages: counts, delivery, carriers, and the views for SQL."""

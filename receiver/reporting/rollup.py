@@ -1,0 +1,449 @@
+"""What the delivery report adds up, kept by triggers on `messages`: in the transaction that changes a message,
+whichever statement does, on both databases. `rebuild` adds it all up again, `differences` proves that it is right.
+
+On PostgreSQL the triggers only append what has changed, so that no two writers ever wait for each other, and `fold`
+adds that up now and then; a reader takes both. SQLite has one writer, whose triggers add up at once.
+
+A message counts in the hour of its sending, else of its recording; an unmatched one in that of its report. Hours and
+days are those of one zone, as seconds east of UTC, since databases differ in what they know of zones.
+
+Before a moment that pruning moves on, the books are closed: what happens to messages of that time, their deletion or a
+second record of one among them, changes no count. What a forgotten number's messages counted after it is kept apart.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from operator import sub
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.db.encryption import mobile_token, sealer_of
+from receiver.db.sql import epoch_seconds
+from receiver.db.tables import forgotten_hours, forgotten_latencies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_HOUR_SECONDS, _DAY_SECONDS = 3600, 86400
+_SECONDS_MAX = 2_000_000_000  # of a latency; times may lie centuries apart
+
+_MATCHED = "recorded_at IS NOT NULL"
+# Column of delivery_hours: what is counted in it.
+COUNTS = {
+    "sent": f"{_MATCHED} AND send_state IS NULL",
+    "refused": "send_state = 'refused'",
+    "open": "send_state IN ('sending', 'outcome_unknown')",
+    "delivered": f"{_MATCHED} AND status = 3",
+    "failed": f"{_MATCHED} AND status = 2",
+    "unknown": f"{_MATCHED} AND status = 1",
+    "waiting": f"{_MATCHED} AND status = 0 AND send_state IS NULL",
+    "unmatched": "recorded_at IS NULL",
+    "verified": f"{_MATCHED} AND verified_at IS NOT NULL",
+}
+_COLUMNS = ("account", "template_id", "status", "reported_at", "recorded_at", "sent_at", "send_state", "verified_at")
+
+# --- Expressions --------------------------------------------------------------------------------------------------
+
+AGE_FROM = "coalesce(sent_at, recorded_at)"
+_COUNTS_FROM = f"CASE WHEN recorded_at IS NULL THEN reported_at ELSE {AGE_FROM} END"
+_FOLD_LOCK = 0x726376725F666F  # one process at a time
+
+
+def latency_seconds(dialect: str) -> str:
+    """Write the whole seconds from sending to report, never below 0; null where the sending's time is not known."""
+    if dialect == "postgresql":
+        passed = "floor(extract(epoch FROM reported_at - sent_at))"
+        return f"CASE WHEN sent_at IS NOT NULL THEN greatest(0, least({_SECONDS_MAX}, {passed}))::integer END"
+    # A report's time is in whole seconds: where the sending has a fraction, a second less has passed.
+    fraction = "(CAST(strftime('%f', sent_at) AS REAL) > CAST(strftime('%S', sent_at) AS REAL))"
+    passed = f"{epoch_seconds(dialect, 'reported_at')} - {epoch_seconds(dialect, 'sent_at')} - {fraction}"
+    return f"CASE WHEN sent_at IS NOT NULL THEN max(0, min({_SECONDS_MAX}, {passed})) END"
+
+
+def _counted(dialect: str, *sources: tuple[int, str], closes: bool = True) -> str:
+    """Give messages as what is counted of them. `sources`: (1 or -1, a table or query with a message's columns)."""
+    counts_from = epoch_seconds(dialect, _COUNTS_FROM)
+    still_open = f" AND {counts_from} >= zone.closed_before" if closes else ""
+    return " UNION ALL ".join(
+        f"SELECT {n} AS n, account, coalesce(template_id, '') AS template_id, status, recorded_at, send_state,"  # noqa: S608
+        f" verified_at, {counts_from} + zone.offset_seconds AS moment,"
+        f" {latency_seconds(dialect)} AS seconds"
+        f" FROM {source} AS m CROSS JOIN delivery_zone AS zone"
+        f" WHERE ({_MATCHED} OR reported_at IS NOT NULL){still_open}"
+        for n, source in sources
+    )
+
+
+def _hours(counted: str) -> str:
+    sums = ", ".join(f"coalesce(sum(n) FILTER (WHERE {what}), 0) AS {name}" for name, what in COUNTS.items())
+    any_left = " OR ".join(f"{name} <> 0" for name in COUNTS)
+    return (
+        f"SELECT * FROM (SELECT CAST(moment / {_HOUR_SECONDS} AS INTEGER) AS hour, account, template_id, {sums}"  # noqa: S608
+        f" FROM ({counted}) AS c GROUP BY 1, 2, 3) AS s WHERE {any_left}"
+    )
+
+
+def _latencies(counted: str) -> str:
+    return (
+        f"SELECT * FROM (SELECT CAST(moment / {_DAY_SECONDS} AS INTEGER) AS day, account, template_id, seconds,"  # noqa: S608
+        f" sum(n) AS messages FROM ({counted}) AS c"
+        f" WHERE {COUNTS['delivered']} AND seconds IS NOT NULL GROUP BY 1, 2, 3, 4) AS s WHERE messages <> 0"
+    )
+
+
+_HOUR_COLUMNS = f"hour, account, template_id, {', '.join(COUNTS)}"
+_LATENCY_COLUMNS = "day, account, template_id, seconds, messages"
+
+
+def _append(counted: str) -> Iterator[str]:
+    """Give the two statements that note what is counted, for `fold` to add up."""
+    yield f"INSERT INTO delivery_hour_changes ({_HOUR_COLUMNS}) {_hours(counted)}"
+    yield f"INSERT INTO delivery_latency_changes ({_LATENCY_COLUMNS}) {_latencies(counted)}"
+
+
+def _add(hours: str, latencies: str, *, to: str = "delivery") -> Iterator[str]:
+    """Give the two statements that add counts up."""
+    added = ", ".join(f"{name} = {to}_hours.{name} + excluded.{name}" for name in COUNTS)
+    yield (
+        f"INSERT INTO {to}_hours ({_HOUR_COLUMNS}) {hours}"
+        f" ON CONFLICT (hour, account, template_id) DO UPDATE SET {added}"
+    )
+    yield (
+        f"INSERT INTO {to}_latencies ({_LATENCY_COLUMNS}) {latencies}"
+        " ON CONFLICT (day, account, template_id, seconds)"
+        f" DO UPDATE SET messages = {to}_latencies.messages + excluded.messages"
+    )
+
+
+# --- The triggers -----------------------------------------------------------------------------------------------
+
+
+def create_statements(dialect: str, *, closes: bool = True) -> Iterator[str]:
+    """Give the statements that make the triggers. `closes` False: for a schema whose books are never closed."""
+    if dialect == "postgresql":
+        yield from _postgresql_functions(closes=closes)
+        yield from _postgresql_triggers()
+    else:
+        yield from _sqlite_triggers(closes=closes)
+
+
+def replace_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that make triggers that are there work as this program has them."""
+    if dialect == "postgresql":  # the functions alone: no lock on `messages`
+        yield from _postgresql_functions(closes=True)
+    else:
+        yield from (*drop_statements(dialect), *create_statements(dialect))
+
+
+def drop_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that remove them where they are; functions stay, and are made over."""
+    for event in ("insert", "update", "delete"):
+        if dialect == "postgresql":
+            yield f"DROP TRIGGER IF EXISTS delivery_rollup_{event} ON messages"
+        else:
+            yield f"DROP TRIGGER IF EXISTS delivery_rollup_{event}"
+            yield f"DROP TRIGGER IF EXISTS delivery_rollup_{event}_latency"
+
+
+def _postgresql_functions(*, closes: bool) -> Iterator[str]:
+    for event, sources in (
+        ("insert", ((1, "is_now"),)),
+        ("update", ((1, "is_now"), (-1, "was"))),
+        ("delete", ((-1, "was"),)),
+    ):
+        body = ";\n".join(_append(_counted("postgresql", *sources, closes=closes)))
+        yield (
+            f"CREATE OR REPLACE FUNCTION delivery_rollup_{event}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
+            f"IF EXISTS (SELECT FROM {sources[0][1]}) THEN\n{body};\nEND IF;\nRETURN NULL;\nEND $$"
+        )
+
+
+def _postgresql_triggers() -> Iterator[str]:
+    """Once a statement, over the rows that it changed: a batch of pushes is one of each."""
+    for event, tables in (
+        ("insert", "NEW TABLE AS is_now"),
+        ("update", "OLD TABLE AS was NEW TABLE AS is_now"),
+        ("delete", "OLD TABLE AS was"),
+    ):
+        yield (
+            f"CREATE TRIGGER delivery_rollup_{event} AFTER {event.upper()} ON messages REFERENCING {tables}"
+            f" FOR EACH STATEMENT EXECUTE FUNCTION delivery_rollup_{event}()"
+        )
+
+
+def _sqlite_triggers(*, closes: bool) -> Iterator[str]:
+    """Once a row, where anything that counts has changed: written out, which a push feels half as much as one query."""
+    differs = " OR ".join(f"old.{name} IS NOT new.{name}" for name in _COLUMNS)
+    has_latency = f"{COUNTS['delivered']} AND sent_at IS NOT NULL"
+    for event, when, rows in (
+        ("insert", "1", {"new": 1}),
+        ("update", f"({differs})", {"new": 1, "old": -1}),
+        ("delete", "1", {"old": -1}),
+    ):
+        latency = " OR ".join(f"({_of(row, has_latency)})" for row in rows)
+        for suffix, condition, write in (
+            ("", when, _sqlite_hour),
+            ("_latency", f"{when} AND ({latency})", _sqlite_latency),
+        ):
+            body = " ".join(f"{write(row, n, closes=closes)};" for row, n in rows.items())
+            yield (
+                f"CREATE TRIGGER delivery_rollup_{event}{suffix} AFTER {event.upper()} ON messages FOR EACH ROW"
+                f" WHEN {condition} BEGIN {body} END"
+            )
+
+
+def _sqlite_hour(row: str, n: int, *, closes: bool) -> str:
+    counts = ", ".join(f"{n} * coalesce({_of(row, what)}, 0)" for what in COUNTS.values())
+    key = f"({_sqlite_moment(row)}) / {_HOUR_SECONDS}, {row}.account, coalesce({row}.template_id, '')"
+    where = _of(row, f"({_MATCHED} OR reported_at IS NOT NULL)") + _sqlite_open(row, closes=closes)
+    return next(_add(f"SELECT {key}, {counts} WHERE {where}", ""))
+
+
+def _sqlite_latency(row: str, n: int, *, closes: bool) -> str:
+    key = f"({_sqlite_moment(row)}) / {_DAY_SECONDS}, {row}.account, coalesce({row}.template_id, '')"
+    seconds = _of(row, latency_seconds("sqlite"))
+    where = _of(row, f"{COUNTS['delivered']} AND sent_at IS NOT NULL") + _sqlite_open(row, closes=closes)
+    return list(_add("", f"SELECT {key}, {seconds}, {n} WHERE {where}"))[1]
+
+
+def _sqlite_open(row: str, *, closes: bool) -> str:
+    moment = _of(row, epoch_seconds("sqlite", _COUNTS_FROM))
+    return f" AND {moment} >= (SELECT closed_before FROM delivery_zone)" if closes else ""  # noqa: S608
+
+
+def _sqlite_moment(row: str) -> str:
+    zone = "coalesce((SELECT offset_seconds FROM delivery_zone), 0)"
+    return f"{_of(row, epoch_seconds('sqlite', _COUNTS_FROM))} + {zone}"
+
+
+def _of(row: str, expression: str) -> str:
+    """Write an expression over a message's columns as one over those of a trigger's row."""
+    return re.sub(rf"\b({'|'.join(_COLUMNS)})\b", rf"{row}.\1", expression)
+
+
+# --- All of it ----------------------------------------------------------------------------------------------------
+
+
+def rebuild_statements(dialect: str) -> Iterator[str]:
+    """Give the statements that add up every message anew, where the books are never closed: for old migrations."""
+    for table in ("delivery_hours", "delivery_latencies", "delivery_hour_changes", "delivery_latency_changes"):
+        yield f"DELETE FROM {table}"  # noqa: S608
+    counted = _counted(dialect, (1, "messages"), closes=False)
+    yield from _add(_hours(counted), _latencies(counted))
+
+
+def rebuild(connection: sa.Connection, *, offset_seconds: int) -> None:
+    """Add up every message anew, in that zone. Writers wait for the end of the transaction; pushes are spooled.
+
+    What was counted before the books were closed stays, moved to the hours of the new zone; its latencies stay in
+    their days, which those of another zone overlap.
+    """
+    dialect = connection.dialect.name
+    _hold_writers(connection)
+    hours_open, days_open = _open_parts(connection)
+    connection.exec_driver_sql(f"DELETE FROM delivery_hours WHERE {hours_open}")  # noqa: S608
+    connection.exec_driver_sql(f"DELETE FROM delivery_latencies WHERE {days_open}")  # noqa: S608
+    moved = offset_seconds // _HOUR_SECONDS - zone_offset_seconds(connection) // _HOUR_SECONDS
+    for table in ("delivery_hours", "forgotten_hours") if moved else ():
+        # In two steps, so that no row meets another that has not moved yet.
+        for change in (f"{_FAR_BELOW} - hour - {moved}", f"{_FAR_BELOW} - hour"):
+            connection.exec_driver_sql(f"UPDATE {table} SET hour = {change}")  # noqa: S608
+    connection.execute(sa.text("UPDATE delivery_zone SET offset_seconds = :offset"), {"offset": offset_seconds})
+    counted = _counted(dialect, (1, "messages"))
+    hours_open, days_open = _open_parts(connection)
+    forgotten = (
+        f"SELECT {_HOUR_COLUMNS} FROM forgotten_hours WHERE {hours_open}",  # noqa: S608
+        f"SELECT {_LATENCY_COLUMNS} FROM forgotten_latencies WHERE {days_open}",  # noqa: S608
+    )
+    for statement in (*_add(_hours(counted), _latencies(counted)), *_add(*forgotten)):
+        connection.exec_driver_sql(statement)
+
+
+_FAR_BELOW = -100_000_000
+
+
+def _hold_writers(connection: sa.Connection) -> None:
+    """Let nobody change a message until the end of the transaction, and add up what has changed."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("LOCK TABLE messages IN SHARE ROW EXCLUSIVE MODE")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_FOLD_LOCK)))
+        for statement in _fold_statements():
+            connection.exec_driver_sql(statement)
+
+
+def reopen(connection: sa.Connection, since: datetime, *, all_new: bool) -> None:
+    """Open the books again from the day on in which rows begin to be there, at `since`; then rebuild them.
+
+    What was counted and is gone is kept beside, like a forgotten number's. What was counted while they were open and
+    what is there now may be the same messages: so the greater of the two holds. Only in the hour in which rows begin,
+    and the one before, where nothing was counted later and `all_new` says that none were left, both hold.
+    """
+    _hold_writers(connection)
+    offset, closed = zone_offset_seconds(connection), closed_before(connection)
+    begun = int(since.timestamp()) + offset - _HOUR_SECONDS  # what is recorded was sent before
+    opened = begun // _DAY_SECONDS * _DAY_SECONDS - offset
+    if opened >= closed:
+        return
+    counted_before = {"closed": (closed + offset) // _HOUR_SECONDS}
+    newest = connection.scalar(sa.text("SELECT max(hour) FROM delivery_hours WHERE hour < :closed"), counted_before)
+    apart = all_new and (newest is None or newest <= begun // _HOUR_SECONDS + 1)
+    connection.execute(sa.text("UPDATE delivery_zone SET closed_before = :opened"), {"opened": opened})
+    counted = _counted(connection.dialect.name, (1, "messages"))
+    for name, columns, there, width, both_from in (
+        ("hours", _HOUR_COLUMNS, _hours(counted), _HOUR_SECONDS, begun // _HOUR_SECONDS),
+        ("latencies", _LATENCY_COLUMNS, _latencies(counted), _DAY_SECONDS, begun // _DAY_SECONDS),
+    ):
+        span = (opened + offset) // width, -(-(closed + offset) // width)
+        _keep_gone(connection, name, columns.split(", "), there, span, both_from if apart else span[1])
+
+
+def _keep_gone(
+    connection: sa.Connection, name: str, columns: Sequence[str], there: str, span: tuple[int, int], both_from: int
+) -> None:
+    """Keep what was counted in a span and is not there any more. From `both_from` on, nothing that is there was."""
+    keys = len(columns) - (len(COUNTS) if name == "hours" else 1)
+    where = f"{columns[0]} >= {span[0]} AND {columns[0]} < {span[1]}"
+
+    def cells(source: str) -> dict[tuple[Any, ...], tuple[int, ...]]:
+        query = f"SELECT {', '.join(columns)} FROM {source} WHERE {where}"  # noqa: S608
+        return {tuple(row[:keys]): tuple(row[keys:]) for row in connection.exec_driver_sql(query)}
+
+    present, forgotten = cells(f"({there}) AS t"), cells(f"forgotten_{name}")
+    rows = []
+    for key, counts in cells(f"delivery_{name}").items():
+        nothing = (0,) * len(counts)
+        less = map(sub, counts, present.get(key, nothing))
+        gone = counts if key[0] >= both_from else tuple(map(max, less, forgotten.get(key, nothing)))
+        if any(gone):
+            rows.append(dict(zip(columns, (*key, *gone), strict=True)))
+    table = forgotten_hours if name == "hours" else forgotten_latencies
+    connection.exec_driver_sql(f"DELETE FROM forgotten_{name} WHERE {where}")  # noqa: S608
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
+def close_before(connection: sa.Connection, moment: datetime) -> datetime:
+    """Close the books before the last day of their zone that begins by then; give where they are closed. Never back."""
+    offset = zone_offset_seconds(connection)
+    wanted = (int(moment.timestamp()) + offset) // _DAY_SECONDS * _DAY_SECONDS - offset
+    connection.execute(
+        sa.text("UPDATE delivery_zone SET closed_before = :wanted WHERE closed_before < :wanted"), {"wanted": wanted}
+    )
+    return datetime.fromtimestamp(closed_before(connection), UTC)
+
+
+def keep_forgotten(connection: sa.Connection, mobile: str) -> None:
+    """Keep what a number's messages count beyond their deletion, which must follow in the same transaction."""
+    if not mobile.isascii() or not mobile.isdigit():
+        raise ValueError("not the digits of a number")  # it goes into the statement
+    dialect = connection.dialect.name
+    sealer = sealer_of(connection.dialect)
+    kept = mobile if sealer is None else mobile_token(sealer, mobile)  # letters, digits, - and _
+    counted = _counted(dialect, (1, f"(SELECT * FROM messages WHERE mobile = '{kept}')"))  # noqa: S608
+    # Once more in what is kept, from which the triggers take it away, and once where it stands for what is gone.
+    again = _append(counted) if dialect == "postgresql" else _add(_hours(counted), _latencies(counted))
+    for statement in (*again, *_add(_hours(counted), _latencies(counted), to="forgotten")):
+        connection.exec_driver_sql(statement)
+
+
+def closed_before(connection: sa.Connection) -> int:
+    """Give before when the books are closed, in seconds from 1970."""
+    return int(connection.scalar(sa.text("SELECT closed_before FROM delivery_zone")) or 0)
+
+
+def _open_parts(connection: sa.Connection) -> tuple[str, str]:
+    """Give the conditions of the hours and of the days that are after the books were closed."""
+    offset, closed = zone_offset_seconds(connection), closed_before(connection)
+    # Whole numbers of ours. An hour has to fit into an integer beside its seconds: hence not multiplied.
+    first_hour, first_day = (-(-(closed + offset) // width) for width in (_HOUR_SECONDS, _DAY_SECONDS))
+    return f"hour >= {first_hour}", f"day >= {first_day}"
+
+
+def fold(connection: sa.Connection) -> None:
+    """Add up what the triggers have appended; nothing happens where another process is at it."""
+    if connection.dialect.name != "postgresql":
+        return
+    if not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_FOLD_LOCK))):
+        return
+    for statement in _fold_statements():
+        connection.exec_driver_sql(statement)
+
+
+def _fold_statements() -> Iterator[str]:
+    sums = ", ".join(f"sum({name})::integer" for name in COUNTS)
+    hours = f"SELECT hour, account, template_id, {sums} FROM gone GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"  # noqa: S608
+    latencies = "SELECT day, account, template_id, seconds, sum(messages)::integer FROM gone GROUP BY 1, 2, 3, 4"
+    for table, statement in zip(
+        ("delivery_hour_changes", "delivery_latency_changes"), _add(hours, latencies), strict=True
+    ):
+        yield f"WITH gone AS (DELETE FROM {table} RETURNING *) {statement}"  # noqa: S608
+
+
+def of_all(
+    connection: sa.Connection, kept: sa.Table, changes: sa.Table, ask: Callable[[sa.FromClause], sa.Select[Any]]
+) -> sa.CompoundSelect[Any]:
+    """Ask what is added up, what is not yet, and, as what is taken away, messages that are set aside.
+
+    In one statement: between two, `fold` could move rows.
+    """
+    counted = _counted(connection.dialect.name, (-1, _SET_ASIDE))
+    text = _hours(counted) if "hour" in kept.c else _latencies(counted)
+    columns = [sa.column(column.name, column.type) for column in kept.c]
+    taken_away = sa.text(text.replace(":", r"\:")).columns(*columns).subquery("taken_away")
+    return sa.union_all(ask(kept), ask(changes), ask(taken_away))
+
+
+# Messages whose times cannot be right; few, so that nothing is kept for it.
+IDS_SET_ASIDE = (
+    "(SELECT CAST(row_id AS BIGINT) FROM rows_set_aside WHERE table_name = 'messages' AND reason = 'implausible_time')"
+)
+_SET_ASIDE = f"(SELECT messages.* FROM messages WHERE id IN {IDS_SET_ASIDE})"  # noqa: S608
+
+
+def zone_offset_seconds(connection: sa.Connection) -> int:
+    """Give the zone of the hours and days, in seconds east of UTC."""
+    found = connection.scalar(sa.text("SELECT offset_seconds FROM delivery_zone"))
+    return int(found or 0)
+
+
+def differences(connection: sa.Connection) -> list[str]:
+    """Say where what is kept differs from what the messages add up to; empty: nowhere. As far as the books are open."""
+    counted = _counted(connection.dialect.name, (1, "messages"))
+    hours_open, days_open = _open_parts(connection)
+    sums = ", ".join(f"sum({name}) AS {name}" for name in COUNTS)
+    any_left = " OR ".join(f"sum({name}) <> 0" for name in COUNTS)
+
+    def of_hours(*sources: str) -> str:
+        every = " UNION ALL ".join(f"SELECT {_HOUR_COLUMNS} FROM {source}" for source in sources)  # noqa: S608
+        where = f"WHERE {hours_open} GROUP BY hour, account, template_id HAVING {any_left}"
+        return f"SELECT hour, account, template_id, {sums} FROM ({every}) AS k {where}"  # noqa: S608
+
+    def of_days(*sources: str) -> str:
+        every = " UNION ALL ".join(f"SELECT {_LATENCY_COLUMNS} FROM {source}" for source in sources)  # noqa: S608
+        where = f"WHERE {days_open} GROUP BY day, account, template_id, seconds HAVING sum(messages) <> 0"
+        return f"SELECT day, account, template_id, seconds, sum(messages) AS messages FROM ({every}) AS k {where}"  # noqa: S608
+
+    found: set[str] = set()
+    for unit, kept, right in (
+        (
+            "hour",
+            of_hours("delivery_hours", "delivery_hour_changes"),
+            of_hours(f"({_hours(counted)}) AS h", "forgotten_hours"),
+        ),
+        (
+            "day",
+            of_days("delivery_latencies", "delivery_latency_changes"),
+            of_days(f"({_latencies(counted)}) AS l", "forgotten_latencies"),
+        ),
+    ):
+        for first, second in ((kept, right), (right, kept)):
+            query = f"SELECT * FROM ({first}) AS a EXCEPT SELECT * FROM ({second}) AS b"  # noqa: S608
+            found |= {
+                f"{unit} {row[0]} of {row[1]}, template {row[2] or 'none'}: does not add up"
+                for row in connection.exec_driver_sql(query)
+            }
+    return sorted(found)

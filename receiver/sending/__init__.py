@@ -1,0 +1,1 @@
+"""Sending through the platform, and recording what others sent."""

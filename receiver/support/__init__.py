@@ -1,0 +1,1 @@
+"""What support staff look up, and what they are advised."""

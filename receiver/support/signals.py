@@ -1,0 +1,449 @@
+"""What somebody on the telephone needs to know of the present: does the platform speak, and does what is sent arrive.
+
+Every answer costs the same among ten million messages and with thousands of pushes a second: it reads the newest rows
+by an index, so many at most, and leaves the rest out. Nothing is counted that nothing bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from receiver.core import CLOCKS_APART, DeliveryStatus, Outcome, first_id_of, latency_seconds
+from receiver.db.encryption import sealer_of
+from receiver.db.set_aside import read_rows
+from receiver.db.sql import epoch_seconds
+from receiver.db.tables import AGE_FROM, messages, pushes, receipts
+from receiver.messages.queries import (
+    CLOCK_SLACK,
+    PUSH_COLUMNS,
+    Clock,
+    MessageRow,
+    PushRow,
+    as_push_row,
+    get_messages,
+    waits,
+)
+from receiver.net.self_test import SELF_TEST_BODY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+_LOOKED_AT = 20_000  # messages of a span, at most: about 10 ms
+_RECORDED = messages.c.recorded_at.isnot(None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastPush:
+    """The newest push of the journal, read or not."""
+
+    at: datetime
+    remote_addr: str
+    outcome: str
+    kind: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Minute:
+    """What happened in one minute."""
+
+    at: datetime  # its beginning, UTC
+    pushes: int
+    sent: int  # recorded, and not refused; as in the delivery report
+    receipts: int  # first seen then; copies are not counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Silence:
+    """The platform has pushed nothing for unusually long."""
+
+    since: datetime  # its last push
+    usual_gap_seconds: float  # what this silence is several times of
+    unreported_sends: int  # taken by the platform since then, without a receipt; at most 1,000 are counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecentDelivery:
+    """How what was sent lately with one template has arrived."""
+
+    sent: int  # those that have had more than `within_seconds` to arrive
+    arrived: int  # delivered of them, however late
+    within_seconds: int | None  # 95 % of the delivered took no longer; None: nothing was delivered
+    share: float  # delivered within that, of `sent`
+
+
+OF_PLATFORM = sa.func.substr(pushes.c.body, 1, len(SELF_TEST_BODY), type_=sa.LargeBinary) != SELF_TEST_BODY
+
+
+def find_last_push(
+    connection: sa.Connection, accounts: Sequence[str] | None = None, *, now: datetime
+) -> LastPush | None:
+    """Give the newest push of the platform that is not in the future, None where there is none in these accounts."""
+    column = pushes.c
+    query = sa.select(column.received_at, column.remote_addr, column.outcome, column.kind)
+    query = query.where(OF_PLATFORM, _come_by(now), *_pushed_to(accounts))
+    row = connection.execute(query.order_by(column.id.desc()).limit(1)).one_or_none()
+    if row is None:
+        return None
+    return LastPush(at=row.received_at, remote_addr=row.remote_addr, outcome=row.outcome, kind=row.kind)
+
+
+def _come_by(now: datetime) -> sa.ColumnElement[bool]:
+    """Say of pushes that they came by then: one that came by a clock that was ahead would hide a silence for years."""
+    return pushes.c.id < first_id_of(now + CLOCKS_APART)
+
+
+# --- Minute by minute -----------------------------------------------------------------------------------
+
+_MINUTE_SECONDS = 60
+_FIRST_CHUNK, _CHUNK_GROWTH = 2_000, 2
+_NEXT_UNREAD = 200
+
+# Counts by minute (of 1970), and the first minute from which they are whole.
+_Counted = tuple[Counter[int], int]
+
+
+def list_minutes(
+    connection: sa.Connection, *, now: datetime, minutes: int = 60, at_most: int = 100_000
+) -> Sequence[Minute]:
+    """Give the last minutes, oldest first, those without anything too; the last one is the one that `now` lies in.
+
+    Fewer than `minutes`, and none at the worst, where more than `at_most` rows of a kind came in them: the minutes
+    that the newest `at_most` cover are whole, older ones would seem to have had less than they did.
+    """
+    last = _minute_of(now)
+    first = last - minutes + 1
+    counts: list[Counter[int]] = []
+    kinds: tuple[Callable[[sa.Connection, range, int], _Counted], ...] = (_pushes, _sends, _receipts)
+    for of_kind in kinds:
+        found, first = of_kind(connection, range(first, last + 1), at_most)
+        counts.append(found)
+        if first > last:
+            return []
+    return [
+        Minute(
+            at=_beginning(minute),
+            pushes=counts[0][minute],
+            sent=counts[1][minute],
+            receipts=counts[2][minute],
+        )
+        for minute in range(first, last + 1)
+    ]
+
+
+def _minute_of(moment: datetime) -> int:
+    return math.floor(moment.timestamp()) // _MINUTE_SECONDS
+
+
+def _beginning(minute: int) -> datetime:
+    return datetime.fromtimestamp(minute * _MINUTE_SECONDS, UTC)
+
+
+def _pushes(connection: sa.Connection, span: range, at_most: int) -> _Counted:
+    column = pushes.c
+    newest = sa.select(column.received_at.label("moment"), sa.true().label("counts"))
+    newest = newest.where(column.id >= first_id_of(_beginning(span.start) - CLOCK_SLACK), OF_PLATFORM)
+    return _newest(connection, newest.order_by(column.id.desc()), span.start, at_most)
+
+
+def _sends(connection: sa.Connection, span: range, at_most: int) -> _Counted:
+    newest = sa.select(AGE_FROM.label("moment"), messages.c.send_state.is_(None).label("counts"))
+    # Not those of senders whose clock is ahead: they would stand for the newest.
+    newest = newest.where(_beginning(span.start) <= AGE_FROM, _beginning(span.stop) > AGE_FROM, _RECORDED)
+    return _newest(connection, newest.order_by(AGE_FROM.desc()), span.start, at_most)
+
+
+def _newest(connection: sa.Connection, newest: Any, first: int, at_most: int) -> _Counted:
+    """Count the newest `at_most` rows. One more is read, which tells the minute that is not whole."""
+    rows = connection.execute(_by_minute(connection, newest.limit(at_most + 1))).all()
+    if sum(row.found for row in rows) > at_most:
+        first = max(first, min(row.minute for row in rows) + 1)
+    return Counter({row.minute: row.counted for row in rows}), first
+
+
+def _receipts(connection: sa.Connection, span: range, at_most: int) -> _Counted:
+    """Count receipts from the newest id down, in growing chunks, until one has nothing of the time asked for.
+
+    PostgreSQL's index of the times knows blocks and no order, so it gives no newest rows. Ids follow the times but for
+    what a spool brings late, hence chunks and not the first row that is too old.
+    """
+    found: Counter[int] = Counter()
+    column = receipts.c
+    read, chunk, below = 0, _FIRST_CHUNK, sa.true()
+    while read < at_most:
+        chunk = min(chunk, at_most - read)
+        newest = sa.select(column.id, column.received_at.label("moment"), sa.true().label("counts"))
+        newest = newest.where(below).order_by(column.id.desc()).limit(chunk)
+        query = _by_minute(connection, newest).add_columns(sa.func.min(sa.literal_column("id")).label("lowest"))
+        rows = connection.execute(query).all()
+        for row in rows:
+            found[row.minute] += row.counted
+        rows_found = sum(row.found for row in rows)
+        if rows_found < chunk or max(row.minute for row in rows) < span.start:
+            return found, span.start
+        read += rows_found
+        chunk *= _CHUNK_GROWTH
+        below = column.id < min(row.lowest for row in rows)
+    unread = sa.select(column.received_at).where(below).order_by(column.id.desc()).limit(_NEXT_UNREAD).subquery()
+    latest = connection.scalar(sa.select(sa.func.max(unread.c.received_at)))
+    return found, span.start if latest is None else max(span.start, _minute_of(latest) + 1)
+
+
+def _by_minute(connection: sa.Connection, rows: Any) -> Any:
+    """Count rows of (moment, counts) by minute: how many there are, and how many of them count."""
+    seconds = epoch_seconds(connection.dialect.name, "moment")
+    minute = sa.literal_column(f"{seconds} / {_MINUTE_SECONDS}", sa.BigInteger).label("minute")
+    of_rows = rows.subquery()
+    found = sa.func.count()
+    counted = found.filter(of_rows.c.counts)
+    return sa.select(minute, found.label("found"), counted.label("counted")).select_from(of_rows).group_by(minute)
+
+
+# --- Silence --------------------------------------------------------------------------------------------
+
+_USUAL = timedelta(days=7)
+_GAP_TIMES = 3
+_GAPS_LOOKED_AT = 2_000
+_GAP_PERCENT = 95
+_REPORT_AFTER = timedelta(seconds=60)  # a receipt is usually here by then
+_UNREPORTED_MIN, _UNREPORTED_MAX = 5, 1_000
+_QUIET_WITH_SENDS = timedelta(minutes=2)
+_QUIET_WITHOUT_SENDS = timedelta(minutes=15)
+
+
+def find_silence(connection: sa.Connection, *, now: datetime) -> Silence | None:
+    """Say whether the platform has gone silent: pushed nothing for several times as long as is usual.
+
+    Where sends are recorded, several have to wait for their receipts, and nights without sends are no silence. Where
+    none were for a week, the time alone decides. None: it has not, or has never pushed anything.
+    """
+    last = connection.execute(
+        sa.select(pushes.c.id, pushes.c.received_at)
+        .where(OF_PLATFORM, _come_by(now))
+        .order_by(pushes.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if last is None or now - last.received_at <= _QUIET_WITH_SENDS:
+        return None
+    since: datetime = last.received_at
+    unreported = _count_unreported(connection, since, now - _REPORT_AFTER)
+    if unreported >= _UNREPORTED_MIN:
+        # The sends are evidence by themselves; the gap only keeps a busy number of minutes from being too few where
+        # pushes are rare. A night's gap is one among hundreds, and the longest one would hide all of a day's silence:
+        # hence a high percentile.
+        gaps = _newest_gaps(connection, last.id, since)
+        quiet, gap = _QUIET_WITH_SENDS, _nearest_rank(sorted(gaps), _GAP_PERCENT) if gaps else 0.0
+    elif now - since > _QUIET_WITHOUT_SENDS and not sends_since(connection, since - _USUAL):
+        # Nothing else tells a silence from a night, so it has to be longer than every night: hence the longest gap.
+        # The price is that a silence makes us deaf to shorter ones for a week.
+        gaps = [*_newest_gaps(connection, last.id, since), *_hourly_gaps(connection, since)]
+        quiet, gap = _QUIET_WITHOUT_SENDS, max(gaps, default=0.0)
+    else:
+        return None
+    if now - since <= max(quiet, _GAP_TIMES * timedelta(seconds=gap)):
+        return None
+    return Silence(since=since, usual_gap_seconds=gap, unreported_sends=unreported)
+
+
+def _count_unreported(connection: sa.Connection, since: datetime, until: datetime) -> int:
+    looked_at = sent_between(since, until, waits().label("waits"))
+    some = sa.select(looked_at.c.waits).where(looked_at.c.waits).limit(_UNREPORTED_MAX).subquery()
+    return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+
+
+def sends_since(connection: sa.Connection, since: datetime) -> bool:
+    """Whether any send after that moment was recorded."""
+    newest = connection.scalar(sa.select(AGE_FROM).where(_RECORDED).order_by(AGE_FROM.desc()).limit(1))
+    return newest is not None and newest >= since
+
+
+def _newest_gaps(connection: sa.Connection, last_id: Any, since: datetime) -> list[float]:
+    """Give the seconds between the newest pushes of the week that ends with the last one."""
+    column = pushes.c
+    query = sa.select(column.received_at).where(column.id <= last_id, column.id >= first_id_of(since - _USUAL))
+    times = connection.scalars(query.where(OF_PLATFORM).order_by(column.id.desc()).limit(_GAPS_LOOKED_AT)).all()
+    return [max(0.0, (later - earlier).total_seconds()) for later, earlier in pairwise(times)]
+
+
+def _hourly_gaps(connection: sa.Connection, since: datetime) -> list[float]:
+    """Give the gaps at each hour of that week: of those of an hour and more, every one.
+
+    The newest pushes may be those of a minute, and know nothing of the night.
+    """
+    hours = [(first_id_of(since - timedelta(hours=hour)),) for hour in range(1, _USUAL // timedelta(hours=1) + 1)]
+    at = sa.values(sa.column("id", sa.Uuid), name="hours").data(hours).cte()
+    received = sa.select(pushes.c.received_at)
+    before = received.where(pushes.c.id < at.c.id).order_by(pushes.c.id.desc()).limit(1).scalar_subquery()
+    after = received.where(pushes.c.id >= at.c.id).order_by(pushes.c.id).limit(1).scalar_subquery()
+    rows = connection.execute(sa.select(before.label("before"), after.label("after")).select_from(at))
+    # No push before the first: how long nothing came then is not known.
+    return [max(0.0, (row.after - row.before).total_seconds()) for row in rows if row.before and row.after]
+
+
+def _nearest_rank(ascending: Sequence[Any], percent: int) -> Any:
+    """Give the value that so many percent do not exceed, by nearest rank, as the reports do."""
+    return ascending[-(-len(ascending) * percent // 100) - 1]
+
+
+# --- Delivery -------------------------------------------------------------------------------------------
+
+_JUDGED_MIN, _JUDGED_MAX = 5, 2_000
+_DELIVERY_PERCENT = 95
+_UNREPORTED_SPAN = timedelta(days=1)
+
+
+def find_recent_delivery(
+    connection: sa.Connection,
+    *,
+    account: str,
+    template_id: str | None,
+    now: datetime,
+    span: timedelta = timedelta(minutes=10),
+) -> RecentDelivery | None:
+    """Say how the newest messages of an account and template arrived, of those sent within `span`.
+
+    2,000 at most, and only among the newest 20,000 of all. Those are judged that have had longer than nearly all
+    deliveries took; where nothing was delivered, longer than a minute. None: fewer than five.
+    """
+    names = ("account", "template_id", "send_state", "status", "sent_at", "reported_at")
+    found = sent_between(now - span, now, *(messages.c[name] for name in names)).c
+    query = (
+        sa.select(found.status, found.sent_at, found.reported_at)
+        .where(
+            found.account == account,
+            found.template_id.is_not_distinct_from(template_id),
+            found.send_state.is_(None),
+            found.sent_at.isnot(None),  # else it has no latency
+        )
+        .order_by(found.age_from.desc())
+        .limit(_JUDGED_MAX)
+    )
+    sends = [
+        (math.floor((now - row.sent_at).total_seconds()), _delivered_after(row)) for row in connection.execute(query)
+    ]
+    latencies = sorted(latency for _, latency in sends if latency is not None)
+    within = _nearest_rank(latencies, _DELIVERY_PERCENT) if latencies else None
+    least_age = _REPORT_AFTER // timedelta(seconds=1) if within is None else within
+    judged = [latency for age, latency in sends if age > least_age]
+    if len(judged) < _JUDGED_MIN:
+        return None
+    arrived = [latency for latency in judged if latency is not None]
+    in_time = sum(latency <= least_age for latency in arrived)
+    return RecentDelivery(sent=len(judged), arrived=len(arrived), within_seconds=within, share=in_time / len(judged))
+
+
+def _delivered_after(row: Any) -> int | None:
+    """Give the whole seconds from sending to delivery, cut off as in the reports; None: not delivered."""
+    latency = latency_seconds(row.sent_at, row.reported_at) if row.status == DeliveryStatus.DELIVERED else None
+    return None if latency is None else math.floor(latency)
+
+
+def list_unreported(
+    connection: sa.Connection, clock: Clock, *, limit: int = 20, accounts: Sequence[str] | None = None
+) -> Sequence[MessageRow]:
+    """Give the newest messages of a day that should have a receipt by now and have none, newest first.
+
+    What to tell the platform's hotline. Only among the newest 20,000 of all accounts that are old enough.
+    """
+    oldest, youngest = clock.now - _UNREPORTED_SPAN, clock.now - clock.late_after
+    found = sent_between(oldest, youngest, messages.c.id, messages.c.account, waits().label("waits")).c
+    query = sa.select(found.id).where(found.waits)
+    if accounts is not None:
+        query = query.where(found.account.in_(accounts))
+    ids = connection.scalars(query.order_by(found.age_from.desc(), found.id.desc()).limit(limit)).all()
+    rows = get_messages(connection, ids, clock)
+    return [rows[message_id] for message_id in ids if message_id in rows]
+
+
+def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[Any]) -> sa.Subquery:
+    """Give the newest 20,000 recorded messages sent after `since` and before `until`.
+
+    What else is asked of them comes after that: asked at once, what is rare would be looked for among all of them.
+    """
+    newest = sa.select(AGE_FROM.label("age_from"), *columns).where(since < AGE_FROM, until > AGE_FROM, _RECORDED)
+    return newest.order_by(AGE_FROM.desc()).limit(_LOOKED_AT).subquery()
+
+
+# --- Quarantined ----------------------------------------------------------------------------------------
+
+
+def count_quarantined(
+    connection: sa.Connection, *, since: datetime | None, at_most: int = 1_000, accounts: Sequence[str] | None = None
+) -> int:
+    """Count the pushes received after `since` that nobody could read yet; `at_most` stands for as many or more."""
+    newest = _newest_quarantined(since, at_most, accounts, pushes.c.received_at)
+    query = sa.select(sa.func.count()).select_from(newest)
+    if since is not None:
+        query = query.where(newest.c.received_at > since)
+    return connection.scalar(query) or 0
+
+
+def find_quarantined_about(
+    connection: sa.Connection,
+    *,
+    needles: Sequence[bytes],
+    since: datetime | None,
+    at_most: int = 1_000,
+    accounts: Sequence[str] | None = None,
+) -> PushRow | None:
+    """Give the newest push received after `since` that nobody could read yet and that contains one of the needles.
+
+    Bytes are compared as they came, so what a sender may encode in several ways is not found; digits are. Only among
+    the newest `at_most`. An empty needle is none.
+    """
+    newest = _newest_quarantined(since, at_most, accounts, *PUSH_COLUMNS)
+    if sealer_of(connection.dialect) is not None:
+        return _find_in_sealed(connection, newest, list(filter(None, needles)), since)
+    contains = _contains_postgresql if connection.dialect.name == "postgresql" else _contains_sqlite
+    wanted = [contains(newest.c[name], needle) for needle in needles if needle for name in ("body", "query")]
+    if not wanted:
+        return None
+    query = sa.select(newest).where(sa.or_(*wanted))
+    if since is not None:
+        query = query.where(newest.c.received_at > since)
+    found = read_rows(connection, query.order_by(newest.c.id.desc()).limit(1), newest, as_push_row, name=pushes.name)
+    return found[0] if found else None
+
+
+def _find_in_sealed(
+    connection: sa.Connection, newest: sa.Subquery, needles: Sequence[bytes], since: datetime | None
+) -> PushRow | None:
+    """Open them one by one: the database cannot look into what is sealed."""
+    query = sa.select(newest).order_by(newest.c.id.desc())
+    rows = read_rows(connection, query, newest, as_push_row, name=pushes.name) if needles else ()
+    for row in rows:
+        if (since is None or row.received_at > since) and any(
+            needle in part for needle in needles for part in (row.body, row.query)
+        ):
+            return row
+    return None
+
+
+def _newest_quarantined(
+    since: datetime | None, at_most: int, accounts: Sequence[str] | None, *columns: sa.ColumnElement[Any]
+) -> sa.Subquery:
+    # As a literal, so that PostgreSQL sees that the partial index holds for it.
+    quarantined = pushes.c.outcome == sa.literal(str(Outcome.QUARANTINED), literal_execute=True)
+    newest = sa.select(*columns).where(quarantined, *_pushed_to(accounts))
+    if since is not None:
+        newest = newest.where(pushes.c.id >= first_id_of(since - CLOCK_SLACK))
+    return newest.order_by(pushes.c.id.desc()).limit(at_most).subquery()
+
+
+def _contains_postgresql(column: sa.ColumnElement[bytes], needle: bytes) -> sa.ColumnElement[bool]:
+    return sa.func.position(sa.literal(needle, sa.LargeBinary).op("IN")(column)) > 0
+
+
+def _contains_sqlite(column: sa.ColumnElement[bytes], needle: bytes) -> sa.ColumnElement[bool]:
+    return sa.func.instr(column, needle) > 0
+
+
+def _pushed_to(accounts: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
+    return [] if accounts is None else [pushes.c.account.in_(accounts)]

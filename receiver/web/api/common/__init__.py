@@ -1,0 +1,80 @@
+"""What the resources of the API share: fields, schemas, pages, what a caller may see."""
+
+from __future__ import annotations
+
+from receiver.web.api.common.blueprint import (
+    Blueprint,
+    documents,
+    documents_text,
+    link,
+    next_page,
+    operation,
+    read_json,
+    sighting_links,
+)
+from receiver.web.api.common.fields import (
+    MOBILE_PATTERN,
+    InputTime,
+    MobileField,
+    OurTime,
+    PlatformTime,
+    StrictBoolean,
+    Text,
+    WholeNumber,
+)
+from receiver.web.api.common.pagination import MAX_WAIT_SECONDS, answer_page, browse, hold
+from receiver.web.api.common.schemas import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    MESSAGE_STATUSES,
+    RECEIPT_STATUSES,
+    AccountFilterSchema,
+    PageSchema,
+    ProblemSchema,
+    ReceivedFilterSchema,
+    SightingFilterSchema,
+    SightingSchema,
+    StrictSchema,
+    list_schema,
+)
+from receiver.web.api.common.visibility import account_to_write, audit_list, audit_look_up, readable_accounts, shown
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "MAX_LIMIT",
+    "MAX_WAIT_SECONDS",
+    "MESSAGE_STATUSES",
+    "MOBILE_PATTERN",
+    "RECEIPT_STATUSES",
+    "AccountFilterSchema",
+    "Blueprint",
+    "InputTime",
+    "MobileField",
+    "OurTime",
+    "PageSchema",
+    "PlatformTime",
+    "ProblemSchema",
+    "ReceivedFilterSchema",
+    "SightingFilterSchema",
+    "SightingSchema",
+    "StrictBoolean",
+    "StrictSchema",
+    "Text",
+    "WholeNumber",
+    "account_to_write",
+    "answer_page",
+    "audit_list",
+    "audit_look_up",
+    "browse",
+    "documents",
+    "documents_text",
+    "hold",
+    "link",
+    "list_schema",
+    "next_page",
+    "operation",
+    "read_json",
+    "readable_accounts",
+    "shown",
+    "sighting_links",
+]

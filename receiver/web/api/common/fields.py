@@ -1,0 +1,113 @@
+"""Fields of the API: how each kind of value is written, read and refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import marshmallow as ma
+
+from receiver.core import iso_milliseconds, iso_seconds, parse_mobile
+from receiver.messages import parse_filter_time
+from receiver.web import runtime
+
+_TEXT_MAX_CHARS = 255
+_TEXT = r"^[^\u0000-\u001f\u007f-\u009f]*$"  # PostgreSQL takes no NUL, and nobody means the others
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+MOBILE_PATTERN = r"^[+0-9][-0-9 *]{3,23}[0-9*]$"
+
+
+class Text(ma.fields.String):
+    """Text that both databases take: no control characters, bounded."""
+
+    def __init__(self, *, max_chars: int = _TEXT_MAX_CHARS, **kwargs: Any) -> None:
+        metadata = {"pattern": _TEXT, "maxLength": max_chars}
+        super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
+        self._max_chars = max_chars
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        if isinstance(text, str) and _CONTROL.search(text):
+            raise ma.ValidationError("Has a control character.")
+        if isinstance(text, str) and len(text) > self._max_chars:
+            raise ma.ValidationError(f"Longer than {self._max_chars} characters.")
+        return text
+
+
+class MobileField(ma.fields.String):
+    """A telephone number in any usual spelling; comes out as digits."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        metadata = {"pattern": MOBILE_PATTERN, "example": "15080921090"}
+        super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        number = parse_mobile(text)
+        if number is None:
+            raise ma.ValidationError("Not a phone number.")
+        return number
+
+
+class InputTime(ma.fields.String):
+    """A moment as ISO 8601, with or without an offset (without: the platform's zone); comes out as UTC."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        metadata = {"format": "date-time", "example": "2026-11-23T09:14:03+08:00"}
+        super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        # In a query, `+08:00` arrives as ` 08:00` from whoever forgets to encode it.
+        text = re.sub(r" (\d\d:?\d\d)$", r"+\1", text) if "T" in text else text
+        try:
+            return parse_filter_time(text, runtime().settings.timezone)
+        except ValueError as error:
+            raise ma.ValidationError(str(error)) from None
+
+
+class StrictBoolean(ma.fields.Boolean):
+    """`true` or `false`, nothing like it."""
+
+    truthy = {"true", True}  # noqa: RUF012  (as in the base class)
+    falsy = {"false", False}  # noqa: RUF012
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, bool) or value in ("true", "false"):
+            return super()._deserialize(value, attr, data, **kwargs)
+        raise ma.ValidationError("Not true or false.")
+
+
+class WholeNumber(ma.fields.Integer):
+    """An integer as JSON writes it, or as digits."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
+            raise ma.ValidationError("Not a whole number.")
+        if isinstance(value, bool | float):
+            raise ma.ValidationError("Not a whole number.")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def _date_time(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return kwargs | {"metadata": {"format": "date-time"} | kwargs.get("metadata", {})}
+
+
+class PlatformTime(ma.fields.DateTime):
+    """A time of the platform's: whole seconds, UTC."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**_date_time(kwargs))
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return None if value is None else iso_seconds(value)
+
+
+class OurTime(ma.fields.DateTime):
+    """A time of ours or the sender's: milliseconds, UTC."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**_date_time(kwargs))
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return None if value is None else iso_milliseconds(value)

@@ -1,0 +1,203 @@
+"""Errors as answers: `application/problem+json` (RFC 9457). The one place that decides an error's status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, abort, json, request
+from werkzeug.exceptions import HTTPException, InternalServerError
+
+from receiver.core import (
+    InvalidCursor,
+    MissingExtra,
+    NotFound,
+    Overloaded,
+    ReceiverError,
+    SpoolUnavailable,
+    StoreUnavailable,
+    StoreUnfit,
+    TooManyRows,
+)
+from receiver.intake import Refused
+from receiver.observability import get_logger
+from receiver.platform.client import NoUsableAnswer, PlatformUnreachable, Unsendable, explain
+from receiver.sending.attempts import KeyReused
+from receiver.sending.service import PlatformRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flask import Flask
+
+_log = get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = "1"
+
+_STATUS_OF: Mapping[type[ReceiverError], tuple[int, str]] = {
+    NotFound: (404, "not_found"),
+    InvalidCursor: (422, "invalid_cursor"),
+    Overloaded: (503, "overloaded"),
+    SpoolUnavailable: (503, "spool_unavailable"),
+    MissingExtra: (422, "missing_extra"),
+    TooManyRows: (422, "too_many_rows"),
+    StoreUnavailable: (503, "database_unavailable"),
+    StoreUnfit: (503, "database_unfit"),
+    KeyReused: (422, "idempotency_key_reused"),
+}
+_CODE_OF: Mapping[int, str] = {
+    400: "malformed",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    502: "bad_gateway",
+    503: "unavailable",
+}
+
+
+def problem_body(status: int, code: str, detail: str, errors: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """Describe a problem: `errors` are of the form {pointer, detail}, one for each wrong field."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": code.replace("_", " "),
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    if listed := list(errors):
+        body["errors"] = listed
+    return body
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    errors: Iterable[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Response:
+    """Answer with a problem; `more` are members of its own, as RFC 9457 allows."""
+    body = problem_body(status, code, detail, errors) | more
+    response = Response(json.dumps(body), status=status, mimetype=MEDIA_TYPE)
+    response.headers.update(headers or {})
+    if status == 503:
+        response.headers.setdefault("Retry-After", RETRY_AFTER_SECONDS)
+    return response
+
+
+class Invalid(ReceiverError):
+    """Input that names its wrong fields: `errors` maps a JSON pointer to what is wrong there."""
+
+    def __init__(self, errors: Mapping[str, str], *, status: int = 422, code: str = "invalid") -> None:
+        super().__init__("; ".join(f"{pointer}: {detail}" for pointer, detail in errors.items()))
+        self.errors = [{"pointer": pointer, "detail": detail} for pointer, detail in errors.items()]
+        self.status = status
+        self.code = code
+        self.summary = "some of the input cannot be used"
+
+
+class Unreadable(Invalid):
+    """A body that is not declared as what is wanted (415), or is something else (400)."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__({"#": text}, status=status, code=_CODE_OF[status])
+        self.summary = text
+
+
+class Denied(ReceiverError):
+    """A request without the key (401) or the right (403) that it needs, or one of too many (429)."""
+
+    def __init__(self, status: int, code: str, text: str, *, retry_after: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.headers: dict[str, str] = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if status == 401:
+            self.headers["WWW-Authenticate"] = 'Bearer realm="receiver"'
+
+
+def pointers(messages: Any, path: str = "#") -> dict[str, str]:
+    """Flatten nested validation messages to {pointer: detail}."""
+    if isinstance(messages, dict):
+        flat: dict[str, str] = {}
+        for key, inner in messages.items():
+            part = "" if key == "_schema" else "/" + str(key).replace("~", "~0").replace("/", "~1")
+            flat |= pointers(inner, path + part)
+        return flat
+    if isinstance(messages, list):
+        return {path: " ".join(str(message) for message in messages)}
+    return {path: str(messages)}
+
+
+def _receiver_error(error: ReceiverError) -> Response:
+    match error:
+        case Invalid():
+            return problem(error.status, error.code, error.summary, error.errors)
+        case Denied():
+            return problem(error.status, error.code, str(error), headers=error.headers)
+        case Refused():
+            return problem(error.status, _CODE_OF[error.status], str(error))
+        case PlatformRefused():
+            meaning = explain(str(error))
+            return problem(422, meaning.code, str(error), waiting_helps=meaning.waiting_helps, advice=meaning.advice)
+        case NoUsableAnswer():
+            status = 504 if error.timed_out else 502
+            return problem(status, "outcome_unknown", f"{error}; the message may have been sent")
+        case Unsendable():
+            return problem(400, "malformed", f"{error}; nothing was sent")
+        case PlatformUnreachable():
+            return problem(502, "platform_unreachable", f"{error}; nothing was sent")
+        case InvalidCursor():
+            return problem(422, "invalid_cursor", str(error), [{"pointer": "#/cursor", "detail": str(error)}])
+    status, code = _STATUS_OF.get(type(error), (500, "internal"))
+    if status >= 500:
+        _log.error("request failed", error=str(error), status=status)
+    return problem(status, code, str(error))
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    data = getattr(error, "data", {})
+    if isinstance(error, InternalServerError) and error.original_exception is not None:
+        _log.error("request failed", exc_info=error.original_exception)
+    if messages := data.get("messages"):
+        # webargs puts the name of the part in front: {"json": {...}} or {"query": {...}}.
+        flat: dict[str, str] = {}
+        for inner in messages.values():
+            flat |= pointers(inner)
+        return (
+            _receiver_error(Invalid(flat))
+            if status == 422
+            else problem(status, _CODE_OF.get(status, "malformed"), "the request cannot be read", _as_errors(flat))
+        )
+    headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
+    title = (error.name or "error").lower()
+    return problem(status, _CODE_OF.get(status, "internal" if status >= 500 else "malformed"), title, headers=headers)
+
+
+def _as_errors(flat: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"pointer": pointer, "detail": detail} for pointer, detail in flat.items()]
+
+
+def _find_no_odd_name() -> None:
+    """Answer 404 where a name in the path has a NUL: nothing is called so, and PostgreSQL would refuse the question."""
+    if request.blueprint != "push" and any("\0" in str(value) for value in (request.view_args or {}).values()):
+        abort(404)
+
+
+def answer_for(error: ReceiverError) -> Response:
+    """Answer an error outside of an application."""
+    return _receiver_error(error)
+
+
+def register(app: Flask) -> None:
+    """Answer every error of the application as a problem."""
+    app.before_request(_find_no_odd_name)
+    app.register_error_handler(ReceiverError, _receiver_error)
+    app.register_error_handler(HTTPException, _http_error)

@@ -1,0 +1,171 @@
+"""The drop-in door: takes what a sender would have sent to the platform, passes it on, and records it on the way.
+
+On a listener of its own, for the inside. Its answers are the platform's, byte for byte; its own failures have the
+platform's fields too, since a sender looks for nothing else. It knows no limit and no credentials of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote
+
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.wrappers import Request, Response
+
+from receiver.core import ReceiverError
+from receiver.observability import get_logger
+from receiver.platform.client import BALANCE_PATH, SEND_PATH, SMS_API
+from receiver.sending.service import PassedRequest
+from receiver.web.access_log import log_request
+from receiver.web.errors import answer_for, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from receiver.runtime import Runtime
+
+_log = get_logger(__name__)
+
+_INTERFACES = {f"{SMS_API}{path}": path for path in (SEND_PATH, BALANCE_PATH)}
+_PRODUCT = re.compile(r"/[A-Za-z0-9]+Api(?:/.*)?", re.DOTALL)  # /smsApi, /mmsApi, /voiceApi: all on the one host
+_OTHER_ROUTE = "/<product>/<path>"
+_BODY_MAX_BYTES = 64 * 1024
+_OTHER_BODY_MAX_BYTES = 8 * 1024 * 1024  # of group sends and pictures
+_FIELDS_MAX = 100
+_FIELD_MAX_CHARS = 255
+_VISIBLE = bytes(range(0x21, 0x7F))
+# Of one connection, or of no use to the platform: the rest goes on as it came.
+_NOT_PASSED_ON = frozenset(
+    {
+        "accept-encoding", "connection", "content-length", "expect", "forwarded", "host", "http2-settings",
+        "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+        "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
+    }
+)  # fmt: skip
+# As the platform's own answers are: whatever reads those reads ours.
+_JSON = "application/json;charset=UTF-8"
+
+
+class Door:
+    """Answers what comes in at its own listener."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request, as WSGI has it."""
+        began = time.perf_counter()
+        path = _path(environ)
+        try:
+            answer = self._answer(Request(environ), path)
+        except ReceiverError as error:
+            answer = _failure(answer_for(error))
+        except RequestEntityTooLarge:
+            answer = _failure(problem(413, "too_large", "the body is too large; nothing was sent"))
+        except HTTPException as error:
+            answer = _failure(problem(error.code or 400, "malformed", "the request cannot be read"))
+        except Exception as error:  # noqa: BLE001  (the edge of a request: its text may hold a code)
+            _log.error("request failed", error=type(error).__name__)
+            answer = _failure(problem(500, "internal", "internal server error"))
+        log_request(self._runtime.settings, environ, status=answer.status_code, began=began, route=_route(path))
+        return answer(environ, start_response)
+
+    def _answer(self, request: Request, path: str) -> Response:
+        if not _is_passed_on(path):
+            return _failure(problem(404, "not_found", "this listener takes /smsApi/ and its siblings alone"))
+        interface = _INTERFACES.get(path)
+        request.max_content_length = _OTHER_BODY_MAX_BYTES if interface is None else _BODY_MAX_BYTES
+        body = request.get_data()
+        self._runtime.start()
+        raw = self._runtime.sender.pass_on(
+            PassedRequest(
+                method=request.method,
+                target=_target(request.environ),
+                headers=_headers(request),
+                body=body,
+                interface=interface,
+                fields={} if interface is None else _fields(request, body),
+            )
+        )
+        answer = Response(raw.body, status=raw.status)
+        del answer.headers["Content-Type"]  # the platform's own, if any
+        answer.headers.extend(raw.headers)
+        return answer
+
+
+def _failure(answer: Response) -> Response:
+    """Give a failure of ours the platform's fields beside its own: who reads `returnStatus` alone finds no success."""
+    told = json.loads(answer.get_data())
+    fields = {
+        "returnStatus": "0",
+        "message": told["detail"],
+        "remainPoint": None,
+        "taskId": None,
+        "successCounts": None,
+    }
+    answer.set_data(json.dumps(fields | told))
+    answer.content_type = _JSON
+    return answer
+
+
+# --- Where a request goes ---------------------------------------------------------------------------------
+
+
+def _path(environ: WSGIEnvironment) -> str:
+    """Give a request's path as a server that tidies up understands it."""
+    return re.sub("/{2,}", "/", environ.get("PATH_INFO", "")).rstrip("/")
+
+
+def _is_passed_on(path: str) -> bool:
+    """Whether it is for one of the platform's products; a path that climbs could be for anything beside them."""
+    climbs = any(part.partition(";")[0] in (".", "..") for part in re.split(r"[/\\]", path))
+    return _PRODUCT.fullmatch(path) is not None and not climbs
+
+
+def _route(path: str) -> str | None:
+    if path in _INTERFACES:
+        return path
+    return _OTHER_ROUTE if _is_passed_on(path) else None
+
+
+def _target(environ: WSGIEnvironment) -> str:
+    """Give the target of a request as it came; raw bytes, if any, as what they stand for."""
+    target = environ["RAW_URI"]
+    if not target.startswith("/"):  # absolute, as a sender has it that takes us for a proxy
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    path, mark, query = target.partition("?")
+    return quote("/" + path.lstrip("/") + mark + query, safe=_VISIBLE, encoding="latin-1")
+
+
+# --- What is in it ----------------------------------------------------------------------------------------
+
+
+def _headers(request: Request) -> list[tuple[bytes, bytes]]:
+    """Give the headers that go on, as the bytes they were: WSGI has them as Latin-1."""
+    return [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in request.headers
+        if name.lower() not in _NOT_PASSED_ON
+    ]
+
+
+def _fields(request: Request, body: bytes) -> dict[str, str]:
+    """Read the parameters of a request, wherever they stand; those in the body win. What cannot be read is none."""
+    try:
+        pairs = parse_qsl(request.query_string.decode("latin-1"), max_num_fields=_FIELDS_MAX)
+        pairs += _fields_of_body(request, body)
+    except (ValueError, RecursionError, HTTPException):
+        return {}  # what the platform makes of it is its own affair
+    return {name: value.strip() for name, value in pairs if len(value) <= _FIELD_MAX_CHARS}
+
+
+def _fields_of_body(request: Request, body: bytes) -> list[tuple[str, str]]:
+    if request.mimetype == "multipart/form-data":
+        return list(request.form.items(multi=True))
+    if body.lstrip().startswith(b"{"):
+        return [(name, str(value)) for name, value in json.loads(body).items() if isinstance(value, str | int)]
+    return parse_qsl(body.decode("utf-8", errors="replace"), max_num_fields=_FIELDS_MAX)

@@ -1,0 +1,144 @@
+"""The pure rules: numbers, masks, opt-outs, ids."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.core import (
+    OPT_OUT_WORDS,
+    OptOut,
+    OptOutWords,
+    fits,
+    latency_seconds,
+    mask_mobile,
+    match_masked,
+    new_id,
+    parse_mobile,
+    require_aware,
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "mobile"),
+    [
+        ("15080921090", "15080921090"),
+        ("+8615080921090", "15080921090"),
+        ("8615080921090", "15080921090"),
+        ("008615080921090", "15080921090"),
+        (" 150 8092-1090 ", "15080921090"),
+        ("86150****1090", "150****1090"),
+        ("156xxxx1090", "156****1090"),
+        ("+85291234567", "85291234567"),
+        ("01012345678", "01012345678"),
+        ("8612345678", "8612345678"),
+        ("10658", "10658"),
+        ("1065", None),
+        ("1508092109O", None),
+        ("１５０８０９２１０９０", "15080921090"),
+        ("١٥٠٨٠٩٢١٠٩٠", None),
+        ("(150) 8092.1090", "15080921090"),
+        ("15080921090.0", "15080921090"),
+        ("015080921090", "15080921090"),
+        ("15080921090\x00", None),
+        ("***********", None),
+        ("12*********", None),
+        ("1234567890123456", None),
+        ("++8615080921090", None),
+        ("", None),
+    ],
+)
+def test_number_is_reduced_to_its_digits(written: str, mobile: str | None) -> None:
+    assert parse_mobile(written) == mobile
+
+
+@given(st.text(alphabet="0123456789", min_size=5, max_size=15).filter(lambda text: not text.startswith("00")))
+def test_parsing_a_parsed_number_changes_nothing(digits: str) -> None:
+    once = parse_mobile(digits)
+    if once is not None and not once.startswith("00"):
+        assert parse_mobile(once) == once
+
+
+@pytest.mark.parametrize(
+    ("mobile", "shown"),
+    [
+        ("15080921090", "150****1090"),
+        ("1508092****", "150********"),
+        ("150****1090", "150********"),
+        ("85291234567", "852****4567"),
+        ("10658", "1***8"),
+    ],
+)
+def test_number_is_masked(mobile: str, shown: str) -> None:
+    assert mask_mobile(mobile) == shown
+
+
+@given(st.text(alphabet="0123456789", min_size=5, max_size=15))
+def test_mask_keeps_the_length_and_hides_at_least_three_digits(mobile: str) -> None:
+    shown = mask_mobile(mobile)
+    assert len(shown) == len(mobile)
+    assert shown.count("*") >= 3
+
+
+def test_masked_number_fits_numbers_of_its_length_and_digits() -> None:
+    assert fits("1508092****", "15080921090")
+    assert not fits("1508092****", "15080911090")
+    assert not fits("1508092****", "1508092109")
+    assert match_masked("150****1090", [(1, "15080921090"), (2, "15080921091")]) == 1
+    assert match_masked("150********", [(1, "15080921090"), (2, "15080921091")]) is None
+
+
+@pytest.mark.parametrize("content", ["TD", "td", "ＴＤ", "t d", " 退订。", "【退订】", "Stop!", "T", "００００"])
+def test_opt_out_is_known_in_any_width_case_and_punctuation(content: str) -> None:
+    assert OPT_OUT_WORDS.judge(content) is OptOut.YES
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["please stop it", "回TD", "我要退订吗", "退 订 谢谢", "unsubscribed", "unsubcribe", "STPO stop", "stopp"],
+)
+def test_what_is_nearly_an_opt_out_is_for_a_person_to_see(content: str) -> None:
+    assert OPT_OUT_WORDS.judge(content) is OptOut.REVIEW
+
+
+@pytest.mark.parametrize(
+    "content", ["", "收到", "tdd", "TD1", "t or n", "退款", "unstoppable", "20000 yuan", "R2D2", "？"]
+)
+def test_what_is_no_opt_out(content: str) -> None:
+    assert OPT_OUT_WORDS.judge(content) is OptOut.NO
+
+
+def test_words_for_opting_out_are_given_and_need_a_letter() -> None:
+    words = OptOutWords(["Ａbmelden", "不要"])
+    assert words.judge("abmelden!") is OptOut.YES
+    assert words.judge("abmeldn") is OptOut.REVIEW
+    assert words.judge("TD") is OptOut.NO
+    with pytest.raises(ValueError, match="needs a letter"):
+        OptOutWords(["TD", "!!"])
+
+
+def test_push_ids_are_uuid7_and_in_order_of_time() -> None:
+    made = []
+    for _ in range(200):
+        made.append(new_id())
+        time.sleep(0.00001)
+    assert {push_id.version for push_id in made} == {7}
+    assert made == sorted(made)
+    assert abs((made[0].int >> 80) / 1000 - time.time()) < 60
+
+
+def test_latency_is_never_negative_and_unknown_without_a_send() -> None:
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    assert latency_seconds(now, now + timedelta(seconds=4)) == 4
+    assert latency_seconds(now, now - timedelta(seconds=4)) == 0
+    assert latency_seconds(None, now) is None
+    assert latency_seconds(now, None) is None
+
+
+def test_naive_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="time zone"):
+        require_aware(datetime(2026, 11, 23))  # noqa: DTZ001

@@ -1,0 +1,145 @@
+"""The pages in Chinese have the commands, names, tables and order of those in English; every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+# English, which is the authority, and Chinese.
+PAGES = {
+    "README.md": "deploy/README.zh-CN.md",
+    "deploy/RUNBOOK.md": "deploy/RUNBOOK.zh-CN.md",
+    "deploy/FIRST-MONDAY.md": "deploy/FIRST-MONDAY.zh-CN.md",
+}
+_INDENT = "    "
+_HEADING = re.compile(r"(#+) +(.+)")
+_COMMENT = re.compile(r"  +# .*")
+_CODE = re.compile(r"`([^`]+)`")
+_SETTING = re.compile(r"\bRECEIVER_[A-Z_]*[A-Z]")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_STEP = re.compile(r"[0-9]+\. ")
+
+pairs = pytest.mark.parametrize(("english", "chinese"), PAGES.items(), ids=PAGES)
+pages = pytest.mark.parametrize("page", [*PAGES, *PAGES.values()])
+
+
+@dataclass
+class Section:
+    """What stands below one heading, up to the next of any level."""
+
+    level: int = 0
+    heading: str = ""
+    prose: list[str] = field(default_factory=list)
+    blocks: list[list[str]] = field(default_factory=list)  # their lines, without comments
+
+    def names(self) -> set[str]:
+        """Give what stands in backticks, and settings wherever they stand."""
+        text = " ".join(line.strip() for line in self.prose)
+        return {*_CODE.findall(text), *_SETTING.findall(text)}
+
+    def text(self) -> str:
+        return " ".join([*(line.strip() for line in self.prose), *(line for block in self.blocks for line in block)])
+
+    def rows(self) -> list[int]:
+        """Give the cells of each row of its tables."""
+        return [_CODE.sub("", line).count("|") - 1 for line in self.prose if line.startswith("|")]
+
+    def steps(self) -> int:
+        return sum(bool(_STEP.match(line)) for line in self.prose)
+
+    def points(self) -> int:
+        return sum(line.startswith("- ") for line in self.prose)
+
+
+def _sections(page: str) -> list[Section]:
+    sections = [Section()]
+    before, in_block = "", False
+    for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+        section = sections[-1]
+        if line.startswith(_INDENT) and (in_block or not before):
+            if not in_block:
+                section.blocks.append([])
+            section.blocks[-1].append(_COMMENT.sub("", line))
+            in_block = True
+        elif heading := _HEADING.fullmatch(line):
+            sections.append(Section(level=len(heading[1]), heading=heading[2]))
+            in_block = False
+        else:
+            section.prose.append(line)
+            in_block = False
+        before = line
+    return sections
+
+
+def _slugs(page: str) -> set[str]:
+    """Give the anchors that GitHub makes of the headings."""
+    slugs: set[str] = set()
+    seen: Counter[str] = Counter()
+    for section in _sections(page)[1:]:
+        slug = re.sub(r"[^\w\- ]", "", section.heading.lower()).replace(" ", "-")
+        slugs.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return slugs
+
+
+def _links(page: str) -> Iterator[str]:
+    for section in _sections(page):
+        for link in _LINK.findall(_CODE.sub("", "\n".join(section.prose))):
+            if "://" not in link:
+                yield link
+
+
+def _matched(english: str, chinese: str) -> list[tuple[Section, Section]]:
+    """Give each section beside its translation; the headings agree, or the rest would be compared with another."""
+    ours, theirs = _sections(english), _sections(chinese)
+    levels = [[section.level for section in sections] for sections in (ours, theirs)]
+    assert levels[0] == levels[1]
+    return list(zip(ours, theirs, strict=True))
+
+
+@pairs
+def test_the_code_is_the_same(english: str, chinese: str) -> None:
+    for ours, theirs in _matched(english, chinese):
+        assert theirs.blocks == ours.blocks, ours.heading
+
+
+@pairs
+def test_settings_commands_and_all_that_is_typed_have_the_same_names(english: str, chinese: str) -> None:
+    for ours, theirs in _matched(english, chinese):
+        assert ours.names() - theirs.names() == set(), ours.heading
+        invented = {name for name in theirs.names() if name not in ours.text()}
+        assert invented == set(), ours.heading
+
+
+@pairs
+def test_tables_and_lists_are_as_long(english: str, chinese: str) -> None:
+    for ours, theirs in _matched(english, chinese):
+        assert theirs.rows() == ours.rows(), ours.heading
+        assert (theirs.steps(), theirs.points()) == (ours.steps(), ours.points()), ours.heading
+
+
+@pairs
+def test_each_leads_to_the_other(english: str, chinese: str) -> None:
+    places = [{(ROOT / page).parent.joinpath(link).resolve() for link in _links(page)} for page in (english, chinese)]
+    assert (ROOT / chinese).resolve() in places[0]
+    assert (ROOT / english).resolve() in places[1]
+
+
+@pages
+def test_every_link_leads_somewhere(page: str) -> None:
+    anchors = {(ROOT / other).resolve(): _slugs(other) for other in (*PAGES, *PAGES.values())}
+    for link in _links(page):
+        path, _, anchor = link.partition("#")
+        place = ((ROOT / page).parent / path if path else ROOT / page).resolve()
+        assert place.exists(), link
+        assert place.is_relative_to(ROOT.resolve()), link
+        assert not anchor or place not in anchors or anchor in anchors[place], link

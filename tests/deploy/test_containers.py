@@ -1,0 +1,225 @@
+"""What is said to Docker, compose and Kubernetes: that it fits the code, and itself. None of them is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from receiver.cli import cli
+from receiver.config import settings
+from tests.harness.server import ServeProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+SETTINGS = {f"RECEIVER_{settings._NAMES.get(field, field).upper()}" for field in settings._PARSERS}
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+LOOPS = ("jobs", "alarms-2", "backup")
+KUSTOMIZATION = yaml.safe_load((DEPLOY / "kubernetes/kustomization.yaml").read_text())
+MANIFESTS = [
+    manifest
+    for name in KUSTOMIZATION["resources"]
+    for manifest in yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text())
+]
+
+
+def find(kind: str, name: str = "receiver") -> dict[str, Any]:
+    """The one manifest of that kind and name."""
+    (found,) = [one for one in MANIFESTS if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    return dict(found)
+
+
+def pods() -> Iterator[dict[str, Any]]:
+    """The pods that the manifests make, as templates."""
+    for manifest in MANIFESTS:
+        spec = manifest.get("spec", {})
+        template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+        if template:
+            yield template
+
+
+def accepts(arguments: list[str]) -> bool:
+    """Whether `receiver` knows such a command."""
+    return CliRunner().invoke(cli, [*arguments, "--help"]).exit_code == 0
+
+
+def test_every_name_of_ours_is_a_setting() -> None:
+    # What compose and kustomization fill in by themselves, and the client's own.
+    others = {"RECEIVER_IMAGE"}
+    for path in (DEPLOY / "compose.yml", DEPLOY / "Dockerfile", *(DEPLOY / "kubernetes").iterdir()):
+        named = set(re.findall(r"\bRECEIVER_[A-Z_]+\b", path.read_text()))
+        assert named - others <= SETTINGS, path.name
+
+
+def test_dockerfile_copies_what_the_build_is_given_and_runs_what_exists() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    given = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert all((ROOT / name).exists() for name in given)
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)
+    assert copied == ["requirements.lock requirements-extras.lock", "."]
+    assert set(copied[0].split()) <= given
+    assert {"receiver", "migrations", "pyproject.toml", "README.md"} <= given
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${BASE_IMAGE}", "${BASE_IMAGE}"]
+    assert re.search(r"^USER \d+:\d+$", text, re.MULTILINE), "the last stage runs as nobody in particular"
+    assert "--require-hashes" in text
+    assert "/healthz" in text
+    assert accepts(re.findall(r'^CMD \["(\w+)"\]$', text, re.MULTILINE))
+
+
+def test_healthcheck_of_the_image_asks_where_the_server_listens(tmp_path: Path) -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    found = re.search(r"^HEALTHCHECK .*? CMD (\[.*?\])$", text.replace("\\\n", ""), re.MULTILINE)
+    assert found is not None
+    program, *arguments = json.loads(found[1])
+    assert program == "python"
+    environment = {"RECEIVER_DATA_DIR": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    environment |= {"RECEIVER_BIND": "127.0.0.1:1"}  # of the image: whoever runs it may have said another
+
+    def check() -> int:
+        done = subprocess.run(
+            [sys.executable, "-P", *arguments], env=environment, cwd=tmp_path, capture_output=True, check=False
+        )
+        return done.returncode
+
+    assert check() == 1
+    with ServeProcess(tmp_path):
+        assert check() == 0
+    assert check() == 1
+
+
+def test_compose_names_files_networks_and_volumes_that_exist() -> None:
+    needed = {"./tls"}  # the house's own
+    for name, service in SERVICES.items():
+        assert service["image"].startswith("${"), f"{name}: the image cannot be had from a mirror"
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or source in needed or (DEPLOY / source).exists(), (name, source)
+        assert set(service.get("secrets", [])) <= COMPOSE["secrets"].keys()
+        assert set(service.get("depends_on", {})) <= SERVICES.keys()
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        if name not in ("migrate", *LOOPS):
+            is_ours = service["image"].startswith("${RECEIVER_IMAGE")  # the image brings its own
+            assert is_ours or "healthcheck" in service, name
+    assert (
+        DEPLOY / SERVICES["receiver-1"]["build"]["context"] / SERVICES["receiver-1"]["build"]["dockerfile"]
+    ).exists()
+    assert {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()} == COMPOSE["secrets"].keys()
+    assert accepts(SERVICES["migrate"]["command"])
+
+
+def test_receivers_of_compose_have_their_own_volumes_and_start_after_the_schema() -> None:
+    receivers = [SERVICES["receiver-1"], SERVICES["receiver-2"]]
+    assert receivers[0]["volumes"] != receivers[1]["volumes"]
+    for receiver in receivers:
+        assert receiver["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+        assert receiver["environment"]["RECEIVER_DATA_DIR"].startswith(receiver["volumes"][0].split(":")[1])
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_of_compose_run_what_exists_beside_the_receiver_whose_volume_they_have(name: str) -> None:
+    service = SERVICES[name]
+    (volume,) = [volume.split(":")[0] for volume in service["volumes"] if volume.endswith(":/data")]
+    assert service["depends_on"] == {volume: {"condition": "service_healthy"}}
+    if name != "backup":
+        assert service["network_mode"] == f"service:{volume}"
+    loop = service["command"][0].replace("$$", "$")
+    assert subprocess.run(["bash", "-n", "-c", loop], check=False).returncode == 0
+    for command in re.findall(r"receiver (job \w+)", loop):
+        assert accepts(command.split())
+
+
+def test_alarms_of_compose_look_at_each_receiver_and_at_the_backup() -> None:
+    watching = [SERVICES[name] for name in LOOPS if "job alarms" in SERVICES[name]["command"][0]]
+    assert {service["network_mode"] for service in watching} == {"service:receiver-1", "service:receiver-2"}
+    data_dir = SERVICES["backup"]["environment"]["RECEIVER_DATA_DIR"]
+    assert data_dir == SERVICES["receiver-1"]["environment"]["RECEIVER_DATA_DIR"]
+
+
+def test_addresses_of_compose_are_those_of_nginx_and_its_port_those_of_prometheus() -> None:
+    nginx = (DEPLOY / "nginx/receiver.conf").read_text()
+    environment = SERVICES["receiver-1"]["environment"]
+    address = {
+        name: SERVICES[name]["networks"]["inside"]["ipv4_address"]
+        for name in SERVICES
+        if "networks" in SERVICES[name] and isinstance(SERVICES[name]["networks"], dict)
+    }
+    for name in ("receiver-1", "receiver-2"):
+        assert f"server {address[name]}:8000" in nginx
+    assert "listen 10.0.0.5:443" in nginx
+    assert environment["RECEIVER_TRUSTED_PROXIES"] == address["nginx"]
+    assert address["prometheus"] in environment["RECEIVER_METRICS_ALLOW"]
+    port = environment["RECEIVER_BIND"].rpartition(":")[2]
+    scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"][0]
+    assert scraped["static_configs"][0]["targets"] == [f"receiver-1:{port}", f"receiver-2:{port}"]
+
+
+def test_pods_are_restricted_and_refer_to_what_exists() -> None:
+    generated = {generator["name"] for generator in KUSTOMIZATION["configMapGenerator"]}
+    images = {image["name"] for image in KUSTOMIZATION["images"]}
+    found = list(pods())
+    assert len(found) == 4
+    for pod in found:
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        claims = find("StatefulSet")["spec"]["volumeClaimTemplates"] if "terminationGracePeriodSeconds" in spec else []
+        volumes |= {claim["metadata"]["name"] for claim in claims}
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert not security["allowPrivilegeEscalation"]
+            assert security["readOnlyRootFilesystem"]
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert container["image"] in images
+            assert {source["configMapRef"]["name"] for source in container["envFrom"]} <= generated
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert "command" in container or accepts(container["args"])
+
+
+def test_services_probes_and_policies_meet_the_pods() -> None:
+    server = find("StatefulSet")["spec"]
+    labels = server["template"]["metadata"]["labels"]
+    container = server["template"]["spec"]["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    literals = dict(literal.split("=", 1) for literal in KUSTOMIZATION["configMapGenerator"][0]["literals"])
+    assert ports == {
+        "push": int(literals["RECEIVER_BIND"].rpartition(":")[2]),
+        "inside": int(literals["RECEIVER_INSIDE_BIND"].rpartition(":")[2]),
+    }
+    for probe, path in (("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
+        assert container[probe]["httpGet"] == {"path": path, "port": "inside"}
+    services = [one for one in MANIFESTS if one["kind"] == "Service"]
+    assert {one["metadata"]["name"]: one["spec"]["ports"][0]["targetPort"] for one in services} == {
+        "receiver-push": "push",
+        "receiver-inside": "inside",
+        server["serviceName"]: "inside",
+    }
+    selectors = [one["spec"]["selector"] for one in services]
+    selectors += [find("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], server["selector"]["matchLabels"]]
+    selectors += [find("NetworkPolicy")["spec"]["podSelector"]["matchLabels"]]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+    backend = find("Ingress", "receiver-push")["spec"]["rules"][0]["http"]["paths"]
+    assert [(path["path"], path["backend"]["service"]["name"]) for path in backend] == [("/push/", "receiver-push")]
+
+
+@pytest.mark.parametrize("setting", ["RECEIVER_PUBLIC_URL", "RECEIVER_BIND", "RECEIVER_TRUSTED_PROXIES"])
+def test_settings_of_both_are_such_that_receiver_takes_them(setting: str) -> None:
+    literals = dict(literal.split("=", 1) for literal in KUSTOMIZATION["configMapGenerator"][0]["literals"])
+    _, parse = settings._PARSERS[setting.removeprefix("RECEIVER_").lower()]
+    assert parse(literals[setting])
+    if not SERVICES["receiver-1"]["environment"][setting].startswith("${"):
+        assert parse(SERVICES["receiver-1"]["environment"][setting])

@@ -1,0 +1,87 @@
+"""What is in deploy/: that it fits the code, and itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from receiver.config import settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+DEFAULTS = {
+    f"RECEIVER_{settings._NAMES.get(field, field).upper()}": default
+    for field, (default, _) in settings._PARSERS.items()
+}
+SECRETS = {
+    f"RECEIVER_{name}"
+    for name in (
+        "DATABASE_URL",
+        "READ_DATABASE_URL",
+        "ENCRYPTION_KEYS",
+        "PUSH_TOKENS",
+        "PLATFORM_CREDENTIALS",
+        "OIDC_CLIENT_SECRET",
+        "ALARM_URLS",
+        "ALARM_HEARTBEAT_URL",
+    )
+}
+
+
+def test_example_of_settings_has_every_setting_with_its_default_and_no_other() -> None:
+    shown = {}
+    explained = False
+    for line in (DEPLOY / "env.example").read_text().splitlines():
+        if setting := re.fullmatch(r"#(RECEIVER_\w+)=(.*)", line):
+            assert explained, f"{setting[1]} is not explained"
+            shown[setting[1].removesuffix("_FILE")] = setting[2].strip('"')
+            assert setting[1].endswith("_FILE") == (setting[1].removesuffix("_FILE") in SECRETS)
+        else:
+            assert line == "" or line.startswith("# "), line
+            explained = line.startswith("# ")
+    assert shown == DEFAULTS
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+def test_scripts_have_no_fault_that_shellcheck_knows() -> None:
+    scripts = [*DEPLOY.glob("*.sh"), DEPLOY / "bin/receiver"]
+    checked = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
+    assert checked.stdout == ""
+    assert checked.returncode == 0
+
+
+def test_locks_agree() -> None:
+    pins = {
+        name: set(re.findall(r"^(\S+==\S+)", (ROOT / f"requirements{name}.lock").read_text(), re.MULTILINE))
+        for name in ("", "-extras", "-dev")
+    }
+    assert pins[""] < pins["-extras"] < pins["-dev"]
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_bundle_installs_without_a_network(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHON": sys.executable, "REQUIREMENTS": "requirements.lock"}
+    subprocess.run([DEPLOY / "bundle.sh", tmp_path], env=environment, check=True)
+    (bundle,) = tmp_path.glob("receiver-*-bundle.tar.gz")
+    subprocess.run(["tar", "-xzf", bundle, "-C", tmp_path], check=True)
+    (materials,) = tmp_path.glob("receiver-*/receiver.cdx.json")
+    wheels = {wheel.name.split("-")[0].lower() for wheel in materials.parent.glob("wheels/*.whl")}
+    named = {part["name"].replace("-", "_") for part in json.loads(materials.read_text())["components"]}
+    assert wheels < named
+    (installer,) = tmp_path.glob("receiver-*/install.sh")
+    offline = ["unshare", "--map-root-user", "--net"]
+    subprocess.run([*offline, installer, tmp_path / "program"], check=True)
+    served = {"PATH": os.environ["PATH"], "RECEIVER_DATA_DIR": str(tmp_path / "data")}
+    upgraded = subprocess.run(
+        [tmp_path / "program/bin/receiver", "db", "upgrade"], env=served, capture_output=True, text=True, check=False
+    )
+    assert upgraded.returncode == 0, upgraded.stderr

@@ -1,0 +1,278 @@
+"""An embedded database is moved into PostgreSQL while pushes come in: all of it once, and one truth at any time."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from receiver.core import Outcome, ReceiverError, StoreUnfit
+from receiver.db import handover, migrate, version
+from receiver.db.engine import Database
+from receiver.db.tables import attempts, metadata, pushes
+from receiver.maintenance import move_to_postgres as copy_module
+from receiver.maintenance.move_to_postgres import Copy, place_of, undo
+from receiver.maintenance.verify import verify
+from receiver.messages import projection, recording
+from receiver.runtime import Runtime
+from tests.conftest import make_key, make_settings
+from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.pushers import Pushers
+from tests.harness.server import ServeProcess
+from tests.intake.test_promises import assert_kept, await_empty_spool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PLACE = "db.example:5432/receiver"
+
+
+# --- While a server takes pushes ------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(480)
+def test_move_under_load_that_is_killed_and_run_again_keeps_every_push_once(
+    tmp_path: Path, postgres_database_url: str
+) -> None:
+    process = ServeProcess(tmp_path, patient=False)
+    process.upgrade()
+    key = process.make_key("read", "pii")
+    command = [sys.executable, "-m", "receiver", "db", "copy", "--to", postgres_database_url.replace("+psycopg", "")]
+
+    def start_copy(until: str) -> subprocess.Popen[str]:
+        running = subprocess.Popen(command, env=process.env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        assert running.stderr is not None
+        said = []
+        for line in running.stderr:
+            said.append(line)
+            if until in line:
+                return running
+        raise AssertionError(said)
+
+    with process, Pushers(process, 4, pause_seconds=0.005) as pushers:
+        pushers.await_acks(300)
+        first = process.request("GET", "/api/v1/events?limit=200", headers=key).json
+        for until in ("while pushes come in", "copying the rest"):
+            with start_copy(until) as running:
+                time.sleep(random.uniform(0, 0.1))  # wherever it is by then, at its end perhaps
+                running.kill()
+        assert subprocess.run(command, env=process.env, cwd=tmp_path, check=False, timeout=120).returncode == 0
+        spooled = pushers.outcomes["spooled"]
+        pushers.await_acks(100)
+        assert pushers.outcomes["spooled"] - spooled >= 100 - 4  # those under way when it was looked at
+        assert "was moved to" in process.request("GET", "/readyz").json["reason"]
+
+    assert set(pushers.outcomes) <= {"accepted", "spooled"}
+    assert pushers.failures == 0
+    refused = process.run("serve")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("receiver: this database was moved to 127.0.0.1:")
+    process.database_url = postgres_database_url
+    with process:
+        await_empty_spool(process)
+        seen = [event["task_id"] for event in first["items"]]
+        cursor = first["next_cursor"]
+        while page := process.request("GET", f"/api/v1/events?limit=1000&after={cursor}", headers=key).json:
+            cursor = page["next_cursor"]
+            seen += [event["task_id"] for event in page["items"]]
+            if len(page["items"]) < 1000:
+                break
+        verified = process.run("verify")
+    assert_kept(process, pushers)
+    assert sorted(seen) == sorted(pushers.acks.values())
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+# --- Rows -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    """A runtime on an embedded database with a bit of everything, without a server."""
+    runtime = Runtime(make_settings(f"sqlite:///{tmp_path / 'receiver.db'}", tmp_path))
+    migrate.upgrade(runtime.database)
+    make_key(runtime)
+    runtime.shared_secret("cursors")
+    runtime.audit("cli", "test", nothing="\0")
+    extra = b"mobile=15080921090&taskid=9&status=1&receivetime=2019-07-23+17:00:00&other=%00"
+    sends = [make_send(), make_send(task_id="masked", mobile="15080920001"), make_send(task_id="a\0b", sent_at=NOON)]
+    runtime.database.write(lambda connection: recording.record_sent(connection, sends, recorded_at=NOON))
+    save(
+        runtime,
+        make_push(),
+        make_push(),
+        make_push(status="0", second=5),
+        make_push(content="退订\0"),
+        make_push(content="退订\0", task_id=None),
+        make_push(task_id="masked", mobile="1508092****"),
+        make_push(body=b"mobile=1&nonsense"),
+        make_push(body=extra),
+        *(make_push(task_id=f"many-{number}") for number in range(40)),
+    )
+    yield runtime
+    runtime.stop()
+
+
+@pytest.fixture
+def target(postgres_database_url: str) -> Iterator[Database]:
+    """An empty PostgreSQL database."""
+    database = Database(postgres_database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy_module, "_CHUNK_ROWS", 7)
+
+
+def save(runtime: Runtime, *batch: Any) -> None:
+    runtime.database.write(lambda connection: projection.save_pushes(connection, batch))
+
+
+def run(database: Database, statement: str) -> None:
+    database.write(lambda connection: connection.execute(sa.text(statement)))
+
+
+def rows(database: Database) -> dict[str, list[str]]:
+    with database.reading() as connection:
+        return {
+            table.name: sorted(
+                repr(tuple(row)).replace("\\x00", "\u2400") for row in connection.execute(sa.select(table))
+            )
+            for table in metadata.sorted_tables
+        }
+
+
+def copied(runtime: Runtime, target: Database) -> Copy:
+    copy = Copy(runtime.database, target, PLACE)
+    copy.prepare()
+    copy.catch_up()
+    return copy
+
+
+def assert_moved(runtime: Runtime, target: Database) -> None:
+    assert rows(target) == rows(runtime.database)
+    assert all(finding.ok for finding in verify(target, runtime.gate.read_again))
+    version.require_schema(target)
+    with pytest.raises(StoreUnfit, match="this database was moved to"):
+        runtime.make_ready()
+
+
+def test_every_row_is_the_same_in_postgresql_but_for_nul(runtime: Runtime, target: Database) -> None:
+    copy = copied(runtime, target)
+    counts = copy.finish(lambda: None)
+    assert counts["pushes"] == 48
+    assert copy.nul_texts == 1
+    assert_moved(runtime, target)
+
+
+def test_what_changes_between_the_passes_is_copied_as_it_is_at_the_end(runtime: Runtime, target: Database) -> None:
+    copy = copied(runtime, target)
+    source = runtime.database
+    run(source, "UPDATE receipts SET copies = copies + 1, last_seen_at = '2026-11-26 00:00:00' WHERE id = 3")
+    run(source, "DELETE FROM receipts WHERE id = 3")
+    run(source, "DELETE FROM pushes WHERE id IN (SELECT id FROM pushes ORDER BY id LIMIT 9)")
+    # The key of a message goes over to an older row, as when a noted send gets the task id of what was faster.
+    run(source, "DELETE FROM messages WHERE task_id = 'many-39'")
+    run(source, "UPDATE messages SET task_id = 'many-39' WHERE task_id = 'many-1'")
+    # What comes out of the spool is older than what was copied, and much.
+    old = [make_push(task_id=f"old-{number}") for number in range(30)]
+    for number, push in enumerate(old):
+        save(runtime, replace(push, id=type(push.id)(int=(0x01900000 << 96) + number)))
+    copy.finish(lambda: None)
+    assert rows(target) == rows(source)
+
+
+def test_ids_go_on_where_they_were(runtime: Runtime, target: Database) -> None:
+    run(runtime.database, "DELETE FROM messages WHERE task_id = 'many-39'")  # its id is never given again
+    copied(runtime, target).finish(lambda: None)
+    with runtime.database.reading() as connection:
+        last = connection.scalar(sa.text("SELECT seq FROM sqlite_sequence WHERE name = 'messages'"))
+    target.write(lambda connection: projection.save_pushes(connection, [make_push(task_id="new")]))
+    with target.reading() as connection:
+        assert connection.scalar(sa.text("SELECT id FROM messages WHERE task_id = 'new'")) == last + 1
+
+
+def test_failed_proof_moves_nothing_and_the_next_run_does(runtime: Runtime, target: Database) -> None:
+    copy = copied(runtime, target)
+
+    def fail() -> None:
+        raise ReceiverError("does not agree")
+
+    with pytest.raises(ReceiverError, match="does not agree"):
+        copy.finish(fail)
+    save(runtime, make_push(task_id="later"))
+    with pytest.raises(StoreUnfit, match="a copy into this database is not complete"):
+        version.require_schema(target)
+    copied(runtime, target).finish(lambda: None)
+    assert_moved(runtime, target)
+
+
+def test_row_that_somebody_else_wrote_to_the_target_is_found(runtime: Runtime, target: Database) -> None:
+    copy = copied(runtime, target)
+    target.write(lambda connection: connection.execute(sa.insert(attempts).values(id=make_push().id, begun_at=NOON)))
+    with pytest.raises(ReceiverError, match="attempts has 1 rows in PostgreSQL and 0 here"):
+        copy.finish(lambda: None)
+    runtime.make_ready()
+
+
+def test_target_with_rows_of_its_own_is_refused_and_left_alone(runtime: Runtime, target: Database) -> None:
+    migrate.upgrade(target)
+    push = make_push()
+    target.write(lambda connection: projection.save_pushes(connection, [push]))
+    with pytest.raises(ReceiverError, match=r"holds rows already, in .*; name an empty database"):
+        Copy(runtime.database, target, PLACE).prepare()
+    with target.reading() as connection:
+        assert list(connection.scalars(sa.select(pushes.c.id))) == [push.id]
+
+
+def test_moved_database_takes_no_write_and_its_pushes_are_spooled(runtime: Runtime, target: Database) -> None:
+    runtime.start()
+    assert runtime.link.await_known(20)
+    copied(runtime, target).finish(lambda: None)
+    before = rows(runtime.database)
+    kept = [runtime.committer.submit(make_push(task_id=f"after-{number}")).result(20) for number in range(3)]
+    assert [one.outcome for one in kept] == [Outcome.SPOOLED] * 3
+    assert runtime.recorder.record([make_send(task_id="after")]) is None
+    with pytest.raises(ReceiverError, match="this database was moved to"):
+        runtime.database.write(lambda connection: connection.execute(sa.delete(pushes)))
+    assert rows(runtime.database) == before
+
+
+def test_undo_takes_writes_again(runtime: Runtime, target: Database) -> None:
+    copied(runtime, target).finish(lambda: None)
+    assert Copy(runtime.database, target, PLACE).moved_before()
+    with pytest.raises(ReceiverError, match="this database was moved to"):
+        Copy(runtime.database, target, "db.example:5432/other").moved_before()
+    assert undo(runtime.database)
+    assert not undo(runtime.database)
+    runtime.make_ready()
+    save(runtime, make_push(task_id="again"))
+
+
+def test_complete_move_is_tidied_up_after_a_kill_in_its_last_moment(runtime: Runtime, target: Database) -> None:
+    copied(runtime, target).finish(lambda: None)
+    target.write(handover.ledger.create)
+    assert Copy(runtime.database, target, PLACE).moved_before()
+    version.require_schema(target)
+
+
+def test_place_is_told_without_user_and_password() -> None:
+    assert place_of("postgresql+psycopg://me:secret@db1:5433,db2:5433/receiver") == "db1,db2:5433,5433/receiver"
+    assert place_of("postgresql+psycopg:///receiver?host=/run/postgresql") == "/run/postgresql:5432/receiver"
+
+
+def test_command_refuses_what_it_cannot_move(tmp_path: Path, postgres_database_url: str) -> None:
+    process = ServeProcess(tmp_path)
+    assert process.run("db", "copy", "--to", "mysql://x").stderr.startswith("receiver: --to: MySQL is not supported")
+    process.database_url = postgres_database_url
+    refused = process.run("db", "copy", "--to", "postgresql://x").stderr
+    assert refused.startswith("receiver: RECEIVER_DATABASE_URL: it is what an embedded database is moved to")

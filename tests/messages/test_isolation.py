@@ -1,0 +1,182 @@
+"""Accounts are apart: a push under one changes nothing of another's, a key that is bound to one sees no other's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+import sqlalchemy as sa
+
+from receiver.app import create_app
+from receiver.auth.api_keys import Scope
+from receiver.core import Unreadable
+from receiver.db.tables import messages, receipts, replies
+from receiver.intake import replay_push
+from receiver.messages import projection, recording
+from receiver.web.auth import policy_for
+from receiver.webhooks.endpoints import Format, NewTarget, create_target
+from tests.conftest import OTHER_SECRET, SECRET, make_key
+from tests.harness.factories import NOON, make_push, make_send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from receiver.runtime import Runtime
+
+TOKENS = (("default", SECRET), ("other", OTHER_SECRET))
+NUMBER = "15080921090"
+CHANGE = {"mobile": NUMBER, "taskid": "3313746", "status": "0", "receivetime": "2026-11-23 12:00:09"}
+
+
+@pytest.fixture
+def parts(make_runtime: Callable[..., Runtime]) -> Runtime:
+    return make_runtime(push_tokens=TOKENS)
+
+
+def of_account(runtime: Runtime, account: str) -> list[Any]:
+    """Every row that is this account's, or hangs on one that is."""
+
+    def ask(connection: sa.Connection) -> list[Any]:
+        own = list(connection.execute(sa.select(messages).where(messages.c.account == account)))
+        ids = [row.id for row in own]
+        for table in (receipts, replies):
+            belongs = sa.or_(table.c.account == account, table.c.message_id.in_(ids))
+            own += list(connection.execute(sa.select(table).where(belongs).order_by(table.c.id)))
+        return own
+
+    return runtime.ask(ask)
+
+
+@pytest.mark.parametrize("way", ["plain", "reply", "masked", "replay", "spool"])
+def test_push_under_one_account_changes_nothing_of_anothers(way: str, parts: Runtime) -> None:
+    send = make_send(mobile=NUMBER)
+    parts.database.write(lambda c: recording.record_sent(c, [send], recorded_at=parts.now()))
+    projection.save_pushes_in(parts.database, [make_push(), make_push(content="words", status=None, second=1)])
+    before = of_account(parts, "default")
+    assert len(before) == 3
+    fields = dict(CHANGE)
+    if way == "masked":
+        fields["mobile"] = "1508092****"
+    if way == "reply":
+        fields = {name: value for name, value in fields.items() if name != "status"} | {"content": "TD"}
+    push = make_push(account="other", body=urlencode(fields).encode())
+    if way == "spool":
+        parts.spool.append([push])
+        parts.spool.close()
+        parts.drain(parts.spool.directory)
+    elif way == "replay":
+        unread = replace(push, reading=Unreadable(error="status: not read by an older version"))
+        projection.save_pushes_in(parts.database, [unread])
+        parts.database.write(lambda c: replay_push(c, push))
+    else:
+        client = create_app(parts).test_client()
+        answer = client.post(f"/push/{OTHER_SECRET}", data=push.body)
+        assert answer.headers["X-Push-Outcome"] == "accepted"
+    assert of_account(parts, "other") != []
+    assert of_account(parts, "default") == before
+
+
+# --- What a bound key sees --------------------------------------------------------------------------------
+
+MARKS = ("task-theirs", "hooks-theirs", "template-theirs", "words-theirs", "139****0001", "13900000001", "13900")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request for what is another account's."""
+
+    path: str
+    body: Any = None
+    shows: bool = True  # whether a key for all accounts is shown it; else it is what a key may do that is asked
+
+
+SPAN = "from=2026-11-01&to=2026-12-01"
+CASES: Mapping[str, Case] = {
+    "GET messages.Messages": Case("/messages"),
+    "POST messages.Messages": Case(
+        "/messages", {"task_id": "new", "mobile": "13900000001", "account": "other"}, shows=False
+    ),
+    "GET messages.Message": Case("/messages/{message}"),
+    "POST messages.MessageSearch": Case("/messages/search", {"task_id": "task-theirs"}),
+    "POST messages.MessageVerified": Case(
+        "/messages/verified", {"task_id": "task-theirs", "mobile": "13900000001", "account": "other"}, shows=False
+    ),
+    "GET receipts.Receipts": Case("/receipts"),
+    "GET replies.Replies": Case("/replies"),
+    "GET events.Events": Case("/events"),
+    "GET exports.Messages": Case("/exports/messages?format=ndjson"),
+    "GET exports.Receipts": Case("/exports/receipts?format=ndjson"),
+    "GET exports.Replies": Case("/exports/replies?format=ndjson"),
+    "GET pushes.Pushes": Case("/pushes?limit=1000", shows=False),
+    "GET pushes.PushDetail": Case("/pushes/{push}", shows=False),
+    "POST pushes.PushReplay": Case("/pushes/{push}/replay", shows=False),
+    "POST sending.VerifyCodes": Case(
+        "/verify-codes", {"mobile": "13900000001", "template_id": "1", "code": "1234", "account": "other"}, shows=False
+    ),
+    "GET sending.Balance": Case("/balance?account=other", shows=False),
+    "GET reports.Billing": Case(f"/reports/billing?{SPAN}&account=other", shows=False),
+    "GET reports.Delivery": Case(f"/reports/delivery?{SPAN}&group_by=template_id"),
+    "GET targets.Targets": Case("/targets"),
+    "POST targets.Targets": Case(
+        "/targets",
+        {"name": "new", "url": "https://127.0.0.1:9/hooks", "format": "webhooks", "accounts": ["other"]},
+        shows=False,
+    ),
+    "GET targets.OneTarget": Case("/targets/theirs"),
+    "POST targets.Pause": Case("/targets/theirs/pause", shows=False),
+    "POST targets.Resume": Case("/targets/theirs/resume", shows=False),
+    "POST targets.Rotate": Case("/targets/theirs/rotate", shows=False),
+    "POST targets.Test": Case("/targets/theirs/test", shows=False),
+    "GET targets.Dead": Case("/targets/theirs/dead", shows=False),
+    "POST targets.Replay": Case("/targets/theirs/replay", {}, shows=False),
+    "DELETE targets.OneTarget": Case("/targets/theirs", shows=False),
+    "GET audit.Audit": Case("/audit", shows=False),
+    "GET reports.Busiest": Case("/reports/busiest?from=2026-11-23&to=2026-11-24&by=mobile&min_sent=2"),
+}
+
+
+def test_every_call_has_a_case(parts: Runtime) -> None:
+    """So that a new one fails until somebody has said what a bound key may see of it."""
+    app = create_app(parts)
+    calls = {
+        f"{method} {rule.endpoint}"
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if isinstance(policy_for(rule.endpoint, method), Scope)
+    }
+    assert calls == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_key_bound_to_an_account_sees_nothing_of_another(name: str, parts: Runtime) -> None:
+    common: dict[str, Any] = {"account": "other", "mobile": "13900000001", "sent_at": NOON}
+    sends = [make_send(**common, task_id=task, template_id="template-theirs") for task in ("task-theirs", "second")]
+    parts.database.write(lambda c: recording.record_sent(c, sends, recorded_at=parts.now()))
+    theirs: dict[str, Any] = {"account": "other", "mobile": "13900000001", "task_id": "task-theirs"}
+    pushes = [make_push(**theirs), make_push(**theirs, status=None, content="words-theirs", second=1), make_push()]
+    projection.save_pushes_in(parts.database, pushes)
+    target = NewTarget(
+        name="theirs", url="https://127.0.0.1:9/hooks-theirs", format=Format.WEBHOOKS, accounts=("other",)
+    )
+    parts.database.write(lambda c: create_target(c, target, now=parts.now()))
+    own = sa.select(messages.c.id).where(messages.c.task_id == "task-theirs")
+    (message,) = parts.ask(lambda c: c.execute(own).all())
+    client = create_app(parts).test_client()
+    case, (method, _) = CASES[name], name.split()
+    path = "/api/v1" + case.path.format(message=message.id, push=pushes[0].id)
+    answers = {}
+    for accounts in (("default",), None):  # in that order: what is done is not there any more
+        bearer = {"Authorization": make_key(parts, *Scope, accounts=accounts)}
+        answers[accounts] = client.open(path, method=method, json=case.body, headers=bearer)
+    everybody, bound = answers[None], answers["default",]
+    seen = everybody.get_data(as_text=True)
+    assert everybody.status_code not in (401, 403, 404, 429), seen
+    if case.shows:
+        assert any(mark in seen for mark in MARKS), seen
+    text = bound.get_data(as_text=True)
+    assert not any(mark in text for mark in (*MARKS, str(pushes[0].id), str(pushes[1].id))), text
+    if not case.shows and name != "GET pushes.Pushes":
+        assert bound.status_code in (403, 404), text

@@ -1,0 +1,256 @@
+"""The way out: nothing is sent where it could do harm, whatever a name, a URL or an answer says."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from receiver.config import parsers
+from receiver.net import egress as guard_module
+from receiver.net.egress import Answer, Exit, Forbidden, Guard, NotReached, is_public, parse_url
+from tests.harness.hooks import Hook, hook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+def send(url: str, guard: Guard | None = None, *, tls: ssl.SSLContext | None = None, body: bytes = b"a=1") -> Answer:
+    place = parse_url(url)
+    way = Exit(place, guard or Guard(LOOPBACK), connections=1, tls=tls)
+    try:
+        return way.send("POST", place.line(), {"Content-Type": "text/plain"}, body)
+    finally:
+        way.close()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "127.8.9.10", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.254", "192.168.1.1",
+        "169.254.169.254", "100.100.100.200", "100.64.0.1", "192.0.0.192", "192.0.2.1", "198.18.0.1", "198.51.100.1",
+        "203.0.113.1", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255", "192.88.99.1",
+        "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:0a00:0001", "fc00::1",
+        "fd00:ec2::254", "fe80::1", "fe80::a9fe:a9fe", "fec0::1", "ff02::1", "2001:db8::1", "3fff::1", "2001::1",
+        "2001:10::1", "64:ff9b::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:0001::",
+        "2002:a9fe:a9fe::",        "2002:0a00:0001::1", "100::1", "5f00::1", "4000::1",
+    ],
+)  # fmt: skip
+def test_address_that_is_not_public_is_refused(address: str) -> None:
+    assert not is_public(ip_address(address))
+    with pytest.raises(Forbidden):
+        Guard((), lambda *_: [address]).addresses("any.example", 443)
+
+
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "223.5.5.5", "2606:4700:4700::1111", "64:ff9b::101:101", "2002:101:101::1"]
+)
+def test_address_that_is_public_is_taken(address: str) -> None:
+    assert Guard((), lambda *_: [address]).addresses("any.example", 443) == [str(ip_address(address))]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://2130706433/", "http://0x7f000001/", "http://0177.0.0.1/", "http://127.1/", "http://0/", "http://0x7f.1/",
+        "http://[::ffff:127.0.0.1]/", "http://[::1]/", "http://localhost/", "http://LOCALHOST./", "http://127.0.0.1./",
+    ],
+)  # fmt: skip
+def test_this_machine_is_refused_however_it_is_written(url: str) -> None:
+    with pytest.raises((Forbidden, NotReached)):
+        send(url, Guard(()))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.com/", "file:///etc/passwd", "gopher://example.com/", "example.com/hook", "https://", "http:///x",
+        "https://user@example.com/", "https://user:secret@example.com/", "https://example.com\\@127.0.0.1/",
+        "https://example.com/#x", "https://example.com:0/", "https://example.com:99999/", "https://[::1/", "https://例子.cn/",
+        "https://example.com/a b", "https://example.com/\r\nX: y", "https://example.com/" + "x" * 2000,
+    ],
+)  # fmt: skip
+def test_url_that_could_mean_two_things_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"not a URL|no user"):
+        parse_url(url)
+
+
+def test_name_beyond_ascii_is_refused_with_the_form_to_write() -> None:
+    with pytest.raises(ValueError, match="write a host's name as xn--…"):
+        parse_url("https://müller.example/x")
+    assert parse_url("https://xn--mller-kva.example/x").host == "xn--mller-kva.example"
+
+
+def test_next_address_is_taken_where_one_cannot_be_reached() -> None:
+    with hook() as target:
+        guard = Guard(LOOPBACK, lambda *_: ["127.0.0.2", "127.0.0.1"])  # nobody listens at the first
+        assert send(f"http://hooks.example:{target.port}/", guard).status == 200
+
+
+def test_one_forbidden_address_of_several_refuses_all() -> None:
+    with pytest.raises(Forbidden):
+        Guard((), lambda *_: ["1.1.1.1", "10.0.0.1"]).addresses("any.example", 443)
+
+
+def test_name_that_changes_its_address_is_looked_at_anew_at_each_connection() -> None:
+    """Rebinding: the first look-up is harmless, and the one that a client would connect by is not."""
+    answers = iter([["1.1.1.1"], ["127.0.0.1"]])
+    guard = Guard((), lambda *_: next(answers))
+    with hook() as target:
+        assert guard.addresses("rebinding.example", target.port) == ["1.1.1.1"]
+        with pytest.raises(Forbidden):
+            send(f"http://rebinding.example:{target.port}/", guard)
+        assert target.all == []
+
+
+def test_connection_goes_to_the_address_that_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between look and connection nobody resolves again: a resolver that says something else then is not asked."""
+    with hook() as target:
+        guard = Guard(LOOPBACK, lambda *_: ["127.0.0.1"])
+        asked = []
+        original = socket.getaddrinfo
+
+        def resolve(host: str, *arguments: object, **named: object) -> object:
+            asked.append(host)
+            return original(host, *arguments, **named)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        assert send(f"http://no.such.name.example:{target.port}/", guard).status == 200
+        assert set(asked) <= {"127.0.0.1"}
+
+
+def test_redirect_to_the_metadata_of_a_cloud_is_not_followed() -> None:
+    with hook() as target, hook() as other:
+        for status in (301, 302, 303, 307, 308):
+            target.behave = lambda _sent, status=status: (status, {"Location": other.url("/latest/meta-data/")})  # type: ignore[misc]
+            assert send(target.url()).status == status
+        assert other.all == []
+
+
+def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hook() as target, hook() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url(""))
+        assert send(target.url()).status == 200
+        assert proxy.all == []
+
+
+def test_network_or_name_that_is_allowed_may_be_reached() -> None:
+    assert Guard((ip_network("10.1.0.0/16"),), lambda *_: ["10.1.2.3"]).addresses("a.example", 1) == ["10.1.2.3"]
+    mapped = Guard((ip_network("10.1.0.0/16"),), lambda *_: ["::ffff:10.1.2.3"])
+    assert [ip_address(text) for text in mapped.addresses("a.example", 1)] == [ip_address("::ffff:10.1.2.3")]
+    with pytest.raises(Forbidden):
+        Guard((ip_network("10.1.0.0/16"),), lambda *_: ["10.2.2.3"]).addresses("a.example", 1)
+    assert Guard(("hooks.internal",), lambda *_: ["10.9.9.9"]).addresses("Hooks.Internal", 1) == ["10.9.9.9"]
+    with pytest.raises(Forbidden):
+        Guard(("hooks.internal",), lambda *_: ["10.9.9.9"]).addresses("evil.hooks.internal", 1)
+
+
+def test_setting_names_networks_and_hosts() -> None:
+    found = parsers.targets_allow("10.0.0.0/8, fd00::/8, hooks.internal, 192.168.1.5")
+    assert found == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"), "hooks.internal", ip_network("192.168.1.5/32"))
+    for wrong in ("10.0.0.0/33", "http://hooks.internal", "*.internal", "10.0.0.300", "10.0.0.1/8", "a b"):
+        with pytest.raises(ValueError, match="not a list of networks"):
+            parsers.targets_allow(wrong)
+
+
+def test_certificate_must_hold_for_the_name() -> None:
+    authority = trustme.CA()
+    served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(served)
+    authority.configure_trust(trusting)
+    with hook(served) as target:
+        guard = Guard(LOOPBACK, lambda *_: ["127.0.0.1"])
+        assert send(target.url(), guard, tls=trusting).status == 200
+        with pytest.raises(NotReached, match="certificate"):
+            send(target.url().replace("localhost", "other.example"), guard, tls=trusting)
+        with pytest.raises(NotReached, match="certificate"):
+            send(target.url(), guard)
+        assert len(target.all) == 1
+
+
+@contextmanager
+def speaking(speak: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that says whatever it is told to, on one connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                with suppress(OSError):  # the other side has had enough, which is what it is about
+                    speak(connection)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+def test_exchange_ends_in_time_however_slowly_the_answer_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "EXCHANGE_SECONDS", 1.0)
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        for byte in b"HTTP/1.1 200 OK\r\nX: " + b"y" * 600:  # half a minute
+            connection.sendall(bytes([byte]))
+            if ended.wait(0.05):
+                return
+
+    with speaking(drip) as url:
+        with pytest.raises(NotReached, match="no answer within"):
+            send(url)
+        ended.set()
+
+
+def test_answer_is_read_up_to_a_bound() -> None:
+    written = 0
+
+    def flood(connection: socket.socket) -> None:
+        nonlocal written
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        while True:
+            written += connection.send(b"x" * 65536)
+
+    with speaking(flood) as url:
+        assert send(url).status == 200
+    assert written < 50_000_000
+
+
+def test_exchange_under_way_is_broken_off_when_the_process_stops() -> None:
+    with hook() as target:
+        target.behave = lambda _sent: None
+        place = parse_url(target.url())
+        way = Exit(place, Guard(LOOPBACK), connections=1)
+        found: list[Exception] = []
+
+        def attempt() -> None:
+            try:
+                way.send("POST", place.line(), {}, b"")
+            except NotReached as error:
+                found.append(error)
+
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        target.await_tried(1)
+        way.abort()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert len(found) == 1
+        way.close()
+
+
+def test_hook_of_the_tests_takes_what_is_sent() -> None:
+    with hook() as target:
+        assert isinstance(target, Hook)
+        assert send(target.url("/a?b=1"), body=b"x=%31").status == 200
+        (sent,) = target.taken
+    assert (sent.method, sent.path, sent.body) == ("POST", "/a?b=1", b"x=%31")
+    assert sent.headers["Host"] == f"localhost:{target.port}"

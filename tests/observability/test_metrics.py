@@ -1,0 +1,186 @@
+"""One scrape tells what all serving processes have counted, whichever of them have died."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from receiver.app import create_app
+from receiver.db.availability import DatabaseLink
+from receiver.messages import find_lag_seconds
+from receiver.server import multiprocess_metrics
+from receiver.server.multiprocess_metrics import Counts
+from tests.bench.usage import is_running, list_tree
+from tests.harness.server import ServeProcess, read_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from receiver.runtime import Runtime
+
+_RECEIPT = b"mobile=15080921090&taskid=%d&status=1&receivetime=2019-07-23+17%%3A00%%3A00"
+_PATIENCE_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def served(
+    module_postgres_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[ServeProcess, int]]:
+    """Two serving processes on one PostgreSQL, and their master."""
+    process = ServeProcess(tmp_path_factory.mktemp("served"), module_postgres_database_url, ("--workers", "2"))
+    process.upgrade()
+    with process:
+        master, _ = process.await_worker()
+        await_that(lambda: scrape(process)["receiver_serving_processes"] == 2)
+        yield process, master
+
+
+def await_that(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def scrape(served: ServeProcess) -> dict[str, float]:
+    """Every sample of one scrape, on a connection of its own: whichever process takes it."""
+    text = served.request("GET", "/metrics").body.decode()
+    samples = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in samples}
+
+
+def push(served: ServeProcess, count: int) -> None:
+    """Push on so many connections at once, so that both processes have some."""
+    body = _RECEIPT % time.monotonic_ns()
+    head = f"POST {served.target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    connections = [served.connect() for _ in range(count)]
+    for connection in connections:
+        connection.sendall(head.encode() + body)
+    for connection in connections:
+        assert read_answer(connection).status == 200
+        connection.close()
+
+
+def pushed(served: ServeProcess) -> float:
+    found = scrape(served)
+    return sum(found[f'receiver_pushes_total{{outcome="{outcome}"}}'] for outcome in ("accepted", "spooled"))
+
+
+def workers_of(master: int) -> set[int]:
+    return {pid for pid in list_tree(master)[1:] if is_running(pid)}
+
+
+def test_every_process_gives_the_sum_of_all(served: tuple[ServeProcess, int]) -> None:
+    process, _ = served
+    before = pushed(process)
+    push(process, 40)
+    await_that(lambda: pushed(process) == before + 40)  # counted a moment after the answer
+    assert {pushed(process) for _ in range(20)} == {before + 40}
+    delays = scrape(process)
+    assert delays["receiver_receipt_delay_seconds_count"] == before + 40
+    assert delays['receiver_receipt_delay_seconds_bucket{le="86400.0"}'] == 0
+    assert delays["receiver_ack_seconds_count"] >= 40
+    assert delays["receiver_last_push_timestamp_seconds"] == pytest.approx(time.time(), abs=_PATIENCE_SECONDS)
+
+
+def test_nothing_falls_when_a_process_is_killed_or_renewed(served: tuple[ServeProcess, int]) -> None:
+    process, master = served
+    before = pushed(process)
+    push(process, 40)
+    await_that(lambda: pushed(process) == before + 40)
+    for how in ("kill -9", "kill -HUP"):
+        starts = scrape(process)["receiver_process_starts_total"]
+        old = workers_of(master)
+        if how == "kill -9":
+            victim = min(old)
+            os.kill(victim, signal.SIGKILL)
+            gone, new = {victim}, 1
+        else:
+            os.kill(master, signal.SIGHUP)
+            gone, new = old, 2
+        totals: set[float] = set()
+
+        def is_renewed(gone: set[int] = gone, expected: float = starts + new, totals: set[float] = totals) -> bool:
+            totals.add(pushed(process))
+            now = scrape(process)
+            return (
+                not gone & workers_of(master)
+                and now["receiver_process_starts_total"] == expected
+                and now["receiver_serving_processes"] == 2
+            )
+
+        await_that(is_renewed)
+        assert totals == {before + 40}, how
+    push(process, 40)
+    await_that(lambda: pushed(process) == before + 80)
+
+
+def test_restarts_add_no_files_and_other_commands_count_nowhere(served: tuple[ServeProcess, int]) -> None:
+    process, master = served
+    (directory,) = mapped_directories(min(workers_of(master)))
+    held = {str(handle.readlink()) for handle in Path(f"/proc/{master}/fd").iterdir()}
+    assert {place for place in held if "/receiver-metrics-" in place} == {str(directory)}
+    files = {path.name for path in directory.iterdir()}
+    assert {re.sub(r"_\d+\.db", "", name) for name in files} == set(multiprocess_metrics._KINDS)
+    assert {int(re.findall(r"\d+", name)[-1]) for name in files} <= set(range(4))  # a reload has both at once
+    starts = scrape(process)["receiver_process_starts_total"]
+    assert process.run("status").returncode == 0
+    assert {path.name for path in directory.iterdir()} == files
+    assert scrape(process)["receiver_process_starts_total"] == starts
+
+
+def mapped_directories(pid: int) -> set[Path]:
+    """Where a process has what it counts."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return {Path(name) for name in re.findall(r"(/\S+/receiver-metrics-[^/\s]+)/\S+\.db", maps)}
+
+
+def test_what_the_database_cannot_tell_is_left_out(make_runtime: Callable[..., Runtime]) -> None:
+    runtime = make_runtime(metrics_allow=(ip_network("127.0.0.0/8"),))
+    client = create_app(runtime).test_client()
+    assert "receiver_send_spikes 0.0" in client.get("/metrics").text
+    runtime.link = DatabaseLink()  # one whose keeper does not find out that this is not true
+    runtime.link.mark_down("a test says so")
+    page = client.get("/metrics").text
+    assert "receiver_send_spikes 0.0" not in page
+    assert "receiver_spool_records 0.0" in page
+    assert "receiver_database_up 0.0" in page
+
+
+def test_transaction_that_does_not_end_is_seen_by_whoever_is_asked(postgres_runtime: Runtime) -> None:
+    assert postgres_runtime.ask(find_lag_seconds) == 0
+    with postgres_runtime.database.reading() as holder:
+        holder.execute(sa.text("LOCK TABLE receipts IN ROW EXCLUSIVE MODE"))
+        assert postgres_runtime.ask(find_lag_seconds) > 0
+        holder.rollback()
+        assert postgres_runtime.ask(find_lag_seconds) == 0
+
+
+def test_place_of_a_killed_master_is_removed_and_that_of_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiprocess_metrics, "_MEMORY", tmp_path / "none")
+    killed, living = Counts(tmp_path), Counts(tmp_path)
+    os.close(killed._lock)
+    assert living.take_slot({0, 2}) == 1
+    next_one = Counts(tmp_path)
+    assert killed.directory is not None
+    assert not killed.directory.exists()
+    assert living.directory is not None
+    assert living.directory.exists()
+    next_one.close()
+    living.close()
+    assert list(tmp_path.glob("receiver-metrics-*")) == []
+
+
+def test_without_a_place_each_process_counts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocess_metrics, "_MEMORY", tmp_path / "none")
+    assert Counts(tmp_path / "none either").take_slot(set()) is None

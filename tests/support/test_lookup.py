@@ -1,0 +1,288 @@
+"""Look-ups: what people paste, what they are answered, and which messages are meant."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.core import MessageStatus
+from receiver.messages import projection, recording
+from receiver.messages.queries import MessageRow
+from receiver.support import lookup_queries as store
+from receiver.support.lookup import UNSETTLED, Answer, Wanted, answer_of, group_resends, moment_of, parse_wanted
+from tests.harness.factories import NOON, make_push, make_send
+from tests.sending.test_sending import make_attempt
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from receiver.core import SentMessage
+    from receiver.runtime import Runtime
+
+NUMBER = "15080921090"
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+
+
+# --- What is meant --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        NUMBER,
+        "  15080921090\r\n",
+        "150 8092 1090",
+        "150-8092-1090",
+        "150.8092.1090",
+        "150\u20118092\u20111090",  # dashes that do not break
+        "150–8092—1090",
+        "150\u22128092\u22121090",  # the minus sign of a formula
+        "150\u00a08092\u30001090",
+        "+86 150 8092 1090",
+        "+8615080921090",
+        "86 15080921090",
+        "0086-150-8092-1090",
+        "(+86) 150 8092 1090",
+        "＋８６　１５０－８０９２－１０９０",
+        "１５０８０９２１０９０",
+        "\u202a15080921090\u202c",  # as Windows copies it from a contact
+        "\u2066+86 150 8092 1090\u2069",
+        "\u200b150\u200b8092\u200d1090\ufeff",
+        "15080921090\0",
+        "手机号：150 8092 1090",
+        "手机号码: 15080921090",
+        "电话：+86 15080921090",
+        "号码=15080921090",
+        "Phone: +86 150-8092-1090",
+        "MOBILE = 15080921090",
+        "tel:15080921090",
+        "手机号码是15080921090，没收到",
+        "请查一下 150-8092-1090 谢谢",
+        "😀15080921090😀",
+        "15080921090,",
+    ],
+)
+def test_a_number_is_found_in_whatever_form_it_is_pasted(pasted: str) -> None:
+    wanted = parse_wanted(pasted)
+    assert wanted is not None
+    assert (wanted.mobile, wanted.last_digits, wanted.masked) == (NUMBER, None, None)
+
+
+@pytest.mark.parametrize(
+    ("pasted", "expected"),
+    [
+        ("1090", Wanted(last_digits="1090", text="1090")),
+        ("１０９０", Wanted(last_digits="1090", text="1090")),
+        ("尾号1090", Wanted(last_digits="1090", text="尾号1090")),
+        ("尾号是 1090", Wanted(last_digits="1090", text="尾号是 1090")),
+        ("手机号码尾号：1090", Wanted(last_digits="1090", text="手机号码尾号:1090")),
+        ("ending in 1090", Wanted(last_digits="1090", text="ending in 1090")),
+        ("Last four: 1090", Wanted(last_digits="1090", text="Last four: 1090")),
+        ("150****1090", Wanted(last_digits="1090", masked="150****1090")),
+        ("150 **** 1090", Wanted(last_digits="1090", masked="150****1090")),
+        ("+86 150****1090", Wanted(last_digits="1090", masked="150****1090")),
+        ("手机号: 150xxxx1090", Wanted(last_digits="1090", masked="150****1090")),
+        ("1508092****", Wanted(text="1508092****")),
+        ("3313746", Wanted(mobile="3313746", text="3313746")),
+        ("Task ID: 3313746", Wanted(mobile="3313746", text="3313746")),
+        ("任务号：3313746", Wanted(mobile="3313746", text="3313746")),
+        ("task 3313746", Wanted(mobile="3313746", text="3313746")),
+        ("任务3313746", Wanted(mobile="3313746", text="3313746")),
+        ("task_id=t-7", Wanted(text="t-7")),
+        ("reference: order-17", Wanted(text="order-17")),
+        ("流水号：Ｏ１７", Wanted(text="O17")),
+        ("order 17", Wanted(text="order 17")),
+        ("ab\u200bcd", Wanted(text="ab cd")),
+        ("SO-10023456789", Wanted(mobile="10023456789", text="SO-10023456789")),
+        ("231508092109012", Wanted(mobile="231508092109012", text="231508092109012")),  # no number within digits
+        ("15080921090 13900000000", Wanted(text="15080921090 13900000000")),
+        ("😀", Wanted(text="😀")),
+        ("a" * 255, Wanted(text="a" * 255)),
+        ("a" * 256, None),
+        ("", None),
+        (" \t\n", None),
+        ("\u200b\u202a\0", None),
+        ("手机号：", None),
+    ],
+)
+def test_what_else_may_be_meant(pasted: str, expected: Wanted | None) -> None:
+    assert parse_wanted(pasted) == expected
+
+
+_UNSEEN = ["", "", "", " ", "-", "\u00a0", "\u3000", "\u200b", "\u202a", "\u202c", "\ufeff", "\u2011", "–", "."]
+_numbers = st.from_regex(r"1[3-9][0-9]{9}", fullmatch=True)
+
+
+@given(
+    number=_numbers,
+    between=st.lists(st.sampled_from(_UNSEEN), min_size=11, max_size=11),
+    before=st.sampled_from(["", "+86", "0086", "86 ", "(+86)", "手机号：", "Phone: +86 ", "\u202a", "请查 "]),
+    after=st.sampled_from(["", "\u202c", " 谢谢", "，没收到", "\r\n"]),
+    wide=st.booleans(),
+)
+def test_a_number_is_always_found_as_itself(
+    number: str, between: list[str], before: str, after: str, wide: bool
+) -> None:
+    digits = "".join(chr(ord(digit) + 0xFEE0) for digit in number) if wide else number
+    apart = "".join(digit + gap for digit, gap in zip(digits, [*between[:10], ""], strict=True))
+    wanted = parse_wanted(before + apart + after)
+    assert wanted is not None
+    assert wanted.mobile == number
+
+
+@given(st.text())
+def test_whatever_is_pasted_is_read_or_left(pasted: str) -> None:
+    wanted = parse_wanted(pasted)
+    assert wanted is None or wanted != Wanted()
+
+
+# --- What is answered -----------------------------------------------------------------------------------
+
+
+def row(number: int = 1, at: datetime | None = NOON, **changes: Any) -> MessageRow:
+    values: dict[str, Any] = {
+        "id": number, "account": "default", "task_id": f"t{number}", "mobile": NUMBER, "template_id": "540",
+        "reference": None, "sent_at": at, "recorded_at": NOON, "status": MessageStatus.PENDING, "late": False,
+        "reported_at": None, "latency_seconds": None, "matched": True, "conflicting": False, "error_message": None,
+        "receipt_count": 0, "reply_count": 0, "verified_at": None,
+    }  # fmt: skip
+    return MessageRow(**values | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer", "with_unreadable"),
+    [
+        ({}, Answer.WAITING, Answer.UNREADABLE),
+        ({"late": True}, Answer.LATE, Answer.UNREADABLE),
+        ({"status": MessageStatus.NO_RECEIPT}, Answer.NO_RECEIPT, Answer.UNREADABLE),
+        ({"status": MessageStatus.DELIVERED}, Answer.DELIVERED, Answer.DELIVERED),
+        ({"status": MessageStatus.FAILED}, Answer.FAILED, Answer.FAILED),
+        ({"status": MessageStatus.UNKNOWN}, Answer.UNKNOWN, Answer.UNKNOWN),
+        ({"status": MessageStatus.DELIVERED, "conflicting": True}, Answer.CONFLICTING, Answer.CONFLICTING),
+        ({"status": MessageStatus.FAILED, "conflicting": True}, Answer.CONFLICTING, Answer.CONFLICTING),
+        ({"status": MessageStatus.REFUSED}, Answer.REFUSED, Answer.REFUSED),
+        ({"status": MessageStatus.SENDING}, Answer.SENDING, Answer.SENDING),
+        ({"status": MessageStatus.OUTCOME_UNKNOWN}, Answer.OUTCOME_UNKNOWN, Answer.OUTCOME_UNKNOWN),
+    ],
+)
+def test_every_state_has_its_answer(changes: dict[str, Any], answer: Answer, with_unreadable: Answer) -> None:
+    assert answer_of(row(**changes)) is answer
+    assert answer_of(row(**changes), unreadable=True) is with_unreadable
+
+
+def test_what_may_change_by_itself() -> None:
+    assert set(Answer) - UNSETTLED == {
+        Answer.DELIVERED, Answer.FAILED, Answer.UNKNOWN, Answer.CONFLICTING, Answer.REFUSED,
+    }  # fmt: skip
+
+
+def test_a_message_is_of_when_it_was_sent_else_recorded_else_reported() -> None:
+    later = NOON + MINUTE
+    assert moment_of(row(at=NOON, recorded_at=later)) == NOON
+    assert moment_of(row(at=None, recorded_at=later)) == later
+    assert moment_of(row(at=None, recorded_at=None, reported_at=later)) == later
+
+
+def ids(*messages: MessageRow) -> list[list[int]]:
+    return [[message.id for message in group.messages] for group in group_resends(messages)]
+
+
+def test_resends_are_those_of_a_number_and_template_each_within_ten_minutes_of_the_one_before() -> None:
+    assert ids() == []
+    chain = [row(1, NOON), row(2, NOON + 10 * MINUTE), row(3, NOON + 20 * MINUTE)]
+    assert ids(*chain) == [[3, 2, 1]]
+    assert ids(*chain[::-1]) == [[3, 2, 1]]
+    gap = row(4, NOON + 30 * MINUTE + timedelta(milliseconds=1))
+    assert ids(gap, *chain) == [[4], [3, 2, 1]]
+
+
+def test_other_numbers_templates_and_accounts_are_no_resends() -> None:
+    others = [
+        row(2, NOON + MINUTE, mobile="13900000000"),
+        row(3, NOON + 2 * MINUTE, template_id="541"),
+        row(4, NOON + 3 * MINUTE, template_id=None),
+        row(5, NOON + 4 * MINUTE, account="other"),
+    ]
+    again = row(6, NOON + 5 * MINUTE)
+    assert ids(row(1), *others, again) == [[6, 1], [5], [4], [3], [2]]
+    (group, *_) = group_resends([row(1), again])
+    assert (group.newest.id, [message.id for message in group.earlier]) == (6, [1])
+
+
+def test_of_the_same_moment_the_later_record_is_the_newer() -> None:
+    assert ids(row(2), row(1)) == [[2, 1]]
+    assert ids(row(1, mobile="13900000000"), row(2)) == [[2], [1]]
+
+
+# --- Which messages are found ---------------------------------------------------------------------------
+
+
+def record(runtime: Runtime, *sends: SentMessage) -> None:
+    runtime.database.write(lambda connection: recording.record_sent(connection, sends, recorded_at=NOON))
+
+
+def found(runtime: Runtime, pasted: str, *, since: datetime = NOON - DAY, limit: int = 100) -> list[str | None]:
+    wanted = parse_wanted(pasted)
+    assert wanted is not None
+    clock = runtime.clock(NOON + MINUTE)
+    rows = runtime.ask(lambda c: store.find_messages(c, wanted, since=since, clock=clock, limit=limit))
+    return [message.task_id for message in rows]
+
+
+def test_messages_are_found_by_all_that_people_say_of_them(runtime: Runtime) -> None:
+    other = "13955551090"
+    record(
+        runtime,
+        make_send(task_id="t1", sent_at=NOON, reference="order-1"),
+        make_send(task_id="t2", sent_at=NOON + timedelta(seconds=2), reference="SO-10023456789"),
+        make_send(task_id="t3", mobile=other, sent_at=NOON + timedelta(seconds=1), reference="1090"),
+        make_send(task_id="t4", mobile="13900000000", sent_at=NOON, reference="t1"),
+    )
+    assert found(runtime, "+86 150 8092 1090") == ["t2", "t1"]
+    assert found(runtime, "task id: t3") == ["t3"]
+    assert found(runtime, "t1") == ["t4", "t1"]  # of the same moment, the later record first
+    assert found(runtime, "order-1") == ["t1"]
+    assert found(runtime, "SO-10023456789") == ["t2"]
+    assert found(runtime, "尾号1090") == ["t2", "t3", "t1"]
+    assert found(runtime, "1090") == ["t2", "t3", "t1"]  # each once, though it is t3's reference too
+    assert found(runtime, "150****1090") == ["t2", "t1"]
+    assert found(runtime, "139****1090") == ["t3"]
+    assert found(runtime, "138****1090") == []
+    assert found(runtime, "2222") == []
+    assert found(runtime, "1090", limit=2) == ["t2", "t3"]
+
+
+def test_time_bounds_go_by_when_a_message_was_sent_else_recorded(runtime: Runtime) -> None:
+    record(
+        runtime,
+        make_send(task_id="t1", sent_at=NOON - DAY),
+        make_send(task_id="t2", sent_at=NOON - DAY - timedelta(milliseconds=1)),
+        make_send(task_id="t3"),
+    )
+    for pasted in (NUMBER, "1090"):
+        assert found(runtime, pasted) == ["t3", "t1"]
+        assert found(runtime, pasted, since=NOON - 2 * DAY) == ["t3", "t1", "t2"]
+        assert found(runtime, pasted, since=NOON) == ["t3"]
+        assert found(runtime, pasted, since=NOON + timedelta(milliseconds=1)) == []
+
+
+def test_unmatched_refused_and_unsettled_messages_are_found_too(runtime: Runtime) -> None:
+    projection.save_pushes_in(runtime.database, [make_push(task_id="unmatched", second=3)])
+    record(runtime, make_send(task_id=None, reference="r", sent_at=NOON + MINUTE, error_message="余额不足"))
+    attempt = make_attempt(mobile=NUMBER, sent_at=NOON, reference="r")
+    runtime.recorder.begin(attempt, day_began=NOON)
+    assert found(runtime, NUMBER) == [None, "unmatched", None]
+    assert found(runtime, "尾号1090") == [None, "unmatched", None]
+    assert found(runtime, "r") == [None, None]
+    assert found(runtime, "unmatched", since=NOON + timedelta(seconds=4)) == []
+
+
+def test_push_with_another_number_of_the_task_is_not_found_by_the_number(runtime: Runtime) -> None:
+    pushes = [make_push(), make_push(mobile="13900000000")]
+    projection.save_pushes_in(runtime.database, pushes)
+    assert found(runtime, NUMBER) == ["3313746"]
+    assert found(runtime, "3313746") == ["3313746", "3313746"]

@@ -1,0 +1,102 @@
+"""The page of forwarding: an administrator makes, tries, holds and ends targets, and sends again what was given up."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from standardwebhooks.webhooks import Webhook
+
+from receiver.app import create_app
+from receiver.db.tables import deliveries as deliveries_table
+from receiver.webhooks import deliveries, endpoints
+from tests.harness.factories import make_push
+from tests.harness.hooks import Hook, await_true, hook
+from tests.web.console.staff import log_in
+from tests.webhooks.test_webhooks import ALLOW, change, count, keep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from receiver.runtime import Runtime
+
+
+@pytest.fixture
+def database_url(sqlite_database_url: str) -> str:
+    """An embedded database: what is asked of it is tested on both elsewhere."""
+    return sqlite_database_url
+
+
+@pytest.fixture
+def parts(make_runtime: Callable[..., Runtime]) -> Runtime:
+    """A runtime that may reach this machine."""
+    return make_runtime(targets_allow=ALLOW)
+
+
+@pytest.fixture
+def target() -> Iterator[Hook]:
+    """A target on this machine."""
+    with hook() as made:
+        yield made
+
+
+def test_target_is_made_tried_and_held_in_the_console(parts: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(parts), parts, "admin")
+    made = staff.post("/targets", {"name": "shop", "url": target.url("/x?key=K1"), "format": "webhooks"})
+    (secret,) = re.findall(r"whsec_[A-Za-z0-9+/=]+", made.text)
+    staff.post("/targets/change", {"name": "shop", "action": "test"})
+    assert Webhook(secret).verify(target.all[0].body, dict(target.all[0].headers))["type"] == "receiver.test"
+    page = staff.get("/targets").text
+    assert "HTTP status 200" in page
+    assert secret not in page
+    assert "K1" not in page
+    staff.post("/targets/change", {"name": "shop", "action": "pause"})
+    assert "paused" in staff.get("/targets").text
+    rotated = staff.post("/targets/change", {"name": "shop", "action": "rotate"}).text
+    assert secret not in rotated
+    assert parts.webhooks.find("shop").signing_secrets[0] in rotated
+    staff.post("/targets/change", {"name": "shop", "action": "resume"})
+    assert parts.webhooks.find("shop").paused_at is None
+    staff.post("/targets/change", {"name": "shop", "action": "remove"})
+    assert parts.ask(endpoints.list_targets) == []
+
+
+def test_target_that_refuses_everything_is_shown_as_failing_with_its_answer(parts: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(parts), parts, "admin")
+    staff.post("/targets", {"name": "old", "url": target.url(), "format": "raw"})
+    assert 'data-state="delivered"' in staff.get("/targets").text
+    target.behave = lambda _sent: (404, {})
+    keep(parts, make_push())
+    await_true(lambda: parts.webhooks.find("old").failed_at is not None)
+    page = staff.get("/targets").text
+    assert 'data-state="failed">failing<' in page
+    assert "answered with HTTP status 404" in page
+    assert 'value="resume"' in page
+
+
+def test_wrong_target_is_told_beside_its_field(parts: Runtime) -> None:
+    staff = log_in(create_app(parts), parts, "admin")
+    fields = {"name": "a b", "url": "http://169.254.169.254/", "format": "webhooks", "not_delivered_after_seconds": "x"}
+    answer = staff.post("/targets", fields)
+    assert answer.status_code == 422
+    for name in ("name", "url", "not_delivered_after_seconds"):
+        assert f'id="{name}-error"' in answer.text
+    assert "RECEIVER_TARGETS_ALLOW" in answer.text
+    assert parts.ask(endpoints.list_targets) == []
+
+
+def test_what_was_given_up_is_listed_and_sent_again(parts: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(parts), parts, "admin")
+    staff.post("/targets", {"name": "old", "url": target.url(), "format": "raw"})
+    staff.post("/targets/change", {"name": "old", "action": "pause"})
+    push = make_push()
+    keep(parts, push)
+    await_true(lambda: count(parts, deliveries_table) == 1)
+    now = parts.now()
+    change(parts, sa.update(deliveries_table).values(dead_at=now, failing_since=now - deliveries.LIFE, attempts=9))
+    assert str(push.id) in staff.get("/targets/old/dead").text
+    staff.post("/targets/change", {"name": "old", "action": "resume"})
+    staff.post("/targets/change", {"name": "old", "action": "replay"})
+    assert target.await_taken(1)[0].headers["X-Push-Id"] == str(push.id)

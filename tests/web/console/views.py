@@ -1,0 +1,473 @@
+"""Every staff page in one table, on fixed data at a fixed moment: to be looked at, and to be held to rules."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+from urllib.parse import urlencode
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from playwright.sync_api import expect
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from receiver import runtime as runtime_module
+from receiver.app import create_app
+from receiver.audit import create_statements, drop_statements, write_audit
+from receiver.auth import api_keys as access
+from receiver.auth import users
+from receiver.auth.api_keys import Scope
+from receiver.auth.passwords import hash_password
+from receiver.auth.users import Role
+from receiver.core import Disk, Push, SendAttempt, SentMessage, first_id_of
+from receiver.db import migrate, once
+from receiver.db.tables import api_keys, audit, audit_chain, deliveries, login_failures
+from receiver.intake import Probe, Refusal
+from receiver.messages import Reading, balance, record_sent
+from receiver.messages.projection import save_pushes
+from receiver.sending import attempts
+from receiver.web.console.session import TOKEN
+from receiver.webhooks import endpoints
+from receiver.webhooks.endpoints import EventType, Format, NewTarget
+from tests.conftest import make_settings
+from tests.harness.factories import READER, make_send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from flask import Flask
+    from playwright.sync_api import BrowserContext, Page, Response
+
+    from receiver.runtime import Runtime
+
+NOW = datetime(2026, 11, 23, 7, 42, 10, tzinfo=UTC)  # 15:42:10 in Shanghai
+PASSWORD = "correct horse battery"
+_TOTP_KEY = "JBSWY3DPEHPK3PXP"
+_DISK = Disk(total_bytes=64_000_000_000, free_bytes=41_400_000_000)
+# Each once a day or so, in turn.
+_REPLIES = ("谢谢", "退订", "收到，几点送到？", "TD \u202eevil <b>x</b>", "请不要再退订我", "好的，谢谢")
+
+
+# --- The sites ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One site: the application on its data, and where it answers."""
+
+    app: Flask
+    runtime: Runtime
+    origin: str
+
+    def enter(self, context: BrowserContext, user: str | None, *, half: bool = False) -> None:
+        """Give a browser the session of a user: nobody logs in a hundred times. What was noted of the last is gone."""
+        context.clear_cookies()
+        self.runtime.database.write(_forget)
+        if user is None:
+            return
+        database = self.runtime.database
+        known = self.runtime.ask(lambda connection: users.get_user(connection, user))
+        database.write(lambda connection: users.end_sessions_of(connection, known.id, now=NOW - timedelta(seconds=1)))
+        token = database.write(
+            lambda connection: users.begin_session(
+                connection, known.id, confirmed=not half, address="127.0.0.1", now=NOW, lasts=timedelta(hours=12)
+            )
+        )
+        self.app.secret_key = self.runtime.shared_secret("console")
+        signer = self.app.session_interface.get_signing_serializer(self.app)  # type: ignore[attr-defined]
+        value = signer.dumps({TOKEN: token})
+        context.add_cookies([{"name": "receiver_console", "value": value, "domain": "127.0.0.1", "path": "/console"}])
+
+
+class _Quiet(WSGIRequestHandler):
+    def log(self, *_: object, **__: object) -> None:
+        """Say nothing: the log is looked through for what it may not have."""
+
+
+@contextmanager
+def serve_samples() -> Iterator[dict[str, Sample]]:
+    """Serve each site: `usual`, `silent` (the platform pushes no more), and `empty` (nothing has come yet)."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(runtime_module.Runtime, "now", lambda _: NOW))
+        for name, value in (("certificate_days_left", 61.0), ("can_connect", True)):
+            stack.enter_context(patch(f"receiver.web.console.status.{name}", lambda _, value=value: value))
+        stack.enter_context(patch("receiver.web.console.status.find_disk", lambda _: _DISK))
+        stack.enter_context(patch("receiver.web.console.login._new_secret", lambda: _TOTP_KEY * 2))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        made = {}
+        for name, fill in (("usual", _fill), ("silent", _fall_silent), ("empty", None)):
+            made[name] = stack.enter_context(_serve(directory / name, fill))
+        yield made
+
+
+@contextmanager
+def _serve(directory: Path, fill: Callable[[sa.Connection], None] | None) -> Iterator[Sample]:
+    directory.mkdir()
+    settings = make_settings(
+        f"sqlite:///{directory / 'receiver.db'}",
+        directory,
+        public_url="https://sms.example.com",
+        push_tokens=(("default", "fJ4wqkQx0m2rV8sTzN6yBdLh1cGpUe5a"),),
+    )
+    runtime = runtime_module.Runtime(settings)
+    migrate.upgrade(runtime.database)
+    runtime.link.mark_up()
+    runtime.database.write(_make_users)
+    if fill is not None:
+        runtime.database.write(fill)
+        runtime.gate.last_probe = Probe(at=NOW - timedelta(hours=30), address="203.0.113.7", method="GET")
+        runtime.gate.refusals.append(Refusal(at=NOW - timedelta(hours=29), address="198.51.100.9", reason="secret"))
+    app = create_app(runtime)
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield Sample(app, runtime, f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        runtime.stop()
+
+
+def _make_users(connection: sa.Connection) -> None:
+    made_at = NOW - timedelta(days=41)
+    password_hash = hash_password(PASSWORD, name="nobody")
+    for name, role in (("wang.li", Role.ADMIN), ("chen.yu", Role.ANALYST), ("liu.fang", Role.SUPPORT)):
+        users.create_user(connection, name=name, role=role, now=made_at, password_hash=password_hash)
+    users.create_user(connection, name="zhao.min", role=Role.ADMIN, now=made_at, password_hash=password_hash)
+    users.create_user(connection, name="sun.hao", role=Role.SUPPORT, now=made_at, password_hash=password_hash)
+    users.set_totp(connection, "wang.li", _TOTP_KEY, now=made_at)
+    users.set_disabled(connection, "sun.hao", NOW - timedelta(days=3), now=NOW - timedelta(days=3))
+
+
+def _fill(connection: sa.Connection) -> None:
+    """A week like others, and one message in each state at the end of it."""
+    chance = random.Random(10658)
+    sends, pushes = [], []
+    for number in range(420):
+        age = 45 + (chance.random() ** 2 * 6.5 * 86400 if number % 3 else chance.random() * 3600)
+        sent_at = (NOW - timedelta(seconds=age)).replace(microsecond=0)
+        mobile, task = f"13{number % 10}0013{8000 + number % 97}", str(3313000 + number)
+        sends.append(make_send(task_id=task, mobile=mobile, sent_at=sent_at, template_id=str(540 + number % 4)))
+        luck, took = chance.random(), timedelta(seconds=2 + int(chance.paretovariate(1.4)))
+        if luck < 0.97:
+            pushes.append(_push(sent_at + took, mobile, task, status="0" if luck > 0.94 else "1"))
+        if number % 60 == 0 and age > 600:
+            said = _REPLIES[number // 60 % len(_REPLIES)]
+            pushes.append(_push(sent_at + timedelta(seconds=70), mobile, task, content=said))
+    for number, (age, status) in enumerate(_STATES, 1):
+        sent_at, mobile, task = NOW - timedelta(seconds=age), f"1508092100{number}", f"442010{number}"
+        sends.append(
+            make_send(task_id=task, mobile=mobile, sent_at=sent_at, template_id="541", reference=f"login-{number}")
+        )
+        pushes += [_push(sent_at + timedelta(seconds=4), mobile, task, status=each) for each in status]
+    pushes.append(_push(NOW - timedelta(seconds=12), "15080921001", "4420101", content=_REPLIES[3]))
+    body = b"mobile=15080921007&taskid=4420107&status=1&receivetime=2026-11-23T07%3A41%3A01Z"
+    pushes.append(_push(NOW - timedelta(seconds=69), body=body))
+    pushes.append(_push(NOW - timedelta(seconds=65), "15080921011", "7700123", status="1"))  # nobody has recorded it
+    for number, age in enumerate((250, 140, 30)):
+        sent_at, task = NOW - timedelta(seconds=age), f"442020{number}"
+        sends.append(make_send(task_id=task, mobile="15080921008", sent_at=sent_at, template_id="542"))
+    pushes.append(_push(NOW - timedelta(seconds=190), "15080921008", "4420200", status="0"))
+    refused_at = NOW - timedelta(seconds=75)
+    words = "同一号码一分钟内限发一条"
+    sends.append(
+        make_send(task_id=None, mobile="15080921006", reference="login-6", sent_at=refused_at, error_message=words)
+    )
+    _keep(connection, sends, pushes)
+    _begin_to_send(connection)
+    once.note(connection, once.QUARANTINE_SEEN, now=NOW)
+    readings = [(NOW - timedelta(days=days), 4_310 + 61 * days) for days in range(8)]
+    balance.save_readings(
+        connection,
+        [Reading(account="default", asked_at=at, answered_at=at, remain_point=left) for at, left in readings],
+    )
+    made_at = NOW - timedelta(days=40)
+    for name, scopes, expires_at in (
+        ("shop-backend", [Scope.MESSAGES_WRITE, Scope.READ], None),
+        ("grafana", [Scope.REPORTS], NOW + timedelta(days=50)),
+        ("old-import", [Scope.MESSAGES_WRITE], None),
+    ):
+        access.create_key(connection, name=name, scopes=scopes, accounts=None, now=made_at, expires_at=expires_at)
+    access.revoke_key(connection, name="old-import", now=NOW - timedelta(days=2))
+    _make_targets(connection)
+    for minutes, actor, action, detail in (
+        (90, "cli", "user.create", {"name": "liu.fang", "role": "support"}),
+        (70, "user:liu.fang", "login", {"address": "10.0.0.21"}),
+        (12, "user:liu.fang", "look_up", {"mobile": "hmac:6f0c2a9be1d3"}),
+        (11, "user:liu.fang", "number.reveal", {"message_id": "424", "reason": "caller asked for a call back"}),
+        (3, "key:grafana", "replies.read", {"q": False}),
+    ):
+        write_audit(connection, at=NOW - timedelta(minutes=minutes), actor=actor, action=action, detail=detail)
+
+
+def _make_targets(connection: sa.Connection) -> None:
+    """One that is well, and one that was paused, of which something was given up."""
+    made_at = NOW - timedelta(days=20)
+    for name, form in (("erp", Format.RAW), ("shop", Format.WEBHOOKS)):
+        new = NewTarget(name=name, url=f"https://{name}.example.com/sms", format=form, events=tuple(EventType))
+        endpoints.create_target(connection, new, now=made_at)
+    shop = endpoints.get_target(connection, "shop")
+    endpoints.pause_target(connection, shop, because="answered with HTTP status 410", now=NOW - timedelta(hours=2))
+    at, dead_at = NOW - timedelta(days=4), NOW - timedelta(days=1)
+    row = {"target_id": shop.id, "event_id": first_id_of(at), "event": EventType.STATUS_CHANGED.value, "message_id": 1}
+    tried = {"attempts": 17, "last_error": "answered with HTTP status 500", "failing_since": at}
+    connection.execute(sa.insert(deliveries).values(**row, **tried, created_at=at, next_at=dead_at, dead_at=dead_at))
+
+
+# Seconds ago, and what was reported: of the numbers 15080921001 and on.
+_STATES = (
+    (60, "1"),  # delivered
+    (62, "0"),  # failed
+    (20, ""),  # waiting
+    (130, ""),  # late
+    (80 * 3600, ""),  # never reported
+    (300 * 3600, ""),  # 15080921006: refused, later
+    (71, ""),  # unreadable: a push that names it could not be read
+    (500 * 3600, "1"),  # 15080921008: resent, later
+    (64, "2"),  # unclear
+)
+
+
+def _begin_to_send(connection: sa.Connection) -> None:
+    for number, age in (("15080921012", 3), ("15080921013", 400)):
+        at = NOW - timedelta(seconds=age)
+        attempt = SendAttempt(
+            id=first_id_of(at), account="default", mobile=number, template_id="541", reference=None, sent_at=at
+        )
+        attempts.begin_attempt(connection, attempt, recorded_at=at, day_began=NOW - timedelta(hours=15))
+
+
+def _fall_silent(connection: sa.Connection) -> None:
+    """Pushes every half minute, and none for the last twenty; codes are sent on. And a push that cannot be read."""
+    sends, pushes = [], [_push(NOW - timedelta(minutes=30), body=b"mobile=1&taskid=1&status=1")]
+    for number in range(120):
+        sent_at, mobile, task = NOW - timedelta(seconds=3600 - 30 * number), f"1380013{8000 + number}", f"55{number}"
+        sends.append(make_send(task_id=task, mobile=mobile, sent_at=sent_at, template_id="540"))
+        if sent_at < NOW - timedelta(minutes=20):
+            pushes.append(_push(sent_at + timedelta(seconds=5), mobile, task, status="1"))
+    _keep(connection, sends, pushes)
+
+
+def _forget(connection: sa.Connection) -> None:
+    dialect = connection.dialect.name
+    for statement in drop_statements(dialect):
+        connection.exec_driver_sql(statement)
+    connection.execute(sa.delete(audit).where(audit.c.at >= NOW))
+    newest = sa.select(audit.c.position, audit.c.hash).order_by(audit.c.position.desc()).limit(1)
+    beginning = sa.select(audit_chain.c.horizon_position, audit_chain.c.horizon_hash)
+    position, last_hash = connection.execute(newest).one_or_none() or connection.execute(beginning).one()
+    connection.execute(sa.update(audit_chain).values(last_position=position, last_hash=last_hash))
+    for statement in create_statements(dialect):
+        connection.exec_driver_sql(statement)
+    connection.execute(sa.delete(login_failures))
+
+
+def _keep(connection: sa.Connection, sends: list[SentMessage], pushes: list[Push]) -> None:
+    """Keep them as they came, one after the other."""
+    for send in sorted(sends, key=lambda each: each.sent_at or NOW):
+        record_sent(connection, [send], recorded_at=(send.sent_at or NOW) + timedelta(milliseconds=350))
+    save_pushes(connection, sorted(pushes, key=lambda push: push.received_at))
+
+
+_ids = random.Random(7)
+
+
+def _push(at: datetime, mobile: str = "", task_id: str = "", *, body: bytes = b"", **own: str) -> Push:
+    """A push as it was kept at that moment; of `status`, of `content`, or any body."""
+    local = at.astimezone(ZoneInfo("Asia/Shanghai"))
+    fields = {"mobile": mobile, "taskid": task_id, **own, "receivetime": f"{local:%Y-%m-%d %H:%M:%S}"}
+    raw = body or urlencode(fields).encode()
+    reading, flags = READER.read(body=raw, query=b"", endpoint=None)
+    received_at = at + timedelta(milliseconds=280)
+    return Push(
+        id=UUID(int=first_id_of(received_at).int | _ids.getrandbits(60)),
+        account="default",
+        endpoint=None,
+        method="POST",
+        query=b"",
+        body=raw,
+        content_type="application/x-www-form-urlencoded;charset=utf-8",
+        remote_addr="203.0.113.7",
+        received_at=received_at,
+        reading=reading,
+        flags=flags,
+    )
+
+
+# --- The pages ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class View:
+    """One page in one state: how a browser comes to see it."""
+
+    name: str
+    go: Callable[[Page, Sample], object]
+    user: str | None = "wang.li"
+    site: str = "usual"
+    half: bool = False  # the second factor is still missing
+    away: bool = False  # the database is
+    status: int = 200
+
+    def open(self, page: Page, samples: dict[str, Sample]) -> None:
+        """Show it in this browser, whole: its charts are drawn."""
+        sample, answered = samples[self.site], []
+
+        def note(response: Response) -> None:
+            if response.request.is_navigation_request():
+                answered.append(response.status)
+
+        sample.enter(page.context, self.user, half=self.half)
+        if self.away:
+            page.goto(f"{sample.origin}/console/account")  # who has been here goes on while the database is away
+            sample.runtime.link.mark_down("connection refused")
+        page.on("response", note)
+        try:
+            page.goto("about:blank")  # so that the page before asks for nothing more
+            self.go(page, sample)
+            page.wait_for_load_state()
+            expect(page.locator("figure[data-chart] canvas")).to_have_count(page.locator("figure[data-chart]").count())
+        finally:
+            page.remove_listener("response", note)
+            sample.runtime.link.mark_up()
+        assert answered[-1] == self.status, f"{self.name}: {answered}"
+
+
+def _at(path: str) -> Callable[[Page, Sample], object]:
+    return lambda page, sample: page.goto(f"{sample.origin}/console/{path}")
+
+
+def _found(wanted: str, period: str = "10m") -> Callable[[Page, Sample], object]:
+    def go(page: Page, sample: Sample) -> None:
+        page.goto(f"{sample.origin}/console/")
+        page.locator("[name=period]").select_option(period)
+        page.locator("[name=wanted]").fill(wanted)
+        page.locator("[name=wanted]").press("Enter")
+        expect(page.locator("#answers")).to_be_visible()
+
+    return go
+
+
+def _first_of(path: str) -> Callable[[Page, Sample], object]:
+    def go(page: Page, sample: Sample) -> None:
+        page.goto(f"{sample.origin}/console/{path}")
+        page.locator("tbody th a").first.click()
+        expect(page.locator("tbody th a")).to_have_count(0)
+
+    return go
+
+
+def _typed(path: str, last: str, *, forget: bool = False, **fields: str) -> Callable[[Page, Sample], object]:
+    """Fill a form of a page and send it off from its field `last`."""
+
+    def go(page: Page, sample: Sample) -> None:
+        page.goto(f"{sample.origin}/console/{path}")
+        for name, text in fields.items():
+            page.locator(f":is(input:not([type=hidden]), textarea)[name={name}]").fill(text)
+        if forget:
+            page.context.clear_cookies()
+        with page.expect_navigation():
+            page.locator(f":is(input:not([type=hidden]), textarea)[name={last}]").press("Enter")
+
+    return go
+
+
+def _revealed(reason: str) -> Callable[[Page, Sample], object]:
+    def go(page: Page, sample: Sample) -> None:
+        _first_of("messages?task_id=4420101")(page, sample)
+        page.locator("#reveal summary").click()
+        page.locator("[name=reason]").fill(reason)
+        with page.expect_navigation():
+            page.locator("[name=reason]").press("Enter")
+
+    return go
+
+
+def _key_made(page: Page, sample: Sample) -> None:
+    sample.runtime.database.write(
+        lambda connection: connection.execute(sa.delete(api_keys).where(api_keys.c.name == "crm"))
+    )
+    page.goto(f"{sample.origin}/console/keys")
+    page.locator("input[name=name]").fill("crm")
+    page.locator("[name=scope][value=read]").check()
+    always_the_same = SimpleNamespace(token_urlsafe=lambda _: "ExampleOfAKey" * 3)
+    with patch("receiver.auth.api_keys.secrets", always_the_same), page.expect_navigation():
+        page.locator("input[name=name]").press("Enter")
+
+
+VIEWS = (
+    View("login", _at("login"), user=None),
+    View("login-wrong", _typed("login", "password", name="liu.fang", password="wrong horse"), user=None, status=401),
+    View("second-factor", _at("second-factor"), half=True),
+    View("second-factor-new", _at("second-factor"), user="chen.yu", half=True),
+    View("second-factor-wrong", _typed("second-factor", "code", code="000000"), user="zhao.min", half=True, status=401),
+    View("home", _at(""), user="liu.fang"),
+    View("home-wrong", _typed("", "wanted", wanted="   "), user="liu.fang", status=422),
+    View("found-delivered", _found("150 8092 1001"), user="liu.fang"),
+    View("found-failed", _found("15080921002"), user="liu.fang"),
+    View("found-waiting", _found("15080921003"), user="liu.fang"),
+    View("found-late", _found("15080921004"), user="liu.fang"),
+    View("found-no-receipt", _found("15080921005", "7d"), user="liu.fang"),
+    View("found-refused", _found("15080921006"), user="liu.fang"),
+    View("found-unreadable", _found("15080921007"), user="liu.fang"),
+    View("found-resends", _found("15080921008"), user="liu.fang"),
+    View("found-unclear", _found("15080921009"), user="liu.fang"),
+    View("found-sending", _found("15080921012"), user="liu.fang"),
+    View("found-perhaps-sent", _found("15080921013"), user="liu.fang"),
+    View("found-unmatched", _found("15080921011"), user="liu.fang"),
+    View("found-nothing", _found("13900000000"), user="liu.fang"),
+    View("found-earlier", _found("尾号 1005"), user="liu.fang"),
+    View("messages", _at("messages"), user="liu.fang"),
+    View("messages-late", _at("messages?late=true"), user="liu.fang"),
+    View("messages-wrong", _at("messages?sent_from=soon&task_id=" + "9" * 80), user="liu.fang", status=422),
+    View("messages-empty", _at("messages"), site="empty"),
+    View("message", _first_of("messages?task_id=4420101")),
+    View("message-revealed", _revealed("caller asked")),
+    View("message-reveal-wrong", _revealed("a  "), status=422),
+    View("replies", _at("replies"), user="liu.fang"),
+    View("replies-empty", _at("replies"), site="empty"),
+    View("reports", _at("reports"), user="chen.yu"),
+    View("reports-compared", _at("reports?compare=1"), user="chen.yu"),
+    View("reports-wrong", _at("reports?from=soon&to=2026-11-23"), user="chen.yu", status=422),
+    View("reports-empty", _at("reports"), site="empty"),
+    View("exports", _at("exports"), user="chen.yu"),
+    View("exports-wrong", _at("exports/messages?sent_from=soon"), user="chen.yu", status=422),
+    View("pushes", _at("pushes")),
+    View("pushes-quarantined", _at("pushes?outcome=quarantined")),
+    View("pushes-empty", _at("pushes"), site="empty"),
+    View("push", _first_of("pushes")),
+    View("push-quarantined", _first_of("pushes?outcome=quarantined")),
+    View("status", _at("status")),
+    View("status-silent", _at("status"), site="silent"),
+    View("status-away", _at("status"), away=True),
+    View("status-empty", _at("status"), site="empty"),
+    View("setup", _at("setup")),
+    View("setup-empty", _at("setup"), site="empty"),
+    View("users", _at("users")),
+    View("users-wrong", _typed("users", "password", name="li.na", password="li.na li.na li.na"), status=422),
+    View("keys", _at("keys")),
+    View("keys-made", _key_made),
+    View("keys-wrong", _typed("keys", "name", name="no scope"), status=422),
+    View("targets", _at("targets")),
+    View("targets-wrong", _typed("targets", "url", name="shop", url="http://10.0.0.1/"), status=422),
+    View("dead-letters", _at("targets/shop/dead")),
+    View("advice", _at("advice")),
+    View("audit", _at("audit")),
+    View("account", _at("account"), user="liu.fang"),
+    View("account-wrong", _typed("account", "new", present="not this one", new="another horse"), status=422),
+    View("problem-away", _at("messages"), away=True, status=503),
+    View("problem-missing", _at("nowhere"), status=404),
+    View("problem-role", _at("reports"), user="liu.fang", status=403),
+    View("problem-old-form", _typed("login", "password", forget=True, name="a", password="b"), user=None, status=400),
+)

@@ -1,0 +1,362 @@
+"""Both languages are whole: every text has its Chinese, and no page shows English where Chinese was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pyotp
+import pytest
+from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
+from babel.messages.frontend import parse_mapping_cfg
+from babel.messages.mofile import read_mo
+from babel.messages.pofile import read_po
+from flask import template_rendered
+
+from receiver.app import create_app
+from receiver.auth import api_keys, users
+from receiver.auth.api_keys import Scope
+from receiver.auth.passwords import hash_password
+from receiver.auth.users import Role
+from receiver.core import UNREAD, Push, new_id
+from receiver.net.self_test import Answer
+from receiver.web import console
+from receiver.web.console import status as now
+from receiver.web.console.filters import duration
+from receiver.web.console.pages import CATALOGUES
+from receiver.webhooks import endpoints
+from receiver.webhooks.endpoints import Format, NewTarget
+from tests.harness.factories import make_send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from babel.messages.catalog import Catalog, Message
+    from flask import Flask
+    from flask.testing import FlaskClient
+    from werkzeug.test import TestResponse
+
+    from receiver.runtime import Runtime
+
+CONSOLE = Path(console.__file__).parent
+TRANSLATIONS = CONSOLE / "translations"
+CATALOGUE = TRANSLATIONS / CATALOGUES["zh-CN"] / "LC_MESSAGES"
+
+Key = tuple[str | None, str]  # context and id
+
+
+def _catalogue() -> Catalog:
+    with (CATALOGUE / "messages.po").open("rb") as file:
+        return read_po(file)
+
+
+def _by_key(catalogue: Catalog) -> dict[Key, Message]:
+    return {(_context(message), _first(message.id)): message for message in catalogue if message.id}
+
+
+def _context(message: Message) -> str | None:
+    context: Any = message.context
+    return context.decode() if isinstance(context, bytes) else context  # Babel reads a compiled one as bytes
+
+
+def _first(texts: Any) -> str:
+    return texts if isinstance(texts, str) else texts[0]
+
+
+def _texts(texts: Any) -> tuple[str, ...]:
+    return (texts,) if isinstance(texts, str) else tuple(texts)
+
+
+MESSAGES = _by_key(_catalogue())
+
+
+# --- The catalogue ------------------------------------------------------------------------------------
+
+
+def test_every_text_of_the_sources_is_in_the_catalogue_and_nothing_else() -> None:
+    with (TRANSLATIONS / "babel.cfg").open() as file:
+        methods, options = parse_mapping_cfg(file)  # type: ignore[no-untyped-call]
+    found = extract_from_dir(CONSOLE, methods, options, DEFAULT_KEYWORDS | {"lazy_gettext": None})
+    wanted = {(context, _first(texts)) for _file, _line, texts, _comments, context in found}
+    assert len(wanted) > 300
+    assert wanted - MESSAGES.keys() == set(), "see `make translations`"
+    assert MESSAGES.keys() - wanted == set(), "see `make translations`"
+    assert not _catalogue().obsolete
+
+
+@pytest.mark.parametrize("key", MESSAGES, ids=lambda key: key[1][:40])
+def test_text_is_translated_with_all_that_is_put_into_it(key: Key) -> None:
+    message = MESSAGES[key]
+    assert not message.fuzzy
+    texts = _texts(message.id)
+    for translated in _texts(message.string):
+        assert translated, "not translated"
+        assert translated != message.id
+        for pattern in (r"%\(\w+\)[a-z]|%%", r"</?\w[^>]*>", r"\bRECEIVER_\w+", r"^\s+", r"\s+$"):
+            assert Counter(re.findall(pattern, translated)) == Counter(re.findall(pattern, texts[-1])), pattern
+        assert not re.search(r"[\u4e00-\u9fff] ?[,;:?!]|[\u4e00-\u9fff]\.(?!\w)", translated), "half-width punctuation"
+        if re.search(r"[.:?]$", texts[-1]):
+            assert translated[-1] in "。：？", "its last mark is gone"
+
+
+def test_what_is_compiled_is_what_is_written() -> None:
+    with (CATALOGUE / "messages.mo").open("rb") as file:
+        compiled = _by_key(read_mo(file))
+    assert {key: _texts(message.string) for key, message in compiled.items()} == {
+        key: _texts(message.string) for key, message in MESSAGES.items()
+    }
+
+
+# --- The pages ----------------------------------------------------------------------------------------
+
+# What stays Latin on Chinese pages, outside of elements that show data as it is.
+TECHNICAL = {
+    "receiver", "English", "API", "ID", "CSV", "NDJSON", "XLSX", "PARQUET", "Excel", "HTTPS", "https", "URL", "SIM",
+    "UTC", "GB", "KiB", "UTF", "GB18030", "MM", "yyyy", "dd", "HH", "mm", "ss", "Ctrl", "C", "POST", "GET", "s",
+    "RECEIVER_PUBLIC_URL", "RECEIVER_PUSH_ALLOW", "Content", "Type",
+    "HTTP", "HOST", "PATH", "http", "ASCII", "RECEIVER_TARGETS_ALLOW", "Standard", "Webhooks", "shop",
+    "message", "not_delivered", "format",
+    "mobile", "taskid", "status", "content", "receivetime", "extra", "cursor", "late", "outcome", "nonsense",  # fields
+    "users", "create", "NAME", "role", "admin", "verify",  # of commands
+    "default", "ada", "sue", "partner", "user",  # accounts, users, keys, actors
+    "address", "language", "name", "scopes", "account", "push_id", "mobile_hmac", "factor",  # of the audit's details
+    "accounts", "count", "in_full", "reason", "replies", "route",  # likewise
+}  # fmt: skip
+SHOWN_ATTRIBUTES = {"aria-label", "placeholder", "alt", "data-announce", "data-copied", "data-failed", "content"}
+VOID = {"meta", "link", "input", "br", "img", "hr"}
+# Included or imported by pages, so that no signal tells of them.
+PARTS = {"base.html", "parts.html", "answer.html", "look_up_form.html"}
+
+
+class _Shown(HTMLParser):
+    """The words that a page shows, without data: `code`, `pre`, `bdi`, pictures, `.mono`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self._inside: list[tuple[str, bool]] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        if tag != "meta":
+            self.texts += [value for name, value in given.items() if value and name in SHOWN_ATTRIBUTES]
+        if tag not in VOID:
+            data = tag in {"code", "pre", "bdi", "svg", "script"} or "mono" in (given.get("class") or "").split()
+            self._inside.append((tag, data))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self._inside.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if not any(is_data for _tag, is_data in self._inside):
+            self.texts.append(data)
+
+
+def english(page: str) -> list[str]:
+    """Every text of a page that holds a Latin word which is no technical name."""
+    shown = _Shown()
+    shown.feed(page)
+    shown.close()
+    return [text.strip() for text in shown.texts if set(re.findall(r"[A-Za-z]\w*", text, re.ASCII)) - TECHNICAL]
+
+
+@pytest.fixture
+def database_url(sqlite_database_url: str) -> str:
+    """One kind of database is enough for words."""
+    return sqlite_database_url
+
+
+@pytest.fixture
+def app(make_runtime: Callable[..., Runtime]) -> Flask:
+    """The application with something of every kind on its pages."""
+    runtime = make_runtime()
+    _fill(runtime)
+    return create_app(runtime)
+
+
+def _fill(runtime: Runtime) -> None:
+    for name, role in (("ada", Role.ADMIN), ("sue", Role.SUPPORT)):
+        password_hash = hash_password("correct horse", name=name)
+        runtime.database.write(
+            lambda connection, name=name, role=role, password_hash=password_hash: users.create_user(  # type: ignore[misc]
+                connection, name=name, role=role, now=runtime.now(), password_hash=password_hash
+            )
+        )
+    runtime.database.write(
+        lambda connection: api_keys.create_key(
+            connection, name="partner", scopes=[Scope.READ], accounts=None, now=runtime.now(), expires_at=None
+        )
+    )
+    new = NewTarget(name="shop", url="https://192.0.2.1/", format=Format.RAW, pii=True)
+    runtime.database.write(lambda connection: endpoints.create_target(connection, new, now=runtime.now()))
+    shop = runtime.ask(lambda connection: endpoints.get_target(connection, "shop"))
+    runtime.database.write(
+        lambda connection: endpoints.pause_target(connection, shop, because="by user:ada", now=runtime.now())
+    )
+    present = runtime.now().replace(microsecond=0)
+    ages = {"1": 30, "2": 150, "3": 3 * 3600, "4": 80 * 3600, "5": 120 * 3600, "6": 60, "7": 61, "8": 62, "9": 63}
+    for task, age in ages.items():
+        refused = task == "9"
+        send = make_send(
+            task_id=None if refused else task,
+            mobile=f"1508092109{task}",
+            sent_at=present - timedelta(seconds=age),
+            template_id="540",
+            error_message="余额不足" if refused else None,
+        )
+        runtime.recorder.record([send])
+    moment = f"{present.astimezone(runtime.settings.timezone):%Y-%m-%d %H:%M:%S}"
+
+    def push(**fields: str) -> None:
+        _push(runtime, urlencode({"receivetime": moment} | fields).encode())
+
+    push(mobile="15080921096", taskid="6", status="1")
+    push(mobile="15080921097", taskid="7", status="0")
+    push(mobile="15080921098", taskid="8", status="odd")
+    push(mobile="15080921093", taskid="3", status="1")
+    push(mobile="15080921093", taskid="3", status="0")
+    push(mobile="15080921096", taskid="6", content="退订")
+    push(mobile="15080921096", taskid="6", content="不要再发了，退订")
+    push(mobile="15080921099", taskid="unmatched", status="1")
+    _push(runtime, urlencode({"mobile": "15080921096", "taskid": "6", "content": "收到", "receivetime": f"{moment}.5"},
+                             encoding="gb18030").encode())  # fmt: skip
+    for wrong in (
+        b"", b"mobile=1&taskid=&status=1", b"mobile=15080921092&taskid=a&taskid=b&status=1&receivetime=now",
+        b"mobile=15080921092&taskid=%00&status=" + b"1" * 65 + b"&receivetime=2026-02-30+00:00:00",
+        b"mobile=15080921092&taskid=%ff&content=%80&receivetime=0001-01-01+00:00:00&x=1&x=2",
+    ):  # fmt: skip
+        _push(runtime, wrong)
+
+
+def _push(runtime: Runtime, body: bytes) -> None:
+    push = Push(
+        id=new_id(), account="default", endpoint=None, method="POST", query=b"", body=body,
+        content_type="application/x-www-form-urlencoded", remote_addr="203.0.113.7", received_at=runtime.now(),
+        reading=UNREAD,
+    )  # fmt: skip
+    runtime.committer.submit(runtime.gate.read_again(push)).result(timeout=20)
+
+
+class _Visitor:
+    """Somebody who reads Chinese; notes every page's English."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self._client = client
+        self.english: dict[str, list[str]] = {}
+        self.page = ""
+
+    def get(self, path: str, status: int = 200) -> str:
+        return self._note(path, status, self._client.get(path, headers={"Accept-Language": "zh-CN"}))
+
+    def post(self, path: str, status: int = 200, **form: str) -> str:
+        found = re.search(r'name="csrf_token" value="([^"]+)"', self.page)
+        assert found is not None
+        answer = self._client.post(
+            path, data=form | {"csrf_token": found[1]}, headers={"Accept-Language": "zh-CN"}, follow_redirects=True
+        )
+        return self._note(f"POST {path}", status, answer)
+
+    def _note(self, path: str, status: int, answer: TestResponse) -> str:
+        text = answer.get_data(as_text=True)
+        assert answer.status_code == status, path
+        assert '<html lang="zh-CN">' in text or "<html" not in text
+        if left := english(text):
+            self.english[path] = left
+        if "<html" in text:
+            self.page = text
+        return text
+
+
+@pytest.fixture
+def rendered(app: Flask) -> Iterator[set[str]]:
+    """The names of the templates that were rendered."""
+    names: set[str] = set()
+
+    def note(_sender: Flask, template: Any, **_rest: Any) -> None:
+        names.add(template.name.removeprefix("console/"))
+
+    with template_rendered.connected_to(note, app):
+        yield names
+
+
+def test_no_page_shows_english_to_who_reads_chinese(
+    app: Flask, rendered: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Answer(status=200, location=None, push_id="1", outcome="accepted")
+    monkeypatch.setattr(now, "push_self_test", lambda *_, **__: kept)  # nobody listens there
+    visitor = _Visitor(app.test_client())
+    visitor.get("/console/login")
+    visitor.post("/console/login", 401, name="ada", password="wrong")
+    second = visitor.post("/console/login", name="ada", password="correct horse")
+    secret = re.search(r'<code id="key">(\w+)</code>', second)
+    assert secret is not None
+    visitor.post("/console/second-factor", 401, code="000000x")
+    visitor.post("/console/second-factor", code=pyotp.TOTP(secret[1]).now())
+    for wanted in [f"1508092109{last}" for last in range(10)] + ["13900000000", "unmatched", "%ff"]:
+        found = visitor.post("/console/look-up", wanted=wanted, period="10m")
+        if again := re.search(r'hx-get="(/console/look-up/\w+/answer[^"]*)"', found):
+            visitor.get(again[1].replace("&amp;", "&"))
+    visitor.post("/console/look-up", 422, wanted="")
+    visitor.post("/console/look-up", 422, wanted="1" * 300)
+    for path in ("", "banner", "status", "setup", "account", "audit", "access", "keys", "users", "targets",
+                 "targets/shop/dead", "advice", "advice?language=en",
+                 "reports", "reports?compare=1", "exports", "messages", "replies", "pushes",
+                 "pushes?outcome=quarantined"):  # fmt: skip
+        visitor.get(f"/console/{path}")
+    for path in ("messages?sent_from=x&status=nonsense", "messages?late=nonsense", f"messages?task_id={'1' * 65}",
+                 "messages?cursor=nonsense", "replies?received_to=x", "pushes?outcome=nonsense",
+                 "messages?account=nonsense", "reports?from=x&to=1960-01-01",
+                 "exports/messages?nonsense=1"):  # fmt: skip
+        visitor.get(f"/console/{path}", 422)
+    for path in ("nowhere", "pushes/nonsense", "messages/999999", "look-up/nonsense", "exports/nonsense.csv"):
+        visitor.get(f"/console/{path}", 404)
+    for name in ("messages", "pushes"):
+        for path in set(re.findall(rf'href="(/console/{name}/[0-9a-f-]+)"', visitor.get(f"/console/{name}"))):
+            visitor.get(path)
+    visitor.post("/console/users", 422, name="?")
+    visitor.post("/console/users", 422, name="ann", role="support", password="short")
+    visitor.post("/console/keys", 422, name="")
+    visitor.post("/console/keys", name="user", scope="read")
+    for wrong in ({"name": "?", "url": "http://10.0.0.1/"}, {"name": "shop", "url": "ftp://x"}):
+        visitor.post("/console/targets", 422, format="webhooks", not_delivered_after_seconds="0", **wrong)
+    visitor.post("/console/targets", 422, name="a", url="http://a@b/", format="webhooks", event="message.not_delivered")
+    for action in ("rotate", "resume", "pause", "replay", "remove"):
+        visitor.post("/console/targets/change", name="shop", action=action)
+    visitor.post("/console/advice", language="zh-CN", delivered="")
+    visitor.post("/console/account", 422, present="wrong", new="wrong")
+    visitor.post("/console/setup/self-test")
+    visitor.post("/console/users/sue", action="end_sessions")
+    # What the team is shown of the other language is English as it should be.
+    assert visitor.english.pop("/console/advice?language=en")
+    assert visitor.english == {}
+    every = {path.name for path in (CONSOLE / "templates/console").glob("*.html")}
+    assert every - rendered == PARTS
+
+
+def test_english_is_noticed() -> None:
+    page = '<p>短信 <bdi>Hello</bdi> <code>x</code></p><p title="y" aria-label="All times">CSV</p><b>Nothing here.</b>'
+    assert english(page) == ["All times", "Nothing here."]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chinese", "in_english"),
+    [
+        (1, "1秒", "1 second"),
+        (119, "119秒", "119 seconds"),
+        (180, "3分钟", "3 minutes"),
+        (7200, "2小时", "2 hours"),
+        (5 * 86400, "5天", "5 days"),
+    ],
+)
+def test_lengths_of_time_are_written_as_each_language_does(
+    app: Flask, seconds: int, chinese: str, in_english: str
+) -> None:
+    for tag, written in (("zh-CN", chinese), ("en", in_english)):
+        with app.test_request_context("/console/", headers={"Accept-Language": tag}):
+            assert duration(seconds) == written

@@ -1,0 +1,260 @@
+"""Targets over the API and on the command line: made, seen, held, tried and ended by whoever is let."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from standardwebhooks.webhooks import Webhook
+
+from receiver.app import create_app
+from receiver.audit import log
+from receiver.auth.api_keys import Scope
+from receiver.cli import cli
+from receiver.db.tables import deliveries as deliveries_table
+from receiver.webhooks import deliveries, endpoints
+from tests.conftest import SECRET, make_key
+from tests.harness.factories import make_push
+from tests.harness.hooks import Hook, await_true, hook
+from tests.webhooks.test_webhooks import ALLOW, change, count, keep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from flask.testing import FlaskClient
+    from werkzeug.test import TestResponse
+
+    from receiver.runtime import Runtime
+
+TWO_ACCOUNTS = (("default", SECRET), ("second", SECRET[::-1]))
+
+
+@pytest.fixture
+def database_url(sqlite_database_url: str) -> str:
+    """An embedded database: what is asked of it is tested on both elsewhere."""
+    return sqlite_database_url
+
+
+@pytest.fixture
+def parts(make_runtime: Callable[..., Runtime]) -> Runtime:
+    """A runtime with two accounts that may reach this machine."""
+    return make_runtime(targets_allow=ALLOW, push_tokens=TWO_ACCOUNTS)
+
+
+@pytest.fixture
+def client(parts: Runtime) -> FlaskClient:
+    """A client of it."""
+    return create_app(parts).test_client()
+
+
+@pytest.fixture
+def target() -> Iterator[Hook]:
+    """A target on this machine."""
+    with hook() as made:
+        yield made
+
+
+def ask(client: FlaskClient, parts: Runtime, *scopes: Scope, accounts: tuple[str, ...] | None = None) -> Any:
+    headers = {"Authorization": make_key(parts, *(scopes or (Scope.TARGETS, Scope.PII)), accounts=accounts)}
+
+    def request(method: str, path: str, body: Any = None) -> TestResponse:
+        more: dict[str, Any] = {} if body is None else {"json": body}
+        return client.open(f"/api/v1/targets{path}", method=method, headers=headers, **more)
+
+    return request
+
+
+def wanted(target: Hook, name: str = "shop", **more: Any) -> dict[str, Any]:
+    return {"name": name, "url": target.url("/hook?key=K1"), "format": "webhooks"} | more
+
+
+def test_target_is_made_seen_and_removed_and_its_secret_is_shown_once(
+    client: FlaskClient, parts: Runtime, target: Hook
+) -> None:
+    request = ask(client, parts)
+    made = request("POST", "", wanted(target, not_delivered_after_seconds=30))
+    assert made.status_code == 201
+    secret = made.json["secret"]
+    keep(parts, make_push())
+    sent = target.await_taken(1)[0]
+    assert Webhook(secret).verify(sent.body, dict(sent.headers))
+    (listed,) = request("GET", "").json["items"]
+    assert listed["name"] == "shop"
+    assert listed["url"].endswith("/hook?…")
+    assert "message.not_delivered" in listed["events"]
+    again = request("GET", "/shop")
+    assert all(secret not in answer.text and "K1" not in answer.text for answer in (again, request("GET", "")))
+    assert request("POST", "", wanted(target)).status_code == 409
+    assert request("DELETE", "/shop").status_code == 204
+    assert request("GET", "/shop").status_code == 404
+    assert request("GET", "").json == {"items": []}
+
+
+def test_every_wrong_field_is_named(client: FlaskClient, parts: Runtime) -> None:
+    request = ask(client, parts)
+    body = {"name": "a b", "url": "http://10.0.0.1/", "format": "raw", "events": ["reply.received"], "accounts": ["x"]}
+    refused = request("POST", "", body)
+    assert refused.status_code == 422
+    assert {error["pointer"] for error in refused.json["errors"]} == {"#/name", "#/url", "#/events", "#/accounts"}
+    assert request("POST", "", {"name": "a", "url": "http://x", "format": "xml", "color": 1}).status_code == 422
+
+
+@pytest.mark.parametrize("more", [{"pii": True}, {"format": "raw"}])
+def test_key_that_sees_no_numbers_makes_no_target_that_does(
+    client: FlaskClient, parts: Runtime, target: Hook, more: dict[str, Any]
+) -> None:
+    request = ask(client, parts, Scope.TARGETS)
+    refused = request("POST", "", wanted(target, **more))
+    assert (refused.status_code, refused.json["code"]) == (403, "missing_scope")
+    assert parts.ask(endpoints.list_targets) == []
+    assert request("POST", "", wanted(target)).status_code == 201
+
+
+def test_key_of_an_account_sees_and_makes_targets_of_that_alone(
+    client: FlaskClient, parts: Runtime, target: Hook
+) -> None:
+    everything = ask(client, parts)
+    bound = ask(client, parts, accounts=("second",))
+    assert everything("POST", "", wanted(target, "all")).status_code == 201
+    assert everything("POST", "", wanted(target, "first", accounts=["default"])).status_code == 201
+    refused = bound("POST", "", wanted(target, "other", accounts=["default"]))
+    assert (refused.status_code, refused.json["code"]) == (403, "account_closed")
+    assert bound("POST", "", wanted(target, "own")).json["accounts"] == ["second"]
+    assert [item["name"] for item in bound("GET", "").json["items"]] == ["own"]
+    assert len(everything("GET", "").json["items"]) == 3
+    for name in ("all", "first"):
+        for method, path in (
+            ("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/rotate"),
+            ("POST", "/test"), ("GET", "/dead"), ("POST", "/replay"),
+        ):  # fmt: skip
+            body: dict[str, Any] | None = {} if path == "/replay" else None
+            assert bound(method, f"/{name}{path}", body).status_code == 404, (name, method, path)
+    assert target.all == []
+
+
+def test_dead_letters_are_listed_by_pages_and_replayed(client: FlaskClient, parts: Runtime, target: Hook) -> None:
+    request = ask(client, parts)
+    request("POST", "", wanted(target, format="raw"))
+    request("POST", "/shop/pause")
+    keep(parts, *(make_push(task_id=f"{number}") for number in range(3)))
+    await_true(lambda: count(parts, deliveries_table) == 3)
+    now = parts.now()
+    change(parts, sa.update(deliveries_table).values(dead_at=now, failing_since=now - deliveries.LIFE, attempts=9))
+    page = request("GET", "/shop/dead?limit=2").json
+    rest = request("GET", f"/shop/dead?limit=2&cursor={page['next_cursor']}").json
+    assert (len(page["items"]), len(rest["items"]), rest["next_cursor"]) == (2, 1, None)
+    assert request("GET", "/shop").json["dead"] == 3
+    request("POST", "/shop/resume")
+    assert request("POST", "/shop/replay", {"ids": [rest["items"][0]["id"]]}).json == {"replayed": 1}
+    assert target.await_taken(1)[0].headers["X-Push-Id"] == rest["items"][0]["push_id"]
+    assert request("POST", "/shop/replay", {}).json == {"replayed": 2}
+    target.await_taken(3)
+
+
+def test_target_that_refuses_everything_is_failing_wherever_it_is_shown(
+    client: FlaskClient, parts: Runtime, target: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("RECEIVER_DATABASE_URL", parts.settings.database_url)
+    runner, request = CliRunner(), ask(client, parts)
+
+    def states() -> tuple[str, str, bool]:
+        (listed,) = json.loads(runner.invoke(cli, ["targets", "list", "--json"]).stdout)
+        checks = {row["check"]: row["ok"] for row in json.loads(runner.invoke(cli, ["doctor", "--json"]).stdout)}
+        return request("GET", "/shop").json["state"], listed["state"], checks["forwarding"]
+
+    assert request("POST", "", wanted(target)).json["state"] == "good"
+    assert states() == ("good", "good", True)
+    target.behave = lambda _sent: (404, {})
+    keep(parts, make_push())
+    await_true(lambda: parts.ask(partial(endpoints.get_target, name="shop")).failed_at is not None)
+    assert states() == ("failing", "failing", False)
+    assert "failing" in runner.invoke(cli, ["targets", "list"]).stdout
+
+
+def test_test_and_rotation_answer_what_came_of_them(client: FlaskClient, parts: Runtime, target: Hook) -> None:
+    request = ask(client, parts)
+    first = request("POST", "", wanted(target)).json["secret"]
+    tried = request("POST", "/shop/test").json
+    assert (tried["taken"], tried["status"], tried["error"]) == (True, 200, None)
+    target.behave = lambda _sent: (500, {})
+    assert request("POST", "/shop/test").json["taken"] is False
+    assert request("POST", "/shop/rotate").json["secret"] != first
+    request("POST", "", wanted(target, "old", format="raw"))
+    assert request("POST", "/old/rotate").status_code == 404
+
+
+def test_every_change_is_audited_without_url_or_secret(client: FlaskClient, parts: Runtime, target: Hook) -> None:
+    request = ask(client, parts)
+    secret = request("POST", "", wanted(target)).json["secret"]
+    for step in ("pause", "resume", "test", "replay"):
+        request("POST", f"/shop/{step}", {} if step == "replay" else None)
+    new = request("POST", "/shop/rotate").json["secret"]
+    request("DELETE", "/shop")
+    entries = parts.ask(lambda connection: log.list_audit(connection, 20))[::-1]
+    told = [entry["action"] for entry in entries if entry["action"].startswith("target.")]
+    steps = ("create", "pause", "resume", "test", "replay", "rotate", "remove")
+    assert told == [f"target.{step}" for step in steps]
+    assert all(hidden not in str(entries) for hidden in (secret, new, "K1", "/hook"))
+
+
+def test_metrics_tell_what_waits_and_what_became_of_attempts(
+    make_runtime: Callable[..., Runtime], target: Hook
+) -> None:
+    parts = make_runtime(targets_allow=ALLOW, metrics_allow=ALLOW[:1])
+    client = create_app(parts).test_client()
+    name = "metered"
+    ask(client, parts)("POST", "", wanted(target, name, format="raw"))
+    keep(parts, make_push())
+    target.await_taken(1)
+    await_true(lambda: count(parts, deliveries_table) == 0)
+    ask(client, parts)("POST", f"/{name}/pause")
+    keep(parts, make_push())
+    await_true(lambda: count(parts, deliveries_table) == 1)
+    page = client.get("/metrics").text
+    for line in (
+        f'receiver_forward_pending{{target="{name}"}} 1.0', f'receiver_forward_dead{{target="{name}"}} 0.0',
+        f'receiver_forward_attempts_total{{outcome="delivered",target="{name}"}} 1.0', "receiver_forward_queue 0.0",
+    ):  # fmt: skip
+        assert line in page
+
+
+def test_commands_do_what_the_api_does(
+    parts: Runtime, target: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("RECEIVER_DATABASE_URL", parts.settings.database_url)
+    monkeypatch.setenv("RECEIVER_PUSH_TOKENS", f"default:{SECRET}")
+    monkeypatch.setenv("RECEIVER_TARGETS_ALLOW", "localhost")
+    runner = CliRunner()
+
+    def run(*arguments: str, code: int = 0) -> str:
+        done = runner.invoke(cli, ["targets", *arguments])
+        assert done.exit_code == code, (done.output, done.exception)
+        return done.stdout if code == 0 else f"{done.output}{done.exception}"
+
+    secret = run("add", "shop", target.url(), "--format", "webhooks", "--event", "receipt.received").splitlines()[-1]
+    assert "every push" in run("add", "old", target.url("/old"), "--format", "raw")
+    assert "RECEIVER_TARGETS_ALLOW" in run("add", "no", "http://10.0.0.1/", "--format", "raw", code=1)
+    assert "status 200" in run("test", "shop")
+    assert Webhook(secret).verify(target.all[0].body, dict(target.all[0].headers))
+    target.behave = lambda _sent: (404, {})
+    assert "status 404" in run("test", "shop", code=1)
+    run("pause", "shop")
+    shown = {item["name"]: item for item in json.loads(run("list", "--json"))}
+    assert (shown["shop"]["paused_because"], shown["old"]["paused_because"]) == ("by cli", None)
+    assert secret not in run("list", "--json")
+    run("resume", "shop")
+    new = run("rotate", "shop").splitlines()[-1]
+    found = parts.ask(partial(endpoints.get_target, name="shop"))
+    assert found.signing_secrets == (new, secret)
+    assert run("dead", "shop", "--json") == "[]\n"
+    assert "0 will" in run("replay", "shop", "--all")
+    run("replay", "shop", code=2)
+    run("remove", "old")
+    assert [target.name for target in parts.ask(endpoints.list_targets)] == ["shop"]

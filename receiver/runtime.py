@@ -11,23 +11,23 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from receiver.audit import Anchor, Anchors, Shipper, log
+from receiver.audit import Checkpoint, Checkpoints, Shipper, log
 from receiver.auth import api_keys
-from receiver.core import ReceiverError, StoreUnavailable, StoreUnfit, find_fault, parse_address
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, find_fault, parse_address
 from receiver.db import set_aside, version
-from receiver.db.availability import DatabaseLink
-from receiver.db.encryption import Sealing
+from receiver.db.availability import CircuitBreaker
+from receiver.db.encryption import ColumnEncryption
 from receiver.db.engine import Connection, Database
 from receiver.db.replica import Replica
-from receiver.intake import SPOOL_DIR, Committer, Drainer, Gate, NewUses, SecretUse, Spool, secret_usage
-from receiver.messages import Horizon, projection, queries
+from receiver.intake import SPOOL_DIR, Admission, BatchWriter, Drainer, NewUses, SecretUse, Spool, secret_usage
+from receiver.messages import EventHorizon, projection, queries
 from receiver.observability import tracing
 from receiver.platform.client import PlatformClient
 from receiver.reporting import rollup
 from receiver.sending.recorder import Recorder
 from receiver.sending.service import Sender
 from receiver.webhooks.service import Webhooks
-from receiver.webhooks.worker import Forwarder
+from receiver.webhooks.worker import WebhookWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,13 +53,13 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.sealing = Sealing(settings.encryption_keys)
-        self.database = Database(settings.database_url, sealing=self.sealing)
+        self.encryption = ColumnEncryption(settings.encryption_keys)
+        self.database = Database(settings.database_url, sealing=self.encryption)
         # For pushes alone: its connections are never lent to anyone who holds them, and it gives up early.
         self.intake_database = Database(
             settings.database_url,
             patience_seconds=INTAKE_PATIENCE_SECONDS,
-            sealing=self.sealing,
+            sealing=self.encryption,
             cache_kib=_INTAKE_CACHE_KIB,
         )
         self._export_database: Database | None = None
@@ -69,18 +69,18 @@ class Runtime:
                 settings.read_database_url,
                 primary=settings.database_url,
                 max_lag_seconds=settings.replica_max_lag.total_seconds(),
-                sealing=self.sealing,
+                sealing=self.encryption,
             )
-        self.link = DatabaseLink()
-        self.gate = Gate(settings)
+        self.availability = CircuitBreaker()
+        self.admission = Admission(settings)
         self.spool = self._spool_in(settings.data_dir / SPOOL_DIR)
         save = partial(projection.save_pushes_in, self.intake_database)
-        self.forwarder = Forwarder(
+        self.webhook_worker = WebhookWorker(
             self.database,
-            link=self.link,
+            link=self.availability,
             allow=settings.targets_allow,
             clock=self.clock,
-            busy=lambda: self.committer.busy,
+            busy=lambda: self.batch_writer.busy,
         )
         self.webhooks = Webhooks(
             self.database,
@@ -89,14 +89,14 @@ class Runtime:
             ask=self.ask,
             audit=self.audit,
             now=self.now,
-            wake=self.forwarder.look,
+            wake=self.webhook_worker.look,
         )
-        self.committer = Committer(save, link=self.link, spool=self.spool, tell=self.forwarder.nudge)
-        self.recorder = Recorder(self.database, link=self.link, spool=self.spool)
+        self.batch_writer = BatchWriter(save, link=self.availability, spool=self.spool, tell=self.webhook_worker.nudge)
+        self.recorder = Recorder(self.database, link=self.availability, spool=self.spool)
         self.sender = Sender(settings, self.recorder, PlatformClient(settings.platform_url))
         self._drainer = self._drainer_of(self.spool)
-        self.horizon = Horizon(self.database)
-        self.anchors = Anchors(settings.data_dir)
+        self.horizon = EventHorizon(self.database)
+        self.checkpoints = Checkpoints(settings.data_dir)
         self._shipper: Shipper | None = None
         if settings.audit_syslog:
             address = parse_address(settings.audit_syslog)
@@ -111,14 +111,14 @@ class Runtime:
         Raises StoreUnavailable or StoreUnfit.
         """
         if (fault := find_fault(self.settings.database_files)) is not None:
-            raise StoreUnavailable(fault)
+            raise DatabaseUnavailable(fault)
         # It was away, and may be another server now: nobody is to find that out by a connection from before.
         self.database.drop_connections()
-        self.sealing.forget()
+        self.encryption.forget()
         self.intake_database.connect()
         try:
             version.require_schema(self.intake_database)
-        except StoreUnfit:
+        except DatabaseMisconfigured:
             if not self.settings.embedded:
                 raise
             self._migrate()
@@ -142,14 +142,14 @@ class Runtime:
             spool.close()
 
     def _spool_in(self, directory: Path) -> Spool:
-        return Spool(directory, max_bytes=self.settings.spool_max_bytes, ring=self.sealing.ring)
+        return Spool(directory, max_bytes=self.settings.spool_max_bytes, ring=self.encryption.ring)
 
     def _drainer_of(self, spool: Spool) -> Drainer:
         return Drainer(
             spool,
-            link=self.link,
+            link=self.availability,
             make_ready=self.make_ready,
-            read_again=self.gate.read_spooled,
+            read_again=self.admission.read_spooled,
             save=partial(projection.save_pushes_in, self.database),
             record=self.recorder.record_spooled,
             confirm=self.database.require_durable,
@@ -157,23 +157,23 @@ class Runtime:
         )
 
     def _tidy(self) -> None:
-        self.gate.tidy()
+        self.admission.tidy()
         try:
             self.intake_database.require_file()
-        except StoreUnavailable as error:  # pushes go to the spool until it is back
-            self.link.mark_down(str(error))
+        except DatabaseUnavailable as error:  # pushes go to the spool until it is back
+            self.availability.mark_down(str(error))
             return
         with self.database.reading() as connection:
-            outdated = self.sealing.is_outdated(connection)
-            self.gate.note_newest(queries.find_newest_push_at(connection))
+            outdated = self.encryption.is_outdated(connection)
+            self.admission.note_newest(queries.find_newest_push_at(connection))
         if outdated:  # nobody has been refused for it here, but what is asked would be answered wrong
-            self.link.mark_down("the database's encryption was changed")
+            self.availability.mark_down("the database's encryption was changed")
             return
         set_aside.save_noted(self.database, self.now())
         self.recorder.end_cut_off()
         if self.database.postgresql:
             self.database.write(rollup.fold)
-        self.gate.secrets.keep_uses(self._save_uses)
+        self.admission.secrets.keep_uses(self._save_uses)
 
     def _save_uses(self, uses: Sequence[NewUses]) -> None:
         self.database.write(
@@ -191,9 +191,9 @@ class Runtime:
         with self._starting:
             if self._started_in == os.getpid():
                 return
-            self.committer.start()
+            self.batch_writer.start()
             self._drainer.start()
-            self.forwarder.start()
+            self.webhook_worker.start()
             if self._shipper is not None:
                 self._shipper.start()
             tracing.start()
@@ -203,16 +203,16 @@ class Runtime:
         """Keep what was taken, then close."""
         self.sender.close()
         if self._started_in == os.getpid():
-            self.committer.stop()
+            self.batch_writer.stop()
             self._drainer.stop()
-            if self.link.up:
+            if self.availability.up:
                 with suppress(ReceiverError):  # they are numbers: no stop waits for them, or fails
-                    self.gate.secrets.keep_uses(self._save_uses, at_once=True)
-            self.forwarder.stop()
+                    self.admission.secrets.keep_uses(self._save_uses, at_once=True)
+            self.webhook_worker.stop()
             if self._shipper is not None:
                 self._shipper.stop()
             tracing.stop()
-        if self.link.up or not self.link.known:  # what a command has found, too; no stop waits for it
+        if self.availability.up or not self.availability.known:  # what a command has found, too; no stop waits for it
             with suppress(ReceiverError):
                 set_aside.save_noted(self.database, self.now(), patience_seconds=_USES_SECONDS)
         self.spool.close()
@@ -225,8 +225,8 @@ class Runtime:
 
     def require_database(self) -> None:
         """Raise StoreUnavailable at once where the database is known to be away, instead of waiting for it again."""
-        if self.link.known and not self.link.up:
-            raise StoreUnavailable(f"not now: {self.link.reason}")
+        if self.availability.known and not self.availability.up:
+            raise DatabaseUnavailable(f"not now: {self.availability.reason}")
 
     def now(self) -> datetime:
         """The present moment, UTC."""
@@ -256,7 +256,7 @@ class Runtime:
             try:
                 with self.replica.reading() as (connection, lag):
                     return question(connection), lag
-            except (StoreUnavailable, StoreUnfit):
+            except (DatabaseUnavailable, DatabaseMisconfigured):
                 pass  # it may also have cancelled the question, to go on replaying
         return self.ask(question), None
 
@@ -270,7 +270,7 @@ class Runtime:
             with ExitStack() as stack:
                 try:
                     connection, _ = stack.enter_context(self.replica.reading(for_long=True))
-                except (StoreUnavailable, StoreUnfit):
+                except (DatabaseUnavailable, DatabaseMisconfigured):
                     pass
                 else:
                     yield connection
@@ -278,7 +278,7 @@ class Runtime:
         with self._starting:
             if self._export_database is None:
                 self._export_database = Database(
-                    self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS, sealing=self.sealing
+                    self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS, sealing=self.encryption
                 )
         with self._noticing(), self._export_database.reading() as connection:
             yield connection
@@ -309,7 +309,7 @@ class Runtime:
 
         with self._noticing():
             result, link = self.database.write(both)
-        self.anchors.note(Anchor(position=link.position, at=link.at, hash=link.hash))
+        self.checkpoints.note(Checkpoint(position=link.position, at=link.at, hash=link.hash))
         return result
 
     def mobile_hmac(self, mobile: str) -> str:
@@ -322,7 +322,7 @@ class Runtime:
         self.require_database()
         try:
             yield
-        except StoreUnavailable as error:
-            if self.link.up:
-                self.link.mark_down(str(error))
+        except DatabaseUnavailable as error:
+            if self.availability.up:
+                self.availability.mark_down(str(error))
             raise

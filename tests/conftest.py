@@ -23,7 +23,7 @@ from receiver.auth import api_keys
 from receiver.auth.api_keys import Scope
 from receiver.config import Settings
 from receiver.db import migrate
-from receiver.db.encryption import KeyRing
+from receiver.db.encryption import Keyring
 from receiver.db.engine import Database
 from receiver.maintenance.rekey import encrypt
 from receiver.observability import configure_logging
@@ -118,7 +118,7 @@ def _upgrade(url: str) -> None:
     database = Database(url)
     migrate.upgrade(database)
     if ENCRYPTION_KEYS:
-        encrypt(database, KeyRing(ENCRYPTION_KEYS))
+        encrypt(database, Keyring(ENCRYPTION_KEYS))
     database.close()
 
 
@@ -209,7 +209,7 @@ def _start(runtime: Runtime) -> None:
     """Start a runtime, and let it reach its database: on a busy machine the first try takes a while."""
     runtime.start()
     deadline = time.monotonic() + 30
-    while not runtime.link.await_known(0.1) and time.monotonic() < deadline:
+    while not runtime.availability.await_known(0.1) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from receiver.alerting.diagnosis import Judgement, Reason, Situation, Verdict, judge
+from receiver.alerting.diagnosis import DiagnosisReason, Judgement, Situation, Verdict, judge
 from receiver.alerting.figures import drop_mended, find_set_aside
-from receiver.alerting.follow import Incident, State, Telling, follow, follow_all, list_tellings
+from receiver.alerting.follow import Incident, IncidentState, PendingNotification, follow, follow_all, list_tellings
 from receiver.alerting.incidents import SharedIncidents
 from receiver.alerting.node_state import NodeIncidents, count_rises, open_node
 from receiver.alerting.rules import (
     Alarm,
-    Balance,
-    Figures,
+    BalanceLeft,
     Finding,
-    Kept,
-    Limits,
+    HealthFigures,
     Rate,
     SetAsideRows,
+    StoredFigures,
+    Thresholds,
     hours_of,
     judge_all,
 )
 
 __all__ = [
     "Alarm",
-    "Balance",
-    "Figures",
+    "BalanceLeft",
+    "DiagnosisReason",
     "Finding",
+    "HealthFigures",
     "Incident",
+    "IncidentState",
     "Judgement",
-    "Kept",
-    "Limits",
     "NodeIncidents",
+    "PendingNotification",
     "Rate",
-    "Reason",
     "SetAsideRows",
     "SharedIncidents",
     "Situation",
-    "State",
-    "Telling",
+    "StoredFigures",
+    "Thresholds",
     "Verdict",
     "count_rises",
     "drop_mended",

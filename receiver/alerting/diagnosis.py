@@ -25,7 +25,7 @@ class Verdict(StrEnum):
     UNTRIED = "untried"  # nothing is known to be wrong, and no push has ever come
 
 
-class Reason(StrEnum):
+class DiagnosisReason(StrEnum):
     """One thing that is wrong."""
 
     DATABASE_AWAY = "database_away"
@@ -43,10 +43,10 @@ class Reason(StrEnum):
 
 # By the words of `intake.gate`; others are no refused pushes.
 _REFUSED = {
-    "secret": Reason.REFUSED_SECRET,
-    "address": Reason.REFUSED_ADDRESS,
-    "length": Reason.REFUSED_LENGTH,
-    "size": Reason.REFUSED_SIZE,
+    "secret": DiagnosisReason.REFUSED_SECRET,
+    "address": DiagnosisReason.REFUSED_ADDRESS,
+    "length": DiagnosisReason.REFUSED_LENGTH,
+    "size": DiagnosisReason.REFUSED_SIZE,
 }
 
 
@@ -81,7 +81,7 @@ class Judgement:
     """Who has to do something, and why."""
 
     verdict: Verdict
-    reasons: tuple[Reason, ...] = ()  # all that hold, ours first; empty exactly where all is fine, or untried
+    reasons: tuple[DiagnosisReason, ...] = ()  # all that hold, ours first; empty exactly where all is fine, or untried
 
 
 def judge(situation: Situation) -> Judgement:
@@ -90,31 +90,31 @@ def judge(situation: Situation) -> Judgement:
     theirs = tuple(_theirs(situation))
     if ours:
         verdict = Verdict.US
-    elif Reason.PLATFORM_UNREACHABLE in theirs:
+    elif DiagnosisReason.PLATFORM_UNREACHABLE in theirs:
         verdict = Verdict.NETWORK
     else:
         verdict = Verdict.PLATFORM if theirs else Verdict.UNTRIED if situation.untried else Verdict.FINE
     return Judgement(verdict=verdict, reasons=(*ours, *theirs))
 
 
-def _ours(situation: Situation) -> Iterator[Reason]:
+def _ours(situation: Situation) -> Iterator[DiagnosisReason]:
     if not situation.database_up:
-        yield Reason.DATABASE_AWAY
+        yield DiagnosisReason.DATABASE_AWAY
     elif situation.spool_records and situation.spool_oldest_seconds > _SPOOL_MAX_SECONDS:
-        yield Reason.SPOOL_STUCK
+        yield DiagnosisReason.SPOOL_STUCK
     if situation.disk.nearly_full:
-        yield Reason.DISK_NEARLY_FULL
+        yield DiagnosisReason.DISK_NEARLY_FULL
     if situation.certificate_days_left is not None and situation.certificate_days_left <= 0:
-        yield Reason.CERTIFICATE_EXPIRED
+        yield DiagnosisReason.CERTIFICATE_EXPIRED
     if situation.redirected:
-        yield Reason.REDIRECTED
+        yield DiagnosisReason.REDIRECTED
     if situation.push_due:  # while none is missing, they are some stranger's
         yield from (reason for word, reason in _REFUSED.items() if situation.recent_refusals.get(word))
 
 
-def _theirs(situation: Situation) -> Iterator[Reason]:
+def _theirs(situation: Situation) -> Iterator[DiagnosisReason]:
     if situation.silence is None or not situation.push_due:
         return
     if situation.platform_reachable is False:
-        yield Reason.PLATFORM_UNREACHABLE
-    yield Reason.PLATFORM_SILENT
+        yield DiagnosisReason.PLATFORM_UNREACHABLE
+    yield DiagnosisReason.PLATFORM_SILENT

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.alerting.rules import Balance, Kept, Rate, SetAsideRows
+from receiver.alerting.rules import BalanceLeft, Rate, SetAsideRows, StoredFigures
 from receiver.audit import log
 from receiver.core import DeliveryStatus, first_id_of
 from receiver.db import set_aside
@@ -36,14 +36,14 @@ _RECENT = timedelta(minutes=30)
 
 def find_kept(
     connection: sa.Connection, *, now: datetime, accounts: Collection[str], ships_audit: bool = False
-) -> Kept:
+) -> StoredFigures:
     """Give what the database says of the present.
 
     `accounts`: those whose balance is asked for here. `ships_audit`: whether the audit is sent on to syslog.
     """
     last_push = signals.find_last_push(connection, now=now)
     last_push_at = last_push.at if last_push else None
-    return Kept(
+    return StoredFigures(
         last_push_at=last_push_at,
         unanswered_since=find_unanswered_since(connection, last_push_at, now=now),
         missed_pushes=count_missed(connection, last_push_at, now=now),
@@ -52,7 +52,7 @@ def find_kept(
         recent=find_recent_rate(connection, now=now),
         usual=find_usual_rate(connection, now=now),
         balances={
-            account: Balance(left=reading.remain_point, read_at=reading.answered_at, asked=account in accounts)
+            account: BalanceLeft(left=reading.remain_point, read_at=reading.answered_at, asked=account in accounts)
             for account, reading in balance.find_last_readings(connection, now=now).items()
         },
         forward_oldest=endpoints.find_oldest(connection),
@@ -81,7 +81,7 @@ def drop_mended(connection: sa.Connection) -> None:
 
 def _is_left_out(connection: sa.Connection, one: set_aside.SetAside) -> bool:
     reads = queries.try_row(connection, one.table, one.row_id)
-    return reads is False or bool(reads and one.reason is not set_aside.Reason.UNREADABLE)
+    return reads is False or bool(reads and one.reason is not set_aside.SetAsideReason.UNREADABLE)
 
 
 _LOOKED_AT, _NAMED = 100, 10  # of each table

@@ -81,7 +81,7 @@ def follow_all(
 TELL_FOR = timedelta(days=1)  # after the end of an incident; later nobody wants to know
 
 
-class State(StrEnum):
+class IncidentState(StrEnum):
     """What is told of an incident."""
 
     FIRING = "firing"
@@ -89,23 +89,27 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Telling:
+class PendingNotification:
     """One thing to be told to one target."""
 
     incident_id: str
     incident: Incident
     target: str
-    state: State
+    state: IncidentState
 
 
 def list_tellings(
-    incident_id: str, incident: Incident, told: Collection[tuple[str, State]], targets: Iterable[str], now: datetime
-) -> Iterator[Telling]:
+    incident_id: str,
+    incident: Incident,
+    told: Collection[tuple[str, IncidentState]],
+    targets: Iterable[str],
+    now: datetime,
+) -> Iterator[PendingNotification]:
     """Give what is still to be told of an incident. `told`: (target, state). The end is told to who knows of it."""
-    state = State.FIRING if incident.recovered_at is None else State.RECOVERED
+    state = IncidentState.FIRING if incident.recovered_at is None else IncidentState.RECOVERED
     if incident.said_at is None or (incident.recovered_at and now - incident.recovered_at > TELL_FOR):
         return
     for target in targets:
-        knows = (target, State.FIRING) in told
-        if (target, state) not in told and (state is State.FIRING or knows):
-            yield Telling(incident_id=incident_id, incident=incident, target=target, state=state)
+        knows = (target, IncidentState.FIRING) in told
+        if (target, state) not in told and (state is IncidentState.FIRING or knows):
+            yield PendingNotification(incident_id=incident_id, incident=incident, target=target, state=state)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.alerting.follow import TELL_FOR, Incident, State, Telling, follow_all, list_tellings
+from receiver.alerting.follow import TELL_FOR, Incident, IncidentState, PendingNotification, follow_all, list_tellings
 from receiver.alerting.rules import Alarm, Finding
 from receiver.db.engine import Database, insert
 from receiver.db.sql import is_over
@@ -40,7 +40,7 @@ class SharedIncidents:
 
         self._database.write(work)
 
-    def list_untold(self, targets: Collection[str], now: datetime) -> list[Telling]:
+    def list_untold(self, targets: Collection[str], now: datetime) -> list[PendingNotification]:
         """Give what is still to be told, to whom."""
         with self._database.reading() as connection:
             recent = sa.or_(incidents.c.recovered_at.is_(None), incidents.c.recovered_at > now - TELL_FOR)
@@ -52,16 +52,16 @@ class SharedIncidents:
                     incident_tellings.c.told_at.isnot(None),
                 )
             ).all()
-        by_incident: dict[int, set[tuple[str, State]]] = {}
+        by_incident: dict[int, set[tuple[str, IncidentState]]] = {}
         for row in told:
-            by_incident.setdefault(row.incident_id, set()).add((row.target, State(row.state)))
+            by_incident.setdefault(row.incident_id, set()).add((row.target, IncidentState(row.state)))
         return [
             telling
             for row in rows
             for telling in list_tellings(str(row.id), _incident(row), by_incident.get(row.id, ()), targets, now)
         ]
 
-    def claim(self, telling: Telling, now: datetime) -> bool:
+    def claim(self, telling: PendingNotification, now: datetime) -> bool:
         """Whether this caller is the one to tell it, of all nodes."""
         table = incident_tellings
         statement = insert("postgresql" if self._database.postgresql else "sqlite", table)
@@ -73,7 +73,7 @@ class SharedIncidents:
         row = {**_key(telling), "claimed_at": now}
         return self._database.write(lambda connection: connection.execute(claimed, row).one_or_none()) is not None
 
-    def settle(self, telling: Telling, now: datetime, *, told: bool) -> None:
+    def settle(self, telling: PendingNotification, now: datetime, *, told: bool) -> None:
         """Note that it was told; or that it was not, so that whoever comes next may try."""
         table = incident_tellings
         of_telling = sa.and_(*(table.c[name] == value for name, value in _key(telling).items()))
@@ -112,5 +112,5 @@ def _values(incident: Incident) -> dict[str, Any]:
     return {name: getattr(incident, name) for name in _COLUMNS}
 
 
-def _key(telling: Telling) -> dict[str, Any]:
+def _key(telling: PendingNotification) -> dict[str, Any]:
     return {"incident_id": int(telling.incident_id), "target": telling.target, "state": telling.state}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from receiver.alerting.follow import Incident, State
-from receiver.alerting.notifiers import Message
+from receiver.alerting.follow import Incident, IncidentState
+from receiver.alerting.notifiers import Notification
 from receiver.alerting.rules import Alarm
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ RUNBOOK = "deploy/RUNBOOK.md"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class MessageContext:
     """From where it is told, and how."""
 
     language: str
@@ -28,25 +28,25 @@ class Place:
     status_url: str
 
 
-def write_incident(incident: Incident, state: State, place: Place) -> Message:
+def write_incident(incident: Incident, state: IncidentState, place: MessageContext) -> Notification:
     """Write what one target is told of an incident."""
     words, alarm = _LANGUAGES[place.language], incident.alarm
     title, what, advice = _words_of(incident, words)
     if alarm is Alarm.PLATFORM_SILENT and "last_week" in incident.evidence:
         what = words.silent_unrecorded
-    if "lasts_hours" in incident.evidence and state is State.FIRING:
+    if "lasts_hours" in incident.evidence and state is IncidentState.FIRING:
         what += words.spool_lasts
     evidence = {**incident.evidence, "subject": words.reasons.get(incident.subject, incident.subject)}
-    head = words.heads[state if state is State.RECOVERED or alarm.critical else "warning"]
+    head = words.heads[state if state is IncidentState.RECOVERED or alarm.critical else "warning"]
     lines = [f"[receiver] {head}{words.colon}{title.format_map(evidence)}", what.format_map(evidence)]
-    if state is State.FIRING:
+    if state is IncidentState.FIRING:
         lines += [words.since.format(_time(incident.since, place)), words.advice.format(advice)]
     else:
         ended = _time(incident.recovered_at or incident.since, place)
         lines.append(words.lasted.format(_time(incident.since, place), ended))
     lines.append(words.where.format(f"{RUNBOOK}#{alarm.heading.lower()}", place.status_url))
     lines.append(words.node.format(place.node))
-    return Message(text="\n".join(lines), fields=_fields(incident, state, place))
+    return Notification(text="\n".join(lines), fields=_fields(incident, state, place))
 
 
 def title_of(incident: Incident, language: str) -> str:
@@ -64,14 +64,14 @@ def _words_of(incident: Incident, words: _Words) -> tuple[str, str, str]:
     return words.alarms[incident.alarm]
 
 
-def write_test(place: Place) -> Message:
+def write_test(place: MessageContext) -> Notification:
     """Write a message that says it is a test."""
     words = _LANGUAGES[place.language]
     text = "\n".join([words.test, words.node.format(place.node)])
-    return Message(text=text, fields={"name": "test", "state": "test", "severity": "none", "node": place.node})
+    return Notification(text=text, fields={"name": "test", "state": "test", "severity": "none", "node": place.node})
 
 
-def _fields(incident: Incident, state: State, place: Place) -> Mapping[str, Any]:
+def _fields(incident: Incident, state: IncidentState, place: MessageContext) -> Mapping[str, Any]:
     return {
         "name": incident.alarm,
         "subject": incident.subject,
@@ -84,7 +84,7 @@ def _fields(incident: Incident, state: State, place: Place) -> Mapping[str, Any]
     }
 
 
-def _time(moment: datetime, place: Place) -> str:
+def _time(moment: datetime, place: MessageContext) -> str:
     return f"{moment.astimezone(place.zone):%Y-%m-%d %H:%M:%S} ({place.zone.key})"
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from receiver.alerting.follow import TELL_FOR, Incident, State, Telling, follow_all, list_tellings
+from receiver.alerting.follow import TELL_FOR, Incident, IncidentState, PendingNotification, follow_all, list_tellings
 from receiver.alerting.rules import Alarm, Finding
 from receiver.core import write_file
 from receiver.observability import get_logger
@@ -32,7 +32,7 @@ _TIMES = ("since", "seen_at", "said_at", "clear_at", "recovered_at")
 @dataclass(slots=True)
 class _Kept:
     incident: Incident
-    told: set[tuple[str, State]] = field(default_factory=set)
+    told: set[tuple[str, IncidentState]] = field(default_factory=set)
     id: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -75,17 +75,17 @@ class NodeIncidents:
             for kept in self._kept:
                 kept.incident = replace(kept.incident, said_at=kept.incident.said_at or now)
 
-    def list_untold(self, targets: Collection[str], now: datetime) -> list[Telling]:
+    def list_untold(self, targets: Collection[str], now: datetime) -> list[PendingNotification]:
         """Give what is still to be told, to whom."""
         return [
             telling for kept in self._kept for telling in list_tellings(kept.id, kept.incident, kept.told, targets, now)
         ]
 
-    def claim(self, _telling: Telling, _now: datetime) -> bool:
+    def claim(self, _telling: PendingNotification, _now: datetime) -> bool:
         """Whether this caller is the one to tell it: it is, nobody else looks meanwhile."""
         return True
 
-    def settle(self, telling: Telling, _now: datetime, *, told: bool) -> None:
+    def settle(self, telling: PendingNotification, _now: datetime, *, told: bool) -> None:
         """Note that it was told, or that it was not."""
         if told:
             next(kept for kept in self._kept if kept.id == telling.incident_id).told.add(
@@ -101,7 +101,9 @@ class NodeIncidents:
 
     def _read(self, saved: Any) -> None:
         self._kept = [
-            _Kept(_incident(row["incident"]), {(target, State(state)) for target, state in row["told"]}, row["id"])
+            _Kept(
+                _incident(row["incident"]), {(target, IncidentState(state)) for target, state in row["told"]}, row["id"]
+            )
             for row in saved["incidents"]
         ]
         self._refusals = [(datetime.fromisoformat(at), seen) for at, seen in saved["refusals"]]

@@ -33,12 +33,12 @@ _SECRET_MIN_CHARS = 8  # what is shorter may be a word
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
-class NotTold(ReceiverError):
+class NotificationError(ReceiverError):
     """A target did not take what it was to be told; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class Notifier:
     """Somebody to be told."""
 
     kind: str  # of config.ALARM_KINDS
@@ -61,31 +61,31 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Message:
+class Notification:
     """What is told: words for people, fields for programs."""
 
     text: str
     fields: Mapping[str, Any]
 
 
-def post(target: Target, message: Message, *, tls: ssl.SSLContext | None = None) -> str:
+def post(target: Notifier, message: Notification, *, tls: ssl.SSLContext | None = None) -> str:
     """Tell a target, within ten seconds; give the words of its answer. Raises NotTold."""
     of_kind = _KINDS[target.kind]
     url, body = of_kind.request(target, message, int(time.time()))
     status, answer = _exchange("POST", url, json.dumps(body, ensure_ascii=False).encode(), tls)
     try:
         if not 200 <= status < 300:
-            raise NotTold(f"{target.name}: answered with HTTP status {status}")
+            raise NotificationError(f"{target.name}: answered with HTTP status {status}")
         return _harmless(of_kind.read(answer), target) or f"HTTP {status}"
     except _RefusedError as refused:
-        raise NotTold(f"{target.name}: refused: {_harmless(str(refused), target)}") from None
+        raise NotificationError(f"{target.name}: refused: {_harmless(str(refused), target)}") from None
 
 
 def beat(url: str) -> None:
     """Ask for a URL, within ten seconds, which raises an alarm elsewhere once nobody does. Raises NotTold."""
     status, _ = _exchange("GET", url, b"", None)
     if not 200 <= status < 300:
-        raise NotTold(f"{urlsplit(url).hostname}: answered with HTTP status {status}")
+        raise NotificationError(f"{urlsplit(url).hostname}: answered with HTTP status {status}")
 
 
 def _exchange(method: str, url: str, body: bytes, tls: ssl.SSLContext | None) -> tuple[int, bytes]:
@@ -104,16 +104,16 @@ def _exchange(method: str, url: str, body: bytes, tls: ssl.SSLContext | None) ->
             for piece in answer.iter_bytes():
                 pieces += piece
                 if len(pieces) > _ANSWER_MAX_BYTES or time.monotonic() > deadline:
-                    raise NotTold(f"{name}: its answer does not end")
+                    raise NotificationError(f"{name}: its answer does not end")
             return answer.status_code, bytes(pieces)
     except httpx2.TimeoutException:
-        raise NotTold(f"{name}: no answer within {_PATIENCE_SECONDS:.0f} seconds") from None
+        raise NotificationError(f"{name}: no answer within {_PATIENCE_SECONDS:.0f} seconds") from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         why = "its certificate is not valid" if "CERTIFICATE_VERIFY_FAILED" in str(error) else type(error).__name__
-        raise NotTold(f"{name}: cannot be reached ({why})") from None
+        raise NotificationError(f"{name}: cannot be reached ({why})") from None
 
 
-def _harmless(words: str, target: Target) -> str:
+def _harmless(words: str, target: Notifier) -> str:
     """Take the target's own secrets out of its words: nobody knows what it repeats."""
     parts = urlsplit(target.url)
     secrets = [target.url, target.secret, parts.query, parts.path, *(value for _, value in parse_qsl(parts.query))]
@@ -133,11 +133,11 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    request: Callable[[Target, Message, int], tuple[str, Mapping[str, Any]]]  # URL and body, at that Unix time
+    request: Callable[[Notifier, Notification, int], tuple[str, Mapping[str, Any]]]  # URL and body, at that Unix time
     read: Callable[[bytes], str]  # the answer's words; raises _RefusedError
 
 
-def _dingtalk(target: Target, message: Message, now: int) -> tuple[str, Mapping[str, Any]]:
+def _dingtalk(target: Notifier, message: Notification, now: int) -> tuple[str, Mapping[str, Any]]:
     url = target.url
     if target.secret:
         timestamp = f"{now * 1000}"
@@ -146,11 +146,11 @@ def _dingtalk(target: Target, message: Message, now: int) -> tuple[str, Mapping[
     return url, {"msgtype": "text", "text": {"content": _bounded(message.text)}}
 
 
-def _wecom(target: Target, message: Message, _now: int) -> tuple[str, Mapping[str, Any]]:
+def _wecom(target: Notifier, message: Notification, _now: int) -> tuple[str, Mapping[str, Any]]:
     return target.url, {"msgtype": "text", "text": {"content": _bounded(message.text)}}
 
 
-def _feishu(target: Target, message: Message, now: int) -> tuple[str, Mapping[str, Any]]:
+def _feishu(target: Notifier, message: Notification, now: int) -> tuple[str, Mapping[str, Any]]:
     body: dict[str, Any] = {"msg_type": "text", "content": {"text": _bounded(message.text)}}
     if target.secret:
         # What is signed is nothing: timestamp and secret are the key.
@@ -158,7 +158,7 @@ def _feishu(target: Target, message: Message, now: int) -> tuple[str, Mapping[st
     return target.url, body
 
 
-def _any(target: Target, message: Message, _now: int) -> tuple[str, Mapping[str, Any]]:
+def _any(target: Notifier, message: Notification, _now: int) -> tuple[str, Mapping[str, Any]]:
     return target.url, {**message.fields, "text": message.text}
 
 

@@ -92,7 +92,7 @@ Key = tuple[Alarm, str]  # and which of several
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class Thresholds:
     """Beyond what something is wrong, where a deployment may choose."""
 
     silent_after: timedelta = timedelta(minutes=10)
@@ -116,7 +116,7 @@ class Rate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Balance:
+class BalanceLeft:
     """How many messages an account has left, by its last reading."""
 
     left: int
@@ -138,7 +138,7 @@ class SetAsideRows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kept:
+class StoredFigures:
     """What the database says of the present."""
 
     last_push_at: datetime | None  # None: there was none ever
@@ -148,14 +148,14 @@ class Kept:
     events_lag_seconds: float
     recent: Rate
     usual: Rate
-    balances: Mapping[str, Balance] = field(default_factory=dict)  # of accounts with a reading
+    balances: Mapping[str, BalanceLeft] = field(default_factory=dict)  # of accounts with a reading
     forward_oldest: Mapping[str, datetime] = field(default_factory=dict)  # of targets for which something waits
     set_aside: Mapping[str, SetAsideRows] = field(default_factory=dict)  # by table
     unshipped_since: datetime | None = None  # of the oldest audit entry that syslog lacks; None: it has all, or is none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figures:
+class HealthFigures:
     """What is known at one moment. What could not be found out is None, and is judged by nobody."""
 
     now: datetime
@@ -165,7 +165,7 @@ class Figures:
     spool_max_bytes: int
     spool_oldest_seconds: float  # 0: nothing waits
     refusals: Mapping[str, int] | None  # in the last quarter of an hour, by the gate's word for the reason
-    kept: Kept | None
+    kept: StoredFigures | None
     disk: Disk  # that holds the data directory
     certificate_days_left: float | None
     spool_lasts_seconds: float | None = None  # at the present rate; None: not known, or nothing waits
@@ -195,20 +195,20 @@ class Finding:
 Found = list[Finding] | None
 
 
-def _server_down(figures: Figures, _limits: Limits) -> Found:
+def _server_down(figures: HealthFigures, _limits: Thresholds) -> Found:
     if figures.server_fault is None:
         return []
     return [Finding(alarm=Alarm.SERVER_DOWN, evidence={"fault": figures.server_fault})]
 
 
-def _database_away(figures: Figures, _limits: Limits) -> Found:
+def _database_away(figures: HealthFigures, _limits: Thresholds) -> Found:
     if figures.database_fault is None:
         return []
     evidence = {"fault": figures.database_fault, **_spool_lasts(figures)}
     return [Finding(alarm=Alarm.DATABASE_AWAY, evidence=evidence)]
 
 
-def _spool_growing(figures: Figures, _limits: Limits) -> Found:
+def _spool_growing(figures: HealthFigures, _limits: Thresholds) -> Found:
     share = figures.spool_bytes / figures.spool_max_bytes
     if figures.spool_oldest_seconds <= _SPOOL_OLD_SECONDS and share <= _SPOOL_FULL_SHARE:
         return []
@@ -222,7 +222,7 @@ def _spool_growing(figures: Figures, _limits: Limits) -> Found:
     return [Finding(alarm=Alarm.SPOOL_GROWING, since=since, evidence=evidence)]
 
 
-def _spool_lasts(figures: Figures) -> Mapping[str, Any]:
+def _spool_lasts(figures: HealthFigures) -> Mapping[str, Any]:
     """Give for how long the spool has room, where that is known."""
     seconds = figures.spool_lasts_seconds
     return {} if seconds is None else {"lasts_hours": hours_of(seconds)}
@@ -234,7 +234,7 @@ def hours_of(seconds: float) -> float:
     return round(hours, 1) if hours < 10 else round(hours)
 
 
-def _pushes_refused(figures: Figures, limits: Limits) -> Found:
+def _pushes_refused(figures: HealthFigures, limits: Thresholds) -> Found:
     if figures.refusals is None:
         return None
     return [
@@ -244,7 +244,7 @@ def _pushes_refused(figures: Figures, limits: Limits) -> Found:
     ]
 
 
-def _events_held_back(figures: Figures, _limits: Limits) -> Found:
+def _events_held_back(figures: HealthFigures, _limits: Thresholds) -> Found:
     if figures.kept is None:
         return None
     lag = figures.kept.events_lag_seconds
@@ -254,7 +254,7 @@ def _events_held_back(figures: Figures, _limits: Limits) -> Found:
     return [Finding(alarm=Alarm.EVENTS_HELD_BACK, since=since, evidence={"minutes": round(lag / 60)})]
 
 
-def _forwarding_behind(figures: Figures, _limits: Limits) -> Found:
+def _forwarding_behind(figures: HealthFigures, _limits: Thresholds) -> Found:
     if figures.kept is None:
         return None
     return [
@@ -269,7 +269,7 @@ def _forwarding_behind(figures: Figures, _limits: Limits) -> Found:
     ]
 
 
-def _rows_set_aside(figures: Figures, _limits: Limits) -> Found:
+def _rows_set_aside(figures: HealthFigures, _limits: Thresholds) -> Found:
     if figures.kept is None:
         return None
     return [
@@ -282,7 +282,7 @@ def _rows_set_aside(figures: Figures, _limits: Limits) -> Found:
     ]
 
 
-def _platform_silent(figures: Figures, limits: Limits) -> Found:
+def _platform_silent(figures: HealthFigures, limits: Thresholds) -> Found:
     # What waits in the spool has come: the journal will know of it.
     if figures.kept is None or figures.spool_bytes:
         return None
@@ -296,7 +296,7 @@ def _platform_silent(figures: Figures, limits: Limits) -> Found:
     return []
 
 
-def _pushes_quarantined(figures: Figures, limits: Limits) -> Found:
+def _pushes_quarantined(figures: HealthFigures, limits: Thresholds) -> Found:
     if figures.kept is None:
         return None
     if figures.kept.quarantined <= limits.quarantined:
@@ -304,7 +304,7 @@ def _pushes_quarantined(figures: Figures, limits: Limits) -> Found:
     return [Finding(alarm=Alarm.PUSHES_QUARANTINED, evidence={"count": figures.kept.quarantined})]
 
 
-def _delivery_fallen(figures: Figures, limits: Limits) -> Found:
+def _delivery_fallen(figures: HealthFigures, limits: Thresholds) -> Found:
     if figures.kept is None:
         return None
     recent, usual = figures.kept.recent, figures.kept.usual
@@ -322,7 +322,7 @@ def _delivery_fallen(figures: Figures, limits: Limits) -> Found:
     return [Finding(alarm=Alarm.DELIVERY_FALLEN, evidence=evidence)]
 
 
-def _balance_low(figures: Figures, limits: Limits) -> Found:
+def _balance_low(figures: HealthFigures, limits: Thresholds) -> Found:
     if figures.kept is None:
         return None
     found = []
@@ -334,7 +334,7 @@ def _balance_low(figures: Figures, limits: Limits) -> Found:
     return found
 
 
-def _balance_stale(figures: Figures, _limits: Limits) -> Found:
+def _balance_stale(figures: HealthFigures, _limits: Thresholds) -> Found:
     if figures.kept is None:
         return None
     return [
@@ -349,7 +349,7 @@ def _balance_stale(figures: Figures, _limits: Limits) -> Found:
     ]
 
 
-def _certificate_ends_soon(figures: Figures, _limits: Limits) -> Found:
+def _certificate_ends_soon(figures: HealthFigures, _limits: Thresholds) -> Found:
     left = figures.certificate_days_left
     if left is None or left < _CERTIFICATE_NOW_DAYS:
         return None  # the other alarm's: this one neither begins then, nor is it over
@@ -358,7 +358,7 @@ def _certificate_ends_soon(figures: Figures, _limits: Limits) -> Found:
     return [Finding(alarm=Alarm.CERTIFICATE_ENDS_SOON, evidence={"days": math.floor(left)})]
 
 
-def _certificate_ends_now(figures: Figures, _limits: Limits) -> Found:
+def _certificate_ends_now(figures: HealthFigures, _limits: Thresholds) -> Found:
     left = figures.certificate_days_left
     if left is None:
         return None
@@ -368,7 +368,7 @@ def _certificate_ends_now(figures: Figures, _limits: Limits) -> Found:
     return [Finding(alarm=Alarm.CERTIFICATE_ENDS_NOW, evidence={"days": math.floor(left), **fault})]
 
 
-def _replica_behind(figures: Figures, _limits: Limits) -> Found:
+def _replica_behind(figures: HealthFigures, _limits: Thresholds) -> Found:
     lag = figures.replica_lag_seconds
     if lag is None:
         return None
@@ -379,7 +379,7 @@ def _replica_behind(figures: Figures, _limits: Limits) -> Found:
     )
 
 
-def _disk_nearly_full(figures: Figures, _limits: Limits) -> Found:
+def _disk_nearly_full(figures: HealthFigures, _limits: Thresholds) -> Found:
     if not figures.disk.nearly_full:
         return []
     evidence = {
@@ -389,7 +389,7 @@ def _disk_nearly_full(figures: Figures, _limits: Limits) -> Found:
     return [Finding(alarm=Alarm.DISK_NEARLY_FULL, evidence=evidence)]
 
 
-def _audit_syslog_lag(figures: Figures, _limits: Limits) -> Found:
+def _audit_syslog_lag(figures: HealthFigures, _limits: Thresholds) -> Found:
     if figures.kept is None:
         return None
     since = figures.kept.unshipped_since
@@ -399,7 +399,7 @@ def _audit_syslog_lag(figures: Figures, _limits: Limits) -> Found:
     return [Finding(alarm=Alarm.AUDIT_SYSLOG_LAG, since=since, evidence={"minutes": minutes})]
 
 
-def _backup_old(figures: Figures, _limits: Limits) -> Found:
+def _backup_old(figures: HealthFigures, _limits: Thresholds) -> Found:
     # Where none was ever tried nothing is said: others may back it up, and a first day without one is no fault.
     found = []
     for command, noted in sorted(figures.backups.items()):
@@ -413,7 +413,7 @@ def _backup_old(figures: Figures, _limits: Limits) -> Found:
     return found
 
 
-_RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
+_RULES: Mapping[Alarm, Callable[[HealthFigures, Thresholds], Found]] = {
     Alarm.SERVER_DOWN: _server_down,
     Alarm.DATABASE_AWAY: _database_away,
     Alarm.SPOOL_GROWING: _spool_growing,
@@ -435,7 +435,7 @@ _RULES: Mapping[Alarm, Callable[[Figures, Limits], Found]] = {
 }
 
 
-def judge_all(figures: Figures, limits: Limits) -> Mapping[Alarm, Sequence[Finding]]:
+def judge_all(figures: HealthFigures, limits: Thresholds) -> Mapping[Alarm, Sequence[Finding]]:
     """Give what is wrong, by alarm; an alarm whose figures are missing is not among them."""
     judged = {alarm: rule(figures, limits) for alarm, rule in _RULES.items()}
     return {alarm: found for alarm, found in judged.items() if found is not None}

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.alerting.figures import find_kept
-from receiver.alerting.follow import Incident, Telling
+from receiver.alerting.follow import Incident, PendingNotification
 from receiver.alerting.incidents import SharedIncidents
-from receiver.alerting.messages import Place, write_incident, write_test
+from receiver.alerting.messages import MessageContext, write_incident, write_test
 from receiver.alerting.node_state import NodeIncidents, open_node
-from receiver.alerting.notifiers import NotTold, Target, beat, post
-from receiver.alerting.rules import Alarm, Figures, Finding, Kept, Limits, judge_all
+from receiver.alerting.notifiers import NotificationError, Notifier, beat, post
+from receiver.alerting.rules import Alarm, Finding, HealthFigures, StoredFigures, Thresholds, judge_all
 from receiver.config import Settings, address_text, inside_at
-from receiver.core import ReceiverError, StoreUnavailable, StoreUnfit, find_disk
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, find_disk
 from receiver.db import version
 from receiver.intake import seconds_left, spool_state
 from receiver.maintenance.backup_notes import find_backups
@@ -42,13 +42,13 @@ class _Incidents(Protocol):
     """Where incidents are followed: this node's file, or the database for all nodes."""
 
     def follow(self, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None: ...
-    def list_untold(self, targets: Collection[str], now: datetime) -> list[Telling]: ...
-    def claim(self, telling: Telling, now: datetime) -> bool: ...
-    def settle(self, telling: Telling, now: datetime, *, told: bool) -> None: ...
+    def list_untold(self, targets: Collection[str], now: datetime) -> list[PendingNotification]: ...
+    def claim(self, telling: PendingNotification, now: datetime) -> bool: ...
+    def settle(self, telling: PendingNotification, now: datetime, *, told: bool) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
+class NotifyResult:
     """What became of telling one target one thing."""
 
     target: str
@@ -59,11 +59,11 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class AlarmRun:
     """What one look has found, and who was told."""
 
     findings: tuple[Finding, ...]
-    told: tuple[Told, ...] = ()
+    told: tuple[NotifyResult, ...] = ()
     skipped: bool = False  # another look at this node is under way
 
 
@@ -77,21 +77,21 @@ class Watch:
         self._shared = SharedIncidents(runtime.database)
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> MessageContext:
         """From where it is told, and how."""
-        return Place(
+        return MessageContext(
             language=self._settings.alarm_language,
             zone=self._settings.timezone,
             node=socket.gethostname(),
             status_url=f"{inside_at(self._settings)}/console/status",
         )
 
-    def look(self) -> Look:
+    def look(self) -> AlarmRun:
         """Look once, follow every incident, tell each target what it does not know yet; then give the heartbeat."""
         now = self._runtime.now()
         with open_node(self._settings.data_dir) as node:
             if node is None:
-                return Look(findings=(), skipped=True)
+                return AlarmRun(findings=(), skipped=True)
             figures = self._find_figures(node, now)
             judged = judge_all(figures, limits_of(self._settings))
             node.follow({alarm: found for alarm, found in judged.items() if alarm.of_node}, now)
@@ -100,10 +100,10 @@ class Watch:
                 try:
                     self._shared.follow({alarm: found for alarm, found in judged.items() if not alarm.of_node}, now)
                     told += self._tell(self._shared, now)
-                except (StoreUnavailable, StoreUnfit) as error:  # just now: the next look will say so
+                except (DatabaseUnavailable, DatabaseMisconfigured) as error:  # just now: the next look will say so
                     _log.warning("the database went away", reason=str(error))
         self._beat()
-        return Look(findings=_flat(judged), told=tuple(told))
+        return AlarmRun(findings=_flat(judged), told=tuple(told))
 
     def _beat(self) -> None:
         """Let the heartbeat's server know that somebody looks; where it cannot be reached, it will say so itself."""
@@ -111,7 +111,7 @@ class Watch:
             return
         try:
             beat(self._settings.alarm_heartbeat_url)
-        except NotTold as error:
+        except NotificationError as error:
             _log.warning("the heartbeat was not taken", reason=str(error))
 
     def look_without_telling(self) -> list[Incident]:
@@ -132,19 +132,19 @@ class Watch:
             for finding in _flat(judged)
         ]
 
-    def test(self) -> list[Told]:
+    def test(self) -> list[NotifyResult]:
         """Tell every target that this is a test."""
         told = []
         for target in self._targets.values():
             fault, answer = None, ""
             try:
                 answer = post(target, write_test(self.place))
-            except NotTold as error:
+            except NotificationError as error:
                 fault = str(error)
-            told.append(Told(target=target.name, name="test", state="test", fault=fault, answer=answer))
+            told.append(NotifyResult(target=target.name, name="test", state="test", fault=fault, answer=answer))
         return told
 
-    def _tell(self, incidents: _Incidents, now: datetime) -> list[Told]:
+    def _tell(self, incidents: _Incidents, now: datetime) -> list[NotifyResult]:
         told = []
         for telling in incidents.list_untold(tuple(self._targets), now):
             if not incidents.claim(telling, now):
@@ -152,22 +152,22 @@ class Watch:
             target, incident, fault = self._targets[telling.target], telling.incident, None
             try:
                 post(target, write_incident(incident, telling.state, self.place))
-            except NotTold as error:
+            except NotificationError as error:
                 fault = str(error)
             incidents.settle(telling, now, told=fault is None)
-            told.append(Told(target=target.name, name=incident.alarm, state=telling.state, fault=fault))
+            told.append(NotifyResult(target=target.name, name=incident.alarm, state=telling.state, fault=fault))
         return told
 
     # --- What is known --------------------------------------------------------------------------------
 
-    def _find_figures(self, node: NodeIncidents, now: datetime) -> Figures:
+    def _find_figures(self, node: NodeIncidents, now: datetime) -> HealthFigures:
         spool = spool_state(self._runtime.spool.directory)
         kept, database_fault = self._find_kept(now)
         exposed = self._find_exposed()
         server_fault, spools_because = self._ask_readiness()
         disk = find_disk(self._settings.data_dir)
         certificate = find_certificate(self._settings.public_url)
-        return Figures(
+        return HealthFigures(
             now=now,
             server_fault=server_fault,
             # The server may have lost what this process can open: a file that was replaced under it.
@@ -187,7 +187,7 @@ class Watch:
             replica_lag_seconds=None if exposed is None else read_replica_lag(exposed),
         )
 
-    def _find_kept(self, now: datetime) -> tuple[Kept | None, str | None]:
+    def _find_kept(self, now: datetime) -> tuple[StoredFigures | None, str | None]:
         """Ask the database; or say why it cannot be used."""
         accounts = [account for account, _, _ in self._settings.platform_credentials]
         try:
@@ -197,7 +197,7 @@ class Watch:
             kept = self._runtime.ask(
                 lambda connection: find_kept(connection, now=now, accounts=accounts, ships_audit=ships)
             )
-        except (StoreUnavailable, StoreUnfit) as error:
+        except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             return None, str(error)
         return kept, None
 
@@ -245,14 +245,14 @@ def read_replica_lag(exposition: str) -> float | None:
     return None
 
 
-def targets_of(settings: Settings) -> list[Target]:
+def targets_of(settings: Settings) -> list[Notifier]:
     """Give those who are to be told."""
-    return [Target(kind=kind, url=url, secret=secret) for kind, url, secret in settings.alarm_urls]
+    return [Notifier(kind=kind, url=url, secret=secret) for kind, url, secret in settings.alarm_urls]
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> Thresholds:
     """Give the limits as they are set."""
-    return Limits(
+    return Thresholds(
         silent_after=settings.alarm_silent,
         refusals=settings.alarm_refusals,
         quarantined=settings.alarm_quarantined,

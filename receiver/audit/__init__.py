@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from receiver.audit.checkpoints import Anchor, Anchors, thinned
+from receiver.audit.checkpoints import Checkpoint, Checkpoints, thinned
 from receiver.audit.export import MEDIA_TYPES, AuditFormat, as_fields, iter_audit_file
 from receiver.audit.log import (
     BEGINNING,
@@ -27,10 +27,10 @@ __all__ = [
     "BEGINNING",
     "CHAIN",
     "MEDIA_TYPES",
-    "Anchor",
-    "Anchors",
     "AuditFilter",
     "AuditFormat",
+    "Checkpoint",
+    "Checkpoints",
     "Shipper",
     "as_fields",
     "create_statements",

@@ -28,7 +28,7 @@ _MOST = 20_000  # over two years, by the hour
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Anchor:
+class Checkpoint:
     """A place of the chain, as it was noted when its entry was written."""
 
     position: int
@@ -41,13 +41,13 @@ class Anchor:
         return f"{self.position} {self.at.astimezone(UTC).isoformat(timespec='microseconds')} {self.hash.hex()}\n"
 
 
-class Anchors:
+class Checkpoints:
     """The file of one node; for all its processes at once. Nothing is open between calls."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / FILE
 
-    def note(self, anchor: Anchor) -> None:
+    def note(self, anchor: Checkpoint) -> None:
         """Add a place, fsynced. Where that is impossible the log says so: the entry itself is durable already."""
         try:
             with self._held() as handle:
@@ -61,7 +61,7 @@ class Anchors:
         except OSError as error:
             _log.error("the audit's place cannot be noted", file=str(self.path), reason=error.strerror)
 
-    def read(self) -> tuple[list[Anchor], list[str]]:
+    def read(self) -> tuple[list[Checkpoint], list[str]]:
         """Give every place that was noted, in the order of the file, and what in it cannot be read."""
         try:
             lines = self.path.read_text(errors="replace").splitlines(keepends=True)
@@ -74,7 +74,7 @@ class Anchors:
             try:
                 position, at, digest = line.split()
                 anchors.append(
-                    Anchor(position=int(position), at=datetime.fromisoformat(at), hash=bytes.fromhex(digest))
+                    Checkpoint(position=int(position), at=datetime.fromisoformat(at), hash=bytes.fromhex(digest))
                 )
             except ValueError:
                 if number < len(lines) or line.endswith("\n"):  # else the machine stopped while it was written
@@ -102,9 +102,9 @@ class Anchors:
         write_file(self.path, "".join(anchor.line for anchor in thinned(anchors)))
 
 
-def thinned(anchors: Sequence[Anchor]) -> list[Anchor]:
+def thinned(anchors: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Keep the newest thousand, and of those before the first of each hour."""
-    hours: dict[datetime, Anchor] = {}
+    hours: dict[datetime, Checkpoint] = {}
     for anchor in anchors[:-_NEWEST]:
         hours.setdefault(anchor.at.replace(minute=0, second=0, microsecond=0), anchor)
     return [*hours.values(), *anchors[-_NEWEST:]][-_MOST:]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.core import StoreUnfit
+from receiver.core import DatabaseMisconfigured
 from receiver.db.engine import insert
 from receiver.db.tables import audit, audit_chain, audit_followers
 
@@ -96,7 +96,9 @@ def take_in(connection: sa.Connection, limit: int = _TAKEN_IN_AT_ONCE) -> tuple[
     """
     end = connection.execute(sa.select(audit_chain).with_for_update()).one_or_none()
     if end is None:
-        raise StoreUnfit("the audit's chain has lost its end (table audit_chain); see the runbook, `receiver verify`")
+        raise DatabaseMisconfigured(
+            "the audit's chain has lost its end (table audit_chain); see the runbook, `receiver verify`"
+        )
     position, before = end.last_position, bytes(end.last_hash)
     waiting = list(connection.execute(_WAITING.limit(limit)).mappings())
     if waiting:

@@ -11,8 +11,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from receiver.audit.log import Entry, find_shipped, list_links, note_shipped, take_shipping_turn
-from receiver.core import Address, ReceiverError
-from receiver.net.syslog import Connection, NotSent, write_line
+from receiver.core import ReceiverError, SyslogAddress
+from receiver.net.syslog import SyslogConnection, SyslogError, write_line
 from receiver.observability import get_logger, metrics
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Shipper:
     def __init__(
         self,
         database: Database,
-        address: Address,
+        address: SyslogAddress,
         *,
         require_database: Callable[[], None],
         tls: ssl.SSLContext | None = None,
@@ -67,7 +67,7 @@ class Shipper:
                 self._ship()
                 failing = False
             except Exception as error:  # noqa: BLE001  (the edge of the thread: it has to go on)
-                known = isinstance(error, ReceiverError | NotSent)
+                known = isinstance(error, ReceiverError | SyslogError)
                 metrics.AUDIT_SYSLOG_FAILURES.inc()
                 if not failing:
                     _log.warning("audit not sent on", reason=str(error) if known else type(error).__name__)
@@ -82,7 +82,7 @@ class Shipper:
                 return
             position = find_shipped(connection)
             connection.rollback()
-            with Connection(self._address, tls=self._tls) as server:
+            with SyslogConnection(self._address, tls=self._tls) as server:
                 while not self._stopping.is_set():
                     entries = list_links(connection, position, _AT_ONCE)
                     connection.rollback()

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from receiver.audit.log import BEGINNING, PRUNED, Entry, hash_of, list_links, mobile_hmac_of
-from receiver.core import Finding
+from receiver.core import CheckResult
 from receiver.db.tables import audit, audit_chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from receiver.audit.checkpoints import Anchor
+    from receiver.audit.checkpoints import Checkpoint
     from receiver.db.engine import Database
 
 _CHUNK_ROWS = 5000
@@ -22,11 +22,11 @@ _CHUNK_ROWS = 5000
 
 def verify_audit(
     database: Database,
-    anchors: Sequence[Anchor] = (),
+    anchors: Sequence[Checkpoint] = (),
     tell: Callable[[int], None] = lambda _: None,
     *,
     newest: int | None = None,
-) -> Finding:
+) -> CheckResult:
     """Follow the chain from where pruning lets it begin to its end, in one snapshot; name the first wrong entry.
 
     `newest`: only so many, from the end. `anchors` are what was noted outside the database, read before this is called.
@@ -37,13 +37,13 @@ def verify_audit(
         if database.postgresql:
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         followed, wrong = _follow(connection, anchors, tell, newest)
-    return Finding(
+    return CheckResult(
         name="audit is as it was written", ok=wrong is None, count=followed, details=() if wrong is None else (wrong,)
     )
 
 
 def _follow(
-    connection: sa.Connection, anchors: Sequence[Anchor], tell: Callable[[int], None], newest: int | None
+    connection: sa.Connection, anchors: Sequence[Checkpoint], tell: Callable[[int], None], newest: int | None
 ) -> tuple[int, str | None]:
     """Give how many entries were followed, and what is wrong first."""
     chain = connection.execute(sa.select(audit_chain)).one_or_none()
@@ -69,7 +69,7 @@ def _follow(
     return position - begins, _wrong_end(chain, position, before, max(noted, default=0))
 
 
-def _wrong_with(entry: Entry, position: int, before: bytes, noted: Anchor | None) -> str | None:
+def _wrong_with(entry: Entry, position: int, before: bytes, noted: Checkpoint | None) -> str | None:
     """Say what is wrong with the entry that should be the one at a position."""
     if entry.position != position:
         return f"entry {position} is missing"

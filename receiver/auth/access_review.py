@@ -18,7 +18,7 @@ UNUSED = timedelta(days=90)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Access:
+class ReviewedAccess:
     """One key or user."""
 
     kind: str  # `key` or `user`
@@ -32,14 +32,14 @@ class Access:
     unused: bool  # it is open, and nobody has used it for 90 days
 
 
-def list_access(connection: sa.Connection, now: datetime) -> list[Access]:
+def list_access(connection: sa.Connection, now: datetime) -> list[ReviewedAccess]:
     """Give every key and user, keys first; what has ended too."""
 
     def unused(last_used_at: datetime | None, created_at: datetime, *, ended: bool) -> bool:
         return not ended and now - (last_used_at or created_at) > UNUSED
 
     keys = [
-        Access(
+        ReviewedAccess(
             kind="key",
             name=key.name,
             may=tuple(sorted(key.scopes)),
@@ -53,7 +53,7 @@ def list_access(connection: sa.Connection, now: datetime) -> list[Access]:
         for key in list_keys(connection)
     ]
     users = [
-        Access(
+        ReviewedAccess(
             kind="user",
             name=user.name,
             may=(user.role.value,),

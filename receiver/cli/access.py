@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.auth.access_review import Access, list_access
+from receiver.auth.access_review import ReviewedAccess, list_access
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.core import neutral
 
@@ -49,7 +49,7 @@ def review(as_csv: bool, as_json: bool) -> None:
         print_table(_HEADINGS, [_cells(one) for one in found])
 
 
-def _cells(one: Access) -> list[str]:
+def _cells(one: ReviewedAccess) -> list[str]:
     times = [_moment(at) for at in (one.created_at, one.last_used_at, one.expires_at, one.ended_at)]
     accounts = "all" if one.accounts is None else " ".join(one.accounts)
     return [one.kind, one.name, " ".join(one.may), accounts, *times, "unused" if one.unused else ""]

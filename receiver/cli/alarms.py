@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.alerting import State
+from receiver.alerting import IncidentState
 from receiver.alerting.messages import write_incident
-from receiver.alerting.run import Told, Watch
+from receiver.alerting.run import NotifyResult, Watch
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.core import SettingsError
 
@@ -47,7 +47,7 @@ def alarms(dry_run: bool, test: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _look(watch: Watch, *, as_json: bool) -> Sequence[Told]:
+def _look(watch: Watch, *, as_json: bool) -> Sequence[NotifyResult]:
     look = watch.look()
     if as_json:
         print_json(asdict(look))
@@ -65,14 +65,16 @@ def _look(watch: Watch, *, as_json: bool) -> Sequence[Told]:
 
 
 def _dry_run(watch: Watch, *, as_json: bool) -> None:
-    messages = [write_incident(incident, State.FIRING, watch.place) for incident in watch.look_without_telling()]
+    messages = [
+        write_incident(incident, IncidentState.FIRING, watch.place) for incident in watch.look_without_telling()
+    ]
     if as_json:
         print_json([{**message.fields, "text": message.text} for message in messages])
         return
     print("\n\n".join(message.text for message in messages) or "nothing is wrong")
 
 
-def _test(watch: Watch, *, as_json: bool) -> Sequence[Told]:
+def _test(watch: Watch, *, as_json: bool) -> Sequence[NotifyResult]:
     told = watch.test()
     if not told:
         raise SettingsError("nobody to tell; set RECEIVER_ALARM_URLS=dingtalk:https://…#SECRET,url:https://…")

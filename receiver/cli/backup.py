@@ -14,9 +14,9 @@ from receiver.cli.common import as_json, print_json, require_files
 from receiver.cli.verify import show_progress
 from receiver.config import Settings, load_data_dir, load_settings, make_data_dir
 from receiver.db import version
-from receiver.db.encryption import Sealing
+from receiver.db.encryption import ColumnEncryption
 from receiver.db.sqlite import said
-from receiver.intake import Gate
+from receiver.intake import Admission
 from receiver.maintenance.backup import (
     DATABASE_FILE,
     Backup,
@@ -150,14 +150,14 @@ def _tell_gap(manifest: Manifest, gap_seconds: int) -> None:
 
 
 def _problems(settings: Settings, copy: Path) -> Iterator[str]:
-    database = open_unchanging(copy, Sealing(settings.encryption_keys))
+    database = open_unchanging(copy, ColumnEncryption(settings.encryption_keys))
     try:
         found = version.current_revision(database)
         if found != version.VERSION:
             yield f"schema {found} is not this program's: verify it with the receiver that wrote it"
             return
         with show_progress() as tell:
-            for finding in (*verify(database, Gate(settings).read_again, tell), verify_audit(database, tell=tell)):
+            for finding in (*verify(database, Admission(settings).read_again, tell), verify_audit(database, tell=tell)):
                 if not finding.ok:
                     yield "; ".join([finding.name, *finding.details])
     finally:

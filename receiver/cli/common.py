@@ -18,7 +18,7 @@ from rich.table import Table
 
 from receiver.alerting import hours_of
 from receiver.config import Settings, load_settings
-from receiver.core import ReceiverError, StoreUnavailable, find_disk, find_fault
+from receiver.core import DatabaseUnavailable, ReceiverError, find_disk, find_fault
 from receiver.db.sqlite import path_of
 from receiver.intake import UNUSED_FOR, SecretUse, SpoolState, seconds_left
 from receiver.maintenance.backup import is_served
@@ -74,7 +74,7 @@ def require_file_of_server(settings: Settings) -> None:
 def require_files(settings: Settings) -> None:
     """Raise StoreUnavailable, naming the file and its owner, where a file of the data directory may not be written."""
     if (fault := find_fault(settings.own_files)) is not None:
-        raise StoreUnavailable(fault)
+        raise DatabaseUnavailable(fault)
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from receiver.cli.verify import show_progress
 from receiver.config import Settings, database_url, load_settings
 from receiver.core import ReceiverError, SettingsError
 from receiver.db import migrate, version
-from receiver.db.encryption import Sealing
+from receiver.db.encryption import ColumnEncryption
 from receiver.db.engine import Connection, Database
-from receiver.intake import Gate
+from receiver.intake import Admission
 from receiver.maintenance.horizons import Ahead, reopen
 from receiver.maintenance.move_to_postgres import Copy, place_of, undo
 from receiver.maintenance.verify import verify
@@ -187,9 +187,9 @@ def _copy(settings: Settings, source: Database, url: str, *, proves: bool) -> No
 
 
 def _prove(settings: Settings, url: str, tell: Callable[[int], None]) -> None:
-    target = Database(url, patience_seconds=_COPY_PATIENCE_SECONDS, sealing=Sealing(settings.encryption_keys))
+    target = Database(url, patience_seconds=_COPY_PATIENCE_SECONDS, sealing=ColumnEncryption(settings.encryption_keys))
     try:
-        found = (*verify(target, Gate(settings).read_again, tell), verify_audit(target, tell=tell))
+        found = (*verify(target, Admission(settings).read_again, tell), verify_audit(target, tell=tell))
     finally:
         target.close()
     wrong = [finding for finding in found if not finding.ok]

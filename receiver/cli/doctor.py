@@ -40,7 +40,7 @@ from receiver.messages import queries
 from receiver.messages.queries import Filter, Page
 from receiver.net.certificates import load_pair
 from receiver.net.probe import connection_here
-from receiver.net.public_check import Finding, Outside
+from receiver.net.public_check import EndpointFinding, PublicEndpointCheck
 from receiver.net.serving import as_served
 from receiver.runtime import Runtime
 from receiver.webhooks.endpoints import list_targets
@@ -100,7 +100,7 @@ def doctor(public_url: str | None, ca: Path | None, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _from_outside(given: str, ca: Path | None) -> Iterator[Finding]:
+def _from_outside(given: str, ca: Path | None) -> Iterator[EndpointFinding]:
     settings = load_settings()
     url = given or settings.public_url
     if not url:
@@ -109,7 +109,7 @@ def _from_outside(given: str, ca: Path | None) -> Iterator[Finding]:
         url = http_url(url)
     except ValueError as error:
         raise SettingsError(f"--public-url: {error}") from None
-    yield from Outside(settings, url, ca=ca).check()
+    yield from PublicEndpointCheck(settings, url, ca=ca).check()
 
 
 def _findings() -> Iterator[tuple[str, bool | None, str]]:

@@ -13,7 +13,7 @@ from receiver.cli.verify import show_progress
 from receiver.config import load_settings
 from receiver.core import SettingsError
 from receiver.db import version
-from receiver.db.encryption import KeyRing
+from receiver.db.encryption import Keyring
 from receiver.db.engine import Database
 from receiver.maintenance import rekey
 
@@ -84,7 +84,7 @@ def decrypt() -> None:
 
 
 @contextmanager
-def _open() -> Iterator[tuple[Database, KeyRing, Callable[[int], None]]]:
+def _open() -> Iterator[tuple[Database, Keyring, Callable[[int], None]]]:
     settings = load_settings()
     require_files(settings)
     if not settings.encryption_keys:
@@ -93,6 +93,6 @@ def _open() -> Iterator[tuple[Database, KeyRing, Callable[[int], None]]]:
     try:
         with alone(settings.data_dir / "encryption.lock", "change of the encryption"), show_progress() as tell:
             version.require_schema(database)
-            yield database, KeyRing(settings.encryption_keys), tell
+            yield database, Keyring(settings.encryption_keys), tell
     finally:
         database.close()

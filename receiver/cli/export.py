@@ -16,19 +16,21 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColum
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.core import MessageStatus, ReceiverError, parse_mobile, sync_directory
 from receiver.messages import parse_filter_time
-from receiver.messages.export_files import EXPORTS, Format, gzipped, iter_file
+from receiver.messages.export_files import EXPORTS, FileFormat, gzipped, iter_file
 from receiver.messages.queries import Filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ENDINGS = {f".{form}": form for form in Format} | {".jsonl": Format.NDJSON}
+_ENDINGS = {f".{form}": form for form in FileFormat} | {".jsonl": FileFormat.NDJSON}
 
 
 @click.command()
 @click.argument("name", type=click.Choice(sorted(EXPORTS)))
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--format", "form", type=click.Choice([form.value for form in Format]), help="Told by the file's name.")
+@click.option(
+    "--format", "form", type=click.Choice([form.value for form in FileFormat]), help="Told by the file's name."
+)
 @click.option("--full-numbers", is_flag=True, help="Do not mask numbers.")
 @click.option("--bom", is_flag=True, help="CSV for Excel: begin with a byte order mark.")
 @click.option(
@@ -92,9 +94,9 @@ def export(
         print(f"{counted[0]:,} rows, {size:,} bytes, SHA-256 {digest}", file=sys.stderr)
 
 
-def _format(file: Path, given: str | None) -> Format:
+def _format(file: Path, given: str | None) -> FileFormat:
     if given is not None:
-        return Format(given)
+        return FileFormat(given)
     suffixes = [suffix for suffix in file.suffixes if suffix != ".gz"]
     found = _ENDINGS.get(suffixes[-1]) if suffixes else None
     if found is None:

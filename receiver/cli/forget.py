@@ -14,7 +14,7 @@ from receiver.cli.verify import show_progress
 from receiver.core import ReceiverError, is_masked, parse_mobile
 from receiver.db.engine import Database
 from receiver.intake import spool_state
-from receiver.maintenance.erase import Traces, Wanted, find, forget
+from receiver.maintenance.erase import NumberPatterns, NumberTraces, find, forget
 from receiver.maintenance.vacuum import clean, log_states
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _number(text: str, runtime: Runtime, reason: str | None) -> str:
     number = parse_mobile(given)
     if number is None or is_masked(number):
         raise ReceiverError("MOBILE: not a whole phone number")
-    if reason and Wanted(number, (), runtime.gate.read_again).named_in(reason):
+    if reason and NumberPatterns(number, (), runtime.admission.read_again).named_in(reason):
         raise ReceiverError("--reason: it names the number, and is kept; leave that out")
     return number
 
@@ -71,11 +71,11 @@ def _number(text: str, runtime: Runtime, reason: str | None) -> str:
 def _forget(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewrites: bool, as_json: bool) -> None:
     runtime.make_ready()  # the database is away: nothing can be forgotten now
     _empty_spool(runtime)
-    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.sealing)
+    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.encryption)
     try:
         since = runtime.now() - _CLOCKS_APART
         with show_progress() as tell:
-            found = find(database, mobile, runtime.gate.read_again, tell)
+            found = find(database, mobile, runtime.admission.read_again, tell)
         rows = dict(found.rows)
         if yes:
             # Before it is done, and not with it: who holds the end of the audit's chain holds up everybody else.
@@ -83,7 +83,7 @@ def _forget(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rew
             rows = forget(
                 database,
                 mobile,
-                runtime.gate.read_again,
+                runtime.admission.read_again,
                 found=found,
                 since=since,
                 now=runtime.now(),
@@ -99,7 +99,7 @@ def _forget(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rew
 
 def _empty_spool(runtime: Runtime) -> None:
     """Have what waits in this node's spool saved, since it may be the number's. Raises ReceiverError."""
-    runtime.link.mark_up()
+    runtime.availability.mark_up()
     runtime.drain(runtime.spool.directory)
     deadline = time.monotonic() + _SPOOL_SECONDS
     while (state := spool_state(runtime.spool.directory)).records and time.monotonic() < deadline:
@@ -111,7 +111,7 @@ def _empty_spool(runtime: Runtime) -> None:
         raise ReceiverError(f"the spool has files that cannot be read, and may be the number's: {names}; remove them")
 
 
-def _tell(rows: dict[str, int], found: Traces, *, done: bool, embedded: bool, as_json: bool) -> None:
+def _tell(rows: dict[str, int], found: NumberTraces, *, done: bool, embedded: bool, as_json: bool) -> None:
     if as_json:
         print_json({"done": done, "rows": rows, "mentions": found.mentions})
         return

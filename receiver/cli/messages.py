@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.core import ReceiverError, SentMessage, has_odd_length
-from receiver.messages import FIELDS, InvalidSend, Recorded, SendReader, recording
+from receiver.messages import FIELDS, InvalidSendRecord, Recorded, SendRecordParser, recording
 from receiver.messages.imports.columns import RecordReader, is_known
 from receiver.messages.imports.files import Form, open_rows, rewindable
 
@@ -78,7 +78,9 @@ def import_(
         settings = runtime.settings
         if account is not None and account not in settings.accounts:
             raise ReceiverError(f"--account: {account}: no such account is configured")
-        sends = SendReader(zone=settings.timezone, accounts=frozenset({account}) if account else settings.accounts)
+        sends = SendRecordParser(
+            zone=settings.timezone, accounts=frozenset({account}) if account else settings.accounts
+        )
         records = RecordReader(
             dict(_pair(text) for text in mapping), zone=settings.timezone, time_formats=settings.time_formats
         )
@@ -147,17 +149,17 @@ class _Tally:
         print(", ".join(f"{count} {name}" for name, count in outcome.items()))
 
 
-def _record(runtime: Runtime, reader: SendReader, batch: list[tuple[str, Any]], tally: _Tally) -> None:
+def _record(runtime: Runtime, reader: SendRecordParser, batch: list[tuple[str, Any]], tally: _Tally) -> None:
     places: list[str] = []
     sends: list[SentMessage] = []
     for place, item in batch:
         try:
             if not isinstance(item, dict):
-                raise InvalidSend({"line": str(item)})
+                raise InvalidSendRecord({"line": str(item)})
             sends.append(reader.read(item))
             places.append(place)
             tally.note_number(place, str(item["mobile"]))
-        except InvalidSend as error:
+        except InvalidSendRecord as error:
             tally.reject(place, str(error))
     if not sends:
         return

@@ -19,7 +19,7 @@ from receiver.config import Settings, audit_days, keeping_problems
 from receiver.core import ReceiverError, SettingsError, read_unfiltered
 from receiver.db.engine import Connection, Database
 from receiver.maintenance.horizons import require_none_ahead, require_present
-from receiver.maintenance.prune import Due, Kind, Plan, find_overdue, list_horizons, look, prune
+from receiver.maintenance.prune import Due, Plan, RetentionKind, find_overdue, list_horizons, look, prune
 from receiver.messages import Position
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _PATIENCE_SECONDS = 24 * 3600.0  # for all of it: counting and deleting millions
 @click.option(
     "--kind",
     "kinds",
-    type=click.Choice([kind.value for kind in Kind]),
+    type=click.Choice([kind.value for kind in RetentionKind]),
     multiple=True,
     help="Only this; may be repeated.",
 )
@@ -79,7 +79,7 @@ def prune_(
     """
     if days is not None and len(kinds) != 1:
         raise click.UsageError("--days goes with one --kind.")
-    wanted = [Kind(kind) for kind in kinds]
+    wanted = [RetentionKind(kind) for kind in kinds]
     with open_runtime() as runtime:
         keeps = _keeps(runtime.settings, wanted[0] if days is not None else None, days)
         readers = _readers(runtime, cursor_files, cursors)
@@ -100,22 +100,22 @@ def job_prune(as_json: bool) -> None:
         _run(runtime, _plan(runtime, _keeps(runtime.settings, None, None), (), None), yes=True, as_json=as_json)
 
 
-def _keeps(settings: Settings, kind: Kind | None, days: int | None) -> dict[Kind, int]:
+def _keeps(settings: Settings, kind: RetentionKind | None, days: int | None) -> dict[RetentionKind, int]:
     """Give for how many days each kind is kept, one of them changed. Raises SettingsError where that will not do."""
-    fields = {f"keep_{each}_days": getattr(settings, f"keep_{each}_days") for each in Kind}
+    fields = {f"keep_{each}_days": getattr(settings, f"keep_{each}_days") for each in RetentionKind}
     if kind is not None and days is not None:
         fields[f"keep_{kind}_days"] = days
-        if kind is Kind.AUDIT:
+        if kind is RetentionKind.AUDIT:
             try:
                 audit_days(str(days))
             except ValueError as error:
                 raise SettingsError(f"--days: {error}") from None
         if problems := keeping_problems({**fields, "no_receipt_after": settings.no_receipt_after}):
             raise SettingsError("; ".join(problems))
-    return {each: fields[f"keep_{each}_days"] for each in Kind}
+    return {each: fields[f"keep_{each}_days"] for each in RetentionKind}
 
 
-def cutoffs_of(runtime: Runtime, keeps: Mapping[Kind, int] | None = None) -> dict[Kind, datetime]:
+def cutoffs_of(runtime: Runtime, keeps: Mapping[RetentionKind, int] | None = None) -> dict[RetentionKind, datetime]:
     """Give before when each kind goes; one that is kept for ever is missing."""
     now = runtime.now()
     days = keeps or _keeps(runtime.settings, None, None)
@@ -125,7 +125,7 @@ def cutoffs_of(runtime: Runtime, keeps: Mapping[Kind, int] | None = None) -> dic
 _OVERDUE_AFTER = timedelta(days=2)
 
 
-def find_unpruned(connection: Connection, runtime: Runtime) -> list[Kind]:
+def find_unpruned(connection: Connection, runtime: Runtime) -> list[RetentionKind]:
     """Give the kinds that ought to have been pruned two days ago and were not."""
     lately = runtime.now() - _OVERDUE_AFTER
     horizons = list_horizons(connection)
@@ -137,7 +137,9 @@ def find_unpruned(connection: Connection, runtime: Runtime) -> list[Kind]:
     return find_overdue(connection, cutoffs)
 
 
-def _plan(runtime: Runtime, keeps: Mapping[Kind, int], kinds: Sequence[Kind], readers: Position | None) -> Plan:
+def _plan(
+    runtime: Runtime, keeps: Mapping[RetentionKind, int], kinds: Sequence[RetentionKind], readers: Position | None
+) -> Plan:
     cutoffs = cutoffs_of(runtime, keeps)
     for kind in kinds:
         if kind not in cutoffs:
@@ -163,7 +165,7 @@ def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool, now_is_right
     runtime.ask(lambda connection: require_none_ahead(connection, runtime.now()))
     if yes and not now_is_right:
         runtime.ask(lambda connection: require_present(connection, runtime.now()))
-    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.sealing)
+    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.encryption)
     try:
         shows_bar = yes and sys.stderr.isatty()
         due: list[Due] = []
@@ -217,7 +219,7 @@ def _tell_due(due: Sequence[Due], *, as_json: bool) -> None:
 
 
 @contextmanager
-def _bar(due: Sequence[Due], *, shown: bool) -> Iterator[Callable[[Kind, int], None]]:
+def _bar(due: Sequence[Due], *, shown: bool) -> Iterator[Callable[[RetentionKind, int], None]]:
     """Show how far it has come, on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:

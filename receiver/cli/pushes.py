@@ -111,7 +111,7 @@ def replay(ids: tuple[UUID, ...], quarantined: bool) -> None:
     with open_runtime() as runtime:
         before = dict.fromkeys(Outcome, 0)
         for row in _quarantined(runtime) if quarantined else (_find(runtime, push_id) for push_id in ids):
-            push = runtime.gate.read_again(row.as_push(), seen_at=max(runtime.now(), row.received_at))
+            push = runtime.admission.read_again(row.as_push(), seen_at=max(runtime.now(), row.received_at))
             outcome = runtime.audited(partial(replay_push, push=push), "cli", "push.replay", push_id=str(push.id))
             before[outcome] += 1
     print(f"{before[Outcome.ACCEPTED]} accepted, {before[Outcome.QUARANTINED]} quarantined still")
@@ -157,7 +157,7 @@ def _overlap(newest: UUID, *, floor: UUID) -> UUID:
 
 
 def _summary(runtime: Runtime, row: PushRow) -> dict[str, Any]:
-    reading = runtime.gate.read_again(row.as_push()).reading
+    reading = runtime.admission.read_again(row.as_push()).reading
     what = row.error or ""
     if isinstance(reading, Receipt):
         what = f"receipt {mask_mobile(reading.mobile)} task {reading.task_id} {reading.status.name.lower()}"

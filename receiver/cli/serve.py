@@ -14,7 +14,7 @@ from receiver.cli.binding import require_free
 from receiver.cli.common import open_runtime, secret_lines, warn_of_unknown
 from receiver.cli.prune import find_unpruned
 from receiver.config import Settings, address_text, inside_at, load_settings, push_urls
-from receiver.core import SettingsError, StoreUnavailable
+from receiver.core import DatabaseUnavailable, SettingsError
 from receiver.db.sqlite import said, shortcoming
 from receiver.maintenance.backup import take_serving_lock
 from receiver.net.serving import noted
@@ -23,7 +23,7 @@ from receiver.runtime import Runtime
 from receiver.server import Server
 
 if TYPE_CHECKING:
-    from receiver.maintenance.prune import Kind
+    from receiver.maintenance.prune import RetentionKind
 
 _log = get_logger(__name__)
 
@@ -88,16 +88,16 @@ def push_url() -> None:
             print(f"{account}\t{url}\t{use}".rstrip("\t"))
 
 
-def _make_ready(settings: Settings) -> list[Kind]:
+def _make_ready(settings: Settings) -> list[RetentionKind]:
     """Reach the database, if it is there; give what ought to have been pruned."""
     runtime = Runtime(settings)
     try:
         runtime.make_ready()
-        if settings.encryption_keys and runtime.sealing.sealer is None:
+        if settings.encryption_keys and runtime.encryption.sealer is None:
             _log.warning("the database is not encrypted, though there are keys for it: run `receiver db encrypt`")
-        runtime.link.mark_up()
+        runtime.availability.mark_up()
         return runtime.ask(lambda connection: find_unpruned(connection, runtime))
-    except StoreUnavailable as error:
+    except DatabaseUnavailable as error:
         _log.warning("starts without the database, pushes go to the spool", reason=str(error))
         return []
     finally:
@@ -112,7 +112,7 @@ def _program() -> str:
     return "python -m receiver" if called.name == "__main__.py" else os.path.relpath(called)
 
 
-def _tell(settings: Settings, unpruned: list[Kind]) -> None:
+def _tell(settings: Settings, unpruned: list[RetentionKind]) -> None:
     lines: list[str] = []
     say = lines.append
     address, inside = address_text(settings.bind), address_text(settings.inside)

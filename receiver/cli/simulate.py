@@ -45,7 +45,7 @@ _RATES = (
 )
 
 
-class Span(click.ParamType[timedelta]):
+class Duration(click.ParamType[timedelta]):
     """A length of time: `90s`, `15m`, `36h`, `3d`."""
 
     name = "span"
@@ -92,7 +92,9 @@ def _rate_options(command: Any) -> Any:
 @click.option("--retries", type=click.IntRange(0, 100), default=0, help="Push again after anything but a 2xx.")
 @_rate_options
 @click.option("--reorder", is_flag=True, help="Push what belongs to a message in any order.")
-@click.option("--max-delay", type=Span(), default=timedelta(0), help="Receipts up to that late, by their times: 3d.")
+@click.option(
+    "--max-delay", type=Duration(), default=timedelta(0), help="Receipts up to that late, by their times: 3d."
+)
 @click.option("--hurry", is_flag=True, help="Push at once, with the times of one who has waited.")
 @click.option("--limits", is_flag=True, help="One a minute and ten a day per number, as the platform has it.")
 @click.option("--per-day", type=click.IntRange(0), default=0, help="Sends a day at most; 0: no limit.")

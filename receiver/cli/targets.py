@@ -13,7 +13,7 @@ from receiver.cli.common import as_json, open_runtime, print_json, print_table
 from receiver.core import ReceiverError
 from receiver.webhooks import endpoints as store
 from receiver.webhooks import service
-from receiver.webhooks.endpoints import EventType, Format, Health, Target, TargetState
+from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, Health, PayloadFormat
 
 _ACTOR = "cli"
 _DEAD_SHOWN = 50
@@ -31,7 +31,7 @@ def targets() -> None:
     "--format",
     "form",
     required=True,
-    type=click.Choice([form.value for form in Format]),
+    type=click.Choice([form.value for form in PayloadFormat]),
     help="raw: each push as the platform sent it; webhooks: signed events.",
 )
 @click.option(
@@ -122,13 +122,13 @@ def list_(as_json: bool) -> None:
     )
 
 
-def _state(target: Target) -> str:
-    if target.state is TargetState.PAUSED:
+def _state(target: Endpoint) -> str:
+    if target.state is EndpointState.PAUSED:
         return f"{target.state}, {target.paused_because}"
     return f"{target.state}, {target.failures} failures in a row" if target.failures else target.state.value
 
 
-def _as_dict(target: Target, health: Health) -> dict[str, Any]:
+def _as_dict(target: Endpoint, health: Health) -> dict[str, Any]:
     hidden = ("id", "url", "signing_secrets")
     fields = {name: value for name, value in asdict(target).items() if name not in hidden}
     return fields | {"url": target.place, "state": target.state} | asdict(health)

@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from receiver.audit import verify_audit
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.core import Finding
+from receiver.core import CheckResult
 from receiver.db.engine import Database
 from receiver.intake import spool_state
 from receiver.maintenance.verify import verify
@@ -50,19 +50,19 @@ def verify_(as_json: bool) -> None:
         sys.exit(1)
 
 
-def _findings(runtime: Runtime, tell: Callable[[int], None]) -> Iterator[Finding]:
+def _findings(runtime: Runtime, tell: Callable[[int], None]) -> Iterator[CheckResult]:
     runtime.make_ready()
-    anchors, faults = runtime.anchors.read()  # before the database, which goes on: each of them is in it by then
-    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.sealing)
+    anchors, faults = runtime.checkpoints.read()  # before the database, which goes on: each of them is in it by then
+    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.encryption)
     try:
-        yield from verify(database, runtime.gate.read_again, tell)
+        yield from verify(database, runtime.admission.read_again, tell)
         audit = verify_audit(database, anchors, tell)
         yield replace(audit, ok=audit.ok and not faults, details=(*faults, *audit.details))
     finally:
         database.close()
     spool = spool_state(runtime.spool.directory)
     waiting = (f"{spool.records} records wait for the database",) if spool.records else ()
-    yield Finding(
+    yield CheckResult(
         name="spool can be read",
         ok=not spool.damaged,
         count=spool.records,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from receiver.core.addresses import Address, parse_address
-from receiver.core.checks import Finding
+from receiver.core.addresses import SyslogAddress, parse_address
+from receiver.core.checks import CheckResult
 from receiver.core.cursors import Cursors, read_unfiltered
 from receiver.core.disk import Disk, find_disk
 from receiver.core.domain import (
@@ -41,6 +41,8 @@ from receiver.core.domain import (
 )
 from receiver.core.durable import make_directory, require_room, sync_directory, write_file
 from receiver.core.errors import (
+    DatabaseMisconfigured,
+    DatabaseUnavailable,
     InvalidCursor,
     MissingExtra,
     NameTaken,
@@ -49,8 +51,6 @@ from receiver.core.errors import (
     ReceiverError,
     SettingsError,
     SpoolUnavailable,
-    StoreUnavailable,
-    StoreUnfit,
     TooManyRows,
 )
 from receiver.core.formulas import bare, neutral
@@ -78,11 +78,12 @@ __all__ = [
     "UNREAD",
     "UNREADABLE_TIME",
     "VENDOR_STATUSES",
-    "Address",
+    "CheckResult",
     "Cursors",
+    "DatabaseMisconfigured",
+    "DatabaseUnavailable",
     "DeliveryStatus",
     "Disk",
-    "Finding",
     "InvalidCursor",
     "Kind",
     "MessageState",
@@ -103,8 +104,7 @@ __all__ = [
     "SentMessage",
     "SettingsError",
     "SpoolUnavailable",
-    "StoreUnavailable",
-    "StoreUnfit",
+    "SyslogAddress",
     "TooManyRows",
     "Unreadable",
     "bare",

@@ -11,11 +11,11 @@ class SettingsError(ReceiverError):
     """One or more settings are wrong; the text names each of them."""
 
 
-class StoreUnavailable(ReceiverError):
+class DatabaseUnavailable(ReceiverError):
     """The database is out of reach or did not answer; the same call may work later."""
 
 
-class StoreUnfit(ReceiverError):
+class DatabaseMisconfigured(ReceiverError):
     """The database answers but cannot be used as it is; the text names the fix."""
 
 

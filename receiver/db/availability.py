@@ -8,7 +8,7 @@ import threading
 from receiver.observability import metrics
 
 
-class DatabaseLink:
+class CircuitBreaker:
     """Up, down for a reason, or not known yet. Safe for many threads."""
 
     def __init__(self) -> None:

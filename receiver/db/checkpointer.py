@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from receiver.core import StoreUnavailable
+from receiver.core import DatabaseUnavailable
 from receiver.db.sqlite import connect, identity, log_of, open_files, sqlite3
 from receiver.observability import get_logger
 
@@ -137,7 +137,7 @@ class Checkpointer:
         try:
             self._request.touch(mode=0o600)
         except OSError as error:
-            raise StoreUnavailable(f"{self._request} cannot be made ({error.strerror})") from error
+            raise DatabaseUnavailable(f"{self._request} cannot be made ({error.strerror})") from error
         self.serve(user)
         try:
             deadline = time.monotonic() + _TRUNCATE_SECONDS
@@ -145,7 +145,7 @@ class Checkpointer:
                 if time.monotonic() > deadline:
                     self._request.unlink(missing_ok=True)
                     why = self._fault or "an old state of the database is being read"
-                    raise StoreUnavailable(f"the database's log was not emptied: {why}; run this again")
+                    raise DatabaseUnavailable(f"the database's log was not emptied: {why}; run this again")
                 time.sleep(0.02)
         finally:
             self.leave(user)

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
-from receiver.core import ReceiverError, StoreUnavailable, StoreUnfit, require_room
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, require_room
 from receiver.db.checkpointer import checkpointer, write_turns
-from receiver.db.encryption import REFUSED, Sealer, Sealing
+from receiver.db.encryption import REFUSED, ColumnEncryption, FieldCipher
 from receiver.db.sqlite import CACHE_KIB, OpenFiles, open_files, path_of, set_up, sqlite3
 from receiver.db.unreachable import explain
 
@@ -77,7 +77,7 @@ class Ask(Protocol):
         ...
 
 
-class Overtaken(StoreUnavailable):
+class SerializationConflict(DatabaseUnavailable):
     """Another transaction was first, and what was read is out of date; nothing was written. `write` tries again."""
 
 
@@ -97,7 +97,7 @@ class Database:
         url: str,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
-        sealing: Sealing | None = None,
+        sealing: ColumnEncryption | None = None,
         cache_kib: int = CACHE_KIB,
     ) -> None:
         self._patience_seconds = patience_seconds
@@ -148,7 +148,7 @@ class Database:
 
         return _despite_deadlocks(in_transaction)
 
-    def sealer(self) -> Sealer | None:
+    def sealer(self) -> FieldCipher | None:
         """Give what its rows are sealed with; None: nothing. Raises StoreUnavailable or StoreUnfit."""
         if self._sealing is None:
             return None
@@ -225,13 +225,13 @@ class Database:
                 try:
                     require_room(self._path.parent)
                 except OSError as error:
-                    raise StoreUnavailable(f"{self._path.parent} cannot be written ({error.strerror})") from error
+                    raise DatabaseUnavailable(f"{self._path.parent} cannot be written ({error.strerror})") from error
                 connection.exec_driver_sql("PRAGMA user_version=0")  # writes a page, as an empty transaction would not
                 return
             if connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
-                raise StoreUnavailable(_READ_ONLY)
+                raise DatabaseUnavailable(_READ_ONLY)
             if connection.scalar(_COMMITS_WAIT):
-                raise StoreUnavailable("the database's synchronous standby is away: commits wait for it")
+                raise DatabaseUnavailable("the database's synchronous standby is away: commits wait for it")
 
         self.write(work)
 
@@ -281,7 +281,7 @@ class Database:
             return
         self._checkpointer.serve(self)
         if not self._turns.acquire(timeout=max(0, deadline - time.monotonic())):
-            raise StoreUnavailable("the database is unavailable (another write takes long)")
+            raise DatabaseUnavailable("the database is unavailable (another write takes long)")
         try:
             yield
         finally:
@@ -293,7 +293,7 @@ class Database:
         try:
             yield
         except sa.exc.TimeoutError as error:
-            raise StoreUnavailable("the database has no connection left; try again") from error
+            raise DatabaseUnavailable("the database has no connection left; try again") from error
         except sa.exc.DBAPIError as error:
             raise _translated(error.orig or error) from error.orig
         except self._driver_error as error:  # from statements that go past SQLAlchemy
@@ -401,13 +401,13 @@ def _translated(error: BaseException) -> ReceiverError:
     state = _sqlstate(error)
     text = str(error).lower()
     if text.startswith(MOVED):
-        return StoreUnfit(str(error))
+        return DatabaseMisconfigured(str(error))
     if text.startswith(REFUSED):
-        return StoreUnavailable(REFUSED)
+        return DatabaseUnavailable(REFUSED)
     if state in _UNFIT_STATES:
-        return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES[state]}")
+        return DatabaseMisconfigured(f"the database cannot be used: {_UNFIT_STATES[state]}")
     if state == _READ_ONLY_STATE or "session is read-only" in text or "server is in hot standby mode" in text:
-        return StoreUnavailable(_READ_ONLY)
+        return DatabaseUnavailable(_READ_ONLY)
     # A failed connection has no state of its own in psycopg, only the server's words.
     for words, unfit_state in (
         ("password authentication failed", "28P01"),
@@ -416,25 +416,25 @@ def _translated(error: BaseException) -> ReceiverError:
         ("database", "3D000"),
     ):
         if state is None and words in text and ("does not exist" in text or "password" in words):
-            return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES[unfit_state]}")
+            return DatabaseMisconfigured(f"the database cannot be used: {_UNFIT_STATES[unfit_state]}")
     if "no such table" in text or "no such column" in text:
-        return StoreUnfit(f"the database cannot be used: {_UNFIT_STATES['42P01']}")
+        return DatabaseMisconfigured(f"the database cannot be used: {_UNFIT_STATES['42P01']}")
     if "not a database" in text or "malformed" in text:
-        return StoreUnfit("the database file is corrupt; put a backup in its place, keep the old file")
+        return DatabaseMisconfigured("the database file is corrupt; put a backup in its place, keep the old file")
     # By name: SQLAlchemy's, sqlite3's and psycopg's classes have the names of PEP 249 in common, and no more.
     # Text that is none is one row's fault, and no reason to leave the database.
     of_a_value = {"IntegrityError", "DataError"} & {base.__name__ for base in type(error).__mro__}
     if of_a_value or "could not decode to utf-8" in text:
         return StoreRejected(f"the database refused a value ({type(error).__name__})")
-    return StoreUnavailable(f"the database is unavailable ({explain(str(error)) or type(error).__name__})")
+    return DatabaseUnavailable(f"the database is unavailable ({explain(str(error)) or type(error).__name__})")
 
 
 def _despite_deadlocks(run: Callable[[], T]) -> T:
     for attempt in range(1, _DEADLOCK_TRIES):
         try:
             return run()
-        except StoreUnavailable as error:
-            if not isinstance(error, Overtaken) and _sqlstate(error.__cause__) not in _TRY_AGAIN_STATES:
+        except DatabaseUnavailable as error:
+            if not isinstance(error, SerializationConflict) and _sqlstate(error.__cause__) not in _TRY_AGAIN_STATES:
                 raise
             time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311  (so that the two part)
     return run()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from receiver.core import StoreUnfit
+from receiver.core import DatabaseMisconfigured
 from receiver.db.engine import MOVED, Database
 from receiver.db.tables import metadata
 
@@ -36,7 +36,7 @@ def require_settled(database: Database) -> None:
         else:
             reason = find_mark(connection)
     if reason is not None:
-        raise StoreUnfit(reason)
+        raise DatabaseMisconfigured(reason)
 
 
 def find_mark(connection: sa.Connection) -> str | None:

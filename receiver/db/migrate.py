@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from receiver.core import StoreUnavailable
+from receiver.core import DatabaseUnavailable
 from receiver.db.handover import require_settled
 from receiver.db.migration_ops import SESSION_SETTINGS
 from receiver.db.version import current_revision, is_current_or_beyond
@@ -78,7 +78,7 @@ def upgrade(
             holder = connection.scalar(_HOLDER)
             connection.rollback()
             if time.monotonic() > deadline:
-                raise StoreUnavailable(
+                raise DatabaseUnavailable(
                     f"the schema was not brought up to date: {holder or 'somebody'} holds a lock; end that session"
                     " (SELECT pg_terminate_backend(PID)) or wait for it, then run `receiver db upgrade` again"
                 )
@@ -103,7 +103,7 @@ def _await_turn(connection: sa.Connection, deadline: float) -> None:
     while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_UPGRADE_LOCK))):
         connection.rollback()
         if time.monotonic() > deadline:
-            raise StoreUnavailable("another `receiver db upgrade` is at work; wait for it, then run it again")
+            raise DatabaseUnavailable("another `receiver db upgrade` is at work; wait for it, then run it again")
         time.sleep(_TURN_SECONDS)
     connection.commit()
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.core import StoreUnavailable, StoreUnfit
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
 from receiver.db.engine import Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from receiver.db.encryption import Sealing
+    from receiver.db.encryption import ColumnEncryption
 
 _LOOK_EVERY_SECONDS = 1.0
 _LOOK_PATIENCE_SECONDS = 1.0  # for both: a question waits for it now and then
@@ -42,7 +42,9 @@ _REPLICA_LOOK = sa.text(
 class Replica:
     """A replica beside its primary. Safe for many threads; connects at first use."""
 
-    def __init__(self, url: str, *, primary: str, max_lag_seconds: float, sealing: Sealing | None = None) -> None:
+    def __init__(
+        self, url: str, *, primary: str, max_lag_seconds: float, sealing: ColumnEncryption | None = None
+    ) -> None:
         self._database = Database(url, sealing=sealing)
         self._exporting = Database(url, patience_seconds=3600.0, sealing=sealing)
         self._primary = Database(primary, patience_seconds=_LOOK_PATIENCE_SECONDS)
@@ -73,12 +75,12 @@ class Replica:
         """
         lag = self.lag_seconds()
         if lag is None or lag > self._max_lag_seconds:
-            raise StoreUnavailable("the replica is away or too far behind")
+            raise DatabaseUnavailable("the replica is away or too far behind")
         database = self._exporting if for_long else self._database
         try:
             with database.reading() as connection:
                 yield connection, lag
-        except (StoreUnavailable, StoreUnfit):
+        except (DatabaseUnavailable, DatabaseMisconfigured):
             self._as_of = None  # until the next look
             raise
 
@@ -94,7 +96,7 @@ class Replica:
                 primary = connection.execute(_PRIMARY_LOOK).one()
             with self._looking_at.reading() as connection:
                 replica = connection.execute(_REPLICA_LOOK).one()
-        except (StoreUnavailable, StoreUnfit):
+        except (DatabaseUnavailable, DatabaseMisconfigured):
             return None
         if primary.timeline != self._timeline:
             self._timeline = primary.timeline

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
-from receiver.db.encryption import Damaged
+from receiver.db.encryption import CiphertextDamaged
 from receiver.db.engine import Database, insert
 from receiver.db.tables import messages, pushes, rows_set_aside
 from receiver.observability import get_logger
@@ -31,11 +31,11 @@ _WAITING_MAX = 1000
 _BAD_MAX = 100  # rows of one page
 # What one row can do to its reader: a value that is none of its kind, or does not open. Not what the database or its
 # connection does, and not a key that is missing, which is no fault of a row.
-ROW_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, Damaged, sa.exc.DataError)
+ROW_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, CiphertextDamaged, sa.exc.DataError)
 _NO_TEXT = "could not decode to utf-8"  # how SQLite's driver begins what it says of text that is none
 
 
-class Reason(StrEnum):
+class SetAsideReason(StrEnum):
     """Why a row is left out."""
 
     UNREADABLE = "unreadable"
@@ -49,7 +49,7 @@ class SetAside:
 
     table: str
     row_id: str
-    reason: Reason
+    reason: SetAsideReason
 
 
 class _Noted:
@@ -58,9 +58,9 @@ class _Noted:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: set[tuple[str, str]] = set()
-        self._waiting: dict[tuple[str, str], Reason] = {}
+        self._waiting: dict[tuple[str, str], SetAsideReason] = {}
 
-    def add(self, table: str, row_id: str, reason: Reason, error: str) -> None:
+    def add(self, table: str, row_id: str, reason: SetAsideReason, error: str) -> None:
         with self._lock:
             if (table, row_id) in self._known or len(self._waiting) >= _WAITING_MAX:
                 return
@@ -70,12 +70,12 @@ class _Noted:
                 self._known.clear()
         _log.error("row set aside", table=table, row_id=row_id, reason=reason, error=error)
 
-    def take(self) -> dict[tuple[str, str], Reason]:
+    def take(self) -> dict[tuple[str, str], SetAsideReason]:
         with self._lock:
             taken, self._waiting = self._waiting, {}
             return taken
 
-    def give_back(self, taken: dict[tuple[str, str], Reason]) -> None:
+    def give_back(self, taken: dict[tuple[str, str], SetAsideReason]) -> None:
         with self._lock:
             self._waiting = taken | self._waiting
 
@@ -83,7 +83,7 @@ class _Noted:
 _noted = _Noted()
 
 
-def note(table: str, row_id: object, error: BaseException, reason: Reason = Reason.UNREADABLE) -> None:
+def note(table: str, row_id: object, error: BaseException, reason: SetAsideReason = SetAsideReason.UNREADABLE) -> None:
     """Note a row that was left out, without any value of it."""
     _noted.add(table, str(row_id), reason, type(error).__name__)
 
@@ -91,9 +91,9 @@ def note(table: str, row_id: object, error: BaseException, reason: Reason = Reas
 def note_left(message_id: int | None, push_id: UUID | None, error: BaseException) -> None:
     """Note that webhooks are told nothing of a push, or of a message."""
     if push_id is not None:
-        note(pushes.name, push_id, error, Reason.NO_DELIVERY)
+        note(pushes.name, push_id, error, SetAsideReason.NO_DELIVERY)
     elif message_id is not None:
-        note(messages.name, message_id, error, Reason.NO_DELIVERY)
+        note(messages.name, message_id, error, SetAsideReason.NO_DELIVERY)
 
 
 def require_texts(*values: object) -> None:
@@ -198,7 +198,7 @@ def is_in_feeds(table: sa.Table) -> sa.ColumnElement[bool]:
         sa.exists().where(
             noted.table_name == table.name,
             noted.row_id == sa.cast(table.c.id, sa.Text),
-            noted.reason == Reason.IMPLAUSIBLE,
+            noted.reason == SetAsideReason.IMPLAUSIBLE,
         )
     )
 
@@ -216,7 +216,7 @@ def list_noted(connection: sa.Connection, table_name: str, limit: int) -> Sequen
     query = sa.select(rows_set_aside).where(noted.table_name == table_name)
     query = query.order_by(noted.found_at, noted.row_id).limit(limit)
     return [
-        SetAside(table=row.table_name, row_id=row.row_id, reason=Reason(row.reason))
+        SetAside(table=row.table_name, row_id=row.row_id, reason=SetAsideReason(row.reason))
         for row in connection.execute(query)
     ]
 

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 import sqlalchemy as sa
 
-from receiver.core import StoreUnavailable
+from receiver.core import DatabaseUnavailable
 
 try:
     from pysqlite3 import dbapi2 as _of_wheel
@@ -155,7 +155,7 @@ class OpenFiles:
             files = ((self._path, self._known), (self._log, self._known_log))
         for path, known in files:
             if known is not None and identity(path) != known:
-                raise StoreUnavailable(
+                raise DatabaseUnavailable(
                     f"{path} was moved, removed or replaced while it was open; put it right, and restart the receiver"
                 )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.core import StoreUnfit
+from receiver.core import DatabaseMisconfigured
 from receiver.db.handover import require_settled
 
 if TYPE_CHECKING:
@@ -43,6 +43,6 @@ def require_schema(database: Database) -> None:
     require_settled(database)
     current = current_revision(database)
     if current is None:
-        raise StoreUnfit("the database is empty; run `receiver db upgrade`")
+        raise DatabaseMisconfigured("the database is empty; run `receiver db upgrade`")
     if not is_current_or_beyond(current):
-        raise StoreUnfit("the database's schema is older than this program; run `receiver db upgrade`")
+        raise DatabaseMisconfigured("the database's schema is older than this program; run `receiver db upgrade`")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from receiver.intake.admission import (
     PUSH_MAX_BYTES,
+    Admission,
     BrokenBody,
-    Gate,
     Probe,
     PushRequest,
     Refusal,
@@ -13,7 +13,7 @@ from receiver.intake.admission import (
     client_address,
     within,
 )
-from receiver.intake.batch_writer import Committer, Kept
+from receiver.intake.batch_writer import Acknowledged, BatchWriter
 from receiver.intake.drainer import Drainer
 from receiver.intake.push_path import PUSH_PATH, PushPath, is_push_path, read_push_path
 from receiver.intake.replay import replay_push
@@ -29,12 +29,12 @@ __all__ = [
     "READ_MAX_PUSHES",
     "SPOOL_DIR",
     "UNUSED_FOR",
+    "Acknowledged",
+    "Admission",
+    "BatchWriter",
     "BrokenBody",
-    "Committer",
     "Damage",
     "Drainer",
-    "Gate",
-    "Kept",
     "NewUses",
     "Probe",
     "PushPath",

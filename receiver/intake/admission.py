@@ -105,7 +105,7 @@ class BrokenBody(ReceiverError):
     """Raised by a front door's `read` where the body ends before it should, or is not framed as it says."""
 
 
-class Gate:
+class Admission:
     """Admits pushes. Safe for many threads."""
 
     def __init__(self, settings: Settings) -> None:

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from receiver.core import (
+    DatabaseMisconfigured,
+    DatabaseUnavailable,
     Outcome,
     Overloaded,
     Push,
     Receipt,
     ReceiverError,
     SpoolUnavailable,
-    StoreUnavailable,
-    StoreUnfit,
     Unreadable,
 )
 from receiver.db.engine import StoreRejected
@@ -30,7 +30,7 @@ from receiver.observability import get_logger, metrics, tracing
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from receiver.db.availability import DatabaseLink
+    from receiver.db.availability import CircuitBreaker
     from receiver.intake.spool import Spool
 
 _log = get_logger(__name__)
@@ -41,14 +41,14 @@ _FIRST_CONTACT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Acknowledged:
     """A push that is durable, and what its acknowledgement says of it."""
 
     push: Push
     outcome: Outcome
 
 
-class Committer:
+class BatchWriter:
     """Takes pushes from many threads, keeps them from one. No timer: an idle one commits a lone push at once.
 
     `save` keeps a batch in one transaction, in bounded time, and may be called again with the same pushes: they are
@@ -59,7 +59,7 @@ class Committer:
         self,
         save: Callable[[Sequence[Push]], None],
         *,
-        link: DatabaseLink,
+        link: CircuitBreaker,
         spool: Spool,
         queue_max: int = QUEUE_MAX_PUSHES,
         batch_max: int = BATCH_MAX_PUSHES,
@@ -71,7 +71,7 @@ class Committer:
         self._queue_max = queue_max
         self._batch_max = batch_max
         self._tell = tell  # that something was kept; at once, since the next batch waits for it
-        self._waiting: deque[tuple[Push, Callable[[Kept | ReceiverError], None]]] = deque()
+        self._waiting: deque[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._idle = False
@@ -83,15 +83,15 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
-    def submit(self, push: Push) -> Future[Kept]:
+    def submit(self, push: Push) -> Future[Acknowledged]:
         """Queue a push. The future gives it as it was kept, once durable, or raises what prevented that.
 
         Raises Overloaded at once where the queue is full or the receiver is stopping.
         """
-        future: Future[Kept] = Future()
+        future: Future[Acknowledged] = Future()
 
-        def settle(result: Kept | ReceiverError) -> None:
-            if isinstance(result, Kept):
+        def settle(result: Acknowledged | ReceiverError) -> None:
+            if isinstance(result, Acknowledged):
                 future.set_result(result)
             else:
                 future.set_exception(result)
@@ -99,7 +99,7 @@ class Committer:
         self.take(push, settle)
         return future
 
-    def take(self, push: Push, settle: Callable[[Kept | ReceiverError], None]) -> None:
+    def take(self, push: Push, settle: Callable[[Acknowledged | ReceiverError], None]) -> None:
         """Queue a push; `settle` is told what became of it, on the committer's thread. Raises as `submit` does."""
         with self._changed:
             if self._stopping:
@@ -127,7 +127,7 @@ class Committer:
         while batch := self._next_batch():
             self._keep(batch)
 
-    def _next_batch(self) -> list[tuple[Push, Callable[[Kept | ReceiverError], None]]]:
+    def _next_batch(self) -> list[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]]:
         waiting = self._waiting
         with self._changed:
             self._idle = True
@@ -137,7 +137,7 @@ class Committer:
         metrics.QUEUE_DEPTH.set(len(waiting))
         return batch
 
-    def _keep(self, batch: list[tuple[Push, Callable[[Kept | ReceiverError], None]]]) -> None:
+    def _keep(self, batch: list[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]]) -> None:
         begun = time.perf_counter()
         try:
             with tracing.span("keep pushes") as span:
@@ -145,7 +145,7 @@ class Committer:
                 results = self._results([push for push, _ in batch])
         except Exception as error:  # noqa: BLE001  (the edge of the thread: whoever waits must hear of it)
             metrics.STORE_FAILURES.labels(type(error).__name__).inc()
-            own = error if isinstance(error, ReceiverError) else StoreUnavailable("the push could not be kept")
+            own = error if isinstance(error, ReceiverError) else DatabaseUnavailable("the push could not be kept")
             _log.error("pushes not kept", pushes=len(batch), error=type(error).__name__, reason=str(own))
             for _, settle in batch:
                 settle(own)
@@ -167,12 +167,12 @@ class Committer:
             ]
         )
 
-    def _results(self, pushes: list[Push]) -> list[Kept]:
+    def _results(self, pushes: list[Push]) -> list[Acknowledged]:
         """Keep pushes, in the database or the spool. Raises SpoolUnavailable."""
         if self._link.up or (not self._link.known and self._link.await_known(_FIRST_CONTACT_SECONDS)):
             try:
-                return [Kept(push, push.outcome) for push in save_apart(self._save, pushes)]
-            except (StoreUnavailable, StoreUnfit) as error:
+                return [Acknowledged(push, push.outcome) for push in save_apart(self._save, pushes)]
+            except (DatabaseUnavailable, DatabaseMisconfigured) as error:
                 metrics.STORE_FAILURES.labels(type(error).__name__).inc()
                 _log.warning("database away, pushes go to the spool", reason=str(error))
                 self._link.mark_down(str(error))
@@ -181,7 +181,7 @@ class Committer:
         except SpoolUnavailable:
             self._link.changed.set()
             raise
-        return [Kept(push, Outcome.SPOOLED) for push in pushes]
+        return [Acknowledged(push, Outcome.SPOOLED) for push in pushes]
 
 
 def save_apart(save: Callable[[Sequence[Push]], None], pushes: Sequence[Push]) -> list[Push]:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from receiver.core import Push, ReceiverError, StoreUnfit
-from receiver.db.encryption import NotOpened
+from receiver.core import DatabaseMisconfigured, Push, ReceiverError
+from receiver.db.encryption import DecryptionError
 from receiver.db.engine import StoreRejected
 from receiver.intake.batch_writer import save_apart
 from receiver.intake.spool_records import Damage, Record, SpooledAttempt, SpooledSends
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from receiver.db.availability import DatabaseLink
+    from receiver.db.availability import CircuitBreaker
     from receiver.intake.spool import Spool
 
 _log = get_logger(__name__)
@@ -38,7 +38,7 @@ class Drainer:
         self,
         spool: Spool,
         *,
-        link: DatabaseLink,
+        link: CircuitBreaker,
         make_ready: Callable[[], None],
         read_again: Callable[[Push], Push],
         save: Callable[[Sequence[Push]], None],
@@ -76,11 +76,11 @@ class Drainer:
         Raises StoreUnavailable, StoreUnfit, or NotOpened once all others are saved.
         """
         saved = 0
-        unopened: NotOpened | None = None
+        unopened: DecryptionError | None = None
         for path in self._spool.list_waiting():
             try:
                 saved += self._drain_file(path)
-            except NotOpened as error:  # it waits for its key, and the others do not wait for it
+            except DecryptionError as error:  # it waits for its key, and the others do not wait for it
                 unopened = error
                 if path not in self._unopened:
                     self._unopened.add(path)
@@ -117,7 +117,7 @@ class Drainer:
                 self._link.changed.wait(_LOOK_SECONDS)
 
     def _drain_what_opens(self) -> None:
-        with suppress(NotOpened):  # said when it was found
+        with suppress(DecryptionError):  # said when it was found
             self.drain()
 
     def _tidy_up(self) -> None:
@@ -155,7 +155,7 @@ class Drainer:
             for begin in range(0, len(sends), _SENDS_AT_ONCE):
                 self._record(sends[begin : begin + _SENDS_AT_ONCE])
         except StoreRejected as error:  # not even as unreadable: an operator has to see it, and it stays in its file
-            raise StoreUnfit(f"a spooled record is refused: {error}") from error
+            raise DatabaseMisconfigured(f"a spooled record is refused: {error}") from error
         if not self._link.up:  # it went away meanwhile, for somebody with less patience: it is there
             self._link.mark_up()
         metrics.DRAINED.inc(len(batch))

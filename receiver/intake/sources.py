@@ -18,7 +18,7 @@ _ADDRESSES_MAX = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class PushSource:
     """One address that pushed."""
 
     address: str
@@ -27,14 +27,14 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sources:
+class PushSources:
     """Every address that pushed, the most frequent first."""
 
-    found: list[Source]
+    found: list[PushSource]
     complete: bool  # False: there were more pushes than are read, and the older ones were left out
 
 
-def find_sources(connection: sa.Connection, *, since: datetime, read_max: int = READ_MAX_PUSHES) -> Sources:
+def find_sources(connection: sa.Connection, *, since: datetime, read_max: int = READ_MAX_PUSHES) -> PushSources:
     """Give the addresses of the pushes since then, of so many of the newest at most."""
     newest = (
         sa.select(pushes.c.remote_addr, pushes.c.received_at)
@@ -50,7 +50,7 @@ def find_sources(connection: sa.Connection, *, since: datetime, read_max: int = 
         .order_by(count.desc(), newest.c.remote_addr)
         .limit(_ADDRESSES_MAX)
     ).all()
-    return Sources(
-        found=[Source(address=address, pushes=number, last_at=last_at) for address, number, last_at in rows],
+    return PushSources(
+        found=[PushSource(address=address, pushes=number, last_at=last_at) for address, number, last_at in rows],
         complete=sum(number for _, number, _ in rows) < read_max,
     )

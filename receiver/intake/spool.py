@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from receiver.db.encryption import KeyRing
+    from receiver.db.encryption import Keyring
 
 _log = get_logger(__name__)
 
@@ -62,7 +62,7 @@ class Spool:
     Nothing is opened before the first record, so it may be made before a fork.
     """
 
-    def __init__(self, directory: Path, *, max_bytes: int, ring: KeyRing | None = None) -> None:
+    def __init__(self, directory: Path, *, max_bytes: int, ring: Keyring | None = None) -> None:
         self.directory = directory
         self._max_bytes = max_bytes
         self._ring = ring  # what its records are sealed with, if they are

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from receiver.core import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
-from receiver.db.encryption import KeyRing, NotOpened
+from receiver.db.encryption import DecryptionError, Keyring
 from receiver.platform.push_parser import ARRIVAL_FLAGS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Damage:
     bytes: int
 
 
-def read_file(path: Path, ring: KeyRing | None = None) -> Iterator[Record | Damage]:
+def read_file(path: Path, ring: Keyring | None = None) -> Iterator[Record | Damage]:
     """Give the records of a file in the order written, and what between them cannot be read.
 
     Raises NotOpened where a record is sealed under a key that is not there: that is no damage.
@@ -80,7 +80,7 @@ def read_file(path: Path, ring: KeyRing | None = None) -> Iterator[Record | Dama
         offset = end
 
 
-def _read_frame(data: bytes, offset: int, ring: KeyRing | None) -> tuple[Record | None, int]:
+def _read_frame(data: bytes, offset: int, ring: Keyring | None) -> tuple[Record | None, int]:
     begin = offset + _HEADER.size
     if begin > len(data):
         return None, offset
@@ -94,15 +94,17 @@ def _read_frame(data: bytes, offset: int, ring: KeyRing | None) -> tuple[Record 
         return None, offset
 
 
-def _opened(payload: bytes, ring: KeyRing | None) -> bytes:
+def _opened(payload: bytes, ring: Keyring | None) -> bytes:
     if not payload.startswith(_SEALED):
         return payload
     if ring is None:
-        raise NotOpened("a spool file is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it was written with")
+        raise DecryptionError(
+            "a spool file is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it was written with"
+        )
     return ring.open(b64decode(payload.removeprefix(_SEALED)), _PLACE)
 
 
-def frame(record: Record, ring: KeyRing | None) -> bytes:
+def frame(record: Record, ring: Keyring | None) -> bytes:
     """Give a record as it stands in a file."""
     payload = json.dumps(_encode(record)).encode("ascii")
     if ring is not None:  # in letters, so that no record has what begins a mark

@@ -22,7 +22,7 @@ from receiver import __version__
 from receiver.audit import checkpoints
 from receiver.config import PUSH_SECRET_FILE, Settings, make_data_dir
 from receiver.core import Push, ReceiverError, SettingsError, make_directory, sync_directory
-from receiver.db.encryption import KeyRing, NotOpened
+from receiver.db.encryption import DecryptionError, Keyring
 from receiver.db.sqlite import path_of
 from receiver.intake import SPOOL_DIR, Damage, copy_spool, count_frames, read_file
 from receiver.maintenance.snapshot import copy_database, look_into, require_integrity, skip_ids
@@ -251,11 +251,11 @@ def _fill(settings: Settings, draft: Path, begun_at: datetime) -> Manifest:
         if contents.newest_push is not None:
             newest_id, newest_at = contents.newest_push
             manifest = replace(manifest, newest_push=str(newest_id), newest_push_at=newest_at)
-    ring = KeyRing(settings.encryption_keys) if settings.encryption_keys else None
+    ring = Keyring(settings.encryption_keys) if settings.encryption_keys else None
     for path in spooled:
         try:
             records = [record for record in read_file(path, ring) if not isinstance(record, Damage)]
-        except NotOpened:  # a copy is a copy, with its key or without
+        except DecryptionError:  # a copy is a copy, with its key or without
             manifest = replace(manifest, spool_records=manifest.spool_records + count_frames(path))
             continue
         manifest = replace(manifest, spool_records=manifest.spool_records + len(records))

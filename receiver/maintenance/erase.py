@@ -22,8 +22,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from receiver.core import UNREAD, Kind, Push, StoreUnfit, Unreadable, first_id_of
-from receiver.db.encryption import sealer_of
+from receiver.core import UNREAD, DatabaseMisconfigured, Kind, Push, Unreadable, first_id_of
+from receiver.db.encryption import cipher_of
 from receiver.db.set_aside import read_rows
 from receiver.db.tables import (
     TASKLESS_WHERE,
@@ -59,7 +59,7 @@ MaskedKey = tuple[str, str, str]  # account, task id, number with its `*`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Traces:
+class NumberTraces:
     """Where a number was found."""
 
     push_ids: set[UUID] = field(default_factory=set)
@@ -67,7 +67,7 @@ class Traces:
     mentions: Mapping[str, int] = field(default_factory=dict)  # what names it and stays, by table
 
 
-class Wanted:
+class NumberPatterns:
     """The number, as it is recognised in bytes, texts and pushes."""
 
     def __init__(self, mobile: str, masked: Collection[MaskedKey], read_again: Callable[[Push], Push]) -> None:
@@ -150,13 +150,13 @@ def find(
     mobile: str,
     read_again: Callable[[Push], Push],
     tell: Callable[[int], None] = lambda _: None,
-) -> Traces:
+) -> NumberTraces:
     """Say what `forget` would take. Reads the whole journal; `tell` hears how many rows of it since the last time.
 
     Raises StoreUnavailable or StoreUnfit.
     """
     with database.reading() as connection:
-        wanted = Wanted(mobile, _masked_of(connection, mobile), read_again)
+        wanted = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
     mine: set[UUID] = set()
     named: set[UUID] = set()
     first: UUID | None = UUID(int=0)
@@ -168,7 +168,7 @@ def find(
         tell(_PAGE_ROWS)
     with database.reading() as connection:
         _take_time(connection)
-        return Traces(
+        return NumberTraces(
             push_ids=mine, rows=_rows(connection, wanted, mine), mentions=_mentions(connection, wanted, named)
         )
 
@@ -178,7 +178,7 @@ def forget(
     mobile: str,
     read_again: Callable[[Push], Push],
     *,
-    found: Traces,
+    found: NumberTraces,
     since: datetime,
     now: datetime,
     actor: str,
@@ -195,7 +195,7 @@ def forget(
             # Journal and messages as of one moment: a push that comes meanwhile is in both, or in neither.
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             _take_time(connection)
-        wanted = Wanted(mobile, _masked_of(connection, mobile), read_again)
+        wanted = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
         mine = found.push_ids | _search_since(connection, wanted, since) | _brought(connection, mobile)
         rows = _rows(connection, wanted, mine)
         if any(rows.values()):
@@ -242,7 +242,9 @@ def _brought(connection: sa.Connection, mobile: str) -> set[UUID]:
     return found
 
 
-def _search_page(connection: sa.Connection, wanted: Wanted, first: UUID) -> tuple[UUID | None, set[UUID], set[UUID]]:
+def _search_page(
+    connection: sa.Connection, wanted: NumberPatterns, first: UUID
+) -> tuple[UUID | None, set[UUID], set[UUID]]:
     """Look through a page of the journal from one id on.
 
     Give the id of the next one (None: this was the last), the pushes that are the number's, and those that name it.
@@ -259,7 +261,7 @@ def _search_page(connection: sa.Connection, wanted: Wanted, first: UUID) -> tupl
     unread: list[str] = []
     rows: list[Any] = read_rows(connection, query, pushes, tell=unread.append)
     for row in rows:
-        if sealer_of(connection.dialect) is not None and not wanted.may_be_in(row.body, row.query):
+        if cipher_of(connection.dialect) is not None and not wanted.may_be_in(row.body, row.query):
             continue
         push = _as_push(row)
         if wanted.is_of(push):
@@ -267,7 +269,9 @@ def _search_page(connection: sa.Connection, wanted: Wanted, first: UUID) -> tupl
         elif wanted.named_in_push(push):
             named.add(push.id)
     if unread:
-        raise StoreUnfit(f"these cannot be read, and may be the number's: {', '.join(unread)}; restore or delete them")
+        raise DatabaseMisconfigured(
+            f"these cannot be read, and may be the number's: {', '.join(unread)}; restore or delete them"
+        )
     return end, mine, named
 
 
@@ -287,7 +291,7 @@ def _as_push(row: Any) -> Push:
     )
 
 
-def _search_since(connection: sa.Connection, wanted: Wanted, since: datetime) -> set[UUID]:
+def _search_since(connection: sa.Connection, wanted: NumberPatterns, since: datetime) -> set[UUID]:
     """Give the number's pushes that have come since then."""
     found: set[UUID] = set()
     first: UUID | None = first_id_of(since)
@@ -297,12 +301,12 @@ def _search_since(connection: sa.Connection, wanted: Wanted, since: datetime) ->
     return found
 
 
-def _holding(connection: sa.Connection, wanted: Wanted) -> tuple[sa.ColumnElement[bool], ...]:
+def _holding(connection: sa.Connection, wanted: NumberPatterns) -> tuple[sa.ColumnElement[bool], ...]:
     """Say of rows of the journal whether the digits stand in them: more rows than are meant, and never fewer.
 
     Of rows that are sealed the database cannot say it.
     """
-    if sealer_of(connection.dialect) is not None:
+    if cipher_of(connection.dialect) is not None:
         return ()
     if connection.dialect.name == "postgresql":
         texts = (sa.func.encode(column, "escape") for column in (pushes.c.body, pushes.c.query))
@@ -312,7 +316,7 @@ def _holding(connection: sa.Connection, wanted: Wanted) -> tuple[sa.ColumnElemen
     return (sa.func.may_hold(pushes.c.body, pushes.c.query) == 1,)
 
 
-def _rows(connection: sa.Connection, wanted: Wanted, push_ids: Collection[UUID]) -> dict[str, int]:
+def _rows(connection: sa.Connection, wanted: NumberPatterns, push_ids: Collection[UUID]) -> dict[str, int]:
     """Count what goes, by table."""
     of_messages = _ids_of(wanted.mobile)
     counted = {
@@ -336,15 +340,15 @@ _OF_MESSAGES = (
 )
 
 
-def _look_up_tokens(connection: sa.Connection, wanted: Wanted) -> list[str]:
+def _look_up_tokens(connection: sa.Connection, wanted: NumberPatterns) -> list[str]:
     rows = connection.execute(sa.select(look_ups.c.token, look_ups.c.text))
     return [row.token for row in rows if wanted.named_in(row.text)]
 
 
-def _mentions(connection: sa.Connection, wanted: Wanted, named: Collection[UUID]) -> dict[str, int]:
+def _mentions(connection: sa.Connection, wanted: NumberPatterns, named: Collection[UUID]) -> dict[str, int]:
     """Count what names the number and is not its own: what others wrote, and reasons in the audit."""
     of_others = sa.and_(messages.c.mobile.is_distinct_from(wanted.mobile), sa.not_(sa.and_(*_taskless(wanted.mobile))))
-    end, sealer = wanted.mobile[-4:], sealer_of(connection.dialect)
+    end, sealer = wanted.mobile[-4:], cipher_of(connection.dialect)
     written = (
         sa.select(replies.c.content, replies.c.content_sealed)
         .outerjoin(messages, messages.c.id == replies.c.message_id)
@@ -361,7 +365,7 @@ def _mentions(connection: sa.Connection, wanted: Wanted, named: Collection[UUID]
 # --- Taking it away -------------------------------------------------------------------------------------------
 
 
-def _delete(connection: sa.Connection, wanted: Wanted, push_ids: set[UUID]) -> None:
+def _delete(connection: sa.Connection, wanted: NumberPatterns, push_ids: set[UUID]) -> None:
     key = messages.c.task_id, messages.c.mobile, messages.c.account
     locked = sa.select(*key).where(messages.c.mobile == wanted.mobile).order_by(*key)
     tasks = {(row.account, row.task_id) for row in connection.execute(locked) if row.task_id is not None}

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from receiver.core import ReceiverError
 from receiver.db.tables import audit, messages, pushes, receipts, replies, retention
-from receiver.maintenance.prune import Kind, list_horizons
+from receiver.maintenance.prune import RetentionKind, list_horizons
 from receiver.reporting import rollup
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _ahead(connection: sa.Connection, now: datetime) -> Iterator[Ahead]:
         yield Ahead(name="report closed before", at=datetime.fromtimestamp(closed, UTC))
 
 
-def list_supported(connection: sa.Connection, now: datetime) -> dict[Kind, datetime]:
+def list_supported(connection: sa.Connection, now: datetime) -> dict[RetentionKind, datetime]:
     """Give from when on each kind that was pruned is whole; of a horizon in the future, what its rows support."""
     return {
         kind: found.horizon if found.horizon <= now else _supported(connection, kind, now)
@@ -126,15 +126,15 @@ def list_supported(connection: sa.Connection, now: datetime) -> dict[Kind, datet
     }
 
 
-def _supported(connection: sa.Connection, kind: Kind, now: datetime) -> datetime:
+def _supported(connection: sa.Connection, kind: RetentionKind, now: datetime) -> datetime:
     """Give since when rows of a kind are there that were made before the present; the present where there are none."""
     columns = {
-        Kind.RECEIPTS: (receipts.c.received_at,),
-        Kind.REPLIES: (replies.c.received_at,),
-        Kind.MESSAGES: (messages.c.recorded_at, receipts.c.received_at, replies.c.received_at),
-        Kind.AUDIT: (audit.c.at,),
+        RetentionKind.RECEIPTS: (receipts.c.received_at,),
+        RetentionKind.REPLIES: (replies.c.received_at,),
+        RetentionKind.MESSAGES: (messages.c.recorded_at, receipts.c.received_at, replies.c.received_at),
+        RetentionKind.AUDIT: (audit.c.at,),
     }
-    if kind is Kind.PUSHES:  # in the order of their ids, which needs no look at them all
+    if kind is RetentionKind.PUSHES:  # in the order of their ids, which needs no look at them all
         oldest = connection.scalar(sa.select(pushes.c.received_at).order_by(pushes.c.id).limit(1))
         found = [oldest if oldest is not None and oldest <= now else None]
     else:
@@ -153,8 +153,8 @@ def reopen(connection: sa.Connection, now: datetime) -> list[Ahead]:
     """
     require_not_behind(connection, now)
     ahead = list_ahead(connection, now)
-    since = _supported(connection, Kind.MESSAGES, now)
-    of_messages = list_horizons(connection).get(Kind.MESSAGES)
+    since = _supported(connection, RetentionKind.MESSAGES, now)
+    of_messages = list_horizons(connection).get(RetentionKind.MESSAGES)
     all_new = of_messages is not None and of_messages.pruned_at is not None  # it was not broken off
     for kind, horizon in list_supported(connection, now).items():
         of_kind = retention.c.kind == kind.value

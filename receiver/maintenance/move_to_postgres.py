@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from receiver.audit import log
 from receiver.core import ReceiverError
 from receiver.db import migrate, version
-from receiver.db.encryption import SealedText, being_changed, find_encryption, guard_statements
+from receiver.db.encryption import EncryptedText, being_changed, find_encryption, guard_statements
 from receiver.db.engine import Database, StoreRejected
 from receiver.db.handover import find_mark, ledger, mark, remove_mark
 from receiver.db.tables import metadata, receipts, replies
@@ -297,7 +297,7 @@ class _Columns:
         self.table = table
         self.name = table.name
         self.columns = list(table.columns)
-        texts = (sa.Text, SealedText)
+        texts = (sa.Text, EncryptedText)
         self.texts = [place for place, column in enumerate(self.columns) if isinstance(column.type, texts)]
         self.names = ", ".join(column.name for column in self.columns)
         of_sqlite, of_postgresql = sqlite.dialect(), postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]

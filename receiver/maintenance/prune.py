@@ -49,7 +49,7 @@ _BATCH_SECONDS = 0.05  # for which one transaction is meant to last: a push wait
 _BATCH_ROWS, _BATCH_ROWS_MAX = 200, 1000
 
 
-class Kind(StrEnum):
+class RetentionKind(StrEnum):
     """What is pruned by an age of its own."""
 
     PUSHES = "pushes"
@@ -63,8 +63,8 @@ class Kind(StrEnum):
 class Plan:
     """What is to go."""
 
-    kinds: tuple[Kind, ...]
-    cutoffs: Mapping[Kind, datetime]  # of every kind that has an end: what is older goes, or would
+    kinds: tuple[RetentionKind, ...]
+    cutoffs: Mapping[RetentionKind, datetime]  # of every kind that has an end: what is older goes, or would
     readers: Position | None = None  # receipts and replies after it stay; None: nobody has to read them first
 
 
@@ -72,7 +72,7 @@ class Plan:
 class Due:
     """What would go of one kind."""
 
-    kind: Kind
+    kind: RetentionKind
     before: datetime
     rows: int
     oldest: datetime | None
@@ -81,27 +81,27 @@ class Due:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Horizon:
+class RetentionHorizon:
     """From when on one kind is whole."""
 
     horizon: datetime
     pruned_at: datetime | None  # when everything before was last seen to be gone; None: not yet
 
 
-def list_horizons(connection: sa.Connection) -> dict[Kind, Horizon]:
+def list_horizons(connection: sa.Connection) -> dict[RetentionKind, RetentionHorizon]:
     """Give from when on each kind is whole; one that was never pruned is missing."""
     rows = connection.execute(sa.select(retention).order_by(retention.c.kind))
-    return {Kind(row.kind): Horizon(horizon=row.horizon, pruned_at=row.pruned_at) for row in rows}
+    return {RetentionKind(row.kind): RetentionHorizon(horizon=row.horizon, pruned_at=row.pruned_at) for row in rows}
 
 
-def find_overdue(connection: sa.Connection, cutoffs: Mapping[Kind, datetime]) -> list[Kind]:
+def find_overdue(connection: sa.Connection, cutoffs: Mapping[RetentionKind, datetime]) -> list[RetentionKind]:
     """Give the kinds that have rows of before these times, as far as the oldest tell."""
-    oldest: dict[Kind, Any] = {
-        Kind.PUSHES: sa.select(pushes.c.received_at).order_by(pushes.c.id),
-        Kind.RECEIPTS: sa.select(receipts.c.last_seen_at).order_by(receipts.c.id),
-        Kind.REPLIES: sa.select(replies.c.last_seen_at).order_by(replies.c.id),
-        Kind.MESSAGES: sa.select(AGE_FROM).where(messages.c.recorded_at.isnot(None)).order_by(AGE_FROM),
-        Kind.AUDIT: sa.select(audit.c.at).order_by(audit.c.id),
+    oldest: dict[RetentionKind, Any] = {
+        RetentionKind.PUSHES: sa.select(pushes.c.received_at).order_by(pushes.c.id),
+        RetentionKind.RECEIPTS: sa.select(receipts.c.last_seen_at).order_by(receipts.c.id),
+        RetentionKind.REPLIES: sa.select(replies.c.last_seen_at).order_by(replies.c.id),
+        RetentionKind.MESSAGES: sa.select(AGE_FROM).where(messages.c.recorded_at.isnot(None)).order_by(AGE_FROM),
+        RetentionKind.AUDIT: sa.select(audit.c.at).order_by(audit.c.id),
     }
     found = {kind: connection.scalar(oldest[kind].limit(1)) for kind in cutoffs}
     return [kind for kind, at in found.items() if at is not None and at < cutoffs[kind]]
@@ -116,7 +116,7 @@ def look(connection: sa.Connection, plan: Plan) -> list[Due]:
         before = plan.cutoffs[kind]
         table, at, where = _due(kind, before, plan)
         size: sa.ColumnElement[Any] = sa.null()
-        if kind is Kind.PUSHES:
+        if kind is RetentionKind.PUSHES:
             size = sa.func.coalesce(sa.func.sum(sa.func.length(pushes.c.body) + sa.func.length(pushes.c.query)), 0)
         query = sa.select(sa.func.count(), sa.func.min(at), sa.func.max(at), size).select_from(table).where(*where)
         rows, oldest, newest, size_found = connection.execute(query).one()
@@ -138,15 +138,15 @@ def prune(
     plan: Plan,
     *,
     now: Callable[[], datetime],
-    tell: Callable[[Kind, int], None] = lambda _kind, _rows: None,
-) -> dict[Kind, int]:
+    tell: Callable[[RetentionKind, int], None] = lambda _kind, _rows: None,
+) -> dict[RetentionKind, int]:
     """Delete what is due, and give the rows by kind. `tell` hears of each batch.
 
     Journal first and messages last: each kind stays whole from its own horizon on wherever it is broken off.
     Raises StoreUnavailable or StoreUnfit.
     """
     gone = {}
-    for kind in Kind:
+    for kind in RetentionKind:
         if kind not in plan.kinds:
             continue
         before = database.write(lambda connection, kind=kind: _move_horizon(connection, kind, plan.cutoffs[kind]))  # type: ignore[misc]
@@ -161,9 +161,9 @@ def prune(
 # --- Horizons -------------------------------------------------------------------------------------------------
 
 
-def _move_horizon(connection: sa.Connection, kind: Kind, before: datetime) -> datetime:
+def _move_horizon(connection: sa.Connection, kind: RetentionKind, before: datetime) -> datetime:
     """Note that what is older may be missing from now on; give the time before which rows go."""
-    if kind is Kind.MESSAGES:
+    if kind is RetentionKind.MESSAGES:
         before = rollup.close_before(connection, before)
     statement = insert(connection.dialect.name, retention)
     connection.execute(
@@ -177,7 +177,7 @@ def _move_horizon(connection: sa.Connection, kind: Kind, before: datetime) -> da
     return before
 
 
-def _note_pruned(connection: sa.Connection, kind: Kind, now: datetime) -> None:
+def _note_pruned(connection: sa.Connection, kind: RetentionKind, now: datetime) -> None:
     connection.execute(sa.update(retention).where(retention.c.kind == kind.value).values(pruned_at=now))
 
 
@@ -191,20 +191,20 @@ _MOMENT = sa.case(
 
 
 def _due(
-    kind: Kind, before: datetime, plan: Plan
+    kind: RetentionKind, before: datetime, plan: Plan
 ) -> tuple[sa.Table, sa.ColumnElement[Any], list[sa.ColumnElement[bool]]]:
     """Give a kind's table, the column of its age, and the conditions of what goes."""
     match kind:
-        case Kind.PUSHES:
+        case RetentionKind.PUSHES:
             return pushes, pushes.c.received_at, [pushes.c.id < first_id_of(before), _waited_for_by_nobody()]
-        case Kind.RECEIPTS | Kind.REPLIES:
-            table = receipts if kind is Kind.RECEIPTS else replies
+        case RetentionKind.RECEIPTS | RetentionKind.REPLIES:
+            table = receipts if kind is RetentionKind.RECEIPTS else replies
             return table, table.c.last_seen_at, _old_sightings(table, before, plan)
-        case Kind.MESSAGES:
+        case RetentionKind.MESSAGES:
             moment = sa.type_coerce(_MOMENT, messages.c.sent_at.type)
             old = sa.or_(moment.is_(None), moment < before)
             return messages, moment, [old, *(sa.not_(kept) for kept in _kept_sightings(plan))]
-        case Kind.AUDIT:
+        case RetentionKind.AUDIT:
             return audit, audit.c.at, [audit.c.at < before]
 
 
@@ -236,7 +236,7 @@ def _read_up_to(table: sa.Table, readers: Position) -> int:
 
 def _kept_sightings(plan: Plan) -> Iterator[sa.ColumnElement[bool]]:
     """Say of messages whether receipts or replies of them are to be kept, which keep them too."""
-    for kind, table in ((Kind.RECEIPTS, receipts), (Kind.REPLIES, replies)):
+    for kind, table in ((RetentionKind.RECEIPTS, receipts), (RetentionKind.REPLIES, replies)):
         before = plan.cutoffs.get(kind)
         kept: sa.ColumnElement[bool] = sa.true()
         if before is not None:
@@ -276,7 +276,7 @@ class _Pace:
 
 def _prune_pushes(database: Database, before: datetime, plan: Plan) -> Iterator[int]:
     pace = _Pace()
-    _, _, where = _due(Kind.PUSHES, before, plan)
+    _, _, where = _due(RetentionKind.PUSHES, before, plan)
     after = None
     while True:
         # By its id from the last on: what was just deleted is not waded through again.
@@ -341,7 +341,7 @@ def _old_messages(database: Database, before: datetime) -> Iterator[list[int]]:
 
 
 def _delete_messages(database: Database, ids: Collection[int], before: datetime, plan: Plan) -> int:
-    _, _, where = _due(Kind.MESSAGES, before, plan)
+    _, _, where = _due(RetentionKind.MESSAGES, before, plan)
 
     def work(connection: sa.Connection) -> int:
         tasks: set[tuple[str, str]] = set()
@@ -391,12 +391,12 @@ def _prune_audit(database: Database, before: datetime, _plan: Plan) -> Iterator[
         yield gone
 
 
-_BATCHES: Mapping[Kind, Callable[[Database, datetime, Plan], Iterator[int]]] = {
-    Kind.PUSHES: _prune_pushes,
-    Kind.RECEIPTS: _prune_receipts,
-    Kind.REPLIES: _prune_replies,
-    Kind.MESSAGES: _prune_messages,
-    Kind.AUDIT: _prune_audit,
+_BATCHES: Mapping[RetentionKind, Callable[[Database, datetime, Plan], Iterator[int]]] = {
+    RetentionKind.PUSHES: _prune_pushes,
+    RetentionKind.RECEIPTS: _prune_receipts,
+    RetentionKind.REPLIES: _prune_replies,
+    RetentionKind.MESSAGES: _prune_messages,
+    RetentionKind.AUDIT: _prune_audit,
 }
 
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.core import ReceiverError, StoreUnavailable, shown_content
+from receiver.core import DatabaseUnavailable, ReceiverError, shown_content
 from receiver.db.encryption import (
     MARK,
     ROOT_BYTES,
     UNHINDERED,
-    KeyRing,
-    NotOpened,
-    Sealer,
-    State,
+    DecryptionError,
+    EncryptionState,
+    FieldCipher,
+    Keyring,
     columns,
     find_encryption,
     guard_statements,
@@ -48,56 +48,56 @@ _TABLES = (pushes, messages, receipts, replies, look_ups)
 Row = dict[str, Any]
 
 
-def encrypt(database: Database, ring: KeyRing, tell: Callable[[int], None] = lambda _: None) -> int:
+def encrypt(database: Database, ring: Keyring, tell: Callable[[int], None] = lambda _: None) -> int:
     """Seal every row of a plain database, or of one in which that was broken off; give how many were sealed now.
 
     `tell` hears how many rows were looked at since the last time. Raises ReceiverError, StoreUnavailable or StoreUnfit.
     """
     found = _state(database)
-    if found.state is State.OPENING:
+    if found.state is EncryptionState.OPENING:
         raise ReceiverError("the database is being decrypted; end that first, with `receiver db decrypt`")
-    if found.state is State.SEALED:
+    if found.state is EncryptionState.SEALED:
         return 0
-    if found.state is State.PLAIN:
-        root = columns.sealed_root(ring, os.urandom(ROOT_BYTES))
-        _set_state(database, State.SEALING, root)
+    if found.state is EncryptionState.PLAIN:
+        root = columns.encrypt_root(ring, os.urandom(ROOT_BYTES))
+        _set_state(database, EncryptionState.SEALING, root)
         found = _state(database)
     work = _Change(_Goal.SEALED, found.sealer(ring))
     count = sum(_walk(database, table, work, tell) for table in _TABLES)
     _clean(database)
-    _set_state(database, State.SEALED)
+    _set_state(database, EncryptionState.SEALED)
     return count
 
 
-def decrypt(database: Database, ring: KeyRing, tell: Callable[[int], None] = lambda _: None) -> int:
+def decrypt(database: Database, ring: Keyring, tell: Callable[[int], None] = lambda _: None) -> int:
     """Open every row of an encrypted database, or of one in which that was broken off; give how many were opened now.
 
     Raises ReceiverError, StoreUnavailable or StoreUnfit.
     """
     found = _state(database)
-    if found.state is State.SEALING:
+    if found.state is EncryptionState.SEALING:
         raise ReceiverError("the database is being encrypted; end that first, with `receiver db encrypt`")
-    if found.state is State.PLAIN:
+    if found.state is EncryptionState.PLAIN:
         return 0
     work = _Change(_Goal.PLAIN, found.sealer(ring))
-    if found.state is State.SEALED:
-        _set_state(database, State.OPENING)
+    if found.state is EncryptionState.SEALED:
+        _set_state(database, EncryptionState.OPENING)
     count = sum(_walk(database, table, work, tell) for table in _TABLES)
-    _set_state(database, State.PLAIN)
+    _set_state(database, EncryptionState.PLAIN)
     return count
 
 
-def rotate(database: Database, ring: KeyRing, tell: Callable[[int], None] = lambda _: None) -> tuple[int, int]:
+def rotate(database: Database, ring: Keyring, tell: Callable[[int], None] = lambda _: None) -> tuple[int, int]:
     """Seal under the first key what others have sealed, beside those who write.
 
     Gives how many rows were sealed anew, and how many of another key came meanwhile: somebody does not have the first
     key yet. Raises ReceiverError, StoreUnavailable or StoreUnfit.
     """
     found = _state(database)
-    if found.state is not State.SEALED:
+    if found.state is not EncryptionState.SEALED:
         raise ReceiverError(f"the database is not encrypted, but {found.state}; see `receiver db encrypt`")
     found.sealer(ring)
-    root = columns.sealed_root(ring, columns.open_root(ring, found.root))
+    root = columns.encrypt_root(ring, columns.decrypt_root(ring, found.root))
     database.write(lambda connection: connection.execute(sa.update(encryption).values(root=root)))
     work = _Change(_Goal.RENEWED, found.sealer(ring))
     tables = [table for table in _TABLES if table is not messages]  # tokens stay as they are
@@ -110,16 +110,16 @@ def _state(database: Database) -> columns.Encryption:
         return find_encryption(connection)
 
 
-def _set_state(database: Database, state: State, root: bytes = b"") -> None:
+def _set_state(database: Database, state: EncryptionState, root: bytes = b"") -> None:
     """Say how far it is, in the transaction from which on only such rows can be written."""
 
     def work(connection: sa.Connection) -> None:
         if database.postgresql:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         _set_guards(connection, state)
-        if state is State.SEALING:
+        if state is EncryptionState.SEALING:
             connection.execute(sa.insert(encryption).values(name=_NAME, state=state, root=root))
-        elif state is State.PLAIN:
+        elif state is EncryptionState.PLAIN:
             connection.execute(sa.delete(encryption))
         else:
             connection.execute(sa.update(encryption).values(state=state))
@@ -128,7 +128,7 @@ def _set_state(database: Database, state: State, root: bytes = b"") -> None:
     while True:
         try:
             database.write(work)
-        except StoreUnavailable:  # a lock was not to be had in time: pushes would wait behind whoever waits for it
+        except DatabaseUnavailable:  # a lock was not to be had in time: pushes would wait behind whoever waits for it
             if time.monotonic() > deadline:
                 raise
             time.sleep(_LOCK_PAUSE_SECONDS)
@@ -136,7 +136,7 @@ def _set_state(database: Database, state: State, root: bytes = b"") -> None:
             return
 
 
-def _set_guards(connection: sa.Connection, state: State) -> None:
+def _set_guards(connection: sa.Connection, state: EncryptionState) -> None:
     for statement in guard_statements(connection.dialect.name, state):
         connection.exec_driver_sql(statement)
 
@@ -166,7 +166,7 @@ class _Change:
     """What is to become of each value. One that is so already stays as it is."""
 
     goal: _Goal
-    sealer: Sealer
+    sealer: FieldCipher
 
     def row(self, table: sa.Table, row: Any) -> Row:
         """Give the columns of a row that change."""
@@ -191,7 +191,7 @@ class _Change:
             return None
         if self.goal is _Goal.SEALED:
             # A plain push may begin as if it were sealed: what does not open is not.
-            return value if ring.opens(value, place.encode()) else columns.seal_bytes(ring, value, place.encode())
+            return value if ring.opens(value, place.encode()) else columns.encrypt_bytes(ring, value, place.encode())
         if not value.startswith(MARK) or (self.goal is _Goal.RENEWED and value.startswith(ring.head)):
             return value
         plain = ring.open(value, place.encode())
@@ -207,14 +207,14 @@ class _Change:
         if self.goal is _Goal.RENEWED and columns.is_under(ring, value):
             return value
         try:
-            plain = columns.open_text(ring, value, place)
-        except (ValueError, NotOpened):
+            plain = columns.decrypt_text(ring, value, place)
+        except (ValueError, DecryptionError):
             if self.goal is _Goal.RENEWED:
                 raise
-            return value if self.goal is _Goal.PLAIN else columns.seal_text(ring, value, place)
+            return value if self.goal is _Goal.PLAIN else columns.encrypt_text(ring, value, place)
         if self.goal is _Goal.PLAIN:
             return plain
-        return columns.seal_text(ring, plain, place) if self.goal is _Goal.RENEWED else value
+        return columns.encrypt_text(ring, plain, place) if self.goal is _Goal.RENEWED else value
 
     def _json(self, value: Any, place: str) -> Any:
         if value is None or isinstance(value, str) == (self.goal is _Goal.SEALED):
@@ -222,8 +222,8 @@ class _Change:
         ring = self.sealer.ring
         if self.goal is _Goal.RENEWED and columns.is_under(ring, value):
             return value
-        plain = columns.open_json(ring, value, place.encode()) if isinstance(value, str) else value
-        return plain if self.goal is _Goal.PLAIN else columns.seal_json(ring, plain, place.encode())
+        plain = columns.decrypt_json(ring, value, place.encode()) if isinstance(value, str) else value
+        return plain if self.goal is _Goal.PLAIN else columns.encrypt_json(ring, plain, place.encode())
 
     def _content(self, row: Any) -> Row:
         ring, place = self.sealer.ring, b"replies.content"
@@ -293,7 +293,7 @@ def _update(
     if alone and postgresql:
         connection.exec_driver_sql(UNHINDERED)
     if alone and not postgresql:
-        _set_guards(connection, State.PLAIN)
+        _set_guards(connection, EncryptionState.PLAIN)
     names = sorted({name for _, new in found for name in new})
     statement = sa.update(table).where(table.c[key] == sa.bindparam("key_of_row"))
     connection.execute(
@@ -307,7 +307,7 @@ def _update(
         _set_guards(connection, find_encryption(connection).state)
 
 
-def _may_be_stale(table: sa.Table, ring: KeyRing) -> sa.ColumnElement[bool]:
+def _may_be_stale(table: sa.Table, ring: Keyring) -> sa.ColumnElement[bool]:
     """Say which rows may hold what another key than the first has sealed."""
 
     def begins(column: sa.Column[Any], head: bytes) -> sa.ColumnElement[bool]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.core import ReceiverError, StoreUnavailable
+from receiver.core import DatabaseUnavailable, ReceiverError
 from receiver.db import version as schema
 from receiver.db.engine import Database
 from receiver.db.sqlite import connect_to_read, connect_unchanging, path_of, sqlite3
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from receiver.db.encryption import Sealing
+    from receiver.db.encryption import ColumnEncryption
 
 _FAULTS_NAMED = 5
 _IDS_SKIPPED = 10**10  # more than are given out in a week at full rate
@@ -48,7 +48,7 @@ def copy_database(url: str, to: Path) -> None:
         ):
             source.backup(copy, pages=-1)
     except sqlite3.Error as error:
-        raise StoreUnavailable(f"the database could not be copied ({error})") from error
+        raise DatabaseUnavailable(f"the database could not be copied ({error})") from error
 
 
 def require_integrity(path: Path) -> None:
@@ -71,7 +71,7 @@ def skip_ids(path: Path) -> None:
         connection.execute("UPDATE sqlite_sequence SET seq = seq + ?", (_IDS_SKIPPED,))
 
 
-def open_unchanging(path: Path, sealing: Sealing | None = None) -> Database:
+def open_unchanging(path: Path, sealing: ColumnEncryption | None = None) -> Database:
     """Open a database that nobody writes to, so that no file is made beside it."""
     name = path.absolute().as_uri().replace("%", "%25")  # a URI within a URL
     return Database(f"sqlite:///{name}?immutable=1&uri=true", sealing=sealing)

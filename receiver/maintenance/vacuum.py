@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.core import StoreUnavailable
+from receiver.core import DatabaseUnavailable
 from receiver.db.sqlite import connect, path_of, sqlite3
 from receiver.db.tables import tombstones
 
@@ -71,7 +71,7 @@ def _rewrite_sqlite(database: Database, path: Path) -> None:
                 connection.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")  # noqa: S608  (ours)
             connection.execute("VACUUM")
     except sqlite3.Error as error:
-        raise StoreUnavailable(f"the database could not be written anew ({error}); run this again") from error
+        raise DatabaseUnavailable(f"the database could not be written anew ({error}); run this again") from error
     database.empty_log()
 
 
@@ -106,7 +106,7 @@ def _await_snapshots(connection: sa.Connection) -> None:
         if row is None:
             return
         if time.monotonic() > deadline:
-            raise StoreUnavailable(_STILL_SEEN.format(pid=row.pid, state=row.state))
+            raise DatabaseUnavailable(_STILL_SEEN.format(pid=row.pid, state=row.state))
         time.sleep(0.05)
 
 

@@ -26,8 +26,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from receiver.core import (
+    CheckResult,
     DeliveryStatus,
-    Finding,
     MessageState,
     Outcome,
     Push,
@@ -38,11 +38,11 @@ from receiver.core import (
     mask_mobile,
     match_masked,
 )
-from receiver.db.encryption import Mobile, Sealer, sealer_of
+from receiver.db.encryption import FieldCipher, Mobile, cipher_of
 from receiver.db.set_aside import read_rows, require_texts
 from receiver.db.tables import masked_key_where, masked_of_task_where, messages, pushes, receipts, replies
 from receiver.maintenance.horizons import list_ahead, list_supported
-from receiver.maintenance.prune import Kind, list_horizons
+from receiver.maintenance.prune import RetentionKind, list_horizons
 from receiver.messages.queries import PUSH_COLUMNS, as_push_row
 from receiver.reporting import rollup
 
@@ -72,7 +72,7 @@ def verify(
     tell: Callable[[int], None] = lambda _: None,
     *,
     now: datetime | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """Prove that journal, receipts, replies and states agree. `tell` hears how many rows were read since the last time.
 
     `read_again` reads a push with the present settings, of which that was not kept when it came.
@@ -83,7 +83,7 @@ def verify(
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         now = now or datetime.now(UTC)
         ahead = list_ahead(connection, now)
-        yield Finding(
+        yield CheckResult(
             name="what was pruned lies in the past",
             ok=not ahead,
             count=len(list_horizons(connection)),
@@ -95,7 +95,7 @@ def verify(
         yield work.masked()
         yield work.unread()
         wrong = rollup.differences(connection)
-        yield Finding(
+        yield CheckResult(
             name="delivery report adds up", ok=not wrong, count=work.messages_read, details=tuple(wrong[:_NAMED_MAX])
         )
 
@@ -106,7 +106,7 @@ class _Verification:
         connection: sa.Connection,
         read_again: Callable[[Push], Push],
         tell: Callable[[int], None],
-        horizons: Mapping[Kind, datetime],
+        horizons: Mapping[RetentionKind, datetime],
     ) -> None:
         self._connection = connection
         self._read_again = read_again
@@ -117,7 +117,7 @@ class _Verification:
         self._begun_before: dict[int, int] = {}
         self._unread: list[str] = []  # rows that no reader can read
 
-    def sightings(self) -> Iterator[Finding]:
+    def sightings(self) -> Iterator[CheckResult]:
         """Every accepted push has its receipt or reply, counted as often as it came; and there are no others."""
         sums = [0] * _BUCKETS
         journal_rows = 0
@@ -133,7 +133,7 @@ class _Verification:
                 later_copies[push.digest] += 1
             else:
                 sums[push.digest % _BUCKETS] += push.digest
-        yield Finding(name="journal was looked through", ok=True, count=journal_rows)
+        yield CheckResult(name="journal was looked through", ok=True, count=journal_rows)
         rows = 0
         for key, copies, push_id in self._rows():
             rows += 1
@@ -143,9 +143,11 @@ class _Verification:
         differing = {bucket for bucket, total in enumerate(sums) if total}
         differing |= {digest % _BUCKETS for digest, came in later_copies.items() if came > self._begun_before[digest]}
         details = self._name(differing, replayed) if differing else ()
-        yield Finding(name="receipts and replies follow from the journal", ok=not details, count=rows, details=details)
+        yield CheckResult(
+            name="receipts and replies follow from the journal", ok=not details, count=rows, details=details
+        )
 
-    def states(self) -> Finding:
+    def states(self) -> CheckResult:
         """Every message's state is that of its receipts."""
         wrong: list[str] = []
         rows = 0
@@ -165,13 +167,15 @@ class _Verification:
                     wrong.append(f"message {row.id} (task {row.task_id}, {mask_mobile(row.mobile)}): state differs")
             wrong += [f"message {message_id} does not exist and has receipts" for message_id in found]
         self.messages_read = rows
-        return Finding(name="states follow from receipts", ok=not wrong, count=rows, details=tuple(wrong[:_NAMED_MAX]))
+        return CheckResult(
+            name="states follow from receipts", ok=not wrong, count=rows, details=tuple(wrong[:_NAMED_MAX])
+        )
 
     def _follows(self, row: Any, state: MessageState) -> bool:
         """Whether a message's state is that of its receipts, or what is left of them after pruning may have made it."""
         if (state.status, state.reported_at, state.seen) == (row.status, row.reported_at, row.seen):
             return True
-        horizon = self._horizons.get(Kind.RECEIPTS)
+        horizon = self._horizons.get(RetentionKind.RECEIPTS)
         if horizon is None or row.reported_at is None:
             return False
         if row.status not in _STATUSES:
@@ -180,14 +184,14 @@ class _Verification:
         still_decides = (state.reported_at, state.status) == (row.reported_at, row.status)
         return known.merge(state) == known and (still_decides or row.reported_at < horizon + _CLOCKS_APART)
 
-    def unread(self) -> Finding:
+    def unread(self) -> CheckResult:
         """Every row that the others looked at could be read."""
         found = sorted(set(self._unread))
-        return Finding(
+        return CheckResult(
             name="every row can be read", ok=not found, count=self.messages_read, details=tuple(found[:_NAMED_MAX])
         )
 
-    def masked(self) -> Finding:
+    def masked(self) -> CheckResult:
         """Every masked number belongs to the one recorded message that fits it, or to none."""
         wrong: list[str] = []
         rows = 0
@@ -208,7 +212,7 @@ class _Verification:
                         wrong.append(
                             f"{table.name} {row.id} (task {row.task_id}): belongs to {fitting or 'no message'}"
                         )
-        return Finding(
+        return CheckResult(
             name="masked numbers belong where they fit", ok=not wrong, count=rows, details=tuple(wrong[:_NAMED_MAX])
         )
 
@@ -261,7 +265,7 @@ class _Verification:
     def _journal(self) -> Iterator[_Journaled]:
         query = sa.select(*PUSH_COLUMNS, pushes.c.replayed_at, pushes.c.reading_digest)
         query = query.where(pushes.c.outcome == Outcome.ACCEPTED)
-        if (horizon := self._horizons.get(Kind.PUSHES)) is not None:
+        if (horizon := self._horizons.get(RetentionKind.PUSHES)) is not None:
             query = query.where(pushes.c.id >= first_id_of(horizon))
         for chunk in self._chunks(query, pushes.c.id, self._journaled):
             for push in chunk:
@@ -284,8 +288,8 @@ class _Verification:
 
     def _horizon(self, kind: str) -> datetime | None:
         """From when on the journal must agree with the rows of a kind: both are whole."""
-        own = Kind.RECEIPTS if kind == "receipt" else Kind.REPLIES
-        return max(filter(None, (self._horizons.get(Kind.PUSHES), self._horizons.get(own))), default=None)
+        own = RetentionKind.RECEIPTS if kind == "receipt" else RetentionKind.REPLIES
+        return max(filter(None, (self._horizons.get(RetentionKind.PUSHES), self._horizons.get(own))), default=None)
 
     def _first_id(self, kind: str, later: timedelta = timedelta(0)) -> UUID:
         """The lowest id that a push of that kind may have to count."""
@@ -328,7 +332,7 @@ class _Verification:
             elif horizon is not None:
                 query = query.where(table.c.push_id >= self._first_id(kind))
             for chunk in self._chunks(
-                query, table.c.id, partial(_as_sighted, kind, sealer_of(self._connection.dialect))
+                query, table.c.id, partial(_as_sighted, kind, cipher_of(self._connection.dialect))
             ):
                 for row in chunk:
                     yield row.key, row.copies, row.push_id
@@ -361,14 +365,14 @@ class _Sighted:
     push_id: UUID
 
 
-def _as_sighted(kind: str, sealer: Sealer | None, row: Any) -> _Sighted:
+def _as_sighted(kind: str, sealer: FieldCipher | None, row: Any) -> _Sighted:
     said = row.said if isinstance(row.said, str) else _content_digest(row, sealer).hex()
     parts = (kind, row.account or "", row.task_id or "", row.mobile or "", row.at.isoformat(), said)
     require_texts(*parts)
     return _Sighted(id=row.id, key=parts, copies=int(row.copies), push_id=row.push_id)
 
 
-def _content_digest(row: Any, sealer: Sealer | None) -> bytes:
+def _content_digest(row: Any, sealer: FieldCipher | None) -> bytes:
     """Give the SHA-256 of a reply's content; where that is sealed and another, the one that stands for it."""
     kept: bytes = row.said
     if sealer is None or row.content_sealed is None:

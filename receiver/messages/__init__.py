@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from receiver.messages.balance import Level, Reading, Trend, save_readings
-from receiver.messages.events import Event, Horizon, Position, find_lag_seconds, list_events
+from receiver.messages.events import Event, EventHorizon, Position, find_lag_seconds, list_events
 from receiver.messages.recording import Recorded, RecordResult, match_recorded, record_sent, record_verified
-from receiver.messages.records import FIELDS, InvalidSend, SendReader, parse_filter_time
+from receiver.messages.records import FIELDS, InvalidSendRecord, SendRecordParser, parse_filter_time
 
 __all__ = [
     "FIELDS",
     "Event",
-    "Horizon",
-    "InvalidSend",
+    "EventHorizon",
+    "InvalidSendRecord",
     "Level",
     "Position",
     "Reading",
     "RecordResult",
     "Recorded",
-    "SendReader",
+    "SendRecordParser",
     "Trend",
     "find_lag_seconds",
     "list_events",

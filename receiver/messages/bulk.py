@@ -22,7 +22,7 @@ from receiver.core import (
     shown_content,
     write_time,
 )
-from receiver.db.encryption import Sealer, mobile_token, seal_bytes, sealer_of
+from receiver.db.encryption import FieldCipher, cipher_of, encrypt_bytes, mobile_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _BODY, _QUERY, _READING, _CONTENT = b"pushes.body", b"pushes.query", b"pushes.reading_digest", b"replies.content"
 
 
-def split_plain(batch: Sequence[Push], sealer: Sealer | None = None) -> tuple[list[Push], list[Push]]:
+def split_plain(batch: Sequence[Push], sealer: FieldCipher | None = None) -> tuple[list[Push], list[Push]]:
     """Part a batch into its plain pushes, in the order of their messages' keys, and the rest."""
     plain: dict[tuple[str, ...], Push] = {}
     rest: list[Push] = []
@@ -53,7 +53,7 @@ def split_plain(batch: Sequence[Push], sealer: Sealer | None = None) -> tuple[li
     return [plain[key] for key in sorted(plain, key=lambda key: lock_order(key, sealer))], rest
 
 
-def lock_order(key: tuple[str, ...], sealer: Sealer | None) -> tuple[str, ...]:
+def lock_order(key: tuple[str, ...], sealer: FieldCipher | None) -> tuple[str, ...]:
     """Give what messages are locked in the order of, by their task id, number and account: as the index has them."""
     return key if sealer is None else (key[0], mobile_token(sealer, key[1]), *key[2:])
 
@@ -61,12 +61,12 @@ def lock_order(key: tuple[str, ...], sealer: Sealer | None) -> tuple[str, ...]:
 def save_plain(connection: sa.Connection, batch: Sequence[Push]) -> bool:
     """Keep plain pushes. False: nothing was changed, some of them are in the journal already (SQLite only)."""
     if connection.dialect.name == "postgresql":
-        save_plain_postgresql(connection.connection.driver_connection, batch, sealer_of(connection.dialect))
+        save_plain_postgresql(connection.connection.driver_connection, batch, cipher_of(connection.dialect))
         return True
-    return _save_sqlite(connection.connection.driver_connection, batch, sealer_of(connection.dialect))
+    return _save_sqlite(connection.connection.driver_connection, batch, cipher_of(connection.dialect))
 
 
-def save_plain_postgresql(driver: Any, batch: Sequence[Push], sealer: Sealer | None = None) -> None:
+def save_plain_postgresql(driver: Any, batch: Sequence[Push], sealer: FieldCipher | None = None) -> None:
     """Keep plain pushes by one statement of the driver: what SQLAlchemy adds costs more than its share of it."""
     driver.execute(_POSTGRESQL, [dumps([_json_row(push, sealer) for push in batch])], prepare=True)
 
@@ -124,7 +124,7 @@ ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SE
 """
 
 
-def _json_row(push: Push, sealer: Sealer | None) -> dict[str, Any]:
+def _json_row(push: Push, sealer: FieldCipher | None) -> dict[str, Any]:
     reading = push.reading
     query, body = _bytes_of(push, sealer)
     row: dict[str, Any] = {
@@ -166,20 +166,20 @@ def _json_row(push: Push, sealer: Sealer | None) -> dict[str, Any]:
     return row
 
 
-def _bytes_of(push: Push, sealer: Sealer | None) -> tuple[bytes, bytes]:
+def _bytes_of(push: Push, sealer: FieldCipher | None) -> tuple[bytes, bytes]:
     """Give what the journal keeps of a push: its query and its body."""
     if sealer is None:
         return push.query, push.body
-    return seal_bytes(sealer.ring, push.query, _QUERY), seal_bytes(sealer.ring, push.body, _BODY)
+    return encrypt_bytes(sealer.ring, push.query, _QUERY), encrypt_bytes(sealer.ring, push.body, _BODY)
 
 
-def _digest_of(account: str, reading: Receipt | Reply, sealer: Sealer | None) -> bytes:
+def _digest_of(account: str, reading: Receipt | Reply, sealer: FieldCipher | None) -> bytes:
     """Give what the journal keeps of a reading."""
     digest = reading_digest(account, reading)
-    return digest if sealer is None else seal_bytes(sealer.ring, digest, _READING)
+    return digest if sealer is None else encrypt_bytes(sealer.ring, digest, _READING)
 
 
-def _contents(reply: Reply, sealer: Sealer | None) -> tuple[str, bytes | None, bytes | None, str | None]:
+def _contents(reply: Reply, sealer: FieldCipher | None) -> tuple[str, bytes | None, bytes | None, str | None]:
     """Give what is kept of a reply: as it is shown, exactly where that differs; or sealed, and what it is found by."""
     content = shown_content(reply.content)
     if sealer is not None:
@@ -187,11 +187,11 @@ def _contents(reply: Reply, sealer: Sealer | None) -> tuple[str, bytes | None, b
     return content, reply.content.encode() if content != reply.content else None, None, None
 
 
-def _digest(reply: Reply, sealer: Sealer | None) -> bytes:
+def _digest(reply: Reply, sealer: FieldCipher | None) -> bytes:
     return reply.content_sha256 if sealer is None else sealer.digest(reply.content_sha256)
 
 
-def content_columns(reply: Reply, sealer: Sealer | None) -> dict[str, Any]:
+def content_columns(reply: Reply, sealer: FieldCipher | None) -> dict[str, Any]:
     """Give the columns that hold a reply's content; the type of `content_sealed` seals."""
     content = shown_content(reply.content)
     exact = reply.content.encode()
@@ -240,7 +240,7 @@ INSERT INTO forward_queue (kind, push_id, message_id)
 VALUES ('push', ?, (SELECT id FROM messages WHERE task_id = ? AND mobile = ? AND account = ?))"""
 
 
-def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: Sealer | None) -> bool:
+def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: FieldCipher | None) -> bool:
     journal: list[tuple[Any, ...]] = []
     messages: list[tuple[Any, ...]] = []
     receipts: list[tuple[Any, ...]] = []

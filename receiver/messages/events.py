@@ -57,7 +57,7 @@ class _Mark:
     at: float
 
 
-class Horizon:
+class EventHorizon:
     """Up to where the stream is final, as one process knows it. Safe for many threads."""
 
     def __init__(self, database: Database) -> None:

@@ -39,10 +39,10 @@ from receiver.messages.queries import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from receiver.db.encryption import Sealer
+    from receiver.db.encryption import FieldCipher
 
 
-class Kind(StrEnum):
+class ColumnType(StrEnum):
     """What a column holds, for formats that have types."""
 
     TEXT = "text"
@@ -53,21 +53,21 @@ class Kind(StrEnum):
 
 
 # What SQLite may give for each, which would hold anything.
-TYPES: Mapping[Kind, tuple[type, ...]] = {
-    Kind.TEXT: (str,),
-    Kind.TIME: (str,),
-    Kind.NUMBER: (int, float),
-    Kind.WHOLE: (int,),
-    Kind.BOOLEAN: (str,),
+TYPES: Mapping[ColumnType, tuple[type, ...]] = {
+    ColumnType.TEXT: (str,),
+    ColumnType.TIME: (str,),
+    ColumnType.NUMBER: (int, float),
+    ColumnType.WHOLE: (int,),
+    ColumnType.BOOLEAN: (str,),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ExportColumn:
     """One column of a file: its name, its kind, and its text in SQL."""
 
     name: str
-    kind: Kind
+    kind: ColumnType
     text: sa.ColumnElement[Any]
     nullable: bool = True
     written_by_people: bool = False  # may begin like a spreadsheet's formula
@@ -80,7 +80,7 @@ class Column:
 class Export:
     """What is to be exported."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[ExportColumn, ...]
     query: sa.Select[Any]
     table: sa.Table  # whose ids the rows have
     narrow: bool  # few rows, which an index finds
@@ -221,16 +221,16 @@ def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement
     )
 
 
-def _number_column(number: sa.ColumnElement[Any], *, in_full: bool, sealer: Sealer | None) -> Column:
+def _number_column(number: sa.ColumnElement[Any], *, in_full: bool, sealer: FieldCipher | None) -> ExportColumn:
     if sealer is None:
-        return Column("mobile", Kind.TEXT, _mobile(number, in_full=in_full), nullable=False)
-    return Column("mobile", Kind.TEXT, number, nullable=False, opened=str if in_full else mask_mobile)
+        return ExportColumn("mobile", ColumnType.TEXT, _mobile(number, in_full=in_full), nullable=False)
+    return ExportColumn("mobile", ColumnType.TEXT, number, nullable=False, opened=str if in_full else mask_mobile)
 
 
 # --- The three lists ------------------------------------------------------------------------------------
 
 
-def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, sealer: Sealer | None = None) -> Export:
+def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, sealer: FieldCipher | None = None) -> Export:
     """Export messages, oldest first."""
     column = messages.c
     reported = (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
@@ -249,21 +249,21 @@ def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, sealer: Seal
     )
     return Export(
         columns=(
-            Column("id", Kind.WHOLE, column.id, nullable=False),
-            Column("account", Kind.TEXT, column.account, nullable=False, repeats=True),
-            Column("task_id", Kind.TEXT, column.task_id, written_by_people=True),
+            ExportColumn("id", ColumnType.WHOLE, column.id, nullable=False),
+            ExportColumn("account", ColumnType.TEXT, column.account, nullable=False, repeats=True),
+            ExportColumn("task_id", ColumnType.TEXT, column.task_id, written_by_people=True),
             _number_column(column.mobile, in_full=in_full, sealer=sealer),
-            Column("template_id", Kind.TEXT, column.template_id, written_by_people=True, repeats=True),
-            Column("reference", Kind.TEXT, column.reference, written_by_people=True),
-            Column("sent_at", Kind.TIME, _iso(column.sent_at)),
-            Column("recorded_at", Kind.TIME, _iso(column.recorded_at)),
-            Column("status", Kind.TEXT, status, nullable=False, repeats=True),
-            Column("late", Kind.BOOLEAN, _boolean(is_late(clock)), nullable=False),
-            Column("reported_at", Kind.TIME, _iso_seconds(column.reported_at)),
-            Column("latency_seconds", Kind.NUMBER, _seconds_between(column.reported_at, column.sent_at)),
-            Column("matched", Kind.BOOLEAN, _boolean(column.recorded_at.isnot(None)), nullable=False),
-            Column("conflicting", Kind.BOOLEAN, _boolean(seen_both()), nullable=False),
-            Column("error_message", Kind.TEXT, column.error_message, written_by_people=True, repeats=True),
+            ExportColumn("template_id", ColumnType.TEXT, column.template_id, written_by_people=True, repeats=True),
+            ExportColumn("reference", ColumnType.TEXT, column.reference, written_by_people=True),
+            ExportColumn("sent_at", ColumnType.TIME, _iso(column.sent_at)),
+            ExportColumn("recorded_at", ColumnType.TIME, _iso(column.recorded_at)),
+            ExportColumn("status", ColumnType.TEXT, status, nullable=False, repeats=True),
+            ExportColumn("late", ColumnType.BOOLEAN, _boolean(is_late(clock)), nullable=False),
+            ExportColumn("reported_at", ColumnType.TIME, _iso_seconds(column.reported_at)),
+            ExportColumn("latency_seconds", ColumnType.NUMBER, _seconds_between(column.reported_at, column.sent_at)),
+            ExportColumn("matched", ColumnType.BOOLEAN, _boolean(column.recorded_at.isnot(None)), nullable=False),
+            ExportColumn("conflicting", ColumnType.BOOLEAN, _boolean(seen_both()), nullable=False),
+            ExportColumn("error_message", ColumnType.TEXT, column.error_message, written_by_people=True, repeats=True),
         ),
         query=_in_range(sa.select(messages).where(*message_conditions(wanted, clock)), messages, wanted),
         table=messages,
@@ -283,30 +283,32 @@ def _is_narrow(wanted: Filter) -> bool:
     return any(value is not None for value in (wanted.mobile, wanted.task_id, wanted.reference, wanted.q))
 
 
-def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: Sealer | None = None) -> Export:
+def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: FieldCipher | None = None) -> Export:
     """Export receipts, oldest first."""
     column = receipts.c
     known = {value: status.name.lower() for value, status in VENDOR_STATUSES.items()}
     status = sa.case(known, value=column.vendor_status, else_=DeliveryStatus.UNKNOWN.name.lower())
     own = (
-        Column("status", Kind.TEXT, status, nullable=False, repeats=True),
-        Column("vendor_status", Kind.TEXT, column.vendor_status, nullable=False, written_by_people=True, repeats=True),
-        Column("reported_at", Kind.TIME, _iso_seconds(column.reported_at), nullable=False),
+        ExportColumn("status", ColumnType.TEXT, status, nullable=False, repeats=True),
+        ExportColumn(
+            "vendor_status", ColumnType.TEXT, column.vendor_status, nullable=False, written_by_people=True, repeats=True
+        ),
+        ExportColumn("reported_at", ColumnType.TIME, _iso_seconds(column.reported_at), nullable=False),
     )
     return _sightings(receipts, own, receipt_conditions(wanted), wanted, in_full=in_full, sealer=sealer)
 
 
-def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: Sealer | None = None) -> Export:
+def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: FieldCipher | None = None) -> Export:
     """Export replies, oldest first."""
     column = replies.c
-    content = Column("content", Kind.TEXT, column.content, nullable=False, written_by_people=True)
+    content = ExportColumn("content", ColumnType.TEXT, column.content, nullable=False, written_by_people=True)
     if sealer is not None:
         content = replace(content, text=column.content_sealed, opened=lambda sealed: shown_content(sealed.decode()))
     own = (
         content,
-        Column("opt_out", Kind.BOOLEAN, _boolean(column.opt_out), nullable=False),
-        Column("opt_out_review", Kind.BOOLEAN, _boolean(column.opt_out_review), nullable=False),
-        Column("replied_at", Kind.TIME, _iso_seconds(column.replied_at), nullable=False),
+        ExportColumn("opt_out", ColumnType.BOOLEAN, _boolean(column.opt_out), nullable=False),
+        ExportColumn("opt_out_review", ColumnType.BOOLEAN, _boolean(column.opt_out_review), nullable=False),
+        ExportColumn("replied_at", ColumnType.TIME, _iso_seconds(column.replied_at), nullable=False),
     )
     export = _sightings(replies, own, reply_conditions(wanted, sealer), wanted, in_full=in_full, sealer=sealer)
     if sealer is None or (text := wanted.q) is None:
@@ -316,26 +318,28 @@ def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: Seal
 
 def _sightings(
     table: sa.Table,
-    own: tuple[Column, ...],
+    own: tuple[ExportColumn, ...],
     conditions: list[sa.ColumnElement[bool]],
     wanted: Filter,
     *,
     in_full: bool,
-    sealer: Sealer | None,
+    sealer: FieldCipher | None,
 ) -> Export:
     query = sighted(table)
     of = {column.name: column for column in query.selected_columns}
     mobile = of["of_mobile"].element
     columns = (
-        Column("id", Kind.WHOLE, table.c.id, nullable=False),
-        Column("message_id", Kind.WHOLE, table.c.message_id),
-        Column("account", Kind.TEXT, of["of_account"].element, nullable=False, repeats=True),
-        Column("task_id", Kind.TEXT, of["of_task_id"].element, nullable=table is replies, written_by_people=True),
+        ExportColumn("id", ColumnType.WHOLE, table.c.id, nullable=False),
+        ExportColumn("message_id", ColumnType.WHOLE, table.c.message_id),
+        ExportColumn("account", ColumnType.TEXT, of["of_account"].element, nullable=False, repeats=True),
+        ExportColumn(
+            "task_id", ColumnType.TEXT, of["of_task_id"].element, nullable=table is replies, written_by_people=True
+        ),
         _number_column(mobile, in_full=in_full, sealer=sealer),
         *own,
-        Column("received_at", Kind.TIME, _iso(table.c.received_at), nullable=False),
-        Column("last_seen_at", Kind.TIME, _iso(table.c.last_seen_at), nullable=False),
-        Column("copies", Kind.WHOLE, table.c.copies, nullable=False),
+        ExportColumn("received_at", ColumnType.TIME, _iso(table.c.received_at), nullable=False),
+        ExportColumn("last_seen_at", ColumnType.TIME, _iso(table.c.last_seen_at), nullable=False),
+        ExportColumn("copies", ColumnType.WHOLE, table.c.copies, nullable=False),
     )
     return Export(
         columns=columns,

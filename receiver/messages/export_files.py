@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any
 import xlsxwriter
 
 from receiver.core import MissingExtra, TooManyRows, in_zone
-from receiver.db.encryption import sealer_of
-from receiver.messages.export_columns import Column, Export, Kind, export_messages, export_receipts, export_replies
+from receiver.db.encryption import cipher_of
+from receiver.messages.export_columns import (
+    ColumnType,
+    Export,
+    ExportColumn,
+    export_messages,
+    export_receipts,
+    export_replies,
+)
 from receiver.messages.export_rows import count_rows, iter_csv
 
 if TYPE_CHECKING:
@@ -36,7 +43,7 @@ _REST_MAX_SECONDS = 0.1
 _GZIP = 31  # of zlib's window sizes, the one that writes gzip's header
 
 
-class Format(StrEnum):
+class FileFormat(StrEnum):
     """How rows are written."""
 
     CSV = "csv"
@@ -45,11 +52,11 @@ class Format(StrEnum):
     XLSX = "xlsx"
 
 
-MEDIA_TYPES: Mapping[Format, str] = {
-    Format.CSV: "text/csv; charset=utf-8",
-    Format.NDJSON: "application/x-ndjson",
-    Format.PARQUET: "application/vnd.apache.parquet",
-    Format.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+MEDIA_TYPES: Mapping[FileFormat, str] = {
+    FileFormat.CSV: "text/csv; charset=utf-8",
+    FileFormat.NDJSON: "application/x-ndjson",
+    FileFormat.PARQUET: "application/vnd.apache.parquet",
+    FileFormat.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 EXPORTS: Mapping[str, Callable[..., Export]] = {
     "messages": export_messages,
@@ -61,7 +68,7 @@ EXPORTS: Mapping[str, Callable[..., Export]] = {
 def iter_file(
     connection: sa.Connection,
     name: str,
-    form: Format,
+    form: FileFormat,
     wanted: Filter,
     clock: Clock,
     *,
@@ -82,19 +89,19 @@ def iter_file(
     has the processor. `tell` hears how many rows there were. Before the first piece, raises TooManyRows, and
     MissingExtra where the format's library is not installed.
     """
-    export = EXPORTS[name](wanted, clock, in_full=in_full, sealer=sealer_of(connection.dialect))
-    if form is Format.XLSX:
+    export = EXPORTS[name](wanted, clock, in_full=in_full, sealer=cipher_of(connection.dialect))
+    if form is FileFormat.XLSX:
         _require_fit(connection, export, sheet_rows)
-    rows = _paced(iter_csv(connection, export, neutral=neutral and form is Format.CSV, tell=tell), gives_way)
+    rows = _paced(iter_csv(connection, export, neutral=neutral and form is FileFormat.CSV, tell=tell), gives_way)
     match form:
-        case Format.CSV:
+        case FileFormat.CSV:
             yield (_BOM if bom else b"") + (",".join(column.name for column in export.columns) + "\n").encode()
             yield from rows
-        case Format.NDJSON:
+        case FileFormat.NDJSON:
             yield from _ndjson(export.columns, rows)
-        case Format.PARQUET:
+        case FileFormat.PARQUET:
             yield from _parquet(export.columns, rows)
-        case Format.XLSX:
+        case FileFormat.XLSX:
             yield from _xlsx(export.columns, rows, zone, sheet_rows)
 
 
@@ -118,17 +125,17 @@ def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 # --- NDJSON ---------------------------------------------------------------------------------------------
 
-_FROM_TEXT: Mapping[Kind, Callable[[str], Any]] = {
-    Kind.TEXT: str,
-    Kind.TIME: str,
-    Kind.NUMBER: float,
-    Kind.WHOLE: str,  # ids are strings; counts are told apart below
-    Kind.BOOLEAN: lambda text: text == "true",
+_FROM_TEXT: Mapping[ColumnType, Callable[[str], Any]] = {
+    ColumnType.TEXT: str,
+    ColumnType.TIME: str,
+    ColumnType.NUMBER: float,
+    ColumnType.WHOLE: str,  # ids are strings; counts are told apart below
+    ColumnType.BOOLEAN: lambda text: text == "true",
 }
 _COUNTS = frozenset({"copies"})
 
 
-def _ndjson(columns: tuple[Column, ...], rows: Iterable[bytes]) -> Iterator[bytes]:
+def _ndjson(columns: tuple[ExportColumn, ...], rows: Iterable[bytes]) -> Iterator[bytes]:
     readers = [(column, int if column.name in _COUNTS else _FROM_TEXT[column.kind]) for column in columns]
     lines: list[str] = []
     for cells in csv.reader(_lines(rows)):
@@ -158,7 +165,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
 # --- Parquet --------------------------------------------------------------------------------------------
 
 
-def _parquet(columns: tuple[Column, ...], rows: Iterable[bytes]) -> Iterator[bytes]:
+def _parquet(columns: tuple[ExportColumn, ...], rows: Iterable[bytes]) -> Iterator[bytes]:
     # Read as it loads: this pool gives back what is freed, the usual one keeps a fifth more. Of none, it takes another.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     try:
@@ -168,11 +175,11 @@ def _parquet(columns: tuple[Column, ...], rows: Iterable[bytes]) -> Iterator[byt
     except ImportError:
         raise MissingExtra("Parquet needs the extra `parquet`: pip install 'receiver[parquet]'") from None
     types = {
-        Kind.TEXT: pa.string(),
-        Kind.TIME: pa.timestamp("ms", tz="UTC"),
-        Kind.NUMBER: pa.float64(),
-        Kind.WHOLE: pa.int64(),
-        Kind.BOOLEAN: pa.bool_(),
+        ColumnType.TEXT: pa.string(),
+        ColumnType.TIME: pa.timestamp("ms", tz="UTC"),
+        ColumnType.NUMBER: pa.float64(),
+        ColumnType.WHOLE: pa.int64(),
+        ColumnType.BOOLEAN: pa.bool_(),
     }
     schema = pa.schema([pa.field(column.name, types[column.kind]) for column in columns])
     source = _Source(rows)
@@ -223,7 +230,7 @@ def _too_many(most: int) -> TooManyRows:
     return TooManyRows(f"over {most:,} rows, which is all that an XLSX can have here{more}; narrow it, or use csv")
 
 
-def _xlsx(columns: tuple[Column, ...], rows: Iterable[bytes], zone: ZoneInfo, most: int) -> Iterator[bytes]:
+def _xlsx(columns: tuple[ExportColumn, ...], rows: Iterable[bytes], zone: ZoneInfo, most: int) -> Iterator[bytes]:
     """Write a workbook of one sheet: ids and numbers as text, which Excel would round, times in `zone`."""
     with tempfile.TemporaryFile() as file:
         book = xlsxwriter.Workbook(file, {"constant_memory": True, "strings_to_urls": False})
@@ -232,7 +239,7 @@ def _xlsx(columns: tuple[Column, ...], rows: Iterable[bytes], zone: ZoneInfo, mo
         bold, time_form = book.add_format({"bold": True}), book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
         for place, column in enumerate(columns):
             sheet.set_column(place, place, 20)
-            name = f"{column.name} ({zone.key})" if column.kind is Kind.TIME else column.name
+            name = f"{column.name} ({zone.key})" if column.kind is ColumnType.TIME else column.name
             sheet.write_string(0, place, name, bold)
         for number, cells in enumerate(csv.reader(_lines(rows)), start=1):
             if number > most:
@@ -240,12 +247,12 @@ def _xlsx(columns: tuple[Column, ...], rows: Iterable[bytes], zone: ZoneInfo, mo
             for place, (column, cell) in enumerate(zip(columns, cells, strict=True)):
                 if cell == "":
                     continue
-                moment = _sheet_time(cell, zone) if column.kind is Kind.TIME else None
+                moment = _sheet_time(cell, zone) if column.kind is ColumnType.TIME else None
                 if moment is not None:
                     sheet.write_datetime(number, place, moment, time_form)
-                elif column.kind is Kind.NUMBER or column.name in _COUNTS:
+                elif column.kind is ColumnType.NUMBER or column.name in _COUNTS:
                     sheet.write_number(number, place, float(cell))
-                elif column.kind is Kind.BOOLEAN:
+                elif column.kind is ColumnType.BOOLEAN:
                     sheet.write_boolean(number, place, cell == "true")
                 else:
                     sheet.write_string(number, place, _sheet_text(cell))

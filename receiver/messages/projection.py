@@ -26,7 +26,7 @@ from receiver.core import (
     is_masked,
     match_masked,
 )
-from receiver.db.encryption import Sealer, sealer_of
+from receiver.db.encryption import FieldCipher, cipher_of
 from receiver.db.engine import Database, insert
 from receiver.db.tables import (
     TASKLESS_KEY,
@@ -65,7 +65,7 @@ def save_pushes(connection: sa.Connection, batch: Sequence[Push]) -> None:
     A push that the journal has already is passed over whole, so a batch whose commit is in doubt can be saved
     again. Within the batch and across transactions, any order gives the same rows.
     """
-    plain, rest = split_plain(batch, sealer_of(connection.dialect))
+    plain, rest = split_plain(batch, cipher_of(connection.dialect))
     if plain and not save_plain(connection, plain):
         rest = [*plain, *rest]
     if rest:
@@ -127,7 +127,7 @@ def keep_readings(
     connection: sa.Connection, batch: Sequence[Push], *, counts_copies: bool
 ) -> Mapping[UUID, Mapping[str, int]]:
     """Keep what pushes say; give by push its `message_id`, and `receipt_id` or `reply_id` where it was the first."""
-    sealer = sealer_of(connection.dialect)
+    sealer = cipher_of(connection.dialect)
     sightings = [_Sighting(push, push.reading) for push in batch if not isinstance(push.reading, Unreadable)]
     masked = {
         (sighting.push.account, sighting.reading.task_id, sighting.reading.mobile)
@@ -199,7 +199,7 @@ class _Sighting:
             return None
         return (self.reading.task_id, self.reading.mobile, self.push.account)
 
-    def row(self, sealer: Sealer | None, ids: Mapping[MessageKey, int]) -> Row:
+    def row(self, sealer: FieldCipher | None, ids: Mapping[MessageKey, int]) -> Row:
         key = self.message_key
         row: Row = {
             "message_id": None if key is None else ids[key],
@@ -241,7 +241,7 @@ def _upsert_messages(connection: sa.Connection, sightings: Iterable[_Sighting]) 
     rows = [
         {"task_id": task_id, "mobile": mobile, "account": account, **_state_columns(state)}
         for (task_id, mobile, account), state in sorted(
-            states.items(), key=lambda item: lock_order(item[0], sealer_of(connection.dialect))
+            states.items(), key=lambda item: lock_order(item[0], cipher_of(connection.dialect))
         )
     ]
     statement = _message_upsert(connection.dialect.name)
@@ -353,7 +353,7 @@ def _matching_message(connection: sa.Connection, account: str, task_id: str, mas
     query = sa.select(messages.c.id, messages.c.mobile).where(
         messages.c.task_id == task_id, messages.c.account == account, messages.c.recorded_at.isnot(None)
     )
-    if sealer_of(connection.dialect) is None:  # else all of the task's are opened, and tried
+    if cipher_of(connection.dialect) is None:  # else all of the task's are opened, and tried
         known_prefix = masked.partition("*")[0]
         query = query.where(
             messages.c.mobile >= known_prefix,

@@ -15,7 +15,7 @@ from receiver.core import (
     MessageStatus,
     SentMessage,
 )
-from receiver.db.encryption import sealer_of
+from receiver.db.encryption import cipher_of
 from receiver.db.engine import insert
 from receiver.db.tables import (
     REFUSED_KEY_WHERE,
@@ -116,7 +116,7 @@ def _insert_sends(
     first = {send.key: send for send in reversed(sends)}
     found: dict[tuple[str, ...], Row] = {}
     for refused in (False, True):
-        keys = sorted(first, key=lambda key: lock_order(key, sealer_of(connection.dialect)))
+        keys = sorted(first, key=lambda key: lock_order(key, cipher_of(connection.dialect)))
         group = {key: first[key] for key in keys if first[key].refused == refused}
         # Again where the row that stood in the way went into another one before it could be locked (`attempts`).
         while missing := {key: send for key, send in group.items() if key not in found}:
@@ -161,7 +161,7 @@ def _stored_sends(
         condition = key.in_([(send.task_id, send.mobile, send.account) for send in sends])
     query = sa.select(messages).where(condition)
     # Tokens in the order in which Python sorts them, whatever the database's.
-    mobile = messages.c.mobile.collate("C") if sealer_of(connection.dialect) else messages.c.mobile
+    mobile = messages.c.mobile.collate("C") if cipher_of(connection.dialect) else messages.c.mobile
     if connection.dialect.name == "postgresql":
         query = query.order_by(messages.c.task_id, mobile, messages.c.account).with_for_update()
     return {_key_of(row): {**row, "inserted": False} for row in connection.execute(query).mappings()}

@@ -52,7 +52,7 @@ FIELDS = frozenset(
 )
 
 
-class InvalidSend(ReceiverError):
+class InvalidSendRecord(ReceiverError):
     """A record that cannot be used. `faults` maps each wrong field to what is wrong with it."""
 
     def __init__(self, faults: Mapping[str, str], *, closed: bool = False) -> None:
@@ -62,7 +62,7 @@ class InvalidSend(ReceiverError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SendReader:
+class SendRecordParser:
     """Reads records for one caller."""
 
     zone: ZoneInfo  # of times without an offset
@@ -100,7 +100,7 @@ class SendReader:
         if getattr(sent, closed) is not None:
             faults.setdefault(_given_name(closed), "does not go with this return_status")
         if faults:
-            raise InvalidSend(faults)
+            raise InvalidSendRecord(faults)
         return sent
 
     def _account(self, asked: str | None, faults: dict[str, str]) -> str:
@@ -112,7 +112,7 @@ class SendReader:
         elif asked not in self.accounts:
             faults.setdefault("account", "no such account is configured")
         elif asked not in choices:
-            raise InvalidSend({"account": "this key is bound to other accounts"}, closed=True)
+            raise InvalidSendRecord({"account": "this key is bound to other accounts"}, closed=True)
         return asked or ""
 
     def _time(self, item: Mapping[str, Any], faults: dict[str, str]) -> datetime | None:

@@ -61,11 +61,11 @@ _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-class Forbidden(ReceiverError):
+class EgressForbidden(ReceiverError):
     """An address that nothing may be sent to."""
 
 
-class NotReached(ReceiverError):
+class EgressError(ReceiverError):
     """No answer came; it may have arrived all the same. The text says why."""
 
 
@@ -85,7 +85,7 @@ def is_public(address: Address) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class TargetUrl:
     """A URL, taken apart as it is asked for."""
 
     scheme: str
@@ -100,7 +100,7 @@ class Place:
         return self.path + (b"?" + query if query else b"")
 
 
-def parse_url(url: str) -> Place:
+def parse_url(url: str) -> TargetUrl:
     """Take a target's URL apart. Raises ValueError, which says what is wrong and never repeats it."""
     if len(url) > _URL_MAX_CHARS or not _PRINTABLE.fullmatch(url):
         raise ValueError(
@@ -118,7 +118,7 @@ def parse_url(url: str) -> Place:
         raise ValueError("no user, password or backslash in it; a secret may stand in its path or query")
     if parts.fragment or port == 0:
         raise ValueError("not a URL of the form https://HOST:PORT/PATH?QUERY")
-    return Place(
+    return TargetUrl(
         scheme=parts.scheme,
         host=parts.hostname,
         port=port or (443 if parts.scheme == "https" else 80),
@@ -131,7 +131,7 @@ def _as_in_a_line(query: bytes) -> bytes:
     return quote_from_bytes(query, safe=_LINE_SAFE).encode()
 
 
-class Guard:
+class EgressPolicy:
     """Says which addresses may be reached. `allow`: networks and host names, as in RECEIVER_TARGETS_ALLOW."""
 
     def __init__(
@@ -147,11 +147,13 @@ class Guard:
         try:
             found = [ipaddress.ip_address(text.partition("%")[0]) for text in self._resolve(host, port)]
         except (OSError, UnicodeError):
-            raise NotReached("its name does not resolve") from None
+            raise EgressError("its name does not resolve") from None
         if not found:
-            raise NotReached("its name does not resolve")
+            raise EgressError("its name does not resolve")
         if host.lower().rstrip(".") not in self._names and not all(map(self._may_reach, found)):
-            raise Forbidden("it has an address that is not public; RECEIVER_TARGETS_ALLOW may name it, or its network")
+            raise EgressForbidden(
+                "it has an address that is not public; RECEIVER_TARGETS_ALLOW may name it, or its network"
+            )
         return list(dict.fromkeys(map(str, found)))
 
     def _may_reach(self, address: Address) -> bool:
@@ -166,17 +168,19 @@ def _resolve(host: str, port: int) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class EgressResponse:
     """What a target has answered; what it said beside that is nobody's business."""
 
     status: int
     retry_after: str | None
 
 
-class Exit:
+class EgressClient:
     """Sends requests to one target, over connections that are kept for the next. Safe for many threads."""
 
-    def __init__(self, place: Place, guard: Guard, *, connections: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, place: TargetUrl, guard: EgressPolicy, *, connections: int, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._place = place
         self._network = _Network(guard)
         self._pool = httpcore2.ConnectionPool(
@@ -187,7 +191,7 @@ class Exit:
             network_backend=self._network,
         )
 
-    def send(self, method: str, line: bytes, headers: Mapping[str, str], body: bytes) -> Answer:
+    def send(self, method: str, line: bytes, headers: Mapping[str, str], body: bytes) -> EgressResponse:
         """Make one request. Raises NotReached or Forbidden."""
         place = self._place
         host = f"[{place.host}]" if ":" in place.host else place.host
@@ -208,11 +212,11 @@ class Exit:
                     if read > _ANSWER_MAX_BYTES:
                         break  # what it has done, its status says
                 found = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
-                return Answer(status=answer.status, retry_after=found.get(b"retry-after"))
+                return EgressResponse(status=answer.status, retry_after=found.get(b"retry-after"))
         except httpcore2.TimeoutException:
-            raise NotReached(f"no answer within {EXCHANGE_SECONDS:.0f} seconds") from None
+            raise EgressError(f"no answer within {EXCHANGE_SECONDS:.0f} seconds") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol) as error:
-            raise NotReached(_why(error)) from None
+            raise EgressError(_why(error)) from None
 
     def abort(self) -> None:
         """End what is under way; whoever sends is told at once."""
@@ -235,7 +239,7 @@ def _why(error: Exception) -> str:
 class _Network(httpcore2.NetworkBackend):
     """Connects to addresses that were looked at; every exchange has an end."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: EgressPolicy) -> None:
         self._guard = guard
         self._plain = httpcore2.SyncBackend()
         self._of_thread = threading.local()

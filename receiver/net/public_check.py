@@ -40,7 +40,7 @@ _VERSIONS = (
 )
 
 
-class Finding(NamedTuple):
+class EndpointFinding(NamedTuple):
     """What one check has found."""
 
     check: str
@@ -48,7 +48,7 @@ class Finding(NamedTuple):
     text: str  # one line; of a fault, with what to do
 
 
-class Outside:
+class PublicEndpointCheck:
     """The checks of one public URL. `plain_port` is where plain HTTP would be looked for."""
 
     def __init__(self, settings: Settings, url: str, *, ca: Path | None = None, plain_port: int = _HTTP_PORT) -> None:
@@ -63,7 +63,7 @@ class Outside:
         self._ca = ca
         self._trusting_roots()
 
-    def check(self) -> Iterator[Finding]:
+    def check(self) -> Iterator[EndpointFinding]:
         """Make every check, in the order in which a push meets them; stop where none is possible any more."""
         reached = list(self._check_addresses())
         yield from reached
@@ -74,7 +74,9 @@ class Outside:
             try:
                 seen = self._shake_hands()
             except OSError as error:
-                yield Finding("TLS", False, f"no handshake on port {self._port}: {_words(error)}; {_no_tls(error)}")
+                yield EndpointFinding(
+                    "TLS", False, f"no handshake on port {self._port}: {_words(error)}; {_no_tls(error)}"
+                )
                 return
             found = list(self._check_certificate(seen))
             yield from found
@@ -82,7 +84,7 @@ class Outside:
             yield self._check_versions()
             yield self._check_without_name(seen)
         else:
-            yield Finding(
+            yield EndpointFinding(
                 "TLS", False, "plain HTTP: whoever listens reads the secret and the numbers; put HTTPS in front"
             )
             proven = _is_near(self._host)
@@ -90,11 +92,11 @@ class Outside:
 
     # --- The way there ---
 
-    def _check_addresses(self) -> Iterator[Finding]:
+    def _check_addresses(self) -> Iterator[EndpointFinding]:
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            yield Finding("address", False, f"{self._host} is not known to the DNS; give it an A record")
+            yield EndpointFinding("address", False, f"{self._host} is not known to the DNS; give it an A record")
             return
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))[:_ADDRESSES_MAX]
         reached = []
@@ -104,12 +106,14 @@ class Outside:
                 reached.append(address)
             except OSError as error:
                 if error.errno in _NOT_FROM_HERE:
-                    yield Finding("address", None, f"{address} cannot be tried from here: {_words(error)}")
+                    yield EndpointFinding("address", None, f"{address} cannot be tried from here: {_words(error)}")
                 else:
                     what_to_do = "open the port in the firewall, see that something listens, or take the address away"
-                    yield Finding("address", False, f"{address} port {self._port}: {_words(error)}; {what_to_do}")
+                    yield EndpointFinding(
+                        "address", False, f"{address} port {self._port}: {_words(error)}; {what_to_do}"
+                    )
         if reached:
-            yield Finding("address", True, f"{', '.join(reached)} port {self._port}")
+            yield EndpointFinding("address", True, f"{', '.join(reached)} port {self._port}")
 
     # --- TLS ---
 
@@ -123,41 +127,43 @@ class Outside:
         name = self._host if named else None
         return shake_hands(self._address, tls=tls or trusting_anybody(), name=name, timeout_seconds=_PATIENCE_SECONDS)
 
-    def _check_certificate(self, seen: Handshake) -> Iterator[Finding]:
+    def _check_certificate(self, seen: Handshake) -> Iterator[EndpointFinding]:
         own, now = seen.chain[0], datetime.now(UTC)
         left = (own.not_valid_after_utc - now).days
         if own.not_valid_after_utc <= now:
-            yield Finding("certificate", False, f"ended on {own.not_valid_after_utc:%Y-%m-%d}; renew it")
+            yield EndpointFinding("certificate", False, f"ended on {own.not_valid_after_utc:%Y-%m-%d}; renew it")
             return
         if own.not_valid_before_utc > now:
             begins = f"{own.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
-            yield Finding("certificate", False, f"begins at {begins} only; wait, or set this machine's clock")
+            yield EndpointFinding("certificate", False, f"begins at {begins} only; wait, or set this machine's clock")
             return
         if not _covers(own, self._host):
             names = ", ".join(_names(own)) or "no name at all"
-            yield Finding("certificate", False, f"is for {names}, not for {self._host}; get one for that name")
+            yield EndpointFinding("certificate", False, f"is for {names}, not for {self._host}; get one for that name")
         elif left < _RENEW_DAYS:
-            yield Finding("certificate", None, f"ends in {left} days; see that its renewal works")
+            yield EndpointFinding("certificate", None, f"ends in {left} days; see that its renewal works")
         else:
-            yield Finding("certificate", True, f"for {self._host}, ends in {left} days")
+            yield EndpointFinding("certificate", True, f"for {self._host}, ends in {left} days")
         yield self._check_chain(seen.chain)
 
-    def _check_chain(self, chain: Sequence[x509.Certificate]) -> Finding:
+    def _check_chain(self, chain: Sequence[x509.Certificate]) -> EndpointFinding:
         roots = self._trusting_roots()
         roots.check_hostname = False  # that was told already
         try:
             self._shake_hands(roots)
         except ssl.SSLCertVerificationError as error:
-            return Finding("chain", False, _distrust(chain, error))
+            return EndpointFinding("chain", False, _distrust(chain, error))
         except OSError as error:
-            return Finding("chain", False, f"no handshake with what is usual today: {_words(error)}; renew its TLS")
+            return EndpointFinding(
+                "chain", False, f"no handshake with what is usual today: {_words(error)}; renew its TLS"
+            )
         if any(one.issuer != above.subject for one, above in pairwise(chain)):
-            return Finding(
+            return EndpointFinding(
                 "chain", None, "complete, but out of order: old clients may refuse it; put each before its issuer"
             )
-        return Finding("chain", True, f"complete: {len(chain)} certificate(s) sent, the root is known")
+        return EndpointFinding("chain", True, f"complete: {len(chain)} certificate(s) sent, the root is known")
 
-    def _check_versions(self) -> Finding:
+    def _check_versions(self) -> EndpointFinding:
         spoken = []
         for version, number in _VERSIONS:
             try:
@@ -167,54 +173,64 @@ class Outside:
                 continue
         text = f"speaks {', '.join(spoken)}"
         if "1.2" not in spoken:
-            return Finding("TLS versions", False, f"{text}; allow 1.2, the platform's client may know nothing newer")
+            return EndpointFinding(
+                "TLS versions", False, f"{text}; allow 1.2, the platform's client may know nothing newer"
+            )
         if spoken[0] != "1.2":
-            return Finding("TLS versions", None, f"{text}; those before 1.2 are only for a client that needs them")
-        return Finding("TLS versions", True, text)
+            return EndpointFinding(
+                "TLS versions", None, f"{text}; those before 1.2 are only for a client that needs them"
+            )
+        return EndpointFinding("TLS versions", True, text)
 
-    def _check_without_name(self, seen: Handshake) -> Finding:
+    def _check_without_name(self, seen: Handshake) -> EndpointFinding:
         check, what_to_do = "without SNI", "make this host the default one of that address"
         try:
             shown = self._shake_hands(named=False).chain[0]
         except OSError as error:
-            return Finding(
+            return EndpointFinding(
                 check, False, f"a client that sends no server name is refused: {_words(error)}; {what_to_do}"
             )
         if shown != seen.chain[0] and not _covers(shown, self._host):
             names = ", ".join(_names(shown)) or "nobody"
-            return Finding(check, False, f"a client that sends no server name gets {names}'s certificate; {what_to_do}")
-        return Finding(check, True, "a client that sends no server name gets the right certificate")
+            return EndpointFinding(
+                check, False, f"a client that sends no server name gets {names}'s certificate; {what_to_do}"
+            )
+        return EndpointFinding(check, True, "a client that sends no server name gets the right certificate")
 
     # --- HTTP ---
 
-    def _check_http(self, *, proven: bool) -> Iterator[Finding]:
+    def _check_http(self, *, proven: bool) -> Iterator[EndpointFinding]:
         now = datetime.now(self._settings.timezone)
         try:
             # Whoever it is that answers: this secret is nobody's.
             wrong = push_self_test(self._connection(proven=False), self._target(secrets.token_urlsafe(32)), at=now)
         except OSError as error:
-            yield Finding("wrong secret", False, f"no answer: {_words(error)}; see the log of what listens there")
+            yield EndpointFinding(
+                "wrong secret", False, f"no answer: {_words(error)}; see the log of what listens there"
+            )
             return
         if 300 <= wrong.status < 400:
             where = _origin(wrong.location)
-            yield Finding(
+            yield EndpointFinding(
                 "redirect", False, f"pushes are redirected{where}, and lost by it; serve /push/ as it is asked for"
             )
             return
         if wrong.status == 404:
-            yield Finding("wrong secret", True, "is answered with 404")
+            yield EndpointFinding("wrong secret", True, "is answered with 404")
         else:
             what_to_do = (
                 "it has to be 404: see that the receiver is behind it, and that nothing in front answers itself"
             )
-            yield Finding("wrong secret", False, f"is answered with {wrong.status}; {what_to_do}")
+            yield EndpointFinding("wrong secret", False, f"is answered with {wrong.status}; {what_to_do}")
         yield from self._check_plain_port()
         if proven:
             yield self._check_push()
         else:
-            yield Finding("self-test", False, "not made: the secret goes to a proven server only; mend the above")
+            yield EndpointFinding(
+                "self-test", False, "not made: the secret goes to a proven server only; mend the above"
+            )
 
-    def _check_plain_port(self) -> Iterator[Finding]:
+    def _check_plain_port(self) -> Iterator[EndpointFinding]:
         if not self._tls:
             return
         connection = http.client.HTTPConnection(self._host, self._plain_port, timeout=_PATIENCE_SECONDS)
@@ -225,12 +241,12 @@ class Outside:
             return
         if 300 <= answer.status < 400:
             text = f"port {self._plain_port} redirects: paste the https:// URL, a push to http:// is lost"
-            yield Finding("plain HTTP", None, text)
+            yield EndpointFinding("plain HTTP", None, text)
         elif answer.status == 404:
             text = f"port {self._plain_port} takes requests too, and there the secret can be read on the way"
-            yield Finding("plain HTTP", None, text)
+            yield EndpointFinding("plain HTTP", None, text)
 
-    def _check_push(self) -> Finding:
+    def _check_push(self) -> EndpointFinding:
         check = "self-test"
         began = time.monotonic()
         target = self._target(self._settings.push_tokens[0][1])
@@ -238,19 +254,21 @@ class Outside:
         try:
             answer = push_self_test(self._connection(proven=True), target, at=at)
         except OSError as error:
-            return Finding(check, False, f"no answer: {_words(error)}; see the receiver's log")
+            return EndpointFinding(check, False, f"no answer: {_words(error)}; see the receiver's log")
         took = round((time.monotonic() - began) * 1000)
         if answer.status == self._settings.ack_status and answer.kept:
-            return Finding(check, True, f"acknowledged in {took} ms and kept, X-Push-Id {answer.push_id}")
+            return EndpointFinding(check, True, f"acknowledged in {took} ms and kept, X-Push-Id {answer.push_id}")
         if answer.status == 403:
-            return Finding(check, None, "RECEIVER_PUSH_ALLOW lets nothing from this machine in, so it ends here")
+            return EndpointFinding(
+                check, None, "RECEIVER_PUSH_ALLOW lets nothing from this machine in, so it ends here"
+            )
         if answer.status == 404:
             what_to_do = "give it the RECEIVER_PUSH_TOKENS that are set here, or look where the URL leads"
-            return Finding(check, False, f"what answers knows another secret; {what_to_do}")
+            return EndpointFinding(check, False, f"what answers knows another secret; {what_to_do}")
         if answer.status == self._settings.ack_status:
             what_to_do = "see what stands in front, it may answer itself or drop headers"
-            return Finding(check, False, f"acknowledged by something else, X-Push-Id is missing; {what_to_do}")
-        return Finding(check, False, f"answered with {answer.status}, not acknowledged; see the receiver's log")
+            return EndpointFinding(check, False, f"acknowledged by something else, X-Push-Id is missing; {what_to_do}")
+        return EndpointFinding(check, False, f"answered with {answer.status}, not acknowledged; see the receiver's log")
 
     def _target(self, secret: str) -> str:
         return f"{self._path}/push/{secret}"

@@ -18,7 +18,7 @@ SELF_TEST_BODY = b"mobile=100%2A%2A%2A%2A0000&taskid=self-test-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class SelfTestAnswer:
     """What a push was answered with."""
 
     status: int
@@ -32,7 +32,7 @@ class Answer:
         return self.push_id is not None and self.outcome in ("accepted", "spooled")
 
 
-def push_self_test(connection: http.client.HTTPConnection, target: str, *, at: datetime) -> Answer:
+def push_self_test(connection: http.client.HTTPConnection, target: str, *, at: datetime) -> SelfTestAnswer:
     """Push a receipt of that moment, in the platform's time zone, and close the connection. Raises OSError."""
     rest = urlencode({"status": "1", "receivetime": f"{at:%Y-%m-%d %H:%M:%S}"})
     body = SELF_TEST_BODY + f"{new_id()}&{rest}".encode()
@@ -40,7 +40,7 @@ def push_self_test(connection: http.client.HTTPConnection, target: str, *, at: d
     try:
         connection.request("POST", target, body, form)
         answer = connection.getresponse()
-        return Answer(
+        return SelfTestAnswer(
             status=answer.status,
             location=answer.headers.get("Location"),
             push_id=answer.headers.get("X-Push-Id"),

@@ -10,12 +10,12 @@ import termios
 import time
 from typing import TYPE_CHECKING
 
-
 if TYPE_CHECKING:
-    from receiver.core import Address
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from typing import Self
+
+    from receiver.core import SyslogAddress
 
 _PATIENCE_SECONDS = 10.0
 _NAME_MAX_CHARS = 32
@@ -23,7 +23,7 @@ _PRIORITY = 13 * 8 + 6  # log audit, informational
 _ENTERPRISE = 32473  # the number for examples, RFC 5612
 
 
-class NotSent(Exception):
+class SyslogError(Exception):
     """The server did not take what was sent, or cannot be reached; the text says why."""
 
 
@@ -43,15 +43,15 @@ def _name(text: str, most: int = _NAME_MAX_CHARS) -> str:
     return "".join(character for character in text if "!" <= character <= "~")[:most] or "-"
 
 
-class Connection:
+class SyslogConnection:
     """A way to a server, open until it is closed or something fails. Raises NotSent."""
 
-    def __init__(self, address: Address, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, address: SyslogAddress, *, tls: ssl.SSLContext | None = None) -> None:
         self._address = address
         try:
             self._socket = _connect(address, tls)
         except OSError as error:
-            raise NotSent(f"{address}: {error}") from None
+            raise SyslogError(f"{address}: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +69,7 @@ class Connection:
             self._socket.sendall(b"".join(b"%d %s" % (len(line), line) for line in lines))
             self._await_confirmed()
         except OSError as error:
-            raise NotSent(f"{self._address}: {error}") from None
+            raise SyslogError(f"{self._address}: {error}") from None
 
     def require_open(self) -> None:
         """Raise NotSent where the server has closed."""
@@ -82,10 +82,10 @@ class Connection:
         except (BlockingIOError, ssl.SSLWantReadError):
             return
         except OSError as error:
-            raise NotSent(f"{self._address}: {error}") from None
+            raise SyslogError(f"{self._address}: {error}") from None
         finally:
             self._socket.settimeout(_PATIENCE_SECONDS)
-        raise NotSent(f"{self._address}: it closed the connection")
+        raise SyslogError(f"{self._address}: it closed the connection")
 
     def _await_confirmed(self) -> None:
         """Syslog has no answer; but what the kernel holds for sending again has not arrived."""
@@ -93,12 +93,12 @@ class Connection:
         while struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"\0" * 4))[0]:
             self.require_open()
             if time.monotonic() > deadline:
-                raise NotSent(f"{self._address}: it confirmed nothing within {_PATIENCE_SECONDS:.0f} s")
+                raise SyslogError(f"{self._address}: it confirmed nothing within {_PATIENCE_SECONDS:.0f} s")
             time.sleep(0.005)
         self.require_open()
 
 
-def _connect(address: Address, tls: ssl.SSLContext | None) -> socket.socket:
+def _connect(address: SyslogAddress, tls: ssl.SSLContext | None) -> socket.socket:
     if address.kind in ("unix", "udp"):
         if address.kind == "unix":
             plain = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FLUSH_MILLISECONDS = 2000
 
 
-class Traces:
+class OtelTracer:
     """Makes spans and sends them, from a thread of its own: to be made after the fork."""
 
     def __init__(self) -> None:
@@ -31,13 +31,13 @@ class Traces:
         self._tracer = self._provider.get_tracer("receiver")
 
     @contextmanager
-    def span(self, name: str, kind: str, traceparent: str | None) -> Iterator[Span]:
+    def span(self, name: str, kind: str, traceparent: str | None) -> Iterator[OtelSpan]:
         """Open a span of that kind; `traceparent`: a caller's, which it goes on from."""
         above = TraceContextTextMapPropagator().extract({"traceparent": traceparent}) if traceparent else None
         with self._tracer.start_as_current_span(
             name, above, SpanKind[kind], record_exception=False, set_status_on_exception=False
         ) as inner:
-            begun = Span(inner)
+            begun = OtelSpan(inner)
             try:
                 yield begun
             except Exception as error:
@@ -50,7 +50,7 @@ class Traces:
         self._provider.shutdown()
 
 
-class Span:
+class OtelSpan:
     """One span, as it is told what it is about."""
 
     def __init__(self, inner: trace.Span) -> None:

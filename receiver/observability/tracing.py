@@ -16,7 +16,7 @@ from receiver.observability.logging import get_logger
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from receiver.observability.otel import Traces
+    from receiver.observability.otel import OtelTracer
 
 _log = get_logger(__name__)
 
@@ -42,7 +42,7 @@ class _Nothing:
 
 
 _NOTHING: AbstractContextManager[Span] = nullcontext(_Nothing())
-_traces: Traces | None = None
+_traces: OtelTracer | None = None
 
 
 def start() -> None:
@@ -52,11 +52,11 @@ def start() -> None:
     if _traces is not None or off or not any(os.environ.get(name) for name in _ENDPOINTS):
         return
     try:
-        from receiver.observability.otel import Traces  # noqa: PLC0415  (takes long to load, and most processes trace nothing)
+        from receiver.observability.otel import OtelTracer  # noqa: PLC0415  (takes long to load, and most processes trace nothing)
     except ImportError:
         _log.warning("no traces: they need the extra `otel`: pip install 'receiver[otel]'")
         return
-    _traces = Traces()
+    _traces = OtelTracer()
 
 
 def stop() -> None:

@@ -72,7 +72,7 @@ class RawAnswer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class PlatformAnswer:
     """What the platform said."""
 
     accepted: bool
@@ -90,7 +90,7 @@ class Unsendable(PlatformUnreachable):
     """A request that cannot be put on the wire: nothing was asked for, and the same again is no use."""
 
 
-class NoUsableAnswer(ReceiverError):
+class PlatformProtocolError(ReceiverError):
     """The request may have arrived, but what came back says nothing. `timed_out`: nothing came back in time."""
 
     def __init__(self, text: str, *, timed_out: bool = False) -> None:
@@ -102,7 +102,7 @@ class NoUsableAnswer(ReceiverError):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class PlatformRefusal:
     """What a refusal means to whoever asked."""
 
     code: str  # stable
@@ -111,28 +111,34 @@ class Refusal:
 
 
 # The platform's words (状态码定义, both tables): what they mean. They are all that tells one refusal from another.
-REFUSALS: Mapping[str, Refusal] = {
-    "账号或密码错误": Refusal("platform_credentials", False, "check appId and appKey in RECEIVER_PLATFORM_CREDENTIALS"),
-    "缺少参数": Refusal("platform_missing_parameter", False, "send number, template id and code"),
-    "参数错误": Refusal("platform_bad_parameter", False, "check number, template id and code"),
-    "模板不存在或者未通过": Refusal(
+REFUSALS: Mapping[str, PlatformRefusal] = {
+    "账号或密码错误": PlatformRefusal(
+        "platform_credentials", False, "check appId and appKey in RECEIVER_PLATFORM_CREDENTIALS"
+    ),
+    "缺少参数": PlatformRefusal("platform_missing_parameter", False, "send number, template id and code"),
+    "参数错误": PlatformRefusal("platform_bad_parameter", False, "check number, template id and code"),
+    "模板不存在或者未通过": PlatformRefusal(
         "template_unusable", False, "use a template that the platform has approved, or await its approval"
     ),
-    "模板id格式不正确": Refusal("template_id_malformed", False, "copy the template id from the platform's console"),
-    "您的账户已被锁定,请联系您的专属客服": Refusal("account_locked", False, "call the platform: 400-68-10658"),
-    "余额不足": Refusal("no_balance", False, "top up the account"),
-    "手机号码格式不正确": Refusal("number_malformed", False, "check the number"),
-    "该号码今日发送次数已达上限": Refusal("number_daily_limit", True, "wait until tomorrow for this number"),
-    "相同手机号码一分钟之内只可发送一次": Refusal("number_minute_limit", True, "wait a minute for this number"),
-    "当日发送量已超出最大发送限制": Refusal("daily_volume", True, "wait until tomorrow, or ask the platform for more"),
-    "IP受限": Refusal("address_not_allowed", False, "add this server's address to the platform's list"),
-    "未知原因,请联系客服": Refusal("platform_unknown_reason", False, "call the platform: 400-68-10658"),
+    "模板id格式不正确": PlatformRefusal(
+        "template_id_malformed", False, "copy the template id from the platform's console"
+    ),
+    "您的账户已被锁定,请联系您的专属客服": PlatformRefusal("account_locked", False, "call the platform: 400-68-10658"),
+    "余额不足": PlatformRefusal("no_balance", False, "top up the account"),
+    "手机号码格式不正确": PlatformRefusal("number_malformed", False, "check the number"),
+    "该号码今日发送次数已达上限": PlatformRefusal("number_daily_limit", True, "wait until tomorrow for this number"),
+    "相同手机号码一分钟之内只可发送一次": PlatformRefusal("number_minute_limit", True, "wait a minute for this number"),
+    "当日发送量已超出最大发送限制": PlatformRefusal(
+        "daily_volume", True, "wait until tomorrow, or ask the platform for more"
+    ),
+    "IP受限": PlatformRefusal("address_not_allowed", False, "add this server's address to the platform's list"),
+    "未知原因,请联系客服": PlatformRefusal("platform_unknown_reason", False, "call the platform: 400-68-10658"),
 }
-_OTHER_REFUSAL = Refusal("platform_refused", False, "see the platform's words")
-_OVER_LOCAL_LIMIT = Refusal("local_limit", True, "wait, or change the setting that is named")
+_OTHER_REFUSAL = PlatformRefusal("platform_refused", False, "see the platform's words")
+_OVER_LOCAL_LIMIT = PlatformRefusal("local_limit", True, "wait, or change the setting that is named")
 
 
-def explain(words: str) -> Refusal:
+def explain(words: str) -> PlatformRefusal:
     """Say what a refusal in these words means."""
     if words.startswith(LOCAL_LIMIT):
         return _OVER_LOCAL_LIMIT
@@ -183,7 +189,7 @@ class PlatformClient:
         self._making = threading.Lock()
         self._http: httpx2.Client | None = None
 
-    def read_balance(self, credentials: Credentials) -> Answer:
+    def read_balance(self, credentials: Credentials) -> PlatformAnswer:
         """Ask how many messages are left. Raises PlatformUnreachable or NoUsableAnswer."""
         # In the body, not in the query as the page's example has it: a key in a URL ends up in logs on its way.
         form = urlencode({"appId": credentials.app_id, "appKey": credentials.app_key}).encode()
@@ -262,9 +268,9 @@ class PlatformClient:
             except httpx2.LocalProtocolError:  # a head that HTTP does not know: found before a byte of it is sent
                 raise Unsendable("the request cannot be passed on: its head is no HTTP") from None
             except httpx2.TimeoutException:
-                raise NoUsableAnswer("the platform did not answer in time", timed_out=True) from None
+                raise PlatformProtocolError("the platform did not answer in time", timed_out=True) from None
             except httpx2.HTTPError as error:
-                raise NoUsableAnswer(f"the platform's answer broke off ({type(error).__name__})") from None
+                raise PlatformProtocolError(f"the platform's answer broke off ({type(error).__name__})") from None
         raise AssertionError("the last try gives an answer or raises")
 
     def close(self) -> None:
@@ -302,9 +308,9 @@ def _bounded(answer: httpx2.Response, deadline: float) -> bytes:
     for piece in answer.iter_raw():
         length += len(piece)
         if length > ANSWER_MAX_BYTES:
-            raise NoUsableAnswer(f"the platform's answer is over {ANSWER_MAX_BYTES} bytes")
+            raise PlatformProtocolError(f"the platform's answer is over {ANSWER_MAX_BYTES} bytes")
         if time.monotonic() > deadline:
-            raise NoUsableAnswer("the platform's answer did not end in time", timed_out=True)
+            raise PlatformProtocolError("the platform's answer did not end in time", timed_out=True)
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -316,23 +322,23 @@ def _kind(error: Exception) -> str:
 # --- What comes back --------------------------------------------------------------------------------------
 
 
-def read_answer(raw: RawAnswer) -> Answer:
+def read_answer(raw: RawAnswer) -> PlatformAnswer:
     """Read an answer as the page defines it. Raises NoUsableAnswer, which says what is wrong and shows none of it."""
     if raw.status != 200:
-        raise NoUsableAnswer(f"the platform answered with HTTP status {raw.status}")
+        raise PlatformProtocolError(f"the platform answered with HTTP status {raw.status}")
     try:
         fields = json.loads(raw.body)
     except (ValueError, RecursionError):
-        raise NoUsableAnswer("the platform's answer is not JSON") from None
+        raise PlatformProtocolError("the platform's answer is not JSON") from None
     if not isinstance(fields, dict):
-        raise NoUsableAnswer("the platform's answer is not a JSON object")
+        raise PlatformProtocolError("the platform's answer is not a JSON object")
     status = _text(fields, "returnStatus")
     if status not in ("0", "1"):
-        raise NoUsableAnswer("the platform's answer has no returnStatus of 0 or 1")
+        raise PlatformProtocolError("the platform's answer has no returnStatus of 0 or 1")
     task_id = _text(fields, "taskId") or None
     if task_id is not None and (len(task_id) > TASK_ID_MAX_CHARS or _UNPRINTABLE.search(task_id)):
-        raise NoUsableAnswer("the platform's answer has a taskId that cannot be one")
-    return Answer(
+        raise PlatformProtocolError("the platform's answer has a taskId that cannot be one")
+    return PlatformAnswer(
         accepted=status == "1",
         message=_UNPRINTABLE.sub(" ", _text(fields, "message"))[:_WORDS_MAX_CHARS],
         task_id=task_id,

@@ -21,7 +21,7 @@ _MAINLAND = 86
 _REST = "0" * (11 - PREFIX_DIGITS)
 
 
-class Allocation:
+class CarrierLookup:
     """The table. Raises MissingExtra where it is not installed."""
 
     def __init__(self) -> None:
@@ -55,6 +55,6 @@ class Allocation:
 
 
 @lru_cache(maxsize=1)
-def allocation() -> Allocation:
+def allocation() -> CarrierLookup:
     """Give the table, loaded once. Raises MissingExtra."""
-    return Allocation()
+    return CarrierLookup()

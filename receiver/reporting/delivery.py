@@ -35,13 +35,13 @@ from receiver.reporting.figures import (
     _WIDTH,
     DAY,
     HOUR,
-    Allocated,
-    Figures,
+    CarrierGroup,
+    DeliveryFigures,
     GroupKey,
     Groups,
     ReportQuestion,
-    Span,
     Unit,
+    ZonePeriod,
 )
 
 if TYPE_CHECKING:
@@ -54,17 +54,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def delivery_report(
     connection: sa.Connection, asked: ReportQuestion, clock: Clock
-) -> tuple[dict[GroupKey, Figures], Figures]:
+) -> tuple[dict[GroupKey, DeliveryFigures], DeliveryFigures]:
     """Give the figures of each group, in the order of their keys, and those of all together."""
-    groups: Groups = defaultdict(Figures)
+    groups: Groups = defaultdict(DeliveryFigures)
     offset = _kept_offset(connection, asked)
     if offset is None:
         _add_messages(groups, connection, asked, clock)
     else:
         _add_rollup(groups, connection, asked, clock, offset)
     # What was counted and has moved on, as an unmatched message does when its send is recorded, leaves zeros behind.
-    groups = defaultdict(Figures, {key: figures for key, figures in groups.items() if not figures.empty})
-    total = Figures()
+    groups = defaultdict(DeliveryFigures, {key: figures for key, figures in groups.items() if not figures.empty})
+    total = DeliveryFigures()
     for figures in groups.values():
         total.add(figures)
     return {key: groups[key] for key in sorted(groups, key=lambda key: _place(key, asked))}, total
@@ -98,7 +98,7 @@ def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None
     return offset
 
 
-def _spans(asked: ReportQuestion) -> Iterator[Span]:
+def _spans(asked: ReportQuestion) -> Iterator[ZonePeriod]:
     """Part the time where the zone's offset changes."""
     begin, moment = asked.since, asked.since
     offset = _offset(asked.zone, begin)
@@ -109,9 +109,9 @@ def _spans(asked: ReportQuestion) -> Iterator[Span]:
             change = moment
             while _offset(asked.zone, change - timedelta(minutes=15)) != offset:
                 change -= timedelta(minutes=15)
-            yield Span(begin, change, offset)
+            yield ZonePeriod(begin, change, offset)
             begin, offset = change, _offset(asked.zone, moment)
-    yield Span(begin, asked.until, offset)
+    yield ZonePeriod(begin, asked.until, offset)
 
 
 def _offset(zone: ZoneInfo, moment: datetime) -> int:
@@ -217,7 +217,7 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
             found[seconds] += count
     if first <= split < end:
         begin = _EPOCH + timedelta(seconds=split * HOUR - offset)
-        _add_waiting(groups, connection, asked, clock, Span(begin, begin + timedelta(hours=1), offset))
+        _add_waiting(groups, connection, asked, clock, ZonePeriod(begin, begin + timedelta(hours=1), offset))
 
 
 _JSON_LISTS = (sa.func.json_group_array, json.loads)
@@ -275,7 +275,7 @@ def _add_messages(groups: Groups, connection: sa.Connection, asked: ReportQuesti
     if asked.allocated:
         asked = replace(asked, allocated=tuple(_looked_up(connection, asked)))
     for span in _spans(asked):
-        found: Groups = defaultdict(Figures)
+        found: Groups = defaultdict(DeliveryFigures)
         _add_span(found, connection, asked, clock, span)
         query = _query(connection, asked, "count(*) AS unmatched", "reported_at", span.offset)
         rows = _rows(connection, f"{query} AND recorded_at IS NULL", asked, clock, span)
@@ -284,7 +284,7 @@ def _add_messages(groups: Groups, connection: sa.Connection, asked: ReportQuesti
             groups[_told_apart(key, asked, span)].add(figures)
 
 
-def _told_apart(key: GroupKey, asked: ReportQuestion, span: Span) -> GroupKey:
+def _told_apart(key: GroupKey, asked: ReportQuestion, span: ZonePeriod) -> GroupKey:
     if asked.unit not in _FINE or key[0] is None:
         return key
     begin = datetime.fromisoformat(key[0]).replace(tzinfo=timezone(timedelta(seconds=span.offset)))
@@ -294,7 +294,7 @@ def _told_apart(key: GroupKey, asked: ReportQuestion, span: Span) -> GroupKey:
 _PREFIX = f"substr(mobile, 1, {PREFIX_DIGITS})"
 
 
-def _looked_up(connection: sa.Connection, asked: ReportQuestion) -> Iterator[Allocated]:
+def _looked_up(connection: sa.Connection, asked: ReportQuestion) -> Iterator[CarrierGroup]:
     """Look every prefix up that there is in the time, once."""
     moments = {"IS NOT NULL": rollup.AGE_FROM, "IS NULL": "reported_at"}
     # Beside each, a number that begins with it: where numbers are sealed, that is how the prefix is known.
@@ -312,7 +312,7 @@ def _looked_up(connection: sa.Connection, asked: ReportQuestion) -> Iterator[All
         yield replace(allocated, of_prefixes=json.dumps(found))
 
 
-def _add_span(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock, span: Span) -> None:
+def _add_span(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock, span: ZonePeriod) -> None:
     """Add up the recorded messages of a time in which the zone has one offset."""
     conditions = {name: what for name, what in rollup.COUNTS.items() if name not in ("waiting", "unmatched")}
     counts = ", ".join(f"count(*) FILTER (WHERE {what}) AS {name}" for name, what in conditions.items())
@@ -326,7 +326,9 @@ def _add_span(groups: Groups, connection: sa.Connection, asked: ReportQuestion, 
     _add_latencies(groups, _rows(connection, query, asked, clock, span, "seconds"), asked)
 
 
-def _add_waiting(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock, span: Span) -> None:
+def _add_waiting(
+    groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock, span: ZonePeriod
+) -> None:
     """Add up those of them that have no report: pending, or no_receipt by now."""
     counts = ", ".join(
         f"count(*) FILTER (WHERE {rollup.AGE_FROM} {compared} :cutoff) AS {name}"
@@ -359,7 +361,7 @@ def _rows(
     query: str,
     asked: ReportQuestion,
     clock: Clock,
-    span: Span,
+    span: ZonePeriod,
     *more_keys: str,
 ) -> Iterable[Any]:
     times = {"since": span.since, "until": span.until}

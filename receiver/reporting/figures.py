@@ -29,7 +29,7 @@ _FINE = (Unit.HOUR, Unit.FIVE_MINUTES)
 _WIDTH = {Unit.MONTH: DAY, Unit.DAY: DAY, Unit.HOUR: HOUR, Unit.FIVE_MINUTES: 300}
 
 
-class Span(NamedTuple):
+class ZonePeriod(NamedTuple):
     """A time in which a zone has one offset."""
 
     since: datetime  # UTC
@@ -52,11 +52,11 @@ class ReportQuestion:
     by_account: bool = False
     accounts: tuple[str, ...] | None = None
     template_id: str | None = None
-    allocated: tuple[Allocated, ...] = ()
+    allocated: tuple[CarrierGroup, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Allocated:
+class CarrierGroup:
     """What numbers were allocated to, as something to group by or to narrow to."""
 
     name: str  # `operator` or `province`
@@ -67,7 +67,7 @@ class Allocated:
 
 
 @dataclass(slots=True)
-class Figures:
+class DeliveryFigures:
     """What adds up in one group."""
 
     sent: int = 0
@@ -82,7 +82,7 @@ class Figures:
     verified: int = 0
     latencies: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # whole seconds: messages
 
-    def add(self, other: Figures) -> None:
+    def add(self, other: DeliveryFigures) -> None:
         """Take another group's in."""
         for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -124,7 +124,7 @@ class Figures:
         return found
 
 
-Groups = defaultdict[GroupKey, Figures]
+Groups = defaultdict[GroupKey, DeliveryFigures]
 
 
 COUNTED = (

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.db.encryption import mobile_token, sealer_of
+from receiver.db.encryption import cipher_of, mobile_token
 from receiver.db.sql import epoch_seconds
 from receiver.db.tables import forgotten_hours, forgotten_latencies
 
@@ -341,7 +341,7 @@ def keep_forgotten(connection: sa.Connection, mobile: str) -> None:
     if not mobile.isascii() or not mobile.isdigit():
         raise ValueError("not the digits of a number")  # it goes into the statement
     dialect = connection.dialect.name
-    sealer = sealer_of(connection.dialect)
+    sealer = cipher_of(connection.dialect)
     kept = mobile if sealer is None else mobile_token(sealer, mobile)  # letters, digits, - and _
     counted = _counted(dialect, (1, f"(SELECT * FROM messages WHERE mobile = '{kept}')"))  # noqa: S608
     # Once more in what is kept, from which the triggers take it away, and once where it stands for what is gone.

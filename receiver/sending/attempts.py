@@ -25,7 +25,7 @@ from receiver.core import (
     SendResult,
     first_id_of,
 )
-from receiver.db.engine import Overtaken, insert
+from receiver.db.engine import SerializationConflict, insert
 from receiver.db.sql import no_later, still_lasts
 from receiver.db.tables import attempts, masked_of_task_where, messages, receipts, replies
 from receiver.messages import Reading, match_recorded, outbox, save_readings
@@ -48,7 +48,7 @@ class KeyReused(ReceiverError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
+class IdempotencyClaim:
     """An Idempotency-Key: the same caller's same key is the same request."""
 
     caller: str
@@ -57,7 +57,7 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class SendLimits:
     """How often a number, or an account, is sent to. 0: as often as asked for."""
 
     min_interval: timedelta = timedelta(0)
@@ -70,7 +70,7 @@ class Limits:
         return bool(self.min_interval or self.per_number_per_day or self.per_day)
 
 
-NO_LIMITS = Limits()
+NO_LIMITS = SendLimits()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +91,8 @@ def begin_attempt(
     *,
     recorded_at: datetime,
     day_began: datetime,
-    claim: Claim | None = None,
-    limits: Limits = NO_LIMITS,
+    claim: IdempotencyClaim | None = None,
+    limits: SendLimits = NO_LIMITS,
 ) -> AttemptState:
     """Note an attempt before it goes out. SENDING: it may; `repeated`: it went out before, and this is its state.
 
@@ -186,7 +186,9 @@ def end_cut_off(connection: sa.Connection, message_id: int) -> None:
 # --- The note -----------------------------------------------------------------------------------------
 
 
-def _insert(connection: sa.Connection, attempt: SendAttempt, recorded_at: datetime, claim: Claim | None) -> int | None:
+def _insert(
+    connection: sa.Connection, attempt: SendAttempt, recorded_at: datetime, claim: IdempotencyClaim | None
+) -> int | None:
     """Make the row of an attempt's message, and note the attempt. None: it, or its key, is noted already."""
     if claim is not None:
         old = sa.and_(_has_key(claim), attempts.c.begun_at < recorded_at - KEY_LIFE)
@@ -232,7 +234,7 @@ def _new_row(dialect: str, table: sa.Table) -> Any:
     return insert(dialect, table).on_conflict_do_nothing().returning(table.c.id)
 
 
-def _first_of(connection: sa.Connection, attempt: SendAttempt, claim: Claim | None) -> AttemptState:
+def _first_of(connection: sa.Connection, attempt: SendAttempt, claim: IdempotencyClaim | None) -> AttemptState:
     """Give the attempt that was noted before under the same id or key. Raises KeyReused."""
     if claim is None:
         return _state_of(connection, attempt.id)
@@ -242,7 +244,7 @@ def _first_of(connection: sa.Connection, attempt: SendAttempt, claim: Claim | No
     return _state_of(connection, first.id)
 
 
-def _has_key(claim: Claim) -> sa.ColumnElement[bool]:
+def _has_key(claim: IdempotencyClaim) -> sa.ColumnElement[bool]:
     return sa.and_(attempts.c.caller == claim.caller, attempts.c.idempotency_key == claim.key)
 
 
@@ -288,7 +290,7 @@ def _take_turns(connection: sa.Connection, attempt: SendAttempt) -> None:
 
 
 def _limit_reached(
-    connection: sa.Connection, attempt: SendAttempt, message_id: int, limits: Limits, day_began: datetime
+    connection: sa.Connection, attempt: SendAttempt, message_id: int, limits: SendLimits, day_began: datetime
 ) -> str | None:
     """Say which limit an attempt would break, apart from its own row; None: none."""
     went_out = sa.or_(messages.c.send_state.is_(None), messages.c.send_state != MessageStatus.REFUSED.value)
@@ -332,7 +334,7 @@ def _finish_at_once(connection: sa.Connection, attempt: SendAttempt, result: Sen
     try:
         row = connection.execute(_task_id_update(), values).one_or_none()
     except sa.exc.IntegrityError as error:
-        raise Overtaken("a push has made the row of this task since we looked") from error
+        raise SerializationConflict("a push has made the row of this task since we looked") from error
     if row is None:
         return None
     if row.any_masked:
@@ -396,7 +398,7 @@ def _take_task_id(connection: sa.Connection, row: Any, result: SendResult) -> No
     try:
         connection.execute(sa.update(messages).where(messages.c.id == row.id).values(values))
     except sa.exc.IntegrityError as error:
-        raise Overtaken("a push has made the row of this task since we looked") from error
+        raise SerializationConflict("a push has made the row of this task since we looked") from error
     outbox.add_states(connection, [row.id])
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from receiver.core import SendAttempt, SendResult, SentMessage, StoreUnavailable, StoreUnfit
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, SendAttempt, SendResult, SentMessage
 from receiver.db import once
 from receiver.intake import Record, Spool, SpooledAttempt, SpooledSends
 from receiver.messages import Reading, balance, recording
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from receiver.db.availability import DatabaseLink
+    from receiver.db.availability import CircuitBreaker
     from receiver.db.engine import Database
     from receiver.sending.attempts import AttemptState
 
@@ -37,7 +37,7 @@ _AWAY = object()
 class Recorder:
     """Records sends and attempts to send. Safe for many threads."""
 
-    def __init__(self, database: Database, *, link: DatabaseLink, spool: Spool) -> None:
+    def __init__(self, database: Database, *, link: CircuitBreaker, spool: Spool) -> None:
         self._database = database
         self._link = link
         self._spool = spool
@@ -54,8 +54,8 @@ class Recorder:
         attempt: SendAttempt,
         *,
         day_began: datetime,
-        claim: attempts.Claim | None = None,
-        limits: attempts.Limits = attempts.NO_LIMITS,
+        claim: attempts.IdempotencyClaim | None = None,
+        limits: attempts.SendLimits = attempts.NO_LIMITS,
     ) -> AttemptState | None:
         """Note an attempt before it goes out. None: it may go out, and its note waits in the spool.
 
@@ -126,16 +126,16 @@ class Recorder:
         """Do the work in one transaction; _AWAY where the database does not take it."""
         try:
             return self._keep(work, None, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
-        except (StoreUnavailable, StoreUnfit):
+        except (DatabaseUnavailable, DatabaseMisconfigured):
             return _AWAY
 
     def _keep(self, work: Callable[[sa.Connection], T], instead: Record | None, *, patience_seconds: float) -> T | None:
         """Do the work in one transaction; keep `instead` in the spool where the database does not take it."""
         try:
             if self._link.known and not self._link.up:
-                raise StoreUnavailable(f"not now: {self._link.reason}")
+                raise DatabaseUnavailable(f"not now: {self._link.reason}")
             return self._database.write(work, patience_seconds=patience_seconds)
-        except (StoreUnavailable, StoreUnfit) as error:
+        except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             if self._link.up:
                 self._link.mark_down(str(error))
             if instead is None:

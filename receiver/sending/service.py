@@ -34,16 +34,16 @@ from receiver.observability import get_logger, metrics
 from receiver.platform.client import (
     BALANCE_PATH,
     SEND_PATH,
-    Answer,
     Credentials,
-    NoUsableAnswer,
+    PlatformAnswer,
     PlatformClient,
+    PlatformProtocolError,
     PlatformUnreachable,
     RawAnswer,
     read_answer,
     send_form,
 )
-from receiver.sending.attempts import AttemptState, Claim, Limits
+from receiver.sending.attempts import AttemptState, IdempotencyClaim, SendLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -96,9 +96,9 @@ class Sent:
     message_id: int | None  # None: the database is away, the record waits in the spool
     state: MessageStatus | None  # None: the platform took it; else REFUSED or OUTCOME_UNKNOWN
     error_message: str | None = None
-    answer: Answer | None = None  # where the platform said something that can be read, in this very call
+    answer: PlatformAnswer | None = None  # where the platform said something that can be read, in this very call
     raw: RawAnswer | None = field(default=None, repr=False)
-    error: PlatformUnreachable | NoUsableAnswer | None = None  # in this very call
+    error: PlatformUnreachable | PlatformProtocolError | None = None  # in this very call
 
     def require_accepted(self) -> None:
         """Raise what kept it from being sent: PlatformRefused, PlatformUnreachable or NoUsableAnswer."""
@@ -106,7 +106,7 @@ class Sent:
         if self.error is not None:
             raise self.error
         if self.state is MessageStatus.OUTCOME_UNKNOWN:
-            raise NoUsableAnswer(words)
+            raise PlatformProtocolError(words)
         if words.startswith(_NOT_SENT):
             raise PlatformUnreachable(words.removeprefix(_NOT_SENT))
         if self.state is MessageStatus.REFUSED:
@@ -122,7 +122,7 @@ class Sender:
             account: Credentials(account=account, app_id=app_id, app_key=app_key)
             for account, app_id, app_key in settings.platform_credentials
         }
-        self._limits = Limits(
+        self._limits = SendLimits(
             min_interval=settings.send_min_interval,
             per_number_per_day=settings.send_max_per_number_per_day,
             per_day=settings.send_max_per_day,
@@ -149,7 +149,7 @@ class Sender:
         credentials = self._credentials_of(request.account)
         claim = None
         if idempotency_key is not None:
-            claim = Claim(caller=caller, key=idempotency_key, fingerprint=_fingerprint(credentials, request))
+            claim = IdempotencyClaim(caller=caller, key=idempotency_key, fingerprint=_fingerprint(credentials, request))
         attempt = _attempt(request.account, request.mobile, request.template_id, request.reference)
         body = send_form(credentials, mobile=request.mobile, template_id=request.template_id, code=request.code)
         noted = self._recorder.begin(attempt, day_began=self._day_began(), claim=claim, limits=self._limits)
@@ -250,7 +250,7 @@ class Sender:
             raw = self._call(call)
             answered.set_result(raw)
             return self._record(attempt, raw=raw, answer=read_answer(raw))
-        except (PlatformUnreachable, NoUsableAnswer) as error:
+        except (PlatformUnreachable, PlatformProtocolError) as error:
             if raw is None:
                 answered.set_exception(error)
             return self._record(attempt, raw=raw, error=error)
@@ -261,19 +261,19 @@ class Sender:
             raise _stopping()
         try:
             return call()
-        except (PlatformUnreachable, NoUsableAnswer):
+        except (PlatformUnreachable, PlatformProtocolError):
             raise
         except Exception as error:  # noqa: BLE001  (somebody waits for it, and its attempt is to end)
             _log.error("request to the platform failed", error=type(error).__name__)
-            raise NoUsableAnswer(f"the request failed ({type(error).__name__})") from None
+            raise PlatformProtocolError(f"the request failed ({type(error).__name__})") from None
 
     def _record(
         self,
         attempt: SendAttempt,
         *,
         raw: RawAnswer | None = None,
-        answer: Answer | None = None,
-        error: PlatformUnreachable | NoUsableAnswer | None = None,
+        answer: PlatformAnswer | None = None,
+        error: PlatformUnreachable | PlatformProtocolError | None = None,
     ) -> Sent:
         result = _result_of_answer(answer) if answer else _result_of_error(error)
         message_id = self._recorder.finish(attempt, result)
@@ -309,7 +309,7 @@ class Sender:
     def _note_balance(self, account: str, asked_at: datetime, raw: RawAnswer) -> None:
         try:
             answer = read_answer(raw)
-        except NoUsableAnswer:
+        except PlatformProtocolError:
             return
         if answer.accepted and answer.remain_point is not None:
             self._keep_reading(account, asked_at, answer.remain_point)
@@ -367,7 +367,7 @@ def _sent(noted: AttemptState) -> Sent:
     return Sent(attempt_id=noted.id, message_id=noted.message_id, state=state, error_message=noted.error_message)
 
 
-def _result_of_answer(answer: Answer) -> SendResult:
+def _result_of_answer(answer: PlatformAnswer) -> SendResult:
     now = datetime.now(UTC)
     if not answer.accepted:
         words = answer.message or "the platform gave no reason"
@@ -390,7 +390,7 @@ def _result_of_answer(answer: Answer) -> SendResult:
     )
 
 
-def _result_of_error(error: PlatformUnreachable | NoUsableAnswer | None) -> SendResult:
+def _result_of_error(error: PlatformUnreachable | PlatformProtocolError | None) -> SendResult:
     unsent = isinstance(error, PlatformUnreachable)
     return SendResult(
         state=MessageStatus.REFUSED if unsent else MessageStatus.OUTCOME_UNKNOWN,
@@ -403,10 +403,10 @@ def _stopping() -> PlatformUnreachable:
     return PlatformUnreachable("this process is stopping")
 
 
-def _given_up(under_way: Future[Sent]) -> PlatformUnreachable | NoUsableAnswer:
+def _given_up(under_way: Future[Sent]) -> PlatformUnreachable | PlatformProtocolError:
     if under_way.cancel():
         return PlatformUnreachable("too many requests are under way")
-    return NoUsableAnswer("the platform did not answer in time", timed_out=True)
+    return PlatformProtocolError("the platform did not answer in time", timed_out=True)
 
 
 def _fingerprint(credentials: Credentials, request: CodeRequest) -> bytes:

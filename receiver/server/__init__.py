@@ -15,11 +15,11 @@ from receiver.config import Settings, address_text, load_settings
 from receiver.core import SettingsError
 from receiver.observability import configure_logging, get_logger, open_stderr
 from receiver.runtime import Runtime
-from receiver.server.arbiter import Master
+from receiver.server.arbiter import ReceiverArbiter
 from receiver.server.framing import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
 from receiver.server.limits import raise_open_files
-from receiver.server.multiprocess_metrics import Counts
-from receiver.server.tls import Certificate
+from receiver.server.multiprocess_metrics import MultiprocessMetrics
+from receiver.server.tls import ServedCertificate
 from receiver.web.listeners import Listeners
 from receiver.web.mounted import Mounted
 
@@ -54,14 +54,14 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def __init__(self, settings: Settings, *, workers: int) -> None:
         self.settings = settings
-        self.certificate: Certificate | None = None  # shared by the workers: made before the fork
+        self.certificate: ServedCertificate | None = None  # shared by the workers: made before the fork
         if settings.tls_cert is not None and settings.tls_key is not None:
-            self.certificate = Certificate(settings.tls_cert, settings.tls_key)
+            self.certificate = ServedCertificate(settings.tls_cert, settings.tls_key)
         binds = (settings.bind, settings.inside_bind, settings.door_bind)
         self._binds = [address_text(bind) for bind in binds if bind is not None]
         self._workers = workers
         self._runtime: Runtime | None = None
-        self._counts: Counts  # made where it runs: a start that is refused leaves nothing
+        self._counts: MultiprocessMetrics  # made where it runs: a start that is refused leaves nothing
         super().__init__()
 
     def load_config(self) -> None:
@@ -112,9 +112,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """Serve until stopped. A bind that is impossible ends the process, with its reason in the log."""
         sys.stderr = open_stderr()
         raise_open_files()
-        self._counts = Counts(self.settings.data_dir)
+        self._counts = MultiprocessMetrics(self.settings.data_dir)
         try:
-            Master(self).run()
+            ReceiverArbiter(self).run()
         finally:
             self._counts.close()  # in the master; in a worker, which comes by here too, nothing happens
 

@@ -29,7 +29,7 @@ def kept_seconds(cfg: Any) -> int:
     return int(cfg.keepalive) * 4 // 5
 
 
-class Answer(Response):  # type: ignore[misc]  # gunicorn has no types
+class BufferedResponse(Response):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's response, which tells how long the connection is kept: some clients obey only that."""
 
     def default_headers(self) -> list[str]:

@@ -20,7 +20,7 @@ _WATCHDOG_SECONDS = 5.0  # between two signs of life to systemd
 _ALIVE_SECONDS = 10.0  # how old a worker's last sign may be; it gives two a second
 
 
-class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+class ReceiverArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """Tells systemd READY, RELOADING, STOPPING, and WATCHDOG as long as a worker gives signs of life.
 
     gunicorn says READY by itself, but before there is a worker: so the socket's name is taken from its sight.

@@ -20,15 +20,15 @@ from gunicorn import util
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER
 
 from receiver.server.closing import LINGER_SECONDS, Lingering, end_sending, end_tls, forget_unsent
-from receiver.server.limits import Limits, open_files
-from receiver.server.peers import Connection, Entrance, Peer, Room, entrances
+from receiver.server.limits import ConnectionLimits, open_files
+from receiver.server.peers import ConnectionPool, Entry, Peer, PeerConnection, entrances
 from receiver.server.threads import Threads, error_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from receiver.server.answers import Outbox
-    from receiver.server.tls import Certificate
+    from receiver.server.tls import ServedCertificate
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class Connections(Threads):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections = sys.maxsize  # gunicorn would rest all listeners; we make room in each one's own
-        self._limits = Limits.within(open_files())
-        self._entrances: dict[Any, Entrance] = {}
+        self._limits = ConnectionLimits.within(open_files())
+        self._entrances: dict[Any, Entry] = {}
         self._resting: dict[Any, float] = {}  # listeners that do not accept, until then
         self._told_full = -_TOLD_SECONDS
         self._peers: set[Peer] = set()
@@ -59,7 +59,7 @@ class Connections(Threads):
         self._unsent_bytes = 0
         self._swept = 0.0
         self._stop_began: float | None = None
-        self._certificate: Certificate | None = self.app.certificate
+        self._certificate: ServedCertificate | None = self.app.certificate
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -108,7 +108,9 @@ class Connections(Threads):
                 continue
             self.nr_conns += 1
             peer = Peer(
-                Connection(self.cfg, connection, client, entrance), silent=True, greets=entrance.certificate is not None
+                PeerConnection(self.cfg, connection, client, entrance),
+                silent=True,
+                greets=entrance.certificate is not None,
             )
             self._peers.add(peer)
             if room.open > room.most:
@@ -132,7 +134,7 @@ class Connections(Threads):
             del self._resting[listener]
             self.poller.register(listener, selectors.EVENT_READ, self.accept)
 
-    def _free_file(self, room: Room) -> bool:
+    def _free_file(self, room: ConnectionPool) -> bool:
         """Close a connection whose end costs nothing more, else the idlest. False: there is none."""
         if self._lingering.close_oldest():
             return True
@@ -142,7 +144,7 @@ class Connections(Threads):
             return True
         return self._end_idlest(room)
 
-    def _end_idlest(self, room: Room) -> bool:
+    def _end_idlest(self, room: ConnectionPool) -> bool:
         """End the connection that has been idle longest. False: none is."""
         now = time.monotonic()
         peer = room.idlest(now)
@@ -223,12 +225,12 @@ class Connections(Threads):
         end_tls(peer.conn.sock)
         util.close(peer.conn.sock)
 
-    def _end(self, conn: Connection) -> None:
+    def _end(self, conn: PeerConnection) -> None:
         """Close a connection so that our last answer arrives."""
         self._leave(conn)
         self._lingering.end(conn.sock)
 
-    def _leave(self, conn: Connection) -> None:
+    def _leave(self, conn: PeerConnection) -> None:
         self.nr_conns -= 1
         conn.leave_room()
         if self._resting:

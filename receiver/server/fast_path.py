@@ -23,7 +23,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
 from receiver.core import Kind, Overloaded, ReceiverError, new_id
-from receiver.intake import PUSH_MAX_BYTES, Kept, PushRequest, PushSecret, Refused, read_push_path, within
+from receiver.intake import PUSH_MAX_BYTES, Acknowledged, PushRequest, PushSecret, Refused, read_push_path, within
 from receiver.server.answers import kept_seconds
 from receiver.web import RUNTIME
 from receiver.web.access_log import PushLog, request_id
@@ -66,7 +66,7 @@ class Head:
     closes: bool
 
 
-class Lane:
+class FastPath:
     """Answers pushes without a thread for each. For one thread, but for what the committer calls back."""
 
     def __init__(self, app: Flask, cfg: Any) -> None:
@@ -117,9 +117,11 @@ class Lane:
         peer = client[0] if isinstance(client, tuple) else ""
         return head.forwarded_for is not None or within(peer, self._runtime.settings.trusted_proxies)
 
-    def take(self, head: Head, body: bytes, client: Any, settle: Callable[[Kept | ReceiverError], None]) -> bool:
+    def take(
+        self, head: Head, body: bytes, client: Any, settle: Callable[[Acknowledged | ReceiverError], None]
+    ) -> bool:
         """Hand a push to the committer, or refuse it. False: the request is for the reference."""
-        gate = self._runtime.gate
+        gate = self._runtime.admission
         peer = client[0] if isinstance(client, tuple) else ""
         if head.secret is None:
             settle(gate.refuse_secret(peer, head.forwarded_for, request_id=head.request_id or new_id().hex))
@@ -141,14 +143,14 @@ class Lane:
             read=_NOTHING.read,
         )
         try:
-            self._runtime.committer.take(gate.take(request, body, secret=head.secret, address=address), settle)
+            self._runtime.batch_writer.take(gate.take(request, body, secret=head.secret, address=address), settle)
         except Overloaded:
             return False
         return True
 
-    def answer(self, result: Kept | ReceiverError, head: Head, *, closes: bool) -> bytes:
+    def answer(self, result: Acknowledged | ReceiverError, head: Head, *, closes: bool) -> bytes:
         """Give the bytes of the answer, those that Flask and gunicorn would send."""
-        if isinstance(result, Kept):
+        if isinstance(result, Acknowledged):
             key: tuple[Any, ...] = (result.outcome, result.push.error)
             given_id = str(result.push.id)
         else:
@@ -160,7 +162,7 @@ class Lane:
             top, self._now(), connection, until_id, given_id.encode(), rest
         )  # fmt: skip
 
-    def note(self, answered: Sequence[tuple[Kept | ReceiverError, Head, float]]) -> None:
+    def note(self, answered: Sequence[tuple[Acknowledged | ReceiverError, Head, float]]) -> None:
         """Log pushes that were answered: what became of each, its head, and the seconds it took."""
         taken = []
         for result, head, seconds in answered:
@@ -171,23 +173,23 @@ class Lane:
                 taken.append((result, head.request_id, seconds))
         self._log.add(taken)
 
-    def _render(self, key: tuple[Any, ...], result: Kept | ReceiverError) -> tuple[bytes, bytes, bytes]:
+    def _render(self, key: tuple[Any, ...], result: Acknowledged | ReceiverError) -> tuple[bytes, bytes, bytes]:
         """Let Flask make an answer, for all that are like it: what stands before the date, and around the id."""
         with self._app.test_request_context("/push/-", method="POST"):
             made = (
                 acknowledgement(self._runtime, result)
-                if isinstance(result, Kept)
+                if isinstance(result, Acknowledged)
                 else self._app.handle_user_exception(result)
             )
             response: Response = self._app.process_response(self._app.make_response(made))
-        if not isinstance(result, Kept):
+        if not isinstance(result, Acknowledged):
             response.headers["X-Request-Id"] = _ID_STANDS_HERE
         body = response.get_data()
         top = f"HTTP/1.1 {response.status}\r\nServer: {SERVER}\r\n"
         fields = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
         text = fields.encode("latin-1") + b"\r\n" + body
         until_id, _, rest = text.partition(
-            (str(result.push.id) if isinstance(result, Kept) else _ID_STANDS_HERE).encode()
+            (str(result.push.id) if isinstance(result, Acknowledged) else _ID_STANDS_HERE).encode()
         )
         answer = (top.encode("latin-1"), until_id, rest)
         self._answers[key] = answer
@@ -214,7 +216,7 @@ class Lane:
             fields.setdefault(name, []).append(value)
         lengths = fields.get("CONTENT-LENGTH", [])
         path = read_push_path(unquote(target[1]))
-        secret = self._runtime.gate.secrets.find(path.secret)
+        secret = self._runtime.admission.secrets.find(path.secret)
         if request.method != "POST" and (request.method != "GET" or secret or lengths):
             return None
         if [offered.lower() for offered in fields.get("UPGRADE", ())] == _NOT_TAKEN_UP:

@@ -13,7 +13,7 @@ _OWN_FILES = 256  # database, spool, logs, metrics, calls to others; a soak of a
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """Shares of one process."""
 
     connections: int  # in use

@@ -35,7 +35,7 @@ _KINDS = ("counter", "histogram", "gauge_max", "gauge_livemin", "gauge_livesum")
 _FILE_BYTES = 1 << 16  # as prometheus_client makes them; of a kind, everything fits into a quarter
 
 
-class Counts:
+class MultiprocessMetrics:
     """The place where the processes of one master count. Made by the master, before any fork."""
 
     def __init__(self, data_dir: Path) -> None:

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from receiver.config import Settings
     from receiver.server.answers import Outbox
     from receiver.server.fast_path import Head
-    from receiver.server.limits import Limits
-    from receiver.server.tls import Certificate
+    from receiver.server.limits import ConnectionLimits
+    from receiver.server.tls import ServedCertificate
 
 # Who has just come is about to speak, and who was just answered may be about to speak again.
 _SPARED_SECONDS = 1.0
 
 
-class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
+class PeerConnection(TConn):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's connection, with what outlives the one request that a thread serves."""
 
-    def __init__(self, cfg: Any, sock: Any, client: Any, entrance: Entrance) -> None:
+    def __init__(self, cfg: Any, sock: Any, client: Any, entrance: Entry) -> None:
         super().__init__(cfg, sock, client, entrance.address)
         room = entrance.room
         room.open += 1
-        self.room: Room | None = room  # None: it has been told that it is ended, and takes nobody's place
+        self.room: ConnectionPool | None = room  # None: it has been told that it is ended, and takes nobody's place
         self.trusted = False  # a push of it was acknowledged
         self.outbox: Outbox | None = None  # of the answer that a thread gives
         # Of the push that a thread has: the peer's address, and what proxies have written.
@@ -57,7 +57,7 @@ class Peer:
         "scanned", "silent", "watched",
     )  # fmt: skip
 
-    def __init__(self, conn: Connection, *, silent: bool = False, greets: bool = False) -> None:
+    def __init__(self, conn: PeerConnection, *, silent: bool = False, greets: bool = False) -> None:
         self.conn = conn
         self.data = b""  # what has arrived of requests not yet handed on
         self.scanned = 0  # how far a chunked body has been looked through
@@ -74,7 +74,7 @@ class Peer:
         self.idle_since = self.begun = time.monotonic()
 
 
-class Room:
+class ConnectionPool:
     """The connections of one kind of listener: how many there may be, and those that are idle, the longest first."""
 
     def __init__(self, most: int) -> None:
@@ -120,28 +120,28 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class Entry:
     """What one listener leads to."""
 
     address: Any  # as its socket tells it
-    room: Room
-    certificate: Certificate | None
+    room: ConnectionPool
+    certificate: ServedCertificate | None
 
 
 def entrances(
-    listeners: Iterable[Any], settings: Settings, limits: Limits, certificate: Certificate | None
-) -> dict[Any, Entrance]:
+    listeners: Iterable[Any], settings: Settings, limits: ConnectionLimits, certificate: ServedCertificate | None
+) -> dict[Any, Entry]:
     """Return what each listener leads to. Those inside have rooms of their own, which no flood of the world's fills."""
-    door, inside = Room(limits.door), Room(limits.inside)
+    door, inside = ConnectionPool(limits.door), ConnectionPool(limits.inside)
     apart = (limits.door if settings.door_bind else 0) + (limits.inside if settings.inside_bind else 0)
-    main = Room(limits.connections - apart)
+    main = ConnectionPool(limits.connections - apart)
     found = {}
     for listener in listeners:
         address = listener.getsockname()
         if is_door(settings, address):
-            found[listener] = Entrance(address, door, None)
+            found[listener] = Entry(address, door, None)
         elif settings.inside_bind is None or is_public(settings, address):
-            found[listener] = Entrance(address, main, certificate)
+            found[listener] = Entry(address, main, certificate)
         else:
-            found[listener] = Entrance(address, inside, certificate)
+            found[listener] = Entry(address, inside, certificate)
     return found

@@ -13,13 +13,13 @@ from gunicorn import util
 from gunicorn.http import errors, wsgi
 from gunicorn.workers.gthread import ThreadWorker
 
-from receiver.server.answers import Answer, Outbox
+from receiver.server.answers import BufferedResponse, Outbox
 from receiver.web import RUNTIME
 
 if TYPE_CHECKING:
     import socket
 
-    from receiver.server.peers import Connection
+    from receiver.server.peers import PeerConnection
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +61,16 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._shown_alive = now
             super().notify()
 
-    def handle(self, conn: Connection) -> Any:
+    def handle(self, conn: PeerConnection) -> Any:
         """Serve one request, in a thread."""
         self._served.sender = conn.sender
         return super().handle(conn)
 
-    def handle_request(self, req: Any, conn: Connection) -> bool:
+    def handle_request(self, req: Any, conn: PeerConnection) -> bool:
         """Answer one request, in a thread; whether the connection is kept."""
-        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Answer)
+        answer, environ = wsgi.create(
+            req, conn.sock, conn.client, conn.server, self.cfg, response_class=BufferedResponse
+        )
         answer.sock = conn.outbox = Outbox(conn.sock)
         environ["wsgi.multithread"] = True
         if not self.alive:
@@ -99,7 +101,7 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             _, status, reason = known
             note_bad_request(addr, type(exc).__name__)
             if self._served.sender:
-                self.wsgi.extensions[RUNTIME].gate.note_unread(status, "head", *self._served.sender)
+                self.wsgi.extensions[RUNTIME].admission.note_unread(status, "head", *self._served.sender)
         else:
             status, reason = 500, "Internal Server Error"
             _log.error("request failed", exc_info=exc)

@@ -19,7 +19,7 @@ _log = get_logger(__name__)
 _Stat = tuple[int, int, int, int]
 
 
-class Certificate:
+class ServedCertificate:
     """A pair of PEM files, certificate chain and key, and the TLS that is spoken with them.
 
     All sessions begin in one context, whose ticket keys are made before the fork and never change: so a session is

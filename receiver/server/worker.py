@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any
 from gunicorn import util
 from gunicorn.http import get_parser
 
-from receiver.intake import Kept, Refused
+from receiver.intake import Acknowledged, Refused
 from receiver.observability import metrics
 from receiver.server import framing
 from receiver.server.closing import held_by_tls
 from receiver.server.connections import Connections
-from receiver.server.fast_path import Head, Lane
-from receiver.server.peers import Connection, Peer
+from receiver.server.fast_path import FastPath, Head
+from receiver.server.peers import Peer, PeerConnection
 from receiver.server.threads import error_answer, note_bad_request
 from receiver.web import RUNTIME
 from receiver.web.listeners import is_door
@@ -60,10 +60,10 @@ class Worker(Connections):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._settled: deque[tuple[Peer, Kept | ReceiverError]] = deque()
+        self._settled: deque[tuple[Peer, Acknowledged | ReceiverError]] = deque()
         self._woken = False
         self._wake_fds: tuple[int, int] = (-1, -1)
-        self._lane: Lane | None = None
+        self._lane: FastPath | None = None
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -72,7 +72,7 @@ class Worker(Connections):
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
-        lane = Lane(self.wsgi, self.cfg)
+        lane = FastPath(self.wsgi, self.cfg)
         self._lane = lane if lane.open else None
         self._wake_fds = os.pipe()
         for fd in self._wake_fds:
@@ -82,7 +82,7 @@ class Worker(Connections):
 
     # --- Connections in ---
 
-    def finish_request(self, conn: Connection, fs: Any) -> None:
+    def finish_request(self, conn: PeerConnection, fs: Any) -> None:
         """Take back a connection from its thread."""
         peer = Peer(conn)
         self._peers.add(peer)
@@ -268,7 +268,7 @@ class Worker(Connections):
         others = []
         for peer in late:
             if sender := self._sender(peer):
-                self.wsgi.extensions[RUNTIME].gate.note_unread(408, "timeout", *sender)
+                self.wsgi.extensions[RUNTIME].admission.note_unread(408, "timeout", *sender)
             else:
                 others.append(_host(peer))
         if others:
@@ -324,7 +324,7 @@ class Worker(Connections):
         peer.data = peer.data[end:]
         peer.body_at = 0
 
-    def _settle(self, peer: Peer, result: Kept | ReceiverError) -> None:
+    def _settle(self, peer: Peer, result: Acknowledged | ReceiverError) -> None:
         """Called by the committer, on its own thread."""
         self._settled.append((peer, result))
         if not self._woken:
@@ -338,13 +338,13 @@ class Worker(Connections):
             os.read(fd, 4096)
         self._woken = False  # before the look: what is appended after it wakes us again
         now = time.monotonic()
-        answered: list[tuple[Kept | ReceiverError, Head, float]] = []
+        answered: list[tuple[Acknowledged | ReceiverError, Head, float]] = []
         for _ in range(
             len(self._settled)
         ):  # what is refused meanwhile, of one that sends on and on, has its turn later
             peer, result = self._settled.popleft()
             peer.awaits = False
-            peer.conn.trusted |= isinstance(result, Kept)
+            peer.conn.trusted |= isinstance(result, Acknowledged)
             assert peer.head is not None  # noqa: S101
             answered.append((result, peer.head, now - peer.begun))
             closes = peer.closes or not self.alive

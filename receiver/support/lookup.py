@@ -36,7 +36,7 @@ _UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
+class LookupQuery:
     """What a look-up may mean. A plain row of digits may be a number, a task id or a reference: all are tried."""
 
     mobile: str | None = None  # in full
@@ -49,7 +49,7 @@ class Wanted:
         return self.masked is None or fits(self.masked, mobile)
 
 
-def parse_wanted(given: str) -> Wanted | None:
+def parse_wanted(given: str) -> LookupQuery | None:
     """Read what somebody pasted: labels, spaces, dashes, unseen characters and full-width digits do not matter.
 
     None: nothing that could be looked up.
@@ -59,18 +59,18 @@ def parse_wanted(given: str) -> Wanted | None:
     if not text or len(text) > TEXT_MAX_CHARS:
         return None
     if last := _LAST_DIGITS.fullmatch(text):
-        return Wanted(last_digits=last[1], text=text)
+        return LookupQuery(last_digits=last[1], text=text)
     joined = _BETWEEN_DIGITS.sub("", text)
     if number := _NUMBER.search(joined):
-        return Wanted(mobile=number[1], text=text)  # a reference may hold eleven digits too
+        return LookupQuery(mobile=number[1], text=text)  # a reference may hold eleven digits too
     mobile = parse_mobile(joined)
     if mobile is not None and is_masked(mobile):
         end = mobile[-LAST_DIGITS:]
-        return Wanted(last_digits=end, masked=mobile) if end.isdigit() else Wanted(text=text)
-    return Wanted(mobile=mobile, text=text)
+        return LookupQuery(last_digits=end, masked=mobile) if end.isdigit() else LookupQuery(text=text)
+    return LookupQuery(mobile=mobile, text=text)
 
 
-class Answer(StrEnum):
+class LookupAnswer(StrEnum):
     """What can be said about a group of resends, by its newest attempt."""
 
     DELIVERED = "delivered"
@@ -87,20 +87,20 @@ class Answer(StrEnum):
     NOTHING = "nothing"
 
 
-_WAITS = frozenset({Answer.WAITING, Answer.LATE, Answer.NO_RECEIPT})
+_WAITS = frozenset({LookupAnswer.WAITING, LookupAnswer.LATE, LookupAnswer.NO_RECEIPT})
 # What may change by itself, so that a page had better look again.
-UNSETTLED = _WAITS | {Answer.SENDING, Answer.OUTCOME_UNKNOWN, Answer.UNREADABLE, Answer.NOTHING}
+UNSETTLED = _WAITS | {LookupAnswer.SENDING, LookupAnswer.OUTCOME_UNKNOWN, LookupAnswer.UNREADABLE, LookupAnswer.NOTHING}
 
 
-def answer_of(message: MessageRow, *, unreadable: bool = False) -> Answer:
+def answer_of(message: MessageRow, *, unreadable: bool = False) -> LookupAnswer:
     """Say what became of a message; `unreadable`: a push that could not be read seems to be about it."""
     if message.conflicting:
-        return Answer.CONFLICTING
+        return LookupAnswer.CONFLICTING
     if message.status is MessageStatus.PENDING:
-        found = Answer.LATE if message.late else Answer.WAITING
+        found = LookupAnswer.LATE if message.late else LookupAnswer.WAITING
     else:
-        found = Answer(message.status.value)
-    return Answer.UNREADABLE if unreadable and found in _WAITS else found
+        found = LookupAnswer(message.status.value)
+    return LookupAnswer.UNREADABLE if unreadable and found in _WAITS else found
 
 
 def has_moment(message: MessageRow) -> bool:

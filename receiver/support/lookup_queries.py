@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.db.encryption import sealer_of
+from receiver.db.encryption import cipher_of
 from receiver.db.tables import MOBILE_END, messages
 from receiver.messages import queries
 from receiver.messages.queries import Clock, Filter, MessageRow, Page
-from receiver.support.lookup import Wanted, has_moment, moment_of
+from receiver.support.lookup import LookupQuery, has_moment, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ _LOOKED_AT = 200  # of the newest messages of one number, task or reference
 
 def find_messages(
     connection: sa.Connection,
-    wanted: Wanted,
+    wanted: LookupQuery,
     *,
     since: datetime,
     clock: Clock,
@@ -40,7 +40,7 @@ def find_messages(
 
 def _each(
     connection: sa.Connection,
-    wanted: Wanted,
+    wanted: LookupQuery,
     since: datetime,
     clock: Clock,
     limit: int,
@@ -63,7 +63,7 @@ def _each(
             sa.select(column.id)
             .where(MOBILE_END == wanted.last_digits, moment >= since, *_of(accounts))  # noqa: SIM300
             .order_by(moment.desc())
-            .limit(_LOOKED_AT if wanted.masked or sealer_of(connection.dialect) else limit)
+            .limit(_LOOKED_AT if wanted.masked or cipher_of(connection.dialect) else limit)
         )
         found = queries.get_messages(connection, list(connection.scalars(ids)), clock).values()
         # The ends of two tokens may be alike.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.core import CLOCKS_APART, DeliveryStatus, Outcome, first_id_of, latency_seconds
-from receiver.db.encryption import sealer_of
+from receiver.db.encryption import cipher_of
 from receiver.db.set_aside import read_rows
 from receiver.db.sql import epoch_seconds
 from receiver.db.tables import AGE_FROM, messages, pushes, receipts
@@ -399,7 +399,7 @@ def find_quarantined_about(
     the newest `at_most`. An empty needle is none.
     """
     newest = _newest_quarantined(since, at_most, accounts, *PUSH_COLUMNS)
-    if sealer_of(connection.dialect) is not None:
+    if cipher_of(connection.dialect) is not None:
         return _find_in_sealed(connection, newest, list(filter(None, needles)), since)
     contains = _contains_postgresql if connection.dialect.name == "postgresql" else _contains_sqlite
     wanted = [contains(newest.c[name], needle) for needle in needles if needle for name in ("body", "query")]

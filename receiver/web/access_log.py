@@ -19,7 +19,7 @@ import structlog
 from flask import Flask, Response, g, request
 
 from receiver.core import ReceiverError, new_id
-from receiver.intake import Kept, Refused, client_address, within
+from receiver.intake import Acknowledged, Refused, client_address, within
 from receiver.observability import count_dropped, get_logger, redact, tracing, write_rendered
 from receiver.web import runtime
 
@@ -161,7 +161,7 @@ class PushLog:
         self._rendered = settings.log_format == "json"
         self._status = settings.ack_status
 
-    def add(self, answered: Sequence[tuple[Kept | ReceiverError, str | None, float]]) -> None:
+    def add(self, answered: Sequence[tuple[Acknowledged | ReceiverError, str | None, float]]) -> None:
         """Note pushes that were answered: what became of each, its request id, the seconds it took."""
         if not self._on:
             return
@@ -170,7 +170,7 @@ class PushLog:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         lines = []
         for result, given_id, seconds in answered:
-            if not isinstance(result, Kept):
+            if not isinstance(result, Acknowledged):
                 _log.error(_EVENT, method="POST", route=_PUSH_ROUTE, status=503, request_id=given_id)
             elif info and self._rendered:
                 lines.append(_render(result, given_id, seconds, status=self._status, now=now))
@@ -196,7 +196,7 @@ class PushLog:
             )
 
 
-def _fields(kept: Kept, given_id: str | None, seconds: float, *, status: int) -> dict[str, str | int | float]:
+def _fields(kept: Acknowledged, given_id: str | None, seconds: float, *, status: int) -> dict[str, str | int | float]:
     push = kept.push
     return {
         "method": push.method,
@@ -216,7 +216,7 @@ def _quoted(text: str) -> str:
     return json.dumps(redact(text), ensure_ascii=False)
 
 
-def _render(kept: Kept, given_id: str | None, seconds: float, *, status: int, now: str) -> str:
+def _render(kept: Acknowledged, given_id: str | None, seconds: float, *, status: int, now: str) -> str:
     """Give the same line as the logging library would; every value that is not quoted needs no quoting."""
     push = kept.push
     request_id_field = f'"request_id": "{given_id}", ' if given_id else ""

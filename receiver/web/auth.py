@@ -15,7 +15,7 @@ from flask import after_this_request, current_app, g, request
 from receiver.auth import api_keys
 from receiver.auth.api_keys import ApiKey, Scope
 from receiver.auth.login_throttle import Throttle
-from receiver.core import StoreUnavailable, StoreUnfit, still_lasts
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, still_lasts
 from receiver.db.engine import StoreRejected
 from receiver.intake import client_address, within
 from receiver.web import denials, runtime
@@ -174,7 +174,7 @@ def _note_use(key: ApiKey) -> None:
     _used_at[key.id] = now
 
     def note() -> None:
-        with suppress(StoreUnavailable, StoreUnfit, StoreRejected):
+        with suppress(DatabaseUnavailable, DatabaseMisconfigured, StoreRejected):
             parts.require_database()
             parts.database.write(
                 lambda connection: api_keys.note_used(connection, key.id, now), patience_seconds=_USE_PATIENCE_SECONDS
@@ -203,7 +203,7 @@ def _find_key(parts: Runtime, token: str) -> ApiKey | None:
         if wait_seconds and digest not in _guard().valid_digests(parts):
             raise Denied(429, "too_many_failures", "too many wrong keys from this address", retry_after=wait_seconds)
         key = parts.ask(lambda connection: api_keys.find_key(connection, token))
-    except (StoreUnavailable, StoreUnfit):
+    except (DatabaseUnavailable, DatabaseMisconfigured):
         if digest in _seen:
             return _seen[digest]
         raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, current_app
 
-from receiver.core import StoreUnavailable, StoreUnfit
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
 from receiver.observability import get_logger
 from receiver.web import runtime
 
@@ -92,7 +92,7 @@ def note(actor: str, action: str, *, address: str, route: str, reason: str, burs
         runtime().audit(
             actor, action, address=address, route=route, reason=reason, count=count if count > 1 else None, **detail
         )
-    except (StoreUnavailable, StoreUnfit):
+    except (DatabaseUnavailable, DatabaseMisconfigured):
         _log.warning("a refusal could not be audited", actor=actor, route=route, reason=reason)
 
 

@@ -8,19 +8,19 @@ from flask import Response, abort, json, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from receiver.core import (
+    DatabaseMisconfigured,
+    DatabaseUnavailable,
     InvalidCursor,
     MissingExtra,
     NotFound,
     Overloaded,
     ReceiverError,
     SpoolUnavailable,
-    StoreUnavailable,
-    StoreUnfit,
     TooManyRows,
 )
 from receiver.intake import Refused
 from receiver.observability import get_logger
-from receiver.platform.client import NoUsableAnswer, PlatformUnreachable, Unsendable, explain
+from receiver.platform.client import PlatformProtocolError, PlatformUnreachable, Unsendable, explain
 from receiver.sending.attempts import KeyReused
 from receiver.sending.service import PlatformRefused
 
@@ -41,8 +41,8 @@ _STATUS_OF: Mapping[type[ReceiverError], tuple[int, str]] = {
     SpoolUnavailable: (503, "spool_unavailable"),
     MissingExtra: (422, "missing_extra"),
     TooManyRows: (422, "too_many_rows"),
-    StoreUnavailable: (503, "database_unavailable"),
-    StoreUnfit: (503, "database_unfit"),
+    DatabaseUnavailable: (503, "database_unavailable"),
+    DatabaseMisconfigured: (503, "database_unfit"),
     KeyReused: (422, "idempotency_key_reused"),
 }
 _CODE_OF: Mapping[int, str] = {
@@ -146,7 +146,7 @@ def _receiver_error(error: ReceiverError) -> Response:
         case PlatformRefused():
             meaning = explain(str(error))
             return problem(422, meaning.code, str(error), waiting_helps=meaning.waiting_helps, advice=meaning.advice)
-        case NoUsableAnswer():
+        case PlatformProtocolError():
             status = 504 if error.timed_out else 502
             return problem(status, "outcome_unknown", f"{error}; the message may have been sent")
         case Unsendable():

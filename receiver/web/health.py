@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, redirect, url_for
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from receiver.core import SpoolUnavailable, StoreUnavailable, StoreUnfit
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, SpoolUnavailable
 from receiver.db import version
 from receiver.intake import spool_state
 from receiver.observability import count_dropped, metrics
@@ -63,12 +63,12 @@ def readyz() -> Response:
 
 
 def _why_not_database(parts: Runtime) -> str | None:
-    if not parts.link.await_known(_FIRST_CONTACT_SECONDS):
-        return parts.link.reason
+    if not parts.availability.await_known(_FIRST_CONTACT_SECONDS):
+        return parts.availability.reason
     try:
         version.require_schema(parts.intake_database)
         parts.intake_database.require_writable()
-    except (StoreUnavailable, StoreUnfit) as error:
+    except (DatabaseUnavailable, DatabaseMisconfigured) as error:
         return str(error)
     return None
 

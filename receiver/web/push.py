@@ -9,8 +9,8 @@ from typing import IO, TYPE_CHECKING
 from flask import Blueprint, Response, g, request
 from werkzeug.routing import BaseConverter
 
-from receiver.core import StoreUnavailable
-from receiver.intake import PUSH_PATH, BrokenBody, Kept, PushRequest, Refused, read_push_path
+from receiver.core import DatabaseUnavailable
+from receiver.intake import PUSH_PATH, Acknowledged, BrokenBody, PushRequest, Refused, read_push_path
 from receiver.observability import metrics
 from receiver.web import runtime
 
@@ -58,7 +58,7 @@ def push(written: str) -> Response:
         read=_reader(environ["wsgi.input"]),
     )
     try:
-        admitted = parts.gate.admit(asked)
+        admitted = parts.admission.admit(asked)
     except Refused as refused:
         g.untold = not refused.told
         raise
@@ -67,14 +67,14 @@ def push(written: str) -> Response:
     started = time.perf_counter()
     parts.start()
     try:
-        kept = parts.committer.submit(admitted).result(timeout=_DURABLE_WITHIN_SECONDS)
+        kept = parts.batch_writer.submit(admitted).result(timeout=_DURABLE_WITHIN_SECONDS)
     except FutureTimeout:
-        raise StoreUnavailable("the push could not be made durable in time; push it again") from None
+        raise DatabaseUnavailable("the push could not be made durable in time; push it again") from None
     metrics.ACK_SECONDS.observe(time.perf_counter() - started)
     return acknowledgement(parts, kept)
 
 
-def acknowledgement(parts: Runtime, kept: Kept | None) -> Response:
+def acknowledgement(parts: Runtime, kept: Acknowledged | None) -> Response:
     """Make the answer to a push that is durable, or to a bare probe (None)."""
     settings = parts.settings
     ack = Response(settings.ack_body, status=settings.ack_status, content_type=settings.ack_content_type)

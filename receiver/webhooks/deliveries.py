@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from receiver.db.set_aside import read_rows
 from receiver.db.tables import deliveries, pushes, receipts, replies, targets
 from receiver.messages import queries
-from receiver.webhooks.endpoints import EventType, Target, as_target
+from receiver.webhooks.endpoints import Endpoint, EventType, as_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Delivery:
+class QueuedDelivery:
     """Something that is to go to a target now."""
 
     id: int
@@ -55,11 +55,11 @@ class Delivery:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
+class DeliveryClaim:
     """Deliveries that nobody else sends for the length of LEASE, and what they are about."""
 
-    target: Target
-    deliveries: Sequence[Delivery]
+    target: Endpoint
+    deliveries: Sequence[QueuedDelivery]
     pushes: Mapping[UUID, PushRow]
     receipts: Mapping[int, ReceiptRow]
     replies: Mapping[int, ReplyRow]
@@ -70,7 +70,7 @@ class Claim:
 class Failure:
     """A delivery that failed, and how long it is to wait."""
 
-    delivery: Delivery
+    delivery: QueuedDelivery
     error: str
     wait: timedelta
 
@@ -79,16 +79,16 @@ class Failure:
 class Settlement:
     """What became of a claim."""
 
-    done: list[Delivery] = field(default_factory=list)  # delivered, or about what is gone
+    done: list[QueuedDelivery] = field(default_factory=list)  # delivered, or about what is gone
     delivered: int = 0
     failed: list[Failure] = field(default_factory=list)
-    released: list[Delivery] = field(default_factory=list)  # not tried
+    released: list[QueuedDelivery] = field(default_factory=list)  # not tried
     failures_in_row: int = 0  # of the target's own, since the last delivery of this claim
     rest: timedelta | None = None  # for which the target wants to hear nothing
     pause_because: str | None = None
 
 
-def claim(connection: sa.Connection, target_id: int, clock: Clock, *, limit: int) -> Claim | None:
+def claim(connection: sa.Connection, target_id: int, clock: Clock, *, limit: int) -> DeliveryClaim | None:
     """Claim what is due for a target, the first of each message; read what it is about. None: there is nothing."""
     now = now_of(connection)
     row = connection.execute(sa.select(targets).where(targets.c.id == target_id)).one_or_none()
@@ -103,7 +103,7 @@ def claim(connection: sa.Connection, target_id: int, clock: Clock, *, limit: int
             return None
     values = {"of_target": target_id, "now": now, "until": now + LEASE, "most": 1 if broken else limit}
     claimed = [
-        Delivery(**{name: getattr(found, name) for name in _DELIVERY_FIELDS})
+        QueuedDelivery(**{name: getattr(found, name) for name in _DELIVERY_FIELDS})
         for found in connection.execute(_claim_statement(), values)
     ]
     if not claimed:
@@ -129,7 +129,7 @@ def _bring_back(connection: sa.Connection, target_id: int, now: datetime) -> Non
     connection.execute(sa.update(deliveries).where(*ahead).values(next_at=now, failing_since=None))
 
 
-_DELIVERY_FIELDS = tuple(name for name in Delivery.__slots__ if name != "__weakref__")
+_DELIVERY_FIELDS = tuple(name for name in QueuedDelivery.__slots__ if name != "__weakref__")
 
 
 @cache
@@ -165,14 +165,16 @@ def _claim_statement() -> Any:
     )
 
 
-def _with_contents(connection: sa.Connection, target: Target, claimed: Sequence[Delivery], clock: Clock) -> Claim:
+def _with_contents(
+    connection: sa.Connection, target: Endpoint, claimed: Sequence[QueuedDelivery], clock: Clock
+) -> DeliveryClaim:
     raw = [delivery.push_id for delivery in claimed if delivery.event == PUSH_EVENT]
     query = sa.select(*queries.PUSH_COLUMNS).where(pushes.c.id.in_(raw))
     found_pushes = read_rows(connection, query, pushes, queries.as_push_row) if raw else []
     found_receipts = _sighted(connection, receipts, "receipt_id", claimed, queries.as_receipt_row)
     found_replies = _sighted(connection, replies, "reply_id", claimed, queries.as_reply_row)
     about = {message_id for delivery in claimed if (message_id := message_of(delivery, found_receipts)) is not None}
-    return Claim(
+    return DeliveryClaim(
         target=target,
         deliveries=claimed,
         pushes={push.id: push for push in found_pushes},
@@ -186,7 +188,7 @@ def _sighted(
     connection: sa.Connection,
     table: sa.Table,
     name: str,
-    claimed: Sequence[Delivery],
+    claimed: Sequence[QueuedDelivery],
     convert: Callable[[Any], T],
 ) -> dict[int, T]:
     ids = [row_id for delivery in claimed if (row_id := getattr(delivery, name)) is not None]
@@ -194,7 +196,7 @@ def _sighted(
     return dict(read_rows(connection, query, table, lambda row: (row.id, convert(row)))) if ids else {}
 
 
-def message_of(delivery: Delivery, found: Mapping[int, ReceiptRow]) -> int | None:
+def message_of(delivery: QueuedDelivery, found: Mapping[int, ReceiptRow]) -> int | None:
     """Give the message that an event tells of; that of its receipt, which may have gone over to another."""
     if delivery.event == EventType.STATUS_CHANGED and delivery.receipt_id is not None:
         receipt = found.get(delivery.receipt_id)

@@ -31,7 +31,7 @@ PENDING_MAX = 100_000  # so many are counted; it stands for more
 _REMOVED_AT_ONCE = 5000
 
 
-class Format(StrEnum):
+class PayloadFormat(StrEnum):
     """How it goes to a target."""
 
     RAW = "raw"  # as the platform sent it
@@ -48,7 +48,7 @@ class EventType(StrEnum):
     NOT_DELIVERED = "message.not_delivered"
 
 
-class TargetState(StrEnum):
+class EndpointState(StrEnum):
     """How a target fares."""
 
     GOOD = "good"
@@ -60,12 +60,12 @@ TIMED = frozenset({EventType.NO_RECEIPT, EventType.NOT_DELIVERED})  # time alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NewTarget:
+class NewEndpoint:
     """A target that is to be."""
 
     name: str
     url: str = field(repr=False)
-    format: Format
+    format: PayloadFormat
     events: tuple[EventType, ...] = ()  # of webhooks
     accounts: tuple[str, ...] | None = None  # None: every account
     pii: bool = False  # numbers and contents in full
@@ -73,7 +73,7 @@ class NewTarget:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target(NewTarget):
+class Endpoint(NewEndpoint):
     """A target as it is."""
 
     id: int
@@ -95,12 +95,12 @@ class Target(NewTarget):
         return f"{parts.scheme}://{parts.netloc}{parts.path}{'?…' if parts.query else ''}"
 
     @property
-    def state(self) -> TargetState:
+    def state(self) -> EndpointState:
         """How it fares. Its refusals count at once, unlike in `failures`: what it refuses, others may yet be taken."""
         if self.paused_at is not None:
-            return TargetState.PAUSED
+            return EndpointState.PAUSED
         failed_last = self.failed_at is not None and (self.delivered_at is None or self.failed_at > self.delivered_at)
-        return TargetState.FAILING if self.failures or failed_last else TargetState.GOOD
+        return EndpointState.FAILING if self.failures or failed_last else EndpointState.GOOD
 
     def hears(self, account: str) -> bool:
         """Whether it hears of an account."""
@@ -135,14 +135,14 @@ def new_secret() -> str:
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
-def create_target(connection: sa.Connection, new: NewTarget, *, now: datetime) -> str | None:
+def create_target(connection: sa.Connection, new: NewEndpoint, *, now: datetime) -> str | None:
     """Make a target; give the secret that its posts are signed with, this once. None: raw ones are not.
 
     Raises NameTaken.
     """
     if connection.scalar(sa.select(targets.c.id).where(targets.c.name == new.name)) is not None:
         raise NameTaken(f"there is a target named {new.name} already; choose another name, or remove it first")
-    secret = new_secret() if new.format is Format.WEBHOOKS else None
+    secret = new_secret() if new.format is PayloadFormat.WEBHOOKS else None
     connection.execute(
         sa.insert(targets).values(
             name=new.name,
@@ -160,13 +160,13 @@ def create_target(connection: sa.Connection, new: NewTarget, *, now: datetime) -
     return secret
 
 
-def list_targets(connection: sa.Connection, accounts: tuple[str, ...] | None = None) -> list[Target]:
+def list_targets(connection: sa.Connection, accounts: tuple[str, ...] | None = None) -> list[Endpoint]:
     """Give the targets, oldest first; where `accounts` are named, only those that hear of no other."""
     found = read_rows(connection, sa.select(targets).order_by(targets.c.id), targets, as_target)
     return [target for target in found if _within(target, accounts)]
 
 
-def get_target(connection: sa.Connection, name: str, accounts: tuple[str, ...] | None = None) -> Target:
+def get_target(connection: sa.Connection, name: str, accounts: tuple[str, ...] | None = None) -> Endpoint:
     """Give the target of a name, of those that `list_targets` gives. Raises NotFound."""
     row = connection.execute(sa.select(targets).where(targets.c.name == name)).one_or_none()
     if row is None or not _within(as_target(row), accounts):
@@ -174,7 +174,7 @@ def get_target(connection: sa.Connection, name: str, accounts: tuple[str, ...] |
     return as_target(row)
 
 
-def pause_target(connection: sa.Connection, target: Target, *, because: str, now: datetime) -> None:
+def pause_target(connection: sa.Connection, target: Endpoint, *, because: str, now: datetime) -> None:
     """Send nothing to a target; what it is to hear of is kept for it."""
     connection.execute(
         sa.update(targets)
@@ -183,7 +183,7 @@ def pause_target(connection: sa.Connection, target: Target, *, because: str, now
     )
 
 
-def resume_target(connection: sa.Connection, target: Target, *, now: datetime) -> None:
+def resume_target(connection: sa.Connection, target: Endpoint, *, now: datetime) -> None:
     """Send to a target again, at once all that waits, whatever has failed before."""
     connection.execute(
         sa.update(targets)
@@ -194,12 +194,12 @@ def resume_target(connection: sa.Connection, target: Target, *, now: datetime) -
     connection.execute(sa.update(deliveries).where(*alive, deliveries.c.next_at > now).values(next_at=now))
 
 
-def rotate_secret(connection: sa.Connection, target: Target, *, now: datetime) -> str:
+def rotate_secret(connection: sa.Connection, target: Endpoint, *, now: datetime) -> str:
     """Make a target a new secret and give it, this once. For a day, posts are signed with the old one too.
 
     Raises NotFound for a raw one, which has none.
     """
-    if target.format is not Format.WEBHOOKS:
+    if target.format is not PayloadFormat.WEBHOOKS:
         raise NotFound(f"{target.name} is sent what the platform sent, unsigned: it has no secret")
     secret = new_secret()
     connection.execute(
@@ -210,12 +210,12 @@ def rotate_secret(connection: sa.Connection, target: Target, *, now: datetime) -
     return secret
 
 
-def remove_target(connection: sa.Connection, target: Target) -> None:
+def remove_target(connection: sa.Connection, target: Endpoint) -> None:
     """Remove a target: from then on nothing is made for it, and nothing sent."""
     connection.execute(sa.delete(targets).where(targets.c.id == target.id))
 
 
-def remove_orphans(connection: sa.Connection, target: Target) -> bool:
+def remove_orphans(connection: sa.Connection, target: Endpoint) -> bool:
     """Remove some of what waited for a target that was removed. False: nothing is left."""
     removed = 0
     for table in (deliveries, timers):
@@ -224,7 +224,7 @@ def remove_orphans(connection: sa.Connection, target: Target) -> bool:
     return removed > 0
 
 
-def find_health(connection: sa.Connection, target: Target) -> Health:
+def find_health(connection: sa.Connection, target: Endpoint) -> Health:
     """Tell what waits for a target."""
     own = deliveries.c.target_id == target.id
     alive, dead = (own, deliveries.c.dead_at.is_(None)), (own, deliveries.c.dead_at.isnot(None))
@@ -246,7 +246,9 @@ def find_oldest(connection: sa.Connection) -> dict[str, datetime]:
     return {name: oldest_at for name, oldest_at in rows if oldest_at is not None}
 
 
-def list_dead(connection: sa.Connection, target: Target, *, limit: int, before: int | None = None) -> list[DeadLetter]:
+def list_dead(
+    connection: sa.Connection, target: Endpoint, *, limit: int, before: int | None = None
+) -> list[DeadLetter]:
     """Give a page of what was given up, newest first by id."""
     query = sa.select(deliveries).where(deliveries.c.target_id == target.id, deliveries.c.dead_at.isnot(None))
     if before is not None:
@@ -256,7 +258,7 @@ def list_dead(connection: sa.Connection, target: Target, *, limit: int, before: 
     return [DeadLetter(**{name: getattr(row, name) for name in names}) for row in rows]
 
 
-def replay_dead(connection: sa.Connection, target: Target, *, now: datetime, ids: Sequence[int] | None = None) -> int:
+def replay_dead(connection: sa.Connection, target: Endpoint, *, now: datetime, ids: Sequence[int] | None = None) -> int:
     """Let what was given up be sent again, by its id or all of it; give how many."""
     dead = [deliveries.c.target_id == target.id, deliveries.c.dead_at.isnot(None)]
     if ids is not None:
@@ -265,15 +267,15 @@ def replay_dead(connection: sa.Connection, target: Target, *, now: datetime, ids
     return connection.execute(sa.update(deliveries).where(*dead).values(again)).rowcount
 
 
-def as_target(row: Any, *, now: datetime | None = None) -> Target:
+def as_target(row: Any, *, now: datetime | None = None) -> Endpoint:
     """Give a row of `targets` as a value. `now`: an old secret that has run out by then is not among its secrets."""
     known = {event.value for event in EventType}  # a newer version may have made it
     old = row.old_secret if row.old_secret and (now is None or row.old_secret_until > now) else None
-    return Target(
+    return Endpoint(
         id=row.id,
         name=row.name,
         url=row.url,
-        format=Format(row.format),
+        format=PayloadFormat(row.format),
         events=tuple(EventType(event) for event in row.events if event in known),
         accounts=tuple(row.accounts) if row.accounts is not None else None,
         pii=row.pii,
@@ -291,5 +293,5 @@ def as_target(row: Any, *, now: datetime | None = None) -> Target:
     )
 
 
-def _within(target: Target, accounts: tuple[str, ...] | None) -> bool:
+def _within(target: Endpoint, accounts: tuple[str, ...] | None) -> bool:
     return accounts is None or (target.accounts is not None and set(target.accounts) <= set(accounts))

@@ -21,7 +21,7 @@ from receiver.db.tables import deliveries, forward_queue, messages, pushes, rece
 from receiver.messages import queries
 from receiver.messages.outbox import Change
 from receiver.webhooks.deliveries import PUSH_EVENT, now_of
-from receiver.webhooks.endpoints import EventType, Format, Target, as_target
+from receiver.webhooks.endpoints import Endpoint, EventType, PayloadFormat, as_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -93,7 +93,7 @@ def retry_left(connection: sa.Connection) -> None:
     connection.execute(sa.update(forward_queue).where(forward_queue.c.left_at < long_ago).values(left_at=None))
 
 
-def _list_targets(connection: sa.Connection) -> list[Target]:
+def _list_targets(connection: sa.Connection) -> list[Endpoint]:
     """Give them locked, so that what is removed meanwhile gets nothing that nobody would remove."""
     query = sa.select(targets).order_by(targets.c.id).with_for_update(read=True, key_share=True)
     return read_rows(connection, query, targets, as_target)
@@ -129,7 +129,7 @@ class _Maker:
             if not row.masked_mobile:  # those that came masked tell of their own (`write`)
                 self._full[row.message_id].append(row)
 
-    def rows(self, change: Any, found: Sequence[Target]) -> Iterable[Row]:
+    def rows(self, change: Any, found: Sequence[Endpoint]) -> Iterable[Row]:
         if change.kind == Change.SENT:
             return
         if change.kind == Change.STATE:
@@ -165,10 +165,10 @@ class _Maker:
         return fold(map(_as_receipt, so_far)).status is not fold(map(_as_receipt, [*so_far, receipt])).status
 
     def _each(
-        self, found: Sequence[Target], account: str, event: str, order_key: int | None, **about: Any
+        self, found: Sequence[Endpoint], account: str, event: str, order_key: int | None, **about: Any
     ) -> Iterable[Row]:
         for target in found:
-            wanted = event in target.events or (event == PUSH_EVENT and target.format is Format.RAW)
+            wanted = event in target.events or (event == PUSH_EVENT and target.format is PayloadFormat.RAW)
             if wanted and target.hears(account):
                 yield _new_delivery(target.id, event, order_key, self._now, **about)
 
@@ -205,7 +205,7 @@ def _new_delivery(target_id: int, event: str, order_key: int | None, now: dateti
 
 
 def _set_timers(
-    connection: sa.Connection, found: Sequence[Target], sent: Iterable[int], no_receipt_after: timedelta
+    connection: sa.Connection, found: Sequence[Endpoint], sent: Iterable[int], no_receipt_after: timedelta
 ) -> None:
     """Note when targets want to be told what has become of sends."""
     columns = (messages.c.id, messages.c.account, messages.c.sent_at, messages.c.recorded_at)
@@ -224,7 +224,7 @@ def _set_timers(
         connection.execute(insert(connection.dialect.name, timers).on_conflict_do_nothing(), rows)
 
 
-def _waits(target: Target, no_receipt_after: timedelta) -> dict[EventType, timedelta]:
+def _waits(target: Endpoint, no_receipt_after: timedelta) -> dict[EventType, timedelta]:
     waits = {EventType.NO_RECEIPT: no_receipt_after}
     if target.not_delivered_after_seconds is not None:
         waits[EventType.NOT_DELIVERED] = timedelta(seconds=target.not_delivered_after_seconds)
@@ -275,7 +275,7 @@ def _fan_out_postgresql(connection: sa.Connection, limit: int, no_receipt_after:
             {
                 "target_id": target.id,
                 "accounts": target.accounts,
-                "events": [*target.events, *([PUSH_EVENT] if target.format is Format.RAW else [])],
+                "events": [*target.events, *([PUSH_EVENT] if target.format is PayloadFormat.RAW else [])],
             }
             for target in found
         ]

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from receiver import __version__
 from receiver.core import iso_milliseconds, iso_seconds, mask_mobile
-from receiver.webhooks.deliveries import PUSH_EVENT, Claim, Delivery, message_of
-from receiver.webhooks.endpoints import SECRET_PREFIX, EventType, Target
+from receiver.webhooks.deliveries import PUSH_EVENT, DeliveryClaim, QueuedDelivery, message_of
+from receiver.webhooks.endpoints import SECRET_PREFIX, Endpoint, EventType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow
-    from receiver.net.egress import Place
+    from receiver.net.egress import TargetUrl
 
 TEST_EVENT = "receiver.test"
 _AGENT = f"receiver/{__version__}"
@@ -45,7 +45,7 @@ class Request:
     body: bytes
 
 
-def render(claim: Claim, delivery: Delivery, place: Place, *, at: datetime) -> Request | None:
+def render(claim: DeliveryClaim, delivery: QueuedDelivery, place: TargetUrl, *, at: datetime) -> Request | None:
     """Write what goes to a target. None: what it is about is not kept any more."""
     if delivery.event == PUSH_EVENT:
         push = claim.pushes.get(delivery.push_id) if delivery.push_id else None
@@ -62,7 +62,7 @@ def render(claim: Claim, delivery: Delivery, place: Place, *, at: datetime) -> R
     return _signed(claim.target, place, f"msg_{delivery.event_id.hex}", body, at)
 
 
-def render_test(target: Target, place: Place, *, test_id: str, at: datetime) -> Request:
+def render_test(target: Endpoint, place: TargetUrl, *, test_id: str, at: datetime) -> Request:
     """Write a request that says of itself that it is a test."""
     if not target.signing_secrets:
         headers = {"User-Agent": _AGENT, "X-Push-Id": test_id, "X-Receiver-Test": "1"}
@@ -72,7 +72,7 @@ def render_test(target: Target, place: Place, *, test_id: str, at: datetime) -> 
     return _signed(target, place, f"msg_{test_id}", body, at)
 
 
-def _signed(target: Target, place: Place, event_id: str, body: Mapping[str, Any], at: datetime) -> Request:
+def _signed(target: Endpoint, place: TargetUrl, event_id: str, body: Mapping[str, Any], at: datetime) -> Request:
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     timestamp = str(int(at.timestamp()))
     headers = {
@@ -93,7 +93,7 @@ def sign(secrets: Sequence[str], event_id: str, timestamp: str, body: bytes) -> 
     return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
 
 
-def _data(claim: Claim, delivery: Delivery) -> dict[str, Any] | None:
+def _data(claim: DeliveryClaim, delivery: QueuedDelivery) -> dict[str, Any] | None:
     row: MessageRow | ReceiptRow | ReplyRow | None
     if delivery.event == EventType.RECEIPT_RECEIVED:
         row = claim.receipts.get(delivery.receipt_id or 0)

@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from receiver.core import ReceiverError, new_id
-from receiver.net.egress import Exit, Forbidden, Guard, NotReached, parse_url
+from receiver.net.egress import EgressClient, EgressError, EgressForbidden, EgressPolicy, parse_url
 from receiver.webhooks import endpoints
-from receiver.webhooks.endpoints import EventType, Format, NewTarget, Target
+from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, PayloadFormat
 from receiver.webhooks.payloads import render_test
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NAME_PATTERN = f"^{_NAME.pattern}$"
 LONGEST_WAIT_SECONDS = 7 * 86400
 
 
-class InvalidTarget(ReceiverError):
+class InvalidEndpoint(ReceiverError):
     """A target that cannot be made; `faults` says of each field what is wrong."""
 
     def __init__(self, faults: dict[str, str]) -> None:
@@ -35,7 +35,7 @@ class InvalidTarget(ReceiverError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tried:
+class TestResult:
     """What came of a test: a status, or why there is none."""
 
     status: int | None
@@ -52,9 +52,9 @@ def _faults(name: str, form: str, events: Sequence[str], seconds: int | None) ->
     faults: dict[str, str] = {}
     if not _NAME.fullmatch(name):
         faults["name"] = "letters, digits, and . _ - only, 64 at most"
-    if form not in set(Format):
-        faults["format"] = f"not one of {', '.join(Format)}"
-    if form == Format.RAW:
+    if form not in set(PayloadFormat):
+        faults["format"] = f"not one of {', '.join(PayloadFormat)}"
+    if form == PayloadFormat.RAW:
         given = {"events": bool(events), "not_delivered_after_seconds": seconds is not None}
         return faults | {field: "a raw target is sent every push, and nothing else" for field in given if given[field]}
     if not set(events) <= set(EventType):
@@ -107,23 +107,23 @@ class Webhooks:
 
         No `events`: every one. Raises InvalidTarget, NameTaken.
         """
-        raw = form == Format.RAW
+        raw = form == PayloadFormat.RAW
         faults = _faults(name, form, events, not_delivered_after_seconds)
         if fault := self._fault_of_url(url):
             faults["url"] = fault
         if accounts is not None and not set(accounts) <= self._accounts:
             faults["accounts"] = "no such account is configured"
         if faults:
-            raise InvalidTarget(faults)
+            raise InvalidEndpoint(faults)
         wanted = {EventType(event) for event in events} or set(EventType)
         if not_delivered_after_seconds is None:
             wanted.discard(EventType.NOT_DELIVERED)
         else:
             wanted.add(EventType.NOT_DELIVERED)
-        new = NewTarget(
+        new = NewEndpoint(
             name=name,
             url=url,
-            format=Format(form),
+            format=PayloadFormat(form),
             events=() if raw else tuple(event for event in EventType if event in wanted),
             accounts=tuple(accounts) if accounts is not None else None,
             pii=pii or raw,
@@ -146,58 +146,58 @@ class Webhooks:
     def _fault_of_url(self, url: str) -> str | None:
         try:
             place = parse_url(url)
-            Guard(self._allow).addresses(place.host, place.port)
-        except (ValueError, Forbidden, NotReached) as error:
+            EgressPolicy(self._allow).addresses(place.host, place.port)
+        except (ValueError, EgressForbidden, EgressError) as error:
             return str(error)
         return None
 
-    def find(self, name: str, accounts: tuple[str, ...] | None = None) -> Target:
+    def find(self, name: str, accounts: tuple[str, ...] | None = None) -> Endpoint:
         """Give a target of those that hear of these accounts alone. Raises NotFound."""
         return self._ask(partial(endpoints.get_target, name=name, accounts=accounts))
 
-    def pause(self, actor: str, target: Target) -> None:
+    def pause(self, actor: str, target: Endpoint) -> None:
         """Send it nothing; what it is to hear of is kept."""
         self._database.write(partial(endpoints.pause_target, target=target, because=f"by {actor}", now=self._now()))
         self._audit(actor, "target.pause", name=target.name)
 
-    def resume(self, actor: str, target: Target) -> None:
+    def resume(self, actor: str, target: Endpoint) -> None:
         """Send to it again, all that waits."""
         self._database.write(partial(endpoints.resume_target, target=target, now=self._now()))
         self._audit(actor, "target.resume", name=target.name)
         self._wake()
 
-    def rotate(self, actor: str, target: Target) -> str:
-        """Make it a new secret and give that, this once; the old one signs too for a day. Raises NotFound for a raw one."""
+    def rotate(self, actor: str, target: Endpoint) -> str:
+        """Make a new secret and return it, once; the old one signs too for a day. Raises NotFound for a raw one."""
         secret = self._database.write(partial(endpoints.rotate_secret, target=target, now=self._now()))
         self._audit(actor, "target.rotate", name=target.name)
         return secret
 
-    def remove(self, actor: str, target: Target) -> None:
+    def remove(self, actor: str, target: Endpoint) -> None:
         """Remove it, and all that waits for it."""
         self._database.write(partial(endpoints.remove_target, target=target))
         self._audit(actor, "target.remove", name=target.name)
         while self._database.write(partial(endpoints.remove_orphans, target=target)):
             pass
 
-    def replay(self, actor: str, target: Target, ids: Sequence[int] | None = None) -> int:
+    def replay(self, actor: str, target: Endpoint, ids: Sequence[int] | None = None) -> int:
         """Send again what was given up, by id or all of it; give how many."""
         again = self._database.write(partial(endpoints.replay_dead, target=target, now=self._now(), ids=ids))
         self._audit(actor, "target.replay", name=target.name, deliveries=again)
         self._wake()
         return again
 
-    def try_out(self, actor: str, target: Target) -> Tried:
+    def try_out(self, actor: str, target: Endpoint) -> TestResult:
         """Send it an event that says of itself that it is a test, now, paused or not."""
         self._audit(actor, "target.test", name=target.name)
         place = parse_url(target.url)
-        way = Exit(place, Guard(self._allow), connections=1)
+        way = EgressClient(place, EgressPolicy(self._allow), connections=1)
         begun = time.monotonic()
         request = render_test(target, place, test_id=new_id().hex, at=self._now())
         status, error = None, None
         try:
             status = way.send(request.method, request.line, request.headers, request.body).status
-        except (NotReached, Forbidden) as caught:
+        except (EgressError, EgressForbidden) as caught:
             error = str(caught)
         finally:
             way.close()
-        return Tried(status=status, error=error, seconds=round(time.monotonic() - begun, 3))
+        return TestResult(status=status, error=error, seconds=round(time.monotonic() - begun, 3))

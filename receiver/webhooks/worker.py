@@ -16,13 +16,21 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from receiver.core import ReceiverError, StoreUnavailable
+from receiver.core import DatabaseUnavailable, ReceiverError
 from receiver.db.engine import Database, StoreRejected
 from receiver.db.set_aside import ROW_FAULTS, note_left
-from receiver.net.egress import EXCHANGE_SECONDS, Answer, Exit, Forbidden, Guard, NotReached, parse_url
+from receiver.net.egress import (
+    EXCHANGE_SECONDS,
+    EgressClient,
+    EgressError,
+    EgressForbidden,
+    EgressPolicy,
+    EgressResponse,
+    parse_url,
+)
 from receiver.observability import get_logger, metrics
 from receiver.webhooks import deliveries, endpoints
-from receiver.webhooks.deliveries import BREAKER_FAILURES, LEASE, Claim, Delivery, Failure, Settlement
+from receiver.webhooks.deliveries import BREAKER_FAILURES, LEASE, DeliveryClaim, Failure, QueuedDelivery, Settlement
 from receiver.webhooks.fan_out import LEFT_FOR, fan_out, fan_out_one, pop_timer, pop_timers, retry_left
 from receiver.webhooks.payloads import render
 
@@ -30,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from receiver.config import Network
-    from receiver.db.availability import DatabaseLink
+    from receiver.db.availability import CircuitBreaker
     from receiver.messages.queries import Clock
-    from receiver.webhooks.endpoints import Target
+    from receiver.webhooks.endpoints import Endpoint
 
 _log = get_logger(__name__)
 
@@ -56,21 +64,21 @@ _GONE = 410
 _MAY_SAY_WHEN = frozenset({429, 503})
 
 
-class Forwarder:
+class WebhookWorker:
     """Forwards, from its start to its stop. One for one process; all of them share the work."""
 
     def __init__(
         self,
         database: Database,
         *,
-        link: DatabaseLink,
+        link: CircuitBreaker,
         allow: Iterable[Network | str],
         clock: Callable[[], Clock],
         busy: Callable[[], bool],
     ) -> None:
         self._database = database
         self._link = link
-        self._guard = Guard(allow)
+        self._guard = EgressPolicy(allow)
         self._clock = clock
         self._busy = busy  # whether pushes come in
         self._lanes: dict[int, _Lane] = {}
@@ -167,7 +175,7 @@ class Forwarder:
             if self._stopping.is_set():
                 return
 
-    def _keep_lanes(self, found: list[Target]) -> None:
+    def _keep_lanes(self, found: list[Endpoint]) -> None:
         wanted = {target.id: target for target in found}
         for target_id in set(self._lanes) - set(wanted):
             self._lanes.pop(target_id).stop(time.monotonic())
@@ -192,17 +200,17 @@ class _Lane:
 
     def __init__(
         self,
-        target: Target,
+        target: Endpoint,
         database: Database,
         *,
-        guard: Guard,
+        guard: EgressPolicy,
         clock: Callable[[], Clock],
         rest: Callable[[float], None],
     ) -> None:
         self._id = target.id
         self._name = target.name
         self._place = parse_url(target.url)
-        self._exit = Exit(self._place, guard, connections=THREADS_EACH)
+        self._exit = EgressClient(self._place, guard, connections=THREADS_EACH)
         self._database = database
         self._clock = clock
         self._rest = rest
@@ -269,7 +277,7 @@ class _Lane:
         self._settle(became, until=begun + LEASE.total_seconds())
         return not became.failures_in_row and became.rest is None and became.pause_because is None
 
-    def _send(self, claim: Claim, *, until: float) -> Settlement:
+    def _send(self, claim: DeliveryClaim, *, until: float) -> Settlement:
         became = Settlement()
         for delivery in claim.deliveries:
             begun = time.monotonic()
@@ -280,7 +288,7 @@ class _Lane:
         became.released = [delivery for delivery in claim.deliveries if delivery.id not in noted]
         return became
 
-    def _send_one(self, claim: Claim, delivery: Delivery, became: Settlement) -> bool:
+    def _send_one(self, claim: DeliveryClaim, delivery: QueuedDelivery, became: Settlement) -> bool:
         """Send a delivery and note what became of it; say whether the next may be sent."""
         now = datetime.now(UTC)
         try:
@@ -298,10 +306,10 @@ class _Lane:
         except ROW_FAULTS as error:  # such as a header that no request may have
             self._note_failure(became, delivery, f"cannot be sent ({type(error).__name__})", "unsendable", own=False)
             return True
-        except (NotReached, Forbidden) as error:
+        except (EgressError, EgressForbidden) as error:
             if self._stopping.is_set():
                 return False  # broken off by ourselves
-            outcome = "forbidden" if isinstance(error, Forbidden) else "unreachable"
+            outcome = "forbidden" if isinstance(error, EgressForbidden) else "unreachable"
             self._note_failure(became, delivery, str(error), outcome, own=True)
             return False
         if 200 <= answer.status < 300:
@@ -324,7 +332,9 @@ class _Lane:
             return False
         return became.failures_in_row < BREAKER_FAILURES
 
-    def _note_failure(self, became: Settlement, delivery: Delivery, words: str, outcome: str, *, own: bool) -> None:
+    def _note_failure(
+        self, became: Settlement, delivery: QueuedDelivery, words: str, outcome: str, *, own: bool
+    ) -> None:
         wait = timedelta(seconds=wait_seconds(delivery.attempts))
         became.failed.append(Failure(delivery=delivery, error=words, wait=wait))
         became.failures_in_row += own
@@ -335,7 +345,7 @@ class _Lane:
         while True:
             try:
                 self._database.write(partial(deliveries.settle, target_id=self._id, became=became))
-            except StoreUnavailable:
+            except DatabaseUnavailable:
                 if time.monotonic() > until or self._stopping.wait(LOOK_SECONDS):
                     raise
             else:
@@ -348,7 +358,7 @@ def wait_seconds(attempts: int) -> float:
     return random.uniform(1.0, bound)  # noqa: S311  (so that what failed together does not come back together)
 
 
-def retry_after_seconds(answer: Answer, now: datetime) -> float | None:
+def retry_after_seconds(answer: EgressResponse, now: datetime) -> float | None:
     """Give for how long a target wants to hear nothing, within bounds; None: it does not say."""
     text = answer.retry_after or ""
     if text.isascii() and text.isdigit():

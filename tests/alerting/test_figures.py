@@ -7,12 +7,12 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from receiver.alerting import Balance, Kept, Rate, figures
+from receiver.alerting import BalanceLeft, Rate, StoredFigures, figures
 from receiver.audit import note_shipped
 from receiver.messages import Reading, balance
 from receiver.net.self_test import SELF_TEST_BODY
 from receiver.webhooks import endpoints
-from receiver.webhooks.endpoints import Format, NewTarget
+from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.harness.factories import NOON
 from tests.harness.hooks import await_true
 from tests.support.test_signals import keep, pushed, record, sent, unreadable
@@ -27,12 +27,12 @@ SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelt
 WEEK = 7 * DAY
 
 
-def found(runtime: Runtime, now: datetime = NOON, accounts: Collection[str] = ("default",)) -> Kept:
+def found(runtime: Runtime, now: datetime = NOON, accounts: Collection[str] = ("default",)) -> StoredFigures:
     return runtime.ask(lambda connection: figures.find_kept(connection, now=now, accounts=accounts))
 
 
 def test_empty_database_tells_of_nothing_wrong(runtime: Runtime) -> None:
-    assert found(runtime) == Kept(
+    assert found(runtime) == StoredFigures(
         last_push_at=None,
         unanswered_since=None,
         missed_pushes=0,
@@ -135,8 +135,8 @@ def test_balance_that_others_tell_is_not_asked_for(runtime: Runtime) -> None:
     ]
     runtime.database.write(lambda connection: balance.save_readings(connection, readings))
     assert found(runtime).balances == {
-        "default": Balance(left=7, read_at=NOON - HOUR, asked=True),
-        "other": Balance(left=7, read_at=NOON - HOUR, asked=False),
+        "default": BalanceLeft(left=7, read_at=NOON - HOUR, asked=True),
+        "other": BalanceLeft(left=7, read_at=NOON - HOUR, asked=False),
     }
 
 
@@ -145,13 +145,13 @@ def test_balance_that_others_tell_is_not_asked_for(runtime: Runtime) -> None:
 
 def test_the_oldest_that_waits_is_told_of_each_target(runtime: Runtime) -> None:
     for name in ("idle", "shop"):
-        new = NewTarget(name=name, url="https://example.com/", format=Format.RAW, accounts=(name,))
+        new = NewEndpoint(name=name, url="https://example.com/", format=PayloadFormat.RAW, accounts=(name,))
         runtime.database.write(partial(endpoints.create_target, new=new, now=runtime.now()))
         made = runtime.ask(lambda c, name=name: endpoints.get_target(c, name))  # type: ignore[misc]
         runtime.database.write(partial(endpoints.pause_target, target=made, now=runtime.now(), because="for a test"))
     before = runtime.now()
     keep(runtime, *(replace(pushed(NOON, number=number), account="shop") for number in range(2)))
-    runtime.forwarder.look()
+    runtime.webhook_worker.look()
     await_true(lambda: bool(found(runtime).forward_oldest))
     (target, oldest_at), *others = found(runtime).forward_oldest.items()
     assert (target, others) == ("shop", [])

@@ -18,7 +18,7 @@ import pytest
 import trustme
 
 from receiver.alerting import notifiers
-from receiver.alerting.notifiers import Message, NotTold, Target, post
+from receiver.alerting.notifiers import Notification, NotificationError, Notifier, post
 from tests.harness.platforms import scripted
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TOKEN = "token-of-a-robot-0123456789"
 SIGNING_SECRET = "SECsigning-secret-0123456789"
-MESSAGE = Message(text="[receiver] ALARM: 平台没有推送", fields={"name": "platform_silent", "state": "firing"})
+MESSAGE = Notification(text="[receiver] ALARM: 平台没有推送", fields={"name": "platform_silent", "state": "firing"})
 OK = {"dingtalk": {"errcode": 0, "errmsg": "ok"}, "wecom": {"errcode": 0, "errmsg": "ok"},
       "feishu": {"code": 0, "msg": "success", "data": {}}, "url": {}}  # fmt: skip
 
@@ -108,7 +108,7 @@ def signed(key: str, text: str) -> str:
 
 
 def test_dingtalk_is_signed_in_its_address(told: Robot) -> None:
-    assert post(Target(kind="dingtalk", url=told.url, secret=SIGNING_SECRET), MESSAGE) == "ok"
+    assert post(Notifier(kind="dingtalk", url=told.url, secret=SIGNING_SECRET), MESSAGE) == "ok"
     asked = {name: values[0] for name, values in parse_qs(urlsplit(told.paths[0]).query).items()}
     assert asked["access_token"] == TOKEN
     assert abs(int(asked["timestamp"]) - time.time() * 1000) < 60_000  # milliseconds
@@ -120,13 +120,13 @@ def test_dingtalk_is_signed_in_its_address(told: Robot) -> None:
 def test_dingtalk_sign_is_encoded_for_a_url(monkeypatch: pytest.MonkeyPatch, told: Robot) -> None:
     # At that second the signature has both characters that a query may not have as they are.
     monkeypatch.setattr(time, "time", lambda: 1_764_000_002.5)
-    post(Target(kind="dingtalk", url=told.url, secret=SIGNING_SECRET), MESSAGE)
+    post(Notifier(kind="dingtalk", url=told.url, secret=SIGNING_SECRET), MESSAGE)
     sign = signed(SIGNING_SECRET, f"1764000002000\n{SIGNING_SECRET}")
     assert f"sign={sign.replace('+', '%2B').replace('/', '%2F').replace('=', '%3D')}" in told.paths[0]
 
 
 def test_feishu_is_signed_in_its_body(told: Robot) -> None:
-    assert post(Target(kind="feishu", url=told.url, secret=SIGNING_SECRET), MESSAGE) == "success"
+    assert post(Notifier(kind="feishu", url=told.url, secret=SIGNING_SECRET), MESSAGE) == "success"
     (body,) = told.bodies
     assert abs(int(body["timestamp"]) - time.time()) < 60  # seconds
     assert body["sign"] == signed(f"{body['timestamp']}\n{SIGNING_SECRET}", "")
@@ -144,13 +144,13 @@ def test_feishu_is_signed_in_its_body(told: Robot) -> None:
 )
 def test_each_kind_has_its_form(told: Robot, kind: str, body: dict[str, Any]) -> None:
     told.answer((200, OK[kind]))
-    post(Target(kind=kind, url=told.url), MESSAGE)
+    post(Notifier(kind=kind, url=told.url), MESSAGE)
     assert told.bodies == [body]
     assert told.paths == [f"/robot/send?access_token={TOKEN}"]
 
 
 def test_long_text_is_cut_to_what_wecom_takes(told: Robot) -> None:
-    post(Target(kind="wecom", url=told.url), Message(text="证" * 1000, fields={}))
+    post(Notifier(kind="wecom", url=told.url), Notification(text="证" * 1000, fields={}))
     assert told.bodies[0]["text"]["content"] == "证" * 666
 
 
@@ -170,8 +170,8 @@ def test_long_text_is_cut_to_what_wecom_takes(told: Robot) -> None:
 )  # fmt: skip
 def test_refusal_is_a_failure_whatever_its_status(told: Robot, kind: str, status: int, answer: Any, fault: str) -> None:
     told.answer((status, answer))
-    with pytest.raises(NotTold, match=fault) as raised:
-        post(Target(kind=kind, url=told.url, secret=SIGNING_SECRET), MESSAGE)
+    with pytest.raises(NotificationError, match=fault) as raised:
+        post(Notifier(kind=kind, url=told.url, secret=SIGNING_SECRET), MESSAGE)
     assert len(told.bodies) == 1  # nor is a redirect followed
     assert TOKEN not in str(raised.value)
     assert SIGNING_SECRET not in str(raised.value)
@@ -180,8 +180,8 @@ def test_refusal_is_a_failure_whatever_its_status(told: Robot, kind: str, status
 def test_target_that_is_away_is_named_without_its_address() -> None:
     with robot() as gone:
         pass
-    target = Target(kind="wecom", url=gone.url)
-    with pytest.raises(NotTold, match=r"^127\.0\.0\.1: cannot be reached \(ConnectError\)$") as raised:
+    target = Notifier(kind="wecom", url=gone.url)
+    with pytest.raises(NotificationError, match=r"^127\.0\.0\.1: cannot be reached \(ConnectError\)$") as raised:
         post(target, MESSAGE)
     assert raised.value.__cause__ is None
     assert TOKEN not in f"{target!r} {target} {target.id}"
@@ -191,9 +191,9 @@ def test_target_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(notifiers, "_PATIENCE_SECONDS", 0.3)
     with (
         scripted(_say_nothing) as (port, _),
-        pytest.raises(NotTold, match="no answer within"),
+        pytest.raises(NotificationError, match="no answer within"),
     ):
-        post(Target(kind="url", url=f"http://127.0.0.1:{port}/hook"), MESSAGE)
+        post(Notifier(kind="url", url=f"http://127.0.0.1:{port}/hook"), MESSAGE)
 
 
 def _say_nothing(connection: socket.socket) -> None:
@@ -206,8 +206,8 @@ def test_certificate_is_verified() -> None:
     authority.issue_cert("127.0.0.1").configure_cert(serving)
     authority.configure_trust(trusting)
     with robot(serving) as told:
-        target = Target(kind="url", url=told.url.replace("http://", "https://"))
+        target = Notifier(kind="url", url=told.url.replace("http://", "https://"))
         assert post(target, MESSAGE, tls=trusting) == "HTTP 200"
-        with pytest.raises(NotTold, match="its certificate is not valid"):
+        with pytest.raises(NotificationError, match="its certificate is not valid"):
             post(target, MESSAGE)
     assert len(told.bodies) == 1

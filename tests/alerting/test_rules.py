@@ -12,22 +12,22 @@ import pytest
 
 from receiver.alerting import (
     Alarm,
-    Balance,
-    Figures,
+    BalanceLeft,
     Finding,
+    HealthFigures,
     Incident,
-    Kept,
-    Limits,
+    IncidentState,
     Rate,
     SetAsideRows,
-    State,
+    StoredFigures,
+    Thresholds,
     count_rises,
     follow,
     follow_all,
     judge_all,
     list_tellings,
 )
-from receiver.alerting.messages import Place, title_of, write_incident
+from receiver.alerting.messages import MessageContext, title_of, write_incident
 from receiver.alerting.run import read_refusals, read_replica_lag
 from receiver.config import ALARM_LANGUAGES
 from receiver.core import Disk
@@ -36,7 +36,7 @@ from tests.harness.factories import NOON
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 USUAL = Rate(delivered=9_500, settled=10_000)
-KEPT = Kept(
+KEPT = StoredFigures(
     last_push_at=NOON - SECOND,
     unanswered_since=None,
     missed_pushes=0,
@@ -45,7 +45,7 @@ KEPT = Kept(
     recent=Rate(delivered=95, settled=100),
     usual=USUAL,
 )
-WELL = Figures(
+WELL = HealthFigures(
     now=NOON,
     server_fault=None,
     database_fault=None,
@@ -57,18 +57,18 @@ WELL = Figures(
     disk=Disk(free_bytes=10**12, total_bytes=2 * 10**12),
     certificate_days_left=60.0,
 )
-LIMITS = Limits(balance_low={"low": 100}.get)
+LIMITS = Thresholds(balance_low={"low": 100}.get)
 
 
-def wrong(figures: Figures) -> set[tuple[Alarm, str]]:
+def wrong(figures: HealthFigures) -> set[tuple[Alarm, str]]:
     return {finding.key for found in judge_all(figures, LIMITS).values() for finding in found}
 
 
-def kept(**changes: Any) -> Figures:
+def kept(**changes: Any) -> HealthFigures:
     return replace(WELL, kept=replace(KEPT, **changes))
 
 
-def backed_up(made: timedelta | None = None, failed: timedelta | None = None) -> Figures:
+def backed_up(made: timedelta | None = None, failed: timedelta | None = None) -> HealthFigures:
     made_at, failed_at = (None if age is None else NOON - age for age in (made, failed))
     noted = Noted(made_at=made_at, failed_at=failed_at)
     return replace(WELL, backups={"receiver backup": noted})
@@ -95,8 +95,8 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (kept(last_push_at=NOON - HOUR, missed_pushes=20), Alarm.PLATFORM_SILENT, ""),
         (kept(quarantined=6), Alarm.PUSHES_QUARANTINED, ""),
         (kept(recent=Rate(delivered=83, settled=100)), Alarm.DELIVERY_FALLEN, ""),
-        (kept(balances={"low": Balance(left=99, read_at=NOON, asked=True)}), Alarm.BALANCE_LOW, "low"),
-        (kept(balances={"x": Balance(left=9, read_at=NOON - HOUR - SECOND, asked=True)}), Alarm.BALANCE_STALE, "x"),
+        (kept(balances={"low": BalanceLeft(left=99, read_at=NOON, asked=True)}), Alarm.BALANCE_LOW, "low"),
+        (kept(balances={"x": BalanceLeft(left=9, read_at=NOON - HOUR - SECOND, asked=True)}), Alarm.BALANCE_STALE, "x"),
         (replace(WELL, certificate_days_left=13.9), Alarm.CERTIFICATE_ENDS_SOON, ""),
         (replace(WELL, replica_lag_seconds=61.0), Alarm.REPLICA_BEHIND, ""),
         (replace(WELL, replica_lag_seconds=inf), Alarm.REPLICA_BEHIND, ""),
@@ -108,7 +108,7 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (kept(unshipped_since=NOON - 15 * MINUTE - SECOND), Alarm.AUDIT_SYSLOG_LAG, ""),
     ],
 )
-def test_each_alarm_is_found_by_its_own_figures_alone(figures: Figures, alarm: Alarm, subject: str) -> None:
+def test_each_alarm_is_found_by_its_own_figures_alone(figures: HealthFigures, alarm: Alarm, subject: str) -> None:
     assert wrong(figures) == {(alarm, subject)}
 
 
@@ -128,8 +128,8 @@ def test_certificate_that_is_not_accepted_is_told_with_the_reason_and_no_days(la
     incident = Incident(
         alarm=finding.alarm, subject=finding.subject, since=NOON, evidence=finding.evidence, seen_at=NOON
     )
-    place = Place(language=language, zone=ZoneInfo("Asia/Shanghai"), node="a", status_url="http://x")
-    text = write_incident(incident, State.FIRING, place).text
+    place = MessageContext(language=language, zone=ZoneInfo("Asia/Shanghai"), node="a", status_url="http://x")
+    text = write_incident(incident, IncidentState.FIRING, place).text
     assert fault in text
     assert not any(days in text for days in (" 0 more days", " 0 天"))
     assert title_of(incident, language) in text
@@ -145,8 +145,11 @@ def test_spool_that_is_used_is_told_with_the_time_that_is_left(language: str, sa
         incident = Incident(
             alarm=found[0].alarm, subject="", since=NOON, evidence=found[0].evidence, seen_at=NOON, said_at=NOON
         )
-        assert says in write_incident(incident, State.FIRING, place(language)).text
-        assert says not in write_incident(replace(incident, recovered_at=NOON), State.RECOVERED, place(language)).text
+        assert says in write_incident(incident, IncidentState.FIRING, place(language)).text
+        assert (
+            says
+            not in write_incident(replace(incident, recovered_at=NOON), IncidentState.RECOVERED, place(language)).text
+        )
         unknown = judge_all(replace(figures, spool_lasts_seconds=None), LIMITS)[found[0].alarm][0]
         assert "lasts_hours" not in unknown.evidence
 
@@ -176,14 +179,14 @@ def test_spool_that_is_used_is_told_with_the_time_that_is_left(language: str, sa
         kept(recent=Rate(), usual=Rate()),
         kept(
             balances={
-                "low": Balance(left=100, read_at=NOON - HOUR, asked=True),
-                "other": Balance(left=0, read_at=NOON - DAY, asked=False),
+                "low": BalanceLeft(left=100, read_at=NOON - HOUR, asked=True),
+                "other": BalanceLeft(left=0, read_at=NOON - DAY, asked=False),
             }
         ),
         replace(WELL, certificate_days_left=14.0),
     ],
 )
-def test_what_is_within_its_limits_is_no_alarm(figures: Figures) -> None:
+def test_what_is_within_its_limits_is_no_alarm(figures: HealthFigures) -> None:
     assert wrong(figures) == set()
 
 
@@ -194,7 +197,7 @@ def test_fall_of_a_perfect_delivery_is_found() -> None:
 
 
 def test_limits_are_those_that_were_chosen() -> None:
-    strict = Limits(silent_after=MINUTE, refusals=0, quarantined=0, delivery_fall=0.001)
+    strict = Thresholds(silent_after=MINUTE, refusals=0, quarantined=0, delivery_fall=0.001)
     figures = replace(
         kept(unanswered_since=NOON - 2 * MINUTE, quarantined=1, recent=Rate(delivered=9_000, settled=10_000)),
         refusals={"size": 1},
@@ -279,11 +282,13 @@ def test_what_was_not_judged_stays_as_it_is() -> None:
 def test_each_target_is_told_of_both_ends_once() -> None:
     _, said, gone, over = (state for state in followed(FINDING, FINDING, None, None) if state)
 
-    def untold(incident: Incident, *told: tuple[str, State], later: timedelta = HOUR) -> list[tuple[str, State]]:
+    def untold(
+        incident: Incident, *told: tuple[str, IncidentState], later: timedelta = HOUR
+    ) -> list[tuple[str, IncidentState]]:
         tellings = list_tellings("1", incident, told, ["a", "b"], NOON + later)
         return [(telling.target, telling.state) for telling in tellings]
 
-    firing, recovered = State.FIRING, State.RECOVERED
+    firing, recovered = IncidentState.FIRING, IncidentState.RECOVERED
     assert untold(said) == [("a", firing), ("b", firing)]
     assert untold(said, ("a", firing)) == [("b", firing)]
     assert untold(gone, ("a", firing), ("b", firing)) == []
@@ -304,8 +309,8 @@ EVIDENCE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def place(language: str) -> Place:
-    return Place(
+def place(language: str) -> MessageContext:
+    return MessageContext(
         language=language,
         zone=ZoneInfo("Asia/Shanghai"),
         node="node-1",
@@ -317,7 +322,7 @@ def place(language: str) -> Place:
 @pytest.mark.parametrize("alarm", list(Alarm))
 def test_every_alarm_has_its_words(alarm: Alarm, language: str) -> None:
     incident = Incident(alarm=alarm, subject="secret", since=NOON, evidence=EVIDENCE, seen_at=NOON, said_at=NOON)
-    lines = write_incident(incident, State.FIRING, place(language)).text.splitlines()
+    lines = write_incident(incident, IncidentState.FIRING, place(language)).text.splitlines()
     assert len(lines) == 6
     assert lines[2].endswith("2026-11-23 12:00:00 (Asia/Shanghai)")
     assert f"deploy/RUNBOOK.md#{alarm.replace('_', '')}" in lines[4]
@@ -328,13 +333,13 @@ def test_message_is_whole_in_both_languages() -> None:
     incident = Incident(
         alarm=Alarm.PUSHES_REFUSED, subject="secret", since=NOON, evidence={"count": 21}, seen_at=NOON, said_at=NOON
     )
-    assert write_incident(incident, State.FIRING, place("en")).text.splitlines()[:3] == [
+    assert write_incident(incident, IncidentState.FIRING, place("en")).text.splitlines()[:3] == [
         "[receiver] WARNING: pushes are refused: wrong secret",
         "21 in the last 15 minutes were refused: wrong secret.",
         "Since: 2026-11-23 12:00:00 (Asia/Shanghai)",
     ]
     over = replace(incident, recovered_at=NOON + HOUR)
-    message = write_incident(over, State.RECOVERED, place("zh-CN"))
+    message = write_incident(over, IncidentState.RECOVERED, place("zh-CN"))
     assert message.text.splitlines() == [
         "[receiver] 已恢复：推送被拒绝：密钥错误",
         "最近 15 分钟有 21 条推送被拒绝：密钥错误。",
@@ -356,7 +361,7 @@ def test_silence_without_recorded_sends_tells_of_last_week(language: str) -> Non
     incident = follow(None, finding, NOON)
     assert incident
     assert incident.since == NOON - HOUR
-    assert " 432 " in write_incident(incident, State.FIRING, place(language)).text
+    assert " 432 " in write_incident(incident, IncidentState.FIRING, place(language)).text
 
 
 # --- Refused pushes --------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from receiver.alerting import Alarm, SharedIncidents, State, open_node, run
+from receiver.alerting import Alarm, IncidentState, SharedIncidents, open_node, run
 from receiver.alerting import incidents as stored
-from receiver.alerting.notifiers import Target
+from receiver.alerting.notifiers import Notifier
 from receiver.alerting.run import Watch
 from receiver.core import Disk
 from receiver.db import migrate
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from receiver.alerting.run import Look
+    from receiver.alerting.run import AlarmRun
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
-QUARANTINED, FIRING, RECOVERED = Alarm.PUSHES_QUARANTINED, State.FIRING, State.RECOVERED
+QUARANTINED, FIRING, RECOVERED = Alarm.PUSHES_QUARANTINED, IncidentState.FIRING, IncidentState.RECOVERED
 WELL = {"/readyz": (200, b"{}"), "/metrics": (200, b"")}
 
 
@@ -68,7 +68,7 @@ class Node:
     def __init__(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
         self._runtime, self._patch = runtime, monkeypatch
 
-    def look(self, minutes: float) -> Look:
+    def look(self, minutes: float) -> AlarmRun:
         """Look once, so many minutes after noon."""
         self._patch.setattr(Runtime, "now", lambda _: NOON + minutes * MINUTE)
         return Watch(self._runtime).look()
@@ -157,7 +157,7 @@ def test_who_has_claimed_and_died_is_replaced_after_two_minutes(
     nobody.look(1)
     shared = SharedIncidents(make_runtime().database)
     kind, url, _ = target(told)
-    (telling,) = shared.list_untold([Target(kind=kind, url=url).id], NOON + MINUTE)
+    (telling,) = shared.list_untold([Notifier(kind=kind, url=url).id], NOON + MINUTE)
     assert shared.claim(telling, NOON + MINUTE)
     node = make_node(alarm_urls=(target(told),))
     node.look(2)

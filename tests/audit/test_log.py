@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from receiver.audit import Anchor, list_audit
+from receiver.audit import Checkpoint, list_audit
 from receiver.auth import api_keys, users
 from receiver.auth.access_review import list_access
 from receiver.auth.api_keys import Scope
 from receiver.auth.users import Role
-from receiver.core import StoreUnavailable
+from receiver.core import DatabaseUnavailable
 from receiver.web.auth import POLICIES
 from receiver.web.console.session import POLICIES as CONSOLE_POLICIES
 from receiver.web.denials import WINDOW_SECONDS, Denials
@@ -221,7 +221,7 @@ def test_what_is_audited_cannot_be_read_while_that_is_impossible(
     fill(runtime)
 
     def away(*_: Any, **__: Any) -> None:
-        raise StoreUnavailable("away")
+        raise DatabaseUnavailable("away")
 
     monkeypatch.setattr(runtime, "audited", away)
     for path in ("messages/1", f"messages?mobile={NUMBER}", "replies", "events", "exports/messages", "pushes"):
@@ -290,7 +290,7 @@ def test_a_refusal_is_answered_as_such_where_it_cannot_be_noted(
     client: FlaskClient, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any, **__: Any) -> None:
-        raise StoreUnavailable("away")
+        raise DatabaseUnavailable("away")
 
     monkeypatch.setattr(runtime, "audited", away)
     assert client.get("/api/v1/messages").status_code == 401
@@ -340,7 +340,7 @@ def test_the_page_finds_by_number_and_says_whether_the_chain_holds(app: Flask, r
     assert admin.post("/audit", {"mobile": "x"}).status_code == 422
     text = admin.post("/audit/export", {"mobile": NUMBER, "format": "ndjson"}).text
     assert [json.loads(line)["actor"] for line in text.splitlines()] == ["user:wu", "user:admin", "user:admin"]
-    runtime.anchors.note(Anchor(position=99, at=runtime.now(), hash=bytes(32)))
+    runtime.checkpoints.note(Checkpoint(position=99, at=runtime.now(), hash=bytes(32)))
     assert "cut off behind entry" in admin.page("/audit").at("proof")
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from receiver.audit import Shipper, find_shipped, find_unshipped_since
-from receiver.core import Address, parse_address
-from receiver.net.syslog import Connection, NotSent, write_line
+from receiver.core import SyslogAddress, parse_address
+from receiver.net.syslog import SyslogConnection, SyslogError, write_line
 from receiver.observability import metrics
 from receiver.runtime import Runtime
 from receiver.web.metrics_collector import Scrape
@@ -100,8 +100,8 @@ def note(runtime: Runtime, entries: int) -> None:
 
 
 @contextmanager
-def shipping(runtime: Runtime, address: str | Address, tls: ssl.SSLContext | None = None) -> Iterator[Shipper]:
-    target = address if isinstance(address, Address) else parse_address(address)
+def shipping(runtime: Runtime, address: str | SyslogAddress, tls: ssl.SSLContext | None = None) -> Iterator[Shipper]:
+    target = address if isinstance(address, SyslogAddress) else parse_address(address)
     shipper = Shipper(runtime.database, target, require_database=runtime.require_database, tls=tls, retry_seconds=0.05)
     shipper.start()
     try:
@@ -138,11 +138,11 @@ def test_entries_arrive_in_order_and_go_on_after_a_restart_of_either_side(runtim
 def test_server_that_ends_its_side_is_taken_for_gone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = parse_address(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
-        with Connection(address) as way, listener.accept()[0] as taken:
+        with SyslogConnection(address) as way, listener.accept()[0] as taken:
             way.require_open()
             taken.shutdown(socket.SHUT_WR)  # and reads on, as one does that is about to end
             select.select([way._socket], [], [], 20)
-            with pytest.raises(NotSent, match="it closed the connection"):
+            with pytest.raises(SyslogError, match="it closed the connection"):
                 way.require_open()
 
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from receiver.audit import Anchor, Anchors, thinned, verify_audit
+from receiver.audit import Checkpoint, Checkpoints, thinned, verify_audit
 from receiver.audit import log as store
 from receiver.db import migrate
 from receiver.db.engine import Database, StoreRejected
@@ -34,7 +34,7 @@ def note(runtime: Runtime, entries: int, *, action: str = "look_up") -> None:
 
 
 def fault(runtime: Runtime) -> str | None:
-    anchors, faults = runtime.anchors.read()
+    anchors, faults = runtime.checkpoints.read()
     assert faults == []
     finding = verify_audit(runtime.database, anchors)
     assert finding.ok is (not finding.details)
@@ -85,7 +85,7 @@ def test_what_was_written_holds_and_is_noted_outside_the_database(runtime: Runti
     found = rows(runtime)
     assert [row.position for row in found] == [1, 2, 3]
     assert len({row.hash for row in found}) == 3
-    anchors, _ = runtime.anchors.read()
+    anchors, _ = runtime.checkpoints.read()
     assert [(anchor.position, anchor.hash) for anchor in anchors] == [(row.position, bytes(row.hash)) for row in found]
     assert fault(runtime) is None
 
@@ -271,12 +271,12 @@ def test_a_beginning_that_was_moved_past_entries_is_found(runtime: Runtime) -> N
 # --- What is noted outside ----------------------------------------------------------------------------
 
 
-def anchors_of(positions: range, every: timedelta) -> Iterator[Anchor]:
-    return (Anchor(position=n, at=T0 + n * every, hash=n.to_bytes(32)) for n in positions)
+def anchors_of(positions: range, every: timedelta) -> Iterator[Checkpoint]:
+    return (Checkpoint(position=n, at=T0 + n * every, hash=n.to_bytes(32)) for n in positions)
 
 
 def test_anchors_are_thinned_out_to_one_an_hour_beyond_the_newest_thousand(tmp_path: Path) -> None:
-    places = Anchors(tmp_path)
+    places = Checkpoints(tmp_path)
     every = list(anchors_of(range(1, 2001), timedelta(minutes=10)))
     places.path.write_text("".join(anchor.line for anchor in every[:-1]))
     places.note(every[-1])
@@ -285,12 +285,12 @@ def test_anchors_are_thinned_out_to_one_an_hour_beyond_the_newest_thousand(tmp_p
     assert kept[-1000:] == every[-1000:]
     assert len(kept) == 1000 + 167
     assert kept == thinned(kept)
-    places.note(Anchor(position=2001, at=T0, hash=bytes(32)))
+    places.note(Checkpoint(position=2001, at=T0, hash=bytes(32)))
     assert len(places.read()[0]) == len(kept) + 1
 
 
 def test_a_line_that_a_stopped_machine_has_left_is_passed_over_and_any_other_is_named(tmp_path: Path) -> None:
-    places = Anchors(tmp_path)
+    places = Checkpoints(tmp_path)
     first, second = anchors_of(range(1, 3), timedelta(minutes=1))
     places.note(first)
     with places.path.open("a") as file:
@@ -306,7 +306,7 @@ def test_a_line_that_a_stopped_machine_has_left_is_passed_over_and_any_other_is_
 
 def test_an_entry_is_kept_where_its_place_cannot_be_noted(make_runtime: Callable[..., Runtime], tmp_path: Path) -> None:
     runtime = make_runtime()
-    runtime.anchors.path.mkdir()
+    runtime.checkpoints.path.mkdir()
     note(runtime, 1)
     assert [row.position for row in rows(runtime)] == [1]
 

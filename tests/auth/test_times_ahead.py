@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from receiver.alerting import Alarm, Finding, State, Telling, follow, incidents
+from receiver.alerting import Alarm, Finding, IncidentState, PendingNotification, follow, incidents
 from receiver.app import create_app
 from receiver.auth import api_keys, users
 from receiver.db import once
@@ -121,7 +121,7 @@ def test_claim_to_tell_of_an_incident_in_the_future_keeps_nobody_from_telling_it
     shared = incidents.SharedIncidents(runtime.database)
     incident = follow(None, Finding(alarm=Alarm.PUSHES_QUARANTINED, evidence={}), NOW)
     assert incident is not None
-    telling = Telling(incident_id="1", incident=incident, target="a", state=State.FIRING)
+    telling = PendingNotification(incident_id="1", incident=incident, target="a", state=IncidentState.FIRING)
     assert [shared.claim(telling, at) for at in (LATER, NOW, NOW)] == [True, True, False]
 
 
@@ -150,7 +150,7 @@ def test_balance_of_the_future_is_not_the_last_one(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize("limit", [{"min_interval": HOUR}, {"per_number_per_day": 1}, {"per_day": 1}], ids=str)
 def test_send_of_the_future_uses_up_no_limit_of_now(runtime: Runtime, limit: dict[str, timedelta | int]) -> None:
-    limits = attempts.Limits(**limit)  # type: ignore[arg-type]
+    limits = attempts.SendLimits(**limit)  # type: ignore[arg-type]
 
     def begin(at: datetime) -> str | None:
         attempt = make_attempt(sent_at=at)
@@ -165,8 +165,8 @@ def test_send_of_the_future_uses_up_no_limit_of_now(runtime: Runtime, limit: dic
 
 
 def test_delivery_of_the_future_goes_out_now(runtime: Runtime) -> None:
-    runtime.forwarder.stop()
-    new = endpoints.NewTarget(name="shop", url="https://127.0.0.1:9/", format=endpoints.Format.RAW)
+    runtime.webhook_worker.stop()
+    new = endpoints.NewEndpoint(name="shop", url="https://127.0.0.1:9/", format=endpoints.PayloadFormat.RAW)
     runtime.database.write(lambda c: endpoints.create_target(c, new, now=NOW))
     target_id = runtime.ask(lambda c: c.scalars(sa.select(targets_table.c.id)).one())
     row = {"target_id": target_id, "event_id": id_of(NOW), "event": "push", "created_at": LATER, "next_at": LATER}

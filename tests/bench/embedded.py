@@ -103,7 +103,7 @@ def _move(full: Runtime) -> None:
         copy.prepare()
         _timed("copy while pushes come in", copy.catch_up)
         _timed("copy and count with the lock held", lambda: copy.finish(lambda: None))
-        _timed("proof", lambda: list(verify(target, full.gate.read_again)))
+        _timed("proof", lambda: list(verify(target, full.admission.read_again)))
         target.close()
 
 

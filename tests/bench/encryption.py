@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from receiver.db import migrate
-from receiver.db.encryption import KeyRing, Sealing
+from receiver.db.encryption import ColumnEncryption, Keyring
 from receiver.db.engine import Database
 from receiver.intake import Spool, spool_state
 from receiver.maintenance.rekey import encrypt
@@ -91,9 +91,9 @@ def _open(url: str, keys: Keys) -> Database:
     plain = Database(url, patience_seconds=60)
     migrate.upgrade(plain)
     if keys:
-        encrypt(plain, KeyRing(keys))
+        encrypt(plain, Keyring(keys))
     plain.close()
-    return Database(url, patience_seconds=60, sealing=Sealing(keys))
+    return Database(url, patience_seconds=60, sealing=ColumnEncryption(keys))
 
 
 # --- Bytes ----------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def _sizes(server: PostgresServer, place: Path, count: int, keys: Keys) -> dict[
     embedded = _open(f"sqlite:///{place / name}.db", keys)
     _fill(embedded, count)
     embedded.close()
-    spool = Spool(place / name, max_bytes=1 << 30, ring=KeyRing(keys) if keys else None)
+    spool = Spool(place / name, max_bytes=1 << 30, ring=Keyring(keys) if keys else None)
     for _, pushes in batches(5000):
         spool.append(pushes)
     spool.close()

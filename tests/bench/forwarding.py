@@ -31,7 +31,7 @@ import psycopg
 
 from receiver.db import migrate
 from receiver.db.engine import Database
-from receiver.webhooks.endpoints import EventType, Format, NewTarget, create_target
+from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat, create_target
 from tests.bench.bad_target import BadTarget, Misbehaviour
 from tests.bench.report import describe_machine, write_section
 from tests.bench.usage import list_tree
@@ -49,7 +49,7 @@ _RECEIPTS_EACH = _EVENTS_EACH // 2
 _PUSHERS = 8
 _ALLOW = {"RECEIVER_TARGETS_ALLOW": "127.0.0.0/8"}
 _CLIENTS = 16
-_FORMS = (Format.RAW, Format.WEBHOOKS)
+_FORMS = (PayloadFormat.RAW, PayloadFormat.WEBHOOKS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def run_course(
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=find_shared_place(on_disk=True))))
         target = stack.enter_context(BadTarget(place / "taken", bad))
-        _prepare(url, target.url, Format.WEBHOOKS)
+        _prepare(url, target.url, PayloadFormat.WEBHOOKS)
         nodes = []
         for number in range(2):
             (place / str(number)).mkdir()
@@ -179,13 +179,13 @@ def _count(lines: Sequence[tuple[str, ...]], messages: int, kills: int, took: fl
     )
 
 
-def _prepare(url: str, target_url: str, *forms: Format) -> None:
+def _prepare(url: str, target_url: str, *forms: PayloadFormat) -> None:
     """Make the tables, and a target of each form."""
     database = Database(url.replace("postgresql://", "postgresql+psycopg://"))
     migrate.upgrade(database)
     for number, form in enumerate(forms):
-        events = tuple(EventType) if form is Format.WEBHOOKS else ()
-        new = NewTarget(name=f"t{number}", url=target_url, format=form, events=events)
+        events = tuple(EventType) if form is PayloadFormat.WEBHOOKS else ()
+        new = NewEndpoint(name=f"t{number}", url=target_url, format=form, events=events)
         database.write(partial(create_target, new=new, now=datetime.now(UTC)))
     database.close()
 

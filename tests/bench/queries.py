@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from receiver.db.engine import SESSION_OPTIONS, Database
 from receiver.db.tables import messages
-from receiver.messages import Horizon, Position, list_events, queries
+from receiver.messages import EventHorizon, Position, list_events, queries
 from receiver.messages.queries import Clock, Filter, Page
 from receiver.reporting import delivery
 from receiver.reporting.figures import ReportQuestion, Unit
@@ -54,7 +54,7 @@ class Asked:
             assert isinstance(last, datetime)
             self.now = last
         self.clock = Clock(now=self.now, late_after=timedelta(seconds=60), no_receipt_after=timedelta(hours=72))
-        self.horizon = Horizon(self.database)
+        self.horizon = EventHorizon(self.database)
 
     def sample(self, chance: random.Random) -> Any:
         """Some message that was sent."""

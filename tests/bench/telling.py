@@ -19,7 +19,7 @@ from prometheus_client import values
 
 from receiver.config import Settings
 from receiver.core import Outcome, Push, Unreadable, new_id
-from receiver.intake import Kept
+from receiver.intake import Acknowledged
 from receiver.observability import configure_logging, metrics
 from receiver.web.access_log import PushLog
 
@@ -45,7 +45,7 @@ def main() -> None:
         received_at=datetime.now(UTC),
         reading=Unreadable(error=""),
     )
-    kept = Kept(push, Outcome.ACCEPTED)
+    kept = Acknowledged(push, Outcome.ACCEPTED)
     for turn in (1, 8, 32):
         took = [0.002 + number / 20_000 for number in range(turn)]
         print(f"{turn} a turn: counted, alone {_cost(partial(_count, took), turn):.1f} µs a push")

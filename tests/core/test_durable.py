@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver.alerting import NodeIncidents
-from receiver.audit import Anchor, Anchors
+from receiver.audit import Checkpoint, Checkpoints
 from receiver.cli.events import _write as write_cursor
 from receiver.cli.export import _write as write_export
 from receiver.config import load_settings
@@ -29,14 +29,14 @@ def make_secret(directory: Path) -> Path:
 
 
 def note_anchor(directory: Path) -> Path:
-    anchors = Anchors(directory)
-    anchors.note(Anchor(position=1, at=datetime(2026, 11, 23, tzinfo=UTC), hash=b"\1"))
+    anchors = Checkpoints(directory)
+    anchors.note(Checkpoint(position=1, at=datetime(2026, 11, 23, tzinfo=UTC), hash=b"\1"))
     return anchors.path
 
 
 def thin_anchors(directory: Path) -> Path:
     path = note_anchor(directory)
-    Anchors(directory).note(Anchor(position=1000, at=datetime(2026, 11, 23, tzinfo=UTC), hash=b"\1"))
+    Checkpoints(directory).note(Checkpoint(position=1000, at=datetime(2026, 11, 23, tzinfo=UTC), hash=b"\1"))
     return path
 
 

@@ -18,9 +18,17 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.auth import users
-from receiver.core import Outcome, Push, ReceiverError, StoreUnavailable, StoreUnfit, first_id_of
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, Outcome, Push, ReceiverError, first_id_of
 from receiver.db import migrate
-from receiver.db.encryption import MARK, KeyRing, NotOpened, Sealer, State, find_encryption, is_token
+from receiver.db.encryption import (
+    MARK,
+    DecryptionError,
+    EncryptionState,
+    FieldCipher,
+    Keyring,
+    find_encryption,
+    is_token,
+)
 from receiver.db.engine import Database
 from receiver.db.sqlite import sqlite3
 from receiver.db.tables import messages, pushes, replies
@@ -30,7 +38,7 @@ from receiver.maintenance.erase import find, forget
 from receiver.maintenance.move_to_postgres import Copy
 from receiver.maintenance.verify import verify
 from receiver.messages import Position, events, queries, record_sent
-from receiver.messages.export_files import Format, iter_file
+from receiver.messages.export_files import FileFormat, iter_file
 from receiver.messages.projection import save_pushes_in
 from receiver.messages.queries import Filter, Page
 from receiver.reporting import delivery, figures
@@ -64,7 +72,7 @@ def encrypt(settings: Settings, *keys: tuple[str, bytes]) -> int:
     """Do as `receiver db encrypt` does."""
     database = Database(settings.database_url)
     try:
-        return rekey.encrypt(database, KeyRing(keys))
+        return rekey.encrypt(database, Keyring(keys))
     finally:
         database.close()
 
@@ -105,7 +113,7 @@ def answers(runtime: Runtime) -> dict[str, Any]:
         found = find_messages(connection, wanted, since=NOON - timedelta(days=1), clock=clock, limit=50)
         return [f"{row.id} {row.mobile}" for row in found]
 
-    def file(connection: sa.Connection, name: str, form: Format, **wanted: Any) -> bytes:
+    def file(connection: sa.Connection, name: str, form: FileFormat, **wanted: Any) -> bytes:
         in_full = bool(wanted.pop("in_full", False))
         zone = runtime.settings.timezone
         return b"".join(iter_file(connection, name, form, Filter(**wanted), clock, in_full=in_full, zone=zone))
@@ -116,7 +124,7 @@ def answers(runtime: Runtime) -> dict[str, Any]:
             since=since,
             until=until,
             zone=runtime.settings.timezone,
-            allocated=(figures.Allocated(name="operator", of_prefix=lambda prefix: prefix, grouped=True),),
+            allocated=(figures.CarrierGroup(name="operator", of_prefix=lambda prefix: prefix, grouped=True),),
         )
         busiest = partial(list_busiest, connection, since=since, until=until, min_sent=1, limit=10)
         final = Position(1 << 40, 1 << 40)
@@ -140,10 +148,10 @@ def answers(runtime: Runtime) -> dict[str, Any]:
             "files": [
                 file(connection, name, form, in_full=in_full)
                 for name in ("messages", "receipts", "replies")
-                for form in (Format.CSV, Format.NDJSON)
+                for form in (FileFormat.CSV, FileFormat.NDJSON)
                 for in_full in (True, False)
             ],
-            "file by text": file(connection, "replies", Format.CSV, q="meet"),
+            "file by text": file(connection, "replies", FileFormat.CSV, q="meet"),
         }
 
     return runtime.ask(ask)
@@ -161,7 +169,7 @@ def test_an_encrypted_database_answers_as_the_plain_one_did(make_runtime: Callab
     assert answers(encrypted) == before
     with Database(runtime.settings.database_url).reading() as connection:
         assert all(map(is_token, connection.scalars(sa.select(messages.c.mobile))))
-    findings = list(verify(encrypted.database, encrypted.gate.read_again))
+    findings = list(verify(encrypted.database, encrypted.admission.read_again))
     assert [finding for finding in findings if not finding.ok] == []
     # And what comes now is as what came before: copies are counted, quarantined pushes read again, masked ones matched.
     fill(encrypted)
@@ -172,12 +180,12 @@ def test_an_encrypted_database_answers_as_the_plain_one_did(make_runtime: Callab
     assert [row.id for row in after["messages"]] == [row.id for row in before["messages"]]
     assert after["look-ups"] == before["look-ups"]
     for row in after["journal"]:
-        read_again = partial(replay_push, push=encrypted.gate.read_again(row.as_push()))
+        read_again = partial(replay_push, push=encrypted.admission.read_again(row.as_push()))
         encrypted.database.write(read_again)
-    findings = list(verify(encrypted.database, encrypted.gate.read_again))
+    findings = list(verify(encrypted.database, encrypted.admission.read_again))
     assert [finding for finding in findings if not finding.ok] == []
     database = Database(runtime.settings.database_url)
-    assert rekey.decrypt(database, KeyRing([OLD])) > 0
+    assert rekey.decrypt(database, Keyring([OLD])) > 0
     plain = make_runtime()
     assert answers(plain) == after
     database.close()
@@ -189,7 +197,7 @@ def test_a_number_is_forgotten_from_sealed_rows(make_runtime: Callable[..., Runt
     runtime.make_ready()
     fill(runtime)
     save_pushes_in(runtime.database, [make_push(mobile=OTHER, task_id="m", content=f"call {NUMBER}", second=9)])
-    work = runtime.database, NUMBER, runtime.gate.read_again
+    work = runtime.database, NUMBER, runtime.admission.read_again
     found = find(*work)
     assert (found.rows["look_ups"], found.mentions["pushes"], found.mentions["replies"]) == (1, 1, 1)
     now = runtime.now()
@@ -201,7 +209,7 @@ def test_a_number_is_forgotten_from_sealed_rows(make_runtime: Callable[..., Runt
     assert {row.mobile for row in after["messages"]} == {OTHER}
     assert [row.outcome for row in after["journal"]] == ["accepted"] * 4
     assert not any(find(*work).rows.values())
-    assert [finding for finding in verify(runtime.database, runtime.gate.read_again) if not finding.ok] == []
+    assert [finding for finding in verify(runtime.database, runtime.admission.read_again) if not finding.ok] == []
 
 
 # --- Nothing is shown -----------------------------------------------------------------------------------
@@ -266,12 +274,12 @@ def test_spool_files_show_nothing_and_wait_for_their_key(make_runtime: Callable[
     directory = tmp_path / "dead" / "spool"
     directory.parent.mkdir()
     push = make_push(content=CONTENT)
-    spool = Spool(directory, max_bytes=1 << 20, ring=KeyRing([OLD]))
+    spool = Spool(directory, max_bytes=1 << 20, ring=Keyring([OLD]))
     spool.append([push])
     spool.close()
     (path,) = directory.iterdir()
     assert traces_in(path.read_bytes()) == []
-    with pytest.raises(NotOpened, match="the key old, which RECEIVER_ENCRYPTION_KEYS does not name"):
+    with pytest.raises(DecryptionError, match="the key old, which RECEIVER_ENCRYPTION_KEYS does not name"):
         runtime.drain(directory)
     assert list(directory.iterdir()) == [path]
     assert runtime.ask(lambda connection: queries.find_push(connection, push.id)) is None
@@ -284,8 +292,8 @@ def test_what_the_database_only_may_mean_is_opened_and_looked_at(
     make_runtime: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Hashes are short, so that each stands for several: here for all.
-    monkeypatch.setattr(Sealer, "_hash_of_gram", lambda _self, _gram: "0000")
-    monkeypatch.setattr(Sealer, "end", lambda _self, _digits: "0000")
+    monkeypatch.setattr(FieldCipher, "_hash_of_gram", lambda _self, _gram: "0000")
+    monkeypatch.setattr(FieldCipher, "end", lambda _self, _digits: "0000")
     runtime = make_runtime(encryption_keys=(OLD,))
     fill(runtime)
     before = answers(runtime)
@@ -323,20 +331,20 @@ def test_pushes_wait_while_a_database_is_encrypted_and_a_job_broken_off_goes_on(
     monkeypatch.setattr(rekey, "_ALONE_ROWS", 1)
     database = Database(runtime.settings.database_url)
     with pytest.raises(BrokenOff):
-        rekey.encrypt(database, KeyRing([OLD]), break_off)
+        rekey.encrypt(database, Keyring([OLD]), break_off)
     with database.reading() as connection:
         kept = connection.scalars(sa.select(pushes.c.body).order_by(pushes.c.id)).all()
-        assert find_encryption(connection).state is State.SEALING
+        assert find_encryption(connection).state is EncryptionState.SEALING
     assert [body.startswith(MARK) for body in kept] == [True, False, False]
     # The number is there in one form: to keep it in the other would make a second message.
-    again = runtime.committer.submit(make_push()).result(30)
+    again = runtime.batch_writer.submit(make_push()).result(30)
     assert again.outcome is Outcome.SPOOLED
-    with pytest.raises(StoreUnavailable, match="go on with `receiver db encrypt`"):
+    with pytest.raises(DatabaseUnavailable, match="go on with `receiver db encrypt`"):
         make_runtime(encryption_keys=(OLD,)).make_ready()
     with pytest.raises(ReceiverError, match="end that first, with `receiver db encrypt`"):
-        rekey.decrypt(database, KeyRing([OLD]))
-    rekey.encrypt(database, KeyRing([OLD]))
-    await_true(lambda: runtime.spool.empty and runtime.link.up)
+        rekey.decrypt(database, Keyring([OLD]))
+    rekey.encrypt(database, Keyring([OLD]))
+    await_true(lambda: runtime.spool.empty and runtime.availability.up)
     rows = runtime.ask(lambda connection: queries.list_receipts(connection, Page(limit=9)))
     assert [(row.mobile, row.copies) for row in rows] == [(OTHER, 1), (NUMBER, 2)]
     database.close()
@@ -346,7 +354,7 @@ def test_a_process_that_no_push_reaches_hears_of_the_encryption_too(make_runtime
     runtime = make_runtime(encryption_keys=(OLD,))
     save_pushes_in(runtime.database, [make_push()])
     encrypt(runtime.settings, OLD)
-    await_true(lambda: runtime.sealing.sealer is not None and runtime.link.up)
+    await_true(lambda: runtime.encryption.sealer is not None and runtime.availability.up)
     page = Page(limit=9, filter=Filter(mobile=NUMBER))
     assert len(runtime.ask(lambda connection: queries.list_receipts(connection, page))) == 1
 
@@ -365,7 +373,7 @@ def test_writes_of_a_process_that_knows_no_keys_are_refused_not_quarantined(
         lambda: unknowing.write(partial(users.save_look_up, user_id=1, text=NUMBER, now=NOON)),
     ]
     for write in writes:
-        with pytest.raises(StoreUnavailable, match="encryption of this database was changed"):
+        with pytest.raises(DatabaseUnavailable, match="encryption of this database was changed"):
             write()
     reader = make_runtime(encryption_keys=(OLD,))
     assert reader.ask(lambda connection: queries.list_messages(connection, Page(limit=9), clock)) == []
@@ -384,7 +392,7 @@ def test_keys_are_changed_beside_pushes_and_a_rotation_broken_off_goes_on(
     serving = make_runtime(encryption_keys=(NEW, OLD))
     monkeypatch.setattr(rekey, "_BESIDE_ROWS", 2)
     database = Database(first.settings.database_url)
-    ring = KeyRing([NEW, OLD])
+    ring = Keyring([NEW, OLD])
     with pytest.raises(BrokenOff):
         rekey.rotate(database, ring, break_off)
     acked: list[Push] = []
@@ -392,7 +400,7 @@ def test_keys_are_changed_beside_pushes_and_a_rotation_broken_off_goes_on(
 
     def push() -> None:
         while not stopping.is_set():
-            kept = serving.committer.submit(make_push(task_id=f"t{len(acked)}", content=CONTENT)).result(30)
+            kept = serving.batch_writer.submit(make_push(task_id=f"t{len(acked)}", content=CONTENT)).result(30)
             assert kept.outcome is Outcome.ACCEPTED
             acked.append(kept.push)
 
@@ -422,7 +430,7 @@ def test_keys_are_changed_beside_pushes_and_a_rotation_broken_off_goes_on(
     assert {push.id for push in (*acked, *came_late)} <= {
         row.id for row in only_new.ask(lambda connection: queries.list_pushes(connection, Page(limit=10_000)))
     }
-    with pytest.raises(StoreUnfit, match="the key new, which RECEIVER_ENCRYPTION_KEYS does not name"):
+    with pytest.raises(DatabaseMisconfigured, match="the key new, which RECEIVER_ENCRYPTION_KEYS does not name"):
         make_runtime(encryption_keys=(OLD,)).make_ready()
     database.close()
 
@@ -450,8 +458,8 @@ def test_an_encrypted_database_moves_to_postgresql_as_it_is(
     ]
     for name in ("messages", "receipts by number", "look-ups", "replies by text", "busiest", "journal"):
         assert after[name] == before[name], name
-    assert [finding for finding in verify(moved.database, moved.gate.read_again) if not finding.ok] == []
-    with pytest.raises(StoreUnavailable, match="encryption"):
+    assert [finding for finding in verify(moved.database, moved.admission.read_again) if not finding.ok] == []
+    with pytest.raises(DatabaseUnavailable, match="encryption"):
         save_pushes_in(target, [make_push()])
     with moved.database.reading() as connection:
         shown = connection.execute(

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from receiver.core import StoreUnavailable
+from receiver.core import DatabaseUnavailable
 from receiver.db import migrate
 from receiver.db.engine import Database
 from receiver.messages import projection
@@ -99,7 +99,7 @@ def test_servers_that_are_all_silent_take_no_more_than_the_patience_for_one() ->
     with black_hole() as hole, black_hole() as other:
         database = Database(url_of(*[hole, other] * 10), patience_seconds=0.4)
         begun = time.monotonic()
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(DatabaseUnavailable):
             port_of(database)
         assert time.monotonic() - begun < 20
         database.close()
@@ -122,14 +122,14 @@ def test_server_that_becomes_read_only_is_left_for_the_one_that_is_promoted(
         database.connect()
         primary.set("default_transaction_read_only", "on")
         for _ in range(2):  # by the connection from before, and by one made anew
-            with pytest.raises(StoreUnavailable, match="read-only"):
+            with pytest.raises(DatabaseUnavailable, match="read-only"):
                 way()
         primary.set("default_transaction_read_only", "off")
         way()
-    with pytest.raises(StoreUnavailable, match="read-only"):
+    with pytest.raises(DatabaseUnavailable, match="read-only"):
         Database(url_of(standby)).require_writable()
     primary.set("default_transaction_read_only", "on")
-    with pytest.raises(StoreUnavailable, match="read-only"):
+    with pytest.raises(DatabaseUnavailable, match="read-only"):
         ways[0]()
     standby.promote()
     for way in ways:
@@ -201,7 +201,7 @@ def test_commit_whose_wait_for_the_standby_was_cancelled_is_not_taken_for_one(
 
     plain_push, other_push = make_push(), make_push(mobile="1508092****")
     for push in (plain_push, other_push):
-        with cancelling(primary), pytest.raises(StoreUnavailable):
+        with cancelling(primary), pytest.raises(DatabaseUnavailable):
             projection.save_pushes_in(database, [push])
     with psycopg.connect(primary.url()) as connection:
         rows = connection.execute("SELECT id FROM pushes ORDER BY id").fetchall()
@@ -210,10 +210,10 @@ def test_commit_whose_wait_for_the_standby_was_cancelled_is_not_taken_for_one(
     # Saved again, they change nothing, and so wait for nothing: what proves them kept has to.
     impatient = Database(url_of(primary), patience_seconds=1)
     unreadable = make_push(body=b"mobile=")
-    with cancelling(primary), pytest.raises(StoreUnavailable):
+    with cancelling(primary), pytest.raises(DatabaseUnavailable):
         projection.save_pushes_in(database, [unreadable])
     projection.save_pushes_in(database, [unreadable])
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(DatabaseUnavailable):
         impatient.require_durable()
     standby.start()
     database.require_durable()

@@ -12,7 +12,7 @@ import pytest
 
 from receiver.app import create_app
 from receiver.config import load_settings
-from receiver.core import SettingsError, StoreUnavailable
+from receiver.core import DatabaseUnavailable, SettingsError
 from receiver.db import migrate
 from receiver.db.replica import Replica
 from receiver.messages import projection
@@ -125,7 +125,7 @@ def test_lists_come_from_the_replica_with_their_lag_and_look_ups_from_the_primar
     # One that answers nothing, and one that is gone: the primary does.
     standby.kill()
     assert port(runtime) == primary.port
-    assert runtime.link.up
+    assert runtime.availability.up
     await_true(lambda: runtime.replica is not None and runtime.replica.lag_seconds() is None)
     assert "receiver_replica_lag_seconds +Inf" in client.get("/metrics").text
     with runtime.exporting() as connection:
@@ -156,7 +156,7 @@ def test_without_the_primary_no_lag_is_known(primary: PostgresServer, standby: P
     await_true(lambda: replica.lag_seconds() is not None)
     primary.kill()
     await_true(lambda: replica.lag_seconds() is None)
-    with pytest.raises(StoreUnavailable), replica.reading():
+    with pytest.raises(DatabaseUnavailable), replica.reading():
         pass
     replica.close()
 

@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from receiver.core import Outcome, StoreUnfit
+from receiver.core import DatabaseMisconfigured, Outcome
 from receiver.db import migrate
 from receiver.db import version as schema
 from receiver.db.tables import metadata
@@ -92,7 +92,7 @@ def test_schema_from_the_future_passes_and_an_older_one_is_refused(runtime: Runt
 
 def test_empty_database_names_the_fix(settings: Settings) -> None:
     runtime = Runtime(settings)
-    with pytest.raises(StoreUnfit, match="receiver db upgrade"):
+    with pytest.raises(DatabaseMisconfigured, match="receiver db upgrade"):
         schema.require_schema(runtime.database)
     runtime.stop()
 
@@ -102,9 +102,9 @@ def test_schema_that_is_missing_when_pushes_come_sends_them_to_the_spool(
 ) -> None:
     runtime = Runtime(make_settings(postgres_database_url, tmp_path))
     runtime.start()
-    kept = runtime.committer.submit(make_push()).result(timeout=20)
+    kept = runtime.batch_writer.submit(make_push()).result(timeout=20)
     assert kept.outcome is Outcome.SPOOLED
-    assert "receiver db upgrade" in str(runtime.link.reason)
+    assert "receiver db upgrade" in str(runtime.availability.reason)
     migrate.upgrade(runtime.database)
     deadline = time.monotonic() + 20
     while not runtime.spool.empty and time.monotonic() < deadline:

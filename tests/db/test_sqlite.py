@@ -19,7 +19,7 @@ from receiver.db import checkpointer as checkpointer_module
 from receiver.db import sqlite
 from receiver.db.checkpointer import checkpointer
 from receiver.db.engine import Database
-from receiver.messages.export_files import Format, iter_file
+from receiver.messages.export_files import FileFormat, iter_file
 from receiver.messages.projection import save_pushes_in
 from receiver.messages.queries import Filter
 from receiver.web.metrics_collector import Scrape
@@ -208,8 +208,8 @@ def _index(path: Path) -> tuple[bytes, bytes]:
 # --- How large the log gets -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [Format.CSV, Format.NDJSON])
-def test_export_that_is_hardly_read_holds_no_old_state(runtime: Runtime, form: Format) -> None:
+@pytest.mark.parametrize("form", [FileFormat.CSV, FileFormat.NDJSON])
+def test_export_that_is_hardly_read_holds_no_old_state(runtime: Runtime, form: FileFormat) -> None:
     save_pushes_in(runtime.database, [make_push(task_id=f"t{number}") for number in range(2500)])
     with runtime.exporting() as connection:
         pieces = iter_file(

@@ -15,7 +15,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from receiver.core import StoreUnavailable
+from receiver.core import DatabaseUnavailable
 from receiver.db import migrate, version
 from receiver.db.engine import Database
 from receiver.db.tables import metadata
@@ -102,7 +102,7 @@ def test_upgrade_that_never_gets_its_lock_says_who_has_it_and_goes_on_next_time(
     push_to_messages = "INSERT INTO messages (account, mobile) VALUES ('default', '1')"
     with plain(postgres_database_url) as other:
         other.execute(push_to_messages)
-        with pytest.raises(StoreUnavailable, match=r"session \d+ \(somebody.*pg_terminate_backend.*db upgrade"):
+        with pytest.raises(DatabaseUnavailable, match=r"session \d+ \(somebody.*pg_terminate_backend.*db upgrade"):
             migrate.upgrade(database, patience_seconds=1)
         assert version.current_revision(database) == "0005"  # which needs no lock on messages
     migrate.upgrade(database)

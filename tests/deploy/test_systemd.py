@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from receiver.cli import cli
 from receiver.config import settings
 from receiver.server import Server
-from receiver.server.arbiter import Master
+from receiver.server.arbiter import ReceiverArbiter
 from tests.conftest import make_settings
 from tests.harness.server import ServeProcess
 
@@ -92,7 +92,7 @@ def test_signs_of_life_end_when_no_worker_gives_any(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    master = Master(Server(make_settings("sqlite://", tmp_path), workers=2))
+    master = ReceiverArbiter(Server(make_settings("sqlite://", tmp_path), workers=2))
     booting = SimpleNamespace(tmp=SimpleNamespace(last_update=lambda: 1_795_000_000.0))
     serving = SimpleNamespace(tmp=SimpleNamespace(last_update=lambda: 1001.0))
 

@@ -13,7 +13,7 @@ from receiver.maintenance import erase, prune
 from receiver.maintenance.backup import make_backup
 from receiver.maintenance.verify import verify
 from receiver.messages import Position, list_events, queries
-from receiver.messages.export_files import EXPORTS, Format, iter_file
+from receiver.messages.export_files import EXPORTS, FileFormat, iter_file
 from receiver.messages.queries import Filter, Page
 from tests.conftest import make_key
 from tests.web.console.staff import Staff, log_in
@@ -48,7 +48,7 @@ class Readers:
 
     def read_all(self) -> dict[str, set[str]]:
         """Ask every one; fail where one does not answer. Return the ids that each list has."""
-        self.runtime.forwarder.look()
+        self.runtime.webhook_worker.look()
         found = {name: self._walk(name) for name in LISTS}
         self._filters()
         self._events()
@@ -113,13 +113,13 @@ class Readers:
 
     def _exports(self) -> None:
         for name in EXPORTS:
-            for form in Format:
+            for form in FileFormat:
                 with self.runtime.exporting() as connection:
                     pieces = iter_file(
                         connection, name, form, Filter(), self.runtime.clock(), in_full=True,
                         zone=self.runtime.settings.timezone,
                     )  # fmt: skip
-                    assert b"".join(pieces) or form in (Format.CSV, Format.NDJSON)
+                    assert b"".join(pieces) or form in (FileFormat.CSV, FileFormat.NDJSON)
 
     def _pages(self, found: dict[str, set[str]]) -> None:
         for path in PAGES:
@@ -137,15 +137,15 @@ class Readers:
 
     def _commands(self) -> None:
         runtime = self.runtime
-        self.findings = {finding.name: finding for finding in verify(runtime.database, runtime.gate.read_again)}
+        self.findings = {finding.name: finding for finding in verify(runtime.database, runtime.admission.read_again)}
         if runtime.settings.embedded:
             made = make_backup(runtime.settings, self.place, verify=lambda _: ())
             assert made.manifest.rows
             for path in (*made.path.rglob("*"), made.path):
                 path.unlink() if path.is_file() else None
             made.path.rename(self.place / f"old-{len(list(self.place.iterdir()))}")
-        long_ago = dict.fromkeys(prune.Kind, runtime.now().replace(year=2001))
-        plan = prune.Plan(kinds=tuple(prune.Kind), cutoffs=long_ago)
+        long_ago = dict.fromkeys(prune.RetentionKind, runtime.now().replace(year=2001))
+        plan = prune.Plan(kinds=tuple(prune.RetentionKind), cutoffs=long_ago)
         runtime.ask(partial(prune.look, plan=plan))
-        erase.find(runtime.database, "15080929999", runtime.gate.read_again)
+        erase.find(runtime.database, "15080929999", runtime.admission.read_again)
         runtime.ask(partial(figures.find_kept, now=runtime.now(), accounts=("default",)))

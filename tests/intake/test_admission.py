@@ -9,8 +9,8 @@ import pytest
 from gunicorn.config import Config
 
 from receiver.app import create_app
-from receiver.intake import Gate, PushRequest, Refused, client_address
-from receiver.server.fast_path import Lane
+from receiver.intake import Admission, PushRequest, Refused, client_address
+from receiver.server.fast_path import FastPath
 from tests.conftest import OTHER_SECRET, SECRET, make_settings
 from tests.web.console.staff import one_database
 
@@ -47,11 +47,11 @@ def request(
     )
 
 
-def gate(tmp_path: Path, **changes: object) -> Gate:
-    return Gate(make_settings("sqlite://", tmp_path, **changes))
+def gate(tmp_path: Path, **changes: object) -> Admission:
+    return Admission(make_settings("sqlite://", tmp_path, **changes))
 
 
-def refused(gate: Gate, wrong: PushRequest) -> tuple[int, str]:
+def refused(gate: Admission, wrong: PushRequest) -> tuple[int, str]:
     with pytest.raises(Refused) as caught:
         gate.admit(wrong)
     return caught.value.status, caught.value.reason
@@ -84,7 +84,7 @@ def test_checks_come_in_the_order_secret_address_length_size(tmp_path: Path) -> 
 @one_database
 def test_push_from_outside_the_allow_list_goes_down_no_lane(make_runtime: Callable[..., Runtime]) -> None:
     runtime = make_runtime(push_allow=(ip_network("198.51.100.0/24"),))
-    lane = Lane(create_app(runtime), Config())
+    lane = FastPath(create_app(runtime), Config())
     head = lane.head(b"POST /push/%b HTTP/1.1\r\nContent-Length: 8\r\n\r\n" % SECRET.encode(), ("192.0.2.1", 1))
     assert head is not None
     kept: list[object] = []

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from receiver.core import Outcome, Overloaded, Push, Receipt, SpoolUnavailable, StoreUnavailable
-from receiver.db.availability import DatabaseLink
+from receiver.core import DatabaseUnavailable, Outcome, Overloaded, Push, Receipt, SpoolUnavailable
+from receiver.db.availability import CircuitBreaker
 from receiver.db.engine import StoreRejected
-from receiver.intake import Committer
+from receiver.intake import BatchWriter
 from receiver.messages.projection import save_pushes
 from tests.harness.factories import make_push
 from tests.intake.test_push import journal, receipts
@@ -56,10 +56,10 @@ class Files:
 
 def make_committer(
     save: Callable[[Sequence[Push]], None], files: Files | None = None, **limits: Any
-) -> tuple[Committer, DatabaseLink]:
-    link = DatabaseLink()
+) -> tuple[BatchWriter, CircuitBreaker]:
+    link = CircuitBreaker()
     link.mark_up()
-    committer = Committer(save, link=link, spool=cast("Spool", files or Files()), **limits)
+    committer = BatchWriter(save, link=link, spool=cast("Spool", files or Files()), **limits)
     committer.start()
     return committer, link
 
@@ -109,7 +109,7 @@ def test_stop_keeps_what_was_taken_and_refuses_the_rest() -> None:
 
 def test_database_away_sends_pushes_to_the_spool_until_somebody_says_it_is_back() -> None:
     store, files = Store(), Files()
-    store.refuses = lambda _: StoreUnavailable("gone")
+    store.refuses = lambda _: DatabaseUnavailable("gone")
     committer, link = make_committer(store.save, files)
     for future in [committer.submit(make_push()) for _ in range(3)]:
         assert future.result(timeout=20).outcome is Outcome.SPOOLED
@@ -123,7 +123,7 @@ def test_database_away_sends_pushes_to_the_spool_until_somebody_says_it_is_back(
 
 def test_neither_database_nor_spool_is_told_to_all_who_wait_and_ends_by_itself() -> None:
     store, files = Store(), Files()
-    store.refuses = lambda _: StoreUnavailable("gone")
+    store.refuses = lambda _: DatabaseUnavailable("gone")
     files.full = True
     committer, _ = make_committer(store.save, files)
     for future in [committer.submit(make_push()) for _ in range(3)]:
@@ -157,6 +157,6 @@ def test_value_that_a_real_database_refuses_sinks_only_its_push(postgres_runtime
     assert isinstance(bad.reading, Receipt)
     bad = replace(bad, reading=replace(bad.reading, vendor_status="a\0b"))  # the gate would not let it through
     pushes = [make_push(task_id="1"), bad, make_push(task_id="2")]
-    kept = [future.result(timeout=20) for future in [postgres_runtime.committer.submit(push) for push in pushes]]
+    kept = [future.result(timeout=20) for future in [postgres_runtime.batch_writer.submit(push) for push in pushes]]
     assert [push.outcome.value for push in kept] == ["accepted", "quarantined", "accepted"]
     assert sorted(row.outcome for row in journal(postgres_runtime)) == ["accepted", "accepted", "quarantined"]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from receiver.core import StoreUnavailable
-from receiver.db.availability import DatabaseLink
+from receiver.core import DatabaseUnavailable
+from receiver.db.availability import CircuitBreaker
 from receiver.intake import Drainer, Spool, SpooledSends
 from tests.harness.factories import NOON, make_push, make_send
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def make_drainer(
     spool: Spool,
-    link: DatabaseLink,
+    link: CircuitBreaker,
     save: Callable[[Any], None],
     record: Callable[[Any], None],
     confirm: Callable[[], None] = lambda: None,
@@ -39,7 +39,7 @@ def test_link_that_goes_down_during_a_long_drain_is_up_again_with_the_next_batch
     """Somebody with less patience has given up meanwhile; what is saved proves that the database is there."""
     spool = Spool(tmp_path / "spool", max_bytes=1 << 30)
     spool.append([make_push(task_id=str(number)) for number in range(1200)])
-    link = DatabaseLink()
+    link = CircuitBreaker()
     link.mark_up()
     seen: list[bool] = []
 
@@ -61,7 +61,7 @@ def test_pushes_and_sends_of_a_file_are_saved_in_batches_whatever_their_order(tm
     saved: list[int] = []
     recorded: list[int] = []
     drainer = make_drainer(
-        spool, DatabaseLink(), lambda batch: saved.append(len(batch)), lambda batch: recorded.append(len(batch))
+        spool, CircuitBreaker(), lambda batch: saved.append(len(batch)), lambda batch: recorded.append(len(batch))
     )
     assert drainer.drain() == 600
     assert (sum(saved), len(saved), sum(recorded)) == (300, 2, 300)
@@ -77,10 +77,10 @@ def test_file_stays_until_what_it_held_is_durable(tmp_path: Path) -> None:
 
     def confirm() -> None:
         if not next(standby_is_back):
-            raise StoreUnavailable("the commit waits for the standby")
+            raise DatabaseUnavailable("the commit waits for the standby")
 
-    drainer = make_drainer(spool, DatabaseLink(), lambda _: None, lambda _: None, confirm)
-    with pytest.raises(StoreUnavailable):
+    drainer = make_drainer(spool, CircuitBreaker(), lambda _: None, lambda _: None, confirm)
+    with pytest.raises(DatabaseUnavailable):
         drainer.drain()
     assert not spool.empty
     drainer.drain()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from receiver.alerting import Reason, Situation, judge
+from receiver.alerting import DiagnosisReason, Situation, judge
 from receiver.app import create_app
 from receiver.core import Disk
 from tests.conftest import SECRET
@@ -30,8 +30,8 @@ def test_bare_gets_as_after_a_redirect_are_told(
     for _ in range(probes):
         assert client.get(f"/push/{SECRET}", headers=headers).status_code == 200
     now = datetime.now(UTC)
-    assert runtime.gate.is_redirected(now) is redirected
-    assert not runtime.gate.is_redirected(now + timedelta(minutes=16))
+    assert runtime.admission.is_redirected(now) is redirected
+    assert not runtime.admission.is_redirected(now + timedelta(minutes=16))
 
 
 def test_status_names_a_redirect() -> None:
@@ -46,8 +46,8 @@ def test_status_names_a_redirect() -> None:
         "platform_reachable": None,
         "ever_pushed": True,
     }
-    assert judge(Situation(**fine, redirected=True)).reasons == (Reason.REDIRECTED,)
-    assert Reason.REDIRECTED not in judge(Situation(**fine)).reasons
+    assert judge(Situation(**fine, redirected=True)).reasons == (DiagnosisReason.REDIRECTED,)
+    assert DiagnosisReason.REDIRECTED not in judge(Situation(**fine)).reasons
 
 
 def test_doctor_tells_of_bare_requests_and_metrics_count_them(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_wrong_secret_is_404_and_leaves_nothing(client: FlaskClient, runtime: Ru
     answer = client.post("/push/wrong-secret-of-some-length-00000", data=urlencode(RECEIPT))
     assert answer.status_code == 404
     assert journal(runtime) == []
-    assert [refusal.reason for refusal in runtime.gate.refusals] == ["secret"]
+    assert [refusal.reason for refusal in runtime.admission.refusals] == ["secret"]
 
 
 def test_fifty_identical_pushes_at_once_are_one_row(client: FlaskClient, runtime: Runtime) -> None:
@@ -167,7 +167,7 @@ def test_fifty_identical_pushes_at_once_are_one_row(client: FlaskClient, runtime
 
     def one() -> None:
         barrier.wait()
-        outcomes.append(runtime.committer.submit(make_push()).result(timeout=30).outcome)
+        outcomes.append(runtime.batch_writer.submit(make_push()).result(timeout=30).outcome)
 
     threads = [threading.Thread(target=one) for _ in range(50)]
     for thread in threads:

@@ -51,12 +51,12 @@ def test_flag_of_a_path_outlives_spool_and_replay(runtime: Runtime, tmp_path: Pa
     assert answer.headers["X-Push-Outcome"] == "accepted"
     (row,) = runtime.ask(lambda connection: queries.list_pushes(connection, queries.Page(limit=1)))
     assert (row.as_push().endpoint, list(row.flags)) == (None, ["path"])
-    assert runtime.gate.read_again(row.as_push()).flags == ("path",)
+    assert runtime.admission.read_again(row.as_push()).flags == ("path",)
     file = tmp_path / "one.spool"
     file.write_bytes(frame(replace(make_push(), flags=("gb18030", "path")), None))
     (spooled,) = read_file(file)
     assert isinstance(spooled, Push)
-    assert runtime.gate.read_spooled(spooled).flags == ("path",)
+    assert runtime.admission.read_spooled(spooled).flags == ("path",)
 
 
 def test_no_log_and_no_metric_shows_a_path_behind_push(tmp_path: Path) -> None:

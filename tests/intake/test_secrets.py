@@ -20,12 +20,12 @@ from click.testing import CliRunner
 from receiver.app import create_app
 from receiver.cli import cli
 from receiver.config import tokens
-from receiver.core import StoreUnavailable
+from receiver.core import DatabaseUnavailable
 from receiver.db.tables import push_secrets as table
 from receiver.db.tables import pushes
 from receiver.intake import NewUses, PushSecrets, save_uses
 from receiver.intake import secrets as push_secrets
-from receiver.net.self_test import Answer
+from receiver.net.self_test import SelfTestAnswer
 from receiver.web.console import status as now
 from tests.conftest import OTHER_SECRET, SECRET
 from tests.harness.factories import NOON
@@ -85,7 +85,7 @@ def test_uses_are_kept_once_a_minute_and_none_is_lost_or_counted_twice(monkeypat
         kept.append([use.pushes for use in uses])
 
     def fail(uses: Sequence[NewUses]) -> None:
-        raise StoreUnavailable("away")
+        raise DatabaseUnavailable("away")
 
     def push(secret: str) -> None:
         found = secrets.find(secret)
@@ -98,7 +98,7 @@ def test_uses_are_kept_once_a_minute_and_none_is_lost_or_counted_twice(monkeypat
     now += 59
     secrets.keep_uses(save)
     now += 1
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(DatabaseUnavailable):
         secrets.keep_uses(fail)
     push(SECRET)
     push(NEXT_SECRET)
@@ -165,7 +165,7 @@ def test_a_retiring_secret_that_was_never_used_goes_a_week_after_it_was_first_se
 def test_observed_pushes_are_taken_counted_and_shown_in_bounds(make_runtime: Callable[..., Runtime]) -> None:
     network = ip_network("198.51.100.0/24")
     runtime = make_runtime(push_tokens=TOKENS, push_allow=(network,), push_allow_enforced=False)
-    gate = runtime.gate
+    gate = runtime.admission
     for number in range(150):
         found = gate.secrets.find(NEXT_SECRET)
         assert found is not None
@@ -274,9 +274,9 @@ def test_self_test_pushes_by_the_active_secret(
     admin = log_in(create_app(runtime), runtime, "admin")
     targets: list[str] = []
 
-    def push(_connection: object, target: str, **_more: object) -> Answer:
+    def push(_connection: object, target: str, **_more: object) -> SelfTestAnswer:
         targets.append(target)
-        return Answer(status=200, location=None, push_id="-", outcome="accepted")
+        return SelfTestAnswer(status=200, location=None, push_id="-", outcome="accepted")
 
     monkeypatch.setattr(now, "push_self_test", push)
     for account in ("default", "other"):
@@ -292,7 +292,7 @@ def test_setup_page_says_which_secret_is_still_used(make_runtime: Callable[..., 
     admin = log_in(app, runtime, "admin")
     assert app.test_client().post(f"/push/{SECRET}", data=FORM).status_code == 200
     runtime._drainer.stop()
-    runtime.gate.secrets.keep_uses(runtime._save_uses, at_once=True)
+    runtime.admission.secrets.keep_uses(runtime._save_uses, at_once=True)
     page = admin.page("/setup")
     assert "default: retiring 1 last push" in page.text
     assert "default: active no push by it yet" in page.text

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from receiver.audit import log
 from receiver.db.tables import messages, pushes, receipts, retention
 from receiver.maintenance import prune
-from receiver.maintenance.prune import Kind, list_horizons
+from receiver.maintenance.prune import RetentionKind, list_horizons
 from receiver.maintenance.verify import verify
 from receiver.messages import projection, recording
 from receiver.reporting.delivery import delivery_report
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import tzinfo
 
-    from receiver.core import Finding, Push
+    from receiver.core import CheckResult, Push
 
 YEARS_AHEAD = timedelta(days=3660)
 
@@ -59,8 +59,8 @@ def reported(runtime: Runtime, zone: tzinfo) -> tuple[int, int]:
     return total.sent, total.delivered
 
 
-def findings(runtime: Runtime) -> dict[str, Finding]:
-    return {finding.name: finding for finding in verify(runtime.database, runtime.gate.read_again)}
+def findings(runtime: Runtime) -> dict[str, CheckResult]:
+    return {finding.name: finding for finding in verify(runtime.database, runtime.admission.read_again)}
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_messages_that_a_broken_off_prune_has_left_count_once_in_opened_books(
 ) -> None:
     deliver(runtime, "left", 20, datetime.now(UTC) - timedelta(days=2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(prune._BATCHES, Kind.MESSAGES, _killed)  # killed before the first went
+        patch.setitem(prune._BATCHES, RetentionKind.MESSAGES, _killed)  # killed before the first went
         assert command(runtime, "prune", "--yes", "--now-is-right").exit_code == 1
     ahead.undo()
     deliver(runtime, "after", 100, datetime.now(UTC))
@@ -195,7 +195,7 @@ def test_messages_that_a_broken_off_prune_has_left_count_once_in_opened_books(
 def test_missing_rows_are_no_pruned_ones_because_a_horizon_is_in_the_future(runtime: Runtime) -> None:
     deliver(runtime, "there", 5, datetime.now(UTC) - timedelta(hours=1))
     future = {"horizon": datetime.now(UTC) + YEARS_AHEAD}
-    rows = [{"kind": kind.value, **future} for kind in (Kind.PUSHES, Kind.RECEIPTS)]
+    rows = [{"kind": kind.value, **future} for kind in (RetentionKind.PUSHES, RetentionKind.RECEIPTS)]
     runtime.database.write(lambda connection: connection.execute(sa.insert(retention), rows))
     name = "receipts and replies follow from the journal"
     assert findings(runtime)[name].ok

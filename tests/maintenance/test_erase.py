@@ -187,7 +187,7 @@ def count(runtime: Runtime, table: sa.Table) -> int:
 
 
 def wrong(runtime: Runtime) -> list[Any]:
-    return [f for f in verify(runtime.database, runtime.gate.read_again) if not f.ok]
+    return [f for f in verify(runtime.database, runtime.admission.read_again) if not f.ok]
 
 
 def report(runtime: Runtime) -> Any:
@@ -257,13 +257,13 @@ def test_what_others_wrote_of_it_stays_and_is_told(runtime: Runtime) -> None:
 def test_push_that_comes_meanwhile_goes_whole_and_a_later_one_stays(runtime: Runtime) -> None:
     fill(runtime)
     begun = datetime.now(UTC) - timedelta(minutes=1)
-    found = find(runtime.database, MOBILE, runtime.gate.read_again)
+    found = find(runtime.database, MOBILE, runtime.admission.read_again)
     again, new = (raw_push(f"mobile={MOBILE}&taskid={task}&status=0&receivetime={LOCAL}") for task in ("plain", "new"))
     projection.save_pushes_in(runtime.database, [again, new])
     rows = forget(
         runtime.database,
         MOBILE,
-        runtime.gate.read_again,
+        runtime.admission.read_again,
         found=found,
         since=begun,
         now=NOW,
@@ -280,7 +280,7 @@ def test_push_that_comes_meanwhile_goes_whole_and_a_later_one_stays(runtime: Run
 
 def test_what_waits_to_be_told_of_it_goes_too(runtime: Runtime) -> None:
     fill(runtime)
-    runtime.forwarder.stop()  # there is no target: it would throw away what waits
+    runtime.webhook_worker.stop()  # there is no target: it would throw away what waits
     mine = runtime.ask(lambda c: c.execute(sa.select(messages.c.id).where(messages.c.mobile == MOBILE)).scalars().all())
     other = runtime.ask(lambda c: c.execute(sa.select(messages.c.id).where(messages.c.mobile != MOBILE)).scalar())
     unreadable = runtime.ask(lambda c: c.execute(sa.select(pushes.c.id).where(pushes.c.error.isnot(None))).scalar())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from receiver.core import Outcome, ReceiverError, StoreUnfit
+from receiver.core import DatabaseMisconfigured, Outcome, ReceiverError
 from receiver.db import handover, migrate, version
 from receiver.db.engine import Database
 from receiver.db.tables import attempts, metadata, pushes
@@ -160,9 +160,9 @@ def copied(runtime: Runtime, target: Database) -> Copy:
 
 def assert_moved(runtime: Runtime, target: Database) -> None:
     assert rows(target) == rows(runtime.database)
-    assert all(finding.ok for finding in verify(target, runtime.gate.read_again))
+    assert all(finding.ok for finding in verify(target, runtime.admission.read_again))
     version.require_schema(target)
-    with pytest.raises(StoreUnfit, match="this database was moved to"):
+    with pytest.raises(DatabaseMisconfigured, match="this database was moved to"):
         runtime.make_ready()
 
 
@@ -210,7 +210,7 @@ def test_failed_proof_moves_nothing_and_the_next_run_does(runtime: Runtime, targ
     with pytest.raises(ReceiverError, match="does not agree"):
         copy.finish(fail)
     save(runtime, make_push(task_id="later"))
-    with pytest.raises(StoreUnfit, match="a copy into this database is not complete"):
+    with pytest.raises(DatabaseMisconfigured, match="a copy into this database is not complete"):
         version.require_schema(target)
     copied(runtime, target).finish(lambda: None)
     assert_moved(runtime, target)
@@ -236,10 +236,10 @@ def test_target_with_rows_of_its_own_is_refused_and_left_alone(runtime: Runtime,
 
 def test_moved_database_takes_no_write_and_its_pushes_are_spooled(runtime: Runtime, target: Database) -> None:
     runtime.start()
-    assert runtime.link.await_known(20)
+    assert runtime.availability.await_known(20)
     copied(runtime, target).finish(lambda: None)
     before = rows(runtime.database)
-    kept = [runtime.committer.submit(make_push(task_id=f"after-{number}")).result(20) for number in range(3)]
+    kept = [runtime.batch_writer.submit(make_push(task_id=f"after-{number}")).result(20) for number in range(3)]
     assert [one.outcome for one in kept] == [Outcome.SPOOLED] * 3
     assert runtime.recorder.record([make_send(task_id="after")]) is None
     with pytest.raises(ReceiverError, match="this database was moved to"):

@@ -21,7 +21,7 @@ from receiver.audit import log
 from receiver.cli import cli
 from receiver.core import Cursors, first_id_of, iso_milliseconds, new_id
 from receiver.db.tables import attempts, deliveries, forward_queue, messages, pushes, receipts, replies
-from receiver.maintenance.prune import Kind, Plan, list_horizons, look, prune
+from receiver.maintenance.prune import Plan, RetentionKind, list_horizons, look, prune
 from receiver.maintenance.verify import verify
 from receiver.messages import Position, projection, recording
 from receiver.reporting import rollup
@@ -46,7 +46,13 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_both = pytest.mark.parametrize(
     "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.thorough)], indirect=True
 )
-DAYS = {Kind.PUSHES: 14, Kind.RECEIPTS: 180, Kind.REPLIES: 90, Kind.MESSAGES: 180, Kind.AUDIT: 180}
+DAYS = {
+    RetentionKind.PUSHES: 14,
+    RetentionKind.RECEIPTS: 180,
+    RetentionKind.REPLIES: 90,
+    RetentionKind.MESSAGES: 180,
+    RetentionKind.AUDIT: 180,
+}
 CUTOFFS = {kind: NOW - timedelta(days=days) for kind, days in DAYS.items()}
 
 
@@ -76,9 +82,12 @@ def record(runtime: Runtime, days_ago: float, **fields: Any) -> int:
 
 
 def run(
-    runtime: Runtime, *kinds: Kind, readers: Position | None = None, changes: Mapping[Kind, datetime] = CUTOFFS
-) -> dict[Kind, int]:
-    plan = Plan(kinds=kinds or tuple(Kind), cutoffs={**CUTOFFS, **changes}, readers=readers)
+    runtime: Runtime,
+    *kinds: RetentionKind,
+    readers: Position | None = None,
+    changes: Mapping[RetentionKind, datetime] = CUTOFFS,
+) -> dict[RetentionKind, int]:
+    plan = Plan(kinds=kinds or tuple(RetentionKind), cutoffs={**CUTOFFS, **changes}, readers=readers)
     return prune(runtime.database, plan, now=lambda: NOW)
 
 
@@ -100,11 +109,11 @@ def checked(connection: sa.Connection, runtime: Runtime) -> list[Any]:
         def reading(self) -> Iterator[sa.Connection]:
             yield connection
 
-    return list(verify(_Open(), runtime.gate.read_again))  # type: ignore[arg-type]
+    return list(verify(_Open(), runtime.admission.read_again))  # type: ignore[arg-type]
 
 
 def wrong(runtime: Runtime) -> list[Any]:
-    return [f for f in verify(runtime.database, runtime.gate.read_again) if not f.ok]
+    return [f for f in verify(runtime.database, runtime.admission.read_again) if not f.ok]
 
 
 def report(runtime: Runtime, unit: Unit | None = Unit.DAY) -> Any:
@@ -138,17 +147,23 @@ def test_each_kind_goes_by_its_own_age_and_the_rest_agrees(aged: Runtime) -> Non
     before = report(aged)
     assert counts(aged) == [18, 9, 8, 9]
     gone = run(aged)
-    assert gone == {Kind.PUSHES: 14, Kind.RECEIPTS: 4, Kind.REPLIES: 4, Kind.MESSAGES: 4, Kind.AUDIT: 1}
+    assert gone == {
+        RetentionKind.PUSHES: 14,
+        RetentionKind.RECEIPTS: 4,
+        RetentionKind.REPLIES: 4,
+        RetentionKind.MESSAGES: 4,
+        RetentionKind.AUDIT: 1,
+    }
     assert counts(aged) == [4, 5, 4, 5]
     assert wrong(aged) == []
     assert report(aged) == before
-    assert set(aged.ask(list_horizons)) == set(Kind)
+    assert set(aged.ask(list_horizons)) == set(RetentionKind)
     assert sum(run(aged).values()) == 0
 
 
 @on_sqlite
 def test_dry_run_says_what_would_go_and_changes_nothing(aged: Runtime) -> None:
-    due = aged.ask(lambda c: look(c, Plan(kinds=tuple(Kind), cutoffs=CUTOFFS)))
+    due = aged.ask(lambda c: look(c, Plan(kinds=tuple(RetentionKind), cutoffs=CUTOFFS)))
     assert [one.rows for one in due] == [14, 4, 4, 4, 1]
     assert due[0].oldest == NOW - timedelta(days=300)
     assert due[0].bytes
@@ -185,11 +200,16 @@ def test_message_stays_as_long_as_a_receipt_or_reply_of_it(runtime: Runtime) -> 
         record(runtime, 190, task_id=task_id)
         save(runtime, push_of(20, task_id=task_id, **fields))
     record(runtime, 190, task_id="alone")
-    assert run(runtime)[Kind.MESSAGES] == 1
+    assert run(runtime)[RetentionKind.MESSAGES] == 1
     assert counts(runtime)[1:] == [1, 1, 2]
     assert wrong(runtime) == []
     later = NOW + timedelta(days=75)  # the reply's 90 days are over
-    assert run(runtime, changes={kind: later - timedelta(days=days) for kind, days in DAYS.items()})[Kind.MESSAGES] == 1
+    assert (
+        run(runtime, changes={kind: later - timedelta(days=days) for kind, days in DAYS.items()})[
+            RetentionKind.MESSAGES
+        ]
+        == 1
+    )
     assert counts(runtime)[1:] == [1, 0, 1]
 
 
@@ -227,7 +247,7 @@ def test_tampering_after_the_horizon_is_still_found(aged: Runtime) -> None:
 
 @on_sqlite
 def test_state_stays_when_its_receipts_go_first(aged: Runtime) -> None:
-    run(aged, Kind.RECEIPTS, changes={Kind.RECEIPTS: NOW - timedelta(days=40)})
+    run(aged, RetentionKind.RECEIPTS, changes={RetentionKind.RECEIPTS: NOW - timedelta(days=40)})
     assert counts(aged) == [18, 3, 8, 9]
     assert wrong(aged) == []
     aged.database.write(lambda c: c.execute(sa.text("UPDATE messages SET status = 2 WHERE task_id = 't6'")))
@@ -238,11 +258,11 @@ def test_state_stays_when_its_receipts_go_first(aged: Runtime) -> None:
 def test_nothing_goes_from_under_a_readers_cursor(aged: Runtime) -> None:
     read = aged.ask(lambda c: c.execute(sa.select(sa.func.min(receipts.c.id))).scalar_one())
     gone = run(aged, readers=Position(read, 0))
-    assert gone[Kind.RECEIPTS] == 1
-    assert gone[Kind.REPLIES] == 0
-    assert gone[Kind.MESSAGES] == 0  # each has a reply or a receipt that is not read
+    assert gone[RetentionKind.RECEIPTS] == 1
+    assert gone[RetentionKind.REPLIES] == 0
+    assert gone[RetentionKind.MESSAGES] == 0  # each has a reply or a receipt that is not read
     assert wrong(aged) == []
-    assert run(aged, readers=Position(10**9, 10**9))[Kind.MESSAGES] == 4
+    assert run(aged, readers=Position(10**9, 10**9))[RetentionKind.MESSAGES] == 4
 
 
 def test_masked_number_finds_its_message_once_another_is_pruned(runtime: Runtime) -> None:
@@ -272,7 +292,7 @@ def test_report_that_reads_messages_says_since_when_it_is_whole(aged: Runtime) -
     client, key = create_app(aged).test_client(), {"Authorization": make_key(aged)}
     today = NOW.astimezone(ZoneInfo("Asia/Shanghai")).replace(hour=0, minute=0, second=0)
     span = {"from": (today - timedelta(days=190)).isoformat(), "to": (today - timedelta(days=170)).isoformat()}
-    horizon = aged.ask(list_horizons)[Kind.MESSAGES].horizon
+    horizon = aged.ask(list_horizons)[RetentionKind.MESSAGES].horizon
     told = [
         client.get("/api/v1/reports/delivery", query_string={**span, "group_by": unit}, headers=key).get_json()
         for unit in ("hour", "day")
@@ -288,11 +308,11 @@ def test_journal_stays_from_the_oldest_push_on_that_a_target_waits_for(runtime: 
     for number, dead_at in ((1, None), (0, NOW)):
         row = {**delivery, "push_id": batch[number].id, "dead_at": dead_at}
         runtime.database.write(lambda c, row=row: c.execute(sa.insert(deliveries).values(row)))  # type: ignore[misc]
-    assert run(runtime, Kind.PUSHES)[Kind.PUSHES] == 1
+    assert run(runtime, RetentionKind.PUSHES)[RetentionKind.PUSHES] == 1
     assert wrong(runtime) == []
     runtime.database.write(lambda c: c.execute(sa.delete(deliveries)))
     runtime.database.write(lambda c: c.execute(sa.insert(forward_queue).values(kind="push", push_id=batch[2].id)))
-    assert run(runtime, Kind.PUSHES)[Kind.PUSHES] == 1
+    assert run(runtime, RetentionKind.PUSHES)[RetentionKind.PUSHES] == 1
     assert runtime.ask(lambda c: list(c.scalars(sa.select(pushes.c.id)))) == [batch[2].id]
 
 
@@ -315,7 +335,7 @@ def test_killed_prune_is_taken_up_where_it_was(runtime: Runtime) -> None:
     child.kill()
     child.wait(60)
     assert wrong(runtime) == []
-    run(runtime, Kind.PUSHES)
+    run(runtime, RetentionKind.PUSHES)
     assert counts(runtime)[:2] == [1, 2001]
     assert wrong(runtime) == []
 

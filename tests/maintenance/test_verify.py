@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from receiver.core import Finding, OptOut, Outcome, Reply, Unreadable
+from receiver.core import CheckResult, OptOut, Outcome, Reply, Unreadable
 from receiver.db.tables import messages, receipts, replies
 from receiver.intake import replay_push
 from receiver.maintenance.verify import verify
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def submit(runtime: Runtime, *pushes: Push) -> None:
-    for future in [runtime.committer.submit(push) for push in pushes]:
+    for future in [runtime.batch_writer.submit(push) for push in pushes]:
         future.result(timeout=20)
 
 
-def findings(runtime: Runtime) -> dict[str, Finding]:
-    return {finding.name: finding for finding in verify(runtime.database, runtime.gate.read_again)}
+def findings(runtime: Runtime) -> dict[str, CheckResult]:
+    return {finding.name: finding for finding in verify(runtime.database, runtime.admission.read_again)}
 
 
 def run(runtime: Runtime, statement: str) -> None:
@@ -116,11 +116,11 @@ def read_as(push: Push, other: Push) -> Push:
     return replace(push, reading=other.reading)
 
 
-def verified_by(runtime: Runtime, rules: dict[bytes, Push]) -> list[Finding]:
+def verified_by(runtime: Runtime, rules: dict[bytes, Push]) -> list[CheckResult]:
     """What is not proved where bytes are read by other rules."""
 
     def read_again(push: Push) -> Push:
-        return read_as(push, rules[push.body]) if push.body in rules else runtime.gate.read_again(push)
+        return read_as(push, rules[push.body]) if push.body in rules else runtime.admission.read_again(push)
 
     return [finding for finding in verify(runtime.database, read_again) if not finding.ok]
 

@@ -178,7 +178,9 @@ def test_bill_holds_the_balance_against_what_was_sent(runtime: Runtime) -> None:
         attempt = make_attempt(mobile=f"1560891100{number}", sent_at=at)
         result = SendResult(state=None, answered_at=at, task_id=task_id, success_counts=3)
         runtime.recorder.finish(attempt, result)
-        runtime.committer.submit(make_push(mobile=attempt.mobile, task_id=task_id, status="01"[number % 2])).result(60)
+        runtime.batch_writer.submit(make_push(mobile=attempt.mobile, task_id=task_id, status="01"[number % 2])).result(
+            60
+        )
     refused = SendResult(state=MessageStatus.REFUSED, answered_at=local(22, 5), error_message="余额不足")
     runtime.recorder.finish(make_attempt(sent_at=local(22, 5)), refused)
     runtime.recorder.record([make_send(task_id="d", sent_at=local(23, 0))])

@@ -77,14 +77,14 @@ def test_time_further_ahead_is_quarantined_and_read_where_our_clock_is_behind() 
 
 def test_clock_behind_the_newest_row_costs_no_push(runtime: Runtime) -> None:
     now = datetime.now(UTC)
-    runtime.gate.note_newest(now + timedelta(days=300))  # the row of a day on which the clock was right
+    runtime.admission.note_newest(now + timedelta(days=300))  # the row of a day on which the clock was right
     answer = create_app(runtime).test_client().post(f"/push/{SECRET}", data=body(now + timedelta(days=300)))
     assert answer.headers["X-Push-Outcome"] == "accepted"
     (row,) = runtime.ask(lambda connection: queries.list_pushes(connection, queries.Page(limit=1)))
     assert list(row.flags) == ["clock"]
     # Read again, by whoever proves or saves it, it stays what it was.
-    assert isinstance(runtime.gate.read_again(row.as_push()).reading, Receipt)
-    assert isinstance(runtime.gate.read_spooled(row.as_push()).reading, Receipt)
+    assert isinstance(runtime.admission.read_again(row.as_push()).reading, Receipt)
+    assert isinstance(runtime.admission.read_spooled(row.as_push()).reading, Receipt)
 
 
 def test_replay_holds_a_time_to_the_replays_own(runtime: Runtime, client: FlaskClient, bearer: dict[str, str]) -> None:
@@ -93,7 +93,7 @@ def test_replay_holds_a_time_to_the_replays_own(runtime: Runtime, client: FlaskC
     assert refused.headers["X-Push-Error"] == "receivetime: more than 48 hours ahead"
     path = f"/api/v1/pushes/{refused.headers['X-Push-Id']}/replay"
     assert client.post(path, headers=bearer).json["outcome"] == "quarantined"
-    push = runtime.gate.read_again(
+    push = runtime.admission.read_again(
         runtime.ask(lambda connection: queries.list_pushes(connection, queries.Page(limit=1)))[0].as_push(),
         seen_at=ahead,
     )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from receiver.core import ReceiverError, neutral
-from receiver.messages import InvalidSend
+from receiver.messages import InvalidSendRecord
 from receiver.messages.imports.columns import RecordReader, is_known
 from receiver.messages.imports.files import Form, open_rows
 from tests.messages.test_records import ID_EMPTY, ID_FLOAT, ID_ROUNDED, ID_SHOWN, MOBILE, NO_TIME, SENDS, SHANGHAI
@@ -42,7 +42,7 @@ def read_all(
             continue
         try:
             sent = SENDS.read(item)
-        except InvalidSend as error:
+        except InvalidSendRecord as error:
             found.append(f"{place}: {error}")
             continue
         names = ("task_id", "mobile", "template_id", "reference", "sent_at", "success_counts", "error_message")
@@ -531,7 +531,7 @@ def test_open_quote_costs_what_it_swallows_and_is_named() -> None:
 def test_cell_of_our_own_csv_is_read_as_what_it_was(text: str) -> None:
     try:
         kept = SENDS.read({"task_id": text, "mobile": MOBILE, "template_id": text, "reference": text})
-    except InvalidSend:  # none is kept that is so
+    except InvalidSendRecord:  # none is kept that is so
         return
     file = io.StringIO()
     csv.writer(file).writerows(

@@ -16,7 +16,7 @@ from receiver.db.tables import messages, receipts, replies
 from receiver.intake import replay_push
 from receiver.messages import projection, recording
 from receiver.web.auth import policy_for
-from receiver.webhooks.endpoints import Format, NewTarget, create_target
+from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat, create_target
 from tests.conftest import OTHER_SECRET, SECRET, make_key
 from tests.harness.factories import NOON, make_push, make_send
 
@@ -158,8 +158,8 @@ def test_key_bound_to_an_account_sees_nothing_of_another(name: str, parts: Runti
     theirs: dict[str, Any] = {"account": "other", "mobile": "13900000001", "task_id": "task-theirs"}
     pushes = [make_push(**theirs), make_push(**theirs, status=None, content="words-theirs", second=1), make_push()]
     projection.save_pushes_in(parts.database, pushes)
-    target = NewTarget(
-        name="theirs", url="https://127.0.0.1:9/hooks-theirs", format=Format.WEBHOOKS, accounts=("other",)
+    target = NewEndpoint(
+        name="theirs", url="https://127.0.0.1:9/hooks-theirs", format=PayloadFormat.WEBHOOKS, accounts=("other",)
     )
     parts.database.write(lambda c: create_target(c, target, now=parts.now()))
     own = sa.select(messages.c.id).where(messages.c.task_id == "task-theirs")

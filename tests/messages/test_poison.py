@@ -20,7 +20,7 @@ from receiver.core import Unreadable, new_id
 from receiver.db import set_aside
 from receiver.db.tables import forward_queue, messages, rows_set_aside
 from receiver.maintenance import erase
-from receiver.messages import FIELDS, InvalidSend, SendReader, record_sent
+from receiver.messages import FIELDS, InvalidSendRecord, SendRecordParser, record_sent
 from receiver.messages.projection import save_pushes_in
 from receiver.webhooks import fan_out, worker
 from tests.conftest import SECRET
@@ -90,7 +90,7 @@ def readers(
 def await_told(runtime: Runtime) -> None:
     """Wait until nothing is left to be made into deliveries."""
     count = sa.select(sa.func.count()).select_from(forward_queue)
-    runtime.forwarder.look()
+    runtime.webhook_worker.look()
     await_true(lambda: runtime.ask(lambda connection: connection.scalar(count)) == 0)
 
 
@@ -167,11 +167,11 @@ def test_after_anything_that_came_in_every_reader_answers(
         text = json.dumps(record)
         answer = client.post("/api/v1/messages", data=text, content_type="application/json", headers=readers.key)
         assert answer.status_code in (200, 201, 400, 409, 422), (text, answer.text)
-    reader = SendReader(zone=runtime.settings.timezone, accounts=frozenset({"default"}))
+    reader = SendRecordParser(zone=runtime.settings.timezone, accounts=frozenset({"default"}))
     for line in data.draw(st.lists(_lines, min_size=3, max_size=10)):
         try:
             sent = reader.read(line)
-        except InvalidSend:
+        except InvalidSendRecord:
             continue
         runtime.database.write(partial(record_sent, sends=[sent], recorded_at=runtime.now()))
     for said in data.draw(st.lists(_answers, min_size=2, max_size=5)):
@@ -314,7 +314,7 @@ def test_a_fan_out_that_errs_at_every_change_drops_none_and_goes_on_once_it_is_m
         patch.setattr(fan_out, "fan_out", err)
         patch.setattr(worker, "fan_out", err)
         save_pushes_in(runtime.database, [make_push(task_id=f"t{number}") for number in range(40)])
-        runtime.forwarder.look()
+        runtime.webhook_worker.look()
         left = count.where(forward_queue.c.left_at.isnot(None))
         await_true(lambda: (runtime.ask(lambda connection: connection.scalar(left)) or 0) > 20)
         assert runtime.ask(lambda connection: connection.scalar(count)) == 40
@@ -345,5 +345,5 @@ def test_a_damaged_push_of_a_forgotten_number_is_found_all_the_same(readers: Rea
     runtime = readers.runtime
     fill(runtime)
     spoiled = spoil(runtime, "pushes", "endpoint = 'nowhere'")
-    found = erase.find(runtime.database, NUMBER, runtime.gate.read_again)
+    found = erase.find(runtime.database, NUMBER, runtime.admission.read_again)
     assert spoiled in {push_id.hex for push_id in found.push_ids}

@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from receiver.messages import InvalidSend, SendReader
+from receiver.messages import InvalidSendRecord, SendRecordParser
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
-SENDS = SendReader(zone=SHANGHAI, accounts=frozenset({"default"}))
+SENDS = SendRecordParser(zone=SHANGHAI, accounts=frozenset({"default"}))
 MOBILE = "15080921090"
 ID_ROUNDED = "rounded to the form 1.2E+18 by a spreadsheet: make its column text and export the ids anew"
 ID_FLOAT = "made a number with .0 by a spreadsheet or data frame: read its column as text and export anew"
@@ -31,7 +31,7 @@ NO_TIME = "not a time such as 2026-11-23T09:14:03+08:00"
     ],
 )
 def test_id_that_a_spreadsheet_or_data_frame_broke_is_refused(cell: str, fault: str) -> None:
-    with pytest.raises(InvalidSend) as refused:
+    with pytest.raises(InvalidSendRecord) as refused:
         SENDS.read({"task_id": cell, "mobile": MOBILE})
     assert refused.value.faults == {"task_id": fault}
 
@@ -55,7 +55,7 @@ def test_id_loses_what_cannot_be_seen_and_nothing_else(given: str | int, kept: s
 
 @pytest.mark.parametrize("number", [1796010112, 1796010112345, "1796010112345", "2026112304"])
 def test_seconds_since_1970_are_no_time(number: str | int) -> None:
-    with pytest.raises(InvalidSend) as refused:
+    with pytest.raises(InvalidSendRecord) as refused:
         SENDS.read({"task_id": "1", "mobile": MOBILE, "sent_at": number})
     assert refused.value.faults == {"sent_at": NO_TIME}
 
@@ -68,6 +68,6 @@ def test_message_of_a_send_that_was_taken_is_no_fault_and_no_error(return_status
 
 @pytest.mark.parametrize("return_status", ["2", "yes", True, 1.0, -1, "0x1"])
 def test_return_status_that_is_none_is_named(return_status: object) -> None:
-    with pytest.raises(InvalidSend) as refused:
+    with pytest.raises(InvalidSendRecord) as refused:
         SENDS.read({"task_id": "1", "mobile": MOBILE, "return_status": return_status})
     assert refused.value.faults == {"return_status": "not 0 or 1"}

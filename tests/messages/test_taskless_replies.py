@@ -18,13 +18,13 @@ from receiver.app import create_app
 from receiver.auth.api_keys import Scope
 from receiver.core import Reply, Unreadable, new_id
 from receiver.db import migrate
-from receiver.db.encryption import KeyRing, is_token
+from receiver.db.encryption import Keyring, is_token
 from receiver.db.engine import Database
 from receiver.db.tables import messages, pushes, replies
 from receiver.maintenance import rekey
 from receiver.maintenance.erase import find, forget
 from receiver.maintenance.move_to_postgres import Copy
-from receiver.maintenance.prune import Kind, Plan, prune
+from receiver.maintenance.prune import Plan, RetentionKind, prune
 from receiver.maintenance.verify import verify
 from receiver.messages import projection, recording
 from tests.conftest import ENCRYPTION_KEYS, make_key
@@ -50,7 +50,7 @@ def parts(request: pytest.FixtureRequest, settings: Settings, make_runtime: Call
     keys = ENCRYPTION_KEYS or ((KEY,) if request.param == "encrypted" else ())
     if keys:
         database = Database(settings.database_url)
-        rekey.encrypt(database, KeyRing(keys))
+        rekey.encrypt(database, Keyring(keys))
         database.close()
     return make_runtime(encryption_keys=keys, targets_allow=ALLOW, bind=("127.0.0.1", 1))
 
@@ -77,7 +77,7 @@ def scalar(runtime: Runtime, query: sa.Select[Any]) -> Any:
 
 
 def faults(runtime: Runtime) -> list[Any]:
-    return [finding for finding in verify(runtime.database, runtime.gate.read_again) if not finding.ok]
+    return [finding for finding in verify(runtime.database, runtime.admission.read_again) if not finding.ok]
 
 
 @pytest.mark.parametrize("given", [{}, {"taskid": ""}, {"taskid": " \u3000"}, {"TaskId": ""}])
@@ -198,10 +198,10 @@ def test_its_number_is_sealed_in_an_encrypted_database_and_opened_with_it(parts:
     if not sealed:
         return
     database = Database(parts.settings.database_url)
-    rekey.decrypt(database, KeyRing(parts.settings.encryption_keys))
+    rekey.decrypt(database, Keyring(parts.settings.encryption_keys))
     with database.reading() as connection:
         assert {number for number in connection.scalars(query) if number} == {NUMBER, OTHER}
-    rekey.encrypt(database, KeyRing(parts.settings.encryption_keys))
+    rekey.encrypt(database, Keyring(parts.settings.encryption_keys))
     with database.reading() as connection:
         assert all(is_token(number) for number in connection.scalars(query) if number)
     database.close()
@@ -211,7 +211,7 @@ def test_it_is_forgotten_with_its_number_and_nobody_elses_is(parts: Runtime) -> 
     fill(parts)
     projection.save_pushes_in(parts.database, [taskless(f"call {NUMBER}", mobile=OTHER, second=5)])
     projection.save_pushes_in(parts.database, [taskless(f"call me: {NUMBER}", second=5)])
-    work = parts.database, NUMBER, parts.gate.read_again
+    work = parts.database, NUMBER, parts.admission.read_again
     found = find(*work)
     assert (found.rows["pushes"], found.rows["replies"], found.mentions["replies"]) == (4, 3, 1)
     now = parts.now()
@@ -226,7 +226,7 @@ def test_it_is_forgotten_with_its_number_and_nobody_elses_is(parts: Runtime) -> 
 def test_it_is_forgotten_whose_push_is_pruned_already(parts: Runtime) -> None:
     fill(parts)
     parts.database.write(lambda connection: connection.execute(sa.delete(pushes)))
-    work = parts.database, NUMBER, parts.gate.read_again
+    work = parts.database, NUMBER, parts.admission.read_again
     found, now = find(*work), parts.now()
     assert found.rows["replies"] == 2
     forget(*work, found=found, since=now, now=now, actor="cli", reason=None, mobile_hmac="x")
@@ -237,10 +237,10 @@ def test_it_is_forgotten_whose_push_is_pruned_already(parts: Runtime) -> None:
 def test_it_is_pruned_by_the_age_of_replies(parts: Runtime) -> None:
     fill(parts)
     now = parts.now()
-    early = Plan(kinds=(Kind.REPLIES,), cutoffs={Kind.REPLIES: now - timedelta(hours=1)})
-    late = Plan(kinds=(Kind.REPLIES,), cutoffs={Kind.REPLIES: now + timedelta(seconds=1)})
-    assert prune(parts.database, early, now=parts.now) == {Kind.REPLIES: 0}
-    assert prune(parts.database, late, now=parts.now) == {Kind.REPLIES: 4}
+    early = Plan(kinds=(RetentionKind.REPLIES,), cutoffs={RetentionKind.REPLIES: now - timedelta(hours=1)})
+    late = Plan(kinds=(RetentionKind.REPLIES,), cutoffs={RetentionKind.REPLIES: now + timedelta(seconds=1)})
+    assert prune(parts.database, early, now=parts.now) == {RetentionKind.REPLIES: 0}
+    assert prune(parts.database, late, now=parts.now) == {RetentionKind.REPLIES: 4}
 
 
 def test_tampering_with_it_is_found(parts: Runtime) -> None:

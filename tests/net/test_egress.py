@@ -14,7 +14,15 @@ import trustme
 
 from receiver.config import parsers
 from receiver.net import egress as guard_module
-from receiver.net.egress import Answer, Exit, Forbidden, Guard, NotReached, is_public, parse_url
+from receiver.net.egress import (
+    EgressClient,
+    EgressError,
+    EgressForbidden,
+    EgressPolicy,
+    EgressResponse,
+    is_public,
+    parse_url,
+)
 from tests.harness.hooks import Hook, hook
 
 if TYPE_CHECKING:
@@ -23,9 +31,11 @@ if TYPE_CHECKING:
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
-def send(url: str, guard: Guard | None = None, *, tls: ssl.SSLContext | None = None, body: bytes = b"a=1") -> Answer:
+def send(
+    url: str, guard: EgressPolicy | None = None, *, tls: ssl.SSLContext | None = None, body: bytes = b"a=1"
+) -> EgressResponse:
     place = parse_url(url)
-    way = Exit(place, guard or Guard(LOOPBACK), connections=1, tls=tls)
+    way = EgressClient(place, guard or EgressPolicy(LOOPBACK), connections=1, tls=tls)
     try:
         return way.send("POST", place.line(), {"Content-Type": "text/plain"}, body)
     finally:
@@ -46,15 +56,15 @@ def send(url: str, guard: Guard | None = None, *, tls: ssl.SSLContext | None = N
 )  # fmt: skip
 def test_address_that_is_not_public_is_refused(address: str) -> None:
     assert not is_public(ip_address(address))
-    with pytest.raises(Forbidden):
-        Guard((), lambda *_: [address]).addresses("any.example", 443)
+    with pytest.raises(EgressForbidden):
+        EgressPolicy((), lambda *_: [address]).addresses("any.example", 443)
 
 
 @pytest.mark.parametrize(
     "address", ["1.1.1.1", "223.5.5.5", "2606:4700:4700::1111", "64:ff9b::101:101", "2002:101:101::1"]
 )
 def test_address_that_is_public_is_taken(address: str) -> None:
-    assert Guard((), lambda *_: [address]).addresses("any.example", 443) == [str(ip_address(address))]
+    assert EgressPolicy((), lambda *_: [address]).addresses("any.example", 443) == [str(ip_address(address))]
 
 
 @pytest.mark.parametrize(
@@ -65,8 +75,8 @@ def test_address_that_is_public_is_taken(address: str) -> None:
     ],
 )  # fmt: skip
 def test_this_machine_is_refused_however_it_is_written(url: str) -> None:
-    with pytest.raises((Forbidden, NotReached)):
-        send(url, Guard(()))
+    with pytest.raises((EgressForbidden, EgressError)):
+        send(url, EgressPolicy(()))
 
 
 @pytest.mark.parametrize(
@@ -91,22 +101,22 @@ def test_name_beyond_ascii_is_refused_with_the_form_to_write() -> None:
 
 def test_next_address_is_taken_where_one_cannot_be_reached() -> None:
     with hook() as target:
-        guard = Guard(LOOPBACK, lambda *_: ["127.0.0.2", "127.0.0.1"])  # nobody listens at the first
+        guard = EgressPolicy(LOOPBACK, lambda *_: ["127.0.0.2", "127.0.0.1"])  # nobody listens at the first
         assert send(f"http://hooks.example:{target.port}/", guard).status == 200
 
 
 def test_one_forbidden_address_of_several_refuses_all() -> None:
-    with pytest.raises(Forbidden):
-        Guard((), lambda *_: ["1.1.1.1", "10.0.0.1"]).addresses("any.example", 443)
+    with pytest.raises(EgressForbidden):
+        EgressPolicy((), lambda *_: ["1.1.1.1", "10.0.0.1"]).addresses("any.example", 443)
 
 
 def test_name_that_changes_its_address_is_looked_at_anew_at_each_connection() -> None:
     """Rebinding: the first look-up is harmless, and the one that a client would connect by is not."""
     answers = iter([["1.1.1.1"], ["127.0.0.1"]])
-    guard = Guard((), lambda *_: next(answers))
+    guard = EgressPolicy((), lambda *_: next(answers))
     with hook() as target:
         assert guard.addresses("rebinding.example", target.port) == ["1.1.1.1"]
-        with pytest.raises(Forbidden):
+        with pytest.raises(EgressForbidden):
             send(f"http://rebinding.example:{target.port}/", guard)
         assert target.all == []
 
@@ -114,7 +124,7 @@ def test_name_that_changes_its_address_is_looked_at_anew_at_each_connection() ->
 def test_connection_goes_to_the_address_that_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between look and connection nobody resolves again: a resolver that says something else then is not asked."""
     with hook() as target:
-        guard = Guard(LOOPBACK, lambda *_: ["127.0.0.1"])
+        guard = EgressPolicy(LOOPBACK, lambda *_: ["127.0.0.1"])
         asked = []
         original = socket.getaddrinfo
 
@@ -144,14 +154,14 @@ def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_network_or_name_that_is_allowed_may_be_reached() -> None:
-    assert Guard((ip_network("10.1.0.0/16"),), lambda *_: ["10.1.2.3"]).addresses("a.example", 1) == ["10.1.2.3"]
-    mapped = Guard((ip_network("10.1.0.0/16"),), lambda *_: ["::ffff:10.1.2.3"])
+    assert EgressPolicy((ip_network("10.1.0.0/16"),), lambda *_: ["10.1.2.3"]).addresses("a.example", 1) == ["10.1.2.3"]
+    mapped = EgressPolicy((ip_network("10.1.0.0/16"),), lambda *_: ["::ffff:10.1.2.3"])
     assert [ip_address(text) for text in mapped.addresses("a.example", 1)] == [ip_address("::ffff:10.1.2.3")]
-    with pytest.raises(Forbidden):
-        Guard((ip_network("10.1.0.0/16"),), lambda *_: ["10.2.2.3"]).addresses("a.example", 1)
-    assert Guard(("hooks.internal",), lambda *_: ["10.9.9.9"]).addresses("Hooks.Internal", 1) == ["10.9.9.9"]
-    with pytest.raises(Forbidden):
-        Guard(("hooks.internal",), lambda *_: ["10.9.9.9"]).addresses("evil.hooks.internal", 1)
+    with pytest.raises(EgressForbidden):
+        EgressPolicy((ip_network("10.1.0.0/16"),), lambda *_: ["10.2.2.3"]).addresses("a.example", 1)
+    assert EgressPolicy(("hooks.internal",), lambda *_: ["10.9.9.9"]).addresses("Hooks.Internal", 1) == ["10.9.9.9"]
+    with pytest.raises(EgressForbidden):
+        EgressPolicy(("hooks.internal",), lambda *_: ["10.9.9.9"]).addresses("evil.hooks.internal", 1)
 
 
 def test_setting_names_networks_and_hosts() -> None:
@@ -168,11 +178,11 @@ def test_certificate_must_hold_for_the_name() -> None:
     authority.issue_cert("localhost").configure_cert(served)
     authority.configure_trust(trusting)
     with hook(served) as target:
-        guard = Guard(LOOPBACK, lambda *_: ["127.0.0.1"])
+        guard = EgressPolicy(LOOPBACK, lambda *_: ["127.0.0.1"])
         assert send(target.url(), guard, tls=trusting).status == 200
-        with pytest.raises(NotReached, match="certificate"):
+        with pytest.raises(EgressError, match="certificate"):
             send(target.url().replace("localhost", "other.example"), guard, tls=trusting)
-        with pytest.raises(NotReached, match="certificate"):
+        with pytest.raises(EgressError, match="certificate"):
             send(target.url(), guard)
         assert len(target.all) == 1
 
@@ -205,7 +215,7 @@ def test_exchange_ends_in_time_however_slowly_the_answer_drips(monkeypatch: pyte
                 return
 
     with speaking(drip) as url:
-        with pytest.raises(NotReached, match="no answer within"):
+        with pytest.raises(EgressError, match="no answer within"):
             send(url)
         ended.set()
 
@@ -228,13 +238,13 @@ def test_exchange_under_way_is_broken_off_when_the_process_stops() -> None:
     with hook() as target:
         target.behave = lambda _sent: None
         place = parse_url(target.url())
-        way = Exit(place, Guard(LOOPBACK), connections=1)
+        way = EgressClient(place, EgressPolicy(LOOPBACK), connections=1)
         found: list[Exception] = []
 
         def attempt() -> None:
             try:
                 way.send("POST", place.line(), {}, b"")
-            except NotReached as error:
+            except EgressError as error:
                 found.append(error)
 
         thread = threading.Thread(target=attempt)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import NameOID
 
-from receiver.net.public_check import Outside
+from receiver.net.public_check import PublicEndpointCheck
 from tests.conftest import OTHER_SECRET, SECRET, make_settings
 from tests.harness.certificates import Files
 from tests.harness.server import ServeProcess
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from receiver.net.public_check import Finding
+    from receiver.net.public_check import EndpointFinding
 
 FINE = (200, {"X-Push-Id": "01a20ba6-9e90-722a-ad43-577ce8e17ffe", "X-Push-Outcome": "accepted"})
 NOT_FOUND: tuple[int, Mapping[str, str]] = (404, {})
@@ -101,10 +101,10 @@ class World:
 
     def find(
         self, server: Scripted, *, host: str = "localhost", plain_port: int | None = None, **changes: Any
-    ) -> dict[str, Finding]:
+    ) -> dict[str, EndpointFinding]:
         scheme = "http" if server.tls is None else "https"
         url = changes.pop("url", f"{scheme}://{host}:{server.server_port}")
-        outside = Outside(self.settings, url, ca=self.ca, plain_port=plain_port or free_port())
+        outside = PublicEndpointCheck(self.settings, url, ca=self.ca, plain_port=plain_port or free_port())
         found = list(outside.check())
         text = "\n".join(finding.text for finding in found)
         assert SECRET not in text
@@ -117,7 +117,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def faults(found: Mapping[str, Finding]) -> set[str]:
+def faults(found: Mapping[str, EndpointFinding]) -> set[str]:
     return {check for check, finding in found.items() if finding.ok is False}
 
 
@@ -331,6 +331,8 @@ def test_address_that_nobody_can_reach_is_said(world: World) -> None:
     assert "DNS" in unknown["address"].text
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    found = {finding.check: finding for finding in Outside(world.settings, f"https://127.0.0.1:{port}").check()}
+    found = {
+        finding.check: finding for finding in PublicEndpointCheck(world.settings, f"https://127.0.0.1:{port}").check()
+    }
     assert (list(found), found["address"].ok) == (["address"], False)
     assert "firewall" in found["address"].text

@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
-from receiver.db.availability import DatabaseLink
+from receiver.db.availability import CircuitBreaker
 from receiver.messages import find_lag_seconds
 from receiver.server import multiprocess_metrics
-from receiver.server.multiprocess_metrics import Counts
+from receiver.server.multiprocess_metrics import MultiprocessMetrics
 from tests.bench.usage import is_running, list_tree
 from tests.harness.server import ServeProcess, read_answer
 
@@ -147,8 +147,8 @@ def test_what_the_database_cannot_tell_is_left_out(make_runtime: Callable[..., R
     runtime = make_runtime(metrics_allow=(ip_network("127.0.0.0/8"),))
     client = create_app(runtime).test_client()
     assert "receiver_send_spikes 0.0" in client.get("/metrics").text
-    runtime.link = DatabaseLink()  # one whose keeper does not find out that this is not true
-    runtime.link.mark_down("a test says so")
+    runtime.availability = CircuitBreaker()  # one whose keeper does not find out that this is not true
+    runtime.availability.mark_down("a test says so")
     page = client.get("/metrics").text
     assert "receiver_send_spikes 0.0" not in page
     assert "receiver_spool_records 0.0" in page
@@ -168,10 +168,10 @@ def test_place_of_a_killed_master_is_removed_and_that_of_a_living_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multiprocess_metrics, "_MEMORY", tmp_path / "none")
-    killed, living = Counts(tmp_path), Counts(tmp_path)
+    killed, living = MultiprocessMetrics(tmp_path), MultiprocessMetrics(tmp_path)
     os.close(killed._lock)
     assert living.take_slot({0, 2}) == 1
-    next_one = Counts(tmp_path)
+    next_one = MultiprocessMetrics(tmp_path)
     assert killed.directory is not None
     assert not killed.directory.exists()
     assert living.directory is not None
@@ -183,4 +183,4 @@ def test_place_of_a_killed_master_is_removed_and_that_of_a_living_one_is_not(
 
 def test_without_a_place_each_process_counts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocess_metrics, "_MEMORY", tmp_path / "none")
-    assert Counts(tmp_path / "none either").take_slot(set()) is None
+    assert MultiprocessMetrics(tmp_path / "none either").take_slot(set()) is None

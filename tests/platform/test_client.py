@@ -17,9 +17,9 @@ from receiver.core import parse_mainland_mobile
 from receiver.platform.client import (
     REFUSALS,
     SEND_PATH,
-    Answer,
-    NoUsableAnswer,
+    PlatformAnswer,
     PlatformClient,
+    PlatformProtocolError,
     PlatformUnreachable,
     RawAnswer,
     Unsendable,
@@ -34,7 +34,7 @@ from tests.harness.platforms import APP_ID, APP_KEY, CODE, CREDENTIALS, GOOD_ANS
 FORM = send_form(CREDENTIALS, mobile=MOBILE, template_id="540", code=CODE)
 
 
-def send(port: int, *, seconds: float = 2, tls: ssl.SSLContext | None = None, scheme: str = "http") -> Answer:
+def send(port: int, *, seconds: float = 2, tls: ssl.SSLContext | None = None, scheme: str = "http") -> PlatformAnswer:
     client = PlatformClient(f"{scheme}://127.0.0.1:{port}/smsApi", answer_seconds=seconds, tls=tls)
     try:
         return read_answer(client.post(SEND_PATH, FORM))
@@ -51,7 +51,7 @@ def answering(data: bytes) -> Any:
 
 def test_send_is_a_form_with_the_pages_five_parameters() -> None:
     with answering(http(GOOD_ANSWER)) as (port, requests):
-        assert send(port) == Answer(
+        assert send(port) == PlatformAnswer(
             accepted=True, message="成功", task_id="3313746", remain_point=241, success_counts=1
         )
     head, _, body = requests[0].partition(b"\r\n\r\n")
@@ -208,7 +208,7 @@ def test_input_is_checked_before_anything_is_sent(fields: dict[str, str], wrong:
     ],
 )
 def test_answer_that_says_nothing_leaves_the_outcome_unknown(answer: bytes, says: str) -> None:
-    with answering(answer) as (port, requests), pytest.raises(NoUsableAnswer, match=says) as raised:
+    with answering(answer) as (port, requests), pytest.raises(PlatformProtocolError, match=says) as raised:
         send(port)
     assert len(requests) == 1  # never again: it may have arrived
     assert not raised.value.timed_out
@@ -218,13 +218,13 @@ def test_answer_that_says_nothing_leaves_the_outcome_unknown(answer: bytes, says
 def test_numbers_and_nulls_of_other_types_are_taken_for_what_they_say() -> None:
     odd = b'{"returnStatus": 1, "message": null, "remainPoint": 7, "taskId": 42, "successCounts": "many"}'
     answer = read_answer(RawAnswer(status=200, body=odd))
-    assert answer == Answer(accepted=True, message="", task_id="42", remain_point=7, success_counts=None)
+    assert answer == PlatformAnswer(accepted=True, message="", task_id="42", remain_point=7, success_counts=None)
 
 
 def test_redirect_is_not_followed() -> None:
     with answering(http(GOOD_ANSWER)) as (elsewhere, followed):
         moved = http(b"", status="307 Moved", headers=f"Location: http://127.0.0.1:{elsewhere}/\r\n")
-        with answering(moved) as (port, _), pytest.raises(NoUsableAnswer):
+        with answering(moved) as (port, _), pytest.raises(PlatformProtocolError):
             send(port)
     assert followed == []
 
@@ -237,7 +237,7 @@ def test_silence_is_left_in_time() -> None:
 
     with scripted(say_nothing) as (port, requests):
         begun = time.monotonic()
-        with pytest.raises(NoUsableAnswer) as raised:
+        with pytest.raises(PlatformProtocolError) as raised:
             send(port, seconds=0.5)
         took = time.monotonic() - begun
         done.set()
@@ -256,7 +256,7 @@ def test_endless_answer_is_left_at_its_bound() -> None:
             connection.sendall(bytes(1 << 20))
             sent += 1
 
-    with scripted(pour) as (port, _), pytest.raises(NoUsableAnswer, match="over 1048576 bytes"):
+    with scripted(pour) as (port, _), pytest.raises(PlatformProtocolError, match="over 1048576 bytes"):
         send(port)
     assert sent < 50
 
@@ -268,7 +268,7 @@ def test_answer_that_trickles_is_left_at_the_deadline() -> None:
             connection.sendall(b" ")
             time.sleep(0.1)
 
-    with scripted(trickle) as (port, _), pytest.raises(NoUsableAnswer) as raised:
+    with scripted(trickle) as (port, _), pytest.raises(PlatformProtocolError) as raised:
         send(port, seconds=0.5)
     assert raised.value.timed_out
 

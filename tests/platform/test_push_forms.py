@@ -35,7 +35,7 @@ def test_declared_charset_counts_whenever_a_push_is_read(runtime: Runtime, tmp_p
     file = tmp_path / "one.spool"
     file.write_bytes(frame(replace(make_push(body=_BODY), content_type=_GBK), None))
     (spooled,) = read_file(file)
-    for push in (runtime.gate.read_again(row.as_push()), runtime.gate.read_spooled(spooled)):  # type: ignore[arg-type]
+    for push in (runtime.admission.read_again(row.as_push()), runtime.admission.read_spooled(spooled)):  # type: ignore[arg-type]
         assert isinstance(push.reading, Reply)
         assert (push.reading.content, push.flags) == ("谢谢", ())
 

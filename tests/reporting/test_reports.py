@@ -26,7 +26,7 @@ from receiver.maintenance.verify import verify
 from receiver.messages import projection, queries, recording
 from receiver.messages.queries import Page
 from receiver.reporting import carriers, delivery, rollup
-from receiver.reporting.figures import COUNTED, Figures, ReportQuestion, Unit
+from receiver.reporting.figures import COUNTED, DeliveryFigures, ReportQuestion, Unit
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
 from tests.sending.test_sending import make_attempt
@@ -45,11 +45,11 @@ WHOLE = ReportQuestion(since=MIDNIGHT - 7 * DAY, until=MIDNIGHT + 7 * DAY, zone=
 NOW = NOON + timedelta(hours=30)
 
 
-def report(runtime: Runtime, asked: ReportQuestion) -> tuple[dict[Any, Figures], Figures]:
+def report(runtime: Runtime, asked: ReportQuestion) -> tuple[dict[Any, DeliveryFigures], DeliveryFigures]:
     return runtime.ask(lambda c: delivery.delivery_report(c, asked, runtime.clock(NOW)))
 
 
-def shown(figures: Figures) -> dict[str, Any]:
+def shown(figures: DeliveryFigures) -> dict[str, Any]:
     return {
         **{name: getattr(figures, name) for name in COUNTED},
         "latencies": {seconds: count for seconds, count in sorted(figures.latencies.items()) if count},
@@ -60,7 +60,7 @@ def shown(figures: Figures) -> dict[str, Any]:
 
 
 def model(runtime: Runtime, asked: ReportQuestion) -> dict[tuple[str | None, ...], dict[str, Any]]:
-    groups: dict[tuple[str | None, ...], Figures] = defaultdict(Figures)
+    groups: dict[tuple[str | None, ...], DeliveryFigures] = defaultdict(DeliveryFigures)
     for row in runtime.ask(lambda c: queries.list_messages(c, Page(limit=10_000), runtime.clock(NOW))):
         moment = (row.sent_at or row.recorded_at) if row.matched else row.reported_at
         if moment is None or not asked.since <= moment < asked.until:
@@ -117,7 +117,7 @@ def assert_agrees(runtime: Runtime) -> None:
         found = {key: shown(figures) for key, figures in groups.items()}
         assert found == model(runtime, asked), asked
         everything = model(runtime, replace(asked, unit=None, by_template=False, by_account=False))
-        assert shown(total) == everything.get((), shown(Figures()))
+        assert shown(total) == everything.get((), shown(DeliveryFigures()))
     with runtime.database.reading() as connection:
         assert rollup.differences(connection) == []
 
@@ -217,7 +217,9 @@ def test_rebuild_gives_the_same_and_verify_finds_what_does_not_add_up(runtime: R
     assert_agrees(runtime)
     runtime.database.write(lambda c: c.execute(sa.text("UPDATE delivery_hours SET delivered = delivered + 1")))
     runtime.database.write(lambda c: c.execute(sa.text("UPDATE delivery_latencies SET messages = messages + 1")))
-    wrong = next(f for f in verify(runtime.database, runtime.gate.read_again) if f.name == "delivery report adds up")
+    wrong = next(
+        f for f in verify(runtime.database, runtime.admission.read_again) if f.name == "delivery report adds up"
+    )
     assert not wrong.ok
     assert {detail.split(" ")[0] for detail in wrong.details} == {"hour", "day"}
     runtime.database.write(lambda c: rollup.rebuild(c, offset_seconds=8 * 3600))
@@ -250,7 +252,7 @@ def test_latency_of_what_is_no_longer_delivered_is_none(runtime: Runtime) -> Non
 def test_percentiles_are_by_nearest_rank(
     latencies: dict[int, int], p50: int | None, p95: int | None, p99: int | None
 ) -> None:
-    figures = Figures(latencies=latencies)
+    figures = DeliveryFigures(latencies=latencies)
     assert figures.percentiles_seconds((50, 95, 99)) == [p50, p95, p99]
 
 

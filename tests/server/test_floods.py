@@ -16,8 +16,8 @@ from gunicorn.config import Config
 from receiver.app import create_app
 from receiver.db.tables import audit, metadata
 from receiver.db.tables import pushes as table_of_pushes
-from receiver.intake import Gate, Refused
-from receiver.server.fast_path import Head, Lane
+from receiver.intake import Admission, Refused
+from receiver.server.fast_path import FastPath, Head
 from receiver.server.framing import Gathered
 from tests.conftest import SECRET, make_settings
 from tests.harness.pushers import Pushers
@@ -195,7 +195,7 @@ def test_refusals_beyond_a_bound_are_counted_in_the_log_and_not_told(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    gate = Gate(make_settings("sqlite://", tmp_path))
+    gate = Admission(make_settings("sqlite://", tmp_path))
 
     def refuse() -> Refused:
         return gate.refuse_secret("192.0.2.1", None, request_id="0" * 32)
@@ -222,7 +222,7 @@ def test_refusals_beyond_a_bound_are_counted_in_the_log_and_not_told(
 
 @one_database
 def test_guesses_drive_no_honest_head_out_of_the_lanes_memory(make_runtime: Callable[..., Runtime]) -> None:
-    lane = Lane(create_app(make_runtime()), Config())
+    lane = FastPath(create_app(make_runtime()), Config())
     client = ("127.0.0.1", 1)
 
     def head(secret: str) -> Head | None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from gunicorn.config import Config
 
-from receiver.server.limits import Limits
-from receiver.server.peers import Connection, Entrance, Peer, Room
+from receiver.server.limits import ConnectionLimits
+from receiver.server.peers import ConnectionPool, Entry, Peer, PeerConnection
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess, read_answer
 from tests.server.test_serve import RECEIPT, post
@@ -144,20 +144,20 @@ def test_soft_limit_of_a_shell_is_raised(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("open_files", [64, 256, 1024, 16384, 1_000_000])
 def test_shares_leave_room_for_all_else(open_files: int) -> None:
-    limits = Limits.within(open_files)
+    limits = ConnectionLimits.within(open_files)
     assert 16 < limits.connections <= 4096
     assert open_files - limits.connections - 2 * limits.ended >= min(256, open_files // 2)
     assert 0 < limits.inside + limits.door < limits.connections / 2
 
 
 def test_idlest_goes_first_and_who_was_acknowledged_after_the_strangers() -> None:
-    room = Room(9)
-    entrance = Entrance(("127.0.0.1", 1), room, None)
+    room = ConnectionPool(9)
+    entrance = Entry(("127.0.0.1", 1), room, None)
     now = time.monotonic()
 
     def idle(seconds: float, *, trusted: bool = False) -> Peer:
         with socket.socket() as sock:
-            peer = Peer(Connection(Config(), sock, ("127.0.0.1", 2), entrance))
+            peer = Peer(PeerConnection(Config(), sock, ("127.0.0.1", 2), entrance))
         peer.conn.trusted = trusted
         peer.idle_since = now - seconds
         room.rest(peer)

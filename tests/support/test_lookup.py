@@ -13,7 +13,15 @@ from receiver.core import MessageStatus
 from receiver.messages import projection, recording
 from receiver.messages.queries import MessageRow
 from receiver.support import lookup_queries as store
-from receiver.support.lookup import UNSETTLED, Answer, Wanted, answer_of, group_resends, moment_of, parse_wanted
+from receiver.support.lookup import (
+    UNSETTLED,
+    LookupAnswer,
+    LookupQuery,
+    answer_of,
+    group_resends,
+    moment_of,
+    parse_wanted,
+)
 from tests.harness.factories import NOON, make_push, make_send
 from tests.sending.test_sending import make_attempt
 
@@ -75,33 +83,33 @@ def test_a_number_is_found_in_whatever_form_it_is_pasted(pasted: str) -> None:
 @pytest.mark.parametrize(
     ("pasted", "expected"),
     [
-        ("1090", Wanted(last_digits="1090", text="1090")),
-        ("１０９０", Wanted(last_digits="1090", text="1090")),
-        ("尾号1090", Wanted(last_digits="1090", text="尾号1090")),
-        ("尾号是 1090", Wanted(last_digits="1090", text="尾号是 1090")),
-        ("手机号码尾号：1090", Wanted(last_digits="1090", text="手机号码尾号:1090")),
-        ("ending in 1090", Wanted(last_digits="1090", text="ending in 1090")),
-        ("Last four: 1090", Wanted(last_digits="1090", text="Last four: 1090")),
-        ("150****1090", Wanted(last_digits="1090", masked="150****1090")),
-        ("150 **** 1090", Wanted(last_digits="1090", masked="150****1090")),
-        ("+86 150****1090", Wanted(last_digits="1090", masked="150****1090")),
-        ("手机号: 150xxxx1090", Wanted(last_digits="1090", masked="150****1090")),
-        ("1508092****", Wanted(text="1508092****")),
-        ("3313746", Wanted(mobile="3313746", text="3313746")),
-        ("Task ID: 3313746", Wanted(mobile="3313746", text="3313746")),
-        ("任务号：3313746", Wanted(mobile="3313746", text="3313746")),
-        ("task 3313746", Wanted(mobile="3313746", text="3313746")),
-        ("任务3313746", Wanted(mobile="3313746", text="3313746")),
-        ("task_id=t-7", Wanted(text="t-7")),
-        ("reference: order-17", Wanted(text="order-17")),
-        ("流水号：Ｏ１７", Wanted(text="O17")),
-        ("order 17", Wanted(text="order 17")),
-        ("ab\u200bcd", Wanted(text="ab cd")),
-        ("SO-10023456789", Wanted(mobile="10023456789", text="SO-10023456789")),
-        ("231508092109012", Wanted(mobile="231508092109012", text="231508092109012")),  # no number within digits
-        ("15080921090 13900000000", Wanted(text="15080921090 13900000000")),
-        ("😀", Wanted(text="😀")),
-        ("a" * 255, Wanted(text="a" * 255)),
+        ("1090", LookupQuery(last_digits="1090", text="1090")),
+        ("１０９０", LookupQuery(last_digits="1090", text="1090")),
+        ("尾号1090", LookupQuery(last_digits="1090", text="尾号1090")),
+        ("尾号是 1090", LookupQuery(last_digits="1090", text="尾号是 1090")),
+        ("手机号码尾号：1090", LookupQuery(last_digits="1090", text="手机号码尾号:1090")),
+        ("ending in 1090", LookupQuery(last_digits="1090", text="ending in 1090")),
+        ("Last four: 1090", LookupQuery(last_digits="1090", text="Last four: 1090")),
+        ("150****1090", LookupQuery(last_digits="1090", masked="150****1090")),
+        ("150 **** 1090", LookupQuery(last_digits="1090", masked="150****1090")),
+        ("+86 150****1090", LookupQuery(last_digits="1090", masked="150****1090")),
+        ("手机号: 150xxxx1090", LookupQuery(last_digits="1090", masked="150****1090")),
+        ("1508092****", LookupQuery(text="1508092****")),
+        ("3313746", LookupQuery(mobile="3313746", text="3313746")),
+        ("Task ID: 3313746", LookupQuery(mobile="3313746", text="3313746")),
+        ("任务号：3313746", LookupQuery(mobile="3313746", text="3313746")),
+        ("task 3313746", LookupQuery(mobile="3313746", text="3313746")),
+        ("任务3313746", LookupQuery(mobile="3313746", text="3313746")),
+        ("task_id=t-7", LookupQuery(text="t-7")),
+        ("reference: order-17", LookupQuery(text="order-17")),
+        ("流水号：Ｏ１７", LookupQuery(text="O17")),
+        ("order 17", LookupQuery(text="order 17")),
+        ("ab\u200bcd", LookupQuery(text="ab cd")),
+        ("SO-10023456789", LookupQuery(mobile="10023456789", text="SO-10023456789")),
+        ("231508092109012", LookupQuery(mobile="231508092109012", text="231508092109012")),  # no number within digits
+        ("15080921090 13900000000", LookupQuery(text="15080921090 13900000000")),
+        ("😀", LookupQuery(text="😀")),
+        ("a" * 255, LookupQuery(text="a" * 255)),
         ("a" * 256, None),
         ("", None),
         (" \t\n", None),
@@ -109,7 +117,7 @@ def test_a_number_is_found_in_whatever_form_it_is_pasted(pasted: str) -> None:
         ("手机号：", None),
     ],
 )
-def test_what_else_may_be_meant(pasted: str, expected: Wanted | None) -> None:
+def test_what_else_may_be_meant(pasted: str, expected: LookupQuery | None) -> None:
     assert parse_wanted(pasted) == expected
 
 
@@ -137,7 +145,7 @@ def test_a_number_is_always_found_as_itself(
 @given(st.text())
 def test_whatever_is_pasted_is_read_or_left(pasted: str) -> None:
     wanted = parse_wanted(pasted)
-    assert wanted is None or wanted != Wanted()
+    assert wanted is None or wanted != LookupQuery()
 
 
 # --- What is answered -----------------------------------------------------------------------------------
@@ -156,28 +164,34 @@ def row(number: int = 1, at: datetime | None = NOON, **changes: Any) -> MessageR
 @pytest.mark.parametrize(
     ("changes", "answer", "with_unreadable"),
     [
-        ({}, Answer.WAITING, Answer.UNREADABLE),
-        ({"late": True}, Answer.LATE, Answer.UNREADABLE),
-        ({"status": MessageStatus.NO_RECEIPT}, Answer.NO_RECEIPT, Answer.UNREADABLE),
-        ({"status": MessageStatus.DELIVERED}, Answer.DELIVERED, Answer.DELIVERED),
-        ({"status": MessageStatus.FAILED}, Answer.FAILED, Answer.FAILED),
-        ({"status": MessageStatus.UNKNOWN}, Answer.UNKNOWN, Answer.UNKNOWN),
-        ({"status": MessageStatus.DELIVERED, "conflicting": True}, Answer.CONFLICTING, Answer.CONFLICTING),
-        ({"status": MessageStatus.FAILED, "conflicting": True}, Answer.CONFLICTING, Answer.CONFLICTING),
-        ({"status": MessageStatus.REFUSED}, Answer.REFUSED, Answer.REFUSED),
-        ({"status": MessageStatus.SENDING}, Answer.SENDING, Answer.SENDING),
-        ({"status": MessageStatus.OUTCOME_UNKNOWN}, Answer.OUTCOME_UNKNOWN, Answer.OUTCOME_UNKNOWN),
+        ({}, LookupAnswer.WAITING, LookupAnswer.UNREADABLE),
+        ({"late": True}, LookupAnswer.LATE, LookupAnswer.UNREADABLE),
+        ({"status": MessageStatus.NO_RECEIPT}, LookupAnswer.NO_RECEIPT, LookupAnswer.UNREADABLE),
+        ({"status": MessageStatus.DELIVERED}, LookupAnswer.DELIVERED, LookupAnswer.DELIVERED),
+        ({"status": MessageStatus.FAILED}, LookupAnswer.FAILED, LookupAnswer.FAILED),
+        ({"status": MessageStatus.UNKNOWN}, LookupAnswer.UNKNOWN, LookupAnswer.UNKNOWN),
+        ({"status": MessageStatus.DELIVERED, "conflicting": True}, LookupAnswer.CONFLICTING, LookupAnswer.CONFLICTING),
+        ({"status": MessageStatus.FAILED, "conflicting": True}, LookupAnswer.CONFLICTING, LookupAnswer.CONFLICTING),
+        ({"status": MessageStatus.REFUSED}, LookupAnswer.REFUSED, LookupAnswer.REFUSED),
+        ({"status": MessageStatus.SENDING}, LookupAnswer.SENDING, LookupAnswer.SENDING),
+        ({"status": MessageStatus.OUTCOME_UNKNOWN}, LookupAnswer.OUTCOME_UNKNOWN, LookupAnswer.OUTCOME_UNKNOWN),
     ],
 )
-def test_every_state_has_its_answer(changes: dict[str, Any], answer: Answer, with_unreadable: Answer) -> None:
+def test_every_state_has_its_answer(
+    changes: dict[str, Any], answer: LookupAnswer, with_unreadable: LookupAnswer
+) -> None:
     assert answer_of(row(**changes)) is answer
     assert answer_of(row(**changes), unreadable=True) is with_unreadable
 
 
 def test_what_may_change_by_itself() -> None:
-    assert set(Answer) - UNSETTLED == {
-        Answer.DELIVERED, Answer.FAILED, Answer.UNKNOWN, Answer.CONFLICTING, Answer.REFUSED,
-    }  # fmt: skip
+    assert set(LookupAnswer) - UNSETTLED == {
+        LookupAnswer.DELIVERED,
+        LookupAnswer.FAILED,
+        LookupAnswer.UNKNOWN,
+        LookupAnswer.CONFLICTING,
+        LookupAnswer.REFUSED,
+    }
 
 
 def test_a_message_is_of_when_it_was_sent_else_recorded_else_reported() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from receiver.alerting import Judgement, Reason, Situation, Verdict, judge
+from receiver.alerting import DiagnosisReason, Judgement, Situation, Verdict, judge
 from receiver.core import Disk, Kind, first_id_of
 from receiver.db.tables import receipts
 from receiver.intake import replay_push
@@ -478,57 +478,61 @@ NEVER = {"ever_pushed": False}
         (NEVER, Verdict.UNTRIED, ()),
         (NEVER | {"spool_records": 1}, Verdict.FINE, ()),
         ({"platform_reachable": False}, Verdict.FINE, ()),
-        ({"silence": QUIET}, Verdict.PLATFORM, (Reason.PLATFORM_SILENT,)),
-        ({"silence": QUIET, "platform_reachable": True}, Verdict.PLATFORM, (Reason.PLATFORM_SILENT,)),
+        ({"silence": QUIET}, Verdict.PLATFORM, (DiagnosisReason.PLATFORM_SILENT,)),
+        ({"silence": QUIET, "platform_reachable": True}, Verdict.PLATFORM, (DiagnosisReason.PLATFORM_SILENT,)),
         ({"silence": QUIET, "spool_records": 1}, Verdict.FINE, ()),
-        ({"silence": QUIET, "spool_records": 1, "spool_oldest_seconds": 301}, Verdict.US, (Reason.SPOOL_STUCK,)),
+        (
+            {"silence": QUIET, "spool_records": 1, "spool_oldest_seconds": 301},
+            Verdict.US,
+            (DiagnosisReason.SPOOL_STUCK,),
+        ),
         (
             {"silence": QUIET, "platform_reachable": False},
             Verdict.NETWORK,
-            (Reason.PLATFORM_UNREACHABLE, Reason.PLATFORM_SILENT),
+            (DiagnosisReason.PLATFORM_UNREACHABLE, DiagnosisReason.PLATFORM_SILENT),
         ),
-        ({"database_up": False}, Verdict.US, (Reason.DATABASE_AWAY,)),
+        ({"database_up": False}, Verdict.US, (DiagnosisReason.DATABASE_AWAY,)),
         (
             {"database_up": False, "spool_records": 1, "spool_oldest_seconds": 301},
             Verdict.US,
-            (Reason.DATABASE_AWAY,),
+            (DiagnosisReason.DATABASE_AWAY,),
         ),
         ({"spool_records": 1, "spool_oldest_seconds": 300}, Verdict.FINE, ()),
-        ({"spool_records": 1, "spool_oldest_seconds": 301}, Verdict.US, (Reason.SPOOL_STUCK,)),
-        ({"disk": Disk(free_bytes=1024**3 - 1, total_bytes=1024**3)}, Verdict.US, (Reason.DISK_NEARLY_FULL,)),
-        ({"disk": Disk(free_bytes=499 * 10**9, total_bytes=10**13)}, Verdict.US, (Reason.DISK_NEARLY_FULL,)),
+        ({"spool_records": 1, "spool_oldest_seconds": 301}, Verdict.US, (DiagnosisReason.SPOOL_STUCK,)),
+        ({"disk": Disk(free_bytes=1024**3 - 1, total_bytes=1024**3)}, Verdict.US, (DiagnosisReason.DISK_NEARLY_FULL,)),
+        ({"disk": Disk(free_bytes=499 * 10**9, total_bytes=10**13)}, Verdict.US, (DiagnosisReason.DISK_NEARLY_FULL,)),
         ({"disk": Disk(free_bytes=0, total_bytes=0)}, Verdict.FINE, ()),  # of a file system that tells no size
         ({"certificate_days_left": 1}, Verdict.FINE, ()),
-        ({"certificate_days_left": 0}, Verdict.US, (Reason.CERTIFICATE_EXPIRED,)),
-        ({"certificate_days_left": -3}, Verdict.US, (Reason.CERTIFICATE_EXPIRED,)),
+        ({"certificate_days_left": 0}, Verdict.US, (DiagnosisReason.CERTIFICATE_EXPIRED,)),
+        ({"certificate_days_left": -3}, Verdict.US, (DiagnosisReason.CERTIFICATE_EXPIRED,)),
         # A stranger's, while no push is missing; the platform's, where one is.
         ({"recent_refusals": {"secret": 1}}, Verdict.FINE, ()),
-        (NEVER | {"recent_refusals": {"secret": 1}}, Verdict.US, (Reason.REFUSED_SECRET,)),
+        (NEVER | {"recent_refusals": {"secret": 1}}, Verdict.US, (DiagnosisReason.REFUSED_SECRET,)),
         (NEVER | {"recent_refusals": {"secret": 1}, "spool_records": 1}, Verdict.FINE, ()),
         (
             {"silence": QUIET, "recent_refusals": {"secret": 1}},
             Verdict.US,
-            (Reason.REFUSED_SECRET, Reason.PLATFORM_SILENT),
+            (DiagnosisReason.REFUSED_SECRET, DiagnosisReason.PLATFORM_SILENT),
         ),
         (NEVER | {"recent_refusals": {"secret": 0, "busy": 3}}, Verdict.UNTRIED, ()),
         (
             NEVER | {"recent_refusals": {"size": 1, "length": 2, "address": 3}},
             Verdict.US,
-            (Reason.REFUSED_ADDRESS, Reason.REFUSED_LENGTH, Reason.REFUSED_SIZE),
+            (DiagnosisReason.REFUSED_ADDRESS, DiagnosisReason.REFUSED_LENGTH, DiagnosisReason.REFUSED_SIZE),
         ),
         (
             {"silence": QUIET, "platform_reachable": False, "disk": FULL, "recent_refusals": {"address": 9}},
             Verdict.US,
             (
-                Reason.DISK_NEARLY_FULL,
-                Reason.REFUSED_ADDRESS,
-                Reason.PLATFORM_UNREACHABLE,
-                Reason.PLATFORM_SILENT,
+                DiagnosisReason.DISK_NEARLY_FULL,
+                DiagnosisReason.REFUSED_ADDRESS,
+                DiagnosisReason.PLATFORM_UNREACHABLE,
+                DiagnosisReason.PLATFORM_SILENT,
             ),
         ),
     ],
 )
 def test_verdict_follows_from_the_situation(
-    changes: dict[str, Any], verdict: Verdict, reasons: tuple[Reason, ...]
+    changes: dict[str, Any], verdict: Verdict, reasons: tuple[DiagnosisReason, ...]
 ) -> None:
     assert judge(replace(FINE, **changes)) == Judgement(verdict=verdict, reasons=reasons)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from receiver.core import Outcome
-from receiver.intake import Kept
+from receiver.intake import Acknowledged
 from receiver.web.access_log import _fields, _render
 from tests.conftest import SECRET
 from tests.harness.factories import make_push
@@ -142,7 +142,7 @@ def test_access_log_can_be_off(tmp_path: Path) -> None:
 
 
 def test_rendered_line_is_what_the_logging_library_would_write() -> None:
-    kept = Kept(make_push(), Outcome.ACCEPTED)
+    kept = Acknowledged(make_push(), Outcome.ACCEPTED)
     for given_id in (None, _PROXYS_ID):
         line = json.loads(_render(kept, given_id, 0.0123, status=200, now="now"))
         expected = _fields(kept, given_id, 0.0123, status=200)

@@ -161,7 +161,7 @@ def serving(place: Path) -> Iterator[Runtime]:
         )  # fmt: skip
         migrate.upgrade(runtime.database)
         runtime.start()
-        runtime.link.await_known(60)
+        runtime.availability.await_known(60)
         fill(runtime)
         yield runtime
         runtime.stop()

@@ -87,7 +87,7 @@ def test_fault_of_ours_tells_nothing_of_itself(
     app.test_client_class = FlaskClient  # no description foresees a fault of ours
     app.view_functions["receipts.Receipts"] = fail
     monkeypatch.setattr(now, "push_urls", fail)
-    monkeypatch.setattr(runtime.gate, "admit", fail)
+    monkeypatch.setattr(runtime.admission, "admit", fail)
     client = log_in(app, runtime, "admin").client
     answer = client.post(path, data=FORM) if "push" in path else client.get(path, headers=bearer)
     text = answer.get_data(as_text=True)

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from receiver.auth.api_keys import Scope
-from receiver.messages import FIELDS, InvalidSend, SendReader
+from receiver.messages import FIELDS, InvalidSendRecord, SendRecordParser
 from tests.conftest import make_settings
 from tests.harness.platforms import APP_ID, APP_KEY, stand_in
 from tests.harness.server import ServeProcess
@@ -276,7 +276,7 @@ def test_schema_of_a_send_agrees_with_what_is_read(client: FlaskClient, tmp_path
     schema = client.get("/api/v1/openapi.json").json["components"]["schemas"]["Send"]
     assert set(schema["properties"]) == FIELDS
     settings = make_settings("sqlite://", tmp_path)
-    reader = SendReader(zone=settings.timezone, accounts=settings.accounts)
+    reader = SendRecordParser(zone=settings.timezone, accounts=settings.accounts)
     good = {"task_id": "1", "mobile": "15080921090"}
     for field, values in VALUES.items():
         for value in values:
@@ -284,7 +284,7 @@ def test_schema_of_a_send_agrees_with_what_is_read(client: FlaskClient, tmp_path
             read = True
             try:
                 reader.read(item)
-            except InvalidSend:
+            except InvalidSendRecord:
                 read = False
             described = jsonschema.Draft202012Validator(schema).is_valid(item)
             assert described == read, (field, value)

@@ -24,13 +24,13 @@ from receiver.auth.api_keys import Scope
 from receiver.auth.passwords import hash_password
 from receiver.auth.users import Role
 from receiver.core import UNREAD, Push, new_id
-from receiver.net.self_test import Answer
+from receiver.net.self_test import SelfTestAnswer
 from receiver.web import console
 from receiver.web.console import status as now
 from receiver.web.console.filters import duration
 from receiver.web.console.pages import CATALOGUES
 from receiver.webhooks import endpoints
-from receiver.webhooks.endpoints import Format, NewTarget
+from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.harness.factories import make_send
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _fill(runtime: Runtime) -> None:
             connection, name="partner", scopes=[Scope.READ], accounts=None, now=runtime.now(), expires_at=None
         )
     )
-    new = NewTarget(name="shop", url="https://192.0.2.1/", format=Format.RAW, pii=True)
+    new = NewEndpoint(name="shop", url="https://192.0.2.1/", format=PayloadFormat.RAW, pii=True)
     runtime.database.write(lambda connection: endpoints.create_target(connection, new, now=runtime.now()))
     shop = runtime.ask(lambda connection: endpoints.get_target(connection, "shop"))
     runtime.database.write(
@@ -240,7 +240,7 @@ def _push(runtime: Runtime, body: bytes) -> None:
         content_type="application/x-www-form-urlencoded", remote_addr="203.0.113.7", received_at=runtime.now(),
         reading=UNREAD,
     )  # fmt: skip
-    runtime.committer.submit(runtime.gate.read_again(push)).result(timeout=20)
+    runtime.batch_writer.submit(runtime.admission.read_again(push)).result(timeout=20)
 
 
 class _Visitor:
@@ -288,7 +288,7 @@ def rendered(app: Flask) -> Iterator[set[str]]:
 def test_no_page_shows_english_to_who_reads_chinese(
     app: Flask, rendered: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Answer(status=200, location=None, push_id="1", outcome="accepted")
+    kept = SelfTestAnswer(status=200, location=None, push_id="1", outcome="accepted")
     monkeypatch.setattr(now, "push_self_test", lambda *_, **__: kept)  # nobody listens there
     visitor = _Visitor(app.test_client())
     visitor.get("/console/login")

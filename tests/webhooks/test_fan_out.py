@@ -17,7 +17,7 @@ from receiver.db.tables import deliveries, messages
 from receiver.db.tables import targets as targets_table
 from receiver.messages import projection, recording
 from receiver.webhooks import endpoints
-from receiver.webhooks.endpoints import EventType, Format, NewTarget
+from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from receiver.webhooks.fan_out import fan_out
 from tests.harness.factories import NOON, make_push, make_send
 
@@ -56,11 +56,11 @@ def deliveries_of(url: str, history: list[Push | SentMessage], chance: random.Ra
     database = Database(url)
     migrate.upgrade(database)
     for name, form, events, accounts in (
-        ("all", Format.WEBHOOKS, tuple(EventType), None),
-        ("second", Format.WEBHOOKS, (EventType.STATUS_CHANGED,), ("second",)),
-        ("raw", Format.RAW, (), None),
+        ("all", PayloadFormat.WEBHOOKS, tuple(EventType), None),
+        ("second", PayloadFormat.WEBHOOKS, (EventType.STATUS_CHANGED,), ("second",)),
+        ("raw", PayloadFormat.RAW, (), None),
     ):
-        new = NewTarget(name=name, url="https://example.com/", format=form, events=events, accounts=accounts)
+        new = NewEndpoint(name=name, url="https://example.com/", format=form, events=events, accounts=accounts)
         database.write(partial(endpoints.create_target, new=new, now=datetime.now(UTC)))
     for step in history:
         if isinstance(step, SentMessage):

@@ -22,10 +22,10 @@ from receiver.db.tables import forward_queue, messages, pushes, replies, timers
 from receiver.db.tables import targets as targets_table
 from receiver.intake import replay_push
 from receiver.net import egress
-from receiver.net.egress import Answer
+from receiver.net.egress import EgressResponse
 from receiver.webhooks import deliveries, endpoints, service
 from receiver.webhooks import worker as engine
-from receiver.webhooks.endpoints import EventType, TargetState
+from receiver.webhooks.endpoints import EndpointState, EventType
 from receiver.webhooks.fan_out import fan_out
 from tests.conftest import SECRET, make_key
 from tests.harness.factories import make_push, make_send
@@ -60,7 +60,7 @@ def add(parts: Runtime, target: Hook, name: str = "shop", *, form: str = "webhoo
 
 def keep(parts: Runtime, *batch: Any) -> None:
     """Keep pushes as the committer does, all in one batch."""
-    for future in [parts.committer.submit(push) for push in batch]:
+    for future in [parts.batch_writer.submit(push) for push in batch]:
         future.result(30)
 
 
@@ -227,7 +227,7 @@ def test_push_that_is_read_in_another_way_is_an_event_and_is_not_sent_raw_again(
     again = replace(unread, reading=good.reading)
     for _ in range(2):
         parts.database.write(partial(replay_push, push=again))
-    parts.forwarder.look()
+    parts.webhook_worker.look()
     target.await_taken(2)
     await_settled(parts)
     assert [sent.path for sent in target.all] == ["/raw", "/hooks"]
@@ -238,7 +238,7 @@ def test_masked_receipt_that_finds_its_message_changes_its_status(parts: Runtime
     keep(parts, make_push(mobile="1508092****"))
     assert data_of(target.await_taken(1)[0])["message_id"] is None
     parts.recorder.record([make_send()])
-    parts.forwarder.look()
+    parts.webhook_worker.look()
     target.await_taken(2)
     await_settled(parts)
     assert [type_of(sent) for sent in target.all] == ["receipt.received", "message.status_changed"]
@@ -273,7 +273,7 @@ def resume(parts: Runtime, name: str = "shop") -> None:
 
 def test_what_was_spooled_is_forwarded_too(parts: Runtime, target: Hook) -> None:
     add(parts, target, form="raw")
-    parts.link.mark_down("for a test")
+    parts.availability.mark_down("for a test")
     push = make_push()
     keep(parts, push)
     (sent,) = target.await_taken(1)
@@ -310,14 +310,14 @@ def test_message_that_is_not_delivered_in_time_is_told_of_once(parts: Runtime, t
     ]
     keep(parts, make_push(task_id="delivered"), make_push(task_id="failed", status="0"))
     parts.recorder.record(sends)
-    parts.forwarder.look()
+    parts.webhook_worker.look()
     target.await_taken(2)
     await_true(lambda: count(parts, timers, timers.c.due_at <= now) == 0 and count(parts, deliveries_table) == 0)
     told = sorted((type_of(sent), data_of(sent)["task_id"]) for sent in target.all)
     assert told == [("message.not_delivered", "failed"), ("message.not_delivered", "late")]
     change(parts, sa.update(timers).values(due_at=now - timedelta(seconds=1)))  # 72 hours go by
     change(parts, sa.update(messages).values(sent_at=now - timedelta(days=4)))
-    parts.forwarder.look()
+    parts.webhook_worker.look()
     target.await_taken(5)
     await_true(lambda: count(parts, timers) == 0 and count(parts, deliveries_table) == 0)
     told = sorted((type_of(sent), data_of(sent)["task_id"]) for sent in target.all[2:])
@@ -333,8 +333,8 @@ def test_message_that_is_not_delivered_in_time_is_told_of_once(parts: Runtime, t
 @pytest.fixture
 def nodes(postgres_runtime: Runtime) -> Iterator[sa.Engine]:
     """A way for two nodes into a database with a target, whose own forwarder rests. Who waits for a lock fails."""
-    postgres_runtime.forwarder.stop()
-    new = endpoints.NewTarget(name="shop", url="https://127.0.0.1:9/", format=endpoints.Format.RAW)
+    postgres_runtime.webhook_worker.stop()
+    new = endpoints.NewEndpoint(name="shop", url="https://127.0.0.1:9/", format=endpoints.PayloadFormat.RAW)
     postgres_runtime.database.write(partial(endpoints.create_target, new=new, now=postgres_runtime.now()))
     engine = sa.create_engine(postgres_runtime.settings.database_url, connect_args={"options": "-c lock_timeout=2s"})
     yield engine
@@ -502,17 +502,17 @@ def test_target_that_takes_nothing_is_failing_at_once_and_good_once_it_takes_som
     parts: Runtime, target: Hook, status: int
 ) -> None:
     add(parts, target, form="raw")
-    assert parts.webhooks.find("shop").state is TargetState.GOOD
+    assert parts.webhooks.find("shop").state is EndpointState.GOOD
     target.behave = lambda _sent: (status, {})
     keep(parts, make_push())
     await_true(lambda: parts.webhooks.find("shop").failed_at is not None)
-    assert parts.webhooks.find("shop").state is TargetState.FAILING
+    assert parts.webhooks.find("shop").state is EndpointState.FAILING
     target.behave = lambda _sent: (200, {})
     resume(parts)
     await_settled(parts)
-    assert parts.webhooks.find("shop").state is TargetState.GOOD
+    assert parts.webhooks.find("shop").state is EndpointState.GOOD
     parts.webhooks.pause("test", parts.webhooks.find("shop"))
-    assert parts.webhooks.find("shop").state is TargetState.PAUSED
+    assert parts.webhooks.find("shop").state is EndpointState.PAUSED
 
 
 def test_redirect_is_a_failure_that_says_so(parts: Runtime, target: Hook) -> None:
@@ -528,8 +528,8 @@ def test_retry_after_is_kept_to_within_bounds() -> None:
     now = datetime(2026, 11, 26, 12, tzinfo=UTC)
     cases = {"120": 120.0, "0": 1.0, "99999999": 3600.0, "Thu, 26 Nov 2026 12:00:30 GMT": 30.0, "soon": None, "": None}
     for text, seconds in cases.items():
-        assert engine.retry_after_seconds(Answer(status=503, retry_after=text), now) == seconds
-    assert engine.retry_after_seconds(Answer(status=503, retry_after=None), now) is None
+        assert engine.retry_after_seconds(EgressResponse(status=503, retry_after=text), now) == seconds
+    assert engine.retry_after_seconds(EgressResponse(status=503, retry_after=None), now) is None
 
 
 def test_waits_grow_from_seconds_to_hours_and_are_spread() -> None:
@@ -598,13 +598,13 @@ def test_removed_target_is_sent_nothing_and_leaves_nothing(parts: Runtime, targe
 
 def test_target_that_cannot_be_is_refused_with_every_reason(make_runtime: Callable[..., Runtime], target: Hook) -> None:
     parts = make_runtime()
-    with pytest.raises(service.InvalidTarget) as refused:
+    with pytest.raises(service.InvalidEndpoint) as refused:
         parts.webhooks.add(
             "test", name="a b", url="http://169.254.169.254/x", form="xml", accounts=["none"], events=["x"]
         )
     assert set(refused.value.faults) == {"name", "url", "format", "accounts", "events"}
     assert "RECEIVER_TARGETS_ALLOW" in refused.value.faults["url"]
-    with pytest.raises(service.InvalidTarget) as refused:
+    with pytest.raises(service.InvalidEndpoint) as refused:
         add(parts, target)
     assert set(refused.value.faults) == {"url"}
     assert parts.ask(endpoints.list_targets) == []
@@ -617,7 +617,7 @@ def test_name_is_given_once(parts: Runtime, target: Hook) -> None:
 
 
 def test_event_without_its_time_is_refused(parts: Runtime, target: Hook) -> None:
-    with pytest.raises(service.InvalidTarget) as refused:
+    with pytest.raises(service.InvalidEndpoint) as refused:
         add(parts, target, events=[EventType.NOT_DELIVERED])
     assert set(refused.value.faults) == {"not_delivered_after_seconds"}
 

@@ -1,7 +1,7 @@
 """Encryption at rest, where the rows are: column types that seal what goes in and open what comes out.
 
-A dialect, of which each `Database` has its own, carries what the process knows (`Sealing`); without keys, or while the
-database is plain, every type hands values through. What is sealed says so itself, so that no value is mistaken.
+A dialect, of which each `Database` has its own, carries what the process knows (`ColumnEncryption`). Without keys, or
+while the database is plain, every type hands values through. An encrypted value says so itself: none is mistaken.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-from receiver.core import StoreUnavailable, StoreUnfit
-from receiver.db.encryption.crypto import END_DIGITS, MARK, TOKEN_CHARS, KeyRing, Sealer, is_token
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
+from receiver.db.encryption.crypto import END_DIGITS, MARK, TOKEN_CHARS, FieldCipher, Keyring, is_token
 from receiver.net.self_test import SELF_TEST_BODY
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ TEXT_MARK = "sealed:"
 REFUSED = "the encryption of this database was changed"  # how the guards begin what they refuse writes with
 
 
-class State(StrEnum):
+class EncryptionState(StrEnum):
     """How far the encryption of a database is."""
 
     PLAIN = "plain"
@@ -40,8 +40,8 @@ class State(StrEnum):
 
 
 _UNDER_WAY = {
-    State.SEALING: "the database is being encrypted; if nobody is at it, go on with `receiver db encrypt`",
-    State.OPENING: "the database is being decrypted; if nobody is at it, go on with `receiver db decrypt`",
+    EncryptionState.SEALING: "the database is being encrypted; if nobody is at it, go on with `receiver db encrypt`",
+    EncryptionState.OPENING: "the database is being decrypted; if nobody is at it, go on with `receiver db decrypt`",
 }
 
 
@@ -49,22 +49,24 @@ _UNDER_WAY = {
 class Encryption:
     """What a database says of its own encryption."""
 
-    state: State
+    state: EncryptionState
     root: bytes = b""  # of its tokens' keys, sealed
 
-    def sealer(self, ring: KeyRing | None) -> Sealer:
+    def sealer(self, ring: Keyring | None) -> FieldCipher:
         """Give what its rows are sealed with. Raises StoreUnfit where that key is missing."""
         if ring is None:
-            raise StoreUnfit("the database is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it had")
-        return Sealer(ring, ring.open(self.root, _ROOT))
+            raise DatabaseMisconfigured(
+                "the database is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it had"
+            )
+        return FieldCipher(ring, ring.open(self.root, _ROOT))
 
 
-class Sealing:
+class ColumnEncryption:
     """What one process knows of its database's encryption; its Databases share it. Safe for many threads."""
 
     def __init__(self, keys: Sequence[tuple[str, bytes]] = ()) -> None:
-        self.ring = KeyRing(keys) if keys else None
-        self.sealer: Sealer | None = None  # None: the database is plain, as far as is known
+        self.ring = Keyring(keys) if keys else None
+        self.sealer: FieldCipher | None = None  # None: the database is plain, as far as is known
         self.known = False
 
     def load(self, connection: sa.Connection) -> None:
@@ -75,14 +77,16 @@ class Sealing:
         found = find_encryption(connection)
         connection.rollback()
         if reason := being_changed(found.state):
-            raise StoreUnavailable(reason)
-        self.sealer = found.sealer(self.ring) if found.state is State.SEALED else None
+            raise DatabaseUnavailable(reason)
+        self.sealer = found.sealer(self.ring) if found.state is EncryptionState.SEALED else None
         self.known = True
 
     def is_outdated(self, connection: sa.Connection) -> bool:
         """Whether the database's encryption is another than it was found to be."""
         sealed = self.sealer is not None
-        return self.known and find_encryption(connection).state is not (State.SEALED if sealed else State.PLAIN)
+        return self.known and find_encryption(connection).state is not (
+            EncryptionState.SEALED if sealed else EncryptionState.PLAIN
+        )
 
     def forget(self) -> None:
         """Find it out anew before the next question."""
@@ -93,32 +97,36 @@ class Sealing:
         setattr(dialect, _ATTRIBUTE, self)
 
 
-def being_changed(state: State) -> str | None:
+def being_changed(state: EncryptionState) -> str | None:
     """Say that a database's encryption is being changed; None: it is not."""
     return _UNDER_WAY.get(state)
 
 
-def sealer_of(dialect: Dialect) -> Sealer | None:
+def cipher_of(dialect: Dialect) -> FieldCipher | None:
     """Give what a database's rows are sealed with; None: nothing."""
-    sealing: Sealing | None = getattr(dialect, _ATTRIBUTE, None)
+    sealing: ColumnEncryption | None = getattr(dialect, _ATTRIBUTE, None)
     return None if sealing is None else sealing.sealer
 
 
 def find_encryption(connection: sa.Connection) -> Encryption:
     """Ask a database how far its encryption is; one whose schema knows of none is plain."""
     if not sa.inspect(connection).has_table("encryption"):
-        return Encryption(state=State.PLAIN)
+        return Encryption(state=EncryptionState.PLAIN)
     row = connection.execute(sa.text("SELECT state, root FROM encryption")).one_or_none()
-    return Encryption(state=State.PLAIN) if row is None else Encryption(state=State(row.state), root=bytes(row.root))
+    return (
+        Encryption(state=EncryptionState.PLAIN)
+        if row is None
+        else Encryption(state=EncryptionState(row.state), root=bytes(row.root))
+    )
 
 
-def sealed_root(ring: KeyRing, root: bytes) -> bytes:
+def encrypt_root(ring: Keyring, root: bytes) -> bytes:
     """Seal what an encrypted database's tokens are made from, as it is kept there."""
     return ring.seal(root, _ROOT)
 
 
-def open_root(ring: KeyRing, sealed: bytes) -> bytes:
-    """Give what `sealed_root` sealed. Raises NotOpened."""
+def decrypt_root(ring: Keyring, sealed: bytes) -> bytes:
+    """Give what `encrypt_root` sealed. Raises NotOpened."""
     return ring.open(sealed, _ROOT)
 
 
@@ -132,11 +140,11 @@ class Mobile(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = sealer_of(dialect)
+        sealer = cipher_of(dialect)
         return value if sealer is None or value is None else mobile_token(sealer, value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = sealer_of(dialect)
+        sealer = cipher_of(dialect)
         return value if sealer is None or value is None or not is_token(value) else sealer.number(value)
 
 
@@ -147,11 +155,11 @@ class MobileEnd(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = sealer_of(dialect)
+        sealer = cipher_of(dialect)
         return value if sealer is None or value is None or len(value) != END_DIGITS else sealer.end(value)
 
 
-class SealedBytes(TypeDecorator[bytes]):
+class EncryptedBytes(TypeDecorator[bytes]):
     """Bytes that are sealed for one place. Nothing at all, and what the self-test pushes, are kept as they are."""
 
     impl = sa.LargeBinary
@@ -162,17 +170,17 @@ class SealedBytes(TypeDecorator[bytes]):
         self.place = place
 
     def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
-        sealer = sealer_of(dialect)
-        return value if sealer is None or value is None else seal_bytes(sealer.ring, value, self.place.encode())
+        sealer = cipher_of(dialect)
+        return value if sealer is None or value is None else encrypt_bytes(sealer.ring, value, self.place.encode())
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:
-        sealer = sealer_of(dialect)
+        sealer = cipher_of(dialect)
         if sealer is None or value is None or not value.startswith(MARK):
             return value
         return sealer.ring.open(value, self.place.encode())
 
 
-class SealedText(TypeDecorator[str]):
+class EncryptedText(TypeDecorator[str]):
     """Text that is sealed for one place."""
 
     impl = sa.Text
@@ -183,17 +191,17 @@ class SealedText(TypeDecorator[str]):
         self.place = place
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = sealer_of(dialect)
-        return value if sealer is None or value is None else seal_text(sealer.ring, value, self.place.encode())
+        sealer = cipher_of(dialect)
+        return value if sealer is None or value is None else encrypt_text(sealer.ring, value, self.place.encode())
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = sealer_of(dialect)
+        sealer = cipher_of(dialect)
         if sealer is None or value is None or not value.startswith(TEXT_MARK):
             return value
-        return open_text(sealer.ring, value, self.place.encode())
+        return decrypt_text(sealer.ring, value, self.place.encode())
 
 
-class SealedJson(TypeDecorator[Any]):
+class EncryptedJson(TypeDecorator[Any]):
     """JSON that is no text by itself, sealed for one place as one."""
 
     impl = sa.JSON
@@ -204,14 +212,14 @@ class SealedJson(TypeDecorator[Any]):
         self.place = place
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        sealer = sealer_of(dialect)
-        return value if sealer is None or value is None else seal_json(sealer.ring, value, self.place.encode())
+        sealer = cipher_of(dialect)
+        return value if sealer is None or value is None else encrypt_json(sealer.ring, value, self.place.encode())
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        sealer = sealer_of(dialect)
+        sealer = cipher_of(dialect)
         if sealer is None or not isinstance(value, str):
             return value
-        return open_json(sealer.ring, value, self.place.encode())
+        return decrypt_json(sealer.ring, value, self.place.encode())
 
 
 class ContentDigest(TypeDecorator[bytes]):
@@ -221,11 +229,11 @@ class ContentDigest(TypeDecorator[bytes]):
     cache_ok = True
 
     def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
-        sealer = sealer_of(dialect)
+        sealer = cipher_of(dialect)
         return value if sealer is None or value is None else sealer.digest(value)
 
 
-def mobile_token(sealer: Sealer, mobile: str) -> str:
+def mobile_token(sealer: FieldCipher, mobile: str) -> str:
     """Give the token of a number; of what is none, what no row has."""
     return sealer.token(mobile) if mobile.isascii() and mobile.isdigit() and len(mobile) < _NO_NUMBER else mobile
 
@@ -233,34 +241,34 @@ def mobile_token(sealer: Sealer, mobile: str) -> str:
 _NO_NUMBER = 17  # digits, or more
 
 
-def seal_bytes(ring: KeyRing, value: bytes, place: bytes) -> bytes:
+def encrypt_bytes(ring: Keyring, value: bytes, place: bytes) -> bytes:
     """Seal bytes of a push."""
     return ring.seal(value, place) if value and not value.startswith(SELF_TEST_BODY) else value
 
 
-def seal_text(ring: KeyRing, value: str, place: bytes) -> str:
+def encrypt_text(ring: Keyring, value: str, place: bytes) -> str:
     """Seal text as text."""
     return TEXT_MARK + b64encode(ring.seal(value.encode("utf-8", "surrogatepass"), place)).decode()
 
 
-def open_text(ring: KeyRing, value: str, place: bytes) -> str:
-    """Give what `seal_text` sealed. Raises NotOpened."""
+def decrypt_text(ring: Keyring, value: str, place: bytes) -> str:
+    """Give what `encrypt_text` sealed. Raises NotOpened."""
     return ring.open(b64decode(value.removeprefix(TEXT_MARK)), place).decode("utf-8", "surrogatepass")
 
 
-def is_under(ring: KeyRing, value: str) -> bool:
+def is_under(ring: Keyring, value: str) -> bool:
     """Whether text was sealed under the first of these keys."""
     return value.startswith(TEXT_MARK) and b64decode(value.removeprefix(TEXT_MARK)).startswith(ring.head)
 
 
-def seal_json(ring: KeyRing, value: Any, place: bytes) -> str:
+def encrypt_json(ring: Keyring, value: Any, place: bytes) -> str:
     """Seal JSON as a text, which is JSON too."""
-    return seal_text(ring, dumps(value), place)
+    return encrypt_text(ring, dumps(value), place)
 
 
-def open_json(ring: KeyRing, value: str, place: bytes) -> Any:
-    """Give what `seal_json` sealed. Raises NotOpened."""
-    return loads(open_text(ring, value, place))
+def decrypt_json(ring: Keyring, value: str, place: bytes) -> Any:
+    """Give what `encrypt_json` sealed. Raises NotOpened."""
+    return loads(decrypt_text(ring, value, place))
 
 
 # --- Guards ---------------------------------------------------------------------------------------------
@@ -274,7 +282,7 @@ UNHINDERED = "SET LOCAL receiver.encrypts = 'on'"
 _OTHERS = "coalesce(current_setting('receiver.encrypts', true), '') = ''"
 
 
-def guard_statements(dialect: str, state: State) -> Iterator[str]:
+def guard_statements(dialect: str, state: EncryptionState) -> Iterator[str]:
     """Give the statements that let only rows of a state be written, and none while that is being changed."""
     if dialect == "postgresql":
         yield (
@@ -283,11 +291,11 @@ def guard_statements(dialect: str, state: State) -> Iterator[str]:
         )
     for table in _GUARDED:
         yield from _drops(dialect, table)
-        if state is State.SEALED:
+        if state is EncryptionState.SEALED:
             condition = f"NOT ({_is_sealed(dialect, table)})"
         else:
             condition = _OTHERS if dialect == "postgresql" else "true"
-        if state is not State.PLAIN:
+        if state is not EncryptionState.PLAIN:
             yield from _creations(dialect, table, condition)
 
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from receiver.core import StoreUnfit
+from receiver.core import DatabaseMisconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,15 +30,15 @@ _NONCE_BYTES = 12
 _REMEMBERED = 16_384  # numbers, each way: what was sent to a moment ago is reported on now
 
 
-class NotOpened(StoreUnfit):
+class DecryptionError(DatabaseMisconfigured):
     """Something was sealed under a key that is not here, or is not what was sealed."""
 
 
-class Damaged(NotOpened):
+class CiphertextDamaged(DecryptionError):
     """What is sealed under a key that is here does not open: it was changed, and it alone."""
 
 
-class KeyRing:
+class Keyring:
     """The keys of RECEIVER_ENCRYPTION_KEYS: every one opens, the first seals. Safe for many threads."""
 
     def __init__(self, keys: Sequence[tuple[str, bytes]]) -> None:
@@ -57,7 +57,7 @@ class KeyRing:
         name = _key_name(sealed)
         cipher = self._ciphers.get(name)
         if cipher is None:
-            raise NotOpened(
+            raise DecryptionError(
                 f"something is sealed under the key {name.decode('ascii', 'replace')}, which RECEIVER_ENCRYPTION_KEYS"
                 " does not name; add it there, behind the others"
             )
@@ -66,7 +66,7 @@ class KeyRing:
         try:
             return cipher.decrypt(sealed[begin:nonce_end], sealed[nonce_end:], place)
         except (InvalidTag, ValueError):
-            raise Damaged(
+            raise CiphertextDamaged(
                 f"what is sealed under the key {name.decode()} does not open: RECEIVER_ENCRYPTION_KEYS has another key"
                 " of that name, or it was changed"
             ) from None
@@ -77,7 +77,7 @@ class KeyRing:
             return False
         try:
             self.open(value, place)
-        except NotOpened:
+        except DecryptionError:
             return False
         return True
 
@@ -103,14 +103,14 @@ _GRAM_BYTES = 2
 _LETTERS = "0123456789abcdefghijklmnopqrstuv"  # sort alike wherever text is sorted
 
 
-class Sealer:
+class FieldCipher:
     """What one encrypted database seals with. Safe for many threads.
 
     A token begins with a keyed hash of the number's first seven digits and ends with one of its last four, as many
     characters each: so ranges are grouped, and numbers found by their end, by the same indexes as plain numbers.
     """
 
-    def __init__(self, ring: KeyRing, root: bytes) -> None:
+    def __init__(self, ring: Keyring, root: bytes) -> None:
         self.ring = ring
         self._numbers = AESSIV(_derived(root, b"numbers", 64))
         self._ranges, self._ends, self._digests, self._grams = (
@@ -133,7 +133,7 @@ class Sealer:
             siv = urlsafe_b64decode(token[RANGE_DIGITS:-END_DIGITS] + "=")
             return str(int.from_bytes(self._numbers.decrypt(siv, [b"mobile"])))[1:]
         except (InvalidTag, ValueError):
-            raise Damaged("a number in the database does not open: it was changed") from None
+            raise CiphertextDamaged("a number in the database does not open: it was changed") from None
 
     def end(self, digits: str) -> str:
         """Give how the tokens end of numbers that end with these four digits."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from receiver.db.encryption import SealedText
+from receiver.db.encryption import EncryptedText
 from receiver.db.tables.base import Json, RowId, UtcDateTime, metadata, table
 
 api_keys = table(
@@ -73,7 +73,7 @@ look_ups = sa.Table(
     metadata,
     sa.Column("token", sa.Text, primary_key=True),
     sa.Column("user_id", sa.BigInteger, nullable=False),
-    sa.Column("text", SealedText("look_ups.text"), nullable=False),
+    sa.Column("text", EncryptedText("look_ups.text"), nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 sa.Index("ix_look_ups_created_at", look_ups.c.created_at)  # to drop the old ones

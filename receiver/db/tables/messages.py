@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from receiver.db.encryption import ContentDigest, Mobile, MobileEnd, SealedBytes, SealedJson
+from receiver.db.encryption import ContentDigest, EncryptedBytes, EncryptedJson, Mobile, MobileEnd
 from receiver.db.tables.base import Json, RowId, UtcDateTime, table
 
 # The journal: every acknowledged push, byte for byte. The source of all that follows.
@@ -20,15 +20,15 @@ pushes = table(
     sa.Column("error", sa.Text),
     sa.Column("flags", Json),
     sa.Column("method", sa.Text, nullable=False),
-    sa.Column("query", SealedBytes("pushes.query"), nullable=False),
-    sa.Column("body", SealedBytes("pushes.body"), nullable=False),
+    sa.Column("query", EncryptedBytes("pushes.query"), nullable=False),
+    sa.Column("body", EncryptedBytes("pushes.body"), nullable=False),
     sa.Column("content_type", sa.Text),
     sa.Column("remote_addr", sa.Text, nullable=False),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("replayed_at", UtcDateTime),  # first read by a replay, which changes no `copies`
     # What was read, as a digest (`domain.reading_digest`): it stands, whatever later rules would read. Null: nothing
     # was, or the row is older than this column.
-    sa.Column("reading_digest", SealedBytes("pushes.reading_digest")),
+    sa.Column("reading_digest", EncryptedBytes("pushes.reading_digest")),
 )
 # GET /pushes?outcome=quarantined: few among very many.
 sa.Index(
@@ -143,7 +143,7 @@ def _sightings(name: str) -> list[sa.Column[Any]]:
         sa.Column("received_at", UtcDateTime, nullable=False),
         sa.Column("last_seen_at", UtcDateTime, nullable=False),
         sa.Column("copies", sa.Integer, nullable=False),
-        sa.Column("extra", SealedJson(f"{name}.extra")),
+        sa.Column("extra", EncryptedJson(f"{name}.extra")),
     ]
 
 
@@ -164,7 +164,7 @@ replies = table(
     # Not quite a word for it, but near enough for somebody to look.
     sa.Column("opt_out_review", sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false()),
     # Where the database is encrypted: exactly what was written, as UTF-8, and the hashes that it is found by.
-    sa.Column("content_sealed", SealedBytes("replies.content")),
+    sa.Column("content_sealed", EncryptedBytes("replies.content")),
     sa.Column("content_grams", sa.Text),
 )
 # GET /replies?opt_out=true and ?opt_out_review=true: few among many. `search` adds the index of what replies say.

@@ -20,7 +20,7 @@ from receiver.core import (
     latency_seconds,
     shown_content,
 )
-from receiver.db.encryption import Mobile, Sealer, sealer_of
+from receiver.db.encryption import FieldCipher, Mobile, cipher_of
 from receiver.db.set_aside import read_row, read_rows, require_texts
 from receiver.db.tables import AGE_FROM, TASKLESS_WHERE, masked_of_task_where, messages, receipts, replies
 from receiver.messages import search
@@ -243,7 +243,7 @@ def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 
 def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
     """Give a page of replies, newest first by id."""
-    sealer = sealer_of(connection.dialect)
+    sealer = cipher_of(connection.dialect)
     conditions = reply_conditions(page.filter, sealer)
     text = page.filter.q
     found: list[ReplyRow] = []
@@ -263,7 +263,7 @@ def has_text(content: str, text: str) -> bool:
     return text.lower() in content.lower()
 
 
-def reply_conditions(wanted: Filter, sealer: Sealer | None = None) -> list[sa.ColumnElement[bool]]:
+def reply_conditions(wanted: Filter, sealer: FieldCipher | None = None) -> list[sa.ColumnElement[bool]]:
     """Give what a filter asks of `sighted(replies)`; where they are sealed, a text also finds some that lack it."""
     conditions = _sighted_conditions(replies, wanted)
     if wanted.q is not None:

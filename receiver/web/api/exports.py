@@ -11,7 +11,7 @@ from flask import Response, request
 from flask.views import MethodView
 
 from receiver.core import Overloaded
-from receiver.messages.export_files import MEDIA_TYPES, Format, gzipped, iter_file
+from receiver.messages.export_files import MEDIA_TYPES, FileFormat, gzipped, iter_file
 from receiver.messages.queries import Filter
 from receiver.web import runtime
 from receiver.web.api.common import (
@@ -39,7 +39,7 @@ _AT_ONCE = 2
 # Built whole before its first byte: on two busy cores 2,500 rows a second, and proxies wait 75 s.
 SHEET_ROWS_MAX = 100_000
 _NOT_NEGATIVE = ma.validate.Range(min=0)
-_COMPRESSIBLE = (Format.CSV, Format.NDJSON)
+_COMPRESSIBLE = (FileFormat.CSV, FileFormat.NDJSON)
 _places = threading.BoundedSemaphore(_AT_ONCE)
 
 
@@ -65,7 +65,9 @@ _ABOUT_NEUTRAL = "CSV: an apostrophe before what a spreadsheet would take for a 
 class FormatSchema(StrictSchema):
     """How a file is written."""
 
-    format = ma.fields.Enum(Format, by_value=True, load_default=Format.CSV, metadata={"description": _ABOUT_FORMATS})
+    format = ma.fields.Enum(
+        FileFormat, by_value=True, load_default=FileFormat.CSV, metadata={"description": _ABOUT_FORMATS}
+    )
     bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: begin with a byte order mark."})
     neutral = StrictBoolean(load_default=True, metadata={"description": _ABOUT_NEUTRAL})
     after_id = WholeNumber(
@@ -144,7 +146,7 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
                     bom=bom,
                     neutral=neutral,
                     sheet_rows=SHEET_ROWS_MAX,
-                    gives_way=lambda: parts.committer.busy,
+                    gives_way=lambda: parts.batch_writer.busy,
                 )
         finally:
             place.give_back()
@@ -157,7 +159,7 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
     return response
 
 
-def _as_file(name: str, form: Format, pieces: Iterator[bytes]) -> Response:
+def _as_file(name: str, form: FileFormat, pieces: Iterator[bytes]) -> Response:
     """Answer with a file, compressed where the caller takes it and it helps."""
     compressed = form in _COMPRESSIBLE and request.accept_encodings.quality("gzip") > 0
     response = Response(gzipped(pieces) if compressed else pieces, content_type=MEDIA_TYPES[form])

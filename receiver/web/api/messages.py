@@ -17,7 +17,7 @@ from receiver.core import (
     iso_seconds,
     whole_milliseconds,
 )
-from receiver.messages import InvalidSend, Recorded, RecordResult, SendReader, queries, record_verified
+from receiver.messages import InvalidSendRecord, Recorded, RecordResult, SendRecordParser, queries, record_verified
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -280,14 +280,14 @@ def _send(item: Any, path: str = "#") -> SentMessage:
     if not isinstance(item, dict):
         raise Invalid({path: "not an object"})
     settings, allowed = runtime().settings, caller().accounts
-    reader = SendReader(
+    reader = SendRecordParser(
         zone=settings.timezone,
         accounts=settings.accounts,
         allowed=None if allowed is None else frozenset(allowed),
     )
     try:
         return reader.read(item)
-    except InvalidSend as error:
+    except InvalidSendRecord as error:
         status, code = (403, "account_closed") if error.closed else (422, "invalid")
         raise Invalid(pointers(error.faults, path), status=status, code=code) from None
 

@@ -120,7 +120,7 @@ def replay(push_id: str) -> PushRow:
     """Read a push again, and note who did; give it as it is now. Raises NotFound."""
     parts = runtime()
     found = find_push(push_id).as_push()
-    push = parts.gate.read_again(found, seen_at=max(parts.now(), found.received_at))
+    push = parts.admission.read_again(found, seen_at=max(parts.now(), found.received_at))
     parts.audited(lambda connection: replay_push(connection, push), caller().name, "push.replay", push_id=str(push.id))
     return find_push(push_id)
 

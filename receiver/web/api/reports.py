@@ -17,7 +17,7 @@ from receiver.messages import balance
 from receiver.reporting import delivery
 from receiver.reporting.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.reporting.carriers import allocation
-from receiver.reporting.figures import Allocated, Figures, ReportQuestion, Unit
+from receiver.reporting.figures import CarrierGroup, DeliveryFigures, ReportQuestion, Unit
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -233,19 +233,19 @@ def _question(arguments: dict[str, Any], groups: list[str], zone: ZoneInfo) -> R
     )
 
 
-def _allocated(arguments: dict[str, Any], groups: list[str]) -> Iterator[Allocated]:
+def _allocated(arguments: dict[str, Any], groups: list[str]) -> Iterator[CarrierGroup]:
     """What is asked of the numbers' allocation. Raises MissingExtra."""
     for name in _ALLOCATED:
         wanted = arguments.get(name)
         if wanted is not None or name in groups:
-            yield Allocated(name=name, of_prefix=getattr(allocation(), name), grouped=name in groups, wanted=wanted)
+            yield CarrierGroup(name=name, of_prefix=getattr(allocation(), name), grouped=name in groups, wanted=wanted)
 
 
 _PERCENTS = (50, 95, 99)
 _LATENCIES = [f"latency_p{percent}_seconds" for percent in _PERCENTS]
 
 
-def _shown(figures: Figures) -> dict[str, Any]:
+def _shown(figures: DeliveryFigures) -> dict[str, Any]:
     return {
         "sent": figures.sent,
         "refused": figures.refused,

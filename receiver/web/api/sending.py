@@ -9,9 +9,9 @@ import marshmallow as ma
 from flask import jsonify
 from flask.views import MethodView
 
-from receiver.core import StoreUnavailable, StoreUnfit, parse_mainland_mobile
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, parse_mainland_mobile
 from receiver.messages import Reading, balance, queries
-from receiver.platform.client import NoUsableAnswer, PlatformUnreachable, check_send
+from receiver.platform.client import PlatformProtocolError, PlatformUnreachable, check_send
 from receiver.sending.service import CodeRequest, PlatformRefused, Sent
 from receiver.web import runtime
 from receiver.web.api.common import (
@@ -118,7 +118,7 @@ def _answer(parts: Runtime, sent: Sent) -> Any:
     if message_id is not None:
         try:
             found = parts.ask(lambda connection: queries.find_message(connection, message_id, parts.clock()))
-        except (StoreUnavailable, StoreUnfit):
+        except (DatabaseUnavailable, DatabaseMisconfigured):
             found = None  # it has gone since: the platform has taken it all the same
         if found is not None:
             return shown(found)
@@ -187,7 +187,7 @@ def _balance(parts: Runtime, account: str, reading: Reading | None) -> dict[str,
     if reading is None or now - reading.answered_at > _FRESH:
         try:
             reading = parts.sender.read_balance(account)
-        except (PlatformUnreachable, NoUsableAnswer, PlatformRefused) as caught:
+        except (PlatformUnreachable, PlatformProtocolError, PlatformRefused) as caught:
             error = str(caught)
     trend = parts.ask(lambda connection: balance.find_trend(connection, account, now=parts.now()))
     threshold = parts.settings.balance_low_of(account)

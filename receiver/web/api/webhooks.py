@@ -27,11 +27,11 @@ from receiver.web.api.common import (
 from receiver.web.auth import caller
 from receiver.web.errors import Denied, Invalid
 from receiver.webhooks import endpoints, service
-from receiver.webhooks.endpoints import EventType, Format, Target, TargetState
+from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, PayloadFormat
 
 blueprint = Blueprint("targets", __name__, description="Own systems that everything is forwarded to.")
 
-_FORMATS = [form.value for form in Format]
+_FORMATS = [form.value for form in PayloadFormat]
 _EVENTS = [event.value for event in EventType]
 _IDS_MAX = 1000
 
@@ -85,7 +85,7 @@ class TargetSchema(ma.Schema):
     created_at = OurTime(required=True)
     state = ma.fields.String(
         required=True,
-        validate=ma.validate.OneOf([state.value for state in TargetState]),
+        validate=ma.validate.OneOf([state.value for state in EndpointState]),
         metadata={"description": "`failing`: its last answer was no 2xx, or it gave none; `last_error` says why."},
     )
     paused_at = OurTime(required=True, allow_none=True)
@@ -176,7 +176,7 @@ class Targets(MethodView):
     @blueprint.response(201, MadeTargetSchema)
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
         """Make a target: from now on it hears of what comes."""
-        if (body["pii"] or body["format"] == Format.RAW) and not caller().sees_numbers:
+        if (body["pii"] or body["format"] == PayloadFormat.RAW) and not caller().sees_numbers:
             raise Denied(403, "missing_scope", f"numbers in full take the scope {Scope.PII.value}; `raw` has them too")
         allowed = caller().accounts
         accounts = body.get("accounts", allowed)
@@ -193,7 +193,7 @@ class Targets(MethodView):
                 pii=body["pii"],
                 not_delivered_after_seconds=body.get("not_delivered_after_seconds"),
             )
-        except service.InvalidTarget as invalid:
+        except service.InvalidEndpoint as invalid:
             raise Invalid({f"#/{name}": reason for name, reason in invalid.faults.items()}) from None
         except NameTaken as taken:
             raise Invalid({"#/name": str(taken)}, status=409, code="name_taken") from None
@@ -301,10 +301,10 @@ class Replay(MethodView):
         return {"replayed": runtime().webhooks.replay(caller().name, _find(name), ids)}
 
 
-def _find(name: str) -> Target:
+def _find(name: str) -> Endpoint:
     return runtime().webhooks.find(name, caller().accounts)
 
 
-def _shown(target: Target) -> dict[str, Any]:
+def _shown(target: Endpoint) -> dict[str, Any]:
     health = runtime().ask(partial(endpoints.find_health, target=target))
     return asdict(target) | asdict(health) | {"url": target.place, "state": target.state}

@@ -17,7 +17,7 @@ from receiver.auth.api_keys import Scope
 from receiver.auth.passwords import MIN_CHARS, hash_password
 from receiver.auth.users import NAME, Role
 from receiver.core import NameTaken, NotFound, SettingsError
-from receiver.support.lookup import Answer
+from receiver.support.lookup import LookupAnswer
 from receiver.web import runtime
 from receiver.web.console.advice import BUILT_IN
 from receiver.web.console.pages import CATALOGUES, LANGUAGES, blueprint, language, render
@@ -223,7 +223,7 @@ def advice() -> Response:
     if tag not in LANGUAGES:
         tag = language()
     if request.method == "POST":
-        texts = {answer.value: " ".join(request.form.get(answer.value, "").split()) for answer in Answer}
+        texts = {answer.value: " ".join(request.form.get(answer.value, "").split()) for answer in LookupAnswer}
         if too_long := [name for name, text in texts.items() if len(text) > _ADVICE_MAX_CHARS]:
             flash(gettext("One line of advice is over %(most)s characters.", most=_ADVICE_MAX_CHARS), "bad")
             return _show_advice(tag, texts, too_long)

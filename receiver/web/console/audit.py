@@ -9,7 +9,7 @@ import marshmallow as ma
 from flask import Response, request
 
 from receiver.audit import MEDIA_TYPES, AuditFormat, iter_audit_file, iter_entries, verify_audit
-from receiver.core import Finding, InvalidCursor
+from receiver.core import CheckResult, InvalidCursor
 from receiver.web import runtime
 from receiver.web.api.audit import AuditFilterSchema, answer_audit, asked_of
 from receiver.web.console.error_texts import fault_words
@@ -79,7 +79,7 @@ def _show(given: dict[str, str]) -> Response:
         return render("audit.html", 422, **values | {"errors": {"cursor": fault_words(str(error))}})
 
 
-def _proof() -> Finding:
+def _proof() -> CheckResult:
     parts = runtime()
-    anchors, _ = parts.anchors.read()
+    anchors, _ = parts.checkpoints.read()
     return verify_audit(parts.database, anchors, newest=_PROVED)

@@ -19,9 +19,9 @@ from receiver.support import signals
 from receiver.support.lookup import (
     TEXT_MAX_CHARS,
     UNSETTLED,
-    Answer,
     Attempts,
-    Wanted,
+    LookupAnswer,
+    LookupQuery,
     answer_of,
     group_resends,
     has_moment,
@@ -60,10 +60,10 @@ _FIRST, _LONGEST = "10m", "30d"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
+class AnsweredGroup:
     """One group of resends as it is shown: its answer, and what the sentence needs."""
 
-    answer: Answer
+    answer: LookupAnswer
     attempts: Attempts
     age: timedelta | None  # None: only a reply speaks of it
     recent: RecentDelivery | None  # of the same template, where the message still waits
@@ -78,10 +78,10 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class LookupResult:
     """What a look-up found: groups, newest first; or nothing, but perhaps a push that could not be read."""
 
-    told: Sequence[Told]
+    told: Sequence[AnsweredGroup]
     earlier: bool  # nothing in the time that was asked for: the newest before it
     more: bool  # than these
     unreadable: PushRow | None
@@ -137,7 +137,7 @@ def _answer(template: str, token: str) -> Response:
         found=answer,
         period=period,
         periods=PERIODS,
-        Answer=Answer,
+        Answer=LookupAnswer,
         advice=advice_for,
         looks_again=not answer.told or answer.told[0].answer in UNSETTLED,
         now=now,
@@ -145,7 +145,7 @@ def _answer(template: str, token: str) -> Response:
     )
 
 
-def _find(connection: Connection, wanted: Wanted, within: timedelta, clock: Clock) -> Found:
+def _find(connection: Connection, wanted: LookupQuery, within: timedelta, clock: Clock) -> LookupResult:
     accounts = visitor().user.accounts
     rows = store.find_messages(
         connection, wanted, since=clock.now - within, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
@@ -159,7 +159,7 @@ def _find(connection: Connection, wanted: Wanted, within: timedelta, clock: Cloc
     every = group_resends(rows)
     groups = every[: 1 if earlier else _GROUPS_MAX]
     unreadable = _find_unreadable(connection, wanted, groups, clock)
-    return Found(
+    return LookupResult(
         told=[
             tell(connection, group, clock, unreadable=None if number else unreadable)
             for number, group in enumerate(groups)
@@ -172,7 +172,7 @@ def _find(connection: Connection, wanted: Wanted, within: timedelta, clock: Cloc
 
 
 def _find_replies(
-    connection: Connection, wanted: Wanted, rows: Sequence[MessageRow], since: datetime
+    connection: Connection, wanted: LookupQuery, rows: Sequence[MessageRow], since: datetime
 ) -> Sequence[ReplyRow]:
     """Find what came from a number and belongs to no recorded message: whoever wrote it has to be found too."""
     if wanted.mobile is None:
@@ -183,17 +183,19 @@ def _find_replies(
     return [shown(reply) for reply in found if reply.message_id not in told]
 
 
-def tell(connection: Connection, attempts: Attempts, clock: Clock, *, unreadable: PushRow | None = None) -> Told:
+def tell(
+    connection: Connection, attempts: Attempts, clock: Clock, *, unreadable: PushRow | None = None
+) -> AnsweredGroup:
     """Answer one group of resends."""
     message = attempts.newest
     answer = answer_of(message, unreadable=unreadable is not None)
     recent = None
-    if answer in (Answer.WAITING, Answer.LATE):
+    if answer in (LookupAnswer.WAITING, LookupAnswer.LATE):
         recent = signals.find_recent_delivery(
             connection, account=message.account, template_id=message.template_id, now=clock.now
         )
     receipts, replies = queries.list_sightings(connection, message.id)
-    return Told(
+    return AnsweredGroup(
         answer=answer,
         attempts=attempts,
         age=clock.now - moment_of(message) if has_moment(message) else None,
@@ -205,7 +207,7 @@ def tell(connection: Connection, attempts: Attempts, clock: Clock, *, unreadable
 
 
 def _find_unreadable(
-    connection: Connection, wanted: Wanted, groups: Sequence[Attempts], clock: Clock
+    connection: Connection, wanted: LookupQuery, groups: Sequence[Attempts], clock: Clock
 ) -> PushRow | None:
     """Find a push that could not be read and names the number or the task that is asked for."""
     needles = {wanted.mobile, groups[0].newest.task_id if groups else wanted.text} - {None}
@@ -244,7 +246,7 @@ def answer_message(message_id: str, *, status: int = 200, in_full: bool = False,
         status,
         told=told,
         advice=advice_for,
-        Answer=Answer,
+        Answer=LookupAnswer,
         error=error,
         now=clock.now,
         shown_in_full=frozenset({row.mobile} if in_full else ()),

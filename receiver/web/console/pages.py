@@ -11,12 +11,12 @@ from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
 from werkzeug.exceptions import HTTPException
 
 from receiver.core import (
+    DatabaseMisconfigured,
+    DatabaseUnavailable,
     MissingExtra,
     NotFound,
     Overloaded,
     ReceiverError,
-    StoreUnavailable,
-    StoreUnfit,
     TooManyRows,
 )
 from receiver.observability import get_logger
@@ -29,9 +29,9 @@ from receiver.web.console.session import (
     POLICIES,
     PREFIX,
     Access,
-    May,
+    CurrentUser,
+    Permission,
     Sessions,
-    Visitor,
     address,
     find_visitor,
     in_console,
@@ -83,7 +83,7 @@ def _check() -> AnyResponse | None:
     if _holds_nul():
         abort(HTTPStatus.BAD_REQUEST)
     if not current_app.secret_key and request.endpoint != "console.static":
-        raise StoreUnavailable("the key of cookies and forms has not been read from the database yet")
+        raise DatabaseUnavailable("the key of cookies and forms has not been read from the database yet")
     if request.method == "POST":
         _csrf.protect()
     if policy is Access.OPEN:
@@ -108,11 +108,11 @@ _REFUSALS = {
 }
 
 
-def _reason_against(found: Visitor, policy: Access | May | None) -> str | None:
+def _reason_against(found: CurrentUser, policy: Access | Permission | None) -> str | None:
     """Say why somebody who has logged in is refused a page; None: they are not."""
     if policy is None:
         return "closed"
-    if isinstance(policy, May) and not found.may(policy):
+    if isinstance(policy, Permission) and not found.may(policy):
         return "role"
     if found.user.accounts is not None and request.endpoint in OF_ALL_ACCOUNTS:
         return "account"
@@ -197,9 +197,15 @@ _HEADINGS = {
     503: lazy_gettext("Not now"),
 }
 _STATUS_OF = {
-    NotFound: 404, StoreUnavailable: 503, StoreUnfit: 503, Overloaded: 503, Invalid: 422, MissingExtra: 422,
-    TooManyRows: 422, Denied: 403,
-}  # fmt: skip
+    NotFound: 404,
+    DatabaseUnavailable: 503,
+    DatabaseMisconfigured: 503,
+    Overloaded: 503,
+    Invalid: 422,
+    MissingExtra: 422,
+    TooManyRows: 422,
+    Denied: 403,
+}
 
 
 @blueprint.errorhandler(ReceiverError)
@@ -218,7 +224,7 @@ def _detail_of(error: ReceiverError) -> str:
             return fault_words(str(error), default=str(error))  # from the console itself, it is translated already
         case Invalid():
             return " ".join(fault_words(fault["detail"]) for fault in error.errors)
-        case StoreUnavailable() | StoreUnfit():
+        case DatabaseUnavailable() | DatabaseMisconfigured():
             text = gettext("The database is away. Pushes are kept meanwhile, nothing is lost; try again in a moment.")
         case Denied():
             text = gettext("You are bound to other accounts.")
@@ -292,7 +298,7 @@ def _context() -> dict[str, Any]:
     known = g.get("visitor")
     return {
         "visitor": known,
-        "may": (lambda what: known is not None and known.may(May[what])),
+        "may": (lambda what: known is not None and known.may(Permission[what])),
         "language": language(),
         "languages": LANGUAGES,
         "csrf_token": generate_csrf if current_app.secret_key else (lambda: ""),

@@ -15,9 +15,9 @@ from flask_babel import gettext, lazy_gettext
 
 from receiver.core import NotFound, neutral
 from receiver.messages import balance
-from receiver.messages.export_files import Format
+from receiver.messages.export_files import FileFormat
 from receiver.reporting import delivery as reports
-from receiver.reporting.figures import Figures, ReportQuestion, Unit
+from receiver.reporting.figures import DeliveryFigures, ReportQuestion, Unit
 from receiver.support import signals
 from receiver.web import runtime
 from receiver.web.api.common import browse
@@ -38,7 +38,7 @@ _MINUTES = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
+class ReportColumn:
     """One column of a table: what it is called, and how its values are written."""
 
     label: Any
@@ -54,14 +54,14 @@ class Table:
 
     name: str
     title: Any
-    columns: Sequence[Column]
+    columns: Sequence[ReportColumn]
     rows: Sequence[Sequence[Any]]
     chart: str | None = None  # `bars` or `lines`
     note: Any = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class ReportParams:
     """What the address asks for."""
 
     first: date
@@ -77,7 +77,7 @@ class Asked:
             (self.first + timedelta(days=number)).isoformat() for number in range((self.last - self.first).days + 1)
         ]
 
-    def before(self) -> Asked:
+    def before(self) -> ReportParams:
         """As many days, right before."""
         length = timedelta(days=len(self.days))
         return replace(self, first=self.first - length, last=self.last - length)
@@ -94,32 +94,32 @@ class Asked:
         )
 
 
-class Source:
+class ReportData:
     """What the tables are made from: each thing that several of them need is read once."""
 
-    def __init__(self, connection: Connection, asked: Asked) -> None:
+    def __init__(self, connection: Connection, asked: ReportParams) -> None:
         self.connection = connection
         self.asked = asked
         self.now = runtime().now()
 
     @cached_property
-    def delivery(self) -> tuple[list[tuple[str, Figures]], Figures]:
+    def delivery(self) -> tuple[list[tuple[str, DeliveryFigures]], DeliveryFigures]:
         """The figures of each day, and of all."""
         return self._delivery(self.asked)
 
     @cached_property
-    def delivery_before(self) -> tuple[list[tuple[str, Figures]], Figures] | None:
+    def delivery_before(self) -> tuple[list[tuple[str, DeliveryFigures]], DeliveryFigures] | None:
         """The same of the period before, where that is to be compared."""
         return self._delivery(self.asked.before()) if self.asked.compare else None
 
-    def _delivery(self, asked: Asked) -> tuple[list[tuple[str, Figures]], Figures]:
+    def _delivery(self, asked: ReportParams) -> tuple[list[tuple[str, DeliveryFigures]], DeliveryFigures]:
         groups, total = reports.delivery_report(
             self.connection, asked.question(unit=Unit.DAY), runtime().clock(self.now)
         )
-        return [(day, groups.get((day,), Figures())) for day in asked.days], total
+        return [(day, groups.get((day,), DeliveryFigures())) for day in asked.days], total
 
 
-def _asked() -> tuple[Asked, dict[str, str]]:
+def _asked() -> tuple[ReportParams, dict[str, str]]:
     """Read what the address asks for; what cannot be used is named, and the last week shown."""
     given, errors = request.args, {}
     today = runtime().now().astimezone(runtime().settings.timezone).date()
@@ -149,7 +149,7 @@ def _asked() -> tuple[Asked, dict[str, str]]:
     template_id = given.get("template_id", "").strip() or None
     if template_id is not None and "\0" in template_id:
         errors["template_id"], template_id = gettext("No template has such an id."), None
-    asked = Asked(first=first, last=last, template_id=template_id, account=account, compare="compare" in given)
+    asked = ReportParams(first=first, last=last, template_id=template_id, account=account, compare="compare" in given)
     return asked, errors
 
 
@@ -158,8 +158,8 @@ def reports_page() -> Response:
     """Show how it went."""
     asked, errors = _asked()
 
-    def read(connection: Connection) -> tuple[list[Table], Figures, Figures | None]:
-        source = Source(connection, asked)
+    def read(connection: Connection) -> tuple[list[Table], DeliveryFigures, DeliveryFigures | None]:
+        source = ReportData(connection, asked)
         _, total = source.delivery
         before = source.delivery_before
         return [make(source) for make in TABLES.values()], total, before[1] if before else None
@@ -185,7 +185,7 @@ def report_csv(name: str) -> Response:
     asked, errors = _asked()
     if errors:
         return reports_page()
-    table = browse(lambda connection: TABLES[name](Source(connection, asked)))
+    table = browse(lambda connection: TABLES[name](ReportData(connection, asked)))
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\r\n")
     lines.writerow([neutral(str(column.label)) for column in table.columns])
@@ -200,19 +200,19 @@ def report_csv(name: str) -> Response:
 # --- The tables ---------------------------------------------------------------------------------------
 
 
-_DAY = Column(label=lazy_gettext("Day"), form="text")
+_DAY = ReportColumn(label=lazy_gettext("Day"), form="text")
 
 
-def _days(source: Source) -> Table:
+def _days(source: ReportData) -> Table:
     columns = [
         _DAY,
-        Column(label=lazy_gettext("Delivered"), colour="ok"),
-        Column(label=lazy_gettext("Failed"), colour="bad"),
-        Column(label=lazy_gettext("Never reported"), colour="unsure"),
-        Column(label=lazy_gettext("Pending"), colour="wait"),
-        Column(label=lazy_gettext("Sent"), plotted=False),
-        Column(label=lazy_gettext("Refused"), plotted=False),
-        Column(label=lazy_gettext("Unmatched"), plotted=False),
+        ReportColumn(label=lazy_gettext("Delivered"), colour="ok"),
+        ReportColumn(label=lazy_gettext("Failed"), colour="bad"),
+        ReportColumn(label=lazy_gettext("Never reported"), colour="unsure"),
+        ReportColumn(label=lazy_gettext("Pending"), colour="wait"),
+        ReportColumn(label=lazy_gettext("Sent"), plotted=False),
+        ReportColumn(label=lazy_gettext("Refused"), plotted=False),
+        ReportColumn(label=lazy_gettext("Unmatched"), plotted=False),
     ]
     rows = [
         (day, f.delivered, f.failed, f.no_receipt, f.pending, f.sent, f.refused, f.unmatched)
@@ -228,21 +228,21 @@ def _days(source: Source) -> Table:
     )
 
 
-def _rates(source: Source) -> Table:
-    columns = [_DAY, Column(label=lazy_gettext("Delivery rate"), form="percent", unit="%")]
+def _rates(source: ReportData) -> Table:
+    columns = [_DAY, ReportColumn(label=lazy_gettext("Delivery rate"), form="percent", unit="%")]
     rows: list[tuple[Any, ...]] = [(day, _rounded(f.delivery_rate)) for day, f in source.delivery[0]]
     if source.delivery_before:
-        columns.append(Column(label=lazy_gettext("The period before"), form="percent", unit="%"))
+        columns.append(ReportColumn(label=lazy_gettext("The period before"), form="percent", unit="%"))
         before = [_rounded(f.delivery_rate) for _, f in source.delivery_before[0]]
         rows = [(*row, rate) for row, rate in zip(rows, before, strict=True)]
     return Table(name="rates", title=lazy_gettext("Delivery rate, by day"), columns=columns, rows=rows, chart="lines")
 
 
-def _latencies(source: Source) -> Table:
+def _latencies(source: ReportData) -> Table:
     columns = [
         _DAY,
         *(
-            Column(label=gettext("%(percent)s %% arrived within", percent=percent), form="duration", unit="s")
+            ReportColumn(label=gettext("%(percent)s %% arrived within", percent=percent), form="duration", unit="s")
             for percent in _PERCENTS
         ),
     ]
@@ -257,18 +257,18 @@ def _latencies(source: Source) -> Table:
     )
 
 
-def _templates(source: Source) -> Table:
+def _templates(source: ReportData) -> Table:
     groups, _ = reports.delivery_report(
         source.connection, source.asked.question(by_template=True), runtime().clock(source.now)
     )
     columns = [
-        Column(label=lazy_gettext("Template"), form="text"),
-        Column(label=lazy_gettext("Sent"), plotted=False),
-        Column(label=lazy_gettext("Delivered"), colour="ok"),
-        Column(label=lazy_gettext("Failed"), colour="bad"),
-        Column(label=lazy_gettext("Never reported"), colour="unsure"),
-        Column(label=lazy_gettext("Delivery rate"), form="percent", plotted=False),
-        Column(label=gettext("%(percent)s %% arrived within", percent=95), form="duration", plotted=False),
+        ReportColumn(label=lazy_gettext("Template"), form="text"),
+        ReportColumn(label=lazy_gettext("Sent"), plotted=False),
+        ReportColumn(label=lazy_gettext("Delivered"), colour="ok"),
+        ReportColumn(label=lazy_gettext("Failed"), colour="bad"),
+        ReportColumn(label=lazy_gettext("Never reported"), colour="unsure"),
+        ReportColumn(label=lazy_gettext("Delivery rate"), form="percent", plotted=False),
+        ReportColumn(label=gettext("%(percent)s %% arrived within", percent=95), form="duration", plotted=False),
     ]
     most_first = sorted(groups.items(), key=lambda group: (-group[1].sent, group[0][0] or ""))
     rows = [
@@ -286,25 +286,25 @@ def _templates(source: Source) -> Table:
     return Table(name="templates", title=lazy_gettext("By template"), columns=columns, rows=rows, chart="bars")
 
 
-def _replies(source: Source) -> Table:
+def _replies(source: ReportData) -> Table:
     found = reports.replies_by_day(source.connection, source.asked.question())
     return Table(
         name="replies",
         title=lazy_gettext("Replies, by day"),
-        columns=[_DAY, Column(label=lazy_gettext("Replies")), Column(label=lazy_gettext("Opt-outs"))],
+        columns=[_DAY, ReportColumn(label=lazy_gettext("Replies")), ReportColumn(label=lazy_gettext("Opt-outs"))],
         rows=[(day, *found.get(day, (0, 0))) for day in source.asked.days],
         chart="bars",
     )
 
 
-def _balances(source: Source) -> Table:
+def _balances(source: ReportData) -> Table:
     columns = [
-        Column(label=lazy_gettext("Account"), form="text"),
-        Column(label=lazy_gettext("Messages left")),
-        Column(label=lazy_gettext("As of"), form="moment"),
-        Column(label=lazy_gettext("Used a day")),
-        Column(label=lazy_gettext("Days left")),
-        Column(label=lazy_gettext("Warned below")),
+        ReportColumn(label=lazy_gettext("Account"), form="text"),
+        ReportColumn(label=lazy_gettext("Messages left")),
+        ReportColumn(label=lazy_gettext("As of"), form="moment"),
+        ReportColumn(label=lazy_gettext("Used a day")),
+        ReportColumn(label=lazy_gettext("Days left")),
+        ReportColumn(label=lazy_gettext("Warned below")),
     ]
     rows = []
     own = visitor().user.accounts
@@ -324,15 +324,15 @@ def _balances(source: Source) -> Table:
     )
 
 
-def _minutes(source: Source) -> Table:
+def _minutes(source: ReportData) -> Table:
     zone = runtime().settings.timezone
     every = visitor().user.accounts is None  # over which minutes are counted
     found = signals.list_minutes(source.connection, now=source.now, minutes=_MINUTES) if every else []
     columns = [
-        Column(label=lazy_gettext("Minute"), form="text"),
-        Column(label=lazy_gettext("Pushes")),
-        Column(label=lazy_gettext("Sent")),
-        Column(label=lazy_gettext("Receipts")),
+        ReportColumn(label=lazy_gettext("Minute"), form="text"),
+        ReportColumn(label=lazy_gettext("Pushes")),
+        ReportColumn(label=lazy_gettext("Sent")),
+        ReportColumn(label=lazy_gettext("Receipts")),
     ]
     rows = [(f"{minute.at.astimezone(zone):%H:%M}", minute.pushes, minute.sent, minute.receipts) for minute in found]
     return Table(
@@ -348,7 +348,7 @@ def _rounded(rate: float | None) -> float | None:
     return None if rate is None else round(rate, 4)
 
 
-TABLES: Mapping[str, Callable[[Source], Table]] = {
+TABLES: Mapping[str, Callable[[ReportData], Table]] = {
     "days": _days,
     "rates": _rates,
     "latencies": _latencies,
@@ -370,7 +370,12 @@ def exports() -> Response:
 
 def _offer(status: int, **values: Any) -> Response:
     return render(
-        "exports.html", status, names=tuple(FORMS), formats=tuple(Format), sheet_rows=f"{SHEET_ROWS_MAX:,}", **values
+        "exports.html",
+        status,
+        names=tuple(FORMS),
+        formats=tuple(FileFormat),
+        sheet_rows=f"{SHEET_ROWS_MAX:,}",
+        **values,
     )
 
 

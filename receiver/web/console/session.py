@@ -14,7 +14,7 @@ from flask.sessions import SecureCookieSessionInterface
 
 from receiver.auth import users
 from receiver.auth.users import SEEN_EVERY, Role, Session, User
-from receiver.core import StoreUnavailable, StoreUnfit
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
 from receiver.intake import client_address, within
 from receiver.web import runtime
 from receiver.web.auth import Caller
@@ -29,7 +29,7 @@ TOKEN = "token"  # noqa: S105  (a name: of the session's token in the cookie)
 _HALF_LASTS = timedelta(minutes=10)
 
 
-class May(StrEnum):
+class Permission(StrEnum):
     """What a role may do."""
 
     LOOK_UP = "look up"
@@ -40,10 +40,10 @@ class May(StrEnum):
     ADMINISTER = "administer"
 
 
-_OF_ROLE: Mapping[Role, frozenset[May]] = {
-    Role.SUPPORT: frozenset({May.LOOK_UP, May.READ}),
-    Role.ANALYST: frozenset({May.READ, May.REPORT, May.EXPORT}),
-    Role.ADMIN: frozenset(May),
+_OF_ROLE: Mapping[Role, frozenset[Permission]] = {
+    Role.SUPPORT: frozenset({Permission.LOOK_UP, Permission.READ}),
+    Role.ANALYST: frozenset({Permission.READ, Permission.REPORT, Permission.EXPORT}),
+    Role.ADMIN: frozenset(Permission),
 }
 
 
@@ -56,7 +56,7 @@ class Access(Enum):
 
 
 # Endpoint: what it takes. What is not here is closed.
-POLICIES: Mapping[str, Access | May] = {
+POLICIES: Mapping[str, Access | Permission] = {
     "console.static": Access.OPEN,
     "console.log_in": Access.OPEN,
     "console.oidc_begin": Access.OPEN,
@@ -69,34 +69,34 @@ POLICIES: Mapping[str, Access | May] = {
     "console.account": Access.STAFF,
     "console.status": Access.STAFF,
     "console.missing": Access.STAFF,
-    "console.look_up": May.LOOK_UP,
-    "console.found": May.LOOK_UP,
-    "console.found_answer": May.LOOK_UP,
-    "console.reveal": May.LOOK_UP,
-    "console.messages": May.READ,
-    "console.message": May.READ,
-    "console.replies": May.READ,
-    "console.reports": May.REPORT,
-    "console.report_csv": May.REPORT,
-    "console.exports": May.EXPORT,
-    "console.export": May.EXPORT,
-    "console.pushes": May.JOURNAL,
-    "console.push": May.JOURNAL,
-    "console.replay": May.JOURNAL,
-    "console.quarantine_seen": May.JOURNAL,
-    "console.setup": May.ADMINISTER,
-    "console.self_test": May.ADMINISTER,
-    "console.users": May.ADMINISTER,
-    "console.user": May.ADMINISTER,
-    "console.keys": May.ADMINISTER,
-    "console.revoke_key": May.ADMINISTER,
-    "console.targets": May.ADMINISTER,
-    "console.change_target": May.ADMINISTER,
-    "console.dead_letters": May.ADMINISTER,
-    "console.audit": May.ADMINISTER,
-    "console.audit_export": May.ADMINISTER,
-    "console.access": May.ADMINISTER,
-    "console.advice": May.ADMINISTER,
+    "console.look_up": Permission.LOOK_UP,
+    "console.found": Permission.LOOK_UP,
+    "console.found_answer": Permission.LOOK_UP,
+    "console.reveal": Permission.LOOK_UP,
+    "console.messages": Permission.READ,
+    "console.message": Permission.READ,
+    "console.replies": Permission.READ,
+    "console.reports": Permission.REPORT,
+    "console.report_csv": Permission.REPORT,
+    "console.exports": Permission.EXPORT,
+    "console.export": Permission.EXPORT,
+    "console.pushes": Permission.JOURNAL,
+    "console.push": Permission.JOURNAL,
+    "console.replay": Permission.JOURNAL,
+    "console.quarantine_seen": Permission.JOURNAL,
+    "console.setup": Permission.ADMINISTER,
+    "console.self_test": Permission.ADMINISTER,
+    "console.users": Permission.ADMINISTER,
+    "console.user": Permission.ADMINISTER,
+    "console.keys": Permission.ADMINISTER,
+    "console.revoke_key": Permission.ADMINISTER,
+    "console.targets": Permission.ADMINISTER,
+    "console.change_target": Permission.ADMINISTER,
+    "console.dead_letters": Permission.ADMINISTER,
+    "console.audit": Permission.ADMINISTER,
+    "console.audit_export": Permission.ADMINISTER,
+    "console.access": Permission.ADMINISTER,
+    "console.advice": Permission.ADMINISTER,
 }
 
 
@@ -110,13 +110,13 @@ OF_ALL_ACCOUNTS = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Visitor:
+class CurrentUser:
     """Somebody who has logged in, wholly or but for the second factor."""
 
     user: User
     confirmed: bool
 
-    def may(self, what: May) -> bool:
+    def may(self, what: Permission) -> bool:
         """Whether their role lets them."""
         return self.confirmed and what in _OF_ROLE[self.user.role]
 
@@ -126,10 +126,10 @@ class Visitor:
         return Caller(name=f"user:{self.user.name}", sees_numbers=False, accounts=self.user.accounts)
 
 
-def visitor() -> Visitor:
+def visitor() -> CurrentUser:
     """Who makes the present request; only on pages that are not open."""
     found = g.visitor
-    assert isinstance(found, Visitor)  # noqa: S101
+    assert isinstance(found, CurrentUser)  # noqa: S101
     return found
 
 
@@ -157,7 +157,7 @@ def by_trusted_proxy() -> bool:
     return within(request.environ.get("REMOTE_ADDR") or "", runtime().settings.trusted_proxies)
 
 
-def find_visitor() -> Visitor | None:
+def find_visitor() -> CurrentUser | None:
     """Find out who makes the present request: by the proxy that they have logged in at, else by their session."""
     header = runtime().settings.console_user_header
     if header and by_trusted_proxy() and (name := request.headers.get(header, "")):
@@ -165,10 +165,10 @@ def find_visitor() -> Visitor | None:
         user = runtime().ask(lambda connection: users.find_user(connection, name))
         if user is None or user.disabled_at is not None:
             return None
-        return Visitor(user=user, confirmed=True)
+        return CurrentUser(user=user, confirmed=True)
     token = session.get(TOKEN)
     held = _find_session(token) if isinstance(token, str) else None
-    return Visitor(user=held.user, confirmed=held.confirmed) if held else None
+    return CurrentUser(user=held.user, confirmed=held.confirmed) if held else None
 
 
 _SEEN_MAX = 1000
@@ -181,7 +181,7 @@ def _find_session(token: str) -> Session | None:
     digest = hashlib.sha256(token.encode()).digest()
     try:
         held = parts.ask(lambda connection: users.find_session(connection, token, now))
-    except (StoreUnavailable, StoreUnfit):
+    except (DatabaseUnavailable, DatabaseMisconfigured):
         kept = _seen.get(digest)
         if kept is None or kept.expires_at <= now:
             raise
@@ -239,7 +239,7 @@ class Sessions(SecureCookieSessionInterface):
         if not app.secret_key:
             try:
                 app.secret_key = runtime().shared_secret("console")
-            except (StoreUnavailable, StoreUnfit):
+            except (DatabaseUnavailable, DatabaseMisconfigured):
                 return None
         return super().open_session(app, request)
 

@@ -15,7 +15,7 @@ from flask_babel import gettext
 from receiver.alerting import Incident, NodeIncidents, Situation, incidents, judge
 from receiver.alerting.messages import title_of
 from receiver.config import push_urls
-from receiver.core import StoreUnavailable, StoreUnfit, find_disk, mask_mobile
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, find_disk, mask_mobile
 from receiver.db import once
 from receiver.db.clocks import find_difference
 from receiver.intake import UNUSED_FOR, SpoolState, seconds_left, spool_state
@@ -28,7 +28,7 @@ from receiver.web import denials, runtime
 from receiver.web.console.filters import duration, zone_name
 from receiver.web.console.lookup import PERIODS
 from receiver.web.console.pages import blueprint, language, render
-from receiver.web.console.session import May, seen_accounts, visitor
+from receiver.web.console.session import Permission, seen_accounts, visitor
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,7 +47,7 @@ _SELF_TEST_SECONDS = 10
 @blueprint.get("/")
 def home() -> Response:
     """Begin: the field for a look-up for whoever answers the phone, lists for the others."""
-    if visitor().may(May.LOOK_UP):
+    if visitor().may(Permission.LOOK_UP):
         return render("home.html", periods=PERIODS)
     return redirect(url_for("console.reports"), HTTPStatus.SEE_OTHER)
 
@@ -83,7 +83,7 @@ def warnings() -> Warnings:
 
 def _find_warnings() -> Warnings:
     parts = runtime()
-    away = parts.link.reason if parts.link.known and not parts.link.up else None
+    away = parts.availability.reason if parts.availability.known and not parts.availability.up else None
     silence, quarantined = None, 0
     if away is None:
         try:
@@ -97,7 +97,7 @@ def _find_warnings() -> Warnings:
                     ),
                 )
             )
-        except (StoreUnavailable, StoreUnfit) as error:
+        except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             away = str(error)
     if silence is not None and visitor().user.accounts is not None:
         silence = replace(silence, unreported_sends=0)  # which are those of every account
@@ -128,12 +128,12 @@ def status() -> Response:
     if away is None:
         try:
             known = parts.ask(lambda connection: _known(connection, now))
-        except (StoreUnavailable, StoreUnfit) as error:
+        except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             away = str(error)
     disk = find_disk(parts.settings.data_dir)
     certificate = certificate_days_left(parts.settings.public_url)
     reachable = can_connect(parts.settings.platform_url) if told.silence or away else None
-    refused = [refusal for refusal in parts.gate.refusals if refusal.at > now - _LATELY]
+    refused = [refusal for refusal in parts.admission.refusals if refusal.at > now - _LATELY]
     judgement = judge(
         Situation(
             database_up=away is None,
@@ -142,7 +142,7 @@ def status() -> Response:
             disk=disk,
             certificate_days_left=certificate,
             recent_refusals=Counter(refusal.reason for refusal in refused),
-            redirected=parts.gate.is_redirected(now),
+            redirected=parts.admission.is_redirected(now),
             silence=told.silence,
             platform_reachable=reachable,
             ever_pushed=known is None or known.last_push is not None,
@@ -234,7 +234,7 @@ def setup() -> Response:
         )
     )
     uses = parts.list_secret_uses()
-    refusals = list(parts.gate.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
+    refusals = list(parts.admission.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
     # A page that looks again by itself says nothing new; but anybody can send what says that it does.
     if "HX-Request" not in request.headers or denials.is_first(visitor().caller.name, "push_url.read"):
         parts.audit(visitor().caller.name, "push_url.read")
@@ -246,9 +246,9 @@ def setup() -> Response:
         unused_days=UNUSED_FOR.days,
         now=parts.now(),
         observes=bool(parts.settings.push_allow) and not parts.settings.push_allow_enforced,
-        observed=parts.gate.observed[:_REFUSALS_SHOWN],
+        observed=parts.admission.observed[:_REFUSALS_SHOWN],
         public=bool(parts.settings.public_url),
-        probe=parts.gate.last_probe,
+        probe=parts.admission.last_probe,
         last_push=last_push,
         clocks=clocks,
         refusals=refusals,

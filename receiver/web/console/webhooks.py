@@ -16,7 +16,7 @@ from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import visitor
 from receiver.webhooks import endpoints as store
 from receiver.webhooks import service
-from receiver.webhooks.endpoints import EventType, Format
+from receiver.webhooks.endpoints import EventType, PayloadFormat
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -39,14 +39,14 @@ def targets() -> Response:
             name=name,
             url=form.get("url", "").strip(),
             form=form.get("format", ""),
-            events=form.getlist("event") if form.get("format") != Format.RAW else (),
+            events=form.getlist("event") if form.get("format") != PayloadFormat.RAW else (),
             accounts=accounts or None,
             pii="pii" in form,
             not_delivered_after_seconds=(int(seconds) if seconds.isascii() and seconds.isdigit() else 0)
             if seconds
             else None,
         )
-    except service.InvalidTarget as invalid:
+    except service.InvalidEndpoint as invalid:
         return _show_targets(errors={field: fault_words(said) for field, said in invalid.faults.items()})
     except NameTaken:
         return _show_targets(errors={"name": gettext("There is a target of that name already.")})
@@ -63,7 +63,7 @@ def _show_targets(*, errors: dict[str, str] | None = None, fresh: str | None = N
         "targets.html",
         422 if errors else 200,
         targets=[(target, parts.ask(partial(store.find_health, target=target))) for target in found],
-        formats=tuple(Format),
+        formats=tuple(PayloadFormat),
         events=tuple(EventType),
         accounts=sorted(parts.settings.accounts),
         errors=errors or {},

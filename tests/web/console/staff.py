@@ -175,7 +175,7 @@ def plain_runtime(directory: Path) -> Iterator[Runtime]:
     runtime = Runtime(make_settings(f"sqlite:///{directory / 'receiver.db'}", directory))
     migrate.upgrade(runtime.database)
     runtime.start()
-    runtime.link.await_known(60)
+    runtime.availability.await_known(60)
     yield runtime
     runtime.stop()
 

@@ -20,7 +20,7 @@ from receiver.db.tables import incidents
 from receiver.messages import Reading, save_readings
 from receiver.web.console.session import OF_ALL_ACCOUNTS, POLICIES
 from receiver.webhooks import endpoints
-from receiver.webhooks.endpoints import Format, NewTarget
+from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.conftest import OTHER_SECRET, SECRET, make_key
 from tests.harness.factories import make_push, make_send
 from tests.harness.server import ServeProcess
@@ -132,7 +132,7 @@ def both(make_runtime: Callable[..., Runtime]) -> Runtime:
             api_keys.create_key(connection, name=name, scopes=[Scope.READ], accounts=accounts, now=now, expires_at=None)
         users.create_user(connection, name="zeta.user", role=Role.SUPPORT, now=now, accounts=["zeta"])
         url = "https://127.0.0.1:9/hooks"
-        new = NewTarget(name="zeta-target", url=url, format=Format.WEBHOOKS, accounts=("zeta",))
+        new = NewEndpoint(name="zeta-target", url=url, format=PayloadFormat.WEBHOOKS, accounts=("zeta",))
         endpoints.create_target(connection, new, now=now)
 
     runtime.database.write(work)

@@ -62,7 +62,7 @@ def test_banner_speaks_of_silence_quarantine_and_the_database(app: Flask, runtim
     assert "1 push could not be read" in admin.page("/banner").text
     admin.get("/status")
     runtime._drainer.stop()  # it would find the database there
-    runtime.link.mark_down("gone")
+    runtime.availability.mark_down("gone")
     assert banners(admin) == ["alarm"]
     assert "The database is away. Pushes are kept on disk" in admin.page("/banner").text
 
@@ -80,7 +80,7 @@ def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(
     gone.post("/logout")
     gone.token = old
     runtime._drainer.stop()
-    runtime.link.mark_down("gone")
+    runtime.availability.mark_down("gone")
     page = staff.page("/status")
     assert page.at("verdict") == "Something here needs a hand; the platform is not the cause."
     assert "The database is away; pushes are kept on disk meanwhile." in page.text
@@ -100,7 +100,7 @@ def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(
 @one_database
 def test_right_after_a_start_without_the_database_every_page_says_so(app: Flask, runtime: Runtime) -> None:
     runtime._drainer.stop()
-    runtime.link.mark_down("gone")
+    runtime.availability.mark_down("gone")
     client = app.test_client()
     for path in ("/console/login", "/console/", "/console/status", "/console/nowhere"):
         answer = client.get(path)

@@ -37,7 +37,7 @@ from receiver.messages.projection import save_pushes
 from receiver.sending import attempts
 from receiver.web.console.session import TOKEN
 from receiver.webhooks import endpoints
-from receiver.webhooks.endpoints import EventType, Format, NewTarget
+from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from tests.conftest import make_settings
 from tests.harness.factories import READER, make_send
 
@@ -120,12 +120,14 @@ def _serve(directory: Path, fill: Callable[[sa.Connection], None] | None) -> Ite
     )
     runtime = runtime_module.Runtime(settings)
     migrate.upgrade(runtime.database)
-    runtime.link.mark_up()
+    runtime.availability.mark_up()
     runtime.database.write(_make_users)
     if fill is not None:
         runtime.database.write(fill)
-        runtime.gate.last_probe = Probe(at=NOW - timedelta(hours=30), address="203.0.113.7", method="GET")
-        runtime.gate.refusals.append(Refusal(at=NOW - timedelta(hours=29), address="198.51.100.9", reason="secret"))
+        runtime.admission.last_probe = Probe(at=NOW - timedelta(hours=30), address="203.0.113.7", method="GET")
+        runtime.admission.refusals.append(
+            Refusal(at=NOW - timedelta(hours=29), address="198.51.100.9", reason="secret")
+        )
     app = create_app(runtime)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever)
@@ -214,8 +216,8 @@ def _fill(connection: sa.Connection) -> None:
 def _make_targets(connection: sa.Connection) -> None:
     """One that is well, and one that was paused, of which something was given up."""
     made_at = NOW - timedelta(days=20)
-    for name, form in (("erp", Format.RAW), ("shop", Format.WEBHOOKS)):
-        new = NewTarget(name=name, url=f"https://{name}.example.com/sms", format=form, events=tuple(EventType))
+    for name, form in (("erp", PayloadFormat.RAW), ("shop", PayloadFormat.WEBHOOKS)):
+        new = NewEndpoint(name=name, url=f"https://{name}.example.com/sms", format=form, events=tuple(EventType))
         endpoints.create_target(connection, new, now=made_at)
     shop = endpoints.get_target(connection, "shop")
     endpoints.pause_target(connection, shop, because="answered with HTTP status 410", now=NOW - timedelta(hours=2))
@@ -331,7 +333,7 @@ class View:
         sample.enter(page.context, self.user, half=self.half)
         if self.away:
             page.goto(f"{sample.origin}/console/account")  # who has been here goes on while the database is away
-            sample.runtime.link.mark_down("connection refused")
+            sample.runtime.availability.mark_down("connection refused")
         page.on("response", note)
         try:
             page.goto("about:blank")  # so that the page before asks for nothing more
@@ -340,7 +342,7 @@ class View:
             expect(page.locator("figure[data-chart] canvas")).to_have_count(page.locator("figure[data-chart]").count())
         finally:
             page.remove_listener("response", note)
-            sample.runtime.link.mark_up()
+            sample.runtime.availability.mark_up()
         assert answered[-1] == self.status, f"{self.name}: {answered}"
 
 

@@ -78,14 +78,14 @@ class Runtime:
         self.webhook_worker = WebhookWorker(
             self.database,
             link=self.availability,
-            allow=settings.targets_allow,
+            allow=settings.webhooks_allow,
             clock=self.clock,
             busy=lambda: self.batch_writer.busy,
         )
         self.webhooks = Webhooks(
             self.database,
             accounts=settings.accounts,
-            allow=settings.targets_allow,
+            allow=settings.webhooks_allow,
             ask=self.ask,
             audit=self.audit,
             now=self.now,
@@ -284,7 +284,7 @@ class Runtime:
             yield connection
 
     def shared_secret(self, name: str) -> bytes:
-        """Give a secret that all nodes share, asked of the database once."""
+        """Return a secret that all nodes share, asked of the database once."""
         if name not in self._shared_secrets:
             with self._noticing():
                 found = self.database.write(lambda connection: api_keys.shared_secret(connection, name))
@@ -313,7 +313,7 @@ class Runtime:
         return result
 
     def mobile_hmac(self, mobile: str) -> str:
-        """Give what stands in the audit for a number: nobody can tell it from that without the database's secret."""
+        """Return what stands in the audit for a number: nobody can tell it from that without the database's secret."""
         return hmac.new(self.shared_secret("audit"), mobile.encode(), hashlib.sha256).hexdigest()
 
     @contextmanager

@@ -156,7 +156,7 @@ class _Commands(threading.Thread):
         return [
             (("messages", "import", "-"), "\n".join(lines) + "\n"),
             (("keys", "create", f"soak-{number}", "--scope", "read"), None),
-            (("forget", f"150809{number % 500:05d}", "--yes"), None),
+            (("erase", f"150809{number % 500:05d}", "--yes"), None),
             (("keys", "revoke", f"soak-{number}"), None),
             (("prune", "--yes"), None),
         ]

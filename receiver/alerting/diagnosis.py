@@ -67,12 +67,15 @@ class Situation:
 
     @property
     def push_due(self) -> bool:
-        """Whether a push should have come by now. What waits in the spool has come; the journal will know of it."""
+        """Return whether a push should have come by now.
+
+        What waits in the spool has come; the journal will know of it.
+        """
         return not self.spool_records and (self.silence is not None or not self.ever_pushed)
 
     @property
     def untried(self) -> bool:
-        """Whether no push has ever come, not even into the spool."""
+        """Return whether no push has ever come, not even into the spool."""
         return not self.ever_pushed and not self.spool_records
 
 

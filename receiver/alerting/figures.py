@@ -37,7 +37,7 @@ _RECENT = timedelta(minutes=30)
 def find_kept(
     connection: sa.Connection, *, now: datetime, accounts: Collection[str], ships_audit: bool = False
 ) -> StoredFigures:
-    """Give what the database says of the present.
+    """Return what the database says of the present.
 
     `accounts`: those whose balance is asked for here. `ships_audit`: whether the audit is sent on to syslog.
     """
@@ -124,7 +124,7 @@ def count_missed(connection: sa.Connection, last_push_at: datetime | None, *, no
 
 
 def find_recent_rate(connection: sa.Connection, *, now: datetime) -> Rate:
-    """Give the delivery of what was sent in the last half hour, by the newest 20,000 messages at most."""
+    """Return the delivery of what was sent in the last half hour, by the newest 20,000 messages at most."""
     sent = signals.sent_between(now - _RECENT, now, messages.c.status)
     rows = connection.execute(sa.select(sent.c.status, sa.func.count()).group_by(sent.c.status)).all()
     reported = (DeliveryStatus.UNKNOWN, DeliveryStatus.FAILED, DeliveryStatus.DELIVERED)
@@ -133,7 +133,7 @@ def find_recent_rate(connection: sa.Connection, *, now: datetime) -> Rate:
 
 
 def find_usual_rate(connection: sa.Connection, *, now: datetime) -> Rate:
-    """Give the delivery of what was sent in the last seven days, by what is kept added up."""
+    """Return the delivery of what was sent in the last seven days, by what is kept added up."""
     offset = rollup.zone_offset_seconds(connection)
     first = math.floor((now - _WEEK).timestamp() + offset) // 3600
 

@@ -38,7 +38,7 @@ class Incident:
 
 
 def follow(incident: Incident | None, finding: Finding | None, now: datetime) -> Incident | None:
-    """Give what an open incident is after one more look; None: there is none, and nothing was said of any.
+    """Return what an open incident is after one more look; None: there is none, and nothing was said of any.
 
     It is said once it was seen at two looks, and over once it was not at two.
     """
@@ -62,14 +62,14 @@ def follow(incident: Incident | None, finding: Finding | None, now: datetime) ->
 
 
 def _is_ahead(moment: datetime, now: datetime) -> bool:
-    """Whether a clock that was ahead has noted it: it was not, or the alarm would be silent until then."""
+    """Return whether a clock that was ahead has noted it: it was not, or the alarm would be silent until then."""
     return moment > now + _CLOCKS_APART
 
 
 def follow_all(
     incidents: Iterable[Incident], judged: Mapping[Alarm, Sequence[Finding]], now: datetime
 ) -> Iterator[tuple[Key, Incident | None, Incident | None]]:
-    """Give (key, before, after) for each open incident of a judged alarm, and for each finding that is new."""
+    """Return (key, before, after) for each open incident of a judged alarm, and for each finding that is new."""
     found = {finding.key: finding for findings in judged.values() for finding in findings}
     for incident in incidents:
         if incident.alarm in judged:
@@ -105,7 +105,7 @@ def list_tellings(
     targets: Iterable[str],
     now: datetime,
 ) -> Iterator[PendingNotification]:
-    """Give what is still to be told of an incident. `told`: (target, state). The end is told to who knows of it."""
+    """Return what is still to be told of an incident. `told`: (target, state). The end is told to who knows of it."""
     state = IncidentState.FIRING if incident.recovered_at is None else IncidentState.RECOVERED
     if incident.said_at is None or (incident.recovered_at and now - incident.recovered_at > TELL_FOR):
         return

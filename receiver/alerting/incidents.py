@@ -41,7 +41,7 @@ class SharedIncidents:
         self._database.write(work)
 
     def list_untold(self, targets: Collection[str], now: datetime) -> list[PendingNotification]:
-        """Give what is still to be told, to whom."""
+        """Return what is still to be told, to whom."""
         with self._database.reading() as connection:
             recent = sa.or_(incidents.c.recovered_at.is_(None), incidents.c.recovered_at > now - TELL_FOR)
             said = sa.select(incidents).where(recent, incidents.c.said_at.isnot(None)).order_by(incidents.c.id)
@@ -62,7 +62,7 @@ class SharedIncidents:
         ]
 
     def claim(self, telling: PendingNotification, now: datetime) -> bool:
-        """Whether this caller is the one to tell it, of all nodes."""
+        """Return whether this caller is the one to tell it, of all nodes."""
         table = incident_tellings
         statement = insert("postgresql" if self._database.postgresql else "sqlite", table)
         claimed = statement.on_conflict_do_update(
@@ -84,7 +84,7 @@ class SharedIncidents:
 
 
 def list_open(connection: sa.Connection) -> list[Incident]:
-    """Give the incidents that are open and were seen more than once, the oldest first."""
+    """Return the incidents that are open and were seen more than once, the oldest first."""
     query = sa.select(incidents).where(incidents.c.recovered_at.is_(None), incidents.c.said_at.isnot(None))
     return [_incident(row) for row in connection.execute(query.order_by(incidents.c.since, incidents.c.id))]
 

@@ -169,10 +169,10 @@ _ENGLISH = _Words(
             "{count} rows of {subject} cannot be read, or have an impossible time; all else goes on. Ids: {ids}.",
             "restore them from a backup, or erase what they are about; the log says of each what is wrong.",
         ),
-        Alarm.FORWARDING_BEHIND: (
+        Alarm.WEBHOOKS_BEHIND: (
             "a system of your own does not hear: {subject}",
             "What is to be forwarded to {subject} has waited for {minutes} minutes.",
-            "`receiver targets list` says why: it is paused, or what it answers. Nothing is lost for three days.",
+            "`receiver webhooks list` says why: it is paused, or what it answers. Nothing is lost for three days.",
         ),
         Alarm.PLATFORM_SILENT: (
             "the platform is silent",
@@ -197,7 +197,7 @@ _ENGLISH = _Words(
         Alarm.BALANCE_STALE: (
             "the balance is not read: {subject}",
             "The balance of {subject} was last read {hours} hours ago.",
-            "run `receiver job balance` and see what it says; see that its timer runs.",
+            "run `receiver run balance` and see what it says; see that its timer runs.",
         ),
         Alarm.CERTIFICATE_ENDS_SOON: (
             "the certificate ends soon",
@@ -292,10 +292,10 @@ _CHINESE = _Words(
             "{subject} 表中有 {count} 行无法读取，或其时间不可能正确，已全部跳过，其余数据不受影响。ID：{ids}。",
             "从备份恢复这些行，或删除相关号码的数据；每一行的问题见日志。",
         ),
-        Alarm.FORWARDING_BEHIND: (
+        Alarm.WEBHOOKS_BEHIND: (
             "自己的系统没有收到：{subject}",
             "要转发给 {subject} 的内容已等待 {minutes} 分钟。",
-            "`receiver targets list` 会说明原因：已暂停，或它的应答。三天之内不会丢失。",
+            "`receiver webhooks list` 会说明原因：已暂停，或它的应答。三天之内不会丢失。",
         ),
         Alarm.PLATFORM_SILENT: (
             "平台没有推送",
@@ -320,7 +320,7 @@ _CHINESE = _Words(
         Alarm.BALANCE_STALE: (
             "余额未更新：{subject}",
             "账户 {subject} 的余额上次读取是 {hours} 小时前。",
-            "运行 `receiver job balance` 查看结果；确认其定时任务在运行。",
+            "运行 `receiver run balance` 查看结果；确认其定时任务在运行。",
         ),
         Alarm.CERTIFICATE_ENDS_SOON: (
             "证书即将到期",

@@ -55,7 +55,7 @@ class NodeIncidents:
             _log.warning("incidents of this node cannot be read", file=str(self._path), reason=type(error).__name__)
 
     def list_open(self) -> list[Incident]:
-        """Give those that are open and were seen more than once."""
+        """Return those that are open and were seen more than once."""
         return [kept.incident for kept in self._kept if kept.incident.said_at and not kept.incident.recovered_at]
 
     def follow(self, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None:
@@ -76,13 +76,13 @@ class NodeIncidents:
                 kept.incident = replace(kept.incident, said_at=kept.incident.said_at or now)
 
     def list_untold(self, targets: Collection[str], now: datetime) -> list[PendingNotification]:
-        """Give what is still to be told, to whom."""
+        """Return what is still to be told, to whom."""
         return [
             telling for kept in self._kept for telling in list_tellings(kept.id, kept.incident, kept.told, targets, now)
         ]
 
     def claim(self, _telling: PendingNotification, _now: datetime) -> bool:
-        """Whether this caller is the one to tell it: it is, nobody else looks meanwhile."""
+        """Return whether this caller is the one to tell it: it is, nobody else looks meanwhile."""
         return True
 
     def settle(self, telling: PendingNotification, _now: datetime, *, told: bool) -> None:

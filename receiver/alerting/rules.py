@@ -40,7 +40,7 @@ class Alarm(StrEnum):
     SPOOL_GROWING = "spool_growing"
     PUSHES_REFUSED = "pushes_refused"
     EVENTS_HELD_BACK = "events_held_back"
-    FORWARDING_BEHIND = "forwarding_behind"
+    WEBHOOKS_BEHIND = "webhooks_behind"
     ROWS_SET_ASIDE = "rows_set_aside"
     PLATFORM_SILENT = "platform_silent"
     PUSHES_QUARANTINED = "pushes_quarantined"
@@ -61,12 +61,12 @@ class Alarm(StrEnum):
 
     @property
     def critical(self) -> bool:
-        """Whether somebody has to get up for it: pushes or codes are lost, or are about to be."""
+        """Return whether somebody has to get up for it: pushes or codes are lost, or are about to be."""
         return self in _CRITICAL
 
     @property
     def of_node(self) -> bool:
-        """Whether it is one node's own trouble, which no other can see."""
+        """Return whether it is one node's own trouble, which no other can see."""
         return self in _OF_NODE
 
 
@@ -223,13 +223,13 @@ def _spool_growing(figures: HealthFigures, _limits: Thresholds) -> Found:
 
 
 def _spool_lasts(figures: HealthFigures) -> Mapping[str, Any]:
-    """Give for how long the spool has room, where that is known."""
+    """Return for how long the spool has room, where that is known."""
     seconds = figures.spool_lasts_seconds
     return {} if seconds is None else {"lasts_hours": hours_of(seconds)}
 
 
 def hours_of(seconds: float) -> float:
-    """Give hours as people read them: the fewer, the finer."""
+    """Return hours as people read them: the fewer, the finer."""
     hours = seconds / 3600
     return round(hours, 1) if hours < 10 else round(hours)
 
@@ -254,12 +254,12 @@ def _events_held_back(figures: HealthFigures, _limits: Thresholds) -> Found:
     return [Finding(alarm=Alarm.EVENTS_HELD_BACK, since=since, evidence={"minutes": round(lag / 60)})]
 
 
-def _forwarding_behind(figures: HealthFigures, _limits: Thresholds) -> Found:
+def _webhooks_behind(figures: HealthFigures, _limits: Thresholds) -> Found:
     if figures.kept is None:
         return None
     return [
         Finding(
-            alarm=Alarm.FORWARDING_BEHIND,
+            alarm=Alarm.WEBHOOKS_BEHIND,
             subject=target,
             since=oldest_at,
             evidence={"minutes": math.floor((figures.now - oldest_at).total_seconds() / 60)},
@@ -419,7 +419,7 @@ _RULES: Mapping[Alarm, Callable[[HealthFigures, Thresholds], Found]] = {
     Alarm.SPOOL_GROWING: _spool_growing,
     Alarm.PUSHES_REFUSED: _pushes_refused,
     Alarm.EVENTS_HELD_BACK: _events_held_back,
-    Alarm.FORWARDING_BEHIND: _forwarding_behind,
+    Alarm.WEBHOOKS_BEHIND: _webhooks_behind,
     Alarm.ROWS_SET_ASIDE: _rows_set_aside,
     Alarm.PLATFORM_SILENT: _platform_silent,
     Alarm.PUSHES_QUARANTINED: _pushes_quarantined,
@@ -436,7 +436,7 @@ _RULES: Mapping[Alarm, Callable[[HealthFigures, Thresholds], Found]] = {
 
 
 def judge_all(figures: HealthFigures, limits: Thresholds) -> Mapping[Alarm, Sequence[Finding]]:
-    """Give what is wrong, by alarm; an alarm whose figures are missing is not among them."""
+    """Return what is wrong, by alarm; an alarm whose figures are missing is not among them."""
     judged = {alarm: rule(figures, limits) for alarm, rule in _RULES.items()}
     return {alarm: found for alarm, found in judged.items() if found is not None}
 

@@ -1,4 +1,4 @@
-"""One look at how it goes, and what follows from it: `receiver job alarms`."""
+"""One look at how it goes, and what follows from it: `receiver run alarms`."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Watch:
             _log.warning("the heartbeat was not taken", reason=str(error))
 
     def look_without_telling(self) -> list[Incident]:
-        """Give what would be incidents if it lasted; nothing is kept."""
+        """Return what would be incidents if it lasted; nothing is kept."""
         now = self._runtime.now()
         with open_node(self._settings.data_dir) as node:
             if node is None:
@@ -226,7 +226,7 @@ class Watch:
 
 
 def read_refusals(exposition: str) -> Mapping[str, int]:
-    """Give the refused pushes of a server by reason, from what its /metrics says."""
+    """Return the refused pushes of a server by reason, from what its /metrics says."""
     totals: dict[str, int] = {}
     for family in text_string_to_metric_families(exposition):
         if family.name == _REFUSALS_METRIC:
@@ -238,7 +238,7 @@ def read_refusals(exposition: str) -> Mapping[str, int]:
 
 
 def read_replica_lag(exposition: str) -> float | None:
-    """Give how far the replica is behind, which only a process that looks for a while can say; None: not told."""
+    """Return how far the replica is behind, which only a process that looks for a while can say; None: not told."""
     for family in text_string_to_metric_families(exposition):
         if family.name == _REPLICA_METRIC:
             return max((sample.value for sample in family.samples), default=None)
@@ -246,12 +246,12 @@ def read_replica_lag(exposition: str) -> float | None:
 
 
 def targets_of(settings: Settings) -> list[Notifier]:
-    """Give those who are to be told."""
+    """Return those who are to be told."""
     return [Notifier(kind=kind, url=url, secret=secret) for kind, url, secret in settings.alarm_urls]
 
 
 def limits_of(settings: Settings) -> Thresholds:
-    """Give the limits as they are set."""
+    """Return the limits as they are set."""
     return Thresholds(
         silent_after=settings.alarm_silent,
         refusals=settings.alarm_refusals,

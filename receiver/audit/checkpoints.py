@@ -62,7 +62,7 @@ class Checkpoints:
             _log.error("the audit's place cannot be noted", file=str(self.path), reason=error.strerror)
 
     def read(self) -> tuple[list[Checkpoint], list[str]]:
-        """Give every place that was noted, in the order of the file, and what in it cannot be read."""
+        """Return every place that was noted, in the order of the file, and what in it cannot be read."""
         try:
             lines = self.path.read_text(errors="replace").splitlines(keepends=True)
         except FileNotFoundError:

@@ -30,7 +30,7 @@ MEDIA_TYPES = {AuditFormat.CSV: "text/csv; charset=utf-8", AuditFormat.NDJSON: "
 
 
 def as_fields(entry: Entry) -> dict[str, Any]:
-    """Give an entry as a JSON object holds it; position and hash are null while it waits to be chained."""
+    """Return an entry as a JSON object holds it; position and hash are null while it waits to be chained."""
     return {
         "id": str(entry.id),
         "position": entry.position,
@@ -43,7 +43,7 @@ def as_fields(entry: Entry) -> dict[str, Any]:
 
 
 def iter_audit_file(entries: Iterable[Entry], form: AuditFormat) -> Iterator[bytes]:
-    """Give entries as the pieces of a file; in a CSV, no cell can be a spreadsheet's formula."""
+    """Return entries as the pieces of a file; in a CSV, no cell can be a spreadsheet's formula."""
     text = io.StringIO()
     rows = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     if form is AuditFormat.CSV:

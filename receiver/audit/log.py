@@ -54,7 +54,7 @@ class Entry:
 
 
 def hash_of(before: bytes, entry: Mapping[str, Any] | Entry, position: int) -> bytes:
-    """Give the hash of an entry at that position, behind one with the hash `before`."""
+    """Return the hash of an entry at that position, behind one with the hash `before`."""
     values = entry if not isinstance(entry, Entry) else {name: getattr(entry, name) for name in _HASHED}
     at = values["at"].astimezone(UTC).isoformat(timespec="microseconds")
     said = [position, values["id"], at, values["actor"], values["action"], values["detail"]]
@@ -118,7 +118,7 @@ _TAKE_IN = (
 
 
 def link_up(entries: Iterable[Any], position: int, before: bytes) -> Iterator[dict[str, Any]]:
-    """Give each entry's id, position, hash and number, behind the link at `position` whose hash is `before`."""
+    """Return each entry's id, position, hash and number, behind the link at `position` whose hash is `before`."""
     for entry in entries:
         position += 1
         before = hash_of(before, entry, position)
@@ -127,7 +127,7 @@ def link_up(entries: Iterable[Any], position: int, before: bytes) -> Iterator[di
 
 
 def mobile_hmac_of(detail: Mapping[str, Any] | None) -> str | None:
-    """Give the keyed hash of the number that an entry is about, which has a column of its own to be found by."""
+    """Return the keyed hash of the number that an entry is about, which has a column of its own to be found by."""
     return (detail or {}).get("mobile_hmac")
 
 
@@ -179,14 +179,17 @@ _SHIPPING_LOCK = 0x726376725F6175  # one process at a time
 
 
 def take_shipping_turn(connection: sa.Connection) -> bool:
-    """Whether this connection may send the audit on, until it closes. The embedded database has one server anyway."""
+    """Return whether this connection may send the audit on, until it closes.
+
+    The embedded database has one server anyway.
+    """
     if connection.dialect.name != "postgresql":
         return True
     return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_SHIPPING_LOCK))))
 
 
 def find_shipped(connection: sa.Connection) -> int:
-    """Give the position up to which the audit was sent on."""
+    """Return the position up to which the audit was sent on."""
     column = audit_followers.c
     return connection.scalar(sa.select(column.position).where(column.name == _SYSLOG)) or 0
 
@@ -203,7 +206,7 @@ def note_shipped(connection: sa.Connection, position: int) -> None:
 
 
 def find_unshipped_since(connection: sa.Connection) -> datetime | None:
-    """Give when the oldest entry was made that was not sent on; None: all were."""
+    """Return when the oldest entry was made that was not sent on; None: all were."""
     unshipped = audit.c.position > find_shipped(connection)
     found: datetime | None = connection.scalar(
         sa.select(audit.c.at).where(unshipped).order_by(audit.c.position).limit(1)
@@ -228,7 +231,7 @@ class AuditFilter:
 def list_entries(
     connection: sa.Connection, asked: AuditFilter, *, limit: int, before: int | None = None
 ) -> list[Entry]:
-    """Give the newest entries first; those with an id below `before`."""
+    """Return the newest entries first; those with an id below `before`."""
     query = sa.select(audit).where(*_conditions(asked))
     if before is not None:
         query = query.where(audit.c.id < before)
@@ -236,7 +239,7 @@ def list_entries(
 
 
 def iter_entries(connection: sa.Connection, asked: AuditFilter, *, chunk_rows: int = 1000) -> Iterator[Entry]:
-    """Give every entry, oldest first, at constant memory; of those that are there when it begins."""
+    """Return every entry, oldest first, at constant memory; of those that are there when it begins."""
     newest = connection.scalar(sa.select(sa.func.max(audit.c.id))) or 0
     after = 0
     while True:
@@ -249,13 +252,13 @@ def iter_entries(connection: sa.Connection, asked: AuditFilter, *, chunk_rows: i
 
 
 def list_links(connection: sa.Connection, after: int, limit: int) -> list[Entry]:
-    """Give what comes behind a position, in the chain's order."""
+    """Return what comes behind a position, in the chain's order."""
     query = sa.select(audit).where(audit.c.position > after).order_by(audit.c.position).limit(limit)
     return [_entry(row) for row in connection.execute(query)]
 
 
 def list_audit(connection: sa.Connection, limit: int) -> list[Mapping[str, Any]]:
-    """Give the newest entries first, as rows."""
+    """Return the newest entries first, as rows."""
     query = sa.select(*(audit.c[name] for name in _HASHED)).order_by(audit.c.id.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
 
@@ -285,7 +288,7 @@ _REFUSED = "entries of the audit stay as they are"
 
 
 def create_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that make the triggers: no entry is changed, but to be taken into the chain once, and none
+    """Return the statements that make the triggers: no entry is changed, but to be taken into the chain once, and none
     goes that the chain does not begin behind."""
     if dialect != "postgresql":
         refuse = f"BEGIN SELECT RAISE(ABORT, '{_REFUSED}'); END"
@@ -325,7 +328,7 @@ def create_statements(dialect: str) -> Iterator[str]:
 
 
 def drop_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that remove the triggers where they are; functions stay, and are made over."""
+    """Return the statements that remove the triggers where they are; functions stay, and are made over."""
     if dialect != "postgresql":
         for name in ("update", "delete", "chain"):
             yield f"DROP TRIGGER IF EXISTS audit_keep_{name}"

@@ -45,7 +45,7 @@ def verify_audit(
 def _follow(
     connection: sa.Connection, anchors: Sequence[Checkpoint], tell: Callable[[int], None], newest: int | None
 ) -> tuple[int, str | None]:
-    """Give how many entries were followed, and what is wrong first."""
+    """Return how many entries were followed, and what is wrong first."""
     chain = connection.execute(sa.select(audit_chain)).one_or_none()
     if chain is None:
         return 0, "the chain's end (table audit_chain) is missing"

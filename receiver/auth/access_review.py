@@ -33,7 +33,7 @@ class ReviewedAccess:
 
 
 def list_access(connection: sa.Connection, now: datetime) -> list[ReviewedAccess]:
-    """Give every key and user, keys first; what has ended too."""
+    """Return every key and user, keys first; what has ended too."""
 
     def unused(last_used_at: datetime | None, created_at: datetime, *, ended: bool) -> bool:
         return not ended and now - (last_used_at or created_at) > UNUSED

@@ -33,7 +33,7 @@ class Scope(StrEnum):
     REPORTS = "reports"
     EXPORT = "export"
     PUSHES = "pushes"
-    TARGETS = "targets"
+    WEBHOOKS = "webhooks"
     PII = "pii"
     AUDIT = "audit"
 
@@ -52,7 +52,7 @@ class ApiKey:
     last_used_at: datetime | None  # as exactly as USED_EVERY
 
     def valid(self, now: datetime) -> bool:
-        """Whether the key still opens anything."""
+        """Return whether the key still opens anything."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
@@ -84,20 +84,20 @@ def create_key(
 
 
 def find_key(connection: sa.Connection, key: str) -> ApiKey | None:
-    """Give what is known of a key, valid or not. Found by its digest, so that no comparison can be timed."""
+    """Return what is known of a key, valid or not. Found by its digest, so that no comparison can be timed."""
     row = connection.execute(sa.select(api_keys).where(api_keys.c.key_sha256 == digest_of(key))).one_or_none()
     return _api_key(row) if row else None
 
 
 def list_valid_digests(connection: sa.Connection, now: datetime) -> frozenset[bytes]:
-    """Give the digests of all keys that open anything, for whoever has to know a wrong one without a look-up each."""
+    """Return the digests of all keys that open anything, for whoever has to know a wrong one without a look-up each."""
     column = api_keys.c
     valid = (column.revoked_at.is_(None), sa.or_(column.expires_at.is_(None), column.expires_at > now))
     return frozenset(bytes(digest) for digest in connection.scalars(sa.select(column.key_sha256).where(*valid)))
 
 
 def list_keys(connection: sa.Connection) -> list[ApiKey]:
-    """Give every key, oldest first."""
+    """Return every key, oldest first."""
     return [_api_key(row) for row in connection.execute(sa.select(api_keys).order_by(api_keys.c.id))]
 
 
@@ -117,7 +117,7 @@ def note_used(connection: sa.Connection, key_id: int, now: datetime) -> None:
 
 
 def digest_of(key: str) -> bytes:
-    """Give what is kept of a key."""
+    """Return what is kept of a key."""
     # A plain hash will do: a key is 256 random bits, there is nothing to guess.
     return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
 
@@ -137,7 +137,7 @@ def _api_key(row: Any) -> ApiKey:
 
 
 def shared_secret(connection: sa.Connection, name: str) -> bytes:
-    """Give a secret that every node of this database shares, made by the first to ask."""
+    """Return a secret that every node of this database shares, made by the first to ask."""
     query = sa.select(shared_secrets.c.value).where(shared_secrets.c.name == name)
     value = connection.scalar(query)
     if value is None:

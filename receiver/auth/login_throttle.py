@@ -36,7 +36,7 @@ class Throttle:
                 self._failures.popitem(last=False)
 
     def wait_seconds(self, address: str) -> int:
-        """Give how long an address that has failed too often has still to wait; 0: it has not."""
+        """Return how long an address that has failed too often has still to wait; 0: it has not."""
         now = time.monotonic()
         with self._counting:
             count, ends_at = self._failures.get(_place_of(address), (0, 0.0))

@@ -25,7 +25,7 @@ def _hash_of_nobody() -> str:
 
 
 def hash_password(password: str, *, name: str) -> str:
-    """Give a password as it is kept. Raises SettingsError for one that is too easily guessed."""
+    """Return a password as it is kept. Raises SettingsError for one that is too easily guessed."""
     if len(password) < MIN_CHARS:
         raise SettingsError(f"the password is too short; take at least {MIN_CHARS} characters, several words are best")
     if len(password) > MAX_CHARS:
@@ -36,7 +36,10 @@ def hash_password(password: str, *, name: str) -> str:
 
 
 def fits_password(password_hash: str | None, password: str) -> bool:
-    """Whether this is the password; takes as long where there is none. Raises Overloaded where too many try at once."""
+    """Return whether this is the password; takes as long where there is none.
+
+    Raises Overloaded where too many try at once.
+    """
     if not _tries.acquire(timeout=_PATIENCE_SECONDS):
         raise Overloaded("too many log in at once; try again in a moment")
     try:

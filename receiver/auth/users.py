@@ -110,19 +110,19 @@ def match_user(connection: sa.Connection, name: str) -> User | None:
 
 
 def find_user(connection: sa.Connection, name: str) -> User | None:
-    """Give the user of exactly that name, None where there is none."""
+    """Return the user of exactly that name, None where there is none."""
     row = connection.execute(sa.select(users).where(users.c.name == name)).one_or_none()
     return _user(row) if row else None
 
 
 def find_user_of_subject(connection: sa.Connection, subject: str) -> User | None:
-    """Give the user whom an OpenID provider knows by that subject."""
+    """Return the user whom an OpenID provider knows by that subject."""
     row = connection.execute(sa.select(users).where(users.c.oidc_subject == subject)).one_or_none()
     return _user(row) if row else None
 
 
 def get_user(connection: sa.Connection, name: str) -> User:
-    """Give the user whom somebody means by a name, as `match_user` does. Raises NotFound."""
+    """Return the user whom somebody means by a name, as `match_user` does. Raises NotFound."""
     user = match_user(connection, name)
     if user is None:
         raise NotFound(f"there is no user named {name}; see `receiver users list`")
@@ -130,7 +130,7 @@ def get_user(connection: sa.Connection, name: str) -> User:
 
 
 def list_users(connection: sa.Connection) -> list[User]:
-    """Give every user, by name."""
+    """Return every user, by name."""
     return [_user(row) for row in connection.execute(sa.select(users).order_by(users.c.name))]
 
 
@@ -155,7 +155,7 @@ def set_disabled(connection: sa.Connection, name: str, disabled_at: datetime | N
 
 
 def set_totp(connection: sa.Connection, name: str, secret: str | None, *, now: datetime) -> None:
-    """Give a user a second factor, or (None) take it away; ends their sessions. Raises NotFound."""
+    """Set a user's second factor, or (None) take it away; ends their sessions. Raises NotFound."""
     _change(connection, name, now, totp_secret=secret, totp_step=None)
 
 
@@ -202,7 +202,7 @@ def begin_session(
 
 
 def find_session(connection: sa.Connection, token: str, now: datetime) -> Session | None:
-    """Give the session of a token while it holds: not ended, expired or idle, and its user not kept out."""
+    """Return the session of a token while it holds: not ended, expired or idle, and its user not kept out."""
     column = user_sessions.c
     query = (
         sa.select(
@@ -253,7 +253,7 @@ def end_sessions_of(connection: sa.Connection, user_id: int, *, now: datetime) -
 
 
 def count_sessions(connection: sa.Connection, now: datetime) -> Mapping[int, int]:
-    """Give how many sessions hold, by user."""
+    """Return how many sessions hold, by user."""
     column = user_sessions.c
     held = (
         column.ended_at.is_(None),
@@ -277,7 +277,7 @@ _FAILURES_MAX = {"name and address": 5, "address": 20, "name": 50}
 
 
 def is_locked(connection: sa.Connection, *, name: str, address: str, now: datetime) -> bool:
-    """Whether too many log-ins with this name, from this address, or both, failed lately."""
+    """Return whether too many log-ins with this name, from this address, or both, failed lately."""
     limits = _failure_keys(name, address)
     found = connection.execute(
         sa.select(login_failures.c.key_sha256, login_failures.c.failures).where(
@@ -326,7 +326,7 @@ def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: dat
 
 
 def find_look_up(connection: sa.Connection, user_id: int, token: str, *, now: datetime) -> str | None:
-    """Give what was looked up under that address, to the one who did it and while it is kept."""
+    """Return what was looked up under that address, to the one who did it and while it is kept."""
     column = look_ups.c
     own = (column.token == token, column.user_id == user_id, column.created_at > now - _LOOK_UPS_KEPT)
     found: str | None = connection.scalar(sa.select(column.text).where(*own))
@@ -334,7 +334,7 @@ def find_look_up(connection: sa.Connection, user_id: int, token: str, *, now: da
 
 
 def list_advice(connection: sa.Connection, language: str) -> Mapping[str, str]:
-    """Give the team's own advice in a language, by the answer that it is for."""
+    """Return the team's own advice in a language, by the answer that it is for."""
     rows = connection.execute(sa.select(advice.c.answer, advice.c.text).where(advice.c.language == language))
     return {row[0]: row[1] for row in rows}
 

@@ -1,4 +1,4 @@
-"""`job alarms`: what is wrong, told once to whoever has to get up, and once more when it is over."""
+"""`run alarms`: what is wrong, told once to whoever has to get up, and once more when it is over."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def alarms(dry_run: bool, test: bool, as_json: bool) -> None:
 
     \b
     Example (crontab):
-      * * * * *  receiver job alarms
+      * * * * *  receiver run alarms
     """
     if dry_run and test:
         raise click.UsageError("--dry-run and --test do not go together")

@@ -11,7 +11,7 @@ from receiver.cli.listeners import find_listener
 from receiver.config import Settings, address_text
 from receiver.core import SettingsError
 
-_BINDS = ("bind", "inside_bind", "door_bind")
+_BINDS = ("bind", "internal_bind", "send_proxy_bind")
 _HANDED_OVER = ("LISTEN_FDS", "GUNICORN_FD")  # by systemd, or by the server before this one: nothing is bound anew
 _PATIENCE_SECONDS = 2.0  # for a server that is just ending
 _LOOK_SECONDS = 0.2

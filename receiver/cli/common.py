@@ -39,7 +39,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 @contextmanager
 def open_runtime(*, whatever_files: bool = False) -> Iterator[Runtime]:
-    """Give the parts that a command needs; close them after.
+    """Return the parts that a command needs; close them after.
 
     Raises StoreUnavailable where a file of the data directory may not be written, but for a command that tells of it.
     """

@@ -74,7 +74,7 @@ def current(as_json: bool) -> None:
         print(f"database {found or 'empty'}, program {wanted}")
 
 
-@db.command("rollup")
+@db.command("rebuild-rollups")
 @click.option(
     "--reopen",
     "reopens",
@@ -89,8 +89,8 @@ def rollup_(reopens: bool) -> None:
 
     \b
     Examples:
-      receiver db rollup
-      receiver db rollup --reopen
+      receiver db rebuild-rollups
+      receiver db rebuild-rollups --reopen
     """
     with open_runtime() as runtime:
         now = runtime.now()
@@ -112,14 +112,14 @@ def rollup_(reopens: bool) -> None:
 
 @db.command()
 @click.argument("name")
-def reader(name: str) -> None:
+def create_report_role(name: str) -> None:
     """Make a PostgreSQL role that may read the views of the schema `reporting` and nothing else.
 
     Prints its password, once, as the last line. Again for the same NAME: a new password. Needs the right to make roles.
 
     \b
     Example:
-      receiver db reader nightly_jobs
+      receiver db create-report-role nightly_jobs
     """
     with open_runtime() as runtime:
         password = runtime.audited(lambda connection: make_reader(connection, name), "cli", "reader.make", name=name)

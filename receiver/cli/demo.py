@@ -97,7 +97,7 @@ def _environment(directory: Path, port: int, platform_port: int) -> Mapping[str,
 
 
 def _free_port(wished: int) -> int:
-    """Give the wished port if nobody has it, else any."""
+    """Return the wished port if nobody has it, else any."""
     for port in (wished, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -207,7 +207,7 @@ def _retention(runtime: Runtime) -> tuple[str, bool | None, str]:
         return (
             "retention",
             False,
-            f"in the future: {', '.join(map(str, ahead))}; is this clock right? Then: receiver db rollup --reopen",
+            f"in the future: {', '.join(map(str, ahead))}; if the clock is right: receiver db rebuild-rollups --reopen",
         )
     if not unpruned:
         return "retention", True, "nothing is older than it is kept for"
@@ -313,7 +313,7 @@ def _server(settings: Settings) -> dict[str, Any]:
 
 
 def _probes(settings: Settings) -> tuple[str, bool | None, str]:
-    """Say whether bare GETs come at the rate of pushes, as they do where something in front redirects."""
+    """Return whether bare GETs come at the rate of pushes, as they do where something in front redirects."""
     connection = connection_here(settings, timeout_seconds=_SERVER_TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/metrics")
@@ -333,7 +333,7 @@ def _probes(settings: Settings) -> tuple[str, bool | None, str]:
 
 
 def _backups(settings: Settings) -> tuple[str, bool | None, str]:
-    """Say whether backups are made; no fault, since others may make them."""
+    """Return whether backups are made; no fault, since others may make them."""
     found, now = find_backups(settings.data_dir), datetime.now(UTC)
     if not found:
         return "backup", None, f"none was ever made here; enable receiver-backup.timer, or run: {COMMAND} DIRECTORY"
@@ -348,12 +348,12 @@ def _backup_line(command: str, noted: Noted) -> str:
 
 
 def _alarms(settings: Settings) -> tuple[str, bool | None, str]:
-    """Say whether somebody looks for what is wrong, and whether anybody would be told; Prometheus may do both."""
+    """Return whether somebody looks for what is wrong, and whether anybody would be told; Prometheus may do both."""
     looked_at = NodeIncidents(settings.data_dir).looked_at
     notes = [] if settings.alarm_urls else ["nobody is told: set RECEIVER_ALARM_URLS"]
     if looked_at is None or datetime.now(UTC) - looked_at > _LOOK_OLD:
         since = "ever" if looked_at is None else f"since {_written(looked_at)}"
-        notes.append(f"`receiver job alarms` has not run here {since}; enable receiver-alarms.timer")
+        notes.append(f"`receiver run alarms` has not run here {since}; enable receiver-alarms.timer")
     told = f"{len(settings.alarm_urls)} target(s) are told"
     return "alarms", None if notes else True, "; ".join(notes) or told
 

@@ -71,7 +71,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def read_cursor(path: Path) -> Position:
-    """Give the position in a cursor file; the beginning where there is none yet. Raises ReceiverError."""
+    """Return the position in a cursor file; the beginning where there is none yet. Raises ReceiverError."""
     if not path.exists():
         return Position()
     receipt_id, _, reply_id = path.read_text().strip().partition(".")

@@ -94,14 +94,14 @@ def job_prune(as_json: bool) -> None:
 
     \b
     Example (crontab):
-      40 4 * * *  receiver job prune
+      40 4 * * *  receiver run prune
     """
     with open_runtime() as runtime:
         _run(runtime, _plan(runtime, _keeps(runtime.settings, None, None), (), None), yes=True, as_json=as_json)
 
 
 def _keeps(settings: Settings, kind: RetentionKind | None, days: int | None) -> dict[RetentionKind, int]:
-    """Give for how many days each kind is kept, one of them changed. Raises SettingsError where that will not do."""
+    """Return for how many days each kind is kept, one of them changed. Raises SettingsError where that will not do."""
     fields = {f"keep_{each}_days": getattr(settings, f"keep_{each}_days") for each in RetentionKind}
     if kind is not None and days is not None:
         fields[f"keep_{kind}_days"] = days
@@ -116,7 +116,7 @@ def _keeps(settings: Settings, kind: RetentionKind | None, days: int | None) -> 
 
 
 def cutoffs_of(runtime: Runtime, keeps: Mapping[RetentionKind, int] | None = None) -> dict[RetentionKind, datetime]:
-    """Give before when each kind goes; one that is kept for ever is missing."""
+    """Return before when each kind goes; one that is kept for ever is missing."""
     now = runtime.now()
     days = keeps or _keeps(runtime.settings, None, None)
     return {kind: now - timedelta(days=number) for kind, number in days.items() if number}
@@ -126,7 +126,7 @@ _OVERDUE_AFTER = timedelta(days=2)
 
 
 def find_unpruned(connection: Connection, runtime: Runtime) -> list[RetentionKind]:
-    """Give the kinds that ought to have been pruned two days ago and were not."""
+    """Return the kinds that ought to have been pruned two days ago and were not."""
     lately = runtime.now() - _OVERDUE_AFTER
     horizons = list_horizons(connection)
     cutoffs = {
@@ -148,7 +148,7 @@ def _plan(
 
 
 def _readers(runtime: Runtime, files: Sequence[Path], cursors: Sequence[str]) -> Position | None:
-    """Give how far the slowest of these readers has come; None: none was named."""
+    """Return how far the slowest of these readers has come; None: none was named."""
     found = [read_cursor(path) for path in files]
     for cursor in cursors:
         parts = read_unfiltered(runtime.shared_secret("cursor"), cursor)

@@ -88,22 +88,22 @@ def balance(account: str | None, as_json: bool) -> None:
 
 
 @click.group()
-def job() -> None:
+def run() -> None:
     """What a timer runs: systemd, cron, or the like."""
 
 
-job.add_command(alarms)
-job.add_command(job_prune)
+run.add_command(alarms)
+run.add_command(job_prune)
 
 
-@job.command("balance")
+@run.command("balance")
 @as_json
 def job_balance(as_json: bool) -> None:
     """Read every account's balance into the series, and say once a day where one is low (RECEIVER_BALANCE_LOW).
 
     \b
     Example (crontab):
-      */10 * * * *  receiver job balance --json
+      */10 * * * *  receiver run balance --json
     """
     _read_balances(None, as_json=as_json)
 

@@ -119,7 +119,7 @@ def _tell(settings: Settings, unpruned: list[RetentionKind]) -> None:
     program = _program()
     shows_secret = settings.push_tokens_generated or sys.stdout.isatty()
     say(f"receiver listens on {settings.scheme}://{address}")
-    if settings.inside_bind is not None:
+    if settings.internal_bind is not None:
         say(f"  for pushes alone; all else is at {settings.scheme}://{inside}")
     if shows_secret:
         for account, url in push_urls(settings):
@@ -129,8 +129,8 @@ def _tell(settings: Settings, unpruned: list[RetentionKind]) -> None:
         say(f"  push URL: {program} push-url")
     say(f"  console: {inside_at(settings)}/console; make its first user with `{program} users create me --role admin`")
     say(f"  API and documentation: {settings.scheme}://{inside}/api/v1/docs")
-    if settings.door_bind is not None:
-        say(f"  drop-in door for senders: http://{address_text(settings.door_bind)}/smsApi/verifyCode")
+    if settings.send_proxy_bind is not None:
+        say(f"  drop-in door for senders: http://{address_text(settings.send_proxy_bind)}/smsApi/verifyCode")
     if unpruned:
         say(f"  older than they are kept for: {', '.join(unpruned)}; see what goes: {program} prune")
     say("  next, in another terminal:")

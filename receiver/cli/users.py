@@ -201,7 +201,7 @@ def accounts(name: str, accounts: tuple[str, ...]) -> None:
 
 
 def known_accounts(runtime: Runtime, accounts: Sequence[str]) -> list[str] | None:
-    """Give the accounts to bind to; None: none was named. Raises SettingsError for one that is not configured."""
+    """Return the accounts to bind to; None: none was named. Raises SettingsError for one that is not configured."""
     if unknown := sorted(set(accounts) - runtime.settings.accounts):
         raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
     return sorted(set(accounts)) or None

@@ -25,7 +25,7 @@ _KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,16}", re.ASCII)
 _KEY_BYTES = 32
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 ROLES = ("support", "analyst", "admin")  # of staff, the least first
-ALARM_KINDS = ("dingtalk", "wecom", "feishu", "url")  # whom `receiver job alarms` can tell
+ALARM_KINDS = ("dingtalk", "wecom", "feishu", "url")  # whom `receiver run alarms` can tell
 _ALARM_KINDS_THAT_SIGN = ("dingtalk", "feishu")
 ALARM_LANGUAGES = ("en", "zh-CN")
 
@@ -127,7 +127,7 @@ def networks(value: str) -> tuple[Network, ...]:
     return tuple(networks)
 
 
-def targets_allow(value: str) -> tuple[Network | str, ...]:
+def webhooks_allow(value: str) -> tuple[Network | str, ...]:
     found: list[Network | str] = []
     for item in items(value):
         try:

@@ -38,7 +38,9 @@ class Settings:
     # (id, key) of what is kept, the newest first: it seals, and each opens. Empty: nothing is sealed.
     encryption_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     bind: tuple[str, int] = ("127.0.0.1", 8000)
-    inside_bind: tuple[str, int] | None = None  # of all but pushes, which alone are then at `bind`; None: all is there
+    internal_bind: tuple[str, int] | None = (
+        None  # of all but pushes, which alone are then at `bind`; None: all is there
+    )
     tls_cert: Path | None = None  # PEM files of `serve`, both or neither; None: plain HTTP
     tls_key: Path | None = None
     push_tokens: tuple[tuple[str, str], ...] = field(repr=False)  # (account, secret)
@@ -59,7 +61,7 @@ class Settings:
     spool_max_bytes: int = 1 << 30
     platform_url: str = "https://cloud.10658.com.cn/smsApi"
     platform_credentials: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
-    door_bind: tuple[str, int] | None = None  # None: no drop-in door
+    send_proxy_bind: tuple[str, int] | None = None  # None: no drop-in door
     send_min_interval: timedelta = timedelta(0)  # 0 in these three: no limit of ours
     send_max_per_number_per_day: int = 0
     send_max_per_day: int = 0
@@ -71,7 +73,7 @@ class Settings:
     alarm_refusals: int = 20
     alarm_quarantined: int = 5
     alarm_delivery_fall: float = 10  # in percentage points
-    targets_allow: tuple[Network | str, ...] = ()  # networks and names that targets may have beside public addresses
+    webhooks_allow: tuple[Network | str, ...] = ()  # networks and names that targets may have beside public addresses
     public_url: str = ""  # how the platform and browsers reach us; empty: by the address that we listen on
     console_session: timedelta = timedelta(hours=12)
     console_totp: bool = True  # analysts and admins need a second factor
@@ -98,14 +100,14 @@ class Settings:
         return frozenset([account for account, _ in self.push_tokens] + [row[0] for row in self.platform_credentials])
 
     def balance_low_of(self, account: str) -> int | None:
-        """Give the balance below which an account is low; None: nobody has said."""
+        """Return the balance below which an account is low; None: nobody has said."""
         thresholds = dict(self.balance_low)
         return thresholds.get(account, thresholds.get(""))
 
     @property
     def inside(self) -> tuple[str, int]:
         """The address that console, API and probes listen on."""
-        return self.inside_bind or self.bind
+        return self.internal_bind or self.bind
 
     @property
     def scheme(self) -> str:
@@ -114,7 +116,7 @@ class Settings:
 
     @property
     def embedded(self) -> bool:
-        """Whether the database is the embedded one."""
+        """Return whether the database is the embedded one."""
         return self.database_url.startswith("sqlite")
 
     @property
@@ -178,7 +180,7 @@ def _bind_problems(values: Mapping[str, Any]) -> list[str]:
     """Say which listener has the port of another: they are told apart by it."""
     problems: list[str] = []
     taken: dict[int, str] = {}
-    for name in ("bind", "inside_bind", "door_bind"):
+    for name in ("bind", "internal_bind", "send_proxy_bind"):
         variable, address = f"RECEIVER_{name.upper()}", values.get(name)
         if address and address[1] in taken:
             problems.append(f"{variable}: the port of {taken[address[1]]}; it needs a listener of its own")
@@ -254,21 +256,21 @@ def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
 
 
 def reached_at(settings: Settings) -> str:
-    """Give the beginning of the URLs under which we are reached: as it is set, else by the address we listen on."""
+    """Return the beginning of the URLs under which we are reached: as it is set, else by the address we listen on."""
     if settings.public_url:
         return settings.public_url
     return f"{settings.scheme}://{address_text(near(settings.bind))}"
 
 
 def inside_at(settings: Settings) -> str:
-    """Give the beginning of the URLs of console and API."""
-    if settings.inside_bind is None:
+    """Return the beginning of the URLs of console and API."""
+    if settings.internal_bind is None:
         return reached_at(settings)
-    return f"{settings.scheme}://{address_text(near(settings.inside_bind))}"
+    return f"{settings.scheme}://{address_text(near(settings.internal_bind))}"
 
 
 def near(bind: tuple[str, int]) -> tuple[str, int]:
-    """Give the address at which this machine reaches what listens on another, which may be that of all."""
+    """Return the address at which this machine reaches what listens on another, which may be that of all."""
     host, port = bind
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
 
@@ -280,12 +282,12 @@ def address_text(bind: tuple[str, int]) -> str:
 
 
 def push_urls(settings: Settings) -> list[tuple[str, str]]:
-    """Give (account, URL to push to). They hold the secret."""
+    """Return (account, URL to push to). They hold the secret."""
     return [(account, f"{reached_at(settings)}/push/{secret}") for account, secret in settings.push_tokens]
 
 
 def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
-    """Give a setting's text, from its file where one is named; empty when unset. Raises ValueError."""
+    """Return a setting's text, from its file where one is named; empty when unset. Raises ValueError."""
     path = environment.get(f"{name}_FILE")
     credential = Path(environment.get("CREDENTIALS_DIRECTORY") or "/nowhere", name)
     if not path and not environment.get(name) and credential.is_file():
@@ -344,7 +346,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "replica_max_lag": ("5", lambda value: timedelta(seconds=to.positive(value))),
     "encryption_keys": ("", to.encryption_keys),
     "bind": ("127.0.0.1:8000", to.address),
-    "inside_bind": ("", lambda value: to.address(value) if value else None),
+    "internal_bind": ("", lambda value: to.address(value) if value else None),
     "tls_cert": ("", to.path),
     "tls_key": ("", to.path),
     "push_tokens": ("", to.tokens),
@@ -364,7 +366,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "spool_max_bytes": ("1073741824", to.size),
     "platform_url": ("https://cloud.10658.com.cn/smsApi", to.http_url),
     "platform_credentials": ("", to.credentials),
-    "door_bind": ("", lambda value: to.address(value) if value else None),
+    "send_proxy_bind": ("", lambda value: to.address(value) if value else None),
     "send_min_interval": ("0", lambda value: timedelta(seconds=to.count(value))),
     "send_max_per_number_per_day": ("0", to.count),
     "send_max_per_day": ("0", to.count),
@@ -376,7 +378,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "alarm_refusals": ("20", to.count),
     "alarm_quarantined": ("5", to.count),
     "alarm_delivery_fall": ("10", to.percent),
-    "targets_allow": ("", to.targets_allow),
+    "webhooks_allow": ("", to.webhooks_allow),
     "public_url": ("", lambda value: to.http_url(value) if value else ""),
     "console_session": ("12", lambda value: timedelta(hours=to.positive(value))),
     "console_totp": ("required", to.required),

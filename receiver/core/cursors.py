@@ -25,12 +25,12 @@ class Cursors:
         self._serializer = _serializer(key)
 
     def make(self, *parts: object) -> str:
-        """Give the cursor that `read` turns into these parts again, as text."""
+        """Return the cursor that `read` turns into these parts again, as text."""
         made: str | bytes = self._serializer.dumps([self._digest, *map(str, parts)])
         return made if isinstance(made, str) else made.decode()
 
     def read(self, cursor: str) -> list[str]:
-        """Give the parts of a cursor. Raises InvalidCursor."""
+        """Return the parts of a cursor. Raises InvalidCursor."""
         digest, *parts = _signed_parts(self._serializer, cursor)
         if not hmac.compare_digest(digest, self._digest):
             raise InvalidCursor("this cursor belongs to other filters; keep them, or begin without one")
@@ -38,7 +38,7 @@ class Cursors:
 
 
 def read_unfiltered(key: bytes, cursor: str) -> list[str]:
-    """Give the parts of a cursor, whichever list and filter it is of. Raises InvalidCursor."""
+    """Return the parts of a cursor, whichever list and filter it is of. Raises InvalidCursor."""
     _, *parts = _signed_parts(_serializer(key), cursor)
     return [str(part) for part in parts]
 

@@ -22,7 +22,7 @@ class Disk:
 
     @property
     def nearly_full(self) -> bool:
-        """Whether somebody has to make room: less than a gigabyte, or than five percent, is free."""
+        """Return whether somebody has to make room: less than a gigabyte, or than five percent, is free."""
         least = max(_FREE_MIN_BYTES, _FREE_MIN_SHARE * self.total_bytes)
         return self.total_bytes > 0 and self.free_bytes < least
 

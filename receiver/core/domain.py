@@ -178,7 +178,7 @@ class Push:
 
     @property
     def outcome(self) -> Outcome:
-        """Whether it could be read."""
+        """Return whether it could be read."""
         return Outcome.QUARANTINED if isinstance(self.reading, Unreadable) else Outcome.ACCEPTED
 
     @property
@@ -215,7 +215,7 @@ def new_id() -> uuid.UUID:
 
 
 def first_id_of(moment: datetime) -> uuid.UUID:
-    """Give the lowest UUIDv7 of a moment."""
+    """Return the lowest UUIDv7 of a moment."""
     milliseconds = max(0, int(moment.timestamp() * 1000))
     return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62)
 
@@ -243,7 +243,7 @@ class MessageState:
 
     @property
     def conflicting(self) -> bool:
-        """Whether the platform has said both delivered and failed."""
+        """Return whether the platform has said both delivered and failed."""
         both = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
         return self.seen & both == both
 
@@ -264,7 +264,7 @@ def fold(receipts: Iterable[Receipt]) -> MessageState:
 
 
 def latency_seconds(sent_at: datetime | None, reported_at: datetime | None) -> float | None:
-    """Give the time from send to report in seconds, never below 0; None while either is unknown."""
+    """Return the time from send to report in seconds, never below 0; None while either is unknown."""
     if sent_at is None or reported_at is None:
         return None
     return max(0.0, (reported_at - sent_at) / timedelta(seconds=1))
@@ -289,7 +289,7 @@ class SentMessage:
 
     @property
     def refused(self) -> bool:
-        """Whether the platform would not take it."""
+        """Return whether the platform would not take it."""
         return self.task_id is None
 
     @property
@@ -333,7 +333,10 @@ CLOCKS_APART = timedelta(minutes=5)  # of nodes, at most
 
 
 def still_lasts(since: datetime, span: timedelta, now: datetime) -> bool:
-    """Whether a span that began then goes on. Begun in the future: by a clock that was ahead, and it counts as none."""
+    """Return whether a span that began then goes on.
+
+    Begun in the future: by a clock that was ahead, and it counts as none.
+    """
     return -CLOCKS_APART <= now - since < span
 
 

@@ -17,15 +17,15 @@ SKIPPED = "".join(chr(code) for code in range(0x10000) if chr(code).isspace()) +
 
 
 def may_be_formula(text: str) -> bool:
-    """Whether a spreadsheet may take a cell for a formula."""
+    """Return whether a spreadsheet may take a cell for a formula."""
     return text.lstrip(SKIPPED)[:1] in tuple(SIGNS) or text.lstrip("'")[:1] in tuple(BREAKS)
 
 
 def neutral(value: Any) -> Any:
-    """Give a cell of a CSV so that no spreadsheet takes it for a formula."""
+    """Return a cell of a CSV so that no spreadsheet takes it for a formula."""
     return f"'{value}" if isinstance(value, str) and may_be_formula(value) else value
 
 
 def bare(text: str) -> str:
-    """Give what a cell of a CSV was before `neutral`."""
+    """Return what a cell of a CSV was before `neutral`."""
     return text[1:] if text.startswith("'") and may_be_formula(text) else text

@@ -48,7 +48,7 @@ def _without_noise(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _plain(character: str) -> str:
-    """Give what a character says in a number; empty: nothing."""
+    """Return what a character says in a number; empty: nothing."""
     if ord(character) in _FULL_WIDTH:
         character = chr(ord(character) - _TO_PLAIN)
     if character in _OTHER_NOISE or unicodedata.category(character) in _NOISE_CATEGORIES:
@@ -72,17 +72,20 @@ def parse_mainland_mobile(text: str) -> str | None:
 
 
 def is_masked(mobile: str) -> bool:
-    """Whether the platform left out digits of this number."""
+    """Return whether the platform left out digits of this number."""
     return "*" in mobile
 
 
 def fits(masked: str, mobile: str) -> bool:
-    """Whether a full number could be the one behind a masked number."""
+    """Return whether a full number could be the one behind a masked number."""
     return len(masked) == len(mobile) and all(a in ("*", b) for a, b in zip(masked, mobile, strict=True))
 
 
 def has_odd_length(text: str) -> bool:
-    """Whether a number without another country's code is not as long as a mobile number: digits may be missing."""
+    """Return whether a number without another country's code is not as long as a mobile number.
+
+    Digits may be missing.
+    """
     number = parse_mobile(text)
     return number is not None and len(number) != _MAINLAND_PLACES and not _OTHER_COUNTRY.match(_without_noise(text))
 
@@ -101,12 +104,12 @@ def mask_mobile(mobile: str) -> str:
 
 
 def shown_content(content: str) -> str:
-    """Give reply text as it can be shown and stored as text anywhere: NUL as its picture."""
+    """Return reply text as it can be shown and stored as text anywhere: NUL as its picture."""
     return content.replace("\0", "\u2400")
 
 
 def match_masked(masked: str, candidates: Iterable[tuple[int, str]]) -> int | None:
-    """Give the id of the one recorded message whose number fits, None for none or several.
+    """Return the id of the one recorded message whose number fits, None for none or several.
 
     `candidates`: (message id, full number) of the recorded messages of the same account and task.
     """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class OptOut(Enum):
-    """Whether a reply asks to be left alone."""
+    """Return whether a reply asks to be left alone."""
 
     NO = "no"
     REVIEW = "review"  # near enough for a person to look
@@ -58,7 +58,7 @@ def _letters(text: str) -> str:
 
 
 def _one_off(text: str, word: str) -> bool:
-    """Whether one letter is wrong, missing, or too many."""
+    """Return whether one letter is wrong, missing, or too many."""
     if abs(len(text) - len(word)) > 1 or text == word:
         return False
     same = 0

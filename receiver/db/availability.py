@@ -18,12 +18,12 @@ class CircuitBreaker:
 
     @property
     def up(self) -> bool:
-        """Whether the database was in reach when it was last used."""
+        """Return whether the database was in reach when it was last used."""
         return self._reason is None
 
     @property
     def known(self) -> bool:
-        """Whether anybody has tried."""
+        """Return whether anybody has tried."""
         return self._known.is_set()
 
     @property

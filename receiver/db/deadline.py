@@ -104,7 +104,7 @@ def _place(server: ConnDict) -> str:
 
 
 def _split(parameters: Mapping[str, Any]) -> Iterator[ConnDict]:
-    """Give the parameters for each server alone."""
+    """Return the parameters for each server alone."""
     lists = {name: str(parameters[name]).split(",") for name in ("host", "hostaddr", "port") if parameters.get(name)}
     for number in range(max(map(len, lists.values()), default=1)):
         yield {**parameters, **{name: values[number % len(values)] for name, values in lists.items()}}

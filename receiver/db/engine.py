@@ -149,7 +149,7 @@ class Database:
         return _despite_deadlocks(in_transaction)
 
     def sealer(self) -> FieldCipher | None:
-        """Give what its rows are sealed with; None: nothing. Raises StoreUnavailable or StoreUnfit."""
+        """Return what its rows are sealed with; None: nothing. Raises StoreUnavailable or StoreUnfit."""
         if self._sealing is None:
             return None
         if not self._sealing.known:

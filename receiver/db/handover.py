@@ -40,7 +40,7 @@ def require_settled(database: Database) -> None:
 
 
 def find_mark(connection: sa.Connection) -> str | None:
-    """Give what an embedded database says of its move; None: it was not moved."""
+    """Return what an embedded database says of its move; None: it was not moved."""
     there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'moved'").first()
     if there is None:
         return None

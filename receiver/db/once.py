@@ -17,7 +17,7 @@ QUARANTINE_SEEN = "quarantine seen"  # somebody has looked at what could not be 
 
 
 def claim_notice(connection: sa.Connection, name: str, *, now: datetime, every: timedelta) -> bool:
-    """Whether this caller is the one to say it, of all processes, in this span of time."""
+    """Return whether this caller is the one to say it, of all processes, in this span of time."""
     statement = insert(connection.dialect.name, notices)
     claimed = connection.execute(
         statement.on_conflict_do_update(
@@ -35,7 +35,7 @@ def note(connection: sa.Connection, name: str, *, now: datetime) -> None:
 
 
 def find_noted(connection: sa.Connection, name: str, *, now: datetime) -> datetime | None:
-    """Give when it last was, None for never, or where that lies in the future."""
+    """Return when it last was, None for never, or where that lies in the future."""
     query = sa.select(notices.c.said_at).where(notices.c.name == name, no_later(notices.c.said_at, now))
     found: datetime | None = connection.scalar(query)
     return found

@@ -57,7 +57,7 @@ class Replica:
         self._as_of: float | None = None  # it has everything up to this reading of time.monotonic()
 
     def lag_seconds(self) -> float | None:
-        """Give how far it is behind at most, not older than a second or two; None: it is away, or cannot be told."""
+        """Return how far it is behind at most, not older than a second or two; None: it is away, or cannot be told."""
         if time.monotonic() - self._looked_at > _LOOK_EVERY_SECONDS and self._looking.acquire(blocking=False):
             try:
                 self._as_of = self._look()

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from receiver.db.engine import Database
 
 # What this program was written for: the newest of the migrations, whose numbers go up one by one.
-VERSION = "0017"
+VERSION = "0018"
 
 
 def is_known(revision: str) -> bool:
-    """Whether this program knows that version: it is its own or an older one."""
+    """Return whether this program knows that version: it is its own or an older one."""
     return revision <= VERSION
 
 
@@ -31,7 +31,7 @@ def current_revision(database: Database) -> str | None:
 
 
 def is_current_or_beyond(revision: str | None) -> bool:
-    """Whether this program can run on that version."""
+    """Return whether this program can run on that version."""
     return revision is not None and revision >= VERSION
 
 

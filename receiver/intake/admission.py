@@ -159,7 +159,10 @@ class Admission:
             self._referred_at = probe.at
 
     def is_redirected(self, now: datetime) -> bool:
-        """Whether something in front seems to redirect: most clients turn a push into a bare GET then, and hear ok."""
+        """Return whether something in front seems to redirect.
+
+        Most clients turn a push into a bare GET then, and hear ok.
+        """
         since = now - _REDIRECTED_WITHIN
         if self._referred_at is not None and self._referred_at > since:
             return True
@@ -211,7 +214,7 @@ class Admission:
         )
 
     def allowed_address(self, peer: str, forwarded_for: str | None) -> str | None:
-        """Give the address a request comes from; None where it may not push."""
+        """Return the address a request comes from; None where it may not push."""
         address = client_address(peer, forwarded_for, self._trusted_proxies)
         return None if self._enforces and not self._allows(address) else address
 
@@ -345,7 +348,7 @@ def _drain(request: PushRequest) -> None:
 
 
 def client_address(peer: str, forwarded_for: str | None, trusted_proxies: Sequence[Network]) -> str:
-    """Give the address a request comes from: the last one that no trusted proxy vouches for.
+    """Return the address a request comes from: the last one that no trusted proxy vouches for.
 
     `X-Forwarded-For` counts only as far as trusted proxies have written it, right to left.
     """
@@ -380,7 +383,7 @@ def _is_address(text: str) -> bool:
 
 
 def within(address: str, networks: Sequence[Network]) -> bool:
-    """Whether an address is in one of the networks; what is no address is in none."""
+    """Return whether an address is in one of the networks; what is no address is in none."""
     try:
         parsed = ip_address(address)
     except ValueError:

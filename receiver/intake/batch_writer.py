@@ -112,7 +112,7 @@ class BatchWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether pushes have come in within the last second."""
+        """Return whether pushes have come in within the last second."""
         return time.monotonic() - self._kept_at < 1
 
     def stop(self) -> None:

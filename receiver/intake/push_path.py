@@ -23,7 +23,7 @@ class PushPath:
 
 
 def is_push_path(path: str) -> bool:
-    """Whether a path, percent-decoded, is that of a push, right or wrong."""
+    """Return whether a path, percent-decoded, is that of a push, right or wrong."""
     return _PUSH_PATH.fullmatch(path) is not None
 
 

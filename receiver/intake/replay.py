@@ -71,14 +71,14 @@ def _add(connection: sa.Connection, push: Push, *, counts_copies: bool) -> None:
 def _brought(
     connection: sa.Connection, table: sa.Table, push: Push, received_at: Any
 ) -> list[ReceiptRow] | list[ReplyRow]:
-    """Give what a push was the first to bring; by its time, which has an index."""
+    """Return what a push was the first to bring; by its time, which has an index."""
     query = sighted(table).where(table.c.received_at == received_at, table.c.push_id == push.id)
     rows = connection.execute(query.with_for_update(of=table)).all()
     return [as_receipt_row(row) for row in rows] if table is receipts else [as_reply_row(row) for row in rows]
 
 
 def _says(row: ReceiptRow | ReplyRow, reading: Receipt | Reply) -> bool:
-    """Whether a row says what a reading found."""
+    """Return whether a row says what a reading found."""
     if (row.task_id, row.mobile, row.extra) != (reading.task_id, reading.mobile, reading.extra):
         return False
     if isinstance(row, ReceiptRow):

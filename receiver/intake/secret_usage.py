@@ -49,7 +49,7 @@ class SecretUse:
         return "active" if self.place == 0 else f"retiring {self.place}"
 
     def can_go(self, now: datetime) -> bool:
-        """Whether it retires, and nothing has been pushed by it for so long that nobody seems to have it."""
+        """Return whether it retires, and nothing has been pushed by it for so long that nobody seems to have it."""
         since = self.last_used_at or self.known_since
         return self.place > 0 and since is not None and now - since >= UNUSED_FOR
 
@@ -87,7 +87,7 @@ def save_uses(connection: sa.Connection, uses: Sequence[NewUses], *, now: dateti
 
 
 def find_uses(connection: sa.Connection, tokens: Sequence[tuple[str, str]]) -> list[SecretUse]:
-    """Give the use of each of these (account, secret), in their order."""
+    """Return the use of each of these (account, secret), in their order."""
     key = connection.scalar(sa.select(shared_secrets.c.value).where(shared_secrets.c.name == _KEY)) or b""
     digests = [_digest(key, account, secret) for account, secret in tokens]
     rows = connection.execute(sa.select(push_secrets).where(push_secrets.c.secret_hmac.in_(digests)))

@@ -36,11 +36,11 @@ class PushSecret:
             self._last_used_at = at
 
     def fits(self, given: bytes) -> bool:
-        """Whether this is it, in a time that does not tell how much of it fits."""
+        """Return whether this is it, in a time that does not tell how much of it fits."""
         return compare_digest(self._secret.encode(), given)
 
     def new_uses(self) -> NewUses:
-        """Give what has not been kept."""
+        """Return what has not been kept."""
         with self._counting:
             pushes = self._pushes - self._kept
             last = self._last_used_at if pushes else None
@@ -65,7 +65,7 @@ class PushSecrets:
         self._keep_from = 0.0  # by time.monotonic()
 
     def find(self, given: str) -> PushSecret | None:
-        """Give the secret that this is; None: nobody's."""
+        """Return the secret that this is; None: nobody's."""
         text = given.encode(errors="surrogateescape")
         found = None
         for secret in self._secrets:  # all of them, so that the time tells nothing

@@ -35,7 +35,7 @@ class PushSources:
 
 
 def find_sources(connection: sa.Connection, *, since: datetime, read_max: int = READ_MAX_PUSHES) -> PushSources:
-    """Give the addresses of the pushes since then, of so many of the newest at most."""
+    """Return the addresses of the pushes since then, of so many of the newest at most."""
     newest = (
         sa.select(pushes.c.remote_addr, pushes.c.received_at)
         .where(pushes.c.id >= first_id_of(since))

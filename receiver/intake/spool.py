@@ -133,7 +133,7 @@ class Spool:
             self._sealed[path] = handle
 
     def read(self, path: Path) -> Iterator[Record | Damage]:
-        """Give what `read_file` does. Raises NotOpened where a record's key is missing."""
+        """Return what `read_file` does. Raises NotOpened where a record's key is missing."""
         return read_file(path, self._ring)
 
     def remove(self, path: Path, *, damaged: bool) -> None:
@@ -150,7 +150,7 @@ class Spool:
 
     @property
     def empty(self) -> bool:
-        """Whether no file waits, as far as the directory tells."""
+        """Return whether no file waits, as far as the directory tells."""
         return not self._size and not self._sealed and not _files(self.directory)
 
     def close(self) -> None:
@@ -203,7 +203,7 @@ class Spool:
         raise BlockingIOError(errno.EAGAIN, "every new file is locked by others")
 
     def _in_place(self, path: Path) -> bool:
-        """Whether the file that is written to is still the one at its path."""
+        """Return whether the file that is written to is still the one at its path."""
         assert self._file is not None  # noqa: S101
         try:
             return os.path.samestat(os.fstat(self._file), path.stat())

@@ -60,7 +60,7 @@ class Damage:
 
 
 def read_file(path: Path, ring: Keyring | None = None) -> Iterator[Record | Damage]:
-    """Give the records of a file in the order written, and what between them cannot be read.
+    """Return the records of a file in the order written, and what between them cannot be read.
 
     Raises NotOpened where a record is sealed under a key that is not there: that is no damage.
     """
@@ -105,7 +105,7 @@ def _opened(payload: bytes, ring: Keyring | None) -> bytes:
 
 
 def frame(record: Record, ring: Keyring | None) -> bytes:
-    """Give a record as it stands in a file."""
+    """Return a record as it stands in a file."""
     payload = json.dumps(_encode(record)).encode("ascii")
     if ring is not None:  # in letters, so that no record has what begins a mark
         payload = _SEALED + b64encode(ring.seal(payload, _PLACE))

@@ -55,7 +55,7 @@ class Manifest:
     files: Mapping[str, str]  # path inside the backup: SHA-256
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as JSON writes it."""
+        """Return it as JSON writes it."""
         values = {name: getattr(self, name) for name in self.__slots__}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 
@@ -190,7 +190,7 @@ def is_served(data_dir: Path) -> bool:
 
 @contextmanager
 def _draft(directory: Path, final: Path) -> Iterator[Path]:
-    """Give a directory to fill, which becomes `final` when it is full, or goes where it is not."""
+    """Return a directory to fill, which becomes `final` when it is full, or goes where it is not."""
     make_directory(directory)
     _remove_drafts_of_the_dead(directory)
     if final.exists():
@@ -330,7 +330,7 @@ def _copy_files(path: Path, to: Path, manifest: Manifest) -> None:
 
 
 def _is_kept(name: str) -> bool:
-    """Whether a backup may have that file: nothing that a manifest names leads out of the two directories."""
+    """Return whether a backup may have that file: nothing that a manifest names leads out of the two directories."""
     if name in (PUSH_SECRET_FILE, DATABASE_FILE):
         return True
     directory, _, file = name.partition("/")

@@ -28,11 +28,14 @@ class Noted:
 
     @property
     def failing(self) -> bool:
-        """Whether the last try failed."""
+        """Return whether the last try failed."""
         return self.failed_at is not None and (self.made_at is None or self.failed_at > self.made_at)
 
     def old(self, now: datetime) -> bool:
-        """Whether the last good one is older than a night's backup can be, or dated by a clock that was ahead."""
+        """Return whether the last good one is older than a night's backup can be.
+
+        Or dated by a clock that was ahead.
+        """
         return self.made_at is not None and abs(now - self.made_at) > _OLD
 
 

@@ -83,22 +83,22 @@ class NumberPatterns:
         self._in_text = re.compile(rf"{before}{digits}(?![0-9])")
 
     def may_be_in(self, *parts: bytes) -> bool:
-        """Whether the digits stand in these bytes, whatever is around them."""
+        """Return whether the digits stand in these bytes, whatever is around them."""
         return any(self._in_bytes.search(part) for part in parts)
 
     def named_in(self, text: str) -> bool:
-        """Whether a text names the number, be it in digits of full width."""
+        """Return whether a text names the number, be it in digits of full width."""
         return self._in_text.search(normalize("NFKC", text)) is not None
 
     def is_of(self, push: Push) -> bool:
-        """Whether a push is the number's, as the module says."""
+        """Return whether a push is the number's, as the module says."""
         reading = self._read_again(push).reading
         if isinstance(reading, Unreadable):
             return self.named_in_push(push)
         return reading.mobile == self.mobile or (push.account, reading.task_id, reading.mobile) in self._masked
 
     def named_in_push(self, push: Push) -> bool:
-        """Whether the number stands anywhere in what was pushed."""
+        """Return whether the number stands anywhere in what was pushed."""
         raw = [unquote_to_bytes(part) for part in (push.query, push.body)]
         texts = (part.decode(encoding, "replace") for part in raw for encoding in _ENCODINGS)
         return any(self.named_in(_JSON_ESCAPE.sub(_unescaped, text)) for text in texts)
@@ -125,13 +125,13 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 
 def _pattern(numbers: Iterable[str], *, byte: str, any_byte: str) -> str:
-    """Give a regular expression of the ways in which these may be written; `byte`: how it has one beyond ASCII."""
+    """Return a regular expression of the ways in which these may be written; `byte`: how it has one beyond ASCII."""
     separators = _SEPARATORS.replace("BYTE", any_byte)
     return "|".join(separators.join(_written(character, byte) for character in number) for number in numbers)
 
 
 def _written(character: str, byte: str) -> str:
-    """Give the ways in which a place of a number may be written, `*` for any that was left out."""
+    """Return the ways in which a place of a number may be written, `*` for any that was left out."""
     if character == "*":
         return r"(?:[*xX]|%2[Aa]|%[57]8)"
     forms = [character, f"%3{character}", rf"\\+u003{character}", rf"\\+u[fF][fF]1{character}"]
@@ -225,7 +225,7 @@ def _taskless(mobile: str) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _masked_of(connection: sa.Connection, mobile: str) -> set[MaskedKey]:
-    """Give the masked numbers that belong to messages of this one."""
+    """Return the masked numbers that belong to messages of this one."""
     found: set[MaskedKey] = set()
     for table in (receipts, replies):
         query = sa.select(table.c.account, table.c.task_id, table.c.masked_mobile)
@@ -235,7 +235,7 @@ def _masked_of(connection: sa.Connection, mobile: str) -> set[MaskedKey]:
 
 
 def _brought(connection: sa.Connection, mobile: str) -> set[UUID]:
-    """Give the pushes that first brought the receipts and replies of its messages, and its other replies."""
+    """Return the pushes that first brought the receipts and replies of its messages, and its other replies."""
     found = set(connection.scalars(sa.select(replies.c.push_id).where(*_taskless(mobile))))
     for table in (receipts, replies):
         found |= set(connection.scalars(sa.select(table.c.push_id).where(table.c.message_id.in_(_ids_of(mobile)))))
@@ -292,7 +292,7 @@ def _as_push(row: Any) -> Push:
 
 
 def _search_since(connection: sa.Connection, wanted: NumberPatterns, since: datetime) -> set[UUID]:
-    """Give the number's pushes that have come since then."""
+    """Return the number's pushes that have come since then."""
     found: set[UUID] = set()
     first: UUID | None = first_id_of(since)
     while first is not None:

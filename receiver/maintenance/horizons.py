@@ -69,7 +69,7 @@ def require_not_behind(connection: sa.Connection, now: datetime) -> None:
 
 
 def _last_seen(connection: sa.Connection) -> datetime | None:
-    """Give when the newest receipt or reply came: by the platform's clock or by ours, whichever was behind."""
+    """Return when the newest receipt or reply came: by the platform's clock or by ours, whichever was behind."""
     found = []
     for table, at in ((receipts, receipts.c.reported_at), (replies, replies.c.replied_at)):
         query = sa.select(table.c.received_at, at.label("at")).order_by(table.c.id.desc()).limit(_WITNESSES)
@@ -82,7 +82,7 @@ def _list_pruned(connection: sa.Connection) -> list[datetime]:
 
 
 def _last_own(connection: sa.Connection, now: datetime) -> datetime | None:
-    """Give when anything else was last done here. Asked where nothing better is known: it is by our clock."""
+    """Return when anything else was last done here. Asked where nothing better is known: it is by our clock."""
     found = [
         connection.scalar(sa.select(sa.func.max(column)).where(column <= now))
         for column in (messages.c.recorded_at, audit.c.at)
@@ -94,7 +94,7 @@ def _last_own(connection: sa.Connection, now: datetime) -> datetime | None:
 
 
 def list_ahead(connection: sa.Connection, now: datetime) -> list[Ahead]:
-    """Give what says that something was pruned by a clock that was ahead."""
+    """Return what says that something was pruned by a clock that was ahead."""
     return list(_ahead(connection, now))
 
 
@@ -103,7 +103,7 @@ def require_none_ahead(connection: sa.Connection, now: datetime) -> None:
     if ahead := list_ahead(connection, now):
         raise ClockDoubted(
             f"in the future: {', '.join(map(str, ahead))}. A prune ran with a clock that was ahead. Nothing was "
-            "deleted now; first: receiver db rollup --reopen"
+            "deleted now; first: receiver db rebuild-rollups --reopen"
         )
 
 
@@ -119,7 +119,7 @@ def _ahead(connection: sa.Connection, now: datetime) -> Iterator[Ahead]:
 
 
 def list_supported(connection: sa.Connection, now: datetime) -> dict[RetentionKind, datetime]:
-    """Give from when on each kind that was pruned is whole; of a horizon in the future, what its rows support."""
+    """Return from when on each kind that was pruned is whole; of a horizon in the future, what its rows support."""
     return {
         kind: found.horizon if found.horizon <= now else _supported(connection, kind, now)
         for kind, found in list_horizons(connection).items()
@@ -127,7 +127,10 @@ def list_supported(connection: sa.Connection, now: datetime) -> dict[RetentionKi
 
 
 def _supported(connection: sa.Connection, kind: RetentionKind, now: datetime) -> datetime:
-    """Give since when rows of a kind are there that were made before the present; the present where there are none."""
+    """Return since when rows of a kind are there that were made before the present.
+
+    The present where there are none.
+    """
     columns = {
         RetentionKind.RECEIPTS: (receipts.c.received_at,),
         RetentionKind.REPLIES: (replies.c.received_at,),

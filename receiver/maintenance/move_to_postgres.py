@@ -75,7 +75,7 @@ class Copy:
         self._whole = [_Columns(table) for table in metadata.sorted_tables if not _Chunked.fits(table)]
 
     def moved_before(self) -> bool:
-        """Whether the old database was moved to this target already; then only what is left over is tidied up.
+        """Return whether the old database was moved to this target already; then only what is left over is tidied up.
 
         Raises ReceiverError where it was moved elsewhere.
         """
@@ -245,7 +245,7 @@ class Copy:
             return [tuple(row) for row in connection.exec_driver_sql(*table.query(part, limit))]
 
     def _digest(self, table: _Chunked, part: Range) -> bytes:
-        """Give the digest of a chunk as it is now; one that no chunk has where it has grown too large for one."""
+        """Return the digest of a chunk as it is now; one that no chunk has where it has grown too large for one."""
         rows = self._read(table, part, _CHUNK_ROWS + 1)
         self._tell(len(rows))
         return _digest_of(rows) if len(rows) <= _CHUNK_ROWS else b""
@@ -307,7 +307,7 @@ class _Columns:
         self._binds = [column.type.dialect_impl(of_postgresql).bind_processor(of_postgresql) for column in self.columns]
 
     def typed(self, rows: Sequence[Row]) -> list[Row]:
-        """Give rows as SQLAlchemy would."""
+        """Return rows as SQLAlchemy would."""
         return _converted(rows, self._results)
 
     def load(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
@@ -320,7 +320,7 @@ class _Columns:
 
 
 def _converted(rows: Sequence[Row], processors: Sequence[Any]) -> list[Row]:
-    """Give rows with their values converted, column by column: most need none."""
+    """Return rows with their values converted, column by column: most need none."""
     columns = list(zip(*rows, strict=True))
     for place, process in enumerate(processors):
         if process is not None and columns:
@@ -339,12 +339,12 @@ class _Chunked(_Columns):
 
     @staticmethod
     def fits(table: sa.Table) -> bool:
-        """Whether a table has one id that is a number or a UUID, in whose order it can be read."""
+        """Return whether a table has one id that is a number or a UUID, in whose order it can be read."""
         keys = list(table.primary_key.columns)
         return len(keys) == 1 and keys[0].name == "id"
 
     def key_of(self, row: Row) -> Key:
-        """Give the id of a row that was read."""
+        """Return the id of a row that was read."""
         key: Key = row[self._place]
         return key
 
@@ -353,7 +353,7 @@ class _Chunked(_Columns):
         return text if self._is_uuid else int(text)
 
     def query(self, part: Range, limit: int) -> tuple[str, tuple[Any, ...]]:
-        """Give SQLite's statement for the rows of a range, as they are kept, and its parameters."""
+        """Return SQLite's statement for the rows of a range, as they are kept, and its parameters."""
         bounds = [(f"{self.key.name} > ?", part.after), (f"{self.key.name} <= ?", part.until)]
         given = [(condition, key) for condition, key in bounds if key is not None]
         where = f" WHERE {' AND '.join(condition for condition, _ in given)}" if given else ""
@@ -361,7 +361,7 @@ class _Chunked(_Columns):
         return statement, (*(key for _, key in given), limit)
 
     def within(self, part: Range) -> list[sa.ColumnElement[bool]]:
-        """Give the conditions of a range for PostgreSQL, which orders UUIDs as SQLite does their digits."""
+        """Return the conditions of a range for PostgreSQL, which orders UUIDs as SQLite does their digits."""
         conditions = []
         if part.after is not None:
             conditions.append(self.key > self._typed_key(part.after))

@@ -89,13 +89,13 @@ class RetentionHorizon:
 
 
 def list_horizons(connection: sa.Connection) -> dict[RetentionKind, RetentionHorizon]:
-    """Give from when on each kind is whole; one that was never pruned is missing."""
+    """Return from when on each kind is whole; one that was never pruned is missing."""
     rows = connection.execute(sa.select(retention).order_by(retention.c.kind))
     return {RetentionKind(row.kind): RetentionHorizon(horizon=row.horizon, pruned_at=row.pruned_at) for row in rows}
 
 
 def find_overdue(connection: sa.Connection, cutoffs: Mapping[RetentionKind, datetime]) -> list[RetentionKind]:
-    """Give the kinds that have rows of before these times, as far as the oldest tell."""
+    """Return the kinds that have rows of before these times, as far as the oldest tell."""
     oldest: dict[RetentionKind, Any] = {
         RetentionKind.PUSHES: sa.select(pushes.c.received_at).order_by(pushes.c.id),
         RetentionKind.RECEIPTS: sa.select(receipts.c.last_seen_at).order_by(receipts.c.id),
@@ -193,7 +193,7 @@ _MOMENT = sa.case(
 def _due(
     kind: RetentionKind, before: datetime, plan: Plan
 ) -> tuple[sa.Table, sa.ColumnElement[Any], list[sa.ColumnElement[bool]]]:
-    """Give a kind's table, the column of its age, and the conditions of what goes."""
+    """Return a kind's table, the column of its age, and the conditions of what goes."""
     match kind:
         case RetentionKind.PUSHES:
             return pushes, pushes.c.received_at, [pushes.c.id < first_id_of(before), _waited_for_by_nobody()]
@@ -320,7 +320,7 @@ def _prune_messages(database: Database, before: datetime, plan: Plan) -> Iterato
 
 
 def _old_messages(database: Database, before: datetime) -> Iterator[list[int]]:
-    """Give the ids of messages of before that time, in pages."""
+    """Return the ids of messages of before that time, in pages."""
     recorded = messages.c.recorded_at.isnot(None)
     query = sa.select(messages.c.id, AGE_FROM.label("moment")).where(recorded, before > AGE_FROM)
     last: Any = None

@@ -169,7 +169,7 @@ class _Change:
     sealer: FieldCipher
 
     def row(self, table: sa.Table, row: Any) -> Row:
-        """Give the columns of a row that change."""
+        """Return the columns of a row that change."""
         new: Row
         if table is pushes:
             new = {

@@ -32,7 +32,7 @@ _STILL_SEEN = "a transaction older than the deletion is open (PID {pid}, {state}
 
 
 def list_tombstones(connection: sa.Connection) -> list[Mapping[str, Any]]:
-    """Give every number that was forgotten, by its keyed hash, oldest first."""
+    """Return every number that was forgotten, by its keyed hash, oldest first."""
     return [dict(row) for row in connection.execute(sa.select(tombstones).order_by(tombstones.c.id)).mappings()]
 
 
@@ -130,7 +130,7 @@ def _leave_log_file(connection: sa.Connection) -> None:
 
 
 def log_states(database: Database) -> list[tuple[Mapping[str, Any], str]]:
-    """Give every tombstone, and in words whether the database's own log may still hold what was deleted with it.
+    """Return every tombstone, and in words whether the database's own log may still hold what was deleted with it.
 
     Where the files tell that it is gone, that is noted, once the one that is being written to is filled as well.
     """
@@ -149,7 +149,7 @@ def log_states(database: Database) -> list[tuple[Mapping[str, Any], str]]:
     return list(zip(rows, states, strict=True))
 
 
-_NOT_CLEANED = "not cleaned yet: run `receiver forget` for that number again"
+_NOT_CLEANED = "not cleaned yet: run `receiver erase` for that number again"
 _GONE = "gone"
 
 

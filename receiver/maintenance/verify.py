@@ -172,7 +172,10 @@ class _Verification:
         )
 
     def _follows(self, row: Any, state: MessageState) -> bool:
-        """Whether a message's state is that of its receipts, or what is left of them after pruning may have made it."""
+        """Return whether a message's state is that of its receipts.
+
+        Or what is left of them after pruning may have made it.
+        """
         if (state.status, state.reported_at, state.seen) == (row.status, row.reported_at, row.seen):
             return True
         horizon = self._horizons.get(RetentionKind.RECEIPTS)
@@ -251,7 +254,7 @@ class _Verification:
         return tuple(sorted(named)[:_NAMED_MAX])
 
     def _kept_rows(self, buckets: set[int], replayed: set[UUID]) -> Iterator[_Row]:
-        """Give these buckets' rows, with the copies that the journal has to have."""
+        """Return these buckets' rows, with the copies that the journal has to have."""
         for key, copies, push_id in self._rows():
             if (digest := _digest(key)) % _BUCKETS in buckets:
                 early = push_id < self._first_id(key[0], _OUT_OF_ORDER)
@@ -297,11 +300,11 @@ class _Verification:
         return _NO_ID if horizon is None else first_id_of(horizon + later)
 
     def _rows(self) -> Iterator[tuple[Key, int, UUID]]:
-        """Give the rows that began after the horizon, with their copies and the push that brought them."""
+        """Return the rows that began after the horizon, with their copies and the push that brought them."""
         yield from self._sighted(begun_before=False)
 
     def _rows_begun_before(self) -> Iterator[tuple[Key, int]]:
-        """Give the rows that began before it and were seen after it, and how many later copies they may have: few."""
+        """Return the rows that began before it and were seen after it, and how many later copies they may have: few."""
         for key, copies, _ in self._sighted(begun_before=True):
             yield key, copies - 1
 
@@ -373,7 +376,7 @@ def _as_sighted(kind: str, sealer: FieldCipher | None, row: Any) -> _Sighted:
 
 
 def _content_digest(row: Any, sealer: FieldCipher | None) -> bytes:
-    """Give the SHA-256 of a reply's content; where that is sealed and another, the one that stands for it."""
+    """Return the SHA-256 of a reply's content; where that is sealed and another, the one that stands for it."""
     kept: bytes = row.said
     if sealer is None or row.content_sealed is None:
         return kept

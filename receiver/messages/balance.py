@@ -53,7 +53,7 @@ def _reading_insert(dialect: str) -> Any:
 
 
 def find_last_readings(connection: sa.Connection, *, now: datetime) -> Mapping[str, Reading]:
-    """Give the newest reading of each account that has any, of those that are not in the future."""
+    """Return the newest reading of each account that has any, of those that are not in the future."""
     newest = (
         sa.select(balance_readings.c.account, sa.func.max(balance_readings.c.answered_at).label("answered_at"))
         .where(no_later(balance_readings.c.answered_at, now))
@@ -75,7 +75,7 @@ def find_last_readings(connection: sa.Connection, *, now: datetime) -> Mapping[s
 def iter_readings(
     connection: sa.Connection, account: str, since: datetime | None, until: datetime
 ) -> Iterator[Reading]:
-    """Give an account's readings of a time, oldest first, after the last one before it."""
+    """Return an account's readings of a time, oldest first, after the last one before it."""
     column = balance_readings.c
     if since is not None:
         before = sa.select(balance_readings).where(column.account == account, column.answered_at < since)
@@ -138,7 +138,7 @@ def find_trend(connection: sa.Connection, account: str, *, now: datetime) -> Tre
 
 
 def _last_of_each_hour(connection: sa.Connection, account: str, since: datetime, until: datetime) -> list[Reading]:
-    """Give a reading for each hour that has any: each send is one, and a week of them says no more."""
+    """Return a reading for each hour that has any: each send is one, and a week of them says no more."""
     column = balance_readings.c
     hour: sa.ColumnElement[int] = sa.literal_column(f"{epoch_seconds(connection.dialect.name, 'answered_at')} / 3600")
     within = (column.account == account, column.answered_at >= since, column.answered_at < until)
@@ -168,7 +168,7 @@ class BillingDay:
 def list_billing(
     connection: sa.Connection, accounts: Sequence[str], days: Sequence[tuple[datetime, datetime]]
 ) -> list[BillingDay]:
-    """Give the days of each account, the first account's first. `days`: (begin, end), one after the other."""
+    """Return the days of each account, the first account's first. `days`: (begin, end), one after the other."""
     found: list[BillingDay] = []
     for account in accounts:
         level = Level()

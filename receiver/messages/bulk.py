@@ -54,7 +54,7 @@ def split_plain(batch: Sequence[Push], sealer: FieldCipher | None = None) -> tup
 
 
 def lock_order(key: tuple[str, ...], sealer: FieldCipher | None) -> tuple[str, ...]:
-    """Give what messages are locked in the order of, by their task id, number and account: as the index has them."""
+    """Return what messages are locked in the order of, by their task id, number and account: as the index has them."""
     return key if sealer is None else (key[0], mobile_token(sealer, key[1]), *key[2:])
 
 
@@ -167,20 +167,23 @@ def _json_row(push: Push, sealer: FieldCipher | None) -> dict[str, Any]:
 
 
 def _bytes_of(push: Push, sealer: FieldCipher | None) -> tuple[bytes, bytes]:
-    """Give what the journal keeps of a push: its query and its body."""
+    """Return what the journal keeps of a push: its query and its body."""
     if sealer is None:
         return push.query, push.body
     return encrypt_bytes(sealer.ring, push.query, _QUERY), encrypt_bytes(sealer.ring, push.body, _BODY)
 
 
 def _digest_of(account: str, reading: Receipt | Reply, sealer: FieldCipher | None) -> bytes:
-    """Give what the journal keeps of a reading."""
+    """Return what the journal keeps of a reading."""
     digest = reading_digest(account, reading)
     return digest if sealer is None else encrypt_bytes(sealer.ring, digest, _READING)
 
 
 def _contents(reply: Reply, sealer: FieldCipher | None) -> tuple[str, bytes | None, bytes | None, str | None]:
-    """Give what is kept of a reply: as it is shown, exactly where that differs; or sealed, and what it is found by."""
+    """Return what is kept of a reply: as it is shown, exactly where that differs.
+
+    Or sealed, and what it is found by.
+    """
     content = shown_content(reply.content)
     if sealer is not None:
         return "", None, sealer.ring.seal(reply.content.encode(), _CONTENT), sealer.grams(content)
@@ -192,7 +195,7 @@ def _digest(reply: Reply, sealer: FieldCipher | None) -> bytes:
 
 
 def content_columns(reply: Reply, sealer: FieldCipher | None) -> dict[str, Any]:
-    """Give the columns that hold a reply's content; the type of `content_sealed` seals."""
+    """Return the columns that hold a reply's content; the type of `content_sealed` seals."""
     content = shown_content(reply.content)
     exact = reply.content.encode()
     if sealer is not None:

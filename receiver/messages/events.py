@@ -67,7 +67,7 @@ class EventHorizon:
         self._open: deque[_Mark] = deque()
 
     def find(self) -> Position:
-        """Give the newest position that is final; waits a moment for transactions under way.
+        """Return the newest position that is final; waits a moment for transactions under way.
 
         One that stays open holds it back until it ends. Raises StoreUnavailable or StoreUnfit.
         """
@@ -157,7 +157,7 @@ def find_lag_seconds(connection: sa.Connection) -> float:
 def list_events(
     connection: sa.Connection, after: Position, final: Position, limit: int, accounts: tuple[str, ...] | None
 ) -> list[Event]:
-    """Give the next events in the order in which they were received, none above `final`.
+    """Return the next events in the order in which they were received, none above `final`.
 
     Both kinds are read in the order of their ids, and merged by the time at which they came.
     """

@@ -88,11 +88,11 @@ class Export:
 
     @property
     def sealed(self) -> bool:
-        """Whether the database cannot write its rows."""
+        """Return whether the database cannot write its rows."""
         return any(column.opened for column in self.columns)
 
     def as_text(self, *, neutral: bool) -> sa.Select[Any]:
-        """Give the query of the columns as text; `neutral`: so that no spreadsheet takes any for a formula.
+        """Return the query of the columns as text; `neutral`: so that no spreadsheet takes any for a formula.
 
         What is to be opened is given as it is.
         """

@@ -80,7 +80,7 @@ def iter_file(
     gives_way: Callable[[], bool] = lambda: False,
     tell: Callable[[int], None] = lambda _rows: None,
 ) -> Iterator[bytes]:
-    """Give a list as the pieces of a file, oldest row first; on PostgreSQL as of one moment.
+    """Return a list as the pieces of a file, oldest row first; on PostgreSQL as of one moment.
 
     `in_full`: numbers are not masked. `zone`: of the times in an XLSX; elsewhere they are UTC. `bom`: a CSV begins with
     a byte order mark, by which Excel knows UTF-8. `neutral`: no cell of a CSV is a formula to a spreadsheet.
@@ -263,7 +263,7 @@ def _xlsx(columns: tuple[ExportColumn, ...], rows: Iterable[bytes], zone: ZoneIn
 
 
 def _sheet_time(text: str, zone: ZoneInfo) -> datetime | None:
-    """Give a time as a sheet holds it, None for one before its calendar begins."""
+    """Return a time as a sheet holds it, None for one before its calendar begins."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:  # a damaged row ends no file
@@ -287,7 +287,7 @@ class _Source(io.RawIOBase):
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing in it; asked before anything is read."""
+        """Return whether there is nothing in it; asked before anything is read."""
         while not self._rest and (piece := next(self._pieces, None)) is not None:
             self._rest = memoryview(piece)
         return not self._rest
@@ -329,7 +329,7 @@ class _Sink(io.RawIOBase):
         return len(piece)
 
     def take(self) -> bytes:
-        """Give what was written since the last time."""
+        """Return what was written since the last time."""
         taken = b"".join(self._pieces)
         self._pieces = []
         return taken

@@ -31,7 +31,7 @@ def count_rows(connection: sa.Connection, export: Export, *, most: int) -> int:
 def iter_csv(
     connection: sa.Connection, export: Export, *, neutral: bool, tell: Callable[[int], None] = lambda _rows: None
 ) -> Iterator[bytes]:
-    """Give the rows as CSV in UTF-8, lines ended by a newline, without a line of names; null is an empty cell.
+    """Return the rows as CSV in UTF-8, lines ended by a newline, without a line of names; null is an empty cell.
 
     `tell` hears how many rows there were, at the end or in parts.
     """
@@ -91,7 +91,7 @@ def _opened(
 
 
 def _parts(connection: sa.Connection, export: Export, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
-    """Give the rows of a query, some at a time; on SQLite in a transaction for each part.
+    """Return the rows of a query, some at a time; on SQLite in a transaction for each part.
 
     As long as one is open there, what is written meanwhile has to stay in the log, however slowly its rows are read.
     Rows that came after the first part are left out.

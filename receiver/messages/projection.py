@@ -159,7 +159,7 @@ class _Belonging(Enum):
     TASKLESS = auto()  # a reply without a task id: to none
 
     def key(self, table: sa.Table) -> tuple[sa.Column[Any], ...]:
-        """Give the columns of the key."""
+        """Return the columns of the key."""
         match self:
             case _Belonging.MESSAGE:
                 return full_key(table)
@@ -169,7 +169,7 @@ class _Belonging(Enum):
                 return TASKLESS_KEY
 
     def key_where(self, table: sa.Table) -> sa.ColumnElement[bool] | None:
-        """Give what the key's index is narrowed to."""
+        """Return what the key's index is narrowed to."""
         match self:
             case _Belonging.MESSAGE:
                 return None

@@ -98,7 +98,7 @@ _ANSWERED_WITHIN = timedelta(seconds=5)
 
 
 def _reading_of(send: SentMessage) -> Reading | None:
-    """Give the balance that a record tells of."""
+    """Return the balance that a record tells of."""
     if send.remain_point is None or send.sent_at is None:
         return None
     return Reading(

@@ -64,12 +64,12 @@ GRAMS_WHERE = "content_grams IS NOT NULL"
 
 
 def create_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that make the index and fill it; on PostgreSQL, what its expression calls."""
+    """Return the statements that make the index and fill it; on PostgreSQL, what its expression calls."""
     yield from _POSTGRESQL if dialect == "postgresql" else _SQLITE
 
 
 def drop_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that remove it."""
+    """Return the statements that remove it."""
     if dialect == "postgresql":
         yield from ("DROP INDEX ix_replies_text", "DROP FUNCTION text_grams")
     else:
@@ -78,12 +78,12 @@ def drop_statements(dialect: str) -> Iterator[str]:
 
 
 def sealed_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that make the index of sealed replies; on PostgreSQL it is an index of its own."""
+    """Return the statements that make the index of sealed replies; on PostgreSQL it is an index of its own."""
     yield from () if dialect == "postgresql" else _SQLITE_SEALED
 
 
 def drop_sealed_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that remove it."""
+    """Return the statements that remove it."""
     if dialect == "postgresql":
         yield "DROP INDEX ix_replies_grams"
         return

@@ -22,7 +22,7 @@ _OPTIONS = (
 
 
 def load_pair(chain: Path, key: Path) -> tuple[ssl.SSLContext, datetime]:
-    """Give a context that shows this certificate, and its end. Raises SettingsError, saying what to do."""
+    """Return a context that shows this certificate, and its end. Raises SettingsError, saying what to do."""
     certificate = _leaf(chain)
     now = datetime.now(UTC)
     if certificate.not_valid_after_utc <= now:
@@ -63,7 +63,7 @@ def load_pair(chain: Path, key: Path) -> tuple[ssl.SSLContext, datetime]:
 
 
 def _leaf(chain: Path) -> x509.Certificate:
-    """Give the first certificate of a file, all of which can be read."""
+    """Return the first certificate of a file, all of which can be read."""
     try:
         leaf, *others = x509.load_pem_x509_certificates(chain.read_bytes())
         for each in (leaf, *others):

@@ -2,7 +2,7 @@
 
 Whoever may name a URL could otherwise reach what only this machine can: the inside of its network, the metadata of its
 cloud. So names are resolved here, at every connection; each address that a name has must be public, or allowed by
-RECEIVER_TARGETS_ALLOW; and the connection goes to the very address that was looked at. Redirects are not followed, and
+RECEIVER_WEBHOOKS_ALLOW; and the connection goes to the very address that was looked at. Redirects are not followed, and
 no proxy of the environment is used. One exchange ends within fifteen seconds, however slowly the other side speaks.
 """
 
@@ -70,7 +70,7 @@ class EgressError(ReceiverError):
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the internet's, also where it is written within another."""
+    """Return whether an address is one of the internet's, also where it is written within another."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -132,7 +132,7 @@ def _as_in_a_line(query: bytes) -> bytes:
 
 
 class EgressPolicy:
-    """Says which addresses may be reached. `allow`: networks and host names, as in RECEIVER_TARGETS_ALLOW."""
+    """Says which addresses may be reached. `allow`: networks and host names, as in RECEIVER_WEBHOOKS_ALLOW."""
 
     def __init__(
         self, allow: Iterable[Network | str], resolve: Callable[[str, int], Sequence[str]] | None = None
@@ -143,7 +143,7 @@ class EgressPolicy:
         self._resolve = resolve or _resolve
 
     def addresses(self, host: str, port: int) -> list[str]:
-        """Give the addresses that a host has now. Raises Forbidden for any that is not meant, NotReached for none."""
+        """Return the addresses that a host has now. Raises Forbidden for any that is not meant, NotReached for none."""
         try:
             found = [ipaddress.ip_address(text.partition("%")[0]) for text in self._resolve(host, port)]
         except (OSError, UnicodeError):
@@ -152,7 +152,7 @@ class EgressPolicy:
             raise EgressError("its name does not resolve")
         if host.lower().rstrip(".") not in self._names and not all(map(self._may_reach, found)):
             raise EgressForbidden(
-                "it has an address that is not public; RECEIVER_TARGETS_ALLOW may name it, or its network"
+                "it has an address that is not public; RECEIVER_WEBHOOKS_ALLOW may name it, or its network"
             )
         return list(dict.fromkeys(map(str, found)))
 

@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def can_connect(url: str) -> bool:
-    """Whether the server of a URL takes a connection within two seconds."""
+    """Return whether the server of a URL takes a connection within two seconds."""
     try:
         socket.create_connection(_address(url), timeout=_PATIENCE_SECONDS).close()
     except OSError:
@@ -57,13 +57,16 @@ def find_certificate(url: str, *, tls: ssl.SSLContext | None = None) -> Certific
 
 
 def certificate_days_left(url: str, *, tls: ssl.SSLContext | None = None) -> float | None:
-    """Give for how many days the certificate of an https URL holds; 0: it does not. None: there is none to be seen."""
+    """Return for how many days the certificate of an https URL holds; 0: it does not.
+
+    None: there is none to be seen.
+    """
     found = find_certificate(url, tls=tls)
     return None if found is None else found.days_left
 
 
 def connection_here(settings: Settings, *, timeout_seconds: float) -> http.client.HTTPConnection:
-    """Give a connection, yet to be opened, to the server of these settings on this machine."""
+    """Return a connection, yet to be opened, to the server of these settings on this machine."""
     host, port = near(settings.inside)
     if settings.tls_cert is None:
         return http.client.HTTPConnection(host, port, timeout=timeout_seconds)

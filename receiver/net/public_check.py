@@ -303,7 +303,7 @@ def _distrust(chain: Sequence[x509.Certificate], error: ssl.SSLCertVerificationE
 
 
 def _names(certificate: x509.Certificate) -> list[str]:
-    """Give the names that a certificate is for."""
+    """Return the names that a certificate is for."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):

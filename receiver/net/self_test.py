@@ -28,7 +28,7 @@ class SelfTestAnswer:
 
     @property
     def kept(self) -> bool:
-        """Whether it came from a receiver that has made the push durable."""
+        """Return whether it came from a receiver that has made the push durable."""
         return self.push_id is not None and self.outcome in ("accepted", "spooled")
 
 

@@ -64,7 +64,7 @@ def _written(settings: Settings) -> dict[str, Any]:
     certificate = settings.tls_cert, settings.tls_key
     return {
         "bind": settings.bind,
-        "inside_bind": settings.inside_bind,
+        "internal_bind": settings.internal_bind,
         "tls": [str(path) for path in certificate] if all(certificate) else None,
     }
 
@@ -76,11 +76,11 @@ def as_served(settings: Settings) -> Settings:
         if found is None:
             return settings
         tls_cert, tls_key = map(Path, found["tls"]) if found["tls"] else (None, None)
-        inside = found["inside_bind"]
+        inside = found["internal_bind"]
         return replace(
             settings,
             bind=tuple(found["bind"]),
-            inside_bind=tuple(inside) if inside else None,
+            internal_bind=tuple(inside) if inside else None,
             tls_cert=tls_cert,
             tls_key=tls_key,
         )

@@ -63,7 +63,7 @@ class LineWriter:
             time.sleep(_POLL_SECONDS)
 
     def take_dropped(self) -> int:
-        """Give how many lines were dropped since this was last asked."""
+        """Return how many lines were dropped since this was last asked."""
         if not self._uncounted:
             return 0
         with self._lock:

@@ -145,11 +145,11 @@ def count_dropped() -> None:
 
 
 def open_stderr() -> io.TextIOBase:
-    """Give a stream in the place of `sys.stderr`, on which no thread of a server can come to wait."""
+    """Return a stream in the place of `sys.stderr`, on which no thread of a server can come to wait."""
     return _Stream()
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Give the logger of a module: events by name, values by keyword."""
+    """Return the logger of a module: events by name, values by keyword."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger

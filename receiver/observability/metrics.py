@@ -101,7 +101,7 @@ LEFT_OVER = Counter(
     registry=REGISTRY,
 )
 WOULD_REFUSE = Counter(
-    "receiver_pushes_would_refuse",
+    "receiver_push_policy_observed_denials",
     "Pushes taken that RECEIVER_PUSH_ALLOW (address), or the end of a retiring secret (secret), would refuse.",
     ["reason"],
     registry=REGISTRY,
@@ -121,7 +121,7 @@ LOG_LINES_DROPPED = Counter(
 # --- Do own systems hear of it? ---
 
 FORWARD_ATTEMPTS = Counter(
-    "receiver_forward_attempts",
+    "receiver_webhook_attempts",
     "Deliveries to targets, by what became of each attempt.",
     ["target", "outcome"],
     registry=REGISTRY,

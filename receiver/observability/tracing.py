@@ -68,5 +68,5 @@ def stop() -> None:
 
 
 def span(name: str, *, kind: str = "INTERNAL", traceparent: str | None = None) -> AbstractContextManager[Span]:
-    """Give a span, to be entered. `kind`: INTERNAL, SERVER or CLIENT; `traceparent`: the header of a caller."""
+    """Return a span, to be entered. `kind`: INTERNAL, SERVER or CLIENT; `traceparent`: the header of a caller."""
     return _NOTHING if _traces is None else _traces.span(name, kind, traceparent)

@@ -164,7 +164,7 @@ def check_send(*, mobile: str | None, template_id: str, code: str) -> dict[str, 
 
 
 def send_form(credentials: Credentials, *, mobile: str, template_id: str, code: str) -> bytes:
-    """Give the body of a send request."""
+    """Return the body of a send request."""
     return urlencode(
         {
             "appId": credentials.app_id,
@@ -228,7 +228,7 @@ class PlatformClient:
             return answer
 
     def _place(self, target: str) -> str:
-        """Give a target of the platform's own host as it is behind RECEIVER_PLATFORM_URL."""
+        """Return a target of the platform's own host as it is behind RECEIVER_PLATFORM_URL."""
         base = urlsplit(self._url).path
         if re.match(rf"{SMS_API}(?:[/?]|\Z)", target):
             return base + target.removeprefix(SMS_API)

@@ -239,11 +239,11 @@ class _Form:
         return "; ".join(f"{name}: {self.faults[name]}" for name in order if name in self.faults)
 
     def lacks(self, name: str) -> bool:
-        """Whether a field was not given, or left empty."""
+        """Return whether a field was not given, or left empty."""
         return not self._fields.get(name) and name not in self._repeated
 
     def required(self, name: str, *, max_chars: int | None = None, may_be_empty: bool = False) -> str | None:
-        """Give a field's value, None with a fault noted where it cannot be used."""
+        """Return a field's value, None with a fault noted where it cannot be used."""
         value = self._fields.get(name)
         if value is None:
             self.fault(name, "missing")
@@ -260,7 +260,7 @@ class _Form:
         return None if name in self.faults else value
 
     def rest(self, used: set[str], *, drop_empty_status: bool) -> dict[str, str]:
-        """Give the fields that the reading did not use."""
+        """Return the fields that the reading did not use."""
         if self._repeated - used:
             self.fault(_EXTRA, _TWO_VALUES)
         return {

@@ -47,7 +47,7 @@ class Busy:
 
     @property
     def spike(self) -> bool:
-        """Whether it is several times what is usual, and more than a few."""
+        """Return whether it is several times what is usual, and more than a few."""
         return self.sent >= max(SPIKE_MIN_SENT, _SPIKE_TIMES * self.usual)
 
 
@@ -61,7 +61,7 @@ def list_busiest(
     limit: int,
     accounts: Sequence[str] | None = None,
 ) -> list[Busy]:
-    """Give the hours, numbers or prefixes with the most sends, busiest first: at least `min_sent` in the hour."""
+    """Return the hours, numbers or prefixes with the most sends, busiest first: at least `min_sent` in the hour."""
     column = messages.c
     key = column.mobile if by is By.MOBILE else sa.func.substr(column.mobile, 1, PREFIX_DIGITS)
     age_from = "coalesce(sent_at, recorded_at)"
@@ -105,7 +105,7 @@ def _sent_within(since: datetime, until: datetime, accounts: Sequence[str] | Non
 
 
 def _usual(connection: sa.Connection, by: By, key: str, before: datetime, accounts: Sequence[str] | None) -> float:
-    """Give how many an hour were sent to a number or prefix in the week before."""
+    """Return how many an hour were sent to a number or prefix in the week before."""
     column = messages.c
     # By the index of the numbers: a week of all messages is many more.
     ends = "~"  # after every character of a number, and of a token

@@ -37,12 +37,12 @@ class CarrierLookup:
         self._carrier, self._geocoder = carrier, geocoder
 
     def operator(self, prefix: str) -> str | None:
-        """Give the operator that the numbers with this prefix were allocated to, such as 中国移动; None: not known."""
+        """Return the operator of the numbers with this prefix, such as 中国移动; None: not known."""
         number = self._parsed(prefix)
         return None if number is None else str(self._carrier.name_for_number(number, "zh")) or None
 
     def province(self, prefix: str) -> str | None:
-        """Give their province, such as 湖南; None: not known."""
+        """Return their province, such as 湖南; None: not known."""
         number = self._parsed(prefix)
         if number is None:
             return None
@@ -56,5 +56,5 @@ class CarrierLookup:
 
 @lru_cache(maxsize=1)
 def allocation() -> CarrierLookup:
-    """Give the table, loaded once. Raises MissingExtra."""
+    """Return the table, loaded once. Raises MissingExtra."""
     return CarrierLookup()

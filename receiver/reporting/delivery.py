@@ -55,7 +55,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def delivery_report(
     connection: sa.Connection, asked: ReportQuestion, clock: Clock
 ) -> tuple[dict[GroupKey, DeliveryFigures], DeliveryFigures]:
-    """Give the figures of each group, in the order of their keys, and those of all together."""
+    """Return the figures of each group, in the order of their keys, and those of all together."""
     groups: Groups = defaultdict(DeliveryFigures)
     offset = _kept_offset(connection, asked)
     if offset is None:
@@ -80,7 +80,7 @@ def _place(key: GroupKey, asked: ReportQuestion) -> tuple[float | str, ...]:
 
 
 def whole_since(connection: sa.Connection, asked: ReportQuestion) -> datetime | None:
-    """Give since when a report is whole; None: it is. One that reads the messages does not count what was pruned."""
+    """Return since when a report is whole; None: it is. One that reads the messages does not count what was pruned."""
     if _kept_offset(connection, asked) is not None:
         return None
     horizon = connection.scalar(sa.select(retention.c.horizon).where(retention.c.kind == "messages"))
@@ -88,7 +88,7 @@ def whole_since(connection: sa.Connection, asked: ReportQuestion) -> datetime | 
 
 
 def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None:
-    """Give the offset of the kept figures where they answer the question; None: the messages must."""
+    """Return the offset of the kept figures where they answer the question; None: the messages must."""
     if asked.unit in _FINE or asked.allocated:
         return None
     offset = rollup.zone_offset_seconds(connection)
@@ -151,7 +151,10 @@ def name_of_time(begin: datetime, unit: Unit, zone: ZoneInfo) -> str:
 
 
 def replies_by_day(connection: sa.Connection, asked: ReportQuestion) -> dict[str, tuple[int, int]]:
-    """Give (replies, opt-outs among them) of its accounts, received in each day of the question's zone that has any."""
+    """Return (replies.
+
+    Opt-outs among them) of its accounts, received in each day of the question's zone that has any.
+    """
     found: dict[str, tuple[int, int]] = {}
     for span in _spans(asked):
         seconds = f"({sql.epoch_seconds(connection.dialect.name, 'received_at')} + {span.offset})"

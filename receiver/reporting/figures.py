@@ -91,7 +91,7 @@ class DeliveryFigures:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing in it."""
+        """Return whether there is nothing in it."""
         return not any(getattr(self, name) for name in COUNTED)
 
     @property
@@ -111,7 +111,7 @@ class DeliveryFigures:
         return matched / (matched + self.unmatched) if matched + self.unmatched else None
 
     def percentiles_seconds(self, percents: Sequence[int]) -> list[int | None]:
-        """Give the latencies that so many percent (ascending) of the delivered did not exceed, by nearest rank."""
+        """Return the latencies that so many percent (ascending) of the delivered did not exceed, by nearest rank."""
         total = sum(self.latencies.values())
         if not total:  # what was counted and has moved on leaves zeros behind
             return [None] * len(percents)

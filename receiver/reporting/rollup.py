@@ -64,7 +64,7 @@ def latency_seconds(dialect: str) -> str:
 
 
 def _counted(dialect: str, *sources: tuple[int, str], closes: bool = True) -> str:
-    """Give messages as what is counted of them. `sources`: (1 or -1, a table or query with a message's columns)."""
+    """Return messages as what is counted of them. `sources`: (1 or -1, a table or query with a message's columns)."""
     counts_from = epoch_seconds(dialect, _COUNTS_FROM)
     still_open = f" AND {counts_from} >= zone.closed_before" if closes else ""
     return " UNION ALL ".join(
@@ -99,13 +99,13 @@ _LATENCY_COLUMNS = "day, account, template_id, seconds, messages"
 
 
 def _append(counted: str) -> Iterator[str]:
-    """Give the two statements that note what is counted, for `fold` to add up."""
+    """Return the two statements that note what is counted, for `fold` to add up."""
     yield f"INSERT INTO delivery_hour_changes ({_HOUR_COLUMNS}) {_hours(counted)}"
     yield f"INSERT INTO delivery_latency_changes ({_LATENCY_COLUMNS}) {_latencies(counted)}"
 
 
 def _add(hours: str, latencies: str, *, to: str = "delivery") -> Iterator[str]:
-    """Give the two statements that add counts up."""
+    """Return the two statements that add counts up."""
     added = ", ".join(f"{name} = {to}_hours.{name} + excluded.{name}" for name in COUNTS)
     yield (
         f"INSERT INTO {to}_hours ({_HOUR_COLUMNS}) {hours}"
@@ -122,7 +122,7 @@ def _add(hours: str, latencies: str, *, to: str = "delivery") -> Iterator[str]:
 
 
 def create_statements(dialect: str, *, closes: bool = True) -> Iterator[str]:
-    """Give the statements that make the triggers. `closes` False: for a schema whose books are never closed."""
+    """Return the statements that make the triggers. `closes` False: for a schema whose books are never closed."""
     if dialect == "postgresql":
         yield from _postgresql_functions(closes=closes)
         yield from _postgresql_triggers()
@@ -131,7 +131,7 @@ def create_statements(dialect: str, *, closes: bool = True) -> Iterator[str]:
 
 
 def replace_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that make triggers that are there work as this program has them."""
+    """Return the statements that make triggers that are there work as this program has them."""
     if dialect == "postgresql":  # the functions alone: no lock on `messages`
         yield from _postgresql_functions(closes=True)
     else:
@@ -139,7 +139,7 @@ def replace_statements(dialect: str) -> Iterator[str]:
 
 
 def drop_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that remove them where they are; functions stay, and are made over."""
+    """Return the statements that remove them where they are; functions stay, and are made over."""
     for event in ("insert", "update", "delete"):
         if dialect == "postgresql":
             yield f"DROP TRIGGER IF EXISTS delivery_rollup_{event} ON messages"
@@ -228,7 +228,7 @@ def _of(row: str, expression: str) -> str:
 
 
 def rebuild_statements(dialect: str) -> Iterator[str]:
-    """Give the statements that add up every message anew, where the books are never closed: for old migrations."""
+    """Return the statements that add up every message anew, where the books are never closed: for old migrations."""
     for table in ("delivery_hours", "delivery_latencies", "delivery_hour_changes", "delivery_latency_changes"):
         yield f"DELETE FROM {table}"  # noqa: S608
     counted = _counted(dialect, (1, "messages"), closes=False)
@@ -351,12 +351,12 @@ def keep_forgotten(connection: sa.Connection, mobile: str) -> None:
 
 
 def closed_before(connection: sa.Connection) -> int:
-    """Give before when the books are closed, in seconds from 1970."""
+    """Return before when the books are closed, in seconds from 1970."""
     return int(connection.scalar(sa.text("SELECT closed_before FROM delivery_zone")) or 0)
 
 
 def _open_parts(connection: sa.Connection) -> tuple[str, str]:
-    """Give the conditions of the hours and of the days that are after the books were closed."""
+    """Return the conditions of the hours and of the days that are after the books were closed."""
     offset, closed = zone_offset_seconds(connection), closed_before(connection)
     # Whole numbers of ours. An hour has to fit into an integer beside its seconds: hence not multiplied.
     first_hour, first_day = (-(-(closed + offset) // width) for width in (_HOUR_SECONDS, _DAY_SECONDS))
@@ -405,7 +405,7 @@ _SET_ASIDE = f"(SELECT messages.* FROM messages WHERE id IN {IDS_SET_ASIDE})"  #
 
 
 def zone_offset_seconds(connection: sa.Connection) -> int:
-    """Give the zone of the hours and days, in seconds east of UTC."""
+    """Return the zone of the hours and days, in seconds east of UTC."""
     found = connection.scalar(sa.text("SELECT offset_seconds FROM delivery_zone"))
     return int(found or 0)
 

@@ -33,7 +33,7 @@ _SEEN_BOTH = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
 
 
 def create_statements() -> Iterator[str]:
-    """Give the statements that make the schema and its views, over whatever is there of them."""
+    """Return the statements that make the schema and its views, over whatever is there of them."""
     yield "CREATE SCHEMA IF NOT EXISTS reporting"
     yield mask_statement()
     yield f"CREATE OR REPLACE VIEW reporting.version AS SELECT {VERSION} AS version"
@@ -61,7 +61,7 @@ def create_statements() -> Iterator[str]:
 
 
 def mask_statement() -> str:
-    """Give the statement that makes the function by which the views mask numbers; of a token it shows nothing."""
+    """Return the statement that makes the function by which the views mask numbers; of a token it shows nothing."""
     return f"""CREATE OR REPLACE FUNCTION reporting.mask(mobile text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$ SELECT CASE
         WHEN length(mobile) = {TOKEN_CHARS} THEN '***'
@@ -72,7 +72,7 @@ def mask_statement() -> str:
 
 
 def drop_statements() -> Iterator[str]:
-    """Give the statements that remove it all."""
+    """Return the statements that remove it all."""
     for view in ("replies", "receipts", "messages", "version"):
         yield f"DROP VIEW IF EXISTS reporting.{view}"
     yield "DROP FUNCTION IF EXISTS reporting.mask"

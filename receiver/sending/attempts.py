@@ -66,7 +66,7 @@ class SendLimits:
 
     @property
     def any(self) -> bool:
-        """Whether there is any limit."""
+        """Return whether there is any limit."""
         return bool(self.min_interval or self.per_number_per_day or self.per_day)
 
 
@@ -147,7 +147,7 @@ def finish_attempt(
 
 
 def find_attempt(connection: sa.Connection, attempt_id: UUID, *, now: datetime) -> AttemptState:
-    """Give the state of an attempt that is noted; one that was cut off is OUTCOME_UNKNOWN."""
+    """Return the state of an attempt that is noted; one that was cut off is OUTCOME_UNKNOWN."""
     found = _state_of(connection, attempt_id)
     if found.state is MessageStatus.SENDING and now - found.begun_at > SENDING_MAX:
         return replace(found, state=MessageStatus.OUTCOME_UNKNOWN, error_message=CUT_OFF)
@@ -155,7 +155,7 @@ def find_attempt(connection: sa.Connection, attempt_id: UUID, *, now: datetime) 
 
 
 def find_cut_off(connection: sa.Connection, *, now: datetime) -> list[int]:
-    """Give the messages whose attempt is noted as under way and cannot be any more, among the newest attempts."""
+    """Return the messages whose attempt is noted as under way and cannot be any more, among the newest attempts."""
     newest = (
         sa.select(attempts.c.message_id)
         .where(attempts.c.id < first_id_of(now - SENDING_MAX))
@@ -235,7 +235,7 @@ def _new_row(dialect: str, table: sa.Table) -> Any:
 
 
 def _first_of(connection: sa.Connection, attempt: SendAttempt, claim: IdempotencyClaim | None) -> AttemptState:
-    """Give the attempt that was noted before under the same id or key. Raises KeyReused."""
+    """Return the attempt that was noted before under the same id or key. Raises KeyReused."""
     if claim is None:
         return _state_of(connection, attempt.id)
     first = connection.execute(sa.select(attempts).where(_has_key(claim))).one()
@@ -321,7 +321,7 @@ _NO_OTHER_SEND = "the platform gave a task id that another send to this number h
 
 
 def _finish_at_once(connection: sa.Connection, attempt: SendAttempt, result: SendResult) -> int | None:
-    """Give a noted and open attempt its task id, where nobody has a row of that yet: nearly always, and in one go.
+    """Return a noted and open attempt its task id, where nobody has a row of that yet: nearly always, and in one go.
 
     None: it is not so, and nothing was changed.
     """

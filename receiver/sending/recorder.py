@@ -83,7 +83,7 @@ class Recorder:
         return self._keep(work, spooled, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
 
     def find(self, attempt_id: UUID) -> AttemptState:
-        """Give the state of an attempt that is noted. Raises StoreUnavailable or StoreUnfit."""
+        """Return the state of an attempt that is noted. Raises StoreUnavailable or StoreUnfit."""
         with self._database.reading() as connection:
             return attempts.find_attempt(connection, attempt_id, now=datetime.now(UTC))
 
@@ -105,7 +105,7 @@ class Recorder:
         return self._unless_away(partial(balance.save_readings, readings=[reading])) is not _AWAY
 
     def claim_notice(self, name: str, *, every: timedelta) -> bool:
-        """Whether this process is the one to say it, in this span of time."""
+        """Return whether this process is the one to say it, in this span of time."""
         now = datetime.now(UTC)
         return self._unless_away(partial(once.claim_notice, name=name, now=now, every=every)) is True
 

@@ -339,7 +339,7 @@ class Sender:
             ) from None
 
     def _account_of(self, app_id: str) -> str:
-        """Give the account of a sender's own credentials: the one they are configured for, else the only one."""
+        """Return the account of a sender's own credentials: the one they are configured for, else the only one."""
         for account, credentials in self._credentials.items():
             if credentials.app_id == app_id:
                 return account

@@ -57,7 +57,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.certificate: ServedCertificate | None = None  # shared by the workers: made before the fork
         if settings.tls_cert is not None and settings.tls_key is not None:
             self.certificate = ServedCertificate(settings.tls_cert, settings.tls_key)
-        binds = (settings.bind, settings.inside_bind, settings.door_bind)
+        binds = (settings.bind, settings.internal_bind, settings.send_proxy_bind)
         self._binds = [address_text(bind) for bind in binds if bind is not None]
         self._workers = workers
         self._runtime: Runtime | None = None
@@ -103,7 +103,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         except (SettingsError, OSError) as error:
             _log.warning("settings do not fit any more: serves on with those of the start", reason=str(error))
             return
-        for name in ("bind", "inside_bind", "door_bind"):
+        for name in ("bind", "internal_bind", "send_proxy_bind"):
             if getattr(new, name) != getattr(self.settings, name):
                 setting = f"RECEIVER_{name.upper()}"
                 _log.warning("another address is set: serves on at the old one until a restart", setting=setting)

@@ -74,7 +74,7 @@ class Outbox:
                 self._note(self._sock.send(self._pieces[0]))
 
     def reads_too_slowly(self, now: float) -> bool:
-        """Whether its reader took next to nothing for a while; to be asked again and again."""
+        """Return whether its reader took next to nothing for a while; to be asked again and again."""
         if now - self._looked_at < _SLOW_SECONDS:
             return False
         taken = self._sent - _unacknowledged(self._sock)

@@ -82,7 +82,7 @@ class FastPath:
 
     @cached_property
     def open(self) -> bool:
-        """Whether the settings leave anything for it."""
+        """Return whether the settings leave anything for it."""
         settings = self._runtime.settings
         return settings.push_lane and settings.ack_status not in _BODILESS_STATUSES
 
@@ -149,7 +149,7 @@ class FastPath:
         return True
 
     def answer(self, result: Acknowledged | ReceiverError, head: Head, *, closes: bool) -> bytes:
-        """Give the bytes of the answer, those that Flask and gunicorn would send."""
+        """Return the bytes of the answer, those that Flask and gunicorn would send."""
         if isinstance(result, Acknowledged):
             key: tuple[Any, ...] = (result.outcome, result.push.error)
             given_id = str(result.push.id)

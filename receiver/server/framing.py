@@ -35,7 +35,7 @@ _PIECE_BYTES = 8192
 
 
 def awaits_continue(raw_head: bytes) -> bool:
-    """Whether its sender waits for our word before it sends the body."""
+    """Return whether its sender waits for our word before it sends the body."""
     return bool(_CONTINUE.search(raw_head)) and b" HTTP/1.1\r\n" in raw_head  # older ones do not know the word
 
 
@@ -45,7 +45,10 @@ def without_expectation(raw_head: bytes) -> bytes:
 
 
 def says_identity(raw_head: bytes) -> bool:
-    """Whether a request says that its body is as it is, which was no error before RFC 7230, and says its length too."""
+    """Return whether a request says that its body is as it is.
+
+    Which was no error before RFC 7230, and says its length too.
+    """
     return len(_TRANSFER_ENCODING.findall(raw_head)) == len(_IDENTITY.findall(raw_head)) == 1 and bool(
         _LENGTH.search(raw_head)
     )
@@ -57,7 +60,7 @@ def without_identity(raw_head: bytes) -> bytes:
 
 
 def is_push(data: bytes) -> bool:
-    """Whether a request, of which the first line may be all there is, goes to a push URL."""
+    """Return whether a request, of which the first line may be all there is, goes to a push URL."""
     return bool(_PUSH.match(data))
 
 
@@ -68,7 +71,7 @@ def forwarded_for(data: bytes) -> str | None:
 
 
 def is_whole(peer: Peer, raw_head: bytes) -> bool:
-    """Whether all of a request is here, or as much of it as is gathered."""
+    """Return whether all of a request is here, or as much of it as is gathered."""
     if len(peer.data) >= GATHERED_MAX_BYTES:
         return True
     if _EXPECT.search(raw_head) and not _CONTINUE.search(raw_head):

@@ -50,7 +50,7 @@ class MultiprocessMetrics:
             _log.warning("metrics are per process: no place to share them", reason=error.strerror)
 
     def take_slot(self, taken: Collection[int]) -> int | None:
-        """Give a new process the lowest slot that no living one has; None: it counts for itself."""
+        """Return a new process the lowest slot that no living one has; None: it counts for itself."""
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         if self.directory is None:
             return None

@@ -39,7 +39,7 @@ class PeerConnection(TConn):  # type: ignore[misc]  # gunicorn has no types
 
     @property
     def leaves(self) -> bool:
-        """Whether its peer has been told that it is ended."""
+        """Return whether its peer has been told that it is ended."""
         return self.room is None
 
     def leave_room(self) -> None:
@@ -133,14 +133,14 @@ def entrances(
 ) -> dict[Any, Entry]:
     """Return what each listener leads to. Those inside have rooms of their own, which no flood of the world's fills."""
     door, inside = ConnectionPool(limits.door), ConnectionPool(limits.inside)
-    apart = (limits.door if settings.door_bind else 0) + (limits.inside if settings.inside_bind else 0)
+    apart = (limits.door if settings.send_proxy_bind else 0) + (limits.inside if settings.internal_bind else 0)
     main = ConnectionPool(limits.connections - apart)
     found = {}
     for listener in listeners:
         address = listener.getsockname()
         if is_door(settings, address):
             found[listener] = Entry(address, door, None)
-        elif settings.inside_bind is None or is_public(settings, address):
+        elif settings.internal_bind is None or is_public(settings, address):
             found[listener] = Entry(address, main, certificate)
         else:
             found[listener] = Entry(address, inside, certificate)

@@ -44,7 +44,7 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._served = threading.local()
 
     def is_parent_alive(self) -> bool:
-        """Whether the master is there; without it, this worker begins to stop as if it were told to."""
+        """Return whether the master is there; without it, this worker begins to stop as if it were told to."""
         now = time.monotonic()
         if now - self._parent_seen < _PARENT_SECONDS:
             return True

@@ -286,7 +286,7 @@ class Worker(Connections):
     # --- Requests out ---
 
     def _hand_over(self, peer: Peer) -> None:
-        """Give a connection, with what was read of it, to a thread and gunicorn's own way."""
+        """Hand a connection, with what was read of it, to a thread and gunicorn's own way."""
         conn = peer.conn
         if conn.leaves and not framing.is_push(peer.data):
             self._drop(peer)  # nobody would hear the answer: only a push is worth more than that

@@ -56,7 +56,7 @@ class ReceiverApi:
         return found
 
     def iter_all(self, name: str) -> Iterator[Mapping[str, Any]]:
-        """Give every item of a list."""
+        """Return every item of a list."""
         cursor: str | None = None
         while True:
             query = {"limit": str(_PAGE)} | ({"cursor": cursor} if cursor else {})
@@ -93,11 +93,11 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """Whether all agrees."""
+        """Return whether all agrees."""
         return not (self.missing or self.extra or self.differing)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it for a program; of each kind the first twenty."""
+        """Return it for a program; of each kind the first twenty."""
         return {
             **self.counts,
             "missing": len(self.missing),

@@ -90,7 +90,7 @@ def plan(message: SimulatedMessage, seed: int, how: Awkwardness) -> list[Planned
 
 
 def is_early(message: SimulatedMessage, seed: int, how: Awkwardness) -> bool:
-    """Whether the first push of a message comes before the answer to its send."""
+    """Return whether the first push of a message comes before the answer to its send."""
     return random.Random(f"{seed}:early:{message.task_id}").random() < how.early  # noqa: S311
 
 

@@ -45,7 +45,7 @@ class LookupQuery:
     text: str | None = None  # a task id or a reference
 
     def fits(self, mobile: str) -> bool:
-        """Whether a number is not ruled out by what is known of it."""
+        """Return whether a number is not ruled out by what is known of it."""
         return self.masked is None or fits(self.masked, mobile)
 
 
@@ -104,7 +104,7 @@ def answer_of(message: MessageRow, *, unreadable: bool = False) -> LookupAnswer:
 
 
 def has_moment(message: MessageRow) -> bool:
-    """Whether anybody knows when a message was sent: not where only a reply speaks of it."""
+    """Return whether anybody knows when a message was sent: not where only a reply speaks of it."""
     return (message.sent_at or message.recorded_at or message.reported_at) is not None
 
 

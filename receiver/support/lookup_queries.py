@@ -29,7 +29,7 @@ def find_messages(
     limit: int,
     accounts: tuple[str, ...] | None = None,
 ) -> list[MessageRow]:
-    """Give the newest messages of these accounts that may be meant, since that time, newest first: at most `limit`.
+    """Return the newest messages of these accounts that may be meant, since that time, newest first: at most `limit`.
 
     Without those that only a reply speaks of: nobody knows of what time they are.
     """

@@ -85,7 +85,7 @@ OF_PLATFORM = sa.func.substr(pushes.c.body, 1, len(SELF_TEST_BODY), type_=sa.Lar
 def find_last_push(
     connection: sa.Connection, accounts: Sequence[str] | None = None, *, now: datetime
 ) -> LastPush | None:
-    """Give the newest push of the platform that is not in the future, None where there is none in these accounts."""
+    """Return the newest push of the platform that is not in the future, None where there is none in these accounts."""
     column = pushes.c
     query = sa.select(column.received_at, column.remote_addr, column.outcome, column.kind)
     query = query.where(OF_PLATFORM, _come_by(now), *_pushed_to(accounts))
@@ -113,7 +113,7 @@ _Counted = tuple[Counter[int], int]
 def list_minutes(
     connection: sa.Connection, *, now: datetime, minutes: int = 60, at_most: int = 100_000
 ) -> Sequence[Minute]:
-    """Give the last minutes, oldest first, those without anything too; the last one is the one that `now` lies in.
+    """Return the last minutes, oldest first, those without anything too; the last one is the one that `now` lies in.
 
     Fewer than `minutes`, and none at the worst, where more than `at_most` rows of a kind came in them: the minutes
     that the newest `at_most` cover are whole, older ones would seem to have had less than they did.
@@ -219,7 +219,7 @@ _QUIET_WITHOUT_SENDS = timedelta(minutes=15)
 
 
 def find_silence(connection: sa.Connection, *, now: datetime) -> Silence | None:
-    """Say whether the platform has gone silent: pushed nothing for several times as long as is usual.
+    """Return whether the platform has gone silent: pushed nothing for several times as long as is usual.
 
     Where sends are recorded, several have to wait for their receipts, and nights without sends are no silence. Where
     none were for a week, the time alone decides. None: it has not, or has never pushed anything.
@@ -259,13 +259,13 @@ def _count_unreported(connection: sa.Connection, since: datetime, until: datetim
 
 
 def sends_since(connection: sa.Connection, since: datetime) -> bool:
-    """Whether any send after that moment was recorded."""
+    """Return whether any send after that moment was recorded."""
     newest = connection.scalar(sa.select(AGE_FROM).where(_RECORDED).order_by(AGE_FROM.desc()).limit(1))
     return newest is not None and newest >= since
 
 
 def _newest_gaps(connection: sa.Connection, last_id: Any, since: datetime) -> list[float]:
-    """Give the seconds between the newest pushes of the week that ends with the last one."""
+    """Return the seconds between the newest pushes of the week that ends with the last one."""
     column = pushes.c
     query = sa.select(column.received_at).where(column.id <= last_id, column.id >= first_id_of(since - _USUAL))
     times = connection.scalars(query.where(OF_PLATFORM).order_by(column.id.desc()).limit(_GAPS_LOOKED_AT)).all()
@@ -273,7 +273,7 @@ def _newest_gaps(connection: sa.Connection, last_id: Any, since: datetime) -> li
 
 
 def _hourly_gaps(connection: sa.Connection, since: datetime) -> list[float]:
-    """Give the gaps at each hour of that week: of those of an hour and more, every one.
+    """Return the gaps at each hour of that week: of those of an hour and more, every one.
 
     The newest pushes may be those of a minute, and know nothing of the night.
     """
@@ -288,7 +288,7 @@ def _hourly_gaps(connection: sa.Connection, since: datetime) -> list[float]:
 
 
 def _nearest_rank(ascending: Sequence[Any], percent: int) -> Any:
-    """Give the value that so many percent do not exceed, by nearest rank, as the reports do."""
+    """Return the value that so many percent do not exceed, by nearest rank, as the reports do."""
     return ascending[-(-len(ascending) * percent // 100) - 1]
 
 
@@ -340,7 +340,7 @@ def find_recent_delivery(
 
 
 def _delivered_after(row: Any) -> int | None:
-    """Give the whole seconds from sending to delivery, cut off as in the reports; None: not delivered."""
+    """Return the whole seconds from sending to delivery, cut off as in the reports; None: not delivered."""
     latency = latency_seconds(row.sent_at, row.reported_at) if row.status == DeliveryStatus.DELIVERED else None
     return None if latency is None else math.floor(latency)
 
@@ -348,7 +348,7 @@ def _delivered_after(row: Any) -> int | None:
 def list_unreported(
     connection: sa.Connection, clock: Clock, *, limit: int = 20, accounts: Sequence[str] | None = None
 ) -> Sequence[MessageRow]:
-    """Give the newest messages of a day that should have a receipt by now and have none, newest first.
+    """Return the newest messages of a day that should have a receipt by now and have none, newest first.
 
     What to tell the platform's hotline. Only among the newest 20,000 of all accounts that are old enough.
     """
@@ -363,7 +363,7 @@ def list_unreported(
 
 
 def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[Any]) -> sa.Subquery:
-    """Give the newest 20,000 recorded messages sent after `since` and before `until`.
+    """Return the newest 20,000 recorded messages sent after `since` and before `until`.
 
     What else is asked of them comes after that: asked at once, what is rare would be looked for among all of them.
     """
@@ -393,7 +393,7 @@ def find_quarantined_about(
     at_most: int = 1_000,
     accounts: Sequence[str] | None = None,
 ) -> PushRow | None:
-    """Give the newest push received after `since` that nobody could read yet and that contains one of the needles.
+    """Return the newest push received after `since` that nobody could read yet and that contains one of the needles.
 
     Bytes are compared as they came, so what a sender may encode in several ways is not found; digits are. Only among
     the newest `at_most`. An empty needle is none.

@@ -41,14 +41,14 @@ _PUSH_ROUTE = "/push/***"  # one for all: what stands behind a secret may be ano
 
 
 def request_id(given: str | None, peer: str, trusted_proxies: Sequence[Network]) -> str:
-    """Give the id under which a request is known: a trusted proxy's, where it is one, else a new one."""
+    """Return the id under which a request is known: a trusted proxy's, where it is one, else a new one."""
     if given and _REQUEST_ID.fullmatch(given) and redact(given) == given and within(peer, trusted_proxies):
         return given
     return new_id().hex
 
 
 def level_of(status: int) -> int:
-    """Give the level at which an answer is logged."""
+    """Return the level at which an answer is logged."""
     if status >= 500:
         return logging.ERROR
     return logging.WARNING if status >= 400 else logging.INFO
@@ -140,7 +140,7 @@ def _forget(_error: BaseException | None) -> None:
 
 
 def _route() -> str | None:
-    """Give the template of the route, of which a push's shows nothing."""
+    """Return the template of the route, of which a push's shows nothing."""
     if request.endpoint == "push.push":
         return _PUSH_ROUTE
     return None if request.url_rule is None else request.url_rule.rule
@@ -217,7 +217,7 @@ def _quoted(text: str) -> str:
 
 
 def _render(kept: Acknowledged, given_id: str | None, seconds: float, *, status: int, now: str) -> str:
-    """Give the same line as the logging library would; every value that is not quoted needs no quoting."""
+    """Return the same line as the logging library would; every value that is not quoted needs no quoting."""
     push = kept.push
     request_id_field = f'"request_id": "{given_id}", ' if given_id else ""
     return (

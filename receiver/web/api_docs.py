@@ -43,5 +43,5 @@ def page() -> Response:
 
 @blueprint.get("/docs/<path:name>")
 def asset(name: str) -> Response:
-    """Give a file of the page."""
+    """Return a file of the page."""
     return send_from_directory(_ASSETS, name, max_age=86400)

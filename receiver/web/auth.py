@@ -71,14 +71,14 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "pushes.PushReplay": Scope.PUSHES,
     "sending.VerifyCodes": Scope.MESSAGES_SEND,
     "sending.Balance": Scope.MESSAGES_SEND,
-    "targets.Targets": Scope.TARGETS,
-    "targets.OneTarget": Scope.TARGETS,
-    "targets.Pause": Scope.TARGETS,
-    "targets.Resume": Scope.TARGETS,
-    "targets.Rotate": Scope.TARGETS,
-    "targets.Test": Scope.TARGETS,
-    "targets.Dead": Scope.TARGETS,
-    "targets.Replay": Scope.TARGETS,
+    "webhooks.Targets": Scope.WEBHOOKS,
+    "webhooks.OneTarget": Scope.WEBHOOKS,
+    "webhooks.Pause": Scope.WEBHOOKS,
+    "webhooks.Resume": Scope.WEBHOOKS,
+    "webhooks.Rotate": Scope.WEBHOOKS,
+    "webhooks.Test": Scope.WEBHOOKS,
+    "webhooks.Dead": Scope.WEBHOOKS,
+    "webhooks.Replay": Scope.WEBHOOKS,
     "reports.Billing": Scope.REPORTS,
     "reports.Delivery": Scope.REPORTS,
     "audit.Audit": Scope.AUDIT,
@@ -102,7 +102,7 @@ def caller() -> Caller:
 
 
 def policy_for(endpoint: str, method: str) -> Open | Scope | None:
-    """Give the policy of a route, None where nobody has set one."""
+    """Return the policy of a route, None where nobody has set one."""
     policy = POLICIES.get(endpoint)
     if isinstance(policy, Open | Scope) or policy is None:
         return policy
@@ -233,7 +233,7 @@ class _Guard:
         self._valid_until = -math.inf  # by time.monotonic()
 
     def valid_digests(self, parts: Runtime) -> frozenset[bytes]:
-        """Give those of all good keys, asked for once a second however many wrong ones come."""
+        """Return those of all good keys, asked for once a second however many wrong ones come."""
         if time.monotonic() >= self._valid_until:
             self._valid = parts.ask(lambda connection: api_keys.list_valid_digests(connection, parts.now()))
             self._valid_until = time.monotonic() + _VALID_SECONDS

@@ -97,13 +97,13 @@ def note(actor: str, action: str, *, address: str, route: str, reason: str, burs
 
 
 def is_first(*key: str) -> bool:
-    """Whether something that repeats by itself is to be noted once more: it was not within ten minutes."""
+    """Return whether something that repeats by itself is to be noted once more: it was not within ten minutes."""
     denials: Denials = current_app.extensions[_EXTENSION]
     return denials.count(*key)[0] > 0
 
 
 def _place(address: str) -> str:
-    """Give what a flood from one place has in common."""
+    """Return what a flood from one place has in common."""
     try:
         parsed = ip_address(address)
     except ValueError:

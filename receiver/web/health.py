@@ -47,7 +47,7 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Say whether a push can be made durable, and how; 503 and why where it cannot."""
+    """Return whether a push can be made durable, and how; 503 and why where it cannot."""
     parts = runtime()
     parts.start()
     spool = spool_state(parts.spool.directory)
@@ -75,7 +75,7 @@ def _why_not_database(parts: Runtime) -> str | None:
 
 @blueprint.get("/metrics")
 def metrics_page() -> Response:
-    """Give every metric in Prometheus' text form: what all serving processes have counted, and what is asked now."""
+    """Return every metric in Prometheus' text form: what all serving processes have counted, and what is asked now."""
     count_dropped()
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # see receiver/server/multiprocess_metrics.py

@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 
 
 def is_door(settings: Settings, address: object) -> bool:
-    """Whether an address of ours, as its socket tells it, is the drop-in door's."""
-    return settings.door_bind is not None and isinstance(address, tuple) and address[1] == settings.door_bind[1]
+    """Return whether an address of ours, as its socket tells it, is the drop-in door's."""
+    return (
+        settings.send_proxy_bind is not None
+        and isinstance(address, tuple)
+        and address[1] == settings.send_proxy_bind[1]
+    )
 
 
 def is_public(settings: Settings, address: object) -> bool:
-    """Whether an address of ours takes pushes alone: any but the two inside, once they are apart."""
-    if settings.inside_bind is None or is_door(settings, address):
+    """Return whether an address of ours takes pushes alone: any but the two inside, once they are apart."""
+    if settings.internal_bind is None or is_door(settings, address):
         return False
-    return not isinstance(address, tuple) or address[1] != settings.inside_bind[1]
+    return not isinstance(address, tuple) or address[1] != settings.internal_bind[1]
 
 
 class Listeners:

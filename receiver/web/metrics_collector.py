@@ -90,7 +90,7 @@ class Scrape(Collector):
         }
 
     def collect(self) -> Iterator[Metric]:
-        """Give every gauge that can be told now."""
+        """Return every gauge that can be told now."""
         for each in _GAUGES:
             family = GaugeMetricFamily(each.name, each.help_text, labels=[each.label] if each.label else None)
             for value, number in self.values(each).items():
@@ -98,7 +98,7 @@ class Scrape(Collector):
             yield family
 
     def values(self, each: _Gauge) -> Mapping[str, float]:
-        """Give a gauge's numbers by its label's value, by the empty text where it has none."""
+        """Return a gauge's numbers by its label's value, by the empty text where it has none."""
         try:
             found = each.find(self)
         except ReceiverError:
@@ -135,7 +135,7 @@ def gauge(
 
 
 def age_seconds(spool: SpoolState) -> float:
-    """Give the age of the oldest file in the spool; 0: none waits."""
+    """Return the age of the oldest file in the spool; 0: none waits."""
     return 0.0 if spool.oldest_at is None else round(max(0.0, time.time() - spool.oldest_at), 1)
 
 
@@ -256,22 +256,22 @@ def _rows_set_aside(scrape: Scrape) -> dict[str, float]:
     return {table: found.get(table, none).count for table in ("pushes", "messages", "receipts", "replies")}
 
 
-@gauge("receiver_forward_queue", "What was kept and is not made into deliveries yet.")
+@gauge("receiver_webhook_queue", "What was kept and is not made into deliveries yet.")
 def _forward_queue(scrape: Scrape) -> float:
     return scrape.ask(fan_out.count_queue)
 
 
-@gauge("receiver_forward_pending", "Deliveries that wait for a target; 100,000 stands for more.", label="target")
+@gauge("receiver_webhook_pending", "Deliveries that wait for a target; 100,000 stands for more.", label="target")
 def _forward_pending(scrape: Scrape) -> dict[str, float]:
     return {name: health.pending for name, health in scrape.targets.items()}
 
 
-@gauge("receiver_forward_dead", "Deliveries that were given up and may be replayed.", label="target")
+@gauge("receiver_webhook_dead_letters", "Deliveries that were given up and may be replayed.", label="target")
 def _forward_dead(scrape: Scrape) -> dict[str, float]:
     return {name: health.dead for name, health in scrape.targets.items()}
 
 
-@gauge("receiver_forward_oldest_age_seconds", "Age of the oldest that waits for a target; 0: none.", label="target")
+@gauge("receiver_webhook_oldest_age_seconds", "Age of the oldest that waits for a target; 0: none.", label="target")
 def _forward_oldest(scrape: Scrape) -> dict[str, float]:
     return {
         name: 0.0 if health.oldest_at is None else max(0.0, (scrape.now - health.oldest_at).total_seconds())
@@ -289,11 +289,11 @@ def _audit_syslog_lag(scrape: Scrape) -> float | None:
     return 0.0 if since is None else (scrape.now - since).total_seconds()
 
 
-# --- What the alarms of deploy/prometheus are judged by, as `receiver job alarms` is --------------------------
+# --- What the alarms of deploy/prometheus are judged by, as `receiver run alarms` is --------------------------
 
 
 @gauge(
-    "receiver_oldest_unanswered_send_age_seconds",
+    "receiver_receipts_overdue_seconds",
     "For how long five numbers have waited for a receipt while the platform pushed nothing at all; 0: they do not.",
 )
 def _unanswered(scrape: Scrape) -> float:
@@ -304,7 +304,7 @@ def _unanswered(scrape: Scrape) -> float:
 
 
 @gauge(
-    "receiver_missed_pushes",
+    "receiver_expected_pushes_missing",
     "Pushes of last week in the stretch that is silent now, where no sends are recorded; 0: it is not silent.",
 )
 def _missed(scrape: Scrape) -> float:

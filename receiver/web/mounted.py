@@ -29,7 +29,7 @@ class Mounted:
         self._trusted_proxies = settings.trusted_proxies
         self._of_pushes = urlsplit(settings.public_url).path
         # Where the console has a listener of its own, the public URL is that of pushes alone.
-        self._of_all = "" if settings.inside_bind is not None else self._of_pushes
+        self._of_all = "" if settings.internal_bind is not None else self._of_pushes
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI has it."""

@@ -98,7 +98,7 @@ class Door:
 
 
 def _failure(answer: Response) -> Response:
-    """Give a failure of ours the platform's fields beside its own: who reads `returnStatus` alone finds no success."""
+    """Return a failure of ours with the platform's fields: who reads `returnStatus` alone finds no success."""
     told = json.loads(answer.get_data())
     fields = {
         "returnStatus": "0",
@@ -116,12 +116,12 @@ def _failure(answer: Response) -> Response:
 
 
 def _path(environ: WSGIEnvironment) -> str:
-    """Give a request's path as a server that tidies up understands it."""
+    """Return a request's path as a server that tidies up understands it."""
     return re.sub("/{2,}", "/", environ.get("PATH_INFO", "")).rstrip("/")
 
 
 def _is_passed_on(path: str) -> bool:
-    """Whether it is for one of the platform's products; a path that climbs could be for anything beside them."""
+    """Return whether it is for one of the platform's products; a path that climbs could be for anything beside them."""
     climbs = any(part.partition(";")[0] in (".", "..") for part in re.split(r"[/\\]", path))
     return _PRODUCT.fullmatch(path) is not None and not climbs
 
@@ -133,7 +133,7 @@ def _route(path: str) -> str | None:
 
 
 def _target(environ: WSGIEnvironment) -> str:
-    """Give the target of a request as it came; raw bytes, if any, as what they stand for."""
+    """Return the target of a request as it came; raw bytes, if any, as what they stand for."""
     target = environ["RAW_URI"]
     if not target.startswith("/"):  # absolute, as a sender has it that takes us for a proxy
         target = "/" + target.partition("://")[2].partition("/")[2]
@@ -145,7 +145,7 @@ def _target(environ: WSGIEnvironment) -> str:
 
 
 def _headers(request: Request) -> list[tuple[bytes, bytes]]:
-    """Give the headers that go on, as the bytes they were: WSGI has them as Latin-1."""
+    """Return the headers that go on, as the bytes they were: WSGI has them as Latin-1."""
     return [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in request.headers

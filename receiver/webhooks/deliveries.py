@@ -197,7 +197,7 @@ def _sighted(
 
 
 def message_of(delivery: QueuedDelivery, found: Mapping[int, ReceiptRow]) -> int | None:
-    """Give the message that an event tells of; that of its receipt, which may have gone over to another."""
+    """Return the message that an event tells of; that of its receipt, which may have gone over to another."""
     if delivery.event == EventType.STATUS_CHANGED and delivery.receipt_id is not None:
         receipt = found.get(delivery.receipt_id)
         return receipt.message_id if receipt else None
@@ -277,7 +277,7 @@ def _health(row: Any, became: Settlement, now: datetime) -> Row:
 
 
 def now_of(connection: sa.Connection) -> datetime:
-    """Give the database's own time; SQLite has that of its one process."""
+    """Return the database's own time; SQLite has that of its one process."""
     if connection.dialect.name != "postgresql":
         return datetime.now(UTC)
     found: datetime = connection.execute(_NOW).scalar_one()

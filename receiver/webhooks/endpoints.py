@@ -103,7 +103,7 @@ class Endpoint(NewEndpoint):
         return EndpointState.FAILING if self.failures or failed_last else EndpointState.GOOD
 
     def hears(self, account: str) -> bool:
-        """Whether it hears of an account."""
+        """Return whether it hears of an account."""
         return self.accounts is None or account in self.accounts
 
 
@@ -161,16 +161,16 @@ def create_target(connection: sa.Connection, new: NewEndpoint, *, now: datetime)
 
 
 def list_targets(connection: sa.Connection, accounts: tuple[str, ...] | None = None) -> list[Endpoint]:
-    """Give the targets, oldest first; where `accounts` are named, only those that hear of no other."""
+    """Return the targets, oldest first; where `accounts` are named, only those that hear of no other."""
     found = read_rows(connection, sa.select(targets).order_by(targets.c.id), targets, as_target)
     return [target for target in found if _within(target, accounts)]
 
 
 def get_target(connection: sa.Connection, name: str, accounts: tuple[str, ...] | None = None) -> Endpoint:
-    """Give the target of a name, of those that `list_targets` gives. Raises NotFound."""
+    """Return the target of a name, of those that `list_targets` gives. Raises NotFound."""
     row = connection.execute(sa.select(targets).where(targets.c.name == name)).one_or_none()
     if row is None or not _within(as_target(row), accounts):
-        raise NotFound(f"there is no target named {name}; see `receiver targets list`")
+        raise NotFound(f"there is no target named {name}; see `receiver webhooks list`")
     return as_target(row)
 
 
@@ -239,7 +239,7 @@ def find_health(connection: sa.Connection, target: Endpoint) -> Health:
 
 
 def find_oldest(connection: sa.Connection) -> dict[str, datetime]:
-    """Give since when the oldest has waited, by name of those targets for which something waits."""
+    """Return since when the oldest has waited, by name of those targets for which something waits."""
     waits = (deliveries.c.target_id == targets.c.id, deliveries.c.dead_at.is_(None))
     oldest = sa.select(deliveries.c.created_at).where(*waits).order_by(deliveries.c.id).limit(1).scalar_subquery()
     rows = connection.execute(sa.select(targets.c.name, oldest))
@@ -249,7 +249,7 @@ def find_oldest(connection: sa.Connection) -> dict[str, datetime]:
 def list_dead(
     connection: sa.Connection, target: Endpoint, *, limit: int, before: int | None = None
 ) -> list[DeadLetter]:
-    """Give a page of what was given up, newest first by id."""
+    """Return a page of what was given up, newest first by id."""
     query = sa.select(deliveries).where(deliveries.c.target_id == target.id, deliveries.c.dead_at.isnot(None))
     if before is not None:
         query = query.where(deliveries.c.id < before)
@@ -268,7 +268,7 @@ def replay_dead(connection: sa.Connection, target: Endpoint, *, now: datetime, i
 
 
 def as_target(row: Any, *, now: datetime | None = None) -> Endpoint:
-    """Give a row of `targets` as a value. `now`: an old secret that has run out by then is not among its secrets."""
+    """Return a row of `targets` as a value. `now`: an old secret that has run out by then is not among its secrets."""
     known = {event.value for event in EventType}  # a newer version may have made it
     old = row.old_secret if row.old_secret and (now is None or row.old_secret_until > now) else None
     return Endpoint(

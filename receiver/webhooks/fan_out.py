@@ -94,13 +94,13 @@ def retry_left(connection: sa.Connection) -> None:
 
 
 def _list_targets(connection: sa.Connection) -> list[Endpoint]:
-    """Give them locked, so that what is removed meanwhile gets nothing that nobody would remove."""
+    """Return them locked, so that what is removed meanwhile gets nothing that nobody would remove."""
     query = sa.select(targets).order_by(targets.c.id).with_for_update(read=True, key_share=True)
     return read_rows(connection, query, targets, as_target)
 
 
 def count_queue(connection: sa.Connection) -> int:
-    """Give how much was left and is not made into deliveries yet; its ends tell, since it is taken in order."""
+    """Return how much was left and is not made into deliveries yet; its ends tell, since it is taken in order."""
     ends = sa.func.max(forward_queue.c.id) - sa.func.min(forward_queue.c.id) + 1
     return connection.scalar(sa.select(ends).where(_NOT_LEFT)) or 0
 

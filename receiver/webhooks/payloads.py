@@ -86,7 +86,7 @@ def _signed(target: Endpoint, place: TargetUrl, event_id: str, body: Mapping[str
 
 
 def sign(secrets: Sequence[str], event_id: str, timestamp: str, body: bytes) -> str:
-    """Give the signatures of a post, one with each secret."""
+    """Return the signatures of a post, one with each secret."""
     signed = b".".join((event_id.encode(), timestamp.encode(), body))
     keys = [base64.b64decode(secret.removeprefix(SECRET_PREFIX)) for secret in secrets]
     digests = [hmac.new(key, signed, hashlib.sha256).digest() for key in keys]
@@ -105,7 +105,7 @@ def _data(claim: DeliveryClaim, delivery: QueuedDelivery) -> dict[str, Any] | No
 
 
 def data_of(row: MessageRow | ReceiptRow | ReplyRow, *, in_full: bool) -> dict[str, Any]:
-    """Give a row as the API shows it; not `in_full`: without numbers, and without what somebody wrote."""
+    """Return a row as the API shows it; not `in_full`: without numbers, and without what somebody wrote."""
     data = {name: _plain(name, value) for name, value in asdict(row).items() if name not in _NOT_SHOWN}
     if in_full:
         return data

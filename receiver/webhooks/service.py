@@ -44,7 +44,7 @@ class TestResult:
 
     @property
     def taken(self) -> bool:
-        """Whether the target took it."""
+        """Return whether the target took it."""
         return self.status is not None and 200 <= self.status < 300
 
 
@@ -132,7 +132,7 @@ class Webhooks:
         secret = self._database.write(partial(endpoints.create_target, new=new, now=self._now()))
         self._audit(
             actor,
-            "target.create",
+            "webhook.create",
             name=name,
             host=parse_url(url).host,
             format=new.format.value,
@@ -152,43 +152,43 @@ class Webhooks:
         return None
 
     def find(self, name: str, accounts: tuple[str, ...] | None = None) -> Endpoint:
-        """Give a target of those that hear of these accounts alone. Raises NotFound."""
+        """Return a target of those that hear of these accounts alone. Raises NotFound."""
         return self._ask(partial(endpoints.get_target, name=name, accounts=accounts))
 
     def pause(self, actor: str, target: Endpoint) -> None:
         """Send it nothing; what it is to hear of is kept."""
         self._database.write(partial(endpoints.pause_target, target=target, because=f"by {actor}", now=self._now()))
-        self._audit(actor, "target.pause", name=target.name)
+        self._audit(actor, "webhook.pause", name=target.name)
 
     def resume(self, actor: str, target: Endpoint) -> None:
         """Send to it again, all that waits."""
         self._database.write(partial(endpoints.resume_target, target=target, now=self._now()))
-        self._audit(actor, "target.resume", name=target.name)
+        self._audit(actor, "webhook.resume", name=target.name)
         self._wake()
 
     def rotate(self, actor: str, target: Endpoint) -> str:
         """Make a new secret and return it, once; the old one signs too for a day. Raises NotFound for a raw one."""
         secret = self._database.write(partial(endpoints.rotate_secret, target=target, now=self._now()))
-        self._audit(actor, "target.rotate", name=target.name)
+        self._audit(actor, "webhook.rotate", name=target.name)
         return secret
 
     def remove(self, actor: str, target: Endpoint) -> None:
         """Remove it, and all that waits for it."""
         self._database.write(partial(endpoints.remove_target, target=target))
-        self._audit(actor, "target.remove", name=target.name)
+        self._audit(actor, "webhook.remove", name=target.name)
         while self._database.write(partial(endpoints.remove_orphans, target=target)):
             pass
 
     def replay(self, actor: str, target: Endpoint, ids: Sequence[int] | None = None) -> int:
         """Send again what was given up, by id or all of it; give how many."""
         again = self._database.write(partial(endpoints.replay_dead, target=target, now=self._now(), ids=ids))
-        self._audit(actor, "target.replay", name=target.name, deliveries=again)
+        self._audit(actor, "webhook.replay", name=target.name, deliveries=again)
         self._wake()
         return again
 
     def try_out(self, actor: str, target: Endpoint) -> TestResult:
         """Send it an event that says of itself that it is a test, now, paused or not."""
-        self._audit(actor, "target.test", name=target.name)
+        self._audit(actor, "webhook.test", name=target.name)
         place = parse_url(target.url)
         way = EgressClient(place, EgressPolicy(self._allow), connections=1)
         begun = time.monotonic()

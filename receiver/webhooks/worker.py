@@ -353,13 +353,13 @@ class _Lane:
 
 
 def wait_seconds(attempts: int) -> float:
-    """Give how long a delivery waits after so many failures before this one: anything up to a bound that grows."""
+    """Return how long a delivery waits after so many failures before this one: anything up to a bound that grows."""
     bound = min(_MOST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * _WAIT_GROWS ** min(attempts, 20))
     return random.uniform(1.0, bound)  # noqa: S311  (so that what failed together does not come back together)
 
 
 def retry_after_seconds(answer: EgressResponse, now: datetime) -> float | None:
-    """Give for how long a target wants to hear nothing, within bounds; None: it does not say."""
+    """Return for how long a target wants to hear nothing, within bounds; None: it does not say."""
     text = answer.retry_after or ""
     if text.isascii() and text.isdigit():
         seconds = float(text[:10])

@@ -129,8 +129,8 @@ def test_scrape_tells_what_alarms_are_judged_by(scraped: str) -> None:
         for family in text_string_to_metric_families(scraped)
         for sample in family.samples
     }
-    assert 1190 < told["receiver_oldest_unanswered_send_age_seconds"] < 1500
-    assert told["receiver_missed_pushes"] == 0
+    assert 1190 < told["receiver_receipts_overdue_seconds"] < 1500
+    assert told["receiver_expected_pushes_missing"] == 0
     assert told["receiver_quarantined_last_hour"] == 1
     assert told["receiver_delivery_rate[('window', '7d')]"] == pytest.approx(1 / 3)
     assert told["receiver_settled_messages[('window', '7d')]"] == 3

@@ -89,7 +89,7 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (replace(WELL, spool_bytes=501, spool_oldest_seconds=1.0), Alarm.SPOOL_GROWING, ""),
         (replace(WELL, refusals={"secret": 21, "size": 20}), Alarm.PUSHES_REFUSED, "secret"),
         (kept(events_lag_seconds=301.0), Alarm.EVENTS_HELD_BACK, ""),
-        (kept(forward_oldest={"shop": NOON - 16 * MINUTE, "old": NOON}), Alarm.FORWARDING_BEHIND, "shop"),
+        (kept(forward_oldest={"shop": NOON - 16 * MINUTE, "old": NOON}), Alarm.WEBHOOKS_BEHIND, "shop"),
         (kept(last_push_at=NOON - HOUR, unanswered_since=NOON - 10 * MINUTE - SECOND), Alarm.PLATFORM_SILENT, ""),
         (kept(last_push_at=None, unanswered_since=NOON - 11 * MINUTE), Alarm.PLATFORM_SILENT, ""),
         (kept(last_push_at=NOON - HOUR, missed_pushes=20), Alarm.PLATFORM_SILENT, ""),

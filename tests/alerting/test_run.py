@@ -1,4 +1,4 @@
-"""`receiver job alarms`: each incident is told once, and its end; by one node of several; and without the database."""
+"""`receiver run alarms`: each incident is told once, and its end; by one node of several; and without the database."""
 
 from __future__ import annotations
 
@@ -347,28 +347,28 @@ def test_command_tells_tests_and_dry_runs(tmp_path: Path, told: Robot) -> None:
             },
         )
         with process:
-            first = process.run("job", "alarms")
+            first = process.run("run", "alarms")
             assert (first.returncode, first.stdout) == (0, "nothing is wrong\n"), first.stderr
             for _ in range(3):
                 assert process.request("POST", "/push/wrong-secret", b"mobile=1").status == 404
-            second = json.loads(process.run("job", "alarms", "--json").stdout)
+            second = json.loads(process.run("run", "alarms", "--json").stdout)
             assert [(one["alarm"], one["subject"]) for one in second["findings"]] == [("pushes_refused", "secret")]
             assert second["told"] == []  # seen once
         _let_pass(tmp_path, MINUTE)
-        dry = process.run("job", "alarms", "--dry-run")
+        dry = process.run("run", "alarms", "--dry-run")
         assert "[receiver] 告警：服务无法接收推送" in dry.stdout
         assert told.bodies == []
 
         other.answer((500, {}), (500, {}))
-        tested = process.run("job", "alarms", "--test")
+        tested = process.run("run", "alarms", "--test")
         assert tested.returncode == 1
         assert tested.stdout == "told dingtalk at 127.0.0.1: ok\n"
         assert tested.stderr == "receiver: not told: url at 127.0.0.1: answered with HTTP status 500\n"
         assert "测试" in told.bodies[0]["text"]["content"]
 
-        process.run("job", "alarms")
+        process.run("run", "alarms")
         _let_pass(tmp_path, MINUTE)
-        failed = process.run("job", "alarms")
+        failed = process.run("run", "alarms")
         assert failed.returncode == 1
         assert failed.stdout == "wrong: server_down\ntold dingtalk at 127.0.0.1: server_down firing\n"
         shown = tested.stdout + tested.stderr + failed.stdout + failed.stderr
@@ -388,7 +388,7 @@ def _let_pass(data_dir: Path, time: timedelta) -> None:
 
 def test_test_needs_somebody_to_tell(tmp_path: Path) -> None:
     process = ServeProcess(tmp_path)
-    done = process.run("job", "alarms", "--test")
+    done = process.run("run", "alarms", "--test")
     assert done.returncode == 1
     assert "nobody to tell; set RECEIVER_ALARM_URLS" in done.stderr
-    assert process.run("job", "alarms", "--test", "--dry-run").returncode == 2
+    assert process.run("run", "alarms", "--test", "--dry-run").returncode == 2

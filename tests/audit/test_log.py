@@ -43,7 +43,7 @@ def database_url(sqlite_database_url: str) -> str:
 @pytest.fixture
 def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
     """One whose targets may be on this machine: nothing outside of it is sent to."""
-    return make_runtime(targets_allow=(ip_network("127.0.0.0/8"),))
+    return make_runtime(webhooks_allow=(ip_network("127.0.0.0/8"),))
 
 
 DAY = "from=2026-11-23&to=2026-11-24"
@@ -87,14 +87,14 @@ API: dict[str, dict[str, list[str]]] = {
     "reports.Billing": {f"GET /api/v1/reports/billing?{DAY}": []},
     "audit.Audit": {"GET /api/v1/audit": ["audit.read"]},
     "reports.Delivery": {f"GET /api/v1/reports/delivery?{DAY}": []},
-    "targets.Targets": {"POST /api/v1/targets": ["target.create"], "GET /api/v1/targets": []},
-    "targets.Pause": {"POST /api/v1/targets/shop/pause": ["target.pause"]},
-    "targets.Resume": {"POST /api/v1/targets/shop/resume": ["target.resume"]},
-    "targets.Rotate": {"POST /api/v1/targets/shop/rotate": ["target.rotate"]},
-    "targets.Test": {"POST /api/v1/targets/shop/test": ["target.test"]},
-    "targets.Dead": {"GET /api/v1/targets/shop/dead": []},  # ids alone
-    "targets.Replay": {"POST /api/v1/targets/shop/replay": ["target.replay"]},
-    "targets.OneTarget": {"GET /api/v1/targets/shop": [], "DELETE /api/v1/targets/shop": ["target.remove"]},
+    "webhooks.Targets": {"POST /api/v1/webhooks": ["webhook.create"], "GET /api/v1/webhooks": []},
+    "webhooks.Pause": {"POST /api/v1/webhooks/shop/pause": ["webhook.pause"]},
+    "webhooks.Resume": {"POST /api/v1/webhooks/shop/resume": ["webhook.resume"]},
+    "webhooks.Rotate": {"POST /api/v1/webhooks/shop/rotate": ["webhook.rotate"]},
+    "webhooks.Test": {"POST /api/v1/webhooks/shop/test": ["webhook.test"]},
+    "webhooks.Dead": {"GET /api/v1/webhooks/shop/dead": []},  # ids alone
+    "webhooks.Replay": {"POST /api/v1/webhooks/shop/replay": ["webhook.replay"]},
+    "webhooks.OneTarget": {"GET /api/v1/webhooks/shop": [], "DELETE /api/v1/webhooks/shop": ["webhook.remove"]},
 }
 # The same for an administrator at the console; a form's fields behind the path.
 CONSOLE: dict[str, dict[str, list[str]]] = {
@@ -136,13 +136,13 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.audit_export": {f"POST /audit/export mobile={NUMBER}&format=csv": ["audit.export"]},
     "console.access": {"GET /access": ["access.review"]},
     "console.advice": {"GET /advice": [], "POST /advice late=Call again.": ["advice.change"]},
-    "console.targets": {
-        "GET /targets": [],
-        "POST /targets name=shop&url=http://127.0.0.1:9/hooks&format=webhooks": ["target.create"],
+    "console.webhooks": {
+        "GET /webhooks": [],
+        "POST /webhooks name=shop&url=http://127.0.0.1:9/hooks&format=webhooks": ["webhook.create"],
     },
-    "console.dead_letters": {"GET /targets/shop/dead": []},
+    "console.dead_letters": {"GET /webhooks/shop/dead": []},
     "console.change_target": {
-        f"POST /targets/change name=shop&action={action}": [f"target.{action}"]
+        f"POST /webhooks/change name=shop&action={action}": [f"webhook.{action}"]
         for action in ("pause", "resume", "rotate", "test", "replay", "remove")
     },
     "console.second_factor": {"GET /second-factor": []},
@@ -179,8 +179,8 @@ def test_every_route_of_the_api_audits_what_it_should(app: Flask, client: FlaskC
         "/api/v1/messages": {"task_id": "77", "mobile": NUMBER},
         "/api/v1/messages/verified": {"task_id": "77", "mobile": NUMBER},
         "/api/v1/messages/search": {},
-        "/api/v1/targets": {"name": "shop", "url": "http://127.0.0.1:9/hooks", "format": "webhooks"},
-        "/api/v1/targets/shop/replay": {},
+        "/api/v1/webhooks": {"name": "shop", "url": "http://127.0.0.1:9/hooks", "format": "webhooks"},
+        "/api/v1/webhooks/shop/replay": {},
     }
     for expected in API.values():
         for route, left in expected.items():

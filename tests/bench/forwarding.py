@@ -47,7 +47,7 @@ _PAGE = Path("deploy/BENCHMARKS.md")
 _EVENTS_EACH = 10  # of a message: five receipts in turn good and bad, each of which changes its state
 _RECEIPTS_EACH = _EVENTS_EACH // 2
 _PUSHERS = 8
-_ALLOW = {"RECEIVER_TARGETS_ALLOW": "127.0.0.0/8"}
+_ALLOW = {"RECEIVER_WEBHOOKS_ALLOW": "127.0.0.0/8"}
 _CLIENTS = 16
 _FORMS = (PayloadFormat.RAW, PayloadFormat.WEBHOOKS)
 

@@ -65,7 +65,7 @@ def measure(journal: int, old: int, rate: float) -> dict[str, Any]:
         found["with"], found["prune_seconds"], found["pruned"] = _prune(node, target, rate)
         for name, arguments in (("look_seconds", ()), ("forget_seconds", ("--yes",))):
             begun = time.monotonic()
-            found["rows"] = _run(node, "forget", "-", "--json", *arguments, stdin=f"{_MOBILE}\n")["rows"]
+            found["rows"] = _run(node, "erase", "-", "--json", *arguments, stdin=f"{_MOBILE}\n")["rows"]
             found[name] = time.monotonic() - begun
         with psycopg.connect(url) as connection:
             (found["left"],) = connection.execute("SELECT count(*) FROM pushes").fetchone() or (0,)
@@ -133,7 +133,7 @@ def _describe(found: dict[str, Any]) -> str:
         ("acknowledgement without it: p50, p99 (medians), the slowest of all", _acknowledged(found["without"])),
         ("acknowledgement beside it: the same", _acknowledged(found["with"])),
         ("failed pushes", f"{sum(load['errors'] for load in (*found['without'], *found['with']))}"),
-        (f"`receiver forget` on what is left, {found['left']:,} pushes: to look", f"{found['look_seconds']:.0f} s"),
+        (f"`receiver erase` on what is left, {found['left']:,} pushes: to look", f"{found['look_seconds']:.0f} s"),
         ("to look, delete and clean", f"{found['forget_seconds']:.0f} s"),
     ]
     return "\n".join(["| | |", "|---|--:|", *(f"| {name} | {value} |" for name, value in rows)])

@@ -29,7 +29,7 @@ def test_commands_of_another_terminal_find_the_server_that_runs(tmp_path: Path) 
 def test_note_counts_while_its_writer_runs_and_no_longer(tmp_path: Path, inside: tuple[str, int] | None) -> None:
     asked = make_settings("sqlite://", tmp_path)
     files = tmp_path / "a.pem", tmp_path / "b.pem"
-    served = replace(asked, bind=("0.0.0.0", 9000), inside_bind=inside, tls_cert=files[0], tls_key=files[1])
+    served = replace(asked, bind=("0.0.0.0", 9000), internal_bind=inside, tls_cert=files[0], tls_key=files[1])
     assert as_served(asked) == asked
     with noted(served):
         assert as_served(asked) == served

@@ -361,11 +361,11 @@ def test_wrong_alarm_urls_are_explained(urls: str, fault: str, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("binds", "named"),
     [
-        ({"RECEIVER_DOOR_BIND": "127.0.0.1:8000"}, "RECEIVER_DOOR_BIND: the port of RECEIVER_BIND"),
-        ({"RECEIVER_INSIDE_BIND": "10.0.0.5:8000"}, "RECEIVER_INSIDE_BIND: the port of RECEIVER_BIND"),
+        ({"RECEIVER_SEND_PROXY_BIND": "127.0.0.1:8000"}, "RECEIVER_SEND_PROXY_BIND: the port of RECEIVER_BIND"),
+        ({"RECEIVER_INTERNAL_BIND": "10.0.0.5:8000"}, "RECEIVER_INTERNAL_BIND: the port of RECEIVER_BIND"),
         (
-            {"RECEIVER_INSIDE_BIND": "10.0.0.5:8443", "RECEIVER_DOOR_BIND": "127.0.0.1:8443"},
-            "RECEIVER_DOOR_BIND: the port of RECEIVER_INSIDE_BIND",
+            {"RECEIVER_INTERNAL_BIND": "10.0.0.5:8443", "RECEIVER_SEND_PROXY_BIND": "127.0.0.1:8443"},
+            "RECEIVER_SEND_PROXY_BIND: the port of RECEIVER_INTERNAL_BIND",
         ),
     ],
 )

@@ -129,7 +129,7 @@ def test_one_thread_of_the_server_checkpoints_and_no_other_connection_ever(
     (tmp_path / "sends.csv").write_text(lines)
     commands = [
         ["messages", "import", str(tmp_path / "sends.csv")],
-        ["forget", "15080900007", "--yes"],
+        ["erase", "15080900007", "--yes"],
         ["keys", "create", "me", "--scope", "read"],
     ]
     with process:
@@ -361,7 +361,7 @@ def test_idle_server_notices_that_its_file_has_gone(tmp_path: Path) -> None:
         while process.request("GET", "/readyz").json["durable"] != "spool":
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        looked = process.run("job", "alarms", "--dry-run", "--json")
+        looked = process.run("run", "alarms", "--dry-run", "--json")
         assert "database_away" in looked.stdout or "is gone" in looked.stderr
 
 

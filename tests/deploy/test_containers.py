@@ -142,7 +142,7 @@ def test_loops_of_compose_run_what_exists_beside_the_receiver_whose_volume_they_
 
 
 def test_alarms_of_compose_look_at_each_receiver_and_at_the_backup() -> None:
-    watching = [SERVICES[name] for name in LOOPS if "job alarms" in SERVICES[name]["command"][0]]
+    watching = [SERVICES[name] for name in LOOPS if "run alarms" in SERVICES[name]["command"][0]]
     assert {service["network_mode"] for service in watching} == {"service:receiver-1", "service:receiver-2"}
     data_dir = SERVICES["backup"]["environment"]["RECEIVER_DATA_DIR"]
     assert data_dir == SERVICES["receiver-1"]["environment"]["RECEIVER_DATA_DIR"]
@@ -197,7 +197,7 @@ def test_services_probes_and_policies_meet_the_pods() -> None:
     literals = dict(literal.split("=", 1) for literal in KUSTOMIZATION["configMapGenerator"][0]["literals"])
     assert ports == {
         "push": int(literals["RECEIVER_BIND"].rpartition(":")[2]),
-        "inside": int(literals["RECEIVER_INSIDE_BIND"].rpartition(":")[2]),
+        "inside": int(literals["RECEIVER_INTERNAL_BIND"].rpartition(":")[2]),
     }
     for probe, path in (("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
         assert container[probe]["httpGet"] == {"path": path, "port": "inside"}

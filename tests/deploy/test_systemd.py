@@ -139,8 +139,8 @@ def test_services_may_little(installed: Path) -> None:
     services = sorted(unit.name for unit in installed.glob("*.service"))
     assert services == [
         "receiver-backup.service",
-        "receiver-job@alarms.service",
         "receiver-prune.service",
+        "receiver-run@alarms.service",
         "receiver.service",
     ]
     for service in services:

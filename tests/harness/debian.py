@@ -247,7 +247,7 @@ def push_through_restart(debian: Debian, ca_file: Path) -> None:
 def run_timed(debian: Debian) -> None:
     """Run at once what the timers run each minute and each night, and rehearse the restore of what that leaves."""
     debian.run("! RECEIVER_TIMEZONE=Mars receiver push-url")  # a setting that is given wins
-    debian.run("systemctl start receiver-job@alarms.service receiver-backup.service")
+    debian.run("systemctl start receiver-run@alarms.service receiver-backup.service")
     kept = debian.run("ls /var/backups/receiver").split()
     assert [name.endswith(".dump") for name in sorted(kept)] == [False, True], kept
     rehearse = "/opt/receiver/deploy/postgresql/rehearse-restore.sh /var/backups/receiver/*.dump"

@@ -238,10 +238,12 @@ def test_observe_mode_takes_and_reports_what_enforcing_would_refuse(tmp_path: Pa
         process.target = f"/push/{NEXT_SECRET}"
         assert process.push(FORM).headers["X-Push-Outcome"] == "accepted"
         metrics = process.request("GET", "/metrics").body.decode()
-        counted = [line for line in metrics.splitlines() if line.startswith("receiver_pushes_would_refuse_total{")]
+        counted = [
+            line for line in metrics.splitlines() if line.startswith("receiver_push_policy_observed_denials_total{")
+        ]
         assert sorted(counted) == [
-            'receiver_pushes_would_refuse_total{reason="address"} 3.0',
-            'receiver_pushes_would_refuse_total{reason="secret"} 2.0',
+            'receiver_push_policy_observed_denials_total{reason="address"} 3.0',
+            'receiver_push_policy_observed_denials_total{reason="secret"} 2.0',
         ]
         through_lane = re.findall(r"^receiver_lane_pushes_total (.*)$", metrics, re.MULTILINE)
         assert through_lane == ["3.0" if lane == "on" else "0.0"]

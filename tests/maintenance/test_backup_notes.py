@@ -46,10 +46,10 @@ def test_doctor_notes_that_nobody_looks_and_that_nobody_is_told(tmp_path: Path) 
     assert ok is None
     assert said == (
         "nobody is told: set RECEIVER_ALARM_URLS; "
-        "`receiver job alarms` has not run here ever; enable receiver-alarms.timer"
+        "`receiver run alarms` has not run here ever; enable receiver-alarms.timer"
     )
     told = ServeProcess(tmp_path, environment={"RECEIVER_ALARM_URLS": "url:http://127.0.0.1:9/"})
-    told.run("job", "alarms")
+    told.run("run", "alarms")
     assert checks(told)["alarms"] == (True, "1 target(s) are told")
 
     kept = tmp_path / "alarms.json"

@@ -70,7 +70,7 @@ def ahead(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-@pytest.mark.parametrize("arguments", [("prune", "--yes"), ("job", "prune")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [("prune", "--yes"), ("run", "prune")], ids=" ".join)
 def test_prune_refuses_a_clock_that_is_years_ahead(
     runtime: Runtime, ahead: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
@@ -95,7 +95,7 @@ def test_pushes_that_came_under_the_wrong_clock_do_not_vouch_for_it(
     now = datetime.now(UTC)
     keep(runtime, push_at(now + YEARS_AHEAD, reported=now))
     runtime.audit("me", "login")
-    assert command(runtime, "job", "prune").exit_code == 1
+    assert command(runtime, "run", "prune").exit_code == 1
     assert count(runtime, pushes) == 1
 
 
@@ -104,21 +104,21 @@ def test_silent_receiver_goes_on_pruning_from_prune_to_prune(runtime: Runtime, m
     keep(runtime, push_at(datetime.now(UTC)))
     for day in range(2, 20, 2):
         monkeypatch.setattr(Runtime, "now", lambda _, day=day: datetime.now(UTC) + timedelta(days=day))
-        assert command(runtime, "job", "prune").exit_code == 0
+        assert command(runtime, "run", "prune").exit_code == 0
     assert count(runtime, pushes) == 0  # kept for 14 days
     monkeypatch.setattr(Runtime, "now", lambda _: datetime.now(UTC) + timedelta(days=30))
-    assert command(runtime, "job", "prune").exit_code == 1
+    assert command(runtime, "run", "prune").exit_code == 1
     assert command(runtime, "prune", "--yes", "--now-is-right").exit_code == 0
-    assert command(runtime, "job", "prune").exit_code == 0
+    assert command(runtime, "run", "prune").exit_code == 0
 
 
 @on_sqlite
 def test_new_receiver_that_nothing_has_come_to_is_pruned_without_a_word(runtime: Runtime) -> None:
-    assert command(runtime, "job", "prune").exit_code == 0
+    assert command(runtime, "run", "prune").exit_code == 0
     runtime.database.write(
         lambda connection: recording.record_sent(connection, [make_send()], recorded_at=datetime.now(UTC))
     )
-    assert command(runtime, "job", "prune").exit_code == 0
+    assert command(runtime, "run", "prune").exit_code == 0
 
 
 def ruin(runtime: Runtime, ahead: pytest.MonkeyPatch) -> None:
@@ -138,22 +138,22 @@ def test_books_that_a_wrong_clock_has_closed_are_opened_again(runtime: Runtime, 
     assert (told["ok"], "report closed before 2036" in told["text"]) == (False, True)
     pruned = findings(runtime)["what was pruned lies in the past"]
     assert (pruned.ok, len(pruned.details)) == (False, 6)
-    assert command(runtime, "job", "prune").exit_code == 1  # a right one would hide it
+    assert command(runtime, "run", "prune").exit_code == 1  # a right one would hide it
 
-    done = command(runtime, "db", "rollup", "--reopen")
+    done = command(runtime, "db", "rebuild-rollups", "--reopen")
     assert (done.exit_code, "report closed before 2036" in done.stdout) == (0, True)
     assert reported(runtime, zone) == (300, 300)
     assert [finding for finding in findings(runtime).values() if not finding.ok] == []
     entry = runtime.ask(lambda connection: log.list_audit(connection, 1))[0]
     assert (entry["action"], len(entry["detail"]["was"])) == ("report.reopen", 6)
     assert {found.horizon <= datetime.now(UTC) for found in runtime.ask(list_horizons).values()} == {True}
-    assert command(runtime, "job", "prune").exit_code == 0
+    assert command(runtime, "run", "prune").exit_code == 0
     assert counts(runtime) == [100, 100, 0, 100]
 
     deliver(runtime, "later", 10, datetime.now(UTC))
     for _ in range(2):
         assert reported(runtime, zone) == (310, 310)
-        again = command(runtime, "db", "rollup", "--reopen")
+        again = command(runtime, "db", "rebuild-rollups", "--reopen")
         assert "nothing lies in the future" in again.stdout
     assert [finding for finding in findings(runtime).values() if not finding.ok] == []
 
@@ -168,7 +168,7 @@ def test_sends_that_are_recorded_a_second_time_count_once_in_opened_books(
     deliver(runtime, "after", 100, datetime.now(UTC))
     sends = [make_send(task_id="old", mobile=f"1508092{n:04}", sent_at=sent - timedelta(seconds=9)) for n in range(20)]
     runtime.database.write(lambda connection: recording.record_sent(connection, sends, recorded_at=datetime.now(UTC)))
-    assert command(runtime, "db", "rollup", "--reopen").exit_code == 0
+    assert command(runtime, "db", "rebuild-rollups", "--reopen").exit_code == 0
     assert reported(runtime, runtime.settings.timezone) == (320, 320)
     assert findings(runtime)["delivery report adds up"].ok
 
@@ -187,7 +187,7 @@ def test_messages_that_a_broken_off_prune_has_left_count_once_in_opened_books(
         assert command(runtime, "prune", "--yes", "--now-is-right").exit_code == 1
     ahead.undo()
     deliver(runtime, "after", 100, datetime.now(UTC))
-    assert command(runtime, "db", "rollup", "--reopen").exit_code == 0
+    assert command(runtime, "db", "rebuild-rollups", "--reopen").exit_code == 0
     assert reported(runtime, runtime.settings.timezone) == (120, 120)
     assert findings(runtime)["delivery report adds up"].ok
 
@@ -207,9 +207,9 @@ def test_missing_rows_are_no_pruned_ones_because_a_horizon_is_in_the_future(runt
 @on_sqlite
 def test_books_are_not_opened_by_a_clock_that_is_behind(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     deliver(runtime, "new", 1, datetime.now(UTC))
-    assert command(runtime, "job", "prune").exit_code == 0
+    assert command(runtime, "run", "prune").exit_code == 0
     before = runtime.ask(list_horizons)
     monkeypatch.setattr(Runtime, "now", lambda _: datetime.now(UTC) - YEARS_AHEAD)
-    assert command(runtime, "db", "rollup", "--reopen").exit_code == 1
+    assert command(runtime, "db", "rebuild-rollups", "--reopen").exit_code == 1
     assert runtime.ask(list_horizons) == before
     assert count(runtime, messages) == 1

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from receiver.audit import log
 from receiver.cli import cli
-from receiver.cli import forget as cli_forget
+from receiver.cli import erase as cli_erase
 from receiver.core import new_id
 from receiver.db.sqlite import sqlite3
 from receiver.db.tables import (
@@ -159,7 +159,7 @@ def fill(runtime: Runtime, others: int = 40) -> None:
 
 def command(runtime: Runtime, *arguments: str, stdin: str | None = None) -> Result:
     process = ServeProcess(runtime.settings.data_dir, runtime.settings.database_url)
-    return CliRunner(env=process.env).invoke(cli, ["forget", *arguments], input=stdin)
+    return CliRunner(env=process.env).invoke(cli, ["erase", *arguments], input=stdin)
 
 
 def of_others(runtime: Runtime) -> dict[str, list[Any]]:
@@ -230,7 +230,7 @@ def test_all_of_the_number_goes_and_nothing_of_others(runtime: Runtime) -> None:
     hashed = runtime.mobile_hmac(MOBILE)
     entry = runtime.ask(lambda c: log.list_audit(c, 1))[0]
     assert (entry["action"], entry["detail"]["mobile_hmac"], entry["detail"]["reason"]) == (
-        "forget",
+        "erase",
         hashed,
         "request 7",
     )
@@ -316,7 +316,7 @@ def test_broken_off_before_the_files_are_clean_it_is_taken_up(
 ) -> None:
     fill(runtime)
     with monkeypatch.context() as patch:
-        patch.setattr(cli_forget, "clean", lambda *_, **__: sys.exit(9))
+        patch.setattr(cli_erase, "clean", lambda *_, **__: sys.exit(9))
         assert command(runtime, MOBILE, "--yes").exit_code == 9
     assert "not cleaned yet" in command(runtime, "--status").output
     assert command(runtime, MOBILE, "--yes").exit_code == 0
@@ -353,7 +353,7 @@ def test_wrong_demands_are_refused(runtime: Runtime) -> None:
 
 def test_away_database_is_told_clearly(tmp_path: Path) -> None:
     process = ServeProcess(tmp_path, "postgresql://nobody@127.0.0.1:1/none")
-    refused = CliRunner(env=process.env).invoke(cli, ["forget", MOBILE, "--yes"])
+    refused = CliRunner(env=process.env).invoke(cli, ["erase", MOBILE, "--yes"])
     assert "the database is unavailable" in str(refused.exception)
 
 
@@ -381,7 +381,7 @@ def test_no_byte_of_it_is_left_in_the_embedded_database_beside_its_server(runtim
         assert process.request("POST", process.target, body).status == 200
         before = files_holding(data)
         assert len(set().union(*before.values())) > 7
-        done = process.run("forget", "-", "--yes", "--json", stdin=f"{MOBILE}\n")
+        done = process.run("erase", "-", "--yes", "--json", stdin=f"{MOBILE}\n")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["rows"]["pushes"] == 50
         assert process.request("POST", process.target, body.replace(MOBILE.encode(), b"15080921099")).status == 200

@@ -358,7 +358,7 @@ def test_command_shows_then_does_and_leaves_a_note_in_the_audit(aged: Runtime) -
     kept = command(aged, "prune", "--yes", "--json", "--kind", "receipts", "--cursor", opaque)
     assert json.loads(kept.stdout) == {"receipts": 1}
     assert "note  retention: not pruned for two days: pushes" in command(aged, "doctor").stdout
-    done = command(aged, "job", "prune", "--json")
+    done = command(aged, "run", "prune", "--json")
     assert json.loads(done.stdout)["pushes"] == 14
     entry = aged.ask(lambda c: log.list_audit(c, 1))[0]
     assert (entry["action"], entry["detail"]["pushes"]) == ("prune", 14)

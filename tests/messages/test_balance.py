@@ -249,7 +249,7 @@ def test_commands_send_read_and_say_what_went_wrong(tmp_path: Path) -> None:
         refused = process.run(*arguments, "--code", BODY["code"])
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "相同手机号码一分钟之内只可发送一次" in refused.stderr.splitlines()[-1]
-        for command in (("balance",), ("job", "balance")):
+        for command in (("balance",), ("run", "balance")):
             read = process.run(*command, "--json")
             assert (read.returncode, json.loads(read.stdout)["remain_point"]) == (0, 49)
     wrong = process.run("send", "12", "--template", "x", "--code", "y")

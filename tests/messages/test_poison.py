@@ -76,7 +76,7 @@ def readers(
     """All readers, and an own system that is told of everything."""
     monkeypatch.setattr(set_aside, "_noted", set_aside._Noted())  # each process has one, and one database
     runtime = make_runtime(
-        targets_allow=ALLOW,
+        webhooks_allow=ALLOW,
         platform_url=f"http://127.0.0.1:{platform.port}/smsApi",
         platform_credentials=SETTING,
     )

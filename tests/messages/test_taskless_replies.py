@@ -52,7 +52,7 @@ def parts(request: pytest.FixtureRequest, settings: Settings, make_runtime: Call
         database = Database(settings.database_url)
         rekey.encrypt(database, Keyring(keys))
         database.close()
-    return make_runtime(encryption_keys=keys, targets_allow=ALLOW, bind=("127.0.0.1", 1))
+    return make_runtime(encryption_keys=keys, webhooks_allow=ALLOW, bind=("127.0.0.1", 1))
 
 
 def taskless(content: str = "退订", *, mobile: str = NUMBER, **more: Any) -> Push:

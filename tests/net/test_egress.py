@@ -165,11 +165,11 @@ def test_network_or_name_that_is_allowed_may_be_reached() -> None:
 
 
 def test_setting_names_networks_and_hosts() -> None:
-    found = parsers.targets_allow("10.0.0.0/8, fd00::/8, hooks.internal, 192.168.1.5")
+    found = parsers.webhooks_allow("10.0.0.0/8, fd00::/8, hooks.internal, 192.168.1.5")
     assert found == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"), "hooks.internal", ip_network("192.168.1.5/32"))
     for wrong in ("10.0.0.0/33", "http://hooks.internal", "*.internal", "10.0.0.300", "10.0.0.1/8", "a b"):
         with pytest.raises(ValueError, match="not a list of networks"):
-            parsers.targets_allow(wrong)
+            parsers.webhooks_allow(wrong)
 
 
 def test_certificate_must_hold_for_the_name() -> None:

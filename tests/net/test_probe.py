@@ -98,7 +98,7 @@ def test_no_certificate_is_seen_without_https_or_a_server() -> None:
 
 def test_own_server_is_asked_where_it_answers_the_house(tmp_path: Path) -> None:
     with scripted(lambda connection: connection.sendall(http(b"well", status="503 No"))) as (port, requests):
-        settings = make_settings("", tmp_path, bind=("127.0.0.1", 1), inside_bind=("0.0.0.0", port))
+        settings = make_settings("", tmp_path, bind=("127.0.0.1", 1), internal_bind=("0.0.0.0", port))
         assert ask_own_server(settings, "/readyz") == (503, b"well")
     assert requests[0].startswith(b"GET /readyz HTTP/1.1")
     with pytest.raises(OSError, match="refused"):

@@ -78,7 +78,7 @@ def test_collector_gets_requests_batches_and_platform_calls_without_a_secret(
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "RECEIVER_TRUSTED_PROXIES": "127.0.0.1",
-        "RECEIVER_DOOR_BIND": f"127.0.0.1:{door}",
+        "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{door}",
         "RECEIVER_PLATFORM_URL": "http://127.0.0.1:1/smsApi",
     }
     with ServeProcess(tmp_path, environment=environment) as process:

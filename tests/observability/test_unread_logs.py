@@ -27,7 +27,7 @@ _STOP_SECONDS = 25  # less than gunicorn's patience with a worker
 _PATIENCE_SECONDS = 60
 _LOGS_MANY = """
 import logging, sys, time
-from receiver import logs, metrics
+from receiver.observability import logging as logs, metrics
 logs.configure_logging()
 for number in range(15_000):
     logs.get_logger("receiver.test").info("one of many", number=number, more="x" * 400)
@@ -134,7 +134,10 @@ def test_lines_that_are_dropped_are_counted(full_pipe: tuple[int, int]) -> None:
 
 
 def test_command_that_ends_at_once_still_writes_its_lines(tmp_path: Path) -> None:
-    script = "from receiver import logs; logs.configure_logging(); logs.get_logger('receiver.x').error('the last word')"
+    script = (
+        "from receiver.observability import logging as logs; logs.configure_logging();"
+        " logs.get_logger('receiver.x').error('the last word')"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=tmp_path, env=env())
     assert json.loads(done.stderr)["event"] == "the last word"
 

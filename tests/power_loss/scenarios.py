@@ -165,8 +165,8 @@ def _commands(recorded: Recorded) -> None:
         recorded.run("messages", "import", "-", stdin="\n".join(["task_id,mobile,sent_at", *sends]))
         recorded.run("keys", "create", "cashier", "--scope", "read")
         recorded.recorder.give_up(forgotten)
-        recorded.run("forget", "-", "--yes", "--reason", "request 4711", stdin=_FORGOTTEN)
-        recorded.run("job", "prune")
+        recorded.run("erase", "-", "--yes", "--reason", "request 4711", stdin=_FORGOTTEN)
+        recorded.run("run", "prune")
         recorded.run("keys", "revoke", "cashier")
 
 

@@ -46,7 +46,7 @@ def fill(runtime: Runtime) -> None:
 
 
 def test_embedded_database_has_no_roles_and_says_what_to_do(tmp_path: Path) -> None:
-    refused = ServeProcess(tmp_path).run("db", "reader", "nightly")
+    refused = ServeProcess(tmp_path).run("db", "create-report-role", "nightly")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "no roles; export, or use PostgreSQL" in refused.stderr
 
@@ -88,7 +88,7 @@ def test_reader_reads_the_views_and_nothing_else(tmp_path: Path, postgres_runtim
     url = runtime.settings.database_url.replace("+psycopg", "")
     process = ServeProcess(tmp_path, url)
     name = f"nightly_{runtime.now():%H%M%S%f}"
-    passwords = [process.run("db", "reader", name).stdout.splitlines()[-1] for _ in range(2)]
+    passwords = [process.run("db", "create-report-role", name).stdout.splitlines()[-1] for _ in range(2)]
     assert passwords[0] != passwords[1]
     parts = make_url(url)
     login = {"host": parts.host, "port": parts.port, "dbname": parts.database, "user": name, "password": passwords[1]}
@@ -103,6 +103,6 @@ def test_reader_reads_the_views_and_nothing_else(tmp_path: Path, postgres_runtim
                 reader.execute(forbidden)
             reader.rollback()
     for wrong in ("postgres", 'x"; DROP', "Ünder"):
-        refused = process.run("db", "reader", wrong)
+        refused = process.run("db", "create-report-role", wrong)
         assert (refused.returncode, refused.stdout) == (1, "")
     runtime.database.write(lambda c: c.exec_driver_sql(f"DROP OWNED BY {name}; DROP ROLE {name}"))

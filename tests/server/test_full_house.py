@@ -62,7 +62,7 @@ def await_ended(connection: socket.socket, seconds: float = 20) -> None:
 
 def test_idle_strangers_without_end_cost_no_honest_push_and_no_sign_of_life(tmp_path: Path) -> None:
     inside_port, door_port = free_port(), free_port()
-    binds = {"RECEIVER_INSIDE_BIND": f"127.0.0.1:{inside_port}", "RECEIVER_DOOR_BIND": f"127.0.0.1:{door_port}"}
+    binds = {"RECEIVER_INTERNAL_BIND": f"127.0.0.1:{inside_port}", "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{door_port}"}
     process = ServeProcess(tmp_path, environment=binds, open_files=1024)
     inside = Inside(process, inside_port)
     with process, files(6000), ExitStack() as stack:

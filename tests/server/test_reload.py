@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def house(tmp_path: Path) -> Iterator[tuple[ServeProcess, Inside]]:
     """A server whose inside listener stands in `.env`, and that listener."""
     port = free_port()
-    (tmp_path / ".env").write_text(f"RECEIVER_INSIDE_BIND=127.0.0.1:{port}\n")
+    (tmp_path / ".env").write_text(f"RECEIVER_INTERNAL_BIND=127.0.0.1:{port}\n")
     with ServeProcess(tmp_path) as process:
         yield process, Inside(process, port)
 
@@ -52,19 +52,19 @@ def test_addresses_that_are_taken_leave_it_at_the_old_ones_and_it_says_so(house:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        (process.data_dir / ".env").write_text(f"RECEIVER_INSIDE_BIND={address}\nRECEIVER_DOOR_BIND=192.0.2.1:81\n")
+        (process.data_dir / ".env").write_text(f"RECEIVER_INTERNAL_BIND={address}\nRECEIVER_SEND_PROXY_BIND=192.0.2.1:81\n")
         reload(process)
         assert process.push(RECEIPT).headers["X-Push-Outcome"] == "accepted"
         assert inside.request("GET", "/readyz").status == 200
-    assert warned(process) == ["RECEIVER_INSIDE_BIND", "RECEIVER_DOOR_BIND"]
+    assert warned(process) == ["RECEIVER_INTERNAL_BIND", "RECEIVER_SEND_PROXY_BIND"]
 
 
 def test_settings_that_do_not_fit_any_more_leave_it_with_the_old_ones(house: tuple[ServeProcess, Inside]) -> None:
     process, inside = house
-    (process.data_dir / ".env").write_text("RECEIVER_INSIDE_BIND=nowhere\nRECEIVER_TIMEZONE=Mars\n")
+    (process.data_dir / ".env").write_text("RECEIVER_INTERNAL_BIND=nowhere\nRECEIVER_TIMEZONE=Mars\n")
     reload(process)
     assert process.push(RECEIPT).headers["X-Push-Outcome"] == "accepted"
     assert inside.request("GET", "/readyz").status == 200
     (told,) = warned(process)
-    assert "RECEIVER_INSIDE_BIND" in told
+    assert "RECEIVER_INTERNAL_BIND" in told
     assert "RECEIVER_TIMEZONE" in told

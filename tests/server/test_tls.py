@@ -299,7 +299,7 @@ def test_handshakes_that_never_end_are_ended(served: ServeProcess) -> None:
 
 def test_door_beside_it_stays_plain(tmp_path: Path, files: Files) -> None:
     port = free_port()
-    environment = {**files.environment, "RECEIVER_DOOR_BIND": f"127.0.0.1:{port}"}
+    environment = {**files.environment, "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{port}"}
     with ServeProcess(tmp_path, environment=environment, tls=files.trusting()) as process:
         assert b"this listener takes" in ask(port, "/nowhere")[2]
         assert process.push(RECEIPT).status == 200

@@ -108,7 +108,7 @@ def test_ledger_agrees_after_everything_and_two_kills(tmp_path: Path, database_u
         tmp_path,
         database_url if "postgresql" in database_url else "",
         environment={
-            "RECEIVER_DOOR_BIND": f"127.0.0.1:{door_port}",
+            "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{door_port}",
             "RECEIVER_PLATFORM_URL": f"http://127.0.0.1:{platform_port}/smsApi",
             "RECEIVER_PLATFORM_CREDENTIALS": f"default:{APP_ID}:{APP_KEY}",
         },

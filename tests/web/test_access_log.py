@@ -35,7 +35,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServeProc
         door: int = probe.getsockname()[1]
     environment = {
         "RECEIVER_TRUSTED_PROXIES": "127.0.0.1",
-        "RECEIVER_DOOR_BIND": f"127.0.0.1:{door}",
+        "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{door}",
         "RECEIVER_PLATFORM_URL": "http://127.0.0.1:1/smsApi",
     }
     with ServeProcess(tmp_path_factory.mktemp("logged"), environment=environment) as process:

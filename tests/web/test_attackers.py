@@ -133,7 +133,7 @@ def aimed(document: Any, runtime: Runtime) -> bytes:
     }
     left = copy.deepcopy(document)
     # Targets would be told of what is made here, wherever chance lets them be.
-    left["paths"] = {path: item for path, item in left["paths"].items() if "/targets" not in path}
+    left["paths"] = {path: item for path, item in left["paths"].items() if "/webhooks" not in path}
     for path, item in left["paths"].items():
         for parameters in [
             item.get("parameters", []),

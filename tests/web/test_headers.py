@@ -101,7 +101,7 @@ def test_listener_for_the_world_and_what_is_no_request_are_answered_safely(tmp_p
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         inside: int = probe.getsockname()[1]
-    with ServeProcess(tmp_path, environment={"RECEIVER_INSIDE_BIND": f"127.0.0.1:{inside}"}) as process:
+    with ServeProcess(tmp_path, environment={"RECEIVER_INTERNAL_BIND": f"127.0.0.1:{inside}"}) as process:
         answers = {
             404: process.request("GET", f"{API}/messages"),
             400: process.exchange(f"GET /{SECRET} HTTP/1.1\r\nbad header 15080921090\r\n\r\n".encode()),

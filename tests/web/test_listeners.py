@@ -30,7 +30,7 @@ class Inside(ServeProcess):
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServeProcess, Inside]]:
     inside, door = free_port(), free_port()
-    binds = {"RECEIVER_INSIDE_BIND": f"127.0.0.1:{inside}", "RECEIVER_DOOR_BIND": f"127.0.0.1:{door}"}
+    binds = {"RECEIVER_INTERNAL_BIND": f"127.0.0.1:{inside}", "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{door}"}
     with ServeProcess(tmp_path_factory.mktemp("apart"), environment=binds) as outside:
         yield outside, Inside(outside, inside)
 
@@ -65,7 +65,7 @@ def test_house_has_everything_and_pushes_too(apart: tuple[ServeProcess, Inside])
 
 def test_door_keeps_to_itself(apart: tuple[ServeProcess, Inside]) -> None:
     outside, _ = apart
-    port = int(outside.environment["RECEIVER_DOOR_BIND"].rpartition(":")[2])
+    port = int(outside.environment["RECEIVER_SEND_PROXY_BIND"].rpartition(":")[2])
     assert ask(port, "/readyz", method="GET")[0] == 404
     assert b"this listener takes" in ask(port, outside.target)[2]
 
@@ -82,7 +82,7 @@ def test_everybody_is_told_the_right_address(apart: tuple[ServeProcess, Inside])
 
 def test_both_speak_tls(tmp_path: Path) -> None:
     files, port = Files(tmp_path), free_port()
-    binds = {"RECEIVER_INSIDE_BIND": f"127.0.0.1:{port}"}
+    binds = {"RECEIVER_INTERNAL_BIND": f"127.0.0.1:{port}"}
     with ServeProcess(tmp_path, environment={**files.environment, **binds}, tls=files.trusting()) as outside:
         inside = Inside(outside, port)
         assert outside.push(RECEIPT).status == 200

@@ -58,7 +58,7 @@ def serving(tmp_path: Path, database_url: str) -> Iterator[ServeProcess]:
             process.push(RAW_REPLY.replace(b"TD", b"TD%d" % number))
             process.push(b"mobile=bad")
         # Not `targets`: a name that chance makes would be asked of a resolver somewhere.
-        process.key = process.make_key(*(scope.value for scope in Scope if scope is not Scope.TARGETS))
+        process.key = process.make_key(*(scope.value for scope in Scope if scope is not Scope.WEBHOOKS))
         yield process
 
 
@@ -166,9 +166,9 @@ def test_description_is_openapi_3_1_and_open_to_all(client: FlaskClient) -> None
         "/api/v1/replies", "/api/v1/pushes", "/api/v1/pushes/{push_id}", "/api/v1/pushes/{push_id}/replay",
         "/api/v1/verify-codes", "/api/v1/balance", "/api/v1/reports/billing", "/api/v1/events",
         "/api/v1/reports/delivery", "/api/v1/reports/busiest",
-        "/api/v1/audit", "/api/v1/targets", "/api/v1/targets/{name}", "/api/v1/targets/{name}/pause",
-        "/api/v1/targets/{name}/resume", "/api/v1/targets/{name}/rotate", "/api/v1/targets/{name}/test",
-        "/api/v1/targets/{name}/dead", "/api/v1/targets/{name}/replay",
+        "/api/v1/audit", "/api/v1/webhooks", "/api/v1/webhooks/{name}", "/api/v1/webhooks/{name}/pause",
+        "/api/v1/webhooks/{name}/resume", "/api/v1/webhooks/{name}/rotate", "/api/v1/webhooks/{name}/test",
+        "/api/v1/webhooks/{name}/dead", "/api/v1/webhooks/{name}/replay",
         "/api/v1/exports/messages", "/api/v1/exports/receipts", "/api/v1/exports/replies",
     }  # fmt: skip
 

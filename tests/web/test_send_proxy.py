@@ -57,7 +57,7 @@ class Door:
 def open_door(tmp_path: Path, platform_port: int, database_url: str = "", **settings: str) -> Iterator[Door]:
     port = free_port()
     environment = {
-        "RECEIVER_DOOR_BIND": f"127.0.0.1:{port}",
+        "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{port}",
         "RECEIVER_PLATFORM_URL": f"http://127.0.0.1:{platform_port}/smsApi",
         **settings,
     }

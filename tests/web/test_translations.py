@@ -119,7 +119,7 @@ TECHNICAL = {
     "receiver", "English", "API", "ID", "CSV", "NDJSON", "XLSX", "PARQUET", "Excel", "HTTPS", "https", "URL", "SIM",
     "UTC", "GB", "KiB", "UTF", "GB18030", "MM", "yyyy", "dd", "HH", "mm", "ss", "Ctrl", "C", "POST", "GET", "s",
     "RECEIVER_PUBLIC_URL", "RECEIVER_PUSH_ALLOW", "Content", "Type",
-    "HTTP", "HOST", "PATH", "http", "ASCII", "RECEIVER_TARGETS_ALLOW", "Standard", "Webhooks", "shop",
+    "HTTP", "HOST", "PATH", "http", "ASCII", "RECEIVER_WEBHOOKS_ALLOW", "Standard", "Webhook", "Webhooks", "shop",
     "message", "not_delivered", "format",
     "mobile", "taskid", "status", "content", "receivetime", "extra", "cursor", "late", "outcome", "nonsense",  # fields
     "users", "create", "NAME", "role", "admin", "verify",  # of commands
@@ -304,8 +304,8 @@ def test_no_page_shows_english_to_who_reads_chinese(
             visitor.get(again[1].replace("&amp;", "&"))
     visitor.post("/console/look-up", 422, wanted="")
     visitor.post("/console/look-up", 422, wanted="1" * 300)
-    for path in ("", "banner", "status", "setup", "account", "audit", "access", "keys", "users", "targets",
-                 "targets/shop/dead", "advice", "advice?language=en",
+    for path in ("", "banner", "status", "setup", "account", "audit", "access", "keys", "users", "webhooks",
+                 "webhooks/shop/dead", "advice", "advice?language=en",
                  "reports", "reports?compare=1", "exports", "messages", "replies", "pushes",
                  "pushes?outcome=quarantined"):  # fmt: skip
         visitor.get(f"/console/{path}")
@@ -324,10 +324,12 @@ def test_no_page_shows_english_to_who_reads_chinese(
     visitor.post("/console/keys", 422, name="")
     visitor.post("/console/keys", name="user", scope="read")
     for wrong in ({"name": "?", "url": "http://10.0.0.1/"}, {"name": "shop", "url": "ftp://x"}):
-        visitor.post("/console/targets", 422, format="webhooks", not_delivered_after_seconds="0", **wrong)
-    visitor.post("/console/targets", 422, name="a", url="http://a@b/", format="webhooks", event="message.not_delivered")
+        visitor.post("/console/webhooks", 422, format="webhooks", not_delivered_after_seconds="0", **wrong)
+    visitor.post(
+        "/console/webhooks", 422, name="a", url="http://a@b/", format="webhooks", event="message.not_delivered"
+    )
     for action in ("rotate", "resume", "pause", "replay", "remove"):
-        visitor.post("/console/targets/change", name="shop", action=action)
+        visitor.post("/console/webhooks/change", name="shop", action=action)
     visitor.post("/console/advice", language="zh-CN", delivered="")
     visitor.post("/console/account", 422, present="wrong", new="wrong")
     visitor.post("/console/setup/self-test")

@@ -43,7 +43,7 @@ def database_url(sqlite_database_url: str) -> str:
 @pytest.fixture
 def parts(make_runtime: Callable[..., Runtime]) -> Runtime:
     """A runtime with two accounts that may reach this machine."""
-    return make_runtime(targets_allow=ALLOW, push_tokens=TWO_ACCOUNTS)
+    return make_runtime(webhooks_allow=ALLOW, push_tokens=TWO_ACCOUNTS)
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def target() -> Iterator[Hook]:
 
 
 def ask(client: FlaskClient, parts: Runtime, *scopes: Scope, accounts: tuple[str, ...] | None = None) -> Any:
-    headers = {"Authorization": make_key(parts, *(scopes or (Scope.TARGETS, Scope.PII)), accounts=accounts)}
+    headers = {"Authorization": make_key(parts, *(scopes or (Scope.WEBHOOKS, Scope.PII)), accounts=accounts)}
 
     def request(method: str, path: str, body: Any = None) -> TestResponse:
         more: dict[str, Any] = {} if body is None else {"json": body}
-        return client.open(f"/api/v1/targets{path}", method=method, headers=headers, **more)
+        return client.open(f"/api/v1/webhooks{path}", method=method, headers=headers, **more)
 
     return request
 
@@ -108,7 +108,7 @@ def test_every_wrong_field_is_named(client: FlaskClient, parts: Runtime) -> None
 def test_key_that_sees_no_numbers_makes_no_target_that_does(
     client: FlaskClient, parts: Runtime, target: Hook, more: dict[str, Any]
 ) -> None:
-    request = ask(client, parts, Scope.TARGETS)
+    request = ask(client, parts, Scope.WEBHOOKS)
     refused = request("POST", "", wanted(target, **more))
     assert (refused.status_code, refused.json["code"]) == (403, "missing_scope")
     assert parts.ask(endpoints.list_targets) == []
@@ -164,7 +164,7 @@ def test_target_that_refuses_everything_is_failing_wherever_it_is_shown(
     runner, request = CliRunner(), ask(client, parts)
 
     def states() -> tuple[str, str, bool]:
-        (listed,) = json.loads(runner.invoke(cli, ["targets", "list", "--json"]).stdout)
+        (listed,) = json.loads(runner.invoke(cli, ["webhooks", "list", "--json"]).stdout)
         checks = {row["check"]: row["ok"] for row in json.loads(runner.invoke(cli, ["doctor", "--json"]).stdout)}
         return request("GET", "/shop").json["state"], listed["state"], checks["forwarding"]
 
@@ -174,7 +174,7 @@ def test_target_that_refuses_everything_is_failing_wherever_it_is_shown(
     keep(parts, make_push())
     await_true(lambda: parts.ask(partial(endpoints.get_target, name="shop")).failed_at is not None)
     assert states() == ("failing", "failing", False)
-    assert "failing" in runner.invoke(cli, ["targets", "list"]).stdout
+    assert "failing" in runner.invoke(cli, ["webhooks", "list"]).stdout
 
 
 def test_test_and_rotation_answer_what_came_of_them(client: FlaskClient, parts: Runtime, target: Hook) -> None:
@@ -197,16 +197,16 @@ def test_every_change_is_audited_without_url_or_secret(client: FlaskClient, part
     new = request("POST", "/shop/rotate").json["secret"]
     request("DELETE", "/shop")
     entries = parts.ask(lambda connection: log.list_audit(connection, 20))[::-1]
-    told = [entry["action"] for entry in entries if entry["action"].startswith("target.")]
+    told = [entry["action"] for entry in entries if entry["action"].startswith("webhook.")]
     steps = ("create", "pause", "resume", "test", "replay", "rotate", "remove")
-    assert told == [f"target.{step}" for step in steps]
+    assert told == [f"webhook.{step}" for step in steps]
     assert all(hidden not in str(entries) for hidden in (secret, new, "K1", "/hook"))
 
 
 def test_metrics_tell_what_waits_and_what_became_of_attempts(
     make_runtime: Callable[..., Runtime], target: Hook
 ) -> None:
-    parts = make_runtime(targets_allow=ALLOW, metrics_allow=ALLOW[:1])
+    parts = make_runtime(webhooks_allow=ALLOW, metrics_allow=ALLOW[:1])
     client = create_app(parts).test_client()
     name = "metered"
     ask(client, parts)("POST", "", wanted(target, name, format="raw"))
@@ -218,8 +218,8 @@ def test_metrics_tell_what_waits_and_what_became_of_attempts(
     await_true(lambda: count(parts, deliveries_table) == 1)
     page = client.get("/metrics").text
     for line in (
-        f'receiver_forward_pending{{target="{name}"}} 1.0', f'receiver_forward_dead{{target="{name}"}} 0.0',
-        f'receiver_forward_attempts_total{{outcome="delivered",target="{name}"}} 1.0', "receiver_forward_queue 0.0",
+        f'receiver_webhook_pending{{target="{name}"}} 1.0', f'receiver_webhook_dead_letters{{target="{name}"}} 0.0',
+        f'receiver_webhook_attempts_total{{outcome="delivered",target="{name}"}} 1.0', "receiver_webhook_queue 0.0",
     ):  # fmt: skip
         assert line in page
 
@@ -230,17 +230,17 @@ def test_commands_do_what_the_api_does(
     monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("RECEIVER_DATABASE_URL", parts.settings.database_url)
     monkeypatch.setenv("RECEIVER_PUSH_TOKENS", f"default:{SECRET}")
-    monkeypatch.setenv("RECEIVER_TARGETS_ALLOW", "localhost")
+    monkeypatch.setenv("RECEIVER_WEBHOOKS_ALLOW", "localhost")
     runner = CliRunner()
 
     def run(*arguments: str, code: int = 0) -> str:
-        done = runner.invoke(cli, ["targets", *arguments])
+        done = runner.invoke(cli, ["webhooks", *arguments])
         assert done.exit_code == code, (done.output, done.exception)
         return done.stdout if code == 0 else f"{done.output}{done.exception}"
 
     secret = run("add", "shop", target.url(), "--format", "webhooks", "--event", "receipt.received").splitlines()[-1]
     assert "every push" in run("add", "old", target.url("/old"), "--format", "raw")
-    assert "RECEIVER_TARGETS_ALLOW" in run("add", "no", "http://10.0.0.1/", "--format", "raw", code=1)
+    assert "RECEIVER_WEBHOOKS_ALLOW" in run("add", "no", "http://10.0.0.1/", "--format", "raw", code=1)
     assert "status 200" in run("test", "shop")
     assert Webhook(secret).verify(target.all[0].body, dict(target.all[0].headers))
     target.behave = lambda _sent: (404, {})
@@ -253,7 +253,7 @@ def test_commands_do_what_the_api_does(
     new = run("rotate", "shop").splitlines()[-1]
     found = parts.ask(partial(endpoints.get_target, name="shop"))
     assert found.signing_secrets == (new, secret)
-    assert run("dead", "shop", "--json") == "[]\n"
+    assert run("dead-letters", "shop", "--json") == "[]\n"
     assert "0 will" in run("replay", "shop", "--all")
     run("replay", "shop", code=2)
     run("remove", "old")

@@ -44,7 +44,7 @@ MOBILE = "15080921090"
 @pytest.fixture
 def parts(make_runtime: Callable[..., Runtime]) -> Runtime:
     """A runtime that may reach this machine."""
-    return make_runtime(targets_allow=ALLOW)
+    return make_runtime(webhooks_allow=ALLOW)
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_target_hears_of_what_it_asked_for_and_of_its_accounts(
     make_runtime: Callable[..., Runtime], target: Hook
 ) -> None:
     tokens = (("default", SECRET), ("second", SECRET[::-1]))
-    parts = make_runtime(targets_allow=ALLOW, push_tokens=tokens)
+    parts = make_runtime(webhooks_allow=ALLOW, push_tokens=tokens)
     add(parts, target, "replies", events=["reply.received"], url=target.url("/replies"))
     add(parts, target, "second", events=["receipt.received"], accounts=["second"], url=target.url("/second"))
     add(parts, target, "raw", form="raw", accounts=["second"], url=target.url("/raw"))
@@ -603,7 +603,7 @@ def test_target_that_cannot_be_is_refused_with_every_reason(make_runtime: Callab
             "test", name="a b", url="http://169.254.169.254/x", form="xml", accounts=["none"], events=["x"]
         )
     assert set(refused.value.faults) == {"name", "url", "format", "accounts", "events"}
-    assert "RECEIVER_TARGETS_ALLOW" in refused.value.faults["url"]
+    assert "RECEIVER_WEBHOOKS_ALLOW" in refused.value.faults["url"]
     with pytest.raises(service.InvalidEndpoint) as refused:
         add(parts, target)
     assert set(refused.value.faults) == {"url"}

@@ -53,7 +53,7 @@ class Encryption:
     root: bytes = b""  # of its tokens' keys, sealed
 
     def sealer(self, ring: Keyring | None) -> FieldCipher:
-        """Give what its rows are sealed with. Raises StoreUnfit where that key is missing."""
+        """Return what its rows are sealed with. Raises StoreUnfit where that key is missing."""
         if ring is None:
             raise DatabaseMisconfigured(
                 "the database is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it had"
@@ -82,7 +82,7 @@ class ColumnEncryption:
         self.known = True
 
     def is_outdated(self, connection: sa.Connection) -> bool:
-        """Whether the database's encryption is another than it was found to be."""
+        """Return whether the database's encryption is another than it was found to be."""
         sealed = self.sealer is not None
         return self.known and find_encryption(connection).state is not (
             EncryptionState.SEALED if sealed else EncryptionState.PLAIN
@@ -103,7 +103,7 @@ def being_changed(state: EncryptionState) -> str | None:
 
 
 def cipher_of(dialect: Dialect) -> FieldCipher | None:
-    """Give what a database's rows are sealed with; None: nothing."""
+    """Return what a database's rows are sealed with; None: nothing."""
     sealing: ColumnEncryption | None = getattr(dialect, _ATTRIBUTE, None)
     return None if sealing is None else sealing.sealer
 
@@ -126,7 +126,7 @@ def encrypt_root(ring: Keyring, root: bytes) -> bytes:
 
 
 def decrypt_root(ring: Keyring, sealed: bytes) -> bytes:
-    """Give what `encrypt_root` sealed. Raises NotOpened."""
+    """Return what `encrypt_root` sealed. Raises NotOpened."""
     return ring.open(sealed, _ROOT)
 
 
@@ -234,7 +234,7 @@ class ContentDigest(TypeDecorator[bytes]):
 
 
 def mobile_token(sealer: FieldCipher, mobile: str) -> str:
-    """Give the token of a number; of what is none, what no row has."""
+    """Return the token of a number; of what is none, what no row has."""
     return sealer.token(mobile) if mobile.isascii() and mobile.isdigit() and len(mobile) < _NO_NUMBER else mobile
 
 
@@ -252,12 +252,12 @@ def encrypt_text(ring: Keyring, value: str, place: bytes) -> str:
 
 
 def decrypt_text(ring: Keyring, value: str, place: bytes) -> str:
-    """Give what `encrypt_text` sealed. Raises NotOpened."""
+    """Return what `encrypt_text` sealed. Raises NotOpened."""
     return ring.open(b64decode(value.removeprefix(TEXT_MARK)), place).decode("utf-8", "surrogatepass")
 
 
 def is_under(ring: Keyring, value: str) -> bool:
-    """Whether text was sealed under the first of these keys."""
+    """Return whether text was sealed under the first of these keys."""
     return value.startswith(TEXT_MARK) and b64decode(value.removeprefix(TEXT_MARK)).startswith(ring.head)
 
 
@@ -267,7 +267,7 @@ def encrypt_json(ring: Keyring, value: Any, place: bytes) -> str:
 
 
 def decrypt_json(ring: Keyring, value: str, place: bytes) -> Any:
-    """Give what `encrypt_json` sealed. Raises NotOpened."""
+    """Return what `encrypt_json` sealed. Raises NotOpened."""
     return loads(decrypt_text(ring, value, place))
 
 
@@ -283,7 +283,7 @@ _OTHERS = "coalesce(current_setting('receiver.encrypts', true), '') = ''"
 
 
 def guard_statements(dialect: str, state: EncryptionState) -> Iterator[str]:
-    """Give the statements that let only rows of a state be written, and none while that is being changed."""
+    """Return the statements that let only rows of a state be written, and none while that is being changed."""
     if dialect == "postgresql":
         yield (
             "CREATE OR REPLACE FUNCTION refuse_other_encryption() RETURNS trigger LANGUAGE plpgsql AS"

@@ -53,7 +53,7 @@ class Keyring:
         return self.head + nonce + self._cipher.encrypt(nonce, plain, place)
 
     def open(self, sealed: bytes, place: bytes) -> bytes:
-        """Give what was sealed for a place. Raises NotOpened, naming a key that is missing."""
+        """Return what was sealed for a place. Raises NotOpened, naming a key that is missing."""
         name = _key_name(sealed)
         cipher = self._ciphers.get(name)
         if cipher is None:
@@ -72,7 +72,7 @@ class Keyring:
             ) from None
 
     def opens(self, value: bytes, place: bytes) -> bool:
-        """Whether bytes were sealed for a place, by one of these keys."""
+        """Return whether bytes were sealed for a place, by one of these keys."""
         if not value.startswith(MARK):
             return False
         try:
@@ -83,7 +83,7 @@ class Keyring:
 
 
 def head_of(name: str) -> bytes:
-    """Give the bytes that begin what a key seals."""
+    """Return the bytes that begin what a key seals."""
     return MARK + bytes([len(name)]) + name.encode()
 
 
@@ -121,14 +121,14 @@ class FieldCipher:
         self._gram = lru_cache(_REMEMBERED)(self._hash_of_gram)
 
     def _token(self, mobile: str) -> str:
-        """Give the token of a full number: the same each time."""
+        """Return the token of a full number: the same each time."""
         siv = self._numbers.encrypt(int(f"1{mobile}").to_bytes(_NUMBER_BYTES), [b"mobile"])
         hashed = int.from_bytes(_keyed(self._ranges, mobile[:RANGE_DIGITS].encode(), 5))
         begin = "".join([_LETTERS[hashed >> shift & 31] for shift in range(0, 5 * RANGE_DIGITS, 5)])
         return begin + urlsafe_b64encode(siv)[:_SIV_CHARS].decode() + self.end(mobile[-END_DIGITS:])
 
     def _number(self, token: str) -> str:
-        """Give the number of a token. Raises Damaged."""
+        """Return the number of a token. Raises Damaged."""
         try:
             siv = urlsafe_b64decode(token[RANGE_DIGITS:-END_DIGITS] + "=")
             return str(int.from_bytes(self._numbers.decrypt(siv, [b"mobile"])))[1:]
@@ -136,15 +136,15 @@ class FieldCipher:
             raise CiphertextDamaged("a number in the database does not open: it was changed") from None
 
     def end(self, digits: str) -> str:
-        """Give how the tokens end of numbers that end with these four digits."""
+        """Return how the tokens end of numbers that end with these four digits."""
         return urlsafe_b64encode(_keyed(self._ends, digits.encode(), 3)).decode()
 
     def digest(self, sha256: bytes) -> bytes:
-        """Give what stands for a content's digest: nobody without the key can try contents."""
+        """Return what stands for a content's digest: nobody without the key can try contents."""
         return _keyed(self._digests, sha256, 32)
 
     def grams(self, text: str) -> str:
-        """Give the hashes of a text's characters and pairs of neighbours, in lower case: what it is found by.
+        """Return the hashes of a text's characters and pairs of neighbours, in lower case: what it is found by.
 
         Short, so that each stands for several; which one is meant, the content itself has to say.
         """
@@ -155,7 +155,7 @@ class FieldCipher:
 
 
 def is_token(text: str) -> bool:
-    """Whether a text in place of a number is a token; no number is so long."""
+    """Return whether a text in place of a number is a token; no number is so long."""
     return len(text) == TOKEN_CHARS
 
 

@@ -41,7 +41,7 @@ notices = table(
     sa.Column("said_at", UtcDateTime, nullable=False),
 )
 
-# What is, or was, wrong for a time, as `receiver job alarms` follows it.
+# What is, or was, wrong for a time, as `receiver run alarms` follows it.
 incidents = table(
     "incidents",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),

@@ -80,7 +80,7 @@ class _Column:
 
 
 def is_known(name: str) -> bool:
-    """Whether a column of this name is used."""
+    """Return whether a column of this name is used."""
     return _plain(name) in _KNOWN or _plain(name) in _WEAK
 
 
@@ -102,7 +102,7 @@ class RecordReader:
         return list(self._unused)[:_UNUSED_NAMED] + (["…"] if len(self._unused) > _UNUSED_NAMED else [])
 
     def read(self, file: Rows) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-        """Give the place and the record of each row; one that cannot be read is a text that says why."""
+        """Return the place and the record of each row; one that cannot be read is a text that says why."""
         if not file.table:
             for row in file.rows:
                 yield row.place, row.content if isinstance(row.content, str) else self._object(row)
@@ -228,7 +228,7 @@ def _without_other_words(record: dict[str, Any]) -> Mapping[str, Any]:
 
 
 def _look_rounded(columns: Sequence[_Column | None], sample: Sequence[Row]) -> bool:
-    """Whether all task ids are zeros from where a spreadsheet's numbers end, and that is no chance."""
+    """Return whether all task ids are zeros from where a spreadsheet's numbers end, and that is no chance."""
     places = [place for place, column in enumerate(columns) if column and column.field == "task_id"]
     ids = {str(row.content[place]) for row in sample for place in places if _has_cell(row, place)}  # type: ignore[index]
     ends = [text[_NUMBER_DIGITS:] for text in ids if text.isdigit() and len(text) > _NUMBER_DIGITS]
@@ -240,7 +240,7 @@ def _has_cell(row: Row, place: int) -> bool:
 
 
 def _fit(field: str | None, place: int, sample: Sequence[Sequence[Cell]]) -> bool:
-    """Whether a column may be that field by what stands in it: nothing at all, or at least one such value."""
+    """Return whether a column may be that field by what stands in it: nothing at all, or at least one such value."""
     looks_like = _LOOKS_LIKE.get(field or "")
     values = [str(cells[place]).strip() for cells in sample if place < len(cells) and cells[place] not in (None, "")]
     return looks_like is None or not values or any(map(looks_like, values))

@@ -191,7 +191,7 @@ class _Lines:
 
 
 def _fit(lines: Sequence[str], known: Callable[[str], bool]) -> Callable[[str], tuple[int, int]]:
-    """Give what says how well a separator fits: by the names it parts in the first line that it parts."""
+    """Return what says how well a separator fits: by the names it parts in the first line that it parts."""
 
     def fit(separator: str) -> tuple[int, int]:
         rows = (next(_reader([line[:_HEAD_BYTES]], separator)) for line in lines)

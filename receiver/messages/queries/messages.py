@@ -53,7 +53,7 @@ MESSAGES = sa.select(messages, _count_of(receipts).label("receipt_count"), _coun
 
 
 def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[MessageRow]:
-    """Give a page of messages, newest first by id."""
+    """Return a page of messages, newest first by id."""
     query = paged(MESSAGES.where(*message_conditions(page.filter, clock)), messages.c.id, page)
     query = _by_time(query, messages.c.id, page.filter.sent_from, page.filter.sent_to or clock.now)
     return read_rows(connection, query, messages, lambda row: as_message_row(row, clock))
@@ -62,24 +62,24 @@ def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[M
 def find_message(
     connection: sa.Connection, message_id: int, clock: Clock, accounts: tuple[str, ...] | None = None
 ) -> MessageRow | None:
-    """Give one message, None where there is none in these accounts."""
+    """Return one message, None where there is none in these accounts."""
     query = MESSAGES.where(messages.c.id == message_id, *message_conditions(Filter(accounts=accounts), clock))
     return read_row(connection, query, messages, lambda row: as_message_row(row, clock))
 
 
 def get_messages(connection: sa.Connection, ids: Sequence[int], clock: Clock) -> Mapping[int, MessageRow]:
-    """Give messages by id."""
+    """Return messages by id."""
     query = MESSAGES.where(messages.c.id.in_(ids))
     return {row.id: row for row in read_rows(connection, query, messages, lambda row: as_message_row(row, clock))}
 
 
 def seen_both() -> sa.ColumnElement[bool]:
-    """Whether both delivered and failed were reported of a message."""
+    """Return whether both delivered and failed were reported of a message."""
     return messages.c.seen.bitwise_and(_SEEN_BOTH) == _SEEN_BOTH
 
 
 def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bool]]:
-    """Give what a filter asks of `messages`."""
+    """Return what a filter asks of `messages`."""
     column = messages.c
     conditions: list[sa.ColumnElement[bool]] = []
     for name in ("mobile", "task_id", "template_id", "reference"):
@@ -104,7 +104,7 @@ def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bo
 
 
 def waits() -> sa.ColumnElement[bool]:
-    """Whether the platform took a message and has reported nothing of it."""
+    """Return whether the platform took a message and has reported nothing of it."""
     return sa.and_(messages.c.status == DeliveryStatus.PENDING.value, messages.c.send_state.is_(None))
 
 
@@ -114,7 +114,7 @@ def _older(age: timedelta, clock: Clock) -> sa.ColumnElement[bool]:
 
 
 def is_late(clock: Clock) -> sa.ColumnElement[bool]:
-    """Whether a message waits for longer than it should."""
+    """Return whether a message waits for longer than it should."""
     return sa.and_(waits(), _older(clock.late_after, clock), sa.not_(_older(clock.no_receipt_after, clock)))
 
 
@@ -226,12 +226,12 @@ _VENDOR_STATUS_OF = {"delivered": "1", "failed": "0"}
 
 
 def list_receipts(connection: sa.Connection, page: Page) -> list[ReceiptRow]:
-    """Give a page of receipts, newest first by id."""
+    """Return a page of receipts, newest first by id."""
     return _sightings(connection, receipts, receipt_conditions(page.filter), page, as_receipt_row)
 
 
 def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
-    """Give what a filter asks of `sighted(receipts)`."""
+    """Return what a filter asks of `sighted(receipts)`."""
     conditions = _sighted_conditions(receipts, wanted)
     if wanted.status is not None:
         known = _VENDOR_STATUS_OF.get(wanted.status)
@@ -242,7 +242,7 @@ def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 
 
 def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
-    """Give a page of replies, newest first by id."""
+    """Return a page of replies, newest first by id."""
     sealer = cipher_of(connection.dialect)
     conditions = reply_conditions(page.filter, sealer)
     text = page.filter.q
@@ -264,7 +264,7 @@ def has_text(content: str, text: str) -> bool:
 
 
 def reply_conditions(wanted: Filter, sealer: FieldCipher | None = None) -> list[sa.ColumnElement[bool]]:
-    """Give what a filter asks of `sighted(replies)`; where they are sealed, a text also finds some that lack it."""
+    """Return what a filter asks of `sighted(replies)`; where they are sealed, a text also finds some that lack it."""
     conditions = _sighted_conditions(replies, wanted)
     if wanted.q is not None:
         conditions.append(search.contains(wanted.q) if sealer is None else search.may_contain(sealer.grams(wanted.q)))
@@ -300,7 +300,7 @@ def _sightings(
 
 
 def list_sightings(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
-    """Give every receipt and reply of one message, oldest first."""
+    """Return every receipt and reply of one message, oldest first."""
 
     def of(table: sa.Table) -> sa.Select[Any]:
         return sighted(table).where(table.c.message_id == message_id).order_by(table.c.id)
@@ -328,7 +328,7 @@ def _shared(row: Any) -> dict[str, Any]:
 
 
 def as_receipt_row(row: Any) -> ReceiptRow:
-    """Give a row of `sighted(receipts)` as a value."""
+    """Return a row of `sighted(receipts)` as a value."""
     require_texts(row.vendor_status)
     return ReceiptRow(
         **_shared(row),
@@ -339,12 +339,12 @@ def as_receipt_row(row: Any) -> ReceiptRow:
 
 
 def content_of(row: Any) -> str:
-    """Give what a row of `replies` says, as it is shown."""
+    """Return what a row of `replies` says, as it is shown."""
     return row.content if row.content_sealed is None else shown_content(row.content_sealed.decode())
 
 
 def as_reply_row(row: Any) -> ReplyRow:
-    """Give a row of `sighted(replies)` as a value."""
+    """Return a row of `sighted(replies)` as a value."""
     require_texts(row.content)
     return ReplyRow(
         **_shared(row),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def list_pushes(connection: sa.Connection, page: Page) -> list[PushRow]:
-    """Give a page of the journal, newest first by id."""
+    """Return a page of the journal, newest first by id."""
     query = sa.select(pushes).where(*_push_conditions(page.filter))
     return read_rows(connection, paged(query, pushes.c.id, page), pushes, as_push_row)
 
@@ -41,7 +41,7 @@ def find_newest_push_at(connection: sa.Connection) -> datetime | None:
 
 
 def iter_new_pushes(connection: sa.Connection, after: UUID | None, limit: int) -> list[PushRow]:
-    """Give pushes with an id above `after`, oldest first; the newest ones where `after` is None."""
+    """Return pushes with an id above `after`, oldest first; the newest ones where `after` is None."""
     query = sa.select(pushes).limit(limit)
     if after is None:
         return read_rows(connection, query.order_by(pushes.c.id.desc()), pushes, as_push_row)[::-1]
@@ -49,7 +49,7 @@ def iter_new_pushes(connection: sa.Connection, after: UUID | None, limit: int) -
 
 
 def find_push(connection: sa.Connection, push_id: UUID, accounts: tuple[str, ...] | None = None) -> PushRow | None:
-    """Give one push, None where there is none in these accounts."""
+    """Return one push, None where there is none in these accounts."""
     query = sa.select(pushes).where(pushes.c.id == push_id, *_push_conditions(Filter(accounts=accounts)))
     return read_row(connection, query, pushes, as_push_row)
 
@@ -72,7 +72,7 @@ def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 
 
 def as_push_row(row: Any) -> PushRow:
-    """Give a row of `PUSH_COLUMNS` as a value."""
+    """Return a row of `PUSH_COLUMNS` as a value."""
     fields = {name: getattr(row, name) for name in PushRow.__slots__ if name != "flags"}
     if row.endpoint is not None:
         Kind(row.endpoint)  # else it is no row of ours

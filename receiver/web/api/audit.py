@@ -68,14 +68,14 @@ class Audit(MethodView):
 
 
 def asked_of(arguments: dict[str, Any]) -> AuditFilter:
-    """Give what loaded arguments ask for, a number as its keyed hash."""
+    """Return what loaded arguments ask for, a number as its keyed hash."""
     wanted = {name: value for name, value in arguments.items() if name in ("actor", "action", "since", "until")}
     mobile = arguments.get("mobile")
     return AuditFilter(**wanted, mobile_hmac=None if mobile is None else runtime().mobile_hmac(mobile))
 
 
 def answer_audit(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Give one page of entries, newest first; that it was read is an entry too. Raises InvalidCursor."""
+    """Return one page of entries, newest first; that it was read is an entry too. Raises InvalidCursor."""
     parts, asked, limit = runtime(), asked_of(arguments), arguments["limit"]
     cursors = Cursors(parts.shared_secret("cursor"), "audit", asdict(asked))
     before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None

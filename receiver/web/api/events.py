@@ -106,7 +106,7 @@ class Events(MethodView):
     @blueprint.response(200, EventListSchema)
     @documents_text(blueprint, NDJSON)
     def get(self, arguments: dict[str, Any]) -> Any:
-        """Give receipts and replies, oldest first.
+        """Return receipts and replies, oldest first.
 
         A reader that goes on from `next_cursor` never misses one and sees none twice, however many writers there are.
         With `Accept: application/x-ndjson`, every event that there is, one a line, each with the `cursor` to go on
@@ -146,7 +146,7 @@ class _Reader:
         return self._cursors.make(self._position.receipt_id, self._position.reply_id)
 
     def next_page(self) -> Sequence[Event]:
-        """Give what comes next, and move on."""
+        """Return what comes next, and move on."""
         self._parts.require_database()
         final = self._parts.horizon.find()
         page = self._parts.ask(
@@ -167,11 +167,11 @@ class _Reader:
         return page
 
     def shown(self, event: Event) -> dict[str, Any]:
-        """Give an event as this reader may see it."""
+        """Return an event as this reader may see it."""
         return {"kind": event.kind.value, **asdict(shown(event.row))}
 
     def lines(self) -> Iterator[str]:
-        """Give every event as a line, until there is nothing new for as long as asked for."""
+        """Return every event as a line, until there is nothing new for as long as asked for."""
         while True:
             try:
                 page = self._page_to_tell()

@@ -161,7 +161,7 @@ class Message(MethodView):
     @blueprint.arguments(WaitSchema, location="query")
     @blueprint.response(200, MessageDetailSchema)
     def get(self, arguments: dict[str, Any], message_id: str) -> dict[str, Any]:
-        """Give one message with its timeline."""
+        """Return one message with its timeline."""
         row = _find(message_id)
         if arguments["wait"]:
             row = _changed(row, arguments["wait"])

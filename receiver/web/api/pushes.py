@@ -93,7 +93,7 @@ class PushDetail(MethodView):
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, PushSchema)
     def get(self, push_id: str) -> dict[str, Any]:
-        """Give one push: the `X-Push-Id` of every acknowledgement leads here."""
+        """Return one push: the `X-Push-Id` of every acknowledgement leads here."""
         push = find_push(push_id)
         if caller().sees_numbers:
             runtime().audit(caller().name, "push.read", push_id=str(push.id))
@@ -126,7 +126,7 @@ def replay(push_id: str) -> PushRow:
 
 
 def find_push(text: str) -> PushRow:
-    """Give the push of an id, of the caller's accounts. Raises NotFound."""
+    """Return the push of an id, of the caller's accounts. Raises NotFound."""
     try:
         push_id = UUID(text)
     except ValueError:

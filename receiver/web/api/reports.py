@@ -445,5 +445,5 @@ class Billing(MethodView):
 
 
 def midnight(day: date) -> datetime:
-    """Give the moment at which a day of the platform's zone begins."""
+    """Return the moment at which a day of the platform's zone begins."""
     return datetime(day.year, day.month, day.day, tzinfo=runtime().settings.timezone).astimezone(UTC)

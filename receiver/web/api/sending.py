@@ -170,7 +170,7 @@ class Balance(MethodView):
     @blueprint.arguments(BalanceFilterSchema, location="query")
     @blueprint.response(200, BalanceListSchema)
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Give each account's balance, how fast it is used, and how long it lasts.
+        """Return each account's balance, how fast it is used, and how long it lasts.
 
         The platform is asked where the last reading is over a minute old.
         """

@@ -1,4 +1,4 @@
-"""`/targets`: own systems that hear of everything."""
+"""`/webhooks`: own systems that hear of everything."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from receiver.web.errors import Denied, Invalid
 from receiver.webhooks import endpoints, service
 from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, PayloadFormat
 
-blueprint = Blueprint("targets", __name__, description="Own systems that everything is forwarded to.")
+blueprint = Blueprint("webhooks", __name__, description="Own systems that everything is forwarded to.")
 
 _FORMATS = [form.value for form in PayloadFormat]
 _EVENTS = [event.value for event in EventType]
@@ -158,11 +158,11 @@ TargetListSchema = ma.Schema.from_dict(
 )
 
 
-@blueprint.route("/targets")
+@blueprint.route("/webhooks")
 class Targets(MethodView):
     """All of them."""
 
-    @operation(blueprint, "list_targets")
+    @operation(blueprint, "list_webhooks")
     @documents(blueprint, 401, 403, 503)
     @blueprint.response(200, TargetListSchema)
     def get(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class Targets(MethodView):
         found = runtime().ask(partial(endpoints.list_targets, accounts=caller().accounts))
         return {"items": [_shown(target) for target in found]}
 
-    @operation(blueprint, "create_target")
+    @operation(blueprint, "create_webhook")
     @documents(blueprint, 400, 401, 403, 409, 413, 415, 422, 503)
     @blueprint.arguments(NewTargetSchema, location="json")
     @blueprint.response(201, MadeTargetSchema)
@@ -200,18 +200,18 @@ class Targets(MethodView):
         return _shown(_find(body["name"])) | {"secret": secret}
 
 
-@blueprint.route("/targets/<string:name>")
+@blueprint.route("/webhooks/<string:name>")
 class OneTarget(MethodView):
     """One of them."""
 
-    @operation(blueprint, "get_target")
+    @operation(blueprint, "get_webhook")
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, TargetSchema)
     def get(self, name: str) -> dict[str, Any]:
-        """Give a target, and how it fares."""
+        """Return a target, and how it fares."""
         return _shown(_find(name))
 
-    @operation(blueprint, "remove_target")
+    @operation(blueprint, "remove_webhook")
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(204)
     def delete(self, name: str) -> None:
@@ -219,11 +219,11 @@ class OneTarget(MethodView):
         runtime().webhooks.remove(caller().name, _find(name))
 
 
-@blueprint.route("/targets/<string:name>/pause")
+@blueprint.route("/webhooks/<string:name>/pause")
 class Pause(MethodView):
     """Holding it."""
 
-    @operation(blueprint, "pause_target")
+    @operation(blueprint, "pause_webhook")
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, TargetSchema)
     def post(self, name: str) -> dict[str, Any]:
@@ -232,11 +232,11 @@ class Pause(MethodView):
         return _shown(_find(name))
 
 
-@blueprint.route("/targets/<string:name>/resume")
+@blueprint.route("/webhooks/<string:name>/resume")
 class Resume(MethodView):
     """Going on."""
 
-    @operation(blueprint, "resume_target")
+    @operation(blueprint, "resume_webhook")
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, TargetSchema)
     def post(self, name: str) -> dict[str, Any]:
@@ -245,11 +245,11 @@ class Resume(MethodView):
         return _shown(_find(name))
 
 
-@blueprint.route("/targets/<string:name>/rotate")
+@blueprint.route("/webhooks/<string:name>/rotate")
 class Rotate(MethodView):
     """Another secret."""
 
-    @operation(blueprint, "rotate_target")
+    @operation(blueprint, "rotate_webhook")
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, SecretSchema)
     def post(self, name: str) -> dict[str, Any]:
@@ -257,11 +257,11 @@ class Rotate(MethodView):
         return {"secret": runtime().webhooks.rotate(caller().name, _find(name))}
 
 
-@blueprint.route("/targets/<string:name>/test")
+@blueprint.route("/webhooks/<string:name>/test")
 class Test(MethodView):
     """Trying it."""
 
-    @operation(blueprint, "test_target")
+    @operation(blueprint, "test_webhook")
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, TriedSchema)
     def post(self, name: str) -> Any:
@@ -269,7 +269,7 @@ class Test(MethodView):
         return runtime().webhooks.try_out(caller().name, _find(name))
 
 
-@blueprint.route("/targets/<string:name>/dead")
+@blueprint.route("/webhooks/<string:name>/dead")
 class Dead(MethodView):
     """What was given up."""
 
@@ -287,7 +287,7 @@ class Dead(MethodView):
         return {"items": found[:limit], "next_cursor": next_cursor}
 
 
-@blueprint.route("/targets/<string:name>/replay")
+@blueprint.route("/webhooks/<string:name>/replay")
 class Replay(MethodView):
     """Once more."""
 

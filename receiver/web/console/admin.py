@@ -83,7 +83,7 @@ def users_page() -> Response:
 
 
 def _bound_to(chosen: Sequence[str]) -> list[str] | None:
-    """Give the accounts that a new key or user is bound to: those chosen, else as the visitor is. None: to none."""
+    """Return the accounts that a new key or user is bound to: those chosen, else as the visitor is. None: to none."""
     within = [account for account in seen_accounts() if account in chosen]
     own = visitor().user.accounts
     return within or (list(own) if own is not None else None)

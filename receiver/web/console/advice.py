@@ -59,7 +59,7 @@ BUILT_IN: Mapping[LookupAnswer, Any] = {
 
 
 def advice_for(answer: LookupAnswer) -> str:
-    """Give the advice for an answer in the page's language."""
+    """Return the advice for an answer in the page's language."""
     if "advice" not in g:
         g.advice = runtime().ask(lambda connection: users.list_advice(connection, language()))
     own: Mapping[str, str] = g.advice

@@ -32,7 +32,7 @@ def audit() -> Response:
 
 @blueprint.post("/audit/export")
 def audit_export() -> Response:
-    """Give all of it as a file, with the same filters."""
+    """Return all of it as a file, with the same filters."""
     given = dict(request.form)
     form = AuditFormat.NDJSON if given.get("format") == AuditFormat.NDJSON else AuditFormat.CSV
     try:

@@ -27,7 +27,7 @@ _FAULTS: Mapping[str, Any] = {
     "not a URL*": lazy_gettext("This is no address of the form https://HOST/PATH or http://HOST/PATH, in ASCII."),
     "no user, password or backslash in it*": lazy_gettext("Put no user or password before the host."),
     "it has an address that is not public*": lazy_gettext(
-        "It has an address that is not public; RECEIVER_TARGETS_ALLOW may name it."
+        "It has an address that is not public; RECEIVER_WEBHOOKS_ALLOW may name it."
     ),
     "its name does not resolve": lazy_gettext("Its name does not resolve."),
     "its certificate is not valid": lazy_gettext("Its certificate is not valid."),

@@ -86,7 +86,7 @@ def duration(seconds: float | timedelta | None) -> str:
 
 
 def is_ahead(age: timedelta) -> bool:
-    """Whether something is dated ahead of our clock by more than clocks differ."""
+    """Return whether something is dated ahead of our clock by more than clocks differ."""
     return age <= -_CLOCKS_DIFFER
 
 
@@ -127,7 +127,7 @@ def _zone() -> Any:
 
 
 def register(app: Flask) -> None:
-    """Give the templates these words."""
+    """Register these filters with the templates."""
     filters = (visible, moment, clock, day, duration, ago, number, percent, why_unread, flag_words)
     app.jinja_env.filters.update({made.__name__: made for made in filters} | {"masked": mask_mobile, "e": escape})
     app.jinja_env.globals["zone_name"] = zone_name

@@ -89,7 +89,7 @@ def enter(user: User, *, confirmed: bool, by: str | None = None) -> None:
 
 
 def needs_second_factor(user: User) -> bool:
-    """Whether this user may not go without."""
+    """Return whether this user may not go without."""
     return runtime().settings.console_totp and user.role is not Role.SUPPORT
 
 
@@ -135,8 +135,9 @@ def second_factor() -> Response:
 
 
 def _new_secret() -> str:
-    """Give the secret that this half-way session may set up: the same on every node, and kept nowhere until it is used.
+    """Return the secret that this half-way session may set up.
 
+    The same on every node, and kept nowhere until it is used.
     From the session's token, so that neither a cookie nor a form has to hold it.
     """
     key = runtime().shared_secret("totp")
@@ -144,7 +145,7 @@ def _new_secret() -> str:
 
 
 def _step_of(secret: str, code: str) -> int | None:
-    """Give the time step whose code this is: the present one, or a neighbour for clocks that differ."""
+    """Return the time step whose code this is: the present one, or a neighbour for clocks that differ."""
     given = "".join(code.split())
     present = int(time.time()) // _STEP_SECONDS
     totp = pyotp.TOTP(secret)

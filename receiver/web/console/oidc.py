@@ -124,7 +124,7 @@ def _refusal_page(refusal: _Refused, following: str | None) -> Response:
 
 
 def _code(kept: Mapping[str, Any]) -> str:
-    """Give the code that this browser has brought back. Raises _Refused."""
+    """Return the code that this browser has brought back. Raises _Refused."""
     state, fitting = request.args.get("state", ""), kept.get("state", "")
     fresh = 0 <= time.time() - kept.get("at", 0) <= _LASTS_SECONDS
     if not fitting or not fresh or not hmac.compare_digest(state.encode(errors="replace"), fitting.encode()):
@@ -142,7 +142,7 @@ def _code(kept: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _talk(settings: Settings) -> Iterator[Any]:
-    """Give a client for the provider. Raises _Refused for whatever goes wrong with it."""
+    """Return a client for the provider. Raises _Refused for whatever goes wrong with it."""
     import requests  # noqa: PLC0415  (an extra)
     from authlib.common.errors import AuthlibBaseError  # noqa: PLC0415
     from authlib.integrations.requests_client import OAuth2Session  # noqa: PLC0415
@@ -181,7 +181,7 @@ def _untrue(reason: str) -> _Refused:
 
 
 def _redirect_uri(settings: Settings) -> str:
-    if settings.public_url and settings.inside_bind is None:
+    if settings.public_url and settings.internal_bind is None:
         return settings.public_url + url_for("console.oidc_done").removeprefix(request.script_root)
     return url_for("console.oidc_done", _external=True, _scheme="https" if over_https() else "http")
 
@@ -211,7 +211,7 @@ def _ask(client: Any, url: str, **options: Any) -> Any:
 
 
 def _proof(settings: Settings, methods: list[str] | None) -> str | Callable[..., tuple[Any, ...]]:
-    """Give the way in which the client proves itself, as authlib wants it.
+    """Return the way in which the client proves itself, as authlib wants it.
 
     For Basic, RFC 6749 (2.3.1) has id and secret form-encoded. Not every provider undoes that: where it would change
     something and there is another way, that is taken.
@@ -231,7 +231,7 @@ def _prove_by_basic(
 
 
 def _fetch_claims(settings: Settings, code: str, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the provider says of whoever brought this code, once it is proved. Raises _Refused."""
+    """Return what the provider says of whoever brought this code, once it is proved. Raises _Refused."""
     from authlib.oidc.core import CodeIDToken  # noqa: PLC0415  (an extra)
     from joserfc import jwt  # noqa: PLC0415
     from joserfc.jwk import KeySet  # noqa: PLC0415
@@ -285,7 +285,7 @@ def _signs(key: Mapping[str, Any]) -> bool:
 
 
 def _admit(settings: Settings, claims: Mapping[str, Any]) -> User:
-    """Give the user whom the provider vouches for, made or changed as it says. Raises _Refused."""
+    """Return the user whom the provider vouches for, made or changed as it says. Raises _Refused."""
     parts, role = runtime(), _role_of(settings, claims)
     now = parts.now()
     subject = f"{claims['iss']}|{claims['sub']}"
@@ -337,7 +337,7 @@ def _role_of(settings: Settings, claims: Mapping[str, Any]) -> Role | None:
 
 
 def _at(claims: Mapping[str, Any], path: str) -> Any:
-    """Give the claim of that name, dots and all, else what is at that path; None: nothing."""
+    """Return the claim of that name, dots and all, else what is at that path; None: nothing."""
     if path in claims:
         return claims[path]
     found: Any = claims
@@ -347,7 +347,7 @@ def _at(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def _name_of(claims: Mapping[str, Any]) -> str:
-    """Give the name that somebody would have here, made to fit."""
+    """Return the name that somebody would have here, made to fit."""
     for claim in ("preferred_username", "email", "sub"):
         plain = unicodedata.normalize("NFKC", str(claims.get(claim) or ""))
         name = re.sub(r"[^\w.@+-]+", "-", plain).strip("-")[:64]

@@ -125,7 +125,7 @@ def _note_refusal(reason: str) -> None:
 
 
 def _holds_nul() -> bool:
-    """Whether the path or the form has a NUL, which PostgreSQL cannot store and no browser lets anybody type."""
+    """Return whether the path or the form has a NUL, which PostgreSQL cannot store and no browser lets anybody type."""
     typed = (text for texts in request.form.listvalues() for text in texts)
     return "\0" in request.path or any("\0" in text for text in typed)
 
@@ -177,7 +177,7 @@ def choose_language() -> AnyResponse:
 
 
 def inside(path: str | None) -> str:
-    """Give a path of the console, whatever was asked for: nobody is led elsewhere."""
+    """Return a path of the console, whatever was asked for: nobody is led elsewhere."""
     path = path.removeprefix(request.script_root) if path else None
     if path and path.startswith(f"{PREFIX}/") and "\\" not in path and "//" not in path and path.isprintable():
         return request.script_root + path
@@ -255,7 +255,7 @@ def _http_error(error: HTTPException) -> AnyResponse:
 
 
 def faults(error: ValidationError) -> dict[str, str]:
-    """Give what a schema found wrong, by field."""
+    """Return what a schema found wrong, by field."""
     by_field: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]
     return {field: " ".join(dict.fromkeys(map(fault_words, texts))) for field, texts in by_field.items()}
 

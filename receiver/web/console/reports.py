@@ -83,7 +83,7 @@ class ReportParams:
         return replace(self, first=self.first - length, last=self.last - length)
 
     def question(self, **by: Any) -> ReportQuestion:
-        """Give the same as the store takes it."""
+        """Return the same as the store takes it."""
         return ReportQuestion(
             since=midnight(self.first),
             until=midnight(self.last + timedelta(days=1)),
@@ -179,7 +179,7 @@ def reports_page() -> Response:
 
 @blueprint.get("/reports/<name>.csv")
 def report_csv(name: str) -> Response:
-    """Give one table as a file; no cell begins a spreadsheet's formula."""
+    """Return one table as a file; no cell begins a spreadsheet's formula."""
     if name not in TABLES:
         raise NotFound(gettext("There is no such table."))
     asked, errors = _asked()
@@ -381,7 +381,7 @@ def _offer(status: int, **values: Any) -> Response:
 
 @blueprint.get("/exports/<name>")
 def export(name: str) -> Any:
-    """Give a whole list as a file, numbers masked."""
+    """Return a whole list as a file, numbers masked."""
     if name not in FORMS:
         raise NotFound(gettext("There is no such list."))
     given = {field: value.strip() for field, value in request.args.items() if value.strip()}

@@ -90,7 +90,7 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.user": Permission.ADMINISTER,
     "console.keys": Permission.ADMINISTER,
     "console.revoke_key": Permission.ADMINISTER,
-    "console.targets": Permission.ADMINISTER,
+    "console.webhooks": Permission.ADMINISTER,
     "console.change_target": Permission.ADMINISTER,
     "console.dead_letters": Permission.ADMINISTER,
     "console.audit": Permission.ADMINISTER,
@@ -104,7 +104,7 @@ POLICIES: Mapping[str, Access | Permission] = {
 OF_ALL_ACCOUNTS = frozenset(
     {
         "console.audit", "console.audit_export", "console.advice", "console.quarantine_seen",
-        "console.targets", "console.change_target", "console.dead_letters",
+        "console.webhooks", "console.change_target", "console.dead_letters",
     }
 )  # fmt: skip
 
@@ -117,7 +117,7 @@ class CurrentUser:
     confirmed: bool
 
     def may(self, what: Permission) -> bool:
-        """Whether their role lets them."""
+        """Return whether their role lets them."""
         return self.confirmed and what in _OF_ROLE[self.user.role]
 
     @property
@@ -140,7 +140,7 @@ def seen_accounts() -> list[str]:
 
 
 def may_manage(accounts: Sequence[str] | None) -> bool:
-    """Whether a key or user bound to these (None: to none) is within what the present visitor is bound to."""
+    """Return whether a key or user bound to these (None: to none) is within what the present visitor is bound to."""
     own = visitor().user.accounts
     return own is None or (accounts is not None and set(accounts) <= set(own))
 
@@ -153,7 +153,7 @@ def address() -> str:
 
 
 def by_trusted_proxy() -> bool:
-    """Whether the present request comes by a proxy whose headers are believed."""
+    """Return whether the present request comes by a proxy whose headers are believed."""
     return within(request.environ.get("REMOTE_ADDR") or "", runtime().settings.trusted_proxies)
 
 
@@ -221,7 +221,7 @@ def _empty_cookie() -> None:
 
 
 def in_console(path: str) -> bool:
-    """Whether a path is one of the staff pages', there or not."""
+    """Return whether a path is one of the staff pages', there or not."""
     return path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
@@ -248,12 +248,12 @@ class Sessions(SecureCookieSessionInterface):
         return request.script_root + PREFIX
 
     def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002  (Flask's own signature)
-        """Whether the browser is to send it over HTTPS only: where it came so."""
+        """Return whether the browser is to send it over HTTPS only: where it came so."""
         return over_https()
 
 
 def over_https() -> bool:
-    """Whether the browser reached us over HTTPS, here or at a trusted proxy."""
+    """Return whether the browser reached us over HTTPS, here or at a trusted proxy."""
     if request.is_secure:
         return True
     said = request.headers.get("X-Forwarded-Proto", "")  # each proxy may add its own; the first is the browser's

@@ -74,7 +74,7 @@ def _warnings_in_templates() -> dict[str, Any]:
 
 
 def warnings() -> Warnings:
-    """Give what every page should say at its top, found out once for a request."""
+    """Return what every page should say at its top, found out once for a request."""
     if "warnings" not in g:
         g.warnings = _find_warnings()
     found: Warnings = g.warnings

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _DEAD_SHOWN = 100
 
 
-@blueprint.route("/targets", methods=["GET", "POST"])
-def targets() -> Response:
+@blueprint.route("/webhooks", methods=["GET", "POST"])
+def webhooks() -> Response:
     """List the targets, and make one, whose secret is shown this once."""
     if request.method == "GET":
         return _show_targets()
@@ -52,7 +52,7 @@ def targets() -> Response:
         return _show_targets(errors={"name": gettext("There is a target of that name already.")})
     if secret is None:
         flash(gettext("%(name)s is sent every push from now on.", name=name), "good")
-        return redirect(url_for("console.targets"), HTTPStatus.SEE_OTHER)
+        return redirect(url_for("console.webhooks"), HTTPStatus.SEE_OTHER)
     return _show_targets(fresh=secret)
 
 
@@ -60,7 +60,7 @@ def _show_targets(*, errors: dict[str, str] | None = None, fresh: str | None = N
     parts = runtime()
     found = parts.ask(store.list_targets)
     return render(
-        "targets.html",
+        "webhooks.html",
         422 if errors else 200,
         targets=[(target, parts.ask(partial(store.find_health, target=target))) for target in found],
         formats=tuple(PayloadFormat),
@@ -72,7 +72,7 @@ def _show_targets(*, errors: dict[str, str] | None = None, fresh: str | None = N
     )
 
 
-@blueprint.post("/targets/change")
+@blueprint.post("/webhooks/change")
 def change_target() -> Response:
     """Pause a target, resume, try or remove it, give it another secret, or send again what was given up."""
     parts, actor = runtime(), visitor().caller.name
@@ -83,7 +83,7 @@ def change_target() -> Response:
             return _show_targets(fresh=parts.webhooks.rotate(actor, target))
     except NotFound:
         flash(gettext("There is no such target any more, or it has no secret."), "bad")
-        return redirect(url_for("console.targets"), HTTPStatus.SEE_OTHER)
+        return redirect(url_for("console.webhooks"), HTTPStatus.SEE_OTHER)
     if action == "pause":
         parts.webhooks.pause(actor, target)
         flash(gettext("%(name)s is paused; what it is to hear of is kept for it.", name=name), "good")
@@ -103,10 +103,10 @@ def change_target() -> Response:
         else:
             words = gettext("%(name)s answered with HTTP status %(status)s.", name=name, status=tried.status)
             flash(words, "good" if tried.taken else "bad")
-    return redirect(url_for("console.targets"), HTTPStatus.SEE_OTHER)
+    return redirect(url_for("console.webhooks"), HTTPStatus.SEE_OTHER)
 
 
-@blueprint.get("/targets/<name>/dead")
+@blueprint.get("/webhooks/<name>/dead")
 def dead_letters(name: str) -> Response:
     """List what a target did not take for three days."""
     parts = runtime()

@@ -87,9 +87,9 @@ CASES: dict[str, dict[str, bool]] = {
     "console.audit_export": {"POST /audit/export format=csv": False},
     "console.access": {"GET /access": True},
     "console.advice": {"GET /advice": False},
-    "console.targets": {"GET /targets": True},
-    "console.change_target": {"POST /targets/change name=zeta-target&action=pause": False},
-    "console.dead_letters": {"GET /targets/zeta-target/dead": False},
+    "console.webhooks": {"GET /webhooks": True},
+    "console.change_target": {"POST /webhooks/change name=zeta-target&action=pause": False},
+    "console.dead_letters": {"GET /webhooks/zeta-target/dead": False},
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def database_url(sqlite_database_url: str) -> str:
 @pytest.fixture
 def parts(make_runtime: Callable[..., Runtime]) -> Runtime:
     """A runtime that may reach this machine."""
-    return make_runtime(targets_allow=ALLOW)
+    return make_runtime(webhooks_allow=ALLOW)
 
 
 @pytest.fixture
@@ -44,33 +44,33 @@ def target() -> Iterator[Hook]:
 
 def test_target_is_made_tried_and_held_in_the_console(parts: Runtime, target: Hook) -> None:
     staff = log_in(create_app(parts), parts, "admin")
-    made = staff.post("/targets", {"name": "shop", "url": target.url("/x?key=K1"), "format": "webhooks"})
+    made = staff.post("/webhooks", {"name": "shop", "url": target.url("/x?key=K1"), "format": "webhooks"})
     (secret,) = re.findall(r"whsec_[A-Za-z0-9+/=]+", made.text)
-    staff.post("/targets/change", {"name": "shop", "action": "test"})
+    staff.post("/webhooks/change", {"name": "shop", "action": "test"})
     assert Webhook(secret).verify(target.all[0].body, dict(target.all[0].headers))["type"] == "receiver.test"
-    page = staff.get("/targets").text
+    page = staff.get("/webhooks").text
     assert "HTTP status 200" in page
     assert secret not in page
     assert "K1" not in page
-    staff.post("/targets/change", {"name": "shop", "action": "pause"})
-    assert "paused" in staff.get("/targets").text
-    rotated = staff.post("/targets/change", {"name": "shop", "action": "rotate"}).text
+    staff.post("/webhooks/change", {"name": "shop", "action": "pause"})
+    assert "paused" in staff.get("/webhooks").text
+    rotated = staff.post("/webhooks/change", {"name": "shop", "action": "rotate"}).text
     assert secret not in rotated
     assert parts.webhooks.find("shop").signing_secrets[0] in rotated
-    staff.post("/targets/change", {"name": "shop", "action": "resume"})
+    staff.post("/webhooks/change", {"name": "shop", "action": "resume"})
     assert parts.webhooks.find("shop").paused_at is None
-    staff.post("/targets/change", {"name": "shop", "action": "remove"})
+    staff.post("/webhooks/change", {"name": "shop", "action": "remove"})
     assert parts.ask(endpoints.list_targets) == []
 
 
 def test_target_that_refuses_everything_is_shown_as_failing_with_its_answer(parts: Runtime, target: Hook) -> None:
     staff = log_in(create_app(parts), parts, "admin")
-    staff.post("/targets", {"name": "old", "url": target.url(), "format": "raw"})
-    assert 'data-state="delivered"' in staff.get("/targets").text
+    staff.post("/webhooks", {"name": "old", "url": target.url(), "format": "raw"})
+    assert 'data-state="delivered"' in staff.get("/webhooks").text
     target.behave = lambda _sent: (404, {})
     keep(parts, make_push())
     await_true(lambda: parts.webhooks.find("old").failed_at is not None)
-    page = staff.get("/targets").text
+    page = staff.get("/webhooks").text
     assert 'data-state="failed">failing<' in page
     assert "answered with HTTP status 404" in page
     assert 'value="resume"' in page
@@ -79,24 +79,24 @@ def test_target_that_refuses_everything_is_shown_as_failing_with_its_answer(part
 def test_wrong_target_is_told_beside_its_field(parts: Runtime) -> None:
     staff = log_in(create_app(parts), parts, "admin")
     fields = {"name": "a b", "url": "http://169.254.169.254/", "format": "webhooks", "not_delivered_after_seconds": "x"}
-    answer = staff.post("/targets", fields)
+    answer = staff.post("/webhooks", fields)
     assert answer.status_code == 422
     for name in ("name", "url", "not_delivered_after_seconds"):
         assert f'id="{name}-error"' in answer.text
-    assert "RECEIVER_TARGETS_ALLOW" in answer.text
+    assert "RECEIVER_WEBHOOKS_ALLOW" in answer.text
     assert parts.ask(endpoints.list_targets) == []
 
 
 def test_what_was_given_up_is_listed_and_sent_again(parts: Runtime, target: Hook) -> None:
     staff = log_in(create_app(parts), parts, "admin")
-    staff.post("/targets", {"name": "old", "url": target.url(), "format": "raw"})
-    staff.post("/targets/change", {"name": "old", "action": "pause"})
+    staff.post("/webhooks", {"name": "old", "url": target.url(), "format": "raw"})
+    staff.post("/webhooks/change", {"name": "old", "action": "pause"})
     push = make_push()
     keep(parts, push)
     await_true(lambda: count(parts, deliveries_table) == 1)
     now = parts.now()
     change(parts, sa.update(deliveries_table).values(dead_at=now, failing_since=now - deliveries.LIFE, attempts=9))
-    assert str(push.id) in staff.get("/targets/old/dead").text
-    staff.post("/targets/change", {"name": "old", "action": "resume"})
-    staff.post("/targets/change", {"name": "old", "action": "replay"})
+    assert str(push.id) in staff.get("/webhooks/old/dead").text
+    staff.post("/webhooks/change", {"name": "old", "action": "resume"})
+    staff.post("/webhooks/change", {"name": "old", "action": "replay"})
     assert target.await_taken(1)[0].headers["X-Push-Id"] == str(push.id)

@@ -48,7 +48,7 @@ _NUMBER_INSIDE = re.compile(r"(?<![0-9])(?:86|0086)?1[0-9]{10}(?![0-9])")
 
 
 def shown(row: Row) -> Row:
-    """Give a row as the caller may see it: numbers masked without the scope `pii`."""
+    """Return a row as the caller may see it: numbers masked without the scope `pii`."""
     if caller().sees_numbers:
         return row
     changes: dict[str, Any] = {"mobile": mask_mobile(row.mobile)}  # type: ignore[attr-defined]

@@ -26,16 +26,14 @@ _SPOOL_SECONDS = 20.0  # in which a server that runs saves what waits
 _CLOCKS_APART = timedelta(minutes=10)  # of the nodes that give pushes their ids
 
 
-@click.command("forget")
+@click.command("erase")
 @click.argument("mobile", required=False)
 @click.option("--yes", is_flag=True, help="Delete; without it nothing is changed.")
 @click.option("--reason", metavar="TEXT", help="For the audit; without the number.")
 @click.option("--rewrite", is_flag=True, help="PostgreSQL: write the tables anew; each is locked meanwhile.")
 @click.option("--status", "shows_status", is_flag=True, help="List what was forgotten, and where it may be still.")
 @as_json
-def forget_(
-    mobile: str | None, yes: bool, reason: str | None, rewrite: bool, shows_status: bool, as_json: bool
-) -> None:
+def erase_(mobile: str | None, yes: bool, reason: str | None, rewrite: bool, shows_status: bool, as_json: bool) -> None:
     """Delete everything of one number: journal, spool, messages, receipts, replies, look-ups. - reads it from stdin.
 
     Without --yes it says what would go, and changes nothing. Reports keep their counts. Safe to break off and to run
@@ -44,9 +42,9 @@ def forget_(
 
     \b
     Examples:
-      echo 15080921090 | receiver forget -
-      echo 15080921090 | receiver forget - --yes --reason "request 4711"
-      receiver forget --status
+      echo 15080921090 | receiver erase -
+      echo 15080921090 | receiver erase - --yes --reason "request 4711"
+      receiver erase --status
     """
     if shows_status == (mobile is not None):
         raise click.UsageError("Give MOBILE, or --status.")
@@ -79,7 +77,7 @@ def _forget(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rew
         rows = dict(found.rows)
         if yes:
             # Before it is done, and not with it: who holds the end of the audit's chain holds up everybody else.
-            runtime.audit(_ACTOR, "forget", mobile=mobile, reason=reason, **rows)
+            runtime.audit(_ACTOR, "erase", mobile=mobile, reason=reason, **rows)
             rows = forget(
                 database,
                 mobile,
@@ -126,7 +124,7 @@ def _tell(rows: dict[str, int], found: NumberTraces, *, done: bool, embedded: bo
     if embedded:
         print("the database's file and log were written anew")
     else:
-        print("the database's own log has it until it turns over: receiver forget --status")
+        print("the database's own log has it until it turns over: receiver erase --status")
         print("on each other node, see that its spool is empty: receiver spool status")
     print("backups and archived logs made before have it until they are deleted")
 

@@ -20,11 +20,11 @@ _DEAD_SHOWN = 50
 
 
 @click.group()
-def targets() -> None:
+def webhooks() -> None:
     """Forward everything to systems of your own: make, list, pause, test and end targets, replay what was given up."""
 
 
-@targets.command()
+@webhooks.command()
 @click.argument("name")
 @click.argument("url")
 @click.option(
@@ -62,7 +62,7 @@ def add(
 
     \b
     Example:
-      receiver targets add shop https://shop.example.com/sms --format webhooks --not-delivered-after 60
+      receiver webhooks add shop https://shop.example.com/sms --format webhooks --not-delivered-after 60
     """
     with open_runtime() as runtime:
         secret = runtime.webhooks.add(
@@ -86,14 +86,14 @@ def _show_secret(secret: str | None, otherwise: str) -> None:
     print(secret)
 
 
-@targets.command("list")
+@webhooks.command("list")
 @as_json
 def list_(as_json: bool) -> None:
     """List the targets, and how each fares.
 
     \b
     Example:
-      receiver targets list
+      receiver webhooks list
     """
     with open_runtime() as runtime:
         found = [
@@ -134,70 +134,70 @@ def _as_dict(target: Endpoint, health: Health) -> dict[str, Any]:
     return fields | {"url": target.place, "state": target.state} | asdict(health)
 
 
-@targets.command()
+@webhooks.command()
 @click.argument("name")
 def pause(name: str) -> None:
     """Send a target nothing; what it is to hear of is kept for it.
 
     \b
     Example:
-      receiver targets pause shop
+      receiver webhooks pause shop
     """
     with open_runtime() as runtime:
         runtime.webhooks.pause(_ACTOR, runtime.webhooks.find(name))
     print(f"{name} is paused")
 
 
-@targets.command()
+@webhooks.command()
 @click.argument("name")
 def resume(name: str) -> None:
     """Send to a target again, at once all that waits.
 
     \b
     Example:
-      receiver targets resume shop
+      receiver webhooks resume shop
     """
     with open_runtime() as runtime:
         runtime.webhooks.resume(_ACTOR, runtime.webhooks.find(name))
     print(f"{name} goes on")
 
 
-@targets.command()
+@webhooks.command()
 @click.argument("name")
 def remove(name: str) -> None:
     """Remove a target, and all that waits for it.
 
     \b
     Example:
-      receiver targets remove shop
+      receiver webhooks remove shop
     """
     with open_runtime() as runtime:
         runtime.webhooks.remove(_ACTOR, runtime.webhooks.find(name))
     print(f"{name} is removed")
 
 
-@targets.command()
+@webhooks.command()
 @click.argument("name")
 def rotate(name: str) -> None:
     """Make a new secret and print it, this once; for a day, posts are signed with the old one as well.
 
     \b
     Example:
-      receiver targets rotate shop
+      receiver webhooks rotate shop
     """
     with open_runtime() as runtime:
         secret = runtime.webhooks.rotate(_ACTOR, runtime.webhooks.find(name))
     _show_secret(secret, "")
 
 
-@targets.command()
+@webhooks.command()
 @click.argument("name")
 def test(name: str) -> None:
     """Send a target a test, which says that it is one, and tell what it answers.
 
     \b
     Example:
-      receiver targets test shop
+      receiver webhooks test shop
     """
     with open_runtime() as runtime:
         tried = runtime.webhooks.try_out(_ACTOR, runtime.webhooks.find(name))
@@ -206,15 +206,15 @@ def test(name: str) -> None:
     print(f"{name} answered with HTTP status {tried.status} in {tried.seconds} s")
 
 
-@targets.command()
+@webhooks.command("dead-letters")
 @click.argument("name")
 @as_json
-def dead(name: str, as_json: bool) -> None:
+def dead_letters(name: str, as_json: bool) -> None:
     """List what was given up after three days, newest first.
 
     \b
     Example:
-      receiver targets dead shop
+      receiver webhooks dead-letters shop
     """
     with open_runtime() as runtime:
         target = runtime.webhooks.find(name)
@@ -239,7 +239,7 @@ def dead(name: str, as_json: bool) -> None:
     )
 
 
-@targets.command()
+@webhooks.command()
 @click.argument("name")
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--all", "everything", is_flag=True, help="All that was given up.")
@@ -248,7 +248,7 @@ def replay(name: str, ids: tuple[int, ...], everything: bool) -> None:
 
     \b
     Example:
-      receiver targets replay shop --all
+      receiver webhooks replay shop --all
     """
     if bool(ids) == everything:
         raise click.UsageError("name ids, or --all")

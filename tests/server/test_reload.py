@@ -52,7 +52,9 @@ def test_addresses_that_are_taken_leave_it_at_the_old_ones_and_it_says_so(house:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        (process.data_dir / ".env").write_text(f"RECEIVER_INTERNAL_BIND={address}\nRECEIVER_SEND_PROXY_BIND=192.0.2.1:81\n")
+        (process.data_dir / ".env").write_text(
+            f"RECEIVER_INTERNAL_BIND={address}\nRECEIVER_SEND_PROXY_BIND=192.0.2.1:81\n"
+        )
         reload(process)
         assert process.push(RECEIPT).headers["X-Push-Outcome"] == "accepted"
         assert inside.request("GET", "/readyz").status == 200

@@ -1,4 +1,4 @@
-"""The Flask application: wiring, blueprints, error handlers; nothing else."""
+"""The Flask application: blueprints, error handlers and settings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from receiver.web.mounted import Mounted
 
 
 class _Json(DefaultJSONProvider):
-    """Flask's own, which reads every body and writes every answer of the API."""
+    """Flask's JSON provider, stricter on input and safe for odd characters in output."""
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        """Read JSON. Raises JSONDecodeError or UnicodeDecodeError for all that is none, or beyond reading."""
+        """Return the parsed JSON. Raises JSONDecodeError or UnicodeDecodeError.
+
+        JSON that is nested too deeply counts as invalid.
+        """
         text = s if isinstance(s, str) else s.decode("utf-8-sig")
         try:
             return super().loads(text, **kwargs)
@@ -29,14 +32,14 @@ class _Json(DefaultJSONProvider):
             raise JSONDecodeError("nested too deep, or a number too long", text, 0) from error
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """Write JSON. Half of a character, as a sender's key may have it, stands there as it came: escaped."""
+        """Return the object as JSON; a lone surrogate, as a sender's key may have it, is escaped."""
         return super().dumps(obj, **kwargs).encode(errors="backslashreplace").decode()
 
 
 def create_app(runtime: Runtime | None = None) -> Flask:
-    """Make the application; without a runtime, from the environment's settings.
+    """Return the application; without a runtime, one built from the environment's settings.
 
-    Nothing connects and no thread starts before the first request, so it may be made before a fork.
+    It opens no connection and starts no thread before the first request, so a server may fork after this call.
     """
     if runtime is None:
         configure_logging()
@@ -45,7 +48,7 @@ def create_app(runtime: Runtime | None = None) -> Flask:
         runtime = Runtime(settings)
     app = Flask("receiver", static_folder=None)
     app.extensions[RUNTIME] = runtime
-    # A redirect would lose the push: the platform is not known to follow any.
+    # A redirect would lose the push: the platform does not follow redirects as far as is known.
     app.url_map.merge_slashes = False
     app.json = _Json(app)
     app.json.sort_keys = False

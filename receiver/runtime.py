@@ -1,4 +1,4 @@
-"""What one process runs on: settings, database, gate and committer, put together and taken apart in order."""
+"""The services of one process: builds, starts and stops them in order."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-# An acknowledgement is promised within 700 ms at the 99th percentile: the spool has the rest.
+# Acknowledgements take at most 700 ms at the 99th percentile; after this patience the spool takes over.
 INTAKE_PATIENCE_SECONDS = 0.4
-_INTAKE_CACHE_KIB = 65536  # of the one connection that writes pushes: the indexes that each of them goes through
+_INTAKE_CACHE_KIB = 65536  # for the connection that writes pushes, sized for the indexes that every push touches
 _EXPORT_PATIENCE_SECONDS = 3600.0
-_USES_SECONDS = 1.0  # for counts of uses: whoever keeps them has pushes to save from the spool
+_USES_SECONDS = 1.0  # for use counts: the drainer thread that saves them must not wait long
 
 
 class Runtime:
-    """The parts that a process needs to take pushes and answer questions.
+    """The services of a process that accepts pushes and answers queries.
 
-    Nothing connects and no thread starts before `start`, so a runtime may be made before a fork.
+    Opens no connection and starts no thread before `start`, so it can be created before a fork.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.encryption = ColumnEncryption(settings.encryption_keys)
-        self.database = Database(settings.database_url, sealing=self.encryption)
-        # For pushes alone: its connections are never lent to anyone who holds them, and it gives up early.
+        self.database = Database(settings.database_url, encryption=self.encryption)
+        # For pushes only: no other code holds its connections, and it times out early.
         self.intake_database = Database(
             settings.database_url,
             patience_seconds=INTAKE_PATIENCE_SECONDS,
-            sealing=self.encryption,
+            encryption=self.encryption,
             cache_kib=_INTAKE_CACHE_KIB,
         )
         self._export_database: Database | None = None
@@ -69,18 +69,18 @@ class Runtime:
                 settings.read_database_url,
                 primary=settings.database_url,
                 max_lag_seconds=settings.replica_max_lag.total_seconds(),
-                sealing=self.encryption,
+                encryption=self.encryption,
             )
         self.availability = CircuitBreaker()
         self.admission = Admission(settings)
-        self.spool = self._spool_in(settings.data_dir / SPOOL_DIR)
-        save = partial(projection.save_pushes_in, self.intake_database)
+        self.spool = self._open_spool(settings.data_dir / SPOOL_DIR)
+        save_pushes = partial(projection.save_pushes_in, self.intake_database)
         self.webhook_worker = WebhookWorker(
             self.database,
-            link=self.availability,
+            availability=self.availability,
             allow=settings.webhooks_allow,
             clock=self.clock,
-            busy=lambda: self.batch_writer.busy,
+            is_busy=lambda: self.batch_writer.is_busy,
         )
         self.webhooks = Webhooks(
             self.database,
@@ -89,12 +89,14 @@ class Runtime:
             ask=self.ask,
             audit=self.audit,
             now=self.now,
-            wake=self.webhook_worker.look,
+            wake=self.webhook_worker.run_now,
         )
-        self.batch_writer = BatchWriter(save, link=self.availability, spool=self.spool, tell=self.webhook_worker.nudge)
-        self.recorder = Recorder(self.database, link=self.availability, spool=self.spool)
+        self.batch_writer = BatchWriter(
+            save_pushes, availability=self.availability, spool=self.spool, notify_webhooks=self.webhook_worker.nudge
+        )
+        self.recorder = Recorder(self.database, availability=self.availability, spool=self.spool)
         self.sender = Sender(settings, self.recorder, PlatformClient(settings.platform_url))
-        self._drainer = self._drainer_of(self.spool)
+        self._drainer = self._make_drainer(self.spool)
         self.horizon = EventHorizon(self.database)
         self.checkpoints = Checkpoints(settings.data_dir)
         self._shipper: Shipper | None = None
@@ -103,16 +105,16 @@ class Runtime:
             self._shipper = Shipper(self.database, address, require_database=self.require_database)
         self._shared_secrets: dict[str, bytes] = {}
         self._starting = threading.Lock()
-        self._started_in: int | None = None  # the process whose threads run
+        self._started_in: int | None = None  # id of the process whose threads run
 
     def make_ready(self) -> None:
-        """Reach the database and see that it can be used; the embedded one is brought up to date.
+        """Connect to the database and check that it is usable; migrate the embedded one.
 
-        Raises StoreUnavailable or StoreUnfit.
+        Raises DatabaseUnavailable or DatabaseMisconfigured.
         """
         if (fault := find_fault(self.settings.database_files)) is not None:
             raise DatabaseUnavailable(fault)
-        # It was away, and may be another server now: nobody is to find that out by a connection from before.
+        # The database was unavailable and may be another server now: drop the old connections.
         self.database.drop_connections()
         self.encryption.forget()
         self.intake_database.connect()
@@ -125,55 +127,55 @@ class Runtime:
         self.intake_database.require_writable()
 
     def _migrate(self) -> None:
-        # A good part of what a command takes to start, and needed after an update only.
+        # A slow import, needed only after an update.
         from receiver.db import migrate  # noqa: PLC0415
 
         migrate.upgrade(self.database)
 
     def drain(self, directory: Path) -> int:
-        """Save what waits in a spool directory that may be another node's; give the number of records.
+        """Save the records of a spool directory, also another node's, and return their number.
 
-        Raises StoreUnavailable or StoreUnfit.
+        Raises DatabaseUnavailable or DatabaseMisconfigured.
         """
-        spool = self._spool_in(directory)
+        spool = self._open_spool(directory)
         try:
-            return self._drainer_of(spool).drain()
+            return self._make_drainer(spool).drain()
         finally:
             spool.close()
 
-    def _spool_in(self, directory: Path) -> Spool:
+    def _open_spool(self, directory: Path) -> Spool:
         return Spool(directory, max_bytes=self.settings.spool_max_bytes, ring=self.encryption.ring)
 
-    def _drainer_of(self, spool: Spool) -> Drainer:
+    def _make_drainer(self, spool: Spool) -> Drainer:
         return Drainer(
             spool,
-            link=self.availability,
+            availability=self.availability,
             make_ready=self.make_ready,
             read_again=self.admission.read_spooled,
-            save=partial(projection.save_pushes_in, self.database),
-            record=self.recorder.record_spooled,
-            confirm=self.database.require_durable,
-            tidy=self._tidy,
+            save_pushes=partial(projection.save_pushes_in, self.database),
+            record_sends=self.recorder.record_spooled,
+            require_durable=self.database.require_durable,
+            housekeeping=self._housekeeping,
         )
 
-    def _tidy(self) -> None:
-        self.admission.tidy()
+    def _housekeeping(self) -> None:
+        self.admission.log_suppressed()
         try:
             self.intake_database.require_file()
-        except DatabaseUnavailable as error:  # pushes go to the spool until it is back
+        except DatabaseUnavailable as error:  # pushes go to the spool until the file is back
             self.availability.mark_down(str(error))
             return
         with self.database.reading() as connection:
             outdated = self.encryption.is_outdated(connection)
-            self.admission.note_newest(queries.find_newest_push_at(connection))
-        if outdated:  # nobody has been refused for it here, but what is asked would be answered wrong
-            self.availability.mark_down("the database's encryption was changed")
+            self.admission.record_newest_push_at(queries.find_newest_push_at(connection))
+        if outdated:  # no push has failed yet, but queries would return wrong data
+            self.availability.mark_down("the database's encryption has changed")
             return
         set_aside.save_noted(self.database, self.now())
         self.recorder.end_cut_off()
         if self.database.postgresql:
             self.database.write(rollup.fold)
-        self.admission.secrets.keep_uses(self._save_uses)
+        self.admission.secrets.flush_uses(self._save_uses)
 
     def _save_uses(self, uses: Sequence[NewUses]) -> None:
         self.database.write(
@@ -181,11 +183,14 @@ class Runtime:
         )
 
     def list_secret_uses(self) -> list[SecretUse]:
-        """Say of each push secret when it was last used, up to a minute late. Raises StoreUnavailable or StoreUnfit."""
+        """Return the uses of each push secret, up to a minute old.
+
+        Raises DatabaseUnavailable or DatabaseMisconfigured.
+        """
         return self.ask(lambda connection: secret_usage.find_uses(connection, self.settings.push_tokens))
 
     def start(self) -> None:
-        """Begin to keep pushes in this process; nothing happens if it has begun."""
+        """Start the threads of this process. Does nothing if they run."""
         if self._started_in == os.getpid():
             return
         with self._starting:
@@ -200,19 +205,19 @@ class Runtime:
             self._started_in = os.getpid()
 
     def stop(self) -> None:
-        """Keep what was taken, then close."""
+        """Write the queued pushes, then stop and close everything."""
         self.sender.close()
         if self._started_in == os.getpid():
             self.batch_writer.stop()
             self._drainer.stop()
             if self.availability.up:
-                with suppress(ReceiverError):  # they are numbers: no stop waits for them, or fails
-                    self.admission.secrets.keep_uses(self._save_uses, at_once=True)
+                with suppress(ReceiverError):  # only counters: they must not delay or fail the stop
+                    self.admission.secrets.flush_uses(self._save_uses, at_once=True)
             self.webhook_worker.stop()
             if self._shipper is not None:
                 self._shipper.stop()
             tracing.stop()
-        if self.availability.up or not self.availability.known:  # what a command has found, too; no stop waits for it
+        if self.availability.up or not self.availability.known:  # also what a command found; must not delay the stop
             with suppress(ReceiverError):
                 set_aside.save_noted(self.database, self.now(), patience_seconds=_USES_SECONDS)
         self.spool.close()
@@ -224,16 +229,16 @@ class Runtime:
             self.replica.close()
 
     def require_database(self) -> None:
-        """Raise StoreUnavailable at once where the database is known to be away, instead of waiting for it again."""
+        """Raise DatabaseUnavailable at once if the database is known to be unavailable."""
         if self.availability.known and not self.availability.up:
-            raise DatabaseUnavailable(f"not now: {self.availability.reason}")
+            raise DatabaseUnavailable(f"the database is unavailable: {self.availability.reason}")
 
     def now(self) -> datetime:
-        """The present moment, UTC."""
+        """Return the current time, UTC."""
         return datetime.now(UTC)
 
     def clock(self, now: datetime | None = None) -> queries.Clock:
-        """What counts as late at that moment, at present by default."""
+        """Return the thresholds for late messages as of `now`, by default the current time."""
         return queries.Clock(
             now=now or self.now(),
             late_after=self.settings.late_after,
@@ -241,15 +246,15 @@ class Runtime:
         )
 
     def ask(self, question: Callable[[Connection], T]) -> T:
-        """Answer one question from the database."""
-        with self._noticing(), self.database.reading() as connection:
+        """Return the result of one query function on the database."""
+        with self._tracking_availability(), self.database.reading() as connection:
             return question(connection)
 
     def browse(self, question: Callable[[Connection], T]) -> tuple[T, float | None]:
-        """Answer one question that does not need the newest rows, from the replica where there is one in time.
+        """Return the result of a query that may be slightly old, and its age in seconds (None: from the primary).
 
-        Beside the answer: how many seconds old it may be; None: it is the database's own. Nothing that has to see what
-        was done just before is asked here: keys, sessions, a send and its Idempotency-Key, what became of one message.
+        Uses the replica if it is in time. Not for queries that must see the latest writes: API keys, sessions, sends
+        and their Idempotency-Keys, the state of one message.
         """
         self.require_database()
         if self.replica is not None:
@@ -257,15 +262,12 @@ class Runtime:
                 with self.replica.reading() as (connection, lag):
                     return question(connection), lag
             except (DatabaseUnavailable, DatabaseMisconfigured):
-                pass  # it may also have cancelled the question, to go on replaying
+                pass  # the replica may also cancel a query to continue its replay
         return self.ask(question), None
 
     @contextmanager
     def exporting(self) -> Iterator[Connection]:
-        """Open a connection that may be read from for an hour, apart from those that answer questions.
-
-        To the replica where there is one in time.
-        """
+        """Yield a separate connection for reads of up to an hour; to the replica if it is in time."""
         if self.replica is not None:
             with ExitStack() as stack:
                 try:
@@ -278,47 +280,47 @@ class Runtime:
         with self._starting:
             if self._export_database is None:
                 self._export_database = Database(
-                    self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS, sealing=self.encryption
+                    self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS, encryption=self.encryption
                 )
-        with self._noticing(), self._export_database.reading() as connection:
+        with self._tracking_availability(), self._export_database.reading() as connection:
             yield connection
 
     def shared_secret(self, name: str) -> bytes:
-        """Return a secret that all nodes share, asked of the database once."""
+        """Return a secret shared by all nodes, read from the database once."""
         if name not in self._shared_secrets:
-            with self._noticing():
-                found = self.database.write(lambda connection: api_keys.shared_secret(connection, name))
-            self._shared_secrets[name] = found
+            with self._tracking_availability():
+                secret = self.database.write(lambda connection: api_keys.shared_secret(connection, name))
+            self._shared_secrets[name] = secret
         return self._shared_secrets[name]
 
     def audit(self, actor: str, action: str, *, mobile: str | None = None, **detail: Any) -> None:
-        """Note who did what, durably, before the answer goes out. A number goes in as a keyed hash."""
+        """Write an audit entry and commit it. A phone number is stored as a keyed hash."""
         self.audited(lambda _: None, actor, action, mobile=mobile, **detail)
 
     def audited(
         self, work: Callable[[Connection], T], actor: str, action: str, *, mobile: str | None = None, **detail: Any
     ) -> T:
-        """Change something and note who did it: in one transaction, both or neither."""
+        """Run a change and write its audit entry in one transaction. Return the result of the change."""
         entry = {name: value for name, value in detail.items() if value is not None}
         if mobile is not None:
             entry["mobile_hmac"] = self.mobile_hmac(mobile)
 
-        def both(connection: Connection) -> tuple[T, log.Link]:
+        def change_and_audit(connection: Connection) -> tuple[T, log.Link]:
             result = work(connection)
             return result, log.write_audit(connection, at=self.now(), actor=actor, action=action, detail=entry)
 
-        with self._noticing():
-            result, link = self.database.write(both)
-        self.checkpoints.note(Checkpoint(position=link.position, at=link.at, hash=link.hash))
+        with self._tracking_availability():
+            result, link = self.database.write(change_and_audit)
+        self.checkpoints.add(Checkpoint(position=link.position, at=link.at, hash=link.hash))
         return result
 
     def mobile_hmac(self, mobile: str) -> str:
-        """Return what stands in the audit for a number: nobody can tell it from that without the database's secret."""
+        """Return the keyed hash of a number for the audit log; only the database's secret can reproduce it."""
         return hmac.new(self.shared_secret("audit"), mobile.encode(), hashlib.sha256).hexdigest()
 
     @contextmanager
-    def _noticing(self) -> Iterator[None]:
-        """Go to the database unless it is known to be away, and let everybody know where it turns out to be."""
+    def _tracking_availability(self) -> Iterator[None]:
+        """Use the database unless it is known to be unavailable; mark it down if it turns out to be."""
         self.require_database()
         try:
             yield

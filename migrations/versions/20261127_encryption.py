@@ -5,7 +5,7 @@ from alembic import op
 
 # The program's own, as with the delivery report.
 from receiver.db.migration_ops import create_index
-from receiver.messages.search import GRAMS, GRAMS_WHERE, drop_sealed_statements, sealed_statements
+from receiver.messages.search import GRAMS, GRAMS_WHERE, drop_encrypted_statements, encrypted_statements
 from receiver.reporting.sql_views import mask_statement
 
 revision = "0014"
@@ -29,7 +29,7 @@ def upgrade() -> None:
             postgresql_where=sa.text(GRAMS_WHERE),
         )
         op.execute(sa.text(mask_statement().replace(":", "\\:")))
-    for statement in sealed_statements(dialect):
+    for statement in encrypted_statements(dialect):
         op.execute(sa.text(statement.replace(":", "\\:")))
     op.create_table(
         "encryption",
@@ -42,7 +42,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("encryption")
-    for statement in drop_sealed_statements(op.get_context().dialect.name):
+    for statement in drop_encrypted_statements(op.get_context().dialect.name):
         op.execute(statement)
     for name in ("content_grams", "content_sealed"):
         op.drop_column("replies", name)

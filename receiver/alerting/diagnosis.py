@@ -1,4 +1,4 @@
-"""Whose trouble it is when codes do not arrive: the platform's, the network's between us, or ours. Pure."""
+"""Diagnosis: whether the platform, the network or this receiver causes missing receipts. Pure."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from receiver.core import Disk
     from receiver.support.signals import Silence
 
-_SPOOL_MAX_SECONDS = 300  # with the database there, what waits is saved within seconds
+_SPOOL_MAX_SECONDS = 300  # with the database up, spooled records are saved within seconds
 
 
 class Verdict(StrEnum):
-    """Who has to do something."""
+    """Who has to act."""
 
     US = "us"
     NETWORK = "network"
     PLATFORM = "platform"
     FINE = "fine"
-    UNTRIED = "untried"  # nothing is known to be wrong, and no push has ever come
+    UNTRIED = "untried"  # no fault known, and no push has ever arrived
 
 
 class DiagnosisReason(StrEnum):
-    """One thing that is wrong."""
+    """One fault."""
 
     DATABASE_AWAY = "database_away"
     SPOOL_STUCK = "spool_stuck"
@@ -41,7 +41,7 @@ class DiagnosisReason(StrEnum):
     PLATFORM_SILENT = "platform_silent"
 
 
-# By the words of `intake.gate`; others are no refused pushes.
+# By the refusal reason of `intake.admission`; other reasons do not count.
 _REFUSED = {
     "secret": DiagnosisReason.REFUSED_SECRET,
     "address": DiagnosisReason.REFUSED_ADDRESS,
@@ -52,43 +52,43 @@ _REFUSED = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Situation:
-    """What is known at one moment."""
+    """The known facts of one moment."""
 
     database_up: bool
     spool_records: int
-    spool_oldest_seconds: float  # 0: nothing waits
+    spool_oldest_seconds: float  # 0: the spool is empty
     disk: Disk  # that holds the data directory
-    certificate_days_left: float | None  # None: there is none here, or it is not known
-    recent_refusals: Mapping[str, int]  # of the last 15 minutes, by the gate's word for them
+    certificate_days_left: float | None  # None: no certificate, or unknown
+    recent_refusals: Mapping[str, int]  # of the last 15 minutes, by reason
     silence: Silence | None
-    redirected: bool = False  # whether bare GETs come as a redirect leaves them of pushes
-    platform_reachable: bool | None  # by the last request to its API; None: there was none
-    ever_pushed: bool  # whether the platform has ever pushed anything, as far as is known
+    redirected: bool = False  # whether pushes arrive as bare GETs, as after a redirect
+    platform_reachable: bool | None  # by the last request to its API; None: no request yet
+    ever_pushed: bool  # whether the platform has ever pushed
 
     @property
     def push_due(self) -> bool:
-        """Return whether a push should have come by now.
+        """Return whether a push is overdue.
 
-        What waits in the spool has come; the journal will know of it.
+        Records in the spool count as arrived: the journal will have them.
         """
         return not self.spool_records and (self.silence is not None or not self.ever_pushed)
 
     @property
     def untried(self) -> bool:
-        """Return whether no push has ever come, not even into the spool."""
+        """Return whether no push has ever arrived, not even into the spool."""
         return not self.ever_pushed and not self.spool_records
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
-    """Who has to do something, and why."""
+    """Who has to act, and why."""
 
     verdict: Verdict
-    reasons: tuple[DiagnosisReason, ...] = ()  # all that hold, ours first; empty exactly where all is fine, or untried
+    reasons: tuple[DiagnosisReason, ...] = ()  # every reason, ours first; empty for FINE and UNTRIED
 
 
 def judge(situation: Situation) -> Judgement:
-    """Say whose trouble it is: what is wrong here comes first, since we would not hear the platform over it."""
+    """Return who has to act. Our own faults come first: they hide the platform's."""
     ours = tuple(_ours(situation))
     theirs = tuple(_theirs(situation))
     if ours:
@@ -111,7 +111,7 @@ def _ours(situation: Situation) -> Iterator[DiagnosisReason]:
         yield DiagnosisReason.CERTIFICATE_EXPIRED
     if situation.redirected:
         yield DiagnosisReason.REDIRECTED
-    if situation.push_due:  # while none is missing, they are some stranger's
+    if situation.push_due:  # while no push is overdue, refusals are a third party's
         yield from (reason for word, reason in _REFUSED.items() if situation.recent_refusals.get(word))
 
 

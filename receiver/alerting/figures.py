@@ -1,7 +1,7 @@
-"""What an alarm is judged by, asked of the database each minute and at each scrape.
+"""The figures for the alarm rules, queried each minute and at each scrape.
 
-What each figure reads is bounded, however many messages there are: the newest rows, a range of an index, or a week of
-what is kept added up.
+Every query is bounded, however many messages there are: it reads the newest rows, a range of an index, or a week of
+rollups.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _HOUR, _DAY, _WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
-_NUMBERS = 5  # one number that is switched off is no silence, nor are two
-_LOOKED_AT = 20_000
+_NUMBERS = 5  # one or two numbers may be switched off
+_MESSAGES_READ_MAX = 20_000
 _MISSED_MAX = 1_000
 _RECENT = timedelta(minutes=30)
 
 
-def find_kept(
+def find_stored_figures(
     connection: sa.Connection, *, now: datetime, accounts: Collection[str], ships_audit: bool = False
 ) -> StoredFigures:
-    """Return what the database says of the present.
+    """Return the present figures from the database.
 
-    `accounts`: those whose balance is asked for here. `ships_audit`: whether the audit is sent on to syslog.
+    `accounts`: accounts whose balance this deployment queries. `ships_audit`: whether the audit log goes to syslog.
     """
     last_push = signals.find_last_push(connection, now=now)
     last_push_at = last_push.at if last_push else None
@@ -62,45 +62,45 @@ def find_kept(
 
 
 def find_set_aside(connection: sa.Connection) -> Mapping[str, SetAsideRows]:
-    """Return how many rows of each table are left out, and the first few ids of those."""
+    """Return for each table the number of skipped rows and the first of their ids."""
     found = {}
     for table, count in sorted(set_aside.count_noted(connection).items()):
-        looked_at = set_aside.list_noted(connection, table, _LOOKED_AT)
-        still = [one.row_id for one in looked_at if _is_left_out(connection, one)]
+        checked = set_aside.list_noted(connection, table, _CHECKED_MAX)
+        still = [one.row_id for one in checked if _is_skipped(connection, one)]
         if still:
-            found[table] = SetAsideRows(count=count - (len(looked_at) - len(still)), ids=tuple(still[:_NAMED]))
+            found[table] = SetAsideRows(count=count - (len(checked) - len(still)), ids=tuple(still[:_IDS_SHOWN]))
     return found
 
 
 def drop_mended(connection: sa.Connection) -> None:
-    """Forget of what was set aside that which is gone by now, or reads again; a few at a time."""
+    """Drop the entries of skipped rows that are gone or readable again; a few per call."""
     for table in set_aside.count_noted(connection):
-        looked_at = set_aside.list_noted(connection, table, _LOOKED_AT)
-        set_aside.drop_noted(connection, [one for one in looked_at if not _is_left_out(connection, one)])
+        checked = set_aside.list_noted(connection, table, _CHECKED_MAX)
+        set_aside.drop_noted(connection, [one for one in checked if not _is_skipped(connection, one)])
 
 
-def _is_left_out(connection: sa.Connection, one: set_aside.SetAside) -> bool:
+def _is_skipped(connection: sa.Connection, one: set_aside.SetAside) -> bool:
     reads = queries.try_row(connection, one.table, one.row_id)
     return reads is False or bool(reads and one.reason is not set_aside.SetAsideReason.UNREADABLE)
 
 
-_LOOKED_AT, _NAMED = 100, 10  # of each table
+_CHECKED_MAX, _IDS_SHOWN = 100, 10  # of each table
 
 
 def find_unanswered_since(
     connection: sa.Connection, last_push_at: datetime | None, *, now: datetime
 ) -> datetime | None:
-    """Say since when five numbers have waited for a receipt while the platform has pushed nothing; None: they do not.
+    """Return since when five numbers have waited for a receipt without any push; None: fewer wait.
 
-    Of each number the oldest send counts. Where there was no push ever, only what was sent within a day: older sends
-    may have been recorded from elsewhere.
+    The oldest send of each number counts. If no push ever arrived, only sends of the last day count: older ones may
+    have been imported.
     """
     since = now - _DAY if last_push_at is None else last_push_at
     oldest = (
         sa.select(AGE_FROM.label("age_from"), messages.c.mobile, waits().label("waits"))
         .where(since < AGE_FROM, now > AGE_FROM, messages.c.recorded_at.isnot(None))
         .order_by(AGE_FROM)
-        .limit(_LOOKED_AT)
+        .limit(_MESSAGES_READ_MAX)
         .subquery()
     )
     by_number = sa.select(sa.func.min(oldest.c.age_from).label("at")).where(oldest.c.waits).group_by(oldest.c.mobile)
@@ -109,10 +109,10 @@ def find_unanswered_since(
 
 
 def count_missed(connection: sa.Connection, last_push_at: datetime | None, *, now: datetime) -> int:
-    """Count the pushes that came a week ago in the stretch that is silent now, where nobody records what is sent.
+    """Return how many pushes arrived one week before the present silence, if no sends are recorded.
 
-    0 in the first hour of a silence. At most 1,000 are counted. It never falls before a push comes: a night, in which
-    few came last week, ends no silence.
+    0 in the first hour of a silence; at most 1,000. It never falls before the next push, so a quiet night does not end
+    a silence.
     """
     if last_push_at is None or now - last_push_at < _HOUR or signals.sends_since(connection, last_push_at - _WEEK):
         return 0
@@ -124,7 +124,7 @@ def count_missed(connection: sa.Connection, last_push_at: datetime | None, *, no
 
 
 def find_recent_rate(connection: sa.Connection, *, now: datetime) -> Rate:
-    """Return the delivery of what was sent in the last half hour, by the newest 20,000 messages at most."""
+    """Return the delivery rate of the last half hour, from at most the 20,000 newest messages."""
     sent = signals.sent_between(now - _RECENT, now, messages.c.status)
     rows = connection.execute(sa.select(sent.c.status, sa.func.count()).group_by(sent.c.status)).all()
     reported = (DeliveryStatus.UNKNOWN, DeliveryStatus.FAILED, DeliveryStatus.DELIVERED)
@@ -133,7 +133,7 @@ def find_recent_rate(connection: sa.Connection, *, now: datetime) -> Rate:
 
 
 def find_usual_rate(connection: sa.Connection, *, now: datetime) -> Rate:
-    """Return the delivery of what was sent in the last seven days, by what is kept added up."""
+    """Return the delivery rate of the last seven days, from the rollups."""
     offset = rollup.zone_offset_seconds(connection)
     first = math.floor((now - _WEEK).timestamp() + offset) // 3600
 

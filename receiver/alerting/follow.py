@@ -1,4 +1,4 @@
-"""Incidents: how findings become one over several looks, and who is notified of what."""
+"""Incidents: how findings of successive checks become one, and the notifications that are due."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-# What holds, and what is over, has to be so at two looks: with a timer each minute, whichever nodes run it.
+# A start or an end must show in two checks; the timer runs each minute, on any node.
 _HOLD = timedelta(seconds=50)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Incident:
-    """One thing that is, or was, wrong for a time."""
+    """One fault, open or over."""
 
     alarm: Alarm
     subject: str
     since: datetime
-    evidence: Mapping[str, Any]  # of the last look at which it held
+    evidence: Mapping[str, Any]  # of the last check that found it
     seen_at: datetime  # first
-    said_at: datetime | None = None  # from then on it is said; None: it was not seen twice yet
-    clear_at: datetime | None = None  # from when on it was not seen any more
+    said_at: datetime | None = None  # when it was confirmed by a second check; None: not yet
+    clear_at: datetime | None = None  # first check that no longer found it
     recovered_at: datetime | None = None
 
     @property
     def key(self) -> Key:
-        """What tells it from others that are open."""
+        """Its identity among the open incidents."""
         return self.alarm, self.subject
 
 
 def follow(incident: Incident | None, finding: Finding | None, now: datetime) -> Incident | None:
-    """Return what an open incident is after one more look; None: there is none, and nothing was said of any.
+    """Return the incident after one more check; None: none is open.
 
-    It is said once it was seen at two looks, and over once it was not at two.
+    It is notified after two checks that find it, and over after two that do not.
     """
     if finding is None:
         if incident is None or incident.said_at is None:
@@ -62,14 +62,14 @@ def follow(incident: Incident | None, finding: Finding | None, now: datetime) ->
 
 
 def _is_ahead(moment: datetime, now: datetime) -> bool:
-    """Return whether a clock that was ahead has noted it: it was not, or the alarm would be silent until then."""
+    """Return whether a clock that was ahead wrote this time; it would delay the alarm until then."""
     return moment > now + _CLOCKS_APART
 
 
 def follow_all(
     incidents: Iterable[Incident], judged: Mapping[Alarm, Sequence[Finding]], now: datetime
 ) -> Iterator[tuple[Key, Incident | None, Incident | None]]:
-    """Return (key, before, after) for each open incident of a judged alarm, and for each finding that is new."""
+    """Yield (key, before, after) for each open incident of a judged alarm and each new finding."""
     found = {finding.key: finding for findings in judged.values() for finding in findings}
     for incident in incidents:
         if incident.alarm in judged:
@@ -78,11 +78,11 @@ def follow_all(
         yield key, None, follow(None, finding, now)
 
 
-TELL_FOR = timedelta(days=1)  # after the end of an incident; later nobody wants to know
+NOTIFY_END_FOR = timedelta(days=1)  # after its end an incident is notified no longer than this
 
 
 class IncidentState(StrEnum):
-    """What is told of an incident."""
+    """The state that a notification reports."""
 
     FIRING = "firing"
     RECOVERED = "recovered"
@@ -90,7 +90,7 @@ class IncidentState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PendingNotification:
-    """One thing to be told to one target."""
+    """One notification that one target has not received."""
 
     incident_id: str
     incident: Incident
@@ -98,18 +98,21 @@ class PendingNotification:
     state: IncidentState
 
 
-def list_tellings(
+def pending_notifications(
     incident_id: str,
     incident: Incident,
-    told: Collection[tuple[str, IncidentState]],
+    sent: Collection[tuple[str, IncidentState]],
     targets: Iterable[str],
     now: datetime,
 ) -> Iterator[PendingNotification]:
-    """Return what is still to be told of an incident. `told`: (target, state). The end is told to who knows of it."""
+    """Yield the due notifications of an incident. `sent`: the (target, state) already sent.
+
+    Only targets that were notified of the start are notified of the end.
+    """
     state = IncidentState.FIRING if incident.recovered_at is None else IncidentState.RECOVERED
-    if incident.said_at is None or (incident.recovered_at and now - incident.recovered_at > TELL_FOR):
+    if incident.said_at is None or (incident.recovered_at and now - incident.recovered_at > NOTIFY_END_FOR):
         return
     for target in targets:
-        knows = (target, IncidentState.FIRING) in told
-        if (target, state) not in told and (state is IncidentState.FIRING or knows):
+        knows = (target, IncidentState.FIRING) in sent
+        if (target, state) not in sent and (state is IncidentState.FIRING or knows):
             yield PendingNotification(incident_id=incident_id, incident=incident, target=target, state=state)

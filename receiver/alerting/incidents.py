@@ -1,4 +1,4 @@
-"""Incidents that all nodes share: each is followed, and told to each target, by whichever node comes first."""
+"""Incidents shared by all nodes; the first node to check updates them and notifies each target."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.alerting.follow import TELL_FOR, Incident, IncidentState, PendingNotification, follow_all, list_tellings
+from receiver.alerting.follow import (
+    NOTIFY_END_FOR,
+    Incident,
+    IncidentState,
+    PendingNotification,
+    follow_all,
+    pending_notifications,
+)
 from receiver.alerting.rules import Alarm, Finding
 from receiver.db.engine import Database, insert
 from receiver.db.sql import is_over
@@ -19,19 +26,19 @@ if TYPE_CHECKING:
 
 
 _FOLLOW_LOCK = 0x726376725F616C  # one node at a time
-_CLAIM_HOLDS = timedelta(minutes=2)  # a process that has not told by then has died
+_CLAIM_HOLDS = timedelta(minutes=2)  # a process that has not finished by then is dead
 _KEPT_FOR = timedelta(days=90)
 _COLUMNS = tuple(Incident.__slots__)
 
 
 class SharedIncidents:
-    """The incidents in the database. Every method raises StoreUnavailable or StoreUnfit."""
+    """The incidents in the database. Every method raises DatabaseUnavailable or DatabaseMisconfigured."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def follow(self, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None:
-        """Take one look's findings: what is new, what still holds, what is over."""
+        """Update the incidents with the findings of one check."""
 
         def work(connection: sa.Connection) -> None:
             if self._database.postgresql:
@@ -40,29 +47,29 @@ class SharedIncidents:
 
         self._database.write(work)
 
-    def list_untold(self, targets: Collection[str], now: datetime) -> list[PendingNotification]:
-        """Return what is still to be told, to whom."""
+    def list_pending(self, targets: Collection[str], now: datetime) -> list[PendingNotification]:
+        """Return the due notifications."""
         with self._database.reading() as connection:
-            recent = sa.or_(incidents.c.recovered_at.is_(None), incidents.c.recovered_at > now - TELL_FOR)
+            recent = sa.or_(incidents.c.recovered_at.is_(None), incidents.c.recovered_at > now - NOTIFY_END_FOR)
             said = sa.select(incidents).where(recent, incidents.c.said_at.isnot(None)).order_by(incidents.c.id)
             rows = connection.execute(said).all()
-            told = connection.execute(
+            sent = connection.execute(
                 sa.select(incident_tellings).where(
                     incident_tellings.c.incident_id.in_([row.id for row in rows]),
                     incident_tellings.c.told_at.isnot(None),
                 )
             ).all()
         by_incident: dict[int, set[tuple[str, IncidentState]]] = {}
-        for row in told:
+        for row in sent:
             by_incident.setdefault(row.incident_id, set()).add((row.target, IncidentState(row.state)))
         return [
-            telling
+            due
             for row in rows
-            for telling in list_tellings(str(row.id), _incident(row), by_incident.get(row.id, ()), targets, now)
+            for due in pending_notifications(str(row.id), _incident(row), by_incident.get(row.id, ()), targets, now)
         ]
 
-    def claim(self, telling: PendingNotification, now: datetime) -> bool:
-        """Return whether this caller is the one to tell it, of all nodes."""
+    def claim(self, notification: PendingNotification, now: datetime) -> bool:
+        """Return whether this node is the one to send the notification."""
         table = incident_tellings
         statement = insert("postgresql" if self._database.postgresql else "sqlite", table)
         claimed = statement.on_conflict_do_update(
@@ -70,21 +77,21 @@ class SharedIncidents:
             set_={"claimed_at": now},
             where=sa.and_(table.c.told_at.is_(None), is_over(table.c.claimed_at, _CLAIM_HOLDS, now)),
         ).returning(table.c.target)
-        row = {**_key(telling), "claimed_at": now}
+        row = {**_key(notification), "claimed_at": now}
         return self._database.write(lambda connection: connection.execute(claimed, row).one_or_none()) is not None
 
-    def settle(self, telling: PendingNotification, now: datetime, *, told: bool) -> None:
-        """Note that it was told; or that it was not, so that whoever comes next may try."""
+    def finish(self, notification: PendingNotification, now: datetime, *, delivered: bool) -> None:
+        """Mark a notification as delivered, or release it so that another node can retry."""
         table = incident_tellings
-        of_telling = sa.and_(*(table.c[name] == value for name, value in _key(telling).items()))
+        of_telling = sa.and_(*(table.c[name] == value for name, value in _key(notification).items()))
         statement = (
-            sa.update(table).where(of_telling).values(told_at=now) if told else sa.delete(table).where(of_telling)
+            sa.update(table).where(of_telling).values(told_at=now) if delivered else sa.delete(table).where(of_telling)
         )
         self._database.write(lambda connection: connection.execute(statement))
 
 
 def list_open(connection: sa.Connection) -> list[Incident]:
-    """Return the incidents that are open and were seen more than once, the oldest first."""
+    """Return the open, confirmed incidents, oldest first."""
     query = sa.select(incidents).where(incidents.c.recovered_at.is_(None), incidents.c.said_at.isnot(None))
     return [_incident(row) for row in connection.execute(query.order_by(incidents.c.since, incidents.c.id))]
 
@@ -112,5 +119,5 @@ def _values(incident: Incident) -> dict[str, Any]:
     return {name: getattr(incident, name) for name in _COLUMNS}
 
 
-def _key(telling: PendingNotification) -> dict[str, Any]:
-    return {"incident_id": int(telling.incident_id), "target": telling.target, "state": telling.state}
+def _key(notification: PendingNotification) -> dict[str, Any]:
+    return {"incident_id": int(notification.incident_id), "target": notification.target, "state": notification.state}

@@ -1,4 +1,4 @@
-"""What is told of an incident, in plain words: what is, since when, what to do, where to look."""
+"""The texts of notifications: the fault, its start, the remedy, and links."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNBOOK = "deploy/RUNBOOK.md"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MessageContext:
-    """From where it is told, and how."""
+    """Language, time zone, node and status page of a message."""
 
     language: str
     zone: ZoneInfo  # of the times
@@ -29,7 +29,7 @@ class MessageContext:
 
 
 def write_incident(incident: Incident, state: IncidentState, place: MessageContext) -> Notification:
-    """Write what one target is told of an incident."""
+    """Return the message for the start or end of an incident."""
     words, alarm = _LANGUAGES[place.language], incident.alarm
     title, what, advice = _words_of(incident, words)
     if alarm is Alarm.PLATFORM_SILENT and "last_week" in incident.evidence:
@@ -50,7 +50,7 @@ def write_incident(incident: Incident, state: IncidentState, place: MessageConte
 
 
 def title_of(incident: Incident, language: str) -> str:
-    """Name an incident in a few words."""
+    """Return the title of an incident."""
     words = _LANGUAGES[language]
     subject = words.reasons.get(incident.subject, incident.subject)
     return _words_of(incident, words)[0].format_map({"subject": subject})
@@ -65,7 +65,7 @@ def _words_of(incident: Incident, words: _Words) -> tuple[str, str, str]:
 
 
 def write_test(place: MessageContext) -> Notification:
-    """Write a message that says it is a test."""
+    """Return a test message."""
     words = _LANGUAGES[place.language]
     text = "\n".join([words.test, words.node.format(place.node)])
     return Notification(text=text, fields={"name": "test", "state": "test", "severity": "none", "node": place.node})
@@ -88,7 +88,7 @@ def _time(moment: datetime, place: MessageContext) -> str:
     return f"{moment.astimezone(place.zone):%Y-%m-%d %H:%M:%S} ({place.zone.key})"
 
 
-# --- The words --------------------------------------------------------------------------------------------
+# --- The texts --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,133 +101,133 @@ class _Words:
     where: str
     node: str
     test: str
-    reasons: Mapping[str, str]  # for which a push is refused
+    reasons: Mapping[str, str]  # why pushes are refused
     silent_unrecorded: str
     spool_lasts: str
     certificate_faulty: tuple[str, str, str]
     backup_failed: tuple[str, str, str]
-    alarms: Mapping[Alarm, tuple[str, str, str]]  # title, what is, what to do
+    alarms: Mapping[Alarm, tuple[str, str, str]]  # title, fault, remedy
 
 
 _ENGLISH = _Words(
-    heads={"firing": "ALARM", "warning": "WARNING", "recovered": "OVER"},
+    heads={"firing": "ALARM", "warning": "WARNING", "recovered": "RESOLVED"},
     colon=": ",
     since="Since: {}",
     lasted="It lasted from {} to {}.",
-    advice="To do: {}",
-    where="Where: {}, {}",
-    node="Told by: {}",
-    test="[receiver] TEST: this is a test of the alarms; nothing is wrong.",
+    advice="Action: {}",
+    where="Details: {}, {}",
+    node="Node: {}",
+    test="[receiver] TEST: this is a test alarm; nothing is wrong.",
     reasons={
         "secret": "wrong secret",
         "address": "address not allowed",
         "length": "wrong length",
         "size": "too large",
-        "timeout": "not whole after 20 s",
+        "timeout": "incomplete after 20 s",
         "head": "head too large or malformed",
     },
-    silent_unrecorded="The platform has pushed nothing for over an hour; last week {last_week} came in that time.",
-    spool_lasts=" At the present rate it has room for {lasts_hours} hours more.",
+    silent_unrecorded="The platform has pushed nothing for over an hour; last week it pushed {last_week} in that time.",
+    spool_lasts=" At the present rate the spool is full in {lasts_hours} hours.",
     certificate_faulty=(
-        "the certificate is not accepted",
-        "The certificate of RECEIVER_PUBLIC_URL is not accepted: {fault}. No push arrives.",
-        "`receiver doctor --public-url` says more; put the right certificate with its whole chain in place.",
+        "the certificate is invalid",
+        "The certificate of RECEIVER_PUBLIC_URL is invalid: {fault}. No push arrives.",
+        "run `receiver doctor --public-url` for details; install the right certificate with its full chain.",
     ),
     backup_failed=(
-        "the backup has failed: {subject}",
-        "The last try of `{subject}` has failed; older backups are untouched.",
-        "read `journalctl -u receiver-backup`, or run it by hand: it says why.",
+        "backup failed: {subject}",
+        "The last run of `{subject}` failed; older backups are untouched.",
+        "see `journalctl -u receiver-backup`, or run it by hand, for the reason.",
     ),
     alarms={
         Alarm.SERVER_DOWN: (
-            "the server does not take pushes",
-            "{fault}. Pushes of the platform may be lost.",
-            "start the server (systemctl start receiver), and read its log.",
+            "the server accepts no pushes",
+            "{fault}. The platform's pushes may be lost.",
+            "start the server (systemctl start receiver) and check its log.",
         ),
         Alarm.DATABASE_AWAY: (
-            "the database is away",
-            "{fault}. Pushes go to the spool, which is bounded.",
-            "bring the database back; the spool is saved by itself then.",
+            "the database is unavailable",
+            "{fault}. Pushes go to the spool, which has a size limit.",
+            "restore the database; the spool then drains automatically.",
         ),
         Alarm.SPOOL_GROWING: (
-            "the spool grows",
-            "{bytes} bytes wait for the database ({percent} % of what may), the oldest for {minutes} minutes.",
-            "look at the database; where it is well, run `receiver spool status` and read the server's log.",
+            "the spool is growing",
+            "{bytes} bytes are spooled ({percent} % of the limit), the oldest for {minutes} minutes.",
+            "check the database; if it is healthy, run `receiver spool status` and check the server's log.",
         ),
         Alarm.PUSHES_REFUSED: (
             "pushes are refused: {subject}",
-            "{count} in the last 15 minutes were refused: {subject}.",
-            "a stranger's, while receipts come as usual. Else compare the platform's console with `receiver push-url`.",
+            "{count} pushes were refused in the last 15 minutes: {subject}.",
+            "if receipts still arrive, it is a third party. Else compare the platform's URL with `receiver push-url`.",
         ),
         Alarm.EVENTS_HELD_BACK: (
-            "the events are held back",
-            "A transaction that does not end has held newer events back for {minutes} minutes.",
-            "find it in pg_stat_activity, and end it with pg_terminate_backend.",
+            "the events feed is blocked",
+            "An open transaction has delayed new events for {minutes} minutes.",
+            "find it in pg_stat_activity and end it with pg_terminate_backend.",
         ),
         Alarm.ROWS_SET_ASIDE: (
-            "rows of {subject} are left out",
-            "{count} rows of {subject} cannot be read, or have an impossible time; all else goes on. Ids: {ids}.",
-            "restore them from a backup, or erase what they are about; the log says of each what is wrong.",
+            "rows of {subject} are skipped",
+            "{count} rows of {subject} are unreadable or have an impossible time; others are unaffected. IDs: {ids}.",
+            "restore them from a backup, or erase their numbers; the log has the fault of each row.",
         ),
         Alarm.WEBHOOKS_BEHIND: (
-            "a system of your own does not hear: {subject}",
-            "What is to be forwarded to {subject} has waited for {minutes} minutes.",
-            "`receiver webhooks list` says why: it is paused, or what it answers. Nothing is lost for three days.",
+            "webhook deliveries are delayed: {subject}",
+            "Deliveries to the endpoint {subject} have been pending for {minutes} minutes.",
+            "`receiver webhooks list` shows its last error, or that it is paused. Nothing is lost for three days.",
         ),
         Alarm.PLATFORM_SILENT: (
             "the platform is silent",
-            "Five numbers or more have waited for a receipt for {minutes} minutes; nothing was pushed meanwhile.",
-            "see that the push URL is in reach from outside; then call 400-68-10658 with the status page's evidence.",
+            "At least five numbers have waited {minutes} minutes for a receipt; the platform has pushed nothing.",
+            "check that the push URL is reachable from outside; then call 400-68-10658 with the status page's data.",
         ),
         Alarm.PUSHES_QUARANTINED: (
-            "pushes cannot be read",
-            "{count} pushes of the last hour could not be read.",
-            "look at them in the journal; once it is mended, run `receiver pushes replay --quarantined`.",
+            "pushes are quarantined",
+            "{count} pushes of the last hour could not be parsed.",
+            "check them in the journal; once the cause is fixed, run `receiver pushes replay --quarantined`.",
         ),
         Alarm.DELIVERY_FALLEN: (
-            "fewer messages are delivered",
-            "Of {messages} messages of the last 30 minutes {percent} % were delivered; usual are {usual} %.",
-            "look for the template, operator or error that stands out in the delivery report.",
+            "the delivery rate has fallen",
+            "Of {messages} messages in the last 30 minutes, {percent} % were delivered; {usual} % is usual.",
+            "check the delivery report for an unusual template, operator or error.",
         ),
         Alarm.BALANCE_LOW: (
-            "few messages are left: {subject}",
+            "balance is low: {subject}",
             "The account {subject} has {left} messages left, fewer than {low}.",
             "top the account up.",
         ),
         Alarm.BALANCE_STALE: (
-            "the balance is not read: {subject}",
+            "balance is out of date: {subject}",
             "The balance of {subject} was last read {hours} hours ago.",
-            "run `receiver run balance` and see what it says; see that its timer runs.",
+            "run `receiver run balance` and check its output; check that its timer runs.",
         ),
         Alarm.CERTIFICATE_ENDS_SOON: (
-            "the certificate ends soon",
+            "the certificate expires soon",
             "The certificate of RECEIVER_PUBLIC_URL is valid for {days} more days.",
-            "renew it, and see why it was not renewed by itself.",
+            "renew it, and find out why automatic renewal failed.",
         ),
         Alarm.CERTIFICATE_ENDS_NOW: (
-            "the certificate ends",
+            "the certificate is about to expire",
             "The certificate of RECEIVER_PUBLIC_URL is valid for {days} more days; after that no push arrives.",
             "renew it now.",
         ),
         Alarm.REPLICA_BEHIND: (
             "the replica is behind",
             "The replica is {seconds} seconds behind the primary.",
-            "look at its replication; what reads from it sees the past. \u221e: it is away, and the primary is read.",
+            "check its replication; queries on it return old data. \u221e: it is unavailable, and the primary is read.",
         ),
         Alarm.DISK_NEARLY_FULL: (
             "the disk is nearly full",
-            "The disk of the data directory has {free_gb} GB left ({percent} %). Once it is full, pushes are refused.",
-            "make room, or give it a larger disk; `df -h` and `du -xh` say what fills it.",
+            "The disk of the data directory has {free_gb} GB left ({percent} %). When it is full, pushes are refused.",
+            "free space or enlarge the disk; `df -h` and `du -xh` show what uses it.",
         ),
         Alarm.BACKUP_OLD: (
-            "the last backup is old: {subject}",
-            "The last backup by `{subject}` is of {made_at}; one is due each day.",
-            "see that receiver-backup.timer runs (`systemctl list-timers`), and make one now.",
+            "the last backup is too old: {subject}",
+            "The last backup by `{subject}` was made at {made_at}; one is due every day.",
+            "check that receiver-backup.timer runs (`systemctl list-timers`), and make a backup now.",
         ),
         Alarm.AUDIT_SYSLOG_LAG: (
-            "the audit is not sent on",
-            "Entries of the audit have waited for the syslog server for {minutes} minutes; none is lost.",
-            "see that the server of RECEIVER_AUDIT_SYSLOG can be reached; the server's log says why not.",
+            "the audit log is not sent to syslog",
+            "Audit entries have waited {minutes} minutes for the syslog server; none is lost.",
+            "check that the server of RECEIVER_AUDIT_SYSLOG is reachable; the receiver's log has the error.",
         ),
     },
 )  # fmt: skip
@@ -252,7 +252,7 @@ _CHINESE = _Words(
     silent_unrecorded="平台已超过一小时没有任何推送；上周同一时段有 {last_week} 条推送。",
     spool_lasts="按目前的速度，剩余容量还可用约 {lasts_hours} 小时。",
     certificate_faulty=(
-        "证书不被信任",
+        "证书无效",
         "RECEIVER_PUBLIC_URL 的证书未通过验证：{fault}。收不到任何推送。",
         "运行 `receiver doctor --public-url` 查看详情；换上正确的证书及完整的证书链。",
     ),
@@ -280,7 +280,7 @@ _CHINESE = _Words(
         Alarm.PUSHES_REFUSED: (
             "推送被拒绝：{subject}",
             "最近 15 分钟有 {count} 条推送被拒绝：{subject}。",
-            "若回执照常到达，则是陌生来源；否则核对平台控制台中的推送地址与 `receiver push-url`。",
+            "若回执照常到达，则来自第三方；否则核对平台控制台中的推送地址与 `receiver push-url`。",
         ),
         Alarm.EVENTS_HELD_BACK: (
             "事件流被阻塞",
@@ -289,13 +289,13 @@ _CHINESE = _Words(
         ),
         Alarm.ROWS_SET_ASIDE: (
             "{subject} 表中有数据被跳过",
-            "{subject} 表中有 {count} 行无法读取，或其时间不可能正确，已全部跳过，其余数据不受影响。ID：{ids}。",
+            "{subject} 表中有 {count} 行无法读取或时间不合理，已跳过，其余数据不受影响。ID：{ids}。",
             "从备份恢复这些行，或删除相关号码的数据；每一行的问题见日志。",
         ),
         Alarm.WEBHOOKS_BEHIND: (
-            "自己的系统没有收到：{subject}",
-            "要转发给 {subject} 的内容已等待 {minutes} 分钟。",
-            "`receiver webhooks list` 会说明原因：已暂停，或它的应答。三天之内不会丢失。",
+            "Webhook 投递延迟：{subject}",
+            "发往接收端 {subject} 的投递已积压 {minutes} 分钟。",
+            "运行 `receiver webhooks list` 查看是否已暂停，以及最近的错误。三天之内不会丢失。",
         ),
         Alarm.PLATFORM_SILENT: (
             "平台没有推送",

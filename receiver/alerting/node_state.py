@@ -1,4 +1,4 @@
-"""Incidents of one node, in a file of its data directory: so that they are followed while the database is away."""
+"""Incidents of one node, in a file of its data directory: they work without the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from receiver.alerting.follow import TELL_FOR, Incident, IncidentState, PendingNotification, follow_all, list_tellings
+from receiver.alerting.follow import (
+    NOTIFY_END_FOR,
+    Incident,
+    IncidentState,
+    PendingNotification,
+    follow_all,
+    pending_notifications,
+)
 from receiver.alerting.rules import Alarm, Finding
 from receiver.core import write_file
 from receiver.observability import get_logger
@@ -30,23 +37,23 @@ _TIMES = ("since", "seen_at", "said_at", "clear_at", "recovered_at")
 
 
 @dataclass(slots=True)
-class _Kept:
+class _NodeIncident:
     incident: Incident
-    told: set[tuple[str, IncidentState]] = field(default_factory=set)
+    sent: set[tuple[str, IncidentState]] = field(default_factory=set)
     id: str = field(default_factory=lambda: uuid4().hex)
 
 
 class NodeIncidents:
-    """The incidents of this node, and how often its server had refused pushes at the last looks.
+    """The incidents of this node, and its server's refusal counts at the last checks.
 
-    For one look at a time: see `open_node`.
+    For one check at a time: see `open_node`.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / _FILE
-        self._kept: list[_Kept] = []
+        self._incidents: list[_NodeIncident] = []
         self._refusals: list[tuple[datetime, dict[str, int]]] = []
-        self.looked_at: datetime | None = None  # the last look; None: there was none
+        self.looked_at: datetime | None = None  # time of the last check; None: no check yet
         try:
             self._read(json.loads(self._path.read_text()))
         except FileNotFoundError:
@@ -55,53 +62,55 @@ class NodeIncidents:
             _log.warning("incidents of this node cannot be read", file=str(self._path), reason=type(error).__name__)
 
     def list_open(self) -> list[Incident]:
-        """Return those that are open and were seen more than once."""
-        return [kept.incident for kept in self._kept if kept.incident.said_at and not kept.incident.recovered_at]
+        """Return the open, confirmed incidents."""
+        return [one.incident for one in self._incidents if one.incident.said_at and not one.incident.recovered_at]
 
     def follow(self, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None:
-        """Take one look's findings: what is new, what still holds, what is over."""
+        """Update the incidents with the findings of one check."""
         self.looked_at = now
-        still = {kept.incident.key: kept for kept in self._kept if kept.incident.recovered_at is None}
-        for key, before, after in follow_all([kept.incident for kept in still.values()], judged, now):
+        still = {one.incident.key: one for one in self._incidents if one.incident.recovered_at is None}
+        for key, before, after in follow_all([one.incident for one in still.values()], judged, now):
             if after is None:
-                self._kept.remove(still[key])
+                self._incidents.remove(still[key])
             elif before is None:
-                self._kept.append(_Kept(after))
+                self._incidents.append(_NodeIncident(after))
             else:
                 still[key].incident = after
-        self._kept = [kept for kept in self._kept if now - (kept.incident.recovered_at or now) <= TELL_FOR]
+        self._incidents = [one for one in self._incidents if now - (one.incident.recovered_at or now) <= NOTIFY_END_FOR]
         if not self._write():
-            # What cannot be kept is not seen a second time: better said at every look than never.
-            for kept in self._kept:
-                kept.incident = replace(kept.incident, said_at=kept.incident.said_at or now)
+            # Without the file no incident is ever confirmed: notify at every check instead of never.
+            for one in self._incidents:
+                one.incident = replace(one.incident, said_at=one.incident.said_at or now)
 
-    def list_untold(self, targets: Collection[str], now: datetime) -> list[PendingNotification]:
-        """Return what is still to be told, to whom."""
+    def list_pending(self, targets: Collection[str], now: datetime) -> list[PendingNotification]:
+        """Return the due notifications."""
         return [
-            telling for kept in self._kept for telling in list_tellings(kept.id, kept.incident, kept.told, targets, now)
+            due
+            for one in self._incidents
+            for due in pending_notifications(one.id, one.incident, one.sent, targets, now)
         ]
 
     def claim(self, _telling: PendingNotification, _now: datetime) -> bool:
-        """Return whether this caller is the one to tell it: it is, nobody else looks meanwhile."""
+        """Return True: only one check runs at a time."""
         return True
 
-    def settle(self, telling: PendingNotification, _now: datetime, *, told: bool) -> None:
-        """Note that it was told, or that it was not."""
-        if told:
-            next(kept for kept in self._kept if kept.id == telling.incident_id).told.add(
-                (telling.target, telling.state)
+    def finish(self, notification: PendingNotification, _now: datetime, *, delivered: bool) -> None:
+        """Mark a notification as delivered; an undelivered one is retried at the next check."""
+        if delivered:
+            next(one for one in self._incidents if one.id == notification.incident_id).sent.add(
+                (notification.target, notification.state)
             )
             self._write()
 
     def count_refusals(self, totals: Mapping[str, int], now: datetime) -> Mapping[str, int]:
-        """Say how many pushes were refused in the last quarter of an hour, by the server's totals at each look."""
+        """Return the refusals of the last 15 minutes by reason, from the server's totals at each check."""
         recent = [(at, seen) for at, seen in self._refusals if timedelta(0) <= now - at <= _REFUSALS_WINDOW]
         self._refusals = [*recent, (now, dict(totals))]
         return count_rises([seen for _, seen in self._refusals])
 
     def _read(self, saved: Any) -> None:
-        self._kept = [
-            _Kept(
+        self._incidents = [
+            _NodeIncident(
                 _incident(row["incident"]), {(target, IncidentState(state)) for target, state in row["told"]}, row["id"]
             )
             for row in saved["incidents"]
@@ -111,21 +120,21 @@ class NodeIncidents:
         self.looked_at = datetime.fromisoformat(looked_at) if looked_at else None
 
     def _write(self) -> bool:
-        """Replace the file, whole or not at all. Whether that was possible."""
-        rows = [{"id": kept.id, "incident": asdict(kept.incident), "told": sorted(kept.told)} for kept in self._kept]
+        """Replace the file atomically. Return whether that worked."""
+        rows = [{"id": one.id, "incident": asdict(one.incident), "told": sorted(one.sent)} for one in self._incidents]
         saved = {"incidents": rows, "refusals": self._refusals, "looked_at": self.looked_at}
         text = json.dumps(saved, default=datetime.isoformat, indent=1)
         try:
             write_file(self._path, text)
         except OSError as error:
-            _log.warning("incidents of this node cannot be kept", file=str(self._path), reason=error.strerror)
+            _log.warning("incidents of this node cannot be saved", file=str(self._path), reason=error.strerror)
             return False
         return True
 
 
 @contextmanager
 def open_node(data_dir: Path) -> Iterator[NodeIncidents | None]:
-    """Hold a node's incidents for one look. None: another look is under way."""
+    """Lock and yield a node's incidents for one check. None: another check is running."""
     with (data_dir / _LOCK).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,7 +145,7 @@ def open_node(data_dir: Path) -> Iterator[NodeIncidents | None]:
 
 
 def count_rises(totals: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
-    """Add up by how much counts have risen from one look to the next; one that fell has begun anew, from 0."""
+    """Return the increases between successive totals; a total that fell restarted from 0."""
     risen: dict[str, int] = {}
     for before, after in pairwise(totals):
         for name, total in after.items():

@@ -1,6 +1,6 @@
-"""Posts to those who are to be told: robots of DingTalk, WeCom and Feishu, or any URL.
+"""Sends notifications to DingTalk, WeCom and Feishu robots, or to any URL.
 
-All three robots answer 200 where they refuse, and say so in the body. Their addresses are secrets: none is in an error.
+All three robots answer 200 even for a refusal; the body has the error. Robot URLs are secrets: no error quotes them.
 Sources: open.dingtalk.com, custom robot (自定义机器人, 加签); developer.work.weixin.qq.com, path 91770 (群机器人);
 open.feishu.cn, custom bot (自定义机器人, 签名校验).
 """
@@ -29,60 +29,60 @@ _PATIENCE_SECONDS = 10.0
 _ANSWER_MAX_BYTES = 64 * 1024
 _WORDS_MAX_CHARS = 200
 _TEXT_MAX_BYTES = 2000  # WeCom takes 2,048
-_SECRET_MIN_CHARS = 8  # what is shorter may be a word
+_SECRET_MIN_CHARS = 8  # a shorter text may be an ordinary word
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 class NotificationError(ReceiverError):
-    """A target did not take what it was to be told; the text says why."""
+    """A target did not accept a notification; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notifier:
-    """Somebody to be told."""
+    """A target of notifications."""
 
     kind: str  # of config.ALARM_KINDS
     url: str = field(repr=False)
-    secret: str = field(default="", repr=False)  # that posts are signed with; empty: they are not
+    secret: str = field(default="", repr=False)  # signs the requests; empty: unsigned
 
     @property
     def id(self) -> str:
-        """What it is known by in the database: it gives the address away to nobody."""
+        """Its id in the database; it does not reveal the URL."""
         return hashlib.sha256(f"{self.kind}:{self.url}".encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
-        """What people are shown of it."""
+        """Its display name."""
         return f"{self.kind} at {urlsplit(self.url).hostname}"
 
     def __str__(self) -> str:
-        """Say no more than its name."""
+        """Return the display name, so that no log shows the URL."""
         return self.name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notification:
-    """What is told: words for people, fields for programs."""
+    """A notification: text for people, fields for programs."""
 
     text: str
     fields: Mapping[str, Any]
 
 
 def post(target: Notifier, message: Notification, *, tls: ssl.SSLContext | None = None) -> str:
-    """Tell a target, within ten seconds; give the words of its answer. Raises NotTold."""
+    """Send a notification within ten seconds and return the text of the answer. Raises NotificationError."""
     of_kind = _KINDS[target.kind]
     url, body = of_kind.request(target, message, int(time.time()))
     status, answer = _exchange("POST", url, json.dumps(body, ensure_ascii=False).encode(), tls)
     try:
         if not 200 <= status < 300:
             raise NotificationError(f"{target.name}: answered with HTTP status {status}")
-        return _harmless(of_kind.read(answer), target) or f"HTTP {status}"
+        return _without_secrets(of_kind.read(answer), target) or f"HTTP {status}"
     except _RefusedError as refused:
-        raise NotificationError(f"{target.name}: refused: {_harmless(str(refused), target)}") from None
+        raise NotificationError(f"{target.name}: refused: {_without_secrets(str(refused), target)}") from None
 
 
 def beat(url: str) -> None:
-    """Ask for a URL, within ten seconds, which raises an alarm elsewhere once nobody does. Raises NotTold."""
+    """Request the heartbeat URL within ten seconds. Raises NotificationError."""
     status, _ = _exchange("GET", url, b"", None)
     if not 200 <= status < 300:
         raise NotificationError(f"{urlsplit(url).hostname}: answered with HTTP status {status}")
@@ -113,8 +113,8 @@ def _exchange(method: str, url: str, body: bytes, tls: ssl.SSLContext | None) ->
         raise NotificationError(f"{name}: cannot be reached ({why})") from None
 
 
-def _harmless(words: str, target: Notifier) -> str:
-    """Take the target's own secrets out of its words: nobody knows what it repeats."""
+def _without_secrets(words: str, target: Notifier) -> str:
+    """Return a target's text without the target's own secrets, which it may repeat."""
     parts = urlsplit(target.url)
     secrets = [target.url, target.secret, parts.query, parts.path, *(value for _, value in parse_qsl(parts.query))]
     secrets.append(parts.path.rpartition("/")[2])
@@ -124,7 +124,7 @@ def _harmless(words: str, target: Notifier) -> str:
     return _UNPRINTABLE.sub(" ", words)[:_WORDS_MAX_CHARS]
 
 
-# --- What each kind takes and answers ---------------------------------------------------------------------
+# --- Request and answer of each kind ---------------------------------------------------------------------
 
 
 class _RefusedError(Exception):
@@ -153,7 +153,7 @@ def _wecom(target: Notifier, message: Notification, _now: int) -> tuple[str, Map
 def _feishu(target: Notifier, message: Notification, now: int) -> tuple[str, Mapping[str, Any]]:
     body: dict[str, Any] = {"msg_type": "text", "content": {"text": _bounded(message.text)}}
     if target.secret:
-        # What is signed is nothing: timestamp and secret are the key.
+        # The signed text is empty: timestamp and secret are the key.
         body |= {"timestamp": f"{now}", "sign": _hmac(f"{now}\n{target.secret}", "")}
     return target.url, body
 
@@ -171,7 +171,7 @@ def _bounded(text: str) -> str:
 
 
 def _read_code(code: str, words: str) -> Callable[[bytes], str]:
-    """Read an answer in JSON that is good where its `code` is 0."""
+    """Return a reader of JSON answers in which `code` 0 means success."""
 
     def read(answer: bytes) -> str:
         try:

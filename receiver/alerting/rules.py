@@ -1,6 +1,6 @@
-"""What is wrong, by figures of one moment, and what becomes of it from look to look. Pure.
+"""The alarm rules: findings from the figures of one moment. Pure.
 
-deploy/prometheus/alerts.yml has the same alarms under the same names, and deploy/RUNBOOK.md says what to do.
+deploy/prometheus/alerts.yml has the same alarms under the same names; deploy/RUNBOOK.md has the remedies.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _REPLICA_LAG_SECONDS = 60
 _AUDIT_LATE = timedelta(minutes=15)
 _BALANCE_STALE = timedelta(hours=1)
 _CERTIFICATE_SOON_DAYS, _CERTIFICATE_NOW_DAYS = 14, 3
-_MISSED_MIN = 20  # pushes of last week: where fewer came, none now is chance
+_MISSED_MIN = 20  # pushes of last week; with fewer, silence now may be chance
 _SETTLED_MIN, _USUAL_SETTLED_MIN = 50, 500
 _SIGMAS = 4
 _CLOCKS_APART = timedelta(minutes=5)  # of nodes, at most
 
 
 class Alarm(StrEnum):
-    """What can be wrong."""
+    """The alarms."""
 
     SERVER_DOWN = "server_down"
     DATABASE_AWAY = "database_away"
@@ -61,12 +61,12 @@ class Alarm(StrEnum):
 
     @property
     def critical(self) -> bool:
-        """Return whether somebody has to get up for it: pushes or codes are lost, or are about to be."""
+        """Return whether it needs immediate action: pushes or codes are being lost, or soon will be."""
         return self in _CRITICAL
 
     @property
     def of_node(self) -> bool:
-        """Return whether it is one node's own trouble, which no other can see."""
+        """Return whether it concerns one node, and no other can detect it."""
         return self in _OF_NODE
 
 
@@ -85,15 +85,15 @@ _CRITICAL = frozenset(
 )
 
 
-Key = tuple[Alarm, str]  # and which of several
+Key = tuple[Alarm, str]  # alarm and subject
 
 
-# --- What is known ----------------------------------------------------------------------------------------
+# --- Figures ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thresholds:
-    """Beyond what something is wrong, where a deployment may choose."""
+    """The configurable thresholds."""
 
     silent_after: timedelta = timedelta(minutes=10)
     refusals: int = 20  # for one reason, in a quarter of an hour
@@ -104,93 +104,93 @@ class Thresholds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """How many messages of a span were reported delivered, of those that were reported at all."""
+    """Delivered messages of a period, and all with a final report."""
 
     delivered: int = 0
     settled: int = 0
 
     @property
     def share(self) -> float:
-        """Of 1; 0 where nothing is settled."""
+        """The share from 0 to 1; 0 if nothing is settled."""
         return self.delivered / self.settled if self.settled else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BalanceLeft:
-    """How many messages an account has left, by its last reading."""
+    """The remaining messages of an account, by its last reading."""
 
     left: int
     read_at: datetime
-    asked: bool  # whether it is asked for here, with credentials; else others' sends tell it now and then
+    asked: bool  # whether we query it with credentials; else it comes with sends of others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SetAsideRows:
-    """How many rows of a table are left out, and the ids of the first of them."""
+    """The number of skipped rows of a table, and the first of their ids."""
 
     count: int
     ids: tuple[str, ...]
 
     @property
     def named(self) -> str:
-        """Those ids as text, and whether there are more."""
+        """The ids as text, with an ellipsis if there are more."""
         return ", ".join(self.ids) + (", \u2026" if self.count > len(self.ids) else "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFigures:
-    """What the database says of the present."""
+    """The present figures from the database."""
 
-    last_push_at: datetime | None  # None: there was none ever
-    unanswered_since: datetime | None  # since when five numbers wait that nothing came for; None: the platform speaks
-    missed_pushes: int  # that came last week in what is silence now; 0 where sends are recorded
+    last_push_at: datetime | None  # None: never
+    unanswered_since: datetime | None  # since when five numbers have waited without any push; None: fewer
+    missed_pushes: int  # pushes one week before the present silence; 0 if sends are recorded
     quarantined: int  # in the last hour
     events_lag_seconds: float
     recent: Rate
     usual: Rate
     balances: Mapping[str, BalanceLeft] = field(default_factory=dict)  # of accounts with a reading
-    forward_oldest: Mapping[str, datetime] = field(default_factory=dict)  # of targets for which something waits
+    forward_oldest: Mapping[str, datetime] = field(default_factory=dict)  # by endpoint with pending deliveries
     set_aside: Mapping[str, SetAsideRows] = field(default_factory=dict)  # by table
-    unshipped_since: datetime | None = None  # of the oldest audit entry that syslog lacks; None: it has all, or is none
+    unshipped_since: datetime | None = None  # of the oldest entry not sent to syslog; None: none, or no syslog
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HealthFigures:
-    """What is known at one moment. What could not be found out is None, and is judged by nobody."""
+    """The figures of one moment. Unknown ones are None, and their rules are skipped."""
 
     now: datetime
-    server_fault: str | None  # why no push can be kept; None: it can
+    server_fault: str | None  # why no push can be saved; None: no fault
     database_fault: str | None
     spool_bytes: int
     spool_max_bytes: int
-    spool_oldest_seconds: float  # 0: nothing waits
-    refusals: Mapping[str, int] | None  # in the last quarter of an hour, by the gate's word for the reason
-    kept: StoredFigures | None
+    spool_oldest_seconds: float  # 0: the spool is empty
+    refusals: Mapping[str, int] | None  # in the last 15 minutes, by reason
+    stored: StoredFigures | None
     disk: Disk  # that holds the data directory
     certificate_days_left: float | None
-    spool_lasts_seconds: float | None = None  # at the present rate; None: not known, or nothing waits
+    spool_lasts_seconds: float | None = None  # at the present rate; None: unknown, or empty
     backups: Mapping[str, Noted] = field(default_factory=dict)  # made on this node, by command
-    certificate_fault: str | None = None  # why it does not hold; None: it does, or nobody knows
-    replica_lag_seconds: float | None = None  # as the server sees it; infinite: away; None: there is none
+    certificate_fault: str | None = None  # why it is invalid; None: valid or unknown
+    replica_lag_seconds: float | None = None  # as the server sees it; infinite: unavailable; None: no replica
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing that is wrong."""
+    """One fault."""
 
     alarm: Alarm
-    subject: str = ""  # which of several: an account, a reason
-    since: datetime | None = None  # None: nobody knows from when on
-    evidence: Mapping[str, Any] = field(default_factory=dict)  # for the words; nothing secret, no full number
+    subject: str = ""  # such as an account or a reason
+    since: datetime | None = None  # None: unknown
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # for the texts; no secrets, no full numbers
 
     @property
     def key(self) -> Key:
-        """What tells it from others."""
+        """Its identity."""
         return self.alarm, self.subject
 
 
 # --- The rules --------------------------------------------------------------------------------------------
-# Each gives what it finds, or None where its figures are missing.
+# Each returns its findings, or None if its figures are missing.
 
 Found = list[Finding] | None
 
@@ -223,13 +223,13 @@ def _spool_growing(figures: HealthFigures, _limits: Thresholds) -> Found:
 
 
 def _spool_lasts(figures: HealthFigures) -> Mapping[str, Any]:
-    """Return for how long the spool has room, where that is known."""
+    """Return for how long the spool has room, if known."""
     seconds = figures.spool_lasts_seconds
     return {} if seconds is None else {"lasts_hours": hours_of(seconds)}
 
 
 def hours_of(seconds: float) -> float:
-    """Return hours as people read them: the fewer, the finer."""
+    """Return hours, with one decimal below ten."""
     hours = seconds / 3600
     return round(hours, 1) if hours < 10 else round(hours)
 
@@ -245,9 +245,9 @@ def _pushes_refused(figures: HealthFigures, limits: Thresholds) -> Found:
 
 
 def _events_held_back(figures: HealthFigures, _limits: Thresholds) -> Found:
-    if figures.kept is None:
+    if figures.stored is None:
         return None
-    lag = figures.kept.events_lag_seconds
+    lag = figures.stored.events_lag_seconds
     if lag <= _EVENTS_LAG_SECONDS:
         return []
     since = figures.now - timedelta(seconds=lag)
@@ -255,7 +255,7 @@ def _events_held_back(figures: HealthFigures, _limits: Thresholds) -> Found:
 
 
 def _webhooks_behind(figures: HealthFigures, _limits: Thresholds) -> Found:
-    if figures.kept is None:
+    if figures.stored is None:
         return None
     return [
         Finding(
@@ -264,13 +264,13 @@ def _webhooks_behind(figures: HealthFigures, _limits: Thresholds) -> Found:
             since=oldest_at,
             evidence={"minutes": math.floor((figures.now - oldest_at).total_seconds() / 60)},
         )
-        for target, oldest_at in sorted(figures.kept.forward_oldest.items())
+        for target, oldest_at in sorted(figures.stored.forward_oldest.items())
         if figures.now - oldest_at > _FORWARD_LATE
     ]
 
 
 def _rows_set_aside(figures: HealthFigures, _limits: Thresholds) -> Found:
-    if figures.kept is None:
+    if figures.stored is None:
         return None
     return [
         Finding(
@@ -278,36 +278,36 @@ def _rows_set_aside(figures: HealthFigures, _limits: Thresholds) -> Found:
             subject=table,
             evidence={"count": rows.count, "ids": rows.named},
         )
-        for table, rows in sorted(figures.kept.set_aside.items())
+        for table, rows in sorted(figures.stored.set_aside.items())
     ]
 
 
 def _platform_silent(figures: HealthFigures, limits: Thresholds) -> Found:
-    # What waits in the spool has come: the journal will know of it.
-    if figures.kept is None or figures.spool_bytes:
+    # Records in the spool count as arrived: the journal will have them.
+    if figures.stored is None or figures.spool_bytes:
         return None
-    kept = figures.kept
-    since = kept.last_push_at
-    if kept.unanswered_since is not None and figures.now - kept.unanswered_since > limits.silent_after:
-        minutes = math.floor((figures.now - kept.unanswered_since).total_seconds() / 60)
+    stored = figures.stored
+    since = stored.last_push_at
+    if stored.unanswered_since is not None and figures.now - stored.unanswered_since > limits.silent_after:
+        minutes = math.floor((figures.now - stored.unanswered_since).total_seconds() / 60)
         return [Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"minutes": minutes})]
-    if kept.missed_pushes >= _MISSED_MIN:
-        return [Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"last_week": kept.missed_pushes})]
+    if stored.missed_pushes >= _MISSED_MIN:
+        return [Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"last_week": stored.missed_pushes})]
     return []
 
 
 def _pushes_quarantined(figures: HealthFigures, limits: Thresholds) -> Found:
-    if figures.kept is None:
+    if figures.stored is None:
         return None
-    if figures.kept.quarantined <= limits.quarantined:
+    if figures.stored.quarantined <= limits.quarantined:
         return []
-    return [Finding(alarm=Alarm.PUSHES_QUARANTINED, evidence={"count": figures.kept.quarantined})]
+    return [Finding(alarm=Alarm.PUSHES_QUARANTINED, evidence={"count": figures.stored.quarantined})]
 
 
 def _delivery_fallen(figures: HealthFigures, limits: Thresholds) -> Found:
-    if figures.kept is None:
+    if figures.stored is None:
         return None
-    recent, usual = figures.kept.recent, figures.kept.usual
+    recent, usual = figures.stored.recent, figures.stored.usual
     if recent.settled < _SETTLED_MIN or usual.settled < _USUAL_SETTLED_MIN:
         return []
     fall = usual.share - recent.share
@@ -323,10 +323,10 @@ def _delivery_fallen(figures: HealthFigures, limits: Thresholds) -> Found:
 
 
 def _balance_low(figures: HealthFigures, limits: Thresholds) -> Found:
-    if figures.kept is None:
+    if figures.stored is None:
         return None
     found = []
-    for account, balance in sorted(figures.kept.balances.items()):
+    for account, balance in sorted(figures.stored.balances.items()):
         low = limits.balance_low(account)
         if low is not None and balance.left < low:
             evidence = {"left": balance.left, "low": low}
@@ -335,7 +335,7 @@ def _balance_low(figures: HealthFigures, limits: Thresholds) -> Found:
 
 
 def _balance_stale(figures: HealthFigures, _limits: Thresholds) -> Found:
-    if figures.kept is None:
+    if figures.stored is None:
         return None
     return [
         Finding(
@@ -344,7 +344,7 @@ def _balance_stale(figures: HealthFigures, _limits: Thresholds) -> Found:
             since=balance.read_at,
             evidence={"hours": math.floor((figures.now - balance.read_at).total_seconds() / 3600)},
         )
-        for account, balance in sorted(figures.kept.balances.items())
+        for account, balance in sorted(figures.stored.balances.items())
         if balance.asked and figures.now - balance.read_at > _BALANCE_STALE
     ]
 
@@ -352,7 +352,7 @@ def _balance_stale(figures: HealthFigures, _limits: Thresholds) -> Found:
 def _certificate_ends_soon(figures: HealthFigures, _limits: Thresholds) -> Found:
     left = figures.certificate_days_left
     if left is None or left < _CERTIFICATE_NOW_DAYS:
-        return None  # the other alarm's: this one neither begins then, nor is it over
+        return None  # CERTIFICATE_ENDS_NOW covers that; this alarm neither starts nor ends
     if left >= _CERTIFICATE_SOON_DAYS:
         return []
     return [Finding(alarm=Alarm.CERTIFICATE_ENDS_SOON, evidence={"days": math.floor(left)})]
@@ -390,9 +390,9 @@ def _disk_nearly_full(figures: HealthFigures, _limits: Thresholds) -> Found:
 
 
 def _audit_syslog_lag(figures: HealthFigures, _limits: Thresholds) -> Found:
-    if figures.kept is None:
+    if figures.stored is None:
         return None
-    since = figures.kept.unshipped_since
+    since = figures.stored.unshipped_since
     if since is None or figures.now - since <= _AUDIT_LATE:
         return []
     minutes = math.floor((figures.now - since).total_seconds() / 60)
@@ -400,7 +400,7 @@ def _audit_syslog_lag(figures: HealthFigures, _limits: Thresholds) -> Found:
 
 
 def _backup_old(figures: HealthFigures, _limits: Thresholds) -> Found:
-    # Where none was ever tried nothing is said: others may back it up, and a first day without one is no fault.
+    # Without any attempt there is no alarm: another tool may make the backups.
     found = []
     for command, noted in sorted(figures.backups.items()):
         if noted.failing:
@@ -436,12 +436,6 @@ _RULES: Mapping[Alarm, Callable[[HealthFigures, Thresholds], Found]] = {
 
 
 def judge_all(figures: HealthFigures, limits: Thresholds) -> Mapping[Alarm, Sequence[Finding]]:
-    """Return what is wrong, by alarm; an alarm whose figures are missing is not among them."""
+    """Return the findings by alarm, without the alarms whose figures are missing."""
     judged = {alarm: rule(figures, limits) for alarm, rule in _RULES.items()}
     return {alarm: found for alarm, found in judged.items() if found is not None}
-
-
-# --- Incidents --------------------------------------------------------------------------------------------
-
-
-# --- Who is still to be told ------------------------------------------------------------------------------

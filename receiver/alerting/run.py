@@ -1,4 +1,4 @@
-"""One look at how it goes, and what follows from it: `receiver run alarms`."""
+"""One check of the deployment and its notifications: `receiver run alarms`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.alerting.figures import find_kept
+from receiver.alerting.figures import find_stored_figures
 from receiver.alerting.follow import Incident, PendingNotification
 from receiver.alerting.incidents import SharedIncidents
 from receiver.alerting.messages import MessageContext, write_incident, write_test
@@ -39,46 +39,46 @@ _REPLICA_METRIC = "receiver_replica_lag_seconds"
 
 
 class _Incidents(Protocol):
-    """Where incidents are followed: this node's file, or the database for all nodes."""
+    """The store of incidents: this node's file, or the database for all nodes."""
 
     def follow(self, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None: ...
-    def list_untold(self, targets: Collection[str], now: datetime) -> list[PendingNotification]: ...
-    def claim(self, telling: PendingNotification, now: datetime) -> bool: ...
-    def settle(self, telling: PendingNotification, now: datetime, *, told: bool) -> None: ...
+    def list_pending(self, targets: Collection[str], now: datetime) -> list[PendingNotification]: ...
+    def claim(self, notification: PendingNotification, now: datetime) -> bool: ...
+    def finish(self, notification: PendingNotification, now: datetime, *, delivered: bool) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotifyResult:
-    """What became of telling one target one thing."""
+    """The result of one notification to one target."""
 
     target: str
     name: str  # of the alarm, or "test"
     state: str
-    fault: str | None  # None: it was told
+    fault: str | None  # None: delivered
     answer: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AlarmRun:
-    """What one look has found, and who was told."""
+    """The findings and notifications of one check."""
 
     findings: tuple[Finding, ...]
     told: tuple[NotifyResult, ...] = ()
-    skipped: bool = False  # another look at this node is under way
+    skipped: bool = False  # another check runs on this node
 
 
 class Watch:
-    """Looks at one deployment from one of its nodes."""
+    """Checks a deployment from one of its nodes."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
-        self._targets = {target.id: target for target in targets_of(runtime.settings)}
+        self._targets = {target.id: target for target in notifiers_of(runtime.settings)}
         self._shared = SharedIncidents(runtime.database)
 
     @cached_property
     def place(self) -> MessageContext:
-        """From where it is told, and how."""
+        """Language, time zone, node and status page for the messages."""
         return MessageContext(
             language=self._settings.alarm_language,
             zone=self._settings.timezone,
@@ -87,40 +87,40 @@ class Watch:
         )
 
     def look(self) -> AlarmRun:
-        """Look once, follow every incident, tell each target what it does not know yet; then give the heartbeat."""
+        """Check once, update the incidents, send due notifications, then send the heartbeat."""
         now = self._runtime.now()
         with open_node(self._settings.data_dir) as node:
             if node is None:
                 return AlarmRun(findings=(), skipped=True)
             figures = self._find_figures(node, now)
-            judged = judge_all(figures, limits_of(self._settings))
+            judged = judge_all(figures, thresholds_of(self._settings))
             node.follow({alarm: found for alarm, found in judged.items() if alarm.of_node}, now)
-            told = self._tell(node, now)
-            if figures.kept is not None:
+            results = self._notify(node, now)
+            if figures.stored is not None:
                 try:
                     self._shared.follow({alarm: found for alarm, found in judged.items() if not alarm.of_node}, now)
-                    told += self._tell(self._shared, now)
-                except (DatabaseUnavailable, DatabaseMisconfigured) as error:  # just now: the next look will say so
-                    _log.warning("the database went away", reason=str(error))
+                    results += self._notify(self._shared, now)
+                except (DatabaseUnavailable, DatabaseMisconfigured) as error:  # the next check will report it
+                    _log.warning("database unavailable", reason=str(error))
         self._beat()
-        return AlarmRun(findings=_flat(judged), told=tuple(told))
+        return AlarmRun(findings=_flat(judged), told=tuple(results))
 
     def _beat(self) -> None:
-        """Let the heartbeat's server know that somebody looks; where it cannot be reached, it will say so itself."""
+        """Send the heartbeat; if that fails, the heartbeat service raises its own alarm."""
         if not self._settings.alarm_heartbeat_url:
             return
         try:
             beat(self._settings.alarm_heartbeat_url)
         except NotificationError as error:
-            _log.warning("the heartbeat was not taken", reason=str(error))
+            _log.warning("heartbeat failed", reason=str(error))
 
     def look_without_telling(self) -> list[Incident]:
-        """Return what would be incidents if it lasted; nothing is kept."""
+        """Return the present findings as incidents; nothing is stored."""
         now = self._runtime.now()
         with open_node(self._settings.data_dir) as node:
             if node is None:
-                raise ReceiverError("another look at this node is under way; try again")
-            judged = judge_all(self._find_figures(node, now), limits_of(self._settings))
+                raise ReceiverError("another check is running on this node; try again")
+            judged = judge_all(self._find_figures(node, now), thresholds_of(self._settings))
         return [
             Incident(
                 alarm=finding.alarm,
@@ -133,50 +133,50 @@ class Watch:
         ]
 
     def test(self) -> list[NotifyResult]:
-        """Tell every target that this is a test."""
-        told = []
+        """Send a test notification to every target."""
+        results = []
         for target in self._targets.values():
             fault, answer = None, ""
             try:
                 answer = post(target, write_test(self.place))
             except NotificationError as error:
                 fault = str(error)
-            told.append(NotifyResult(target=target.name, name="test", state="test", fault=fault, answer=answer))
-        return told
+            results.append(NotifyResult(target=target.name, name="test", state="test", fault=fault, answer=answer))
+        return results
 
-    def _tell(self, incidents: _Incidents, now: datetime) -> list[NotifyResult]:
-        told = []
-        for telling in incidents.list_untold(tuple(self._targets), now):
-            if not incidents.claim(telling, now):
+    def _notify(self, incidents: _Incidents, now: datetime) -> list[NotifyResult]:
+        results = []
+        for notification in incidents.list_pending(tuple(self._targets), now):
+            if not incidents.claim(notification, now):
                 continue
-            target, incident, fault = self._targets[telling.target], telling.incident, None
+            target, incident, fault = self._targets[notification.target], notification.incident, None
             try:
-                post(target, write_incident(incident, telling.state, self.place))
+                post(target, write_incident(incident, notification.state, self.place))
             except NotificationError as error:
                 fault = str(error)
-            incidents.settle(telling, now, told=fault is None)
-            told.append(NotifyResult(target=target.name, name=incident.alarm, state=telling.state, fault=fault))
-        return told
+            incidents.finish(notification, now, delivered=fault is None)
+            results.append(NotifyResult(target=target.name, name=incident.alarm, state=notification.state, fault=fault))
+        return results
 
-    # --- What is known --------------------------------------------------------------------------------
+    # --- Figures --------------------------------------------------------------------------------
 
     def _find_figures(self, node: NodeIncidents, now: datetime) -> HealthFigures:
         spool = spool_state(self._runtime.spool.directory)
-        kept, database_fault = self._find_kept(now)
-        exposed = self._find_exposed()
+        stored, database_fault = self._find_stored(now)
+        exposition = self._read_metrics()
         server_fault, spools_because = self._ask_readiness()
         disk = find_disk(self._settings.data_dir)
         certificate = find_certificate(self._settings.public_url)
         return HealthFigures(
             now=now,
             server_fault=server_fault,
-            # The server may have lost what this process can open: a file that was replaced under it.
+            # The server may have lost the database that this process can open: a replaced file.
             database_fault=database_fault or spools_because,
             spool_bytes=spool.bytes,
             spool_max_bytes=self._settings.spool_max_bytes,
             spool_oldest_seconds=0.0 if spool.oldest_at is None else max(0.0, time.time() - spool.oldest_at),
-            refusals=None if exposed is None else node.count_refusals(read_refusals(exposed), now),
-            kept=kept,
+            refusals=None if exposition is None else node.count_refusals(read_refusals(exposition), now),
+            stored=stored,
             spool_lasts_seconds=seconds_left(
                 spool, max_bytes=self._settings.spool_max_bytes, disk=disk, now=time.time()
             ),
@@ -184,49 +184,49 @@ class Watch:
             backups=find_backups(self._settings.data_dir),
             certificate_days_left=None if certificate is None else certificate.days_left,
             certificate_fault=None if certificate is None else certificate.fault,
-            replica_lag_seconds=None if exposed is None else read_replica_lag(exposed),
+            replica_lag_seconds=None if exposition is None else read_replica_lag(exposition),
         )
 
-    def _find_kept(self, now: datetime) -> tuple[StoredFigures | None, str | None]:
-        """Ask the database; or say why it cannot be used."""
+    def _find_stored(self, now: datetime) -> tuple[StoredFigures | None, str | None]:
+        """Return the figures from the database, or why it cannot be used."""
         accounts = [account for account, _, _ in self._settings.platform_credentials]
         try:
             version.require_schema(self._runtime.database)
             self._runtime.database.require_writable()
             ships = bool(self._settings.audit_syslog)
-            kept = self._runtime.ask(
-                lambda connection: find_kept(connection, now=now, accounts=accounts, ships_audit=ships)
+            stored = self._runtime.ask(
+                lambda connection: find_stored_figures(connection, now=now, accounts=accounts, ships_audit=ships)
             )
         except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             return None, str(error)
-        return kept, None
+        return stored, None
 
     def _ask_readiness(self) -> tuple[str | None, str | None]:
-        """Ask the server; return why it can keep no push, and why it keeps them in the spool. None: neither."""
+        """Return why the server can save no push, and why it uses the spool; None: no fault."""
         try:
             status, body = ask_own_server(self._settings, "/readyz")
         except OSError:
-            return f"nothing answers on {address_text(self._settings.inside)}", None
+            return f"no answer on {address_text(self._settings.inside)}", None
         try:
-            said = json.loads(body)
-            return (None, said.get("reason")) if status == 200 else (str(said["detail"]), None)
+            answer = json.loads(body)
+            return (None, answer.get("reason")) if status == 200 else (str(answer["detail"]), None)
         except (ValueError, LookupError, TypeError, AttributeError):
             return (None if status == 200 else f"/readyz answers with HTTP status {status}"), None
 
-    def _find_exposed(self) -> str | None:
-        """Ask the server what its /metrics says; None: it does not."""
+    def _read_metrics(self) -> str | None:
+        """Return the text of the server's /metrics; None: not available."""
         try:
             status, body = ask_own_server(self._settings, "/metrics")
         except OSError:
-            return None  # that itself is an alarm
+            return None  # SERVER_DOWN covers that
         if status != 200:
-            _log.warning("refused pushes are not known: /metrics must be open to this host", status=status)
+            _log.warning("cannot read refused pushes: allow this host in RECEIVER_METRICS_ALLOW", status=status)
             return None
         return body.decode(errors="replace")
 
 
 def read_refusals(exposition: str) -> Mapping[str, int]:
-    """Return the refused pushes of a server by reason, from what its /metrics says."""
+    """Return the refused pushes of a server by reason, from its /metrics text."""
     totals: dict[str, int] = {}
     for family in text_string_to_metric_families(exposition):
         if family.name == _REFUSALS_METRIC:
@@ -238,20 +238,20 @@ def read_refusals(exposition: str) -> Mapping[str, int]:
 
 
 def read_replica_lag(exposition: str) -> float | None:
-    """Return how far the replica is behind, which only a process that looks for a while can say; None: not told."""
+    """Return the replica lag, which only a long-running process knows; None: no such metric."""
     for family in text_string_to_metric_families(exposition):
         if family.name == _REPLICA_METRIC:
             return max((sample.value for sample in family.samples), default=None)
     return None
 
 
-def targets_of(settings: Settings) -> list[Notifier]:
-    """Return those who are to be told."""
+def notifiers_of(settings: Settings) -> list[Notifier]:
+    """Return the targets of RECEIVER_ALARM_URLS."""
     return [Notifier(kind=kind, url=url, secret=secret) for kind, url, secret in settings.alarm_urls]
 
 
-def limits_of(settings: Settings) -> Thresholds:
-    """Return the limits as they are set."""
+def thresholds_of(settings: Settings) -> Thresholds:
+    """Return the thresholds from the settings."""
     return Thresholds(
         silent_after=settings.alarm_silent,
         refusals=settings.alarm_refusals,

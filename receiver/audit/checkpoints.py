@@ -1,7 +1,7 @@
-"""Where the audit's chain has been, in a file of the node's data directory: outside the database.
+"""Checkpoints of the audit's chain, in a file of the node's data directory: outside the database.
 
-Whoever changes the whole chain, or cuts it off at its end, makes one that holds by itself; but it is not the one whose
-places are noted here. Each process that writes entries notes its own.
+An attacker who rewrites or truncates the chain can make one that is consistent in itself, but it does not match the
+checkpoints. Each process that writes entries adds its own.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 FILE = "audit.anchors"
-_NEWEST = 1000  # are all kept; of those before, one an hour
+_NEWEST = 1000  # are all kept; of older ones, one an hour
 _MOST = 20_000  # over two years, by the hour
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """A place of the chain, as it was noted when its entry was written."""
+    """A position of the chain, recorded when its entry was written."""
 
     position: int
     at: datetime
@@ -37,18 +37,18 @@ class Checkpoint:
 
     @property
     def line(self) -> str:
-        """As it stands in the file."""
+        """Return its line in the file."""
         return f"{self.position} {self.at.astimezone(UTC).isoformat(timespec='microseconds')} {self.hash.hex()}\n"
 
 
 class Checkpoints:
-    """The file of one node; for all its processes at once. Nothing is open between calls."""
+    """The file of one node, shared by its processes. Nothing stays open between calls."""
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / FILE
 
-    def note(self, anchor: Checkpoint) -> None:
-        """Add a place, fsynced. Where that is impossible the log says so: the entry itself is durable already."""
+    def add(self, anchor: Checkpoint) -> None:
+        """Add a checkpoint, fsynced. A failure is only logged: the entry itself is durable already."""
         try:
             with self._held() as handle:
                 line = anchor.line.encode()
@@ -59,10 +59,10 @@ class Checkpoints:
                 if anchor.position % _NEWEST == 0:
                     self._thin()
         except OSError as error:
-            _log.error("the audit's place cannot be noted", file=str(self.path), reason=error.strerror)
+            _log.error("the audit checkpoint cannot be written", file=str(self.path), reason=error.strerror)
 
     def read(self) -> tuple[list[Checkpoint], list[str]]:
-        """Return every place that was noted, in the order of the file, and what in it cannot be read."""
+        """Return every checkpoint in the order of the file, and its unreadable lines."""
         try:
             lines = self.path.read_text(errors="replace").splitlines(keepends=True)
         except FileNotFoundError:
@@ -77,13 +77,13 @@ class Checkpoints:
                     Checkpoint(position=int(position), at=datetime.fromisoformat(at), hash=bytes.fromhex(digest))
                 )
             except ValueError:
-                if number < len(lines) or line.endswith("\n"):  # else the machine stopped while it was written
+                if number < len(lines) or line.endswith("\n"):  # else the machine stopped during the write
                     faults.append(f"{self.path}: line {number} cannot be read")
         return anchors, faults
 
     @contextmanager
     def _held(self) -> Iterator[int]:
-        """Open the file at its end, alone: one that was put in its place meanwhile is opened instead."""
+        """Open the file for appending, locked; if it was replaced meanwhile, open the new one."""
         while True:
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
@@ -98,12 +98,12 @@ class Checkpoints:
     def _thin(self) -> None:
         anchors, faults = self.read()
         if faults:
-            return  # somebody is to look at it as it is
+            return  # leave a damaged file for review
         write_file(self.path, "".join(anchor.line for anchor in thinned(anchors)))
 
 
 def thinned(anchors: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Keep the newest thousand, and of those before the first of each hour."""
+    """Return the newest thousand, and of older ones the first of each hour."""
     hours: dict[datetime, Checkpoint] = {}
     for anchor in anchors[:-_NEWEST]:
         hours.setdefault(anchor.at.replace(minute=0, second=0, microsecond=0), anchor)
@@ -111,7 +111,7 @@ def thinned(anchors: Sequence[Checkpoint]) -> list[Checkpoint]:
 
 
 def _end_line(handle: int) -> None:
-    """End what a machine that stopped has left of a line, so that the next stands by itself."""
+    """Remove an incomplete last line, left by a crash."""
     size = os.fstat(handle).st_size
     if size and os.pread(handle, 1, size - 1) != b"\n":
         os.ftruncate(handle, os.pread(handle, size, 0).rfind(b"\n") + 1)

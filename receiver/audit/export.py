@@ -1,4 +1,4 @@
-"""The audit's entries as lines: for programs, spreadsheets and people."""
+"""The audit's entries as lines, for programs, spreadsheets and people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROWS_A_PIECE = 500
 
 
 class AuditFormat(StrEnum):
-    """How a file of entries is written."""
+    """The format of a file of entries."""
 
     CSV = "csv"
     NDJSON = "ndjson"
@@ -30,7 +30,7 @@ MEDIA_TYPES = {AuditFormat.CSV: "text/csv; charset=utf-8", AuditFormat.NDJSON: "
 
 
 def as_fields(entry: Entry) -> dict[str, Any]:
-    """Return an entry as a JSON object holds it; position and hash are null while it waits to be chained."""
+    """Return an entry as a JSON object; position and hash are null until it is chained."""
     return {
         "id": str(entry.id),
         "position": entry.position,
@@ -43,7 +43,7 @@ def as_fields(entry: Entry) -> dict[str, Any]:
 
 
 def iter_audit_file(entries: Iterable[Entry], form: AuditFormat) -> Iterator[bytes]:
-    """Return entries as the pieces of a file; in a CSV, no cell can be a spreadsheet's formula."""
+    """Yield entries as the pieces of a file; no cell of a CSV is a spreadsheet's formula."""
     text = io.StringIO()
     rows = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     if form is AuditFormat.CSV:
@@ -56,11 +56,11 @@ def iter_audit_file(entries: Iterable[Entry], form: AuditFormat) -> Iterator[byt
         else:
             text.write(json.dumps(fields, ensure_ascii=False) + "\n")
         if number % _ROWS_A_PIECE == 0:
-            yield _taken(text)
-    yield _taken(text)
+            yield _pop(text)
+    yield _pop(text)
 
 
-def _taken(text: io.StringIO) -> bytes:
+def _pop(text: io.StringIO) -> bytes:
     piece = text.getvalue().encode(errors="replace")
     text.seek(0)
     text.truncate()

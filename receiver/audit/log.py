@@ -1,10 +1,10 @@
-"""The audit: who did what, as a chain in which each entry vouches for all that came before it.
+"""The audit log: who did what, as a hash chain.
 
-An entry's hash is SHA-256 over the hash before it and what the entry says. Its place in the chain is its position: 1,
-2, 3 and so on, given under the lock of the one row of `audit_chain`, so that positions have no gap and come in the
-order in which entries are committed. What the version before has written waits without one, and the next writer takes
-it in.
-Triggers keep entries as they are; they are a hurdle, the chain is the proof (`store.audit_proof`).
+An entry's hash is SHA-256 over the previous hash and the entry's content. Its position is 1, 2, 3 and so on, assigned
+under the lock of the one row of `audit_chain`: positions have no gaps and follow the order of commits. Entries of the
+previous version have no position yet; the next writer chains them.
+
+Triggers prevent changes of entries. They are a hurdle; the chain is the proof (`audit.verification`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 BEGINNING = bytes(32)  # the hash before the first entry
 CHAIN = "audit"  # the name of the one row
-_TAKEN_IN_AT_ONCE = 1000
+_CHAINED_AT_ONCE = 1000
 PRUNED = "audit.prune"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Link:
-    """A place in the chain."""
+    """A position in the chain."""
 
     position: int
     at: datetime
@@ -41,20 +41,20 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """Who did what. Numbers are in `detail` as keyed hashes only."""
+    """One action and its actor. Numbers are in `detail` as keyed hashes only."""
 
     id: int
     at: datetime
     actor: str
     action: str
     detail: Mapping[str, Any] | None
-    position: int | None  # these two are None while it waits to be taken into the chain
+    position: int | None  # these two are None until the entry is chained
     hash: bytes | None
     mobile_hmac: str | None
 
 
 def hash_of(before: bytes, entry: Mapping[str, Any] | Entry, position: int) -> bytes:
-    """Return the hash of an entry at that position, behind one with the hash `before`."""
+    """Return the hash of an entry at that position, after one with the hash `before`."""
     values = entry if not isinstance(entry, Entry) else {name: getattr(entry, name) for name in _HASHED}
     at = values["at"].astimezone(UTC).isoformat(timespec="microseconds")
     said = [position, values["id"], at, values["actor"], values["action"], values["detail"]]
@@ -69,10 +69,10 @@ _HASHED = ("id", "at", "actor", "action", "detail")
 
 
 def write_audit(connection: sa.Connection, *, at: datetime, actor: str, action: str, detail: Mapping[str, Any]) -> Link:
-    """Note who did what at the end of the chain, in the transaction that did it; give its place.
+    """Append an entry to the chain, in the transaction of the action; return its link.
 
-    `detail` holds no number: use a keyed hash. Whoever comes next waits until this transaction ends.
-    Raises StoreUnfit where the chain's end is missing.
+    `detail` holds no number: use a keyed hash. The next writer waits until this transaction ends. Raises
+    DatabaseMisconfigured if the chain's end is missing.
     """
     position, before, _ = take_in(connection)
     entry: dict[str, Any] = {
@@ -89,15 +89,15 @@ def write_audit(connection: sa.Connection, *, at: datetime, actor: str, action: 
     return link
 
 
-def take_in(connection: sa.Connection, limit: int = _TAKEN_IN_AT_ONCE) -> tuple[int, bytes, int]:
-    """Take the turn to write, and the oldest entries that wait into the chain.
+def take_in(connection: sa.Connection, limit: int = _CHAINED_AT_ONCE) -> tuple[int, bytes, int]:
+    """Lock the chain, and chain the oldest entries that have no position.
 
-    Give the chain's last position and hash, and how many were taken in.
+    Return the chain's last position and hash, and how many entries were chained.
     """
     end = connection.execute(sa.select(audit_chain).with_for_update()).one_or_none()
     if end is None:
         raise DatabaseMisconfigured(
-            "the audit's chain has lost its end (table audit_chain); see the runbook, `receiver verify`"
+            "the audit chain's end (table audit_chain) is missing; see the runbook, `receiver verify`"
         )
     position, before = end.last_position, bytes(end.last_hash)
     waiting = list(connection.execute(_WAITING.limit(limit)).mappings())
@@ -118,7 +118,7 @@ _TAKE_IN = (
 
 
 def link_up(entries: Iterable[Any], position: int, before: bytes) -> Iterator[dict[str, Any]]:
-    """Return each entry's id, position, hash and number, behind the link at `position` whose hash is `before`."""
+    """Yield each entry's id, position, hash and number, after the link at `position` whose hash is `before`."""
     for entry in entries:
         position += 1
         before = hash_of(before, entry, position)
@@ -127,7 +127,7 @@ def link_up(entries: Iterable[Any], position: int, before: bytes) -> Iterator[di
 
 
 def mobile_hmac_of(detail: Mapping[str, Any] | None) -> str | None:
-    """Return the keyed hash of the number that an entry is about, which has a column of its own to be found by."""
+    """Return the keyed hash of the number in an entry; it has a column of its own for searches."""
     return (detail or {}).get("mobile_hmac")
 
 
@@ -148,10 +148,10 @@ def _move_end(connection: sa.Connection, position: int, last_hash: bytes) -> Non
 def prune_audit(
     connection: sa.Connection, before: datetime, *, now: datetime | None = None, actor: str = "cli", limit: int = 10_000
 ) -> int:
-    """Take the oldest entries away, at most `limit`: all that were made before that time, up to the first that was not.
+    """Delete the oldest entries, at most `limit`: those before that time, up to the first that is newer.
 
-    The chain begins behind them from then on; an entry says so, with the last one's position and hash, so that a
-    beginning that was moved in another way is found. Gives how many went; 0: there was nothing left to take.
+    The chain begins behind them from then on. An entry records that, with the last one's position and hash, so that any
+    other change of the beginning is detected. Returns how many were deleted; 0: none is left to delete.
     """
     end_position, _, _ = take_in(connection)
     chain = connection.execute(sa.select(audit_chain)).one()
@@ -179,9 +179,9 @@ _SHIPPING_LOCK = 0x726376725F6175  # one process at a time
 
 
 def take_shipping_turn(connection: sa.Connection) -> bool:
-    """Return whether this connection may send the audit on, until it closes.
+    """Return whether this connection may ship the audit, until it closes.
 
-    The embedded database has one server anyway.
+    The embedded database has one server process anyway.
     """
     if connection.dialect.name != "postgresql":
         return True
@@ -195,7 +195,7 @@ def find_shipped(connection: sa.Connection) -> int:
 
 
 def note_shipped(connection: sa.Connection, position: int) -> None:
-    """Note that it was sent on so far; it never goes back."""
+    """Record the last shipped position; it never goes back."""
     column = audit_followers.c
     statement = insert(connection.dialect.name, audit_followers).values(name=_SYSLOG, position=position)
     connection.execute(
@@ -206,7 +206,7 @@ def note_shipped(connection: sa.Connection, position: int) -> None:
 
 
 def find_unshipped_since(connection: sa.Connection) -> datetime | None:
-    """Return when the oldest entry was made that was not sent on; None: all were."""
+    """Return the time of the oldest entry not shipped; None: all were."""
     unshipped = audit.c.position > find_shipped(connection)
     found: datetime | None = connection.scalar(
         sa.select(audit.c.at).where(unshipped).order_by(audit.c.position).limit(1)
@@ -219,7 +219,7 @@ def find_unshipped_since(connection: sa.Connection) -> datetime | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditFilter:
-    """Which entries are asked for; None: all."""
+    """A filter of entries; None: all."""
 
     actor: str | None = None
     action: str | None = None
@@ -252,7 +252,7 @@ def iter_entries(connection: sa.Connection, asked: AuditFilter, *, chunk_rows: i
 
 
 def list_links(connection: sa.Connection, after: int, limit: int) -> list[Entry]:
-    """Return what comes behind a position, in the chain's order."""
+    """Return the links after a position, in order."""
     query = sa.select(audit).where(audit.c.position > after).order_by(audit.c.position).limit(limit)
     return [_entry(row) for row in connection.execute(query)]
 
@@ -288,8 +288,10 @@ _REFUSED = "entries of the audit stay as they are"
 
 
 def create_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that make the triggers: no entry is changed, but to be taken into the chain once, and none
-    goes that the chain does not begin behind."""
+    """Yield the statements that create the triggers.
+
+    They permit no change of an entry except its chaining, and no deletion except behind the chain's beginning.
+    """
     if dialect != "postgresql":
         refuse = f"BEGIN SELECT RAISE(ABORT, '{_REFUSED}'); END"
         same = " AND ".join(f"NEW.{name} IS OLD.{name}" for name in _HASHED)

@@ -1,6 +1,7 @@
-"""Sends the audit on to a syslog server: in the order of its chain, at least once, from whichever process has the turn.
+"""Ships the audit to a syslog server: in the order of its chain, at least once, by one process at a time.
 
-The database keeps how far it has come. No request waits for it: a server that is away costs nothing but what is kept.
+The database stores the last shipped position. No request waits for it: while the server is unavailable, entries only
+accumulate.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _AT_ONCE = 200
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0  # also for who has not the turn
 
 
@@ -42,7 +43,7 @@ class Shipper:
     ) -> None:
         self._database = database
         self._address = address
-        self._require_database = require_database  # raises StoreUnavailable while it is away
+        self._require_database = require_database  # raises DatabaseUnavailable while it is unavailable
         self._tls = tls
         self._retry_seconds = retry_seconds
         self._host = socket.gethostname()
@@ -75,7 +76,7 @@ class Shipper:
             self._stopping.wait(self._retry_seconds)
 
     def _ship(self) -> None:
-        """Send what there is and what comes, as long as this process has the turn and nothing fails."""
+        """Ship existing and new entries, while this process has the turn and nothing fails."""
         self._require_database()
         with self._database.maintaining() as connection:
             if not take_shipping_turn(connection):
@@ -88,7 +89,7 @@ class Shipper:
                     connection.rollback()
                     if not entries:
                         server.require_open()
-                        self._stopping.wait(_LOOK_SECONDS)
+                        self._stopping.wait(_CHECK_SECONDS)
                         continue
                     server.send([self._line(entry) for entry in entries])
                     position = entries[-1].position or position

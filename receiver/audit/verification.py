@@ -1,4 +1,4 @@
-"""The proof that the audit is as it was written: its chain holds, ends where it should, and is the noted one."""
+"""Proof that the audit is unchanged: its chain is consistent, ends where it should, and matches the checkpoints."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def verify_audit(
     *,
     newest: int | None = None,
 ) -> CheckResult:
-    """Follow the chain from where pruning lets it begin to its end, in one snapshot; name the first wrong entry.
+    """Verify the chain from its beginning after pruning to its end, in one snapshot; name the first wrong entry.
 
-    `newest`: only so many, from the end. `anchors` are what was noted outside the database, read before this is called.
-    Entries that the version before has written, and nobody has taken into the chain yet, are none of it.
-    Raises StoreUnavailable or StoreUnfit.
+    `newest`: only so many, from the end. `anchors` are the checkpoints outside the database, read before this call.
+    Entries of the previous version that are not chained yet are not verified. Raises DatabaseUnavailable or
+    DatabaseMisconfigured.
     """
     with database.reading() as connection:
         if database.postgresql:
@@ -45,7 +45,7 @@ def verify_audit(
 def _follow(
     connection: sa.Connection, anchors: Sequence[Checkpoint], tell: Callable[[int], None], newest: int | None
 ) -> tuple[int, str | None]:
-    """Return how many entries were followed, and what is wrong first."""
+    """Return how many entries were verified, and the first fault."""
     chain = connection.execute(sa.select(audit_chain)).one_or_none()
     if chain is None:
         return 0, "the chain's end (table audit_chain) is missing"
@@ -70,7 +70,7 @@ def _follow(
 
 
 def _wrong_with(entry: Entry, position: int, before: bytes, noted: Checkpoint | None) -> str | None:
-    """Say what is wrong with the entry that should be the one at a position."""
+    """Return what is wrong with the entry that should be at a position; None: nothing."""
     if entry.position != position:
         return f"entry {position} is missing"
     if hash_of(before, entry, position) != entry.hash or entry.mobile_hmac != mobile_hmac_of(entry.detail):
@@ -84,7 +84,7 @@ def _wrong_with(entry: Entry, position: int, before: bytes, noted: Checkpoint | 
 
 
 def _wrong_end(chain: Any, position: int, last_hash: bytes, last_noted: int) -> str | None:
-    """Say what is wrong with where the chain ends."""
+    """Return what is wrong with the chain's end; None: nothing."""
     if (ends := max(chain.last_position, last_noted)) > position:
         by = "this node noted" if last_noted == ends else "its end says"
         return f"cut off behind entry {position}: {by} that there are {ends}"
@@ -94,7 +94,7 @@ def _wrong_end(chain: Any, position: int, last_hash: bytes, last_noted: int) -> 
 
 
 def _misplaced_beginning(connection: sa.Connection, chain: Any) -> str | None:
-    """Say where the chain begins somewhere else than pruning has said in the chain itself."""
+    """Return how the chain's beginning differs from what pruning recorded; None: it does not."""
     if chain.horizon_position == 0:
         return None if bytes(chain.horizon_hash) == BEGINNING else "its beginning is not the first entry's"
     pruned = connection.execute(
@@ -106,4 +106,4 @@ def _misplaced_beginning(connection: sa.Connection, chain: Any) -> str | None:
     said = (pruned or {}).get("last_position"), (pruned or {}).get("last_hash")
     if said == (chain.horizon_position, bytes(chain.horizon_hash).hex()):
         return None
-    return f"it begins behind entry {chain.horizon_position}, and no entry says that pruning has taken those before"
+    return f"it begins behind entry {chain.horizon_position}, and no entry records that pruning deleted those before"

@@ -1,4 +1,4 @@
-"""Who may do what, and since when they have not: keys and users in one list, for whoever has to go through it."""
+"""Access review: what each key and user may do, and when they last did, in one list."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class ReviewedAccess:
     created_at: datetime
     last_used_at: datetime | None
     expires_at: datetime | None
-    ended_at: datetime | None  # revoked, or kept out
-    unused: bool  # it is open, and nobody has used it for 90 days
+    ended_at: datetime | None  # revoked, or disabled
+    unused: bool  # active, but unused for 90 days
 
 
 def list_access(connection: sa.Connection, now: datetime) -> list[ReviewedAccess]:
-    """Return every key and user, keys first; what has ended too."""
+    """Return every key and user, keys first; also those that have ended."""
 
     def unused(last_used_at: datetime | None, created_at: datetime, *, ended: bool) -> bool:
         return not ended and now - (last_used_at or created_at) > UNUSED

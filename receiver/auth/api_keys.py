@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.core import NameTaken, NotFound
-from receiver.db.engine import StoreRejected
+from receiver.db.engine import RowRejected
 from receiver.db.tables import api_keys, shared_secrets
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ USED_EVERY = timedelta(minutes=1)  # how exactly it is known when a key was last
 
 
 class Scope(StrEnum):
-    """What a key may do."""
+    """A permission of a key."""
 
     READ = "read"
     MESSAGES_WRITE = "messages:write"
@@ -40,7 +40,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiKey:
-    """A key as it is kept: never the key itself, which is shown once."""
+    """A stored key: never the key itself, which is shown once."""
 
     id: int
     name: str
@@ -52,7 +52,7 @@ class ApiKey:
     last_used_at: datetime | None  # as exactly as USED_EVERY
 
     def valid(self, now: datetime) -> bool:
-        """Return whether the key still opens anything."""
+        """Return whether the key is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
@@ -65,7 +65,7 @@ def create_key(
     now: datetime,
     expires_at: datetime | None,
 ) -> str:
-    """Make a key and give it, this once. Raises NameTaken."""
+    """Create a key and return it, this once. Raises NameTaken."""
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     taken = connection.scalar(sa.select(api_keys.c.id).where(api_keys.c.name == name))
     if taken is not None:
@@ -84,13 +84,16 @@ def create_key(
 
 
 def find_key(connection: sa.Connection, key: str) -> ApiKey | None:
-    """Return what is known of a key, valid or not. Found by its digest, so that no comparison can be timed."""
+    """Return the stored key, valid or not; None: unknown.
+
+    Found by its digest, so comparisons leak no timing.
+    """
     row = connection.execute(sa.select(api_keys).where(api_keys.c.key_sha256 == digest_of(key))).one_or_none()
     return _api_key(row) if row else None
 
 
 def list_valid_digests(connection: sa.Connection, now: datetime) -> frozenset[bytes]:
-    """Return the digests of all keys that open anything, for whoever has to know a wrong one without a look-up each."""
+    """Return the digests of all valid keys, so that wrong ones can be detected without a query each."""
     column = api_keys.c
     valid = (column.revoked_at.is_(None), sa.or_(column.expires_at.is_(None), column.expires_at > now))
     return frozenset(bytes(digest) for digest in connection.scalars(sa.select(column.key_sha256).where(*valid)))
@@ -112,12 +115,12 @@ def revoke_key(connection: sa.Connection, *, name: str, now: datetime) -> None:
 
 
 def note_used(connection: sa.Connection, key_id: int, now: datetime) -> None:
-    """Note that a key was used."""
+    """Record that a key was used."""
     connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
 
 
 def digest_of(key: str) -> bytes:
-    """Return what is kept of a key."""
+    """Return the stored digest of a key."""
     # A plain hash will do: a key is 256 random bits, there is nothing to guess.
     return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
 
@@ -150,5 +153,5 @@ def shared_secret(connection: sa.Connection, name: str) -> bytes:
             pass
         value = connection.scalar(query)
     if not isinstance(value, bytes):
-        raise StoreRejected(f"the shared secret {name} could not be kept")
+        raise RowRejected(f"the shared secret {name} could not be stored")
     return value

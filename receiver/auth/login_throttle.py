@@ -1,4 +1,4 @@
-"""Counts what fails by the address it comes from, in this process' memory, in bounds."""
+"""Counts failures by source address, in this process's memory, with a bounded size."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from collections import OrderedDict
 from ipaddress import ip_address, ip_network
 
-_IPV6_PREFIX_BITS = 64  # one network: whoever has one address there has them all
+_IPV6_PREFIX_BITS = 64  # one network: one host there has all its addresses
 
 
 class Throttle:
-    """Tells which addresses have failed too often of late. Safe for many threads.
+    """Finds addresses with too many recent failures. Safe for many threads.
 
-    An address begins anew once its span is over. Beyond `addresses_max`, the one that began first is forgotten.
+    The count restarts once its span is over. Beyond `addresses_max`, the oldest address is dropped.
     """
 
     def __init__(self, *, failures_max: int, seconds: float, addresses_max: int = 10_000) -> None:
@@ -36,7 +36,7 @@ class Throttle:
                 self._failures.popitem(last=False)
 
     def wait_seconds(self, address: str) -> int:
-        """Return how long an address that has failed too often has still to wait; 0: it has not."""
+        """Return how long an address with too many failures must wait; 0: it need not."""
         now = time.monotonic()
         with self._counting:
             count, ends_at = self._failures.get(_place_of(address), (0, 0.0))

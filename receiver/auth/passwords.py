@@ -1,4 +1,4 @@
-"""Passwords of staff: argon2id, and what is too weak to be one."""
+"""Passwords of staff: argon2id, and a minimum strength."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ MIN_CHARS, MAX_CHARS = 10, 256
 
 # The library's default: RFC 9106, low memory (64 MiB, 3 passes), some 30 ms on one core.
 _hasher = PasswordHasher()
-# Anybody may try, and each try takes 64 MiB: all threads at once would be 4 GiB.
+# Logging in needs no permission, and each attempt takes 64 MiB: all threads at once would take 4 GiB.
 _tries = threading.BoundedSemaphore(2)
 _PATIENCE_SECONDS = 2.0
 
 
 @cache
 def _hash_of_nobody() -> str:
-    return _hasher.hash("a name that nobody has costs as much time as one that somebody has")
+    return _hasher.hash("an unknown name takes as much time as a known one")
 
 
 def hash_password(password: str, *, name: str) -> str:
-    """Return a password as it is kept. Raises SettingsError for one that is too easily guessed."""
+    """Return a password as stored. Raises SettingsError for a weak one."""
     if len(password) < MIN_CHARS:
-        raise SettingsError(f"the password is too short; take at least {MIN_CHARS} characters, several words are best")
+        raise SettingsError(f"the password is too short; use at least {MIN_CHARS} characters, ideally several words")
     if len(password) > MAX_CHARS:
         raise SettingsError(f"the password is over {MAX_CHARS} characters")
     if len(set(password)) < MIN_CHARS // 2 or name.casefold() in password.casefold():
@@ -36,9 +36,9 @@ def hash_password(password: str, *, name: str) -> str:
 
 
 def fits_password(password_hash: str | None, password: str) -> bool:
-    """Return whether this is the password; takes as long where there is none.
+    """Return whether this is the password; takes as long if there is none.
 
-    Raises Overloaded where too many try at once.
+    Raises Overloaded if there are too many attempts at once.
     """
     if not _tries.acquire(timeout=_PATIENCE_SECONDS):
         raise Overloaded("too many log in at once; try again in a moment")

@@ -1,4 +1,4 @@
-"""Staff who log in to the console: their roles, sessions and failed log-ins, and what they look up."""
+"""Staff who log in to the console: their roles, sessions, failed log-ins and look-ups."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 NAME = re.compile(r"\w[\w.@+-]{0,63}")
-IDLE_MAX = timedelta(hours=2)  # a session that nobody uses ends
+IDLE_MAX = timedelta(hours=2)  # an idle session ends
 SEEN_EVERY = timedelta(minutes=1)  # how exactly that is known, at a write each
 _LOOK_UPS_KEPT = timedelta(days=1)
-_STEPS_APART = 2 + CLOCKS_APART // timedelta(seconds=30)  # a step's code is taken beside its neighbours'
+_STEPS_APART = 2 + CLOCKS_APART // timedelta(seconds=30)  # codes of neighbouring steps are accepted too
 
 
 class Role(StrEnum):
-    """What somebody is there for."""
+    """The role of a user."""
 
     SUPPORT = "support"
     ANALYST = "analyst"
@@ -39,7 +39,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class User:
-    """Somebody who may log in."""
+    """A console user."""
 
     id: int
     name: str
@@ -78,7 +78,7 @@ def create_user(
     oidc_subject: str | None = None,
     accounts: Sequence[str] | None = None,
 ) -> User:
-    """Make a user; `accounts` None: of every account. Raises NameTaken, also for a name that folds to a taken one."""
+    """Create a user; `accounts` None: all. Raises NameTaken, also for a name that folds to a taken one."""
     if taken := _alike(connection, name):
         raise NameTaken(f"there is a user named {taken[0]} already; choose another name, or `receiver users password`")
     bound = sorted(accounts) if accounts is not None else None
@@ -88,7 +88,7 @@ def create_user(
 
 
 def fold_name(name: str) -> str:
-    """Return what is the same of every way to write a name: in any case, and in any width."""
+    """Return a name without differences of case and width."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
@@ -99,9 +99,9 @@ def _alike(connection: sa.Connection, name: str) -> list[str]:
 
 
 def match_user(connection: sa.Connection, name: str) -> User | None:
-    """Return the user whom somebody means by a name, in any case and width; None: there is none.
+    """Return the user of a name, in any case and width; None: there is none.
 
-    Of two whose names fold to the same, each is meant by their exact name alone.
+    Of two whose names fold to the same, only the exact name finds each.
     """
     names = _alike(connection, name)
     if name in names:
@@ -110,7 +110,7 @@ def match_user(connection: sa.Connection, name: str) -> User | None:
 
 
 def find_user(connection: sa.Connection, name: str) -> User | None:
-    """Return the user of exactly that name, None where there is none."""
+    """Return the user of exactly that name; None: there is none."""
     row = connection.execute(sa.select(users).where(users.c.name == name)).one_or_none()
     return _user(row) if row else None
 
@@ -122,7 +122,7 @@ def find_user_of_subject(connection: sa.Connection, subject: str) -> User | None
 
 
 def get_user(connection: sa.Connection, name: str) -> User:
-    """Return the user whom somebody means by a name, as `match_user` does. Raises NotFound."""
+    """Return the user of a name, as `match_user` does. Raises NotFound."""
     user = match_user(connection, name)
     if user is None:
         raise NotFound(f"there is no user named {name}; see `receiver users list`")
@@ -140,22 +140,22 @@ def set_password(connection: sa.Connection, name: str, password_hash: str, *, no
 
 
 def set_role(connection: sa.Connection, name: str, role: Role, *, now: datetime) -> None:
-    """Change what a user is there for, and end their sessions. Raises NotFound."""
+    """Change a user's role, and end their sessions. Raises NotFound."""
     _change(connection, name, now, role=role.value)
 
 
 def set_accounts(connection: sa.Connection, name: str, accounts: Sequence[str] | None, *, now: datetime) -> None:
-    """Bind a user to accounts, or (None) let them see every one; ends their sessions. Raises NotFound."""
+    """Restrict a user to accounts, None: all; ends their sessions. Raises NotFound."""
     _change(connection, name, now, accounts=sorted(accounts) if accounts is not None else None)
 
 
 def set_disabled(connection: sa.Connection, name: str, disabled_at: datetime | None, *, now: datetime) -> None:
-    """Keep a user out from now on, or (None) let them in again; ends their sessions. Raises NotFound."""
+    """Disable a user, None: enable them; ends their sessions. Raises NotFound."""
     _change(connection, name, now, disabled_at=disabled_at)
 
 
 def set_totp(connection: sa.Connection, name: str, secret: str | None, *, now: datetime) -> None:
-    """Set a user's second factor, or (None) take it away; ends their sessions. Raises NotFound."""
+    """Set a user's second factor, None: remove it; ends their sessions. Raises NotFound."""
     _change(connection, name, now, totp_secret=secret, totp_step=None)
 
 
@@ -166,9 +166,10 @@ def _change(connection: sa.Connection, name: str, now: datetime, **values: Any) 
 
 
 def use_totp_step(connection: sa.Connection, user_id: int, step: int) -> bool:
-    """Note that the code of this time step was used; false: it, or a later one, was used before.
+    """Record that the code of this time step was used; return False if it, or a later one, was used before.
 
-    One far later was used while a clock was ahead, and is none: it would keep its user out until then.
+    A step far in the future was recorded while a clock was ahead, and is ignored: it would lock the user out until
+    then.
     """
     far_later = users.c.totp_step > step + _STEPS_APART
     unused = sa.or_(users.c.totp_step.is_(None), users.c.totp_step < step, far_later)
@@ -188,7 +189,7 @@ def _user(row: Any) -> User:
 def begin_session(
     connection: sa.Connection, user_id: int, *, confirmed: bool, address: str, now: datetime, lasts: timedelta
 ) -> str:
-    """Begin a session and give its token, this once: only its digest is kept."""
+    """Create a session and return its token, this once: only its digest is stored."""
     token = secrets.token_urlsafe(32)
     times = {"created_at": now, "last_seen_at": now, "expires_at": now + lasts}
     connection.execute(
@@ -202,7 +203,7 @@ def begin_session(
 
 
 def find_session(connection: sa.Connection, token: str, now: datetime) -> Session | None:
-    """Return the session of a token while it holds: not ended, expired or idle, and its user not kept out."""
+    """Return the session of a token; None: it ended, expired or was idle, or its user is disabled."""
     column = user_sessions.c
     query = (
         sa.select(
@@ -227,7 +228,7 @@ def find_session(connection: sa.Connection, token: str, now: datetime) -> Sessio
 
 
 def note_seen(connection: sa.Connection, session: Session, now: datetime) -> None:
-    """Note that a session is in use, and its user with it."""
+    """Record that a session is in use, and its user active."""
     column = user_sessions.c
     connection.execute(sa.update(user_sessions).where(column.id == session.id).values(last_seen_at=now))
     note_used(connection, session.user.id, now)
@@ -246,7 +247,7 @@ def end_session(connection: sa.Connection, token: str, *, now: datetime) -> None
 
 
 def end_sessions_of(connection: sa.Connection, user_id: int, *, now: datetime) -> int:
-    """End every session of a user; give how many there were."""
+    """End every session of a user; return how many."""
     column = user_sessions.c
     held = (column.user_id == user_id, column.ended_at.is_(None), column.expires_at > now)
     return connection.execute(sa.update(user_sessions).where(*held).values(ended_at=now)).rowcount
@@ -272,12 +273,12 @@ def _digest(text: str) -> bytes:
 # --- Failed log-ins -----------------------------------------------------------------------------------
 
 LOCKED_FOR = timedelta(minutes=15)
-# A stranger cannot keep somebody out from everywhere with a few tries, nor try many names from one place.
+# An attacker can neither lock a user out everywhere with a few attempts, nor try many names from one address.
 _FAILURES_MAX = {"name and address": 5, "address": 20, "name": 50}
 
 
 def is_locked(connection: sa.Connection, *, name: str, address: str, now: datetime) -> bool:
-    """Return whether too many log-ins with this name, from this address, or both, failed lately."""
+    """Return whether too many log-ins with this name, from this address, or both, failed recently."""
     limits = _failure_keys(name, address)
     found = connection.execute(
         sa.select(login_failures.c.key_sha256, login_failures.c.failures).where(
@@ -288,7 +289,7 @@ def is_locked(connection: sa.Connection, *, name: str, address: str, now: dateti
 
 
 def note_failure(connection: sa.Connection, *, name: str, address: str, now: datetime) -> None:
-    """Count one failed log-in; a quarter of an hour without any begins anew."""
+    """Count one failed log-in; the count restarts after a quarter of an hour without any."""
     column = login_failures.c
     added = sa.case((still_lasts(column.last_at, LOCKED_FOR, now), column.failures + 1), else_=1)
     statement = insert(connection.dialect.name, login_failures)
@@ -303,13 +304,13 @@ def note_failure(connection: sa.Connection, *, name: str, address: str, now: dat
 
 
 def forget_failures(connection: sa.Connection, *, name: str, address: str) -> None:
-    """Begin to count anew for this name from this address: they have logged in."""
+    """Reset the count for this name from this address, after a log-in."""
     key = next(iter(_failure_keys(name, address)))
     connection.execute(sa.delete(login_failures).where(login_failures.c.key_sha256 == key))
 
 
 def _failure_keys(name: str, address: str) -> dict[bytes, int]:
-    name = fold_name(name)  # else each way to write it would have its own tries
+    name = fold_name(name)  # else each spelling would have its own attempts
     texts = {"name and address": f"{name}\0{address}", "address": f"\0{address}", "name": f"{name}\0"}
     return {_digest(texts[kind]): most for kind, most in _FAILURES_MAX.items()}
 
@@ -318,7 +319,7 @@ def _failure_keys(name: str, address: str) -> dict[bytes, int]:
 
 
 def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: datetime) -> str:
-    """Keep what somebody looks up, for a day; give what its address is made of."""
+    """Save a user's look-up for a day; return the random part of its address."""
     token = secrets.token_urlsafe(16)
     connection.execute(sa.insert(look_ups).values(token=token, user_id=user_id, text=text, created_at=now))
     connection.execute(sa.delete(look_ups).where(is_over(look_ups.c.created_at, _LOOK_UPS_KEPT, now)))
@@ -326,7 +327,7 @@ def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: dat
 
 
 def find_look_up(connection: sa.Connection, user_id: int, token: str, *, now: datetime) -> str | None:
-    """Return what was looked up under that address, to the one who did it and while it is kept."""
+    """Return the look-up under that address, for its own user, until it expires; None: there is none."""
     column = look_ups.c
     own = (column.token == token, column.user_id == user_id, column.created_at > now - _LOOK_UPS_KEPT)
     found: str | None = connection.scalar(sa.select(column.text).where(*own))
@@ -340,7 +341,7 @@ def list_advice(connection: sa.Connection, language: str) -> Mapping[str, str]:
 
 
 def save_advice(connection: sa.Connection, language: str, texts: Mapping[str, str], answers: Sequence[str]) -> None:
-    """Change the advice for these answers; for those without a text, what comes with the program holds again."""
+    """Save the advice for these answers; an empty text restores the built-in one."""
     connection.execute(sa.delete(advice).where(advice.c.language == language, advice.c.answer.in_(answers)))
     rows = [{"answer": name, "language": language, "text": texts[name]} for name in answers if texts.get(name)]
     if rows:

@@ -15,7 +15,7 @@ from receiver import __version__
 from receiver.core import ReceiverError, explain
 from receiver.observability import flush, redact
 
-# Command: where it is. Read when it is asked for: the web server and all it brings take half a second.
+# Command: `module:attribute`, imported on first use. The web server alone takes half a second to import.
 _COMMANDS = {
     "serve": "serve:serve",
     "push-url": "serve:push_url",
@@ -47,7 +47,7 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """The commands, each read when it is asked for."""
+    """A group that imports each command on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's own signature)
         return sorted(_COMMANDS)
@@ -63,16 +63,16 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="receiver")
 def cli() -> None:
-    """Keeps every delivery receipt and reply that the SMS platform pushes, and answers what became of a message.
+    """Store every delivery receipt and reply that the SMS platform pushes, and look up what became of a message.
 
     \b
-    Begin with:
+    Start with:
       receiver serve
     """
 
 
 def main() -> None:
-    """Run a command; an error is one line on standard error and exit code 1."""
+    """Run a command. An error prints one line on standard error and exits with code 1."""
     _fill_standard_streams()
     try:
         cli.main(prog_name="receiver")
@@ -83,32 +83,32 @@ def main() -> None:
             _fail(redact(explain(error)))
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
-        _fail(f"{error.strerror}: where this prints to, or in the data directory")
+        _fail(f"{error.strerror}: for the output, or in the data directory")
     finally:
         _end_output()
 
 
 def _fill_standard_streams() -> None:
-    """Let no file that is opened later become standard output or error, where the command was started without."""
-    for stream, access in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):  # what is printed to 1 fails
+    """Open /dev/null for a missing standard stream, so that no other file takes its descriptor."""
+    for stream, access in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):  # printing to 1 must fail
         try:
             os.fstat(stream)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, access), True)  # it becomes the lowest that is free: this one
+            os.set_inheritable(os.open(os.devnull, access), True)  # takes the lowest free descriptor: this one
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # one letter that it has not must end no command
+        sys.stdout.reconfigure(errors="backslashreplace")  # for characters outside its encoding
 
 
 def _end_output() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (else Python tries again, and fails in its own words)
-        _fail(f"what was to be printed cannot be written ({error.strerror})")
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (else Python flushes again at exit, with its own error)
+        _fail(f"cannot write the output ({error.strerror})")
 
 
 def _fail(reason: str) -> None:

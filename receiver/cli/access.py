@@ -1,4 +1,4 @@
-"""`access`: who may do what, for the review of each quarter."""
+"""`access`: the permissions of keys and users, for access reviews."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _HEADINGS = ("kind", "name", "may", "accounts", "created", "last used", "expires
 
 @click.group()
 def access() -> None:
-    """Look at who may do what."""
+    """Review the permissions of keys and users."""
 
 
 @access.command()
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for a spreadsheet.")
 @as_json
 def review(as_csv: bool, as_json: bool) -> None:
-    """List every key and user: what they may, of which accounts, and when they were last used.
+    """List every key and user with permissions, accounts and last use.
 
     \b
     Example:
@@ -37,23 +37,23 @@ def review(as_csv: bool, as_json: bool) -> None:
     """
     with open_runtime() as runtime:
         now = runtime.now()
-        found = runtime.audited(lambda connection: list_access(connection, now), "cli", "access.review")
+        entries = runtime.audited(lambda connection: list_access(connection, now), "cli", "access.review")
     if as_json:
-        for one in found:
-            print_json(asdict(one))
+        for entry in entries:
+            print_json(asdict(entry))
     elif as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(_HEADINGS)
-        rows.writerows([neutral(cell) for cell in _cells(one)] for one in found)
+        rows.writerows([neutral(cell) for cell in _cells(entry)] for entry in entries)
     else:
-        print_table(_HEADINGS, [_cells(one) for one in found])
+        print_table(_HEADINGS, [_cells(entry) for entry in entries])
 
 
-def _cells(one: ReviewedAccess) -> list[str]:
-    times = [_moment(at) for at in (one.created_at, one.last_used_at, one.expires_at, one.ended_at)]
-    accounts = "all" if one.accounts is None else " ".join(one.accounts)
-    return [one.kind, one.name, " ".join(one.may), accounts, *times, "unused" if one.unused else ""]
+def _cells(entry: ReviewedAccess) -> list[str]:
+    times = [_time_text(at) for at in (entry.created_at, entry.last_used_at, entry.expires_at, entry.ended_at)]
+    accounts = "all" if entry.accounts is None else " ".join(entry.accounts)
+    return [entry.kind, entry.name, " ".join(entry.may), accounts, *times, "unused" if entry.unused else ""]
 
 
-def _moment(at: datetime | None) -> str:
+def _time_text(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M}Z" if at else ""

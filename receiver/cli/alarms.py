@@ -1,4 +1,4 @@
-"""`run alarms`: what is wrong, told once to whoever has to get up, and once more when it is over."""
+"""`run alarms`: notify when an incident begins, and when it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.alerting import IncidentState
+from receiver.alerting.follow import IncidentState
 from receiver.alerting.messages import write_incident
 from receiver.alerting.run import NotifyResult, Watch
 from receiver.cli.common import as_json, open_runtime, print_json
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command("alarms")
-@click.option("--dry-run", is_flag=True, help="Say what would be told; tell nobody, keep nothing.")
-@click.option("--test", is_flag=True, help="Tell every target that this is a test, and show what each answers.")
+@click.option("--dry-run", is_flag=True, help="Print the notifications; send and save nothing.")
+@click.option("--test", is_flag=True, help="Send a test to every alarm URL, and print each answer.")
 @as_json
 def alarms(dry_run: bool, test: bool, as_json: bool) -> None:
-    """Look at how it goes, and tell RECEIVER_ALARM_URLS of every incident: once, and once when it is over.
+    """Check for incidents, and notify RECEIVER_ALARM_URLS when one begins and when it ends.
 
-    For each node that serves, each minute; what all nodes share is told by one of them. What is wrong has to be so at
-    two looks. Exit code 1 where a target could not be told; it is tried again at the next look.
+    Run it every minute on every node; incidents that all nodes share are sent by one of them. An incident begins when
+    two checks in a row find it. Exit code 1 if a notification failed; the next check sends it again.
 
     \b
     Example (crontab):
@@ -39,28 +39,28 @@ def alarms(dry_run: bool, test: bool, as_json: bool) -> None:
         if dry_run:
             _dry_run(watch, as_json=as_json)
             return
-        told = _test(watch, as_json=as_json) if test else _look(watch, as_json=as_json)
-    faults = [one.fault for one in told if one.fault is not None]
+        results = _test(watch, as_json=as_json) if test else _check(watch, as_json=as_json)
+    faults = [result.fault for result in results if result.fault is not None]
     for fault in faults:
-        print(f"receiver: not told: {fault}", file=sys.stderr)
+        print(f"receiver: notification failed: {fault}", file=sys.stderr)
     if faults:
         sys.exit(1)
 
 
-def _look(watch: Watch, *, as_json: bool) -> Sequence[NotifyResult]:
+def _check(watch: Watch, *, as_json: bool) -> Sequence[NotifyResult]:
     look = watch.look()
     if as_json:
         print_json(asdict(look))
         return look.told
     if look.skipped:
-        print("another look at this node is under way")
+        print("another check of this node is running")
     elif not look.findings:
-        print("nothing is wrong")
+        print("no problems found")
     for finding in look.findings:
-        print(f"wrong: {finding.alarm}{f' ({finding.subject})' if finding.subject else ''}")
-    for one in look.told:
-        if one.fault is None:
-            print(f"told {one.target}: {one.name} {one.state}")
+        print(f"problem: {finding.alarm}{f' ({finding.subject})' if finding.subject else ''}")
+    for result in look.told:
+        if result.fault is None:
+            print(f"notified {result.target}: {result.name} {result.state}")
     return look.told
 
 
@@ -71,17 +71,17 @@ def _dry_run(watch: Watch, *, as_json: bool) -> None:
     if as_json:
         print_json([{**message.fields, "text": message.text} for message in messages])
         return
-    print("\n\n".join(message.text for message in messages) or "nothing is wrong")
+    print("\n\n".join(message.text for message in messages) or "no problems found")
 
 
 def _test(watch: Watch, *, as_json: bool) -> Sequence[NotifyResult]:
-    told = watch.test()
-    if not told:
-        raise SettingsError("nobody to tell; set RECEIVER_ALARM_URLS=dingtalk:https://…#SECRET,url:https://…")
+    results = watch.test()
+    if not results:
+        raise SettingsError("no alarm URLs; set RECEIVER_ALARM_URLS=dingtalk:https://…#SECRET,url:https://…")
     if as_json:
-        print_json([asdict(one) for one in told])
-        return told
-    for one in told:
-        if one.fault is None:
-            print(f"told {one.target}: {one.answer}")
-    return told
+        print_json([asdict(result) for result in results])
+        return results
+    for result in results:
+        if result.fault is None:
+            print(f"notified {result.target}: {result.answer}")
+    return results

@@ -1,4 +1,4 @@
-"""`audit`: who looked at what, and who changed what."""
+"""`audit`: the log of reads and changes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ACTOR = "cli"
 
 
 def filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what entries can be narrowed to."""
+    """Add the filter options to a command."""
     for option in (
-        click.option("--until", metavar="TIME", help="Before then."),
-        click.option("--since", metavar="TIME", help="Then or later."),
-        click.option("--mobile", help="About this number."),
-        click.option("--action", help="What: look_up, number.reveal, denied, …"),
-        click.option("--actor", help="Who: user:NAME, key:NAME, cli, …"),
+        click.option("--until", metavar="TIME", help="Entries before this time."),
+        click.option("--since", metavar="TIME", help="Entries at or after this time."),
+        click.option("--mobile", help="Entries about this number."),
+        click.option("--action", help="Entries of this action: look_up, number.reveal, denied, …"),
+        click.option("--actor", help="Entries of this actor: user:NAME, key:NAME, cli, …"),
     ):
         command = option(command)
     return command
@@ -35,7 +35,7 @@ def filters(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def audit() -> None:
-    """Read who looked at what, and who changed what. `receiver verify` proves that nothing is missing."""
+    """Read the audit log: who viewed or changed what. `receiver verify` checks that it is complete."""
 
 
 @audit.command("list")
@@ -43,24 +43,25 @@ def audit() -> None:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @as_json
 def list_(limit: int, as_json: bool, **given: str | None) -> None:
-    """List the newest entries first.
+    """List the entries, newest first.
 
     \b
     Example:
       receiver audit list --mobile 15080921090 --since 2026-11-01
     """
     with open_runtime() as runtime:
-        asked = _asked(runtime, given)
+        wanted = _filter(runtime, given)
         runtime.audit(_ACTOR, "audit.read", mobile=_number(given["mobile"]))
-        found = runtime.ask(lambda connection: list_entries(connection, asked, limit=limit))
+        entries = runtime.ask(lambda connection: list_entries(connection, wanted, limit=limit))
     if as_json:
-        for entry in found:
+        for entry in entries:
             print_json(as_fields(entry))
         return
     rows = [
-        (f"{entry.at:%Y-%m-%d %H:%M:%S}Z", entry.actor, entry.action, _words(entry.detail or {})) for entry in found
+        (f"{entry.at:%Y-%m-%d %H:%M:%S}Z", entry.actor, entry.action, _detail_text(entry.detail or {}))
+        for entry in entries
     ]
-    print_table(["when", "who", "what", "more"], rows)
+    print_table(["time", "actor", "action", "detail"], rows)
 
 
 @audit.command()
@@ -74,15 +75,15 @@ def export(form: str, **given: str | None) -> None:
       receiver audit export --format csv --since 2026-07-01 --until 2026-10-01 > audit-q3.csv
     """
     with open_runtime() as runtime:
-        asked = _asked(runtime, given)
+        wanted = _filter(runtime, given)
         runtime.audit(_ACTOR, "audit.export", mobile=_number(given["mobile"]), format=form)
         with runtime.exporting() as connection:
-            for piece in iter_audit_file(iter_entries(connection, asked), AuditFormat(form)):
+            for piece in iter_audit_file(iter_entries(connection, wanted), AuditFormat(form)):
                 sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
 
 
-def _asked(runtime: Runtime, given: dict[str, str | None]) -> AuditFilter:
+def _filter(runtime: Runtime, given: dict[str, str | None]) -> AuditFilter:
     times: dict[str, Any] = {}
     for name in ("since", "until"):
         text = given[name]
@@ -104,5 +105,5 @@ def _number(text: str | None) -> str | None:
     return number
 
 
-def _words(detail: Any) -> str:
+def _detail_text(detail: Any) -> str:
     return " ".join(f"{name}={value}" for name, value in detail.items())

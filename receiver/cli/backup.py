@@ -1,4 +1,4 @@
-"""`backup` and `restore`: the data directory, whole."""
+"""`backup` and `restore`: copies of the data directory."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("directory", type=_DIRECTORY)
-@click.option("--keep", type=click.IntRange(1), metavar="N", help="Remove older backups there, all but N.")
-@click.option("--no-verify", is_flag=True, help="Do without the proof that `receiver verify` gives, for a large one.")
+@click.option("--keep", type=click.IntRange(1), metavar="N", help="Keep the N newest backups there, remove the others.")
+@click.option("--no-verify", is_flag=True, help="Skip the checks of `receiver verify`, for a large database.")
 @as_json
 def backup(directory: Path, keep: int | None, no_verify: bool, as_json: bool) -> None:
     """Back up database, spool and generated secret into a new directory in DIRECTORY, while the server runs.
 
-    It is checked before it is called a backup: every page and index of the database, and that all in it agrees. With
-    PostgreSQL, spool and secret alone: deploy/postgresql/backup.sh does the database.
+    Checks every page and index of the copied database, then runs `receiver verify` on it. With PostgreSQL it backs up
+    spool and secret only; use deploy/postgresql/backup.sh for the database.
 
     \b
     Example:
@@ -66,26 +66,26 @@ def backup(directory: Path, keep: int | None, no_verify: bool, as_json: bool) ->
     else:
         print(made.path)
         print(f"  {_counts(manifest)}, {'verified' if manifest.verified else 'not verified'}")
-        print(f"  all that was acknowledged before {_time(manifest.begun_at)} is in it")
+        print(f"  contains every push acknowledged before {_time(manifest.begun_at)}")
         if settings.embedded:
-            print(f"  read by {said()}")
+            print(f"  copied by {said()}")
         for name in made.removed:
             print(f"  removed: {name}")
     if not settings.embedded:
-        print("receiver: spool and secret only; the database: deploy/postgresql/backup.sh", file=sys.stderr)
+        print("receiver: spool and secret only; back up the database by deploy/postgresql/backup.sh", file=sys.stderr)
     for problem in made.problems:
-        print(f"receiver: the copy is true, and not all in it agrees: {problem}", file=sys.stderr)
+        print(f"receiver: the copy is exact, but its data is inconsistent: {problem}", file=sys.stderr)
     if made.problems:
         sys.exit(1)
 
 
 def _make_and_note(settings: Settings, directory: Path, *, verify: bool, keep: int | None) -> Backup:
-    """Make a backup, and note for the alarms whether that went well."""
+    """Make a backup, and record its success or failure for the alarms."""
     try:
         require_files(settings)
         check = (lambda path: list(_problems(settings, path / DATABASE_FILE))) if verify else None
         made = make_backup(settings, directory, verify=check, keep=keep)
-    except Exception:  # whatever it is; not Ctrl-C, with which somebody has thought better of it
+    except Exception:  # any failure; Ctrl-C is none
         _note(settings, made=False)
         raise
     _note(settings, made=not made.problems)
@@ -96,19 +96,19 @@ def _note(settings: Settings, *, made: bool) -> None:
     try:
         note_backup(settings.data_dir, made=made)
     except OSError as error:
-        _log.warning("the alarms do not hear of this backup", made=made, reason=error.strerror)
+        _log.warning("cannot record the backup for the alarms", made=made, reason=error.strerror)
 
 
 @click.command("restore")
 @click.argument("backup", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--to", "data_dir", type=_DIRECTORY, help="The data directory (RECEIVER_DATA_DIR).")
-@click.option("--force", is_flag=True, help="Move a database and a spool that are there aside.")
+@click.option("--force", is_flag=True, help="Move an existing database and spool aside.")
 @as_json
 def restore_(backup: Path, data_dir: Path | None, force: bool, as_json: bool) -> None:
-    """Put a backup back into a data directory that no server uses, and say what it cannot hold.
+    """Restore a backup into a data directory that no server uses, and print what may be missing.
 
-    Nothing is removed: what is in its place is moved into a directory beside it. `receiver serve` then brings the
-    schema up to date and saves what waited in the spool.
+    Removes nothing: existing files move into a directory beside it. `receiver serve` then upgrades the schema and
+    saves the spool to the database.
 
     \b
     Example:
@@ -127,37 +127,34 @@ def restore_(backup: Path, data_dir: Path | None, force: bool, as_json: bool) ->
         return
     print(f"{place} is as of {_time(manifest.begun_at)}: {_counts(manifest)}")
     if restored.aside is not None:
-        print(f"what was there before: {restored.aside}")
+        print(f"the previous files are in {restored.aside}")
     if manifest.schema is not None and not version.is_known(manifest.schema):
-        print(f"its schema, {manifest.schema}, is newer than this program's, {version.VERSION}: update receiver")
-    _tell_gap(manifest, gap_seconds)
+        print(f"its schema {manifest.schema} is newer than this program's {version.VERSION}; update receiver")
+    _print_gap(manifest, gap_seconds)
 
 
-def _tell_gap(manifest: Manifest, gap_seconds: int) -> None:
+def _print_gap(manifest: Manifest, gap_seconds: int) -> None:
     since = _time(manifest.begun_at)
     newest = "none" if manifest.newest_push is None else f"{manifest.newest_push}, {_time(manifest.newest_push_at)}"
-    print(f"newest push kept: {newest}")
-    print(
-        f"pushes acknowledged after {since}, {_span(gap_seconds)} ago, may not be in it; the platform sends none twice:"
-    )
-    print("  - is the old data directory still there? `receiver spool drain --from OLD` saves what waited in it")
-    print(f"  - ask the platform for the receipts and replies from {since} on")
-    print(
-        "  - record the sends of that time again (`receiver messages import`): what stays without a receipt was lost,"
-    )
-    print("    and GET /api/v1/reports/billing holds what was sent against the balance")
+    print(f"newest push: {newest}")
+    print(f"pushes acknowledged after {since} ({_span(gap_seconds)} ago) may be missing; the platform does not resend:")
+    print("  - if the old data directory still exists, save its spool: `receiver spool drain --from OLD`")
+    print(f"  - ask the platform for the receipts and replies since {since}")
+    print("  - record the sends since then again (`receiver messages import`): those without a receipt lost theirs,")
+    print("    and GET /api/v1/reports/billing compares them with the balance")
     print("next: `receiver verify`, then `receiver serve`")
 
 
 def _problems(settings: Settings, copy: Path) -> Iterator[str]:
     database = open_unchanging(copy, ColumnEncryption(settings.encryption_keys))
     try:
-        found = version.current_revision(database)
-        if found != version.VERSION:
-            yield f"schema {found} is not this program's: verify it with the receiver that wrote it"
+        revision = version.current_revision(database)
+        if revision != version.VERSION:
+            yield f"schema {revision} is not this program's; verify it with the version that wrote it"
             return
-        with show_progress() as tell:
-            for finding in (*verify(database, Admission(settings).read_again, tell), verify_audit(database, tell=tell)):
+        with show_progress() as advance:
+            reparse = Admission(settings).read_again
+            for finding in (*verify(database, reparse, advance), verify_audit(database, tell=advance)):
                 if not finding.ok:
                     yield "; ".join([finding.name, *finding.details])
     finally:

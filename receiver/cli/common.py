@@ -1,4 +1,4 @@
-"""What the commands share: the runtime of one command, and output for people or programs."""
+"""Shared by the commands: the runtime of one command, and output for people or programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from receiver.alerting import hours_of
+from receiver.alerting.rules import hours_of
 from receiver.config import Settings, load_settings
 from receiver.core import DatabaseUnavailable, ReceiverError, find_disk, find_fault
 from receiver.db.sqlite import path_of
@@ -38,16 +38,16 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 
 @contextmanager
-def open_runtime(*, whatever_files: bool = False) -> Iterator[Runtime]:
-    """Return the parts that a command needs; close them after.
+def open_runtime(*, check_files: bool = True) -> Iterator[Runtime]:
+    """Yield the runtime of a command, and stop it at the end.
 
-    Raises StoreUnavailable where a file of the data directory may not be written, but for a command that tells of it.
+    Raises DatabaseUnavailable if a file of the data directory is not writable, unless `check_files` is off.
     """
-    configure_logging(logging.WARNING)  # what goes well, the command says itself
+    configure_logging(logging.WARNING)  # the command prints its own success
     settings = as_served(load_settings())
     warn_of_unknown(settings)
     require_file_of_server(settings)
-    if not whatever_files:
+    if check_files:
         require_files(settings)
     runtime = Runtime(settings)
     try:
@@ -57,47 +57,47 @@ def open_runtime(*, whatever_files: bool = False) -> Iterator[Runtime]:
 
 
 def warn_of_unknown(settings: Settings) -> None:
-    """Say which names look like settings and are none."""
-    for said in settings.unknown:
-        _log.warning("unknown setting", reason=said)
+    """Log each name that looks like a setting and is unknown."""
+    for reason in settings.unknown:
+        _log.warning("unknown setting", reason=reason)
 
 
 def require_file_of_server(settings: Settings) -> None:
-    """Raise ReceiverError where the database's file has gone under a server: no command is to make an empty one."""
+    """Raise ReceiverError if a running server's database file is gone: a command must not make an empty one."""
     if not settings.embedded:
         return
     path = path_of(settings.database_url)
     if not path.exists() and settings.data_dir.is_dir() and is_served(settings.data_dir):
-        raise ReceiverError(f"{path} is gone while a server uses it: put it back, or stop the server")
+        raise ReceiverError(f"{path} is missing while a server uses it; restore the file, or stop the server")
 
 
 def require_files(settings: Settings) -> None:
-    """Raise StoreUnavailable, naming the file and its owner, where a file of the data directory may not be written."""
+    """Raise DatabaseUnavailable, naming file and owner, if a file of the data directory is not writable."""
     if (fault := find_fault(settings.own_files)) is not None:
         raise DatabaseUnavailable(fault)
 
 
 @contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
-    """Keep another process from doing the same at the same time. Raises ReceiverError."""
+def exclusive(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock, so that no other process does the same. Raises ReceiverError if one does."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise ReceiverError(f"another {what} runs") from None
+        raise ReceiverError(f"another {what} is running") from None
     finally:
         os.close(handle)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on a line of its own; where the output is not UTF-8, in ASCII, which JSON can be."""
+    """Print one JSON document on its own line; in ASCII if the output is not UTF-8."""
     is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     print(json.dumps(value, ensure_ascii=not is_utf8, default=str), flush=True)
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows for people: as wide as the terminal, or unfolded where there is none."""
+    """Print rows for people: as wide as the terminal; without a terminal, lines do not wrap."""
     table = Table(*headings, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
@@ -106,18 +106,18 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
 
 
 def find_room(settings: Settings, state: SpoolState) -> float | None:
-    """Return for how many seconds the spool of a data directory has room at its present rate; None: not known."""
+    """Return for how many seconds the spool has room at its current rate; None if unknown."""
     disk = find_disk(settings.data_dir)
     return seconds_left(state, max_bytes=settings.spool_max_bytes, disk=disk, now=time.time())
 
 
 def room_text(seconds: float | None) -> str:
-    """Say for how long there is room, behind what waits; empty where that is not known."""
-    return "" if seconds is None else f"; room for {hours_of(seconds)} hours more at the present rate"
+    """Return for how long there is room, to append to a line; empty if unknown."""
+    return "" if seconds is None else f"; room for {hours_of(seconds)} more hours at the current rate"
 
 
 def secret_lines(runtime: Runtime) -> list[str]:
-    """Say of each push secret, in the order of the settings, what it is and when it was used; [] without a database."""
+    """Return a line for each push secret, in the order of the settings; [] without a database."""
     try:
         uses = runtime.list_secret_uses()
     except ReceiverError:
@@ -126,7 +126,7 @@ def secret_lines(runtime: Runtime) -> list[str]:
 
 
 def secret_line(use: SecretUse, now: datetime) -> str:
-    """Say what a push secret is, when it was last used, and whether it can go."""
+    """Return a push secret's name, its last use, and whether it can be removed."""
     last = f"last push {use.last_used_at:%Y-%m-%dT%H:%M:%S}Z" if use.last_used_at else "no push yet"
-    gone = f"; no push by it for {UNUSED_FOR.days} days: can be removed" if use.can_go(now) else ""
-    return f"{use.name}, {last}{gone}"
+    removable = f"; unused for {UNUSED_FOR.days} days: can be removed" if use.can_go(now) else ""
+    return f"{use.name}, {last}{removable}"

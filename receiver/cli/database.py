@@ -1,4 +1,4 @@
-"""`db`: the schema, and where the database is."""
+"""`db`: the schema, its rollups, and the move to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from receiver.audit import verify_audit
 from receiver.cli import encryption
-from receiver.cli.common import alone, as_json, open_runtime, print_json, require_files
+from receiver.cli.common import as_json, exclusive, open_runtime, print_json, require_files
 from receiver.cli.verify import show_progress
 from receiver.config import Settings, database_url, load_settings
 from receiver.core import ReceiverError, SettingsError
@@ -35,7 +35,7 @@ _COPY_PATIENCE_SECONDS = 24 * 3600.0
 
 @click.group()
 def db() -> None:
-    """Look after the database: its schema, its place, its encryption."""
+    """Manage the database: schema, encryption, move to PostgreSQL."""
 
 
 for _command in (encryption.encrypt, encryption.rotate, encryption.decrypt):
@@ -44,9 +44,9 @@ for _command in (encryption.encrypt, encryption.rotate, encryption.decrypt):
 
 @db.command()
 def upgrade() -> None:
-    """Bring the schema up to this program's version, while others are at work with it. Safe to repeat.
+    """Upgrade the schema to this program's version, while servers run. Safe to repeat.
 
-    Waits for no lock so long that a push would notice, tries again for ten minutes, and says who holds it.
+    Never waits for a lock long enough to delay a push. Retries for ten minutes, and prints who holds the lock.
 
     \b
     Example:
@@ -67,11 +67,11 @@ def current(as_json: bool) -> None:
       receiver db current
     """
     with open_runtime() as runtime:
-        found, wanted = version.current_revision(runtime.database), version.VERSION
+        revision = version.current_revision(runtime.database)
     if as_json:
-        print_json({"database": found, "program": wanted})
+        print_json({"database": revision, "program": version.VERSION})
     else:
-        print(f"database {found or 'empty'}, program {wanted}")
+        print(f"database {revision or 'empty'}, program {version.VERSION}")
 
 
 @db.command("rebuild-rollups")
@@ -79,13 +79,13 @@ def current(as_json: bool) -> None:
     "--reopen",
     "reopens",
     is_flag=True,
-    help="First set back what a prune with a clock that was ahead has left in the future.",
+    help="First reset retention horizons in the future, left by a prune while the clock was ahead.",
 )
-def rollup_(reopens: bool) -> None:
-    """Add up anew what the delivery report is made of, in the zone of RECEIVER_TIMEZONE. Needed after a change of it.
+def rebuild_rollups(reopens: bool) -> None:
+    """Rebuild the rollups of the delivery report, in the zone of RECEIVER_TIMEZONE. Required after changing it.
 
-    Takes seconds for a million messages; pushes wait in the spool meanwhile. With --reopen, horizons in the future go
-    back to where rows begin, and what came since then counts in the report again.
+    Takes seconds for a million messages; meanwhile pushes go to the spool. With --reopen, horizons in the future move
+    back to the oldest row, and the rows since then count in the report again.
 
     \b
     Examples:
@@ -106,16 +106,16 @@ def rollup_(reopens: bool) -> None:
         if ahead:
             runtime.audit("cli", "report.reopen", was={each.name: each.at.isoformat() for each in ahead})
     if reopens:
-        print(f"set back: {', '.join(map(str, ahead))}" if ahead else "nothing lies in the future")
+        print(f"reset: {', '.join(map(str, ahead))}" if ahead else "no horizon is in the future")
     print("done")
 
 
 @db.command()
 @click.argument("name")
 def create_report_role(name: str) -> None:
-    """Make a PostgreSQL role that may read the views of the schema `reporting` and nothing else.
+    """Create a PostgreSQL role that may only read the views of the schema `reporting`.
 
-    Prints its password, once, as the last line. Again for the same NAME: a new password. Needs the right to make roles.
+    Prints its password once, as the last line. Repeat it with the same NAME for a new password. Requires CREATEROLE.
 
     \b
     Example:
@@ -131,16 +131,16 @@ def create_report_role(name: str) -> None:
 
 @db.command("copy")
 @click.option("--to", "url", metavar="URL", help="postgresql://… of an empty database.")
-@click.option("--no-verify", is_flag=True, help="Do without the proof that `receiver verify` gives of the copy.")
-@click.option("--undo", "go_back", is_flag=True, help="Take writes into the embedded database again.")
+@click.option("--no-verify", is_flag=True, help="Skip the checks of `receiver verify` on the copy.")
+@click.option("--undo", "go_back", is_flag=True, help="Reopen the embedded database for writes.")
 def copy_(url: str | None, no_verify: bool, go_back: bool) -> None:
-    """Move the embedded database into PostgreSQL while the server runs. Safe to break off and to run again.
+    """Move the embedded database to PostgreSQL while the server runs. Safe to interrupt and to repeat.
 
-    It copies while pushes come in. Then it holds the embedded database for the rest: pushes go to the spool, questions
-    are answered 503. Once all is proved to be there, the embedded database takes no more writes, and pushes wait in the
-    spool until the server is started with RECEIVER_DATABASE_URL set. Broken off before, nothing has changed.
+    Copies most rows while pushes come in, then locks the embedded database for the rest: pushes go to the spool, and
+    other requests get 503. After the copy is verified, the embedded database stays closed to writes, and pushes stay in
+    the spool until you restart the server with RECEIVER_DATABASE_URL set. If interrupted earlier, nothing has changed.
 
-    The password may come from PGPASSWORD or ~/.pgpass, so that nobody sees it in the list of processes.
+    Put the password into PGPASSWORD or ~/.pgpass to keep it out of the process list.
 
     \b
     Example:
@@ -149,12 +149,12 @@ def copy_(url: str | None, no_verify: bool, go_back: bool) -> None:
     settings = load_settings()
     require_files(settings)
     if not settings.embedded:
-        raise SettingsError("RECEIVER_DATABASE_URL: it is what an embedded database is moved to; unset it for the copy")
+        raise SettingsError("RECEIVER_DATABASE_URL: unset it for the copy; only the embedded database can be moved")
     source = Database(settings.database_url, patience_seconds=_COPY_PATIENCE_SECONDS)
     try:
-        with alone(settings.data_dir / "copy.lock", "`receiver db copy` of this database"):
+        with exclusive(settings.data_dir / "copy.lock", "`receiver db copy` of this database"):
             if go_back:
-                _tell_undone(undone=undo(source))
+                _print_undone(undone=undo(source))
             else:
                 _copy(settings, source, _postgresql_url(url), proves=not no_verify)
     finally:
@@ -164,55 +164,56 @@ def copy_(url: str | None, no_verify: bool, go_back: bool) -> None:
 def _copy(settings: Settings, source: Database, url: str, *, proves: bool) -> None:
     target = Database(url, patience_seconds=_COPY_PATIENCE_SECONDS)
     try:
-        with show_progress() as tell:
-            copy = Copy(source, target, place_of(url), tell)
+        with show_progress() as advance:
+            copy = Copy(source, target, place_of(url), advance)
             if copy.moved_before():
-                _tell_moved(settings, copy)
+                _print_next_steps(settings, copy)
                 return
             copy.prepare()
             print("copying, while pushes come in", file=sys.stderr)
             copy.catch_up()
             print("copying the rest: from now on pushes go to the spool", file=sys.stderr)
             since = datetime.now(UTC)
-            rows = copy.finish(lambda: _prove(settings, url, tell) if proves else None)
+            rows = copy.finish(lambda: _verify_copy(settings, url, advance) if proves else None)
     finally:
         target.close()
     print(", ".join(f"{count:,} {name}" for name, count in rows.items() if count))
     if copy.nul_texts:
-        print(f"{copy.nul_texts} texts held NUL, which PostgreSQL does not take; they hold its picture now")
-    print(
-        f"all of it is in PostgreSQL{', verified' if proves else ''}; pushes go to the spool since {since:%H:%M:%S} UTC"
+        print(f"{copy.nul_texts} texts contained NUL, which PostgreSQL cannot store; it is replaced by \u2400")
+    verified = ", verified" if proves else ""
+    print(f"all rows are in PostgreSQL{verified}; pushes have gone to the spool since {since:%H:%M:%S} UTC")
+    _print_next_steps(settings, copy)
+
+
+def _verify_copy(settings: Settings, url: str, advance: Callable[[int], None]) -> None:
+    target = Database(
+        url, patience_seconds=_COPY_PATIENCE_SECONDS, encryption=ColumnEncryption(settings.encryption_keys)
     )
-    _tell_moved(settings, copy)
-
-
-def _prove(settings: Settings, url: str, tell: Callable[[int], None]) -> None:
-    target = Database(url, patience_seconds=_COPY_PATIENCE_SECONDS, sealing=ColumnEncryption(settings.encryption_keys))
     try:
-        found = (*verify(target, Admission(settings).read_again, tell), verify_audit(target, tell=tell))
+        results = (*verify(target, Admission(settings).read_again, advance), verify_audit(target, tell=advance))
     finally:
         target.close()
-    wrong = [finding for finding in found if not finding.ok]
-    if wrong:
-        details = [detail for finding in wrong for detail in (finding.name, *finding.details[:3])]
+    failed = [result for result in results if not result.ok]
+    if failed:
+        details = [detail for result in failed for detail in (result.name, *result.details[:3])]
         raise ReceiverError(
-            f"the copy does not agree: {'; '.join(details)}. Nothing was moved; does `receiver verify` say the same of "
-            "the embedded database? Then mend that, or add --no-verify"
+            f"the copy is inconsistent: {'; '.join(details)}. Nothing was moved. If `receiver verify` finds the same "
+            "in the embedded database, repair that or add --no-verify"
         )
 
 
-def _tell_moved(settings: Settings, copy: Copy) -> None:
-    print(f"the database is {copy.place} now, and {settings.data_dir} takes no more writes but to the spool. Next:")
-    print("  1. set RECEIVER_DATABASE_URL to it; leave RECEIVER_DATA_DIR as it is")
-    print("  2. restart `receiver serve`: it saves by itself what waits in the spool")
-    print("back, as long as no server has run on it: receiver db copy --undo")
+def _print_next_steps(settings: Settings, copy: Copy) -> None:
+    print(f"the database is now {copy.place}; {settings.data_dir} takes writes to the spool only. Next:")
+    print("  1. set RECEIVER_DATABASE_URL to it; keep RECEIVER_DATA_DIR")
+    print("  2. restart `receiver serve`: it saves the spool to the database")
+    print("to go back, before any server has used it: receiver db copy --undo")
 
 
-def _tell_undone(*, undone: bool) -> None:
+def _print_undone(*, undone: bool) -> None:
     if not undone:
         raise ReceiverError("the embedded database was not moved; there is nothing to undo")
-    print("the embedded database takes writes again, and a server that runs saves what waits in the spool")
-    print("what PostgreSQL has taken since is only there; drop it before another copy")
+    print("the embedded database takes writes again; a running server saves the spool to it")
+    print("rows written to PostgreSQL since the copy are only there; drop that database before another copy")
 
 
 def _postgresql_url(value: str | None) -> str:
@@ -221,5 +222,5 @@ def _postgresql_url(value: str | None) -> str:
     except ValueError as error:
         raise SettingsError(f"--to: {error}") from None
     if not url.startswith("postgresql"):
-        raise SettingsError("--to: give the postgresql://… to move to")
+        raise SettingsError("--to: required, as postgresql://…")
     return url

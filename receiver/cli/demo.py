@@ -1,4 +1,4 @@
-"""`demo`: receiver and stand-in together, with thirty days of messages, gone without a trace at the end."""
+"""`demo`: a receiver and a simulator with thirty days of messages, in a temporary directory."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _LIVE_HOW = Awkwardness(failures=0.1, replies=0.5)
 @click.command()
 @click.option("--messages", type=click.IntRange(1, 100_000), default=3000, show_default=True)
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Another one if it is taken."
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="If it is in use, another one."
 )
 def demo(messages: int, port: int) -> None:
-    """Show everything on this machine alone: a receiver, a stand-in for the platform, thirty days of messages.
+    """Run a receiver and a simulated platform on this machine, with thirty days of messages.
 
-    Prints what to try, and runs until Ctrl-C; nothing stays behind.
+    Prints what to try, and runs until Ctrl-C. Leaves no files.
 
     \b
     Example:
@@ -81,7 +81,7 @@ def demo(messages: int, port: int) -> None:
                 _tour(port, key, password, messages)
                 stopped.wait()
                 stand_in.forget()
-    print("\nstopped; nothing is left behind")
+    print("\nstopped; all files are removed")
 
 
 def _environment(directory: Path, port: int, platform_port: int) -> Mapping[str, str]:
@@ -96,9 +96,9 @@ def _environment(directory: Path, port: int, platform_port: int) -> Mapping[str,
     }
 
 
-def _free_port(wished: int) -> int:
-    """Return the wished port if nobody has it, else any."""
-    for port in (wished, 0):
+def _free_port(preferred: int) -> int:
+    """Return the preferred port if it is free, else any free one."""
+    for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -114,7 +114,7 @@ def _free_port(wished: int) -> int:
 def _server(environment: Mapping[str, str], port: int) -> Iterator[None]:
     log = Path(environment["RECEIVER_DATA_DIR"]) / "serve.log"
     with log.open("wb") as output:
-        # A group of its own: Ctrl-C is for us, and we end it in order.
+        # In its own process group: Ctrl-C reaches this process only, which then stops the server cleanly.
         process = subprocess.Popen(
             [sys.executable, "-m", "receiver", "serve"],
             env=environment,
@@ -128,7 +128,7 @@ def _server(environment: Mapping[str, str], port: int) -> Iterator[None]:
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 last = log.read_text(errors="replace").splitlines()[-1:]
-                raise ReceiverError(f"the receiver does not start: {''.join(last)}")
+                raise ReceiverError(f"the receiver did not start: {''.join(last)}")
             time.sleep(0.05)
         yield
     finally:
@@ -161,7 +161,7 @@ def _make_user(environment: Mapping[str, str]) -> str:
 
 
 def _run(environment: Mapping[str, str], *arguments: str, stdin: str | None = None) -> str:
-    made = subprocess.run(  # noqa: S603  (our own program)
+    done = subprocess.run(  # noqa: S603  (our own program)
         [sys.executable, "-m", "receiver", *arguments],
         env=environment,
         cwd=environment["RECEIVER_DATA_DIR"],
@@ -170,14 +170,14 @@ def _run(environment: Mapping[str, str], *arguments: str, stdin: str | None = No
         text=True,
         check=False,
     )
-    if made.returncode:
-        raise ReceiverError(f"receiver {arguments[0]}: {made.stderr.strip()}")
-    return made.stdout
+    if done.returncode:
+        raise ReceiverError(f"receiver {arguments[0]}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _fill(count: int, api: ReceiverApi, target: PushTarget) -> None:
-    """Make up thirty days: recorded as a shop records its sends, reported as the platform reports them."""
-    print(f"making up {count:,} messages over {_DAYS} days …", flush=True)
+    """Generate thirty days of messages: record them as a shop would, push for them as the platform would."""
+    print(f"generating {count:,} messages over {_DAYS} days …", flush=True)
     messages = make_up(count, _DAYS, _SEED, datetime.now(UTC))
     api.record(messages)
     with StandIn(bind=("127.0.0.1", 0), rules=Rules(), how=_HOW, target=target, seed=_SEED) as stand_in:
@@ -202,9 +202,9 @@ def _tour(port: int, key: str, password: str, count: int) -> None:
     curl -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
       -d '{{"mobile": "15080921090", "template_id": "540", "code": "1234"}}' {base}/api/v1/verify-codes
 
-  who wants no more messages:
+  list the replies that opt out:
     curl -H 'Authorization: Bearer {key}' '{base}/api/v1/replies?opt_out=true&limit=3'
 
-  Ctrl-C ends it, and leaves nothing behind.""",
+  Ctrl-C stops it and removes all files.""",
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""`db encrypt`, `db rotate`, `db decrypt`: what the database is sealed under."""
+"""`db encrypt`, `db rotate`, `db decrypt`: the encryption of the database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.cli.common import alone, require_files
+from receiver.cli.common import exclusive, require_files
 from receiver.cli.verify import show_progress
 from receiver.config import load_settings
 from receiver.core import SettingsError
@@ -25,62 +25,61 @@ _PATIENCE_SECONDS = 3600.0
 
 @click.command()
 def encrypt() -> None:
-    """Seal the numbers and contents of a database under the first of RECEIVER_ENCRYPTION_KEYS. Safe to break off and to
-    run again.
+    """Encrypt a database's numbers and contents by the first of RECEIVER_ENCRYPTION_KEYS. Safe to interrupt and repeat.
 
-    Give every node the keys and restart it first. While this runs, pushes wait in the spool, and questions are answered
-    503. Keep a copy of the keys where no backup of the database is: without them nobody can read it.
+    First set the keys on every node and restart it. Meanwhile pushes go to the spool, and other requests get 503. Keep
+    a copy of the keys apart from the database's backups: without the keys the data is lost.
 
     \b
     Example:
       receiver db encrypt
     """
-    with _open() as (database, ring, tell):
-        print("sealing: from now on pushes go to the spool", file=sys.stderr)
-        count = rekey.encrypt(database, ring, tell)
+    with _open() as (database, ring, advance):
+        print("encrypting: from now on pushes go to the spool", file=sys.stderr)
+        count = rekey.encrypt(database, ring, advance)
         postgresql = database.postgresql
-    print(f"{count:,} rows sealed; the database is encrypted, and takes pushes again")
+    print(f"{count:,} rows encrypted; the database takes pushes again")
     if postgresql:
-        print("its files still hold what was there before until VACUUM FULL, and so do its logs and older backups")
+        print("its files hold the old, plain rows until VACUUM FULL; so do its logs and older backups")
     else:
-        print("older backups still hold what was there before")
+        print("older backups still hold the plain rows")
 
 
 @click.command()
 def rotate() -> None:
-    """Seal under the first of RECEIVER_ENCRYPTION_KEYS what was sealed under others, while the server runs.
+    """Encrypt again, by the first of RECEIVER_ENCRYPTION_KEYS, the rows of other keys, while the server runs.
 
-    Put the new key first, leave the old one behind it, and restart every node; then run this. Safe to break off and to
-    run again. It says when the old key is not needed any more.
+    Put the new key first, leave the old one after it, and restart every node; then run this. Safe to interrupt and
+    repeat. It prints when the old key is no longer needed.
 
     \b
     Example:
       receiver db rotate
     """
-    with _open() as (database, ring, tell):
-        count, late = rekey.rotate(database, ring, tell)
-    print(f"{count + late:,} rows sealed anew, under the key {ring.newest}")
+    with _open() as (database, ring, advance):
+        count, late = rekey.rotate(database, ring, advance)
+    print(f"{count + late:,} rows encrypted again, by the key {ring.newest}")
     if late:
-        print(f"{late:,} of them came under another key meanwhile: restart every node, then run this again")
+        print(f"{late:,} of them were written meanwhile by another key: restart every node, then run this again")
         sys.exit(1)
     print("no row needs another key. Remove the others once no spool file is older than this, here or in a backup")
 
 
 @click.command()
 def decrypt() -> None:
-    """Open a database's numbers and contents for good. Safe to break off and to run again.
+    """Decrypt a database's numbers and contents for good. Safe to interrupt and repeat.
 
-    While this runs, pushes wait in the spool, and questions are answered 503. Leave the keys in place as long as a
-    spool file, or a backup that may be needed, was written under them.
+    Meanwhile pushes go to the spool, and other requests get 503. Keep the keys as long as a spool file or a backup
+    needs them.
 
     \b
     Example:
       receiver db decrypt
     """
-    with _open() as (database, ring, tell):
-        print("opening: from now on pushes go to the spool", file=sys.stderr)
-        count = rekey.decrypt(database, ring, tell)
-    print(f"{count:,} rows opened; the database is plain, and takes pushes again")
+    with _open() as (database, ring, advance):
+        print("decrypting: from now on pushes go to the spool", file=sys.stderr)
+        count = rekey.decrypt(database, ring, advance)
+    print(f"{count:,} rows decrypted; the database takes pushes again")
 
 
 @contextmanager
@@ -88,11 +87,11 @@ def _open() -> Iterator[tuple[Database, Keyring, Callable[[int], None]]]:
     settings = load_settings()
     require_files(settings)
     if not settings.encryption_keys:
-        raise SettingsError("RECEIVER_ENCRYPTION_KEYS: not set; make a key: echo k1:$(openssl rand -base64 32)")
+        raise SettingsError("RECEIVER_ENCRYPTION_KEYS: not set; create a key: echo k1:$(openssl rand -base64 32)")
     database = Database(settings.database_url, patience_seconds=_PATIENCE_SECONDS)
     try:
-        with alone(settings.data_dir / "encryption.lock", "change of the encryption"), show_progress() as tell:
+        with exclusive(settings.data_dir / "encryption.lock", "encryption change"), show_progress() as advance:
             version.require_schema(database)
-            yield database, Keyring(settings.encryption_keys), tell
+            yield database, Keyring(settings.encryption_keys), advance
     finally:
         database.close()

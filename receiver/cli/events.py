@@ -1,4 +1,4 @@
-"""`events`: receipts and replies as they come, for a program that reads lines."""
+"""`events`: print receipts and replies, for a program that reads lines."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _POLL_SECONDS = 0.5
 
 
 @click.command()
-@click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
+@click.option("--follow", is_flag=True, help="Then print new ones, until interrupted.")
 @click.option(
     "--cursor-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Go on from where the last run ended; kept up to date while it runs.",
+    help="Continue after the last run; updated while this one runs.",
 )
 def events(follow: bool, cursor_file: Path | None) -> None:
-    """Print receipts and replies as JSON lines, oldest first, numbers in full: none is missed, none printed twice.
+    """Print receipts and replies as JSON lines, oldest first, with full numbers. None is missed or repeated.
 
     \b
     Example:
@@ -43,7 +43,7 @@ def events(follow: bool, cursor_file: Path | None) -> None:
                 for event in page:
                     print_json(_shown(event))
                     position = event.position
-            finally:  # where a reader goes away, or a disk is full, the next run goes on after what it has
+            finally:  # also if the reader stops or a disk is full: the next run continues after the printed ones
                 if page:
                     _write(cursor_file, position)
             if page:
@@ -71,12 +71,12 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def read_cursor(path: Path) -> Position:
-    """Return the position in a cursor file; the beginning where there is none yet. Raises ReceiverError."""
+    """Return the position in a cursor file; the beginning if there is no file. Raises ReceiverError."""
     if not path.exists():
         return Position()
     receipt_id, _, reply_id = path.read_text().strip().partition(".")
     if not (receipt_id.isdigit() and reply_id.isdigit()):
-        raise ReceiverError(f"{path}: not a cursor that `receiver events` has written; remove it to begin anew")
+        raise ReceiverError(f"{path}: not a cursor of `receiver events`; remove the file to start over")
     return Position(int(receipt_id), int(reply_id))
 
 

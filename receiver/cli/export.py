@@ -1,4 +1,4 @@
-"""`export`: a whole list as a file."""
+"""`export`: a list as a file."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ _ENDINGS = {f".{form}": form for form in FileFormat} | {".jsonl": FileFormat.NDJ
 @click.argument("name", type=click.Choice(sorted(EXPORTS)))
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option(
-    "--format", "form", type=click.Choice([form.value for form in FileFormat]), help="Told by the file's name."
+    "--format", "form", type=click.Choice([form.value for form in FileFormat]), help="Default: by the file's name."
 )
 @click.option("--full-numbers", is_flag=True, help="Do not mask numbers.")
-@click.option("--bom", is_flag=True, help="CSV for Excel: begin with a byte order mark.")
+@click.option("--bom", is_flag=True, help="CSV for Excel: start with a byte order mark.")
 @click.option(
-    "--raw", is_flag=True, help="CSV for programs: no apostrophe before what a spreadsheet takes for a formula."
+    "--raw", is_flag=True, help="CSV for programs: no apostrophe before text that a spreadsheet would run as a formula."
 )
 @click.option("--account")
 @click.option("--mobile")
 @click.option("--task-id")
-@click.option("--template-id", help="Messages.")
-@click.option("--status", help="Messages and receipts.")
-@click.option("--sent-from", metavar="TIME", help="Messages sent then or later.")
-@click.option("--sent-to", metavar="TIME", help="Messages sent before then.")
-@click.option("--received-from", metavar="TIME", help="Receipts and replies received then or later.")
-@click.option("--received-to", metavar="TIME", help="Receipts and replies received before then.")
-@click.option("--after-id", type=click.IntRange(min=0), help="Rows with a higher id: go on behind the last one.")
+@click.option("--template-id", help="Messages only.")
+@click.option("--status", help="Messages and receipts only.")
+@click.option("--sent-from", metavar="TIME", help="Messages sent at or after this time.")
+@click.option("--sent-to", metavar="TIME", help="Messages sent before this time.")
+@click.option("--received-from", metavar="TIME", help="Receipts and replies received at or after this time.")
+@click.option("--received-to", metavar="TIME", help="Receipts and replies received before this time.")
+@click.option("--after-id", type=click.IntRange(min=0), help="Rows with a higher id, to continue an export.")
 @click.option("--to-id", type=click.IntRange(min=0), help="Rows with this id or a lower one.")
 @as_json
 def export(
     name: str, file: Path, form: str | None, full_numbers: bool, bom: bool, raw: bool, as_json: bool, **filters: Any
 ) -> None:
-    """Write messages, receipts or replies into FILE (- for standard output), oldest first.
+    """Write messages, receipts or replies to FILE (- for standard output), oldest first.
 
-    The format is told by the name: .csv, .ndjson, .parquet or .xlsx, with .gz behind it to compress. Ends with the
-    number of rows and the file's SHA-256 on standard error. A file that is cut off is not left behind.
+    The file's name sets the format: .csv, .ndjson, .parquet or .xlsx, plus .gz to compress. Prints the number of rows
+    and the file's SHA-256 to standard error. A failed export leaves no partial file.
 
     \b
     Examples:
@@ -101,7 +101,7 @@ def _format(file: Path, given: str | None) -> FileFormat:
     found = _ENDINGS.get(suffixes[-1]) if suffixes else None
     if found is None:
         raise ReceiverError(
-            "say the --format, or name the file .csv, .ndjson, .parquet or .xlsx (.gz behind it compresses)"
+            "unknown format; pass --format, or name the file .csv, .ndjson, .parquet or .xlsx (plus .gz to compress)"
         )
     return found
 
@@ -120,16 +120,16 @@ def _filter(name: str, given: dict[str, Any], zone: Any) -> Filter:
             raise ReceiverError("--mobile: not a phone number")
         values["mobile"] = number
     if "status" in values and values["status"] not in set(MessageStatus):
-        raise ReceiverError(f"--status: not of {', '.join(MessageStatus)}")
+        raise ReceiverError(f"--status: not one of {', '.join(MessageStatus)}")
     unfit = {"template_id", "sent_from", "sent_to"} if name != "messages" else {"received_from", "received_to"}
     if wrong := sorted(unfit & values.keys()) + (["status"] if name == "replies" and "status" in values else []):
-        raise ReceiverError(f"{', '.join('--' + key.replace('_', '-') for key in wrong)}: does not fit {name}")
+        raise ReceiverError(f"{', '.join('--' + key.replace('_', '-') for key in wrong)}: no filter of {name}")
     account = values.pop("account", None)
     return Filter(**values, accounts=(account,) if account else None)
 
 
 def _write(file: Path, pieces: Iterator[bytes]) -> tuple[int, str]:
-    """Write a file, whole or not at all; give its size and digest."""
+    """Write a file, completely or not at all. Return its size and digest."""
     if str(file) == "-":
         return _pour(pieces, sys.stdout.buffer)
     draft = file.with_name(f".{file.name}.part")

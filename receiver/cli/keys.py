@@ -1,4 +1,4 @@
-"""`keys`: who may call the API."""
+"""`keys`: API keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ACTOR = "cli"
 
 @click.group()
 def keys() -> None:
-    """Make, list and end the keys of the API."""
+    """Create, list and revoke API keys."""
 
 
 @keys.command()
@@ -29,12 +29,12 @@ def keys() -> None:
     multiple=True,
     required=True,
     type=click.Choice([scope.value for scope in Scope]),
-    help="What it may do; may be repeated.",
+    help="A permission; may be repeated.",
 )
-@click.option("--account", "accounts", multiple=True, help="Bind it to an account; may be repeated.")
-@click.option("--expires-days", type=click.IntRange(1, 36500), help="When it ends by itself.")
+@click.option("--account", "accounts", multiple=True, help="Limit it to an account; may be repeated.")
+@click.option("--expires-days", type=click.IntRange(1, 36500), help="Expire after so many days.")
 def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expires_days: int | None) -> None:
-    """Make a key and print it, this once, as the last line of standard output.
+    """Create a key and print it, once, as the last line of standard output.
 
     \b
     Example:
@@ -60,23 +60,23 @@ def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expire
             scopes=sorted(scopes),
             accounts=sorted(accounts) or None,
         )
-    print("Shown this once:", file=sys.stderr)
+    print("Shown only once:", file=sys.stderr)
     print(key)
 
 
 @keys.command("list")
 @as_json
 def list_(as_json: bool) -> None:
-    """List the keys; never the keys themselves.
+    """List the keys, without their secrets.
 
     \b
     Example:
       receiver keys list
     """
     with open_runtime() as runtime:
-        found = runtime.ask(api_keys.list_keys)
+        rows = runtime.ask(api_keys.list_keys)
     if as_json:
-        print_json([asdict(key) | {"scopes": sorted(key.scopes)} for key in found])
+        print_json([asdict(key) | {"scopes": sorted(key.scopes)} for key in rows])
         return
     print_table(
         ["name", "scopes", "accounts", "created", "expires", "revoked"],
@@ -90,7 +90,7 @@ def list_(as_json: bool) -> None:
                     for moment in (key.created_at, key.expires_at, key.revoked_at)
                 ),
             )
-            for key in found
+            for key in rows
         ],
     )
 
@@ -98,7 +98,7 @@ def list_(as_json: bool) -> None:
 @keys.command()
 @click.argument("name")
 def revoke(name: str) -> None:
-    """End a key, at once.
+    """Revoke a key, with immediate effect.
 
     \b
     Example:

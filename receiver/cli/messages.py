@@ -1,4 +1,4 @@
-"""`messages import`: sends of the past, or in bulk."""
+"""`messages import`: record past sends, or many at once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from receiver.runtime import Runtime
 
-_BATCH_ROWS = 1000  # small enough that pushes committing beside it hardly wait
-_NICENESS = 10  # on a machine that serves as well, pushes go first
+_BATCH_ROWS = 1000  # small, so that concurrent pushes hardly wait
+_NICENESS = 10  # a server on this machine goes first
 _REJECTS_SHOWN = 20
 
 
@@ -40,14 +40,14 @@ def messages() -> None:
     "--format",
     "form",
     type=click.Choice([form.value for form in Form]),
-    help="Told by what is in it otherwise; tsv: as `mysql -B` writes it.",
+    help="Default: by the content. tsv: as `mysql -B` writes it.",
 )
 @click.option(
     "--map",
     "mapping",
     multiple=True,
     metavar="COLUMN=FIELD",
-    help="A column under another name; may be repeated.",
+    help="Name the field of a column; may be repeated.",
 )
 @click.option("--account", help="The account of rows that name none.")
 @click.option(
@@ -64,9 +64,9 @@ def import_(
 ) -> None:
     """Record the sends of a FILE, or of standard input (-): CSV, XLSX (its first sheet), NDJSON, a JSON array, TSV.
 
-    Columns by name: needs a task id and a number; knows taskId, phone, 手机号, 任务ID, 发送时间 and the like. Text in
-    UTF-8, UTF-16 or GB18030 (GBK). Can be repeated: what is recorded already is no change. Ends with exit code 1 if a
-    line was rejected; the others are recorded.
+    Finds columns by name: taskId, phone, 手机号, 任务ID, 发送时间 and the like; task id and number are required. Text
+    in UTF-8, UTF-16 or GB18030 (GBK). Safe to repeat: recorded sends do not change. Exit code 1 if a line was
+    rejected; the others are recorded.
 
     \b
     Examples:
@@ -96,15 +96,16 @@ def import_(
                     _record(runtime, sends, batch, tally)
                     advance(len(batch))
         except ReceiverError:
-            tally.tell_if_any(as_json=as_json)  # so that who repeats it knows what is there
+            if tally.counts:
+                tally.print_summary(as_json=as_json)  # of the batches recorded so far
             raise
-    tally.tell(as_json=as_json)
+    tally.print_summary(as_json=as_json)
     if tally.counts["rejected"]:
         sys.exit(1)
 
 
 class _Tally:
-    """What became of the lines."""
+    """Counts the outcomes of the lines."""
 
     def __init__(self, rejects: TextIO | None, records: RecordReader) -> None:
         self.counts: Counter[str] = Counter()
@@ -120,32 +121,28 @@ class _Tally:
         elif self.counts["rejected"] <= _REJECTS_SHOWN:
             print(f"{place}: {reason}", file=sys.stderr)
 
-    def note_number(self, place: str, number: str) -> None:
-        """Count a number of an unusual length. It is taken, since it may be one of another country."""
+    def count_odd(self, place: str, number: str) -> None:
+        """Count a number of an unusual length. It is recorded: it may be a foreign one."""
         if has_odd_length(number):
             self._odd += 1
             self._first_odd = self._first_odd or place
 
-    def tell_if_any(self, *, as_json: bool) -> None:
-        if self.counts:
-            self.tell(as_json=as_json)
-
-    def tell(self, *, as_json: bool) -> None:
+    def print_summary(self, *, as_json: bool) -> None:
         outcome = {
             name: self.counts[name] for name in (*(o.value for o in Recorded if o is not Recorded.CONFLICT), "rejected")
         }
         if self._records.rounded:
-            print("all task ids end in zeros, as where a spreadsheet has rounded them: compare them", file=sys.stderr)
+            print("all task ids end in zeros; a spreadsheet may have rounded them: compare them", file=sys.stderr)
         if self._odd:
             print(f"{self._odd} rows have numbers of an unusual length (first: {self._first_odd})", file=sys.stderr)
         if unused := self._records.unused:
-            print(f"columns not used: {', '.join(unused)}", file=sys.stderr)
+            print(f"unused columns: {', '.join(unused)}", file=sys.stderr)
         if as_json:
             print_json(outcome)
             return
         if self._rejects is None and outcome["rejected"] > _REJECTS_SHOWN:
             more = outcome["rejected"] - _REJECTS_SHOWN
-            print(f"and {more} more rejected lines; --rejects FILE keeps them all", file=sys.stderr)
+            print(f"and {more} more rejected lines; --rejects FILE writes them all", file=sys.stderr)
         print(", ".join(f"{count} {name}" for name, count in outcome.items()))
 
 
@@ -158,7 +155,7 @@ def _record(runtime: Runtime, reader: SendRecordParser, batch: list[tuple[str, A
                 raise InvalidSendRecord({"line": str(item)})
             sends.append(reader.read(item))
             places.append(place)
-            tally.note_number(place, str(item["mobile"]))
+            tally.count_odd(place, str(item["mobile"]))
         except InvalidSendRecord as error:
             tally.reject(place, str(error))
     if not sends:
@@ -176,7 +173,7 @@ def _record(runtime: Runtime, reader: SendRecordParser, batch: list[tuple[str, A
 def _pair(text: str) -> tuple[str, str]:
     column, equals, field = text.partition("=")
     if not equals or field not in FIELDS:
-        raise ReceiverError(f"--map: {text}: not COLUMN=FIELD with a field of {', '.join(sorted(FIELDS))}")
+        raise ReceiverError(f"--map: {text}: not COLUMN=FIELD; FIELD is one of {', '.join(sorted(FIELDS))}")
     return column.strip(), field
 
 
@@ -185,7 +182,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 @contextmanager
 def _progress(file: BinaryIO) -> Iterator[Callable[[int], None]]:
-    """Show how far it is, on a terminal."""
+    """Show the progress, on a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _count: None

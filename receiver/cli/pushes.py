@@ -1,4 +1,4 @@
-"""`pushes` and `watch`: the journal."""
+"""`pushes` and `watch`: the push journal."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _WATCH_ROWS = 500
 
 @click.group()
 def pushes() -> None:
-    """Look at the journal, and read pushes again."""
+    """List the push journal, and parse pushes again."""
 
 
 @pushes.command("list")
-@click.option("--outcome", type=click.Choice([Outcome.ACCEPTED, Outcome.QUARANTINED]), help="Only these.")
+@click.option("--outcome", type=click.Choice([Outcome.ACCEPTED, Outcome.QUARANTINED]), help="Only this outcome.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @as_json
 def list_(outcome: str | None, limit: int, as_json: bool) -> None:
@@ -57,12 +57,12 @@ def list_(outcome: str | None, limit: int, as_json: bool) -> None:
 @click.option(
     "--allow",
     metavar="NETWORKS",
-    help="Say which of them RECEIVER_PUSH_ALLOW would refuse, were it this; by default as it is set.",
+    help="The allow-list to test (default: RECEIVER_PUSH_ALLOW).",
 )
-@click.option("--days", type=click.IntRange(1, 366), default=7, show_default=True, help="How far back.")
+@click.option("--days", type=click.IntRange(1, 366), default=7, show_default=True, help="Days to go back.")
 @as_json
 def sources(allow: str | None, days: int, as_json: bool) -> None:
-    """List the addresses that pushes came from, by the journal, and which of them an allow-list would refuse.
+    """List the source addresses of pushes, and which of them an allow-list would refuse.
 
     \b
     Example:
@@ -75,7 +75,7 @@ def sources(allow: str | None, days: int, as_json: bool) -> None:
     with open_runtime() as runtime:
         networks = given or runtime.settings.push_allow
         since = runtime.now() - timedelta(days=days)
-        found = runtime.ask(lambda connection: find_sources(connection, since=since))
+        sources = runtime.ask(lambda connection: find_sources(connection, since=since))
     rows = [
         {
             "address": source.address,
@@ -83,45 +83,45 @@ def sources(allow: str | None, days: int, as_json: bool) -> None:
             "last_push": f"{source.last_at:%Y-%m-%dT%H:%M:%S}Z",
             "would_refuse": bool(networks) and not within(source.address, networks),
         }
-        for source in found.found
+        for source in sources.found
     ]
     if as_json:
-        print_json({"items": rows, "complete": found.complete})
+        print_json({"items": rows, "complete": sources.complete})
         return
     print_table(
         ["address", "pushes", "last push", "would refuse"],
         [(row["address"], row["pushes"], row["last_push"], "yes" if row["would_refuse"] else "no") for row in rows],
     )
-    if not found.complete:
-        print(f"of the newest {READ_MAX_PUSHES:,} pushes; older ones were not read")
+    if not sources.complete:
+        print(f"only the newest {READ_MAX_PUSHES:,} pushes were read")
 
 
 @pushes.command()
 @click.argument("ids", metavar="ID…", nargs=-1, type=click.UUID)
-@click.option("--quarantined", is_flag=True, help="Every quarantined push instead of some by id.")
+@click.option("--quarantined", is_flag=True, help="Every quarantined push, instead of ids.")
 def replay(ids: tuple[UUID, ...], quarantined: bool) -> None:
-    """Read pushes again, with the present settings. Adds what was missing, replaces what one says otherwise now.
+    """Parse pushes again with the current settings. Adds missing rows, and replaces rows that parse differently now.
 
     \b
     Example:
       receiver pushes replay --quarantined
     """
     if bool(ids) == quarantined:
-        raise click.UsageError("name ids, or --quarantined")
+        raise click.UsageError("pass ids, or --quarantined")
     with open_runtime() as runtime:
-        before = dict.fromkeys(Outcome, 0)
+        counts = dict.fromkeys(Outcome, 0)
         for row in _quarantined(runtime) if quarantined else (_find(runtime, push_id) for push_id in ids):
             push = runtime.admission.read_again(row.as_push(), seen_at=max(runtime.now(), row.received_at))
             outcome = runtime.audited(partial(replay_push, push=push), "cli", "push.replay", push_id=str(push.id))
-            before[outcome] += 1
-    print(f"{before[Outcome.ACCEPTED]} accepted, {before[Outcome.QUARANTINED]} quarantined still")
+            counts[outcome] += 1
+    print(f"{counts[Outcome.ACCEPTED]} accepted, {counts[Outcome.QUARANTINED]} still quarantined")
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(1), help="End after so many.")
+@click.option("--count", type=click.IntRange(1), help="Stop after so many.")
 @as_json
 def watch(count: int | None, as_json: bool) -> None:
-    """Print pushes as they come, numbers masked, until interrupted.
+    """Print pushes as they arrive, with masked numbers, until interrupted.
 
     \b
     Example:
@@ -129,7 +129,7 @@ def watch(count: int | None, as_json: bool) -> None:
     """
     with open_runtime() as runtime:
         newest = runtime.ask(lambda c: queries.iter_new_pushes(c, None, 1))
-        # Rows commit in another order than their ids: look a moment back, and leave out what was shown.
+        # Rows can commit in another order than their ids: read a few seconds back, and skip rows already shown.
         after, seen = (newest[0].id if newest else UUID(int=0)), {row.id for row in newest}
         left = count
         while left is None or left > 0:
@@ -185,12 +185,12 @@ def _find(runtime: Runtime, push_id: UUID) -> PushRow:
 
 
 def _quarantined(runtime: Runtime) -> list[PushRow]:
-    found: list[PushRow] = []
+    pushes: list[PushRow] = []
     before = None
     while True:
         page = Page(limit=1000, before=before, filter=Filter(outcome=Outcome.QUARANTINED))
         rows = runtime.ask(lambda connection, page=page: queries.list_pushes(connection, page))  # type: ignore[misc]
-        found += rows
+        pushes += rows
         if len(rows) < page.limit:
-            return found[::-1]
+            return pushes[::-1]
         before = rows[-1].id

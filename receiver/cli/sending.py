@@ -1,4 +1,4 @@
-"""`send`, `balance` and `job`: what the platform is asked to do."""
+"""`send`, `balance` and `run`: requests to the platform, and tasks for a timer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from receiver.cli.alarms import alarms
 from receiver.cli.common import as_json, open_runtime, print_json, print_table
-from receiver.cli.prune import job_prune
+from receiver.cli.prune import run_prune
 from receiver.core import ReceiverError, SettingsError, parse_mainland_mobile
 from receiver.messages import balance as balances
 from receiver.platform.client import check_send, explain
@@ -23,10 +23,10 @@ _CALLER = "cli"
 
 @click.command()
 @click.argument("mobile")
-@click.option("--template", required=True, metavar="ID", help="The platform's template.")
+@click.option("--template", required=True, metavar="ID", help="The platform's template id.")
 @click.option("--code", required=True, help="2 to 8 digits; - reads them from standard input.")
-@click.option("--account", help="Where several are configured.")
-@click.option("--reference", help="An id of your own, to find it by.")
+@click.option("--account", help="Required if several are configured.")
+@click.option("--reference", help="Your own id of the message.")
 @as_json
 def send(mobile: str, template: str, code: str, account: str | None, reference: str | None, as_json: bool) -> None:
     """Send a verification code through the platform, and record it.
@@ -42,14 +42,14 @@ def send(mobile: str, template: str, code: str, account: str | None, reference: 
     if number is None or faults:
         raise ReceiverError("; ".join(f"{field}: {reason}" for field, reason in faults.items()))
     with open_runtime() as runtime:
-        asked = CodeRequest(
+        request = CodeRequest(
             account=_account(runtime, account),
             mobile=number,
             template_id=template,
             code=code,
             reference=reference,
         )
-        sent = runtime.sender.send(asked, caller=_CALLER)
+        sent = runtime.sender.send(request, caller=_CALLER)
         try:
             sent.require_accepted()
         except PlatformRefused as refused:
@@ -59,26 +59,26 @@ def send(mobile: str, template: str, code: str, account: str | None, reference: 
     if as_json:
         print_json({"task_id": task_id, "message_id": sent.message_id and str(sent.message_id), "remain_point": left})
     else:
-        spooled = "" if sent.message_id else "; recorded in the spool, the database is away"
+        spooled = "" if sent.message_id else "; recorded in the spool, since the database is unavailable"
         print(f"sent: task {task_id}, {'?' if left is None else left} messages left{spooled}")
 
 
-def _account(runtime: Runtime, asked: str | None) -> str:
+def _account(runtime: Runtime, chosen: str | None) -> str:
     accounts = runtime.sender.accounts
     if not accounts:
         raise SettingsError("no credentials; set RECEIVER_PLATFORM_CREDENTIALS=account:appId:appKey")
-    if asked is None and len(accounts) > 1:
-        raise ReceiverError(f"--account: several are configured: {', '.join(accounts)}")
-    if asked is not None and asked not in accounts:
-        raise ReceiverError(f"--account: {asked}: no credentials; configured are {', '.join(accounts)}")
-    return asked or accounts[0]
+    if chosen is None and len(accounts) > 1:
+        raise ReceiverError(f"--account: choose one of {', '.join(accounts)}")
+    if chosen is not None and chosen not in accounts:
+        raise ReceiverError(f"--account: {chosen}: no credentials; configured: {', '.join(accounts)}")
+    return chosen or accounts[0]
 
 
 @click.command()
-@click.option("--account", help="Only this one.")
+@click.option("--account", help="Only this account.")
 @as_json
 def balance(account: str | None, as_json: bool) -> None:
-    """Ask the platform how many messages are left, and keep the answer.
+    """Query the platform for the messages left, and store the answer.
 
     \b
     Example:
@@ -89,17 +89,17 @@ def balance(account: str | None, as_json: bool) -> None:
 
 @click.group()
 def run() -> None:
-    """What a timer runs: systemd, cron, or the like."""
+    """Tasks for a timer: systemd, cron, or the like."""
 
 
 run.add_command(alarms)
-run.add_command(job_prune)
+run.add_command(run_prune)
 
 
 @run.command("balance")
 @as_json
-def job_balance(as_json: bool) -> None:
-    """Read every account's balance into the series, and say once a day where one is low (RECEIVER_BALANCE_LOW).
+def run_balance(as_json: bool) -> None:
+    """Store every account's balance, and log once a day if one is low (RECEIVER_BALANCE_LOW).
 
     \b
     Example (crontab):
@@ -111,8 +111,8 @@ def job_balance(as_json: bool) -> None:
 def _read_balances(account: str | None, *, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     with open_runtime() as runtime:
-        everyone = account is None and runtime.sender.accounts
-        for name in everyone or [_account(runtime, account)]:
+        accounts = account is None and runtime.sender.accounts
+        for name in accounts or [_account(runtime, account)]:
             row: dict[str, Any] = {"account": name, "remain_point": None, "days_left": None, "error": None}
             try:
                 reading = runtime.sender.read_balance(name)

@@ -17,7 +17,7 @@ from receiver.config import Settings, address_text, inside_at, load_settings, pu
 from receiver.core import DatabaseUnavailable, SettingsError
 from receiver.db.sqlite import said, shortcoming
 from receiver.maintenance.backup import take_serving_lock
-from receiver.net.serving import noted
+from receiver.net.serving import addresses_published
 from receiver.observability import LineWriter, configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server import Server
@@ -37,10 +37,10 @@ _STDOUT = 1
     "--workers", type=click.IntRange(1, _MAX_WORKERS), default=1, show_default=True, help="Serving processes."
 )
 def serve(bind: str | None, workers: int) -> None:
-    """Take pushes and answer questions, until stopped.
+    """Run the server: push endpoints, API and console.
 
-    On the embedded database it brings the schema up to date and is the one serving process. On PostgreSQL it
-    never migrates: run `receiver db upgrade` first.
+    On the embedded database it upgrades the schema and is the only serving process. On PostgreSQL it never migrates:
+    run `receiver db upgrade` first.
 
     \b
     Example:
@@ -53,7 +53,7 @@ def serve(bind: str | None, workers: int) -> None:
     configure_logging(settings.log_level, form=settings.log_format)
     warn_of_unknown(settings)
     if settings.embedded and workers > 1:
-        raise SettingsError("--workers: the embedded database takes one; use PostgreSQL for more")
+        raise SettingsError("--workers: the embedded database allows one; use PostgreSQL for more")
     server = Server(settings, workers=workers)
     lock = take_serving_lock(settings.data_dir) if settings.embedded else None
     try:
@@ -61,8 +61,8 @@ def serve(bind: str | None, workers: int) -> None:
         unpruned = _make_ready(settings)
         if settings.embedded:
             (_log.warning if shortcoming() else _log.info)("embedded database", sqlite=said())
-        _tell(settings, unpruned)
-        with noted(settings):
+        _greet(settings, unpruned)
+        with addresses_published(settings):
             server.run()
     finally:
         if lock is not None:
@@ -71,9 +71,9 @@ def serve(bind: str | None, workers: int) -> None:
 
 @click.command("push-url")
 def push_url() -> None:
-    """Print the URLs to paste into the platform's console. They hold the secret: treat them as passwords.
+    """Print the URLs to paste into the platform's console. They contain the secret: treat them as passwords.
 
-    Where there are several, each with its account, whether its secret is the active one or retires, and its last push.
+    With several URLs, prints each one's account, whether its secret is active or retiring, and its last push.
 
     \b
     Example:
@@ -89,30 +89,30 @@ def push_url() -> None:
 
 
 def _make_ready(settings: Settings) -> list[RetentionKind]:
-    """Reach the database, if it is there; give what ought to have been pruned."""
+    """Prepare the database, if it is available. Return the kinds whose prune is overdue."""
     runtime = Runtime(settings)
     try:
         runtime.make_ready()
-        if settings.encryption_keys and runtime.encryption.sealer is None:
-            _log.warning("the database is not encrypted, though there are keys for it: run `receiver db encrypt`")
+        if settings.encryption_keys and runtime.encryption.cipher is None:
+            _log.warning("encryption keys are set, but the database is not encrypted: run `receiver db encrypt`")
         runtime.availability.mark_up()
         return runtime.ask(lambda connection: find_unpruned(connection, runtime))
     except DatabaseUnavailable as error:
-        _log.warning("starts without the database, pushes go to the spool", reason=str(error))
+        _log.warning("starting without the database, pushes go to the spool", reason=str(error))
         return []
     finally:
         runtime.stop()
 
 
 def _program() -> str:
-    """How this program is called where it is not on the search path."""
+    """Return the command that runs this program, also if it is not on the search path."""
     if shutil.which("receiver"):
         return "receiver"
     called = Path(sys.argv[0])
     return "python -m receiver" if called.name == "__main__.py" else os.path.relpath(called)
 
 
-def _tell(settings: Settings, unpruned: list[RetentionKind]) -> None:
+def _greet(settings: Settings, unpruned: list[RetentionKind]) -> None:
     lines: list[str] = []
     say = lines.append
     address, inside = address_text(settings.bind), address_text(settings.inside)
@@ -120,19 +120,21 @@ def _tell(settings: Settings, unpruned: list[RetentionKind]) -> None:
     shows_secret = settings.push_tokens_generated or sys.stdout.isatty()
     say(f"receiver listens on {settings.scheme}://{address}")
     if settings.internal_bind is not None:
-        say(f"  for pushes alone; all else is at {settings.scheme}://{inside}")
+        say(f"  pushes only; console, API and probes: {settings.scheme}://{inside}")
     if shows_secret:
         for account, url in push_urls(settings):
-            say(f"  push URL ({account}), for the platform's console, behind your own HTTPS name:")
+            say(f"  push URL ({account}) for the platform's console; put your HTTPS host name in it:")
             say(f"    {url}")
     else:
         say(f"  push URL: {program} push-url")
-    say(f"  console: {inside_at(settings)}/console; make its first user with `{program} users create me --role admin`")
+    say(
+        f"  console: {inside_at(settings)}/console; create its first user with `{program} users create me --role admin`"
+    )
     say(f"  API and documentation: {settings.scheme}://{inside}/api/v1/docs")
     if settings.send_proxy_bind is not None:
-        say(f"  drop-in door for senders: http://{address_text(settings.send_proxy_bind)}/smsApi/verifyCode")
+        say(f"  send proxy: http://{address_text(settings.send_proxy_bind)}/smsApi/verifyCode")
     if unpruned:
-        say(f"  older than they are kept for: {', '.join(unpruned)}; see what goes: {program} prune")
+        say(f"  past their retention period: {', '.join(unpruned)}; preview the deletion: {program} prune")
     say("  next, in another terminal:")
     say(f"    {program} keys create me --scope read --scope messages:write --scope pushes")
     say(
@@ -140,7 +142,7 @@ def _tell(settings: Settings, unpruned: list[RetentionKind]) -> None:
         f"""      -d '{{"task_id": "3313746", "mobile": "15080921090", "sent_at": "2026-11-23T09:14:00+08:00"}}' \\\n"""
         f"      {settings.scheme}://{inside}/api/v1/messages"
     )
-    # Whether a person reads it or not, and whatever has become of standard output: it serves.
+    # The server runs even if standard output is closed or not read.
     greeting = LineWriter(_STDOUT, lambda _count: "")
     greeting.write("".join(f"{line}\n" for line in lines))
     greeting.flush()

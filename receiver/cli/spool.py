@@ -1,4 +1,4 @@
-"""`spool`: what waits for the database."""
+"""`spool`: records that are not in the database yet."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from receiver.intake import SPOOL_DIR, spool_state
 
 @click.group()
 def spool() -> None:
-    """Look at what waits for the database, and save it by hand."""
+    """Show the spool, and save it to the database by hand."""
 
 
 @spool.command()
 @as_json
 def status(as_json: bool) -> None:
-    """Say what waits: records, bytes, age. Works without the database; exit code 1 for damaged files.
+    """Print the spool's records, bytes and age. Works without the database; exit code 1 for damaged files.
 
     \b
     Example:
@@ -37,12 +37,12 @@ def status(as_json: bool) -> None:
     if as_json:
         print_json({**asdict(state), "age_seconds": age, "seconds_left": room, "directory": str(directory)})
     elif state.records or state.bytes:
-        waits = f"{state.records} records wait in {directory}: {state.bytes} bytes, the oldest file {age:.0f} s old"
-        print(waits + room_text(room))
+        line = f"{state.records} records in {directory}: {state.bytes} bytes, the oldest file {age:.0f} s old"
+        print(line + room_text(room))
     else:
-        print(f"nothing waits in {directory}")
+        print(f"no records in {directory}")
     for name in state.damaged:
-        print(f"receiver: {name} has parts that cannot be read; all others in it are saved", file=sys.stderr)
+        print(f"receiver: {name} has unreadable parts; all others in it are saved", file=sys.stderr)
     if state.damaged:
         sys.exit(1)
 
@@ -55,9 +55,9 @@ def status(as_json: bool) -> None:
     help="Another node's data directory, or a copy of its spool directory.",
 )
 def drain(source: Path | None) -> None:
-    """Save what waits into the database. A running server does so by itself: this is for one that is gone.
+    """Save a spool to the database. A running server does this by itself: use it for a node that is gone.
 
-    May be repeated: what is stored already is not stored twice.
+    Safe to repeat: stored records are not stored twice.
 
     \b
     Example:
@@ -68,11 +68,11 @@ def drain(source: Path | None) -> None:
         if source is not None:
             directory = source / SPOOL_DIR if (source / SPOOL_DIR).is_dir() else source
         if not directory.is_dir() and source is not None:
-            raise SettingsError(f"{source}: no spool there")
+            raise SettingsError(f"{source}: no spool in it")
         runtime.make_ready()
         saved = runtime.drain(directory)
         left = spool_state(directory)
     print(f"{saved} records saved")
     if left.records:
-        print(f"receiver: {left.records} records wait in files that another process holds", file=sys.stderr)
+        print(f"receiver: {left.records} records remain in files that another process holds", file=sys.stderr)
         sys.exit(1)

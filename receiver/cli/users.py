@@ -1,4 +1,4 @@
-"""`users`: who may log in to the console."""
+"""`users`: the users of the console."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 _ACTOR = "cli"
 
 role_option = click.option(
-    "--role", required=True, type=click.Choice([role.value for role in Role]), help="What they may see and do."
+    "--role", required=True, type=click.Choice([role.value for role in Role]), help="Permissions of the user."
 )
 
-account_option = click.option("--account", "accounts", multiple=True, help="Bind them to an account; may be repeated.")
+account_option = click.option(
+    "--account", "accounts", multiple=True, help="Limit the user to an account; may be repeated."
+)
 
 
 @click.group()
 def users() -> None:
-    """Make, list, change and keep out the users of the console."""
+    """Create, list, change and disable users of the console."""
 
 
 @users.command()
@@ -40,7 +42,7 @@ def users() -> None:
 @role_option
 @account_option
 def create(name: str, role: str, accounts: tuple[str, ...]) -> None:
-    """Make a user; the password comes from the prompt, or from the first line of standard input.
+    """Create a user. The password comes from the prompt, or the first line of standard input.
 
     \b
     Example:
@@ -75,7 +77,7 @@ def list_(as_json: bool) -> None:
       receiver users list
     """
     with open_runtime() as runtime:
-        found = runtime.ask(store.list_users)
+        rows = runtime.ask(store.list_users)
     if as_json:
         print_json(
             [
@@ -89,7 +91,7 @@ def list_(as_json: bool) -> None:
                     "last_used_at": user.last_used_at,
                     "disabled_at": user.disabled_at,
                 }
-                for user in found
+                for user in rows
             ]
         )
         return
@@ -106,7 +108,7 @@ def list_(as_json: bool) -> None:
                     for moment in (user.created_at, user.last_used_at, user.disabled_at)
                 ),
             )
-            for user in found
+            for user in rows
         ],
     )
 
@@ -114,7 +116,7 @@ def list_(as_json: bool) -> None:
 @users.command()
 @click.argument("name")
 def password(name: str) -> None:
-    """Change a password, from the prompt or the first line of standard input; ends the user's sessions.
+    """Change a password, from the prompt or the first line of standard input. Ends the user's sessions.
 
     \b
     Example:
@@ -129,7 +131,7 @@ def password(name: str) -> None:
 @click.argument("name")
 @role_option
 def role(name: str, role: str) -> None:
-    """Change what a user may see and do; ends their sessions.
+    """Change a user's role. Ends the user's sessions.
 
     \b
     Example:
@@ -142,20 +144,20 @@ def role(name: str, role: str) -> None:
 @users.command()
 @click.argument("name")
 def disable(name: str) -> None:
-    """Keep a user out, at once.
+    """Disable a user, with immediate effect.
 
     \b
     Example:
       receiver users disable li.wei
     """
     _change(name, "user.disable", lambda connection, now: store.set_disabled(connection, name, now, now=now))
-    print(f"{name} is kept out")
+    print(f"{name} is disabled")
 
 
 @users.command()
 @click.argument("name")
 def enable(name: str) -> None:
-    """Let a user in again.
+    """Enable a disabled user.
 
     \b
     Example:
@@ -168,21 +170,21 @@ def enable(name: str) -> None:
 @users.command("reset-totp")
 @click.argument("name")
 def reset_totp(name: str) -> None:
-    """Take a lost second factor away; the user sets a new one up at the next log-in.
+    """Remove a lost second factor. The user sets up a new one at the next log-in.
 
     \b
     Example:
       receiver users reset-totp li.wei
     """
     _change(name, "user.reset_totp", lambda connection, now: store.set_totp(connection, name, None, now=now))
-    print(f"{name} sets up a second factor at the next log-in")
+    print(f"{name} must set up a second factor at the next log-in")
 
 
 @users.command()
 @click.argument("name")
 @account_option
 def accounts(name: str, accounts: tuple[str, ...]) -> None:
-    """Bind a user to accounts, or without --account to none; ends their sessions.
+    """Limit a user to accounts; without --account, remove the limit. Ends the user's sessions.
 
     \b
     Example:
@@ -201,14 +203,14 @@ def accounts(name: str, accounts: tuple[str, ...]) -> None:
 
 
 def known_accounts(runtime: Runtime, accounts: Sequence[str]) -> list[str] | None:
-    """Return the accounts to bind to; None: none was named. Raises SettingsError for one that is not configured."""
+    """Return the accounts to limit to; None: no limit. Raises SettingsError for an account that is not configured."""
     if unknown := sorted(set(accounts) - runtime.settings.accounts):
         raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
     return sorted(set(accounts)) or None
 
 
 def _exact(runtime: Runtime, name: str) -> str:
-    """Return a user's own name, by which the audit log names them. Raises NotFound."""
+    """Return a user's name as stored, for the audit log. Raises NotFound."""
     return runtime.ask(lambda connection: store.get_user(connection, name)).name
 
 

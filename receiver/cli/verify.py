@@ -1,4 +1,4 @@
-"""`verify`: the proof that everything kept agrees."""
+"""`verify`: check that the stored data is consistent."""
 
 from __future__ import annotations
 
@@ -22,56 +22,58 @@ if TYPE_CHECKING:
 
     from receiver.runtime import Runtime
 
-_PATIENCE_SECONDS = 24 * 3600.0  # for all of it: ten million rows take minutes
+_PATIENCE_SECONDS = 24 * 3600.0  # for the whole run: ten million rows take minutes
 
 
 @click.command("verify")
 @as_json
 def verify_(as_json: bool) -> None:
-    """Prove that journal, receipts, replies, states, spool and audit agree. Changes nothing; others may write.
+    """Check that journal, receipts, replies, states, spool and audit agree. Changes nothing; servers may run.
 
-    Exit code 0 only if all of it does.
+    Exit code 0 only if every check passes.
 
     \b
     Example:
       receiver verify
     """
-    with open_runtime() as runtime, show_progress() as tell:
-        findings = list(_findings(runtime, tell))
+    with open_runtime() as runtime, show_progress() as advance:
+        findings = list(_findings(runtime, advance))
     if as_json:
         for finding in findings:
             print_json(asdict(finding))
     else:
         for finding in findings:
-            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.count} looked at")
+            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.count} checked")
             for detail in finding.details:
                 print(f"        {detail}")
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 
 
-def _findings(runtime: Runtime, tell: Callable[[int], None]) -> Iterator[CheckResult]:
+def _findings(runtime: Runtime, advance: Callable[[int], None]) -> Iterator[CheckResult]:
     runtime.make_ready()
-    anchors, faults = runtime.checkpoints.read()  # before the database, which goes on: each of them is in it by then
-    database = Database(runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, sealing=runtime.encryption)
+    checkpoints, faults = runtime.checkpoints.read()  # before the database, so that it contains every one of them
+    database = Database(
+        runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, encryption=runtime.encryption
+    )
     try:
-        yield from verify(database, runtime.admission.read_again, tell)
-        audit = verify_audit(database, anchors, tell)
+        yield from verify(database, runtime.admission.read_again, advance)
+        audit = verify_audit(database, checkpoints, advance)
         yield replace(audit, ok=audit.ok and not faults, details=(*faults, *audit.details))
     finally:
         database.close()
     spool = spool_state(runtime.spool.directory)
-    waiting = (f"{spool.records} records wait for the database",) if spool.records else ()
+    waiting = (f"{spool.records} records are not in the database yet",) if spool.records else ()
     yield CheckResult(
         name="spool can be read",
         ok=not spool.damaged,
         count=spool.records,
-        details=(*waiting, *(f"{name} has parts that cannot be read" for name in spool.damaged)),
+        details=(*waiting, *(f"{name} has unreadable parts" for name in spool.damaged)),
     )
 
 
 class show_progress:  # noqa: N801  (a context manager, called like a function)
-    """Shows how many rows were read, on a terminal."""
+    """Shows the number of rows read, on a terminal."""
 
     def __enter__(self) -> Callable[[int], None]:
         self._bar = Progress(

@@ -1,4 +1,4 @@
-"""`targets`: own systems that hear of everything."""
+"""`webhooks`: endpoints that receive pushes or events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEAD_SHOWN = 50
 
 @click.group()
 def webhooks() -> None:
-    """Forward everything to systems of your own: make, list, pause, test and end targets, replay what was given up."""
+    """Send pushes or events to your own endpoints: add, list, pause, test and remove webhooks, replay dead letters."""
 
 
 @webhooks.command()
@@ -39,15 +39,15 @@ def webhooks() -> None:
     "events",
     multiple=True,
     type=click.Choice([event.value for event in EventType]),
-    help="What it hears of; may be repeated. Default: everything.",
+    help="An event to send; may be repeated. Default: all.",
 )
-@click.option("--account", "accounts", multiple=True, help="Only of an account; may be repeated.")
-@click.option("--pii", is_flag=True, help="Numbers and contents in full. Raw pushes have them anyway.")
+@click.option("--account", "accounts", multiple=True, help="Only this account; may be repeated.")
+@click.option("--pii", is_flag=True, help="Send full numbers and contents. Raw pushes always contain them.")
 @click.option(
     "--not-delivered-after",
     type=click.IntRange(1, service.LONGEST_WAIT_SECONDS),
     metavar="SECONDS",
-    help="Tell of a message that is not delivered so long after it was sent.",
+    help="Send an event for a message not delivered this long after its send.",
 )
 def add(
     name: str,
@@ -58,7 +58,7 @@ def add(
     pii: bool,
     not_delivered_after: int | None,
 ) -> None:
-    """Make a target; its secret, where it has one, is the last line of standard output, this once.
+    """Add a webhook. Prints its secret, if it has one, once, as the last line of standard output.
 
     \b
     Example:
@@ -75,69 +75,69 @@ def add(
             pii=pii,
             not_delivered_after_seconds=not_delivered_after,
         )
-    _show_secret(secret, f"{name} is sent every push from now on")
+    _show_secret(secret, f"{name} receives every push from now on")
 
 
 def _show_secret(secret: str | None, otherwise: str) -> None:
     if secret is None:
         print(otherwise)
         return
-    print("It verifies posts with this, shown this once:", file=sys.stderr)
+    print("The endpoint verifies requests with this secret, shown only once:", file=sys.stderr)
     print(secret)
 
 
 @webhooks.command("list")
 @as_json
 def list_(as_json: bool) -> None:
-    """List the targets, and how each fares.
+    """List the webhooks and their state.
 
     \b
     Example:
       receiver webhooks list
     """
     with open_runtime() as runtime:
-        found = [
-            (target, runtime.ask(partial(store.find_health, target=target)))
-            for target in runtime.ask(store.list_targets)
+        rows = [
+            (webhook, runtime.ask(partial(store.find_health, target=webhook)))
+            for webhook in runtime.ask(store.list_endpoints)
         ]
     if as_json:
-        print_json([_as_dict(target, health) for target, health in found])
+        print_json([_as_dict(webhook, health) for webhook, health in rows])
         return
     print_table(
         ["name", "url", "format", "state", "pending", "oldest", "dead", "delivered", "last error"],
         [
             (
-                target.name,
-                target.place,
-                target.format.value,
-                _state(target),
+                webhook.name,
+                webhook.display_url,
+                webhook.format.value,
+                _state(webhook),
                 health.pending,
                 health.oldest_at and f"{health.oldest_at:%Y-%m-%d %H:%M}Z",
                 health.dead,
-                target.delivered,
-                target.last_error,
+                webhook.delivered,
+                webhook.last_error,
             )
-            for target, health in found
+            for webhook, health in rows
         ],
     )
 
 
-def _state(target: Endpoint) -> str:
-    if target.state is EndpointState.PAUSED:
-        return f"{target.state}, {target.paused_because}"
-    return f"{target.state}, {target.failures} failures in a row" if target.failures else target.state.value
+def _state(webhook: Endpoint) -> str:
+    if webhook.state is EndpointState.PAUSED:
+        return f"{webhook.state}, {webhook.paused_because}"
+    return f"{webhook.state}, {webhook.failures} failures in a row" if webhook.failures else webhook.state.value
 
 
-def _as_dict(target: Endpoint, health: Health) -> dict[str, Any]:
+def _as_dict(webhook: Endpoint, health: Health) -> dict[str, Any]:
     hidden = ("id", "url", "signing_secrets")
-    fields = {name: value for name, value in asdict(target).items() if name not in hidden}
-    return fields | {"url": target.place, "state": target.state} | asdict(health)
+    fields = {name: value for name, value in asdict(webhook).items() if name not in hidden}
+    return fields | {"url": webhook.display_url, "state": webhook.state} | asdict(health)
 
 
 @webhooks.command()
 @click.argument("name")
 def pause(name: str) -> None:
-    """Send a target nothing; what it is to hear of is kept for it.
+    """Pause a webhook. Its deliveries are kept until it resumes.
 
     \b
     Example:
@@ -151,7 +151,7 @@ def pause(name: str) -> None:
 @webhooks.command()
 @click.argument("name")
 def resume(name: str) -> None:
-    """Send to a target again, at once all that waits.
+    """Resume a webhook, and send its pending deliveries at once.
 
     \b
     Example:
@@ -159,13 +159,13 @@ def resume(name: str) -> None:
     """
     with open_runtime() as runtime:
         runtime.webhooks.resume(_ACTOR, runtime.webhooks.find(name))
-    print(f"{name} goes on")
+    print(f"{name} is resumed")
 
 
 @webhooks.command()
 @click.argument("name")
 def remove(name: str) -> None:
-    """Remove a target, and all that waits for it.
+    """Remove a webhook and its pending deliveries.
 
     \b
     Example:
@@ -179,7 +179,7 @@ def remove(name: str) -> None:
 @webhooks.command()
 @click.argument("name")
 def rotate(name: str) -> None:
-    """Make a new secret and print it, this once; for a day, posts are signed with the old one as well.
+    """Create a new secret and print it, once. For a day, requests are signed with the old one too.
 
     \b
     Example:
@@ -193,34 +193,34 @@ def rotate(name: str) -> None:
 @webhooks.command()
 @click.argument("name")
 def test(name: str) -> None:
-    """Send a target a test, which says that it is one, and tell what it answers.
+    """Send a test request to a webhook, and print the answer.
 
     \b
     Example:
       receiver webhooks test shop
     """
     with open_runtime() as runtime:
-        tried = runtime.webhooks.try_out(_ACTOR, runtime.webhooks.find(name))
-    if not tried.taken:
-        raise ReceiverError(f"{name}: {tried.error or f'answered with HTTP status {tried.status}'}")
-    print(f"{name} answered with HTTP status {tried.status} in {tried.seconds} s")
+        answer = runtime.webhooks.try_out(_ACTOR, runtime.webhooks.find(name))
+    if not answer.taken:
+        raise ReceiverError(f"{name}: {answer.error or f'answered with HTTP status {answer.status}'}")
+    print(f"{name} answered with HTTP status {answer.status} in {answer.seconds} s")
 
 
 @webhooks.command("dead-letters")
 @click.argument("name")
 @as_json
 def dead_letters(name: str, as_json: bool) -> None:
-    """List what was given up after three days, newest first.
+    """List the deliveries that failed for three days, newest first.
 
     \b
     Example:
       receiver webhooks dead-letters shop
     """
     with open_runtime() as runtime:
-        target = runtime.webhooks.find(name)
-        found = runtime.ask(partial(store.list_dead, target=target, limit=_DEAD_SHOWN))
+        webhook = runtime.webhooks.find(name)
+        letters = runtime.ask(partial(store.list_dead, target=webhook, limit=_DEAD_SHOWN))
     if as_json:
-        print_json([asdict(letter) for letter in found])
+        print_json([asdict(letter) for letter in letters])
         return
     print_table(
         ["id", "event", "push", "message", "since", "attempts", "last error"],
@@ -234,7 +234,7 @@ def dead_letters(name: str, as_json: bool) -> None:
                 letter.attempts,
                 letter.last_error,
             )
-            for letter in found
+            for letter in letters
         ],
     )
 
@@ -242,16 +242,16 @@ def dead_letters(name: str, as_json: bool) -> None:
 @webhooks.command()
 @click.argument("name")
 @click.argument("ids", nargs=-1, type=int)
-@click.option("--all", "everything", is_flag=True, help="All that was given up.")
+@click.option("--all", "everything", is_flag=True, help="All dead letters.")
 def replay(name: str, ids: tuple[int, ...], everything: bool) -> None:
-    """Send again what was given up.
+    """Send dead letters again.
 
     \b
     Example:
       receiver webhooks replay shop --all
     """
     if bool(ids) == everything:
-        raise click.UsageError("name ids, or --all")
+        raise click.UsageError("pass ids, or --all")
     with open_runtime() as runtime:
-        again = runtime.webhooks.replay(_ACTOR, runtime.webhooks.find(name), None if everything else ids)
-    print(f"{again} will be sent again")
+        count = runtime.webhooks.replay(_ACTOR, runtime.webhooks.find(name), None if everything else ids)
+    print(f"{count} will be sent again")

@@ -1,4 +1,4 @@
-"""The settings: read once, checked, with every wrong one named."""
+"""The settings: read once, and checked together."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from receiver.config.settings import (
     Settings,
     address_text,
     inside_at,
-    keeping_problems,
     load_data_dir,
     load_settings,
     make_data_dir,
     near,
     push_urls,
+    retention_problems,
 )
 
 __all__ = [
@@ -37,12 +37,12 @@ __all__ = [
     "database_url",
     "http_url",
     "inside_at",
-    "keeping_problems",
     "load_data_dir",
     "load_settings",
     "make_data_dir",
     "near",
     "push_urls",
+    "retention_problems",
     "secure_url",
     "sqlite_url",
     "tokens",

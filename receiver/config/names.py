@@ -1,4 +1,4 @@
-"""Names that look like settings and are none: each with the setting that was perhaps meant."""
+"""Unknown names that look like settings, each with the nearest setting."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 _PREFIX = "RECEIVER_"
-_ALIKE = 0.6  # of 1, as difflib has it, of what comes after the prefix
-_SAME = 0.85  # for names of another beginning, such as RECIEVER_BIND
-_OTHERS = re.compile("RECEIVER_(API_KEY|IMAGE|TEST_.*)")  # of a command, of our Compose file, of our tests
-# What Kubernetes and Docker's links set for a service named receiver, or receiver-… .
+_ALIKE = 0.6  # difflib's ratio, of the text after the prefix
+_SAME = 0.85  # for a misspelt prefix, such as RECIEVER_BIND
+_OTHERS = re.compile("RECEIVER_(API_KEY|IMAGE|TEST_.*)")  # of a command, of the Compose file, of the tests
+# Set by Kubernetes and by Docker's links for a service named receiver, or receiver-… .
 _OF_SERVICES = re.compile(
     r"RECEIVER_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)|"
     r"RECEIVER_(NAME|ENV_\w+)"
@@ -22,16 +22,16 @@ _PORT_OF_SERVICE = re.compile(r"RECEIVER_(\w+_)?PORT")
 
 
 def find_unknown(environment: Mapping[str, str | None], known: Collection[str]) -> tuple[str, ...]:
-    """Say of each name that looks like a setting and is none what it is, never its value."""
+    """Return a warning for each unknown name that looks like a setting, never with its value."""
     names = frozenset(known) | {f"{name}_FILE" for name in known}
     return tuple(
-        _said(name, names)
+        _warning(name, names)
         for name, value in sorted(environment.items())
-        if name not in names and _is_meant_for_us(name, names) and not _is_of_others(name, value or "")
+        if name not in names and _looks_like_setting(name, names) and not _is_of_others(name, value or "")
     )
 
 
-def _is_meant_for_us(name: str, known: Collection[str]) -> bool:
+def _looks_like_setting(name: str, known: Collection[str]) -> bool:
     if name.upper().startswith(_PREFIX):
         return True
     return name.startswith("REC") and bool(get_close_matches(name, known, n=1, cutoff=_SAME))
@@ -43,7 +43,7 @@ def _is_of_others(name: str, value: str) -> bool:
     return bool(_PORT_OF_SERVICE.fullmatch(name)) and "://" in value
 
 
-def _said(name: str, known: Collection[str]) -> str:
+def _warning(name: str, known: Collection[str]) -> str:
     ends = sorted(setting.removeprefix(_PREFIX) for setting in known)
     nearest = get_close_matches(name.upper().partition("_")[2], ends, n=1, cutoff=_ALIKE)
-    return f"{name}: there is no such setting{f'; {_PREFIX}{nearest[0]}?' if nearest else ''}"
+    return f"{name}: unknown setting{f'; did you mean {_PREFIX}{nearest[0]}?' if nearest else ''}"

@@ -1,4 +1,4 @@
-"""What a setting may be: from its text to what Settings holds. ValueError says what is wrong, never the value."""
+"""Parsers of the settings' texts. Each raises ValueError with the fault, never with the value."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,}", re.ASCII)
-_ACK_BODY_MAX_CHARS = 255  # the platform's console keeps no more of an answer
+_ACK_BODY_MAX_CHARS = 255  # the platform's console stores no more of an answer
 _KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,16}", re.ASCII)
 _KEY_BYTES = 32
 _LOG_LEVELS = ("debug", "info", "warning", "error")
-ROLES = ("support", "analyst", "admin")  # of staff, the least first
-ALARM_KINDS = ("dingtalk", "wecom", "feishu", "url")  # whom `receiver run alarms` can tell
+ROLES = ("support", "analyst", "admin")  # by permissions, fewest first
+ALARM_KINDS = ("dingtalk", "wecom", "feishu", "url")  # services that `receiver run alarms` can notify
 _ALARM_KINDS_THAT_SIGN = ("dingtalk", "feishu")
 ALARM_LANGUAGES = ("en", "zh-CN")
 
 
 def unquoted(value: str) -> str:
-    """Return a value of the environment as it is. Raises ValueError where it is in quotation marks.
+    """Return a value of the environment unchanged. Raises ValueError if it is in quotation marks.
 
-    `docker run --env-file` and lists of compose keep them; a path or a word would be another one with them.
+    `docker run --env-file` and lists of compose do not remove them, so they would become part of a path or word.
     """
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        raise ValueError("in quotation marks, which would be part of it: leave them out")
+        raise ValueError("in quotation marks, which become part of the value: remove them")
     return value
 
 
 def database_url(value: str) -> str:
-    """Read a database's URL as its driver wants it; empty stays empty. Raises ValueError."""
+    """Return a database URL with the driver in its scheme; empty for an empty one. Raises ValueError."""
     if not value:
         return ""
     scheme = urlsplit(value).scheme.partition("+")[0]
@@ -51,7 +51,7 @@ def database_url(value: str) -> str:
         rest = value.partition("://")[2]
         hosts, attributes = _servers(rest)
         if attributes not in (None, "read-write", "primary"):
-            raise ValueError("target_session_attrs must be read-write: a standby can keep nothing")
+            raise ValueError("target_session_attrs must be read-write: a standby cannot store pushes")
         if hosts > 1 and attributes is None:
             rest += f"{'&' if '?' in rest else '?'}target_session_attrs=read-write"
         return f"postgresql+psycopg://{rest}"
@@ -61,7 +61,7 @@ def database_url(value: str) -> str:
 
 
 def sqlite_url(path: Path) -> str:
-    """Return the URL of an SQLite file. In a URL `?` ends the file's name, and `%` begins a character."""
+    """Return the URL of an SQLite file, with `?` and `%` of its path escaped."""
     return f"sqlite:///{path}".replace("%", "%25").replace("?", "%3F")
 
 
@@ -76,35 +76,35 @@ def replica(value: str) -> str:
 
 
 def _servers(rest: str) -> tuple[int, str | None]:
-    """Read a PostgreSQL URL, without its scheme, as the driver will. How many hosts it names, and what they must be."""
+    """Return the number of hosts and the target_session_attrs of a PostgreSQL URL without its scheme."""
     if find_spec("psycopg") is None:
         raise ValueError("PostgreSQL needs the extra `postgres`: pip install 'receiver[postgres]'")
     from psycopg import ProgrammingError  # noqa: PLC0415  (the embedded database needs no driver)
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
 
     try:
-        found = {name: str(text) for name, text in conninfo_to_dict(f"postgresql://{rest}").items()}
-    except ProgrammingError:  # whose words may hold a part of the password
+        parameters = {name: str(text) for name, text in conninfo_to_dict(f"postgresql://{rest}").items()}
+    except ProgrammingError:  # its message may contain a part of the password
         raise ValueError(
-            "not a database URL that PostgreSQL understands: postgresql://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME?…, "
-            "special characters as %XX, only parameters of libpq"
+            "not a valid PostgreSQL URL; use postgresql://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME?…, with "
+            "special characters as %XX and only parameters of libpq"
         ) from None
-    if "@" in found.get("host", ""):  # the rest of a password, which every word about that host would show
-        raise ValueError("an @ in a host's name; the @ of a password is written as %40")
-    ports = found.get("port", "").split(",")
+    if "@" in parameters.get("host", ""):  # the rest of a password, which an error about the host would show
+        raise ValueError("an @ in a host name; write the @ of a password as %40")
+    ports = parameters.get("port", "").split(",")
     if any(port and not (port.isdigit() and 0 < int(port) < 65536) for port in ports):
-        raise ValueError("a port is not a number from 1 to 65535; special characters of a password are written as %XX")
-    return len(found.get("host", "").split(",")), found.get("target_session_attrs")
+        raise ValueError("a port is not a number from 1 to 65535; write special characters of a password as %XX")
+    return len(parameters.get("host", "").split(",")), parameters.get("target_session_attrs")
 
 
 def address(value: str) -> tuple[str, int]:
-    """Read HOST:PORT. Raises ValueError; what may mean every address of a machine has to be written out."""
+    """Return the host and port of HOST:PORT. Raises ValueError, also for an omitted host, which is ambiguous."""
     host, colon, port = value.rpartition(":")
     if not _PORT.fullmatch(port) or int(port) > 65535 or (colon and host not in ("", "*") and not _is_host(host)):
         raise ValueError("not an address of the form HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000, without http://")
     if host in ("", "*"):
         raise ValueError(
-            "HOST is missing; write 127.0.0.1:PORT for this machine alone, 0.0.0.0:PORT or [::]:PORT for every address"
+            "HOST is missing; write 127.0.0.1:PORT for local access only, 0.0.0.0:PORT or [::]:PORT for all addresses"
         )
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -128,17 +128,17 @@ def networks(value: str) -> tuple[Network, ...]:
 
 
 def webhooks_allow(value: str) -> tuple[Network | str, ...]:
-    found: list[Network | str] = []
+    allowed: list[Network | str] = []
     for item in items(value):
         try:
-            found.append(ip_network(item))
+            allowed.append(ip_network(item))
         except ValueError:
             if not _HOST_NAME.fullmatch(item) or item.rpartition(".")[2].isdigit():
                 raise ValueError(
                     "not a list of networks, addresses and host names, such as 10.0.0.0/8,hooks.internal"
                 ) from None
-            found.append(item.lower())
-    return tuple(found)
+            allowed.append(item.lower())
+    return tuple(allowed)
 
 
 def tokens(value: str) -> tuple[tuple[str, str], ...]:
@@ -150,7 +150,7 @@ def tokens(value: str) -> tuple[tuple[str, str], ...]:
         if not _SECRET.fullmatch(secret):
             raise ValueError(f"the secret of {account} must be letters, digits, _ and -, at least 22 of them")
         if tokens.setdefault(secret, account) != account:
-            raise ValueError(f"{tokens[secret]} and {account} share a secret; give each its own")
+            raise ValueError(f"{tokens[secret]} and {account} share a secret; use one for each")
     return tuple((account, secret) for secret, account in tokens.items())
 
 
@@ -172,7 +172,7 @@ def ack_status(value: str) -> int:
 
 def ack_body(value: str) -> str:
     if len(value) > _ACK_BODY_MAX_CHARS:
-        raise ValueError(f"over {_ACK_BODY_MAX_CHARS} characters, which is all that the platform keeps")
+        raise ValueError(f"over {_ACK_BODY_MAX_CHARS} characters; the platform stores no more")
     return value
 
 
@@ -189,38 +189,38 @@ def zone(value: str) -> ZoneInfo:
         raise ValueError("not a time zone; use a name such as Asia/Shanghai") from None
 
 
-# Written in a format and read again, each must come out as it was: no two of their parts are the same.
+# A format is complete if each of these survives formatting and parsing. No two parts of them are equal.
 _SAMPLES = (datetime(2026, 11, 23, 21, 14, 56, tzinfo=UTC), datetime(2031, 2, 4, 3, 5, 7, tzinfo=UTC))
 _DIRECTIVE = re.compile("%(.)")
 _WRONG_SEPARATORS = re.compile("[,|\uff0c\uff1b\u3001]")
 
 
 def formats(value: str) -> tuple[str, ...]:
-    """Read forms of a date and time. Raises ValueError for one that reads no whole date and time."""
-    found = tuple(item for item in (part.strip() for part in value.split(";")) if item)
-    for place, item in enumerate(found, 1):
+    """Return the formats of a date and time. Raises ValueError for one that lacks a part of it."""
+    formats = tuple(item for item in (part.strip() for part in value.split(";")) if item)
+    for place, item in enumerate(formats, 1):
         if (fault := _format_fault(item)) is None:
             continue
         parts = [part.strip() for part in _WRONG_SEPARATORS.split(item)]
         if len(parts) > 1 and not any(map(_format_fault, parts)):
-            fault = "these are several; write ; between them"
-        raise ValueError(f"form {place}: {fault}")
-    return found
+            fault = "several formats; separate them by ;"
+        raise ValueError(f"format {place}: {fault}")
+    return formats
 
 
 def _format_fault(item: str) -> str | None:
-    """Say why a form reads no date and time; None: it does."""
+    """Return why a format does not parse a whole date and time; None if it does."""
     directives = [name for name in _DIRECTIVE.findall(item) if name != "%"]
     twice = next((name for name in directives if directives.count(name) > 1), None)
     if twice is not None:
-        return f"%{twice} is there twice" + ("; minutes are %M, months %m" if twice in "mM" else "")
+        return f"%{twice} occurs twice" + ("; minutes are %M, months %m" if twice in "mM" else "")
     for sample in _SAMPLES:
         try:
             if datetime.strptime(sample.strftime(item), item).replace(tzinfo=UTC) == sample:
                 continue
         except (ValueError, re.error):
-            return "Python's strptime does not take it; the usual one is %Y-%m-%d %H:%M:%S"
-        return "it does not give year, month, day, hour, minute and second; the usual one is %Y-%m-%d %H:%M:%S"
+            return "not valid for Python's strptime; the usual one is %Y-%m-%d %H:%M:%S"
+        return "lacks year, month, day, hour, minute or second; the usual one is %Y-%m-%d %H:%M:%S"
     return None
 
 
@@ -283,7 +283,7 @@ def encryption_keys(value: str) -> tuple[tuple[str, bytes], ...]:
         if len(key) != _KEY_BYTES:
             raise ValueError(f"the key {name} is not base64 of {_KEY_BYTES} bytes; make one: openssl rand -base64 32")
         if name in keys or key in keys.values():
-            raise ValueError(f"the key {name} is named twice; a new key needs an id of its own")
+            raise ValueError(f"the key {name} occurs twice; each key needs its own id")
         keys[name] = key
     return tuple(keys.items())
 
@@ -300,13 +300,13 @@ def size(value: str) -> int:
 
 def count(value: str) -> int:
     if not value.isascii() or not value.isdigit() or int(value) > 10**9:
-        raise ValueError("not a whole number; 0 is no limit")
+        raise ValueError("not a whole number; 0 means no limit")
     return int(value)
 
 
 def days(value: str) -> int:
     if not value.isascii() or not value.isdigit() or int(value) > 36500:
-        raise ValueError("not a whole number of days up to 36500; 0 is for ever")
+        raise ValueError("not a whole number of days up to 36500; 0 means forever")
     return int(value)
 
 
@@ -317,7 +317,7 @@ def audit_days(value: str) -> int:
     number = days(value)
     if 0 < number < AUDIT_DAYS_MIN:
         raise ValueError(
-            f"below {AUDIT_DAYS_MIN}: China's Cybersecurity Law asks for six months of logs; take more, or 0 for ever"
+            f"below {AUDIT_DAYS_MIN}: China's Cybersecurity Law requires six months of logs; set more, or 0 for forever"
         )
     return number
 
@@ -340,10 +340,10 @@ def alarm_urls(value: str) -> tuple[tuple[str, str, str], ...]:
         if kind not in ALARM_KINDS:
             raise ValueError(f"not of the form kind:URL,… (a kind is one of {', '.join(ALARM_KINDS)})")
         if secret and kind not in _ALARM_KINDS_THAT_SIGN:
-            raise ValueError(f"{kind} signs nothing: leave out what is after #")
+            raise ValueError(f"{kind} has no signature: remove the text after #")
         (collector_url if kind == "url" else secure_url)(url)
         if (kind, url) in [row[:2] for row in rows]:
-            raise ValueError(f"a URL of {kind} is named twice")
+            raise ValueError(f"a URL of {kind} occurs twice")
         rows.append((kind, url, secret))
     return tuple(rows)
 
@@ -367,7 +367,7 @@ def percent(value: str) -> float:
 
 
 def http_url(value: str) -> str:
-    """Take a URL without query, without a slash at its end. Raises ValueError."""
+    """Return a URL without the slash at its end. Raises ValueError, also if it has a query or a user."""
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("not a URL of the form https://HOST/PATH")
@@ -375,7 +375,7 @@ def http_url(value: str) -> str:
 
 
 def secure_url(value: str) -> str:
-    """Take a URL that nobody can listen in on: HTTPS, or HTTP within this machine. Raises ValueError."""
+    """Return a URL that is safe from eavesdropping: HTTPS, or HTTP within this machine. Raises ValueError."""
     parts = urlsplit(value)
     host = parts.hostname or ""
     try:
@@ -388,7 +388,7 @@ def secure_url(value: str) -> str:
 
 
 def collector_url(value: str) -> str:
-    """Take a URL as secure_url does, or of plain HTTP: an own collector may be near enough. Raises ValueError."""
+    """Return a URL as secure_url does, or of plain HTTP, for a collector in the own network. Raises ValueError."""
     if urlsplit(value).scheme != "http":
         return secure_url(value)
     if not urlsplit(value).hostname:
@@ -398,32 +398,32 @@ def collector_url(value: str) -> str:
 
 def issuer(value: str) -> str:
     http_url(value)
-    return secure_url(value)  # as it is: a slash at its end is part of the provider's name
+    return secure_url(value)  # unchanged: a slash at its end is part of the provider's name
 
 
 def roles(value: str) -> tuple[tuple[str, str], ...]:
     rows = []
     for item in items(value):
-        held, _, role = (part.strip() for part in item.rpartition(":"))
-        if not held or role not in ROLES:
+        claimed, _, role = (part.strip() for part in item.rpartition(":"))
+        if not claimed or role not in ROLES:
             raise ValueError(f"not of the form value:role,… (a role is one of {', '.join(ROLES)})")
-        rows.append((held, role))
+        rows.append((claimed, role))
     return tuple(rows)
 
 
 def claim(value: str) -> str:
     if not all(value.split(".")) or " " in value or not value.isprintable():
-        raise ValueError("not the name of a claim, such as groups, nor a path such as realm_access.roles")
+        raise ValueError("not the name of a claim, such as groups, or a path, such as realm_access.roles")
     return value
 
 
-_PARTED = re.compile(r"[,;|\n\uff0c\uff1b\uff5c\u3001]")
+_SEPARATORS = re.compile(r"[,;|\n\uff0c\uff1b\uff5c\u3001]")
 
 
 def words(value: str) -> list[str]:
-    """Read words, parted by whatever people part them by; blanks part them where nothing else does."""
-    parts = [part.strip() for part in _PARTED.split(value) if part.strip()]
-    return parts if len(parts) > 1 else value.split() if not _PARTED.search(value) else parts
+    """Return the words of a list with any common separator; blanks separate words only if nothing else does."""
+    parts = [part.strip() for part in _SEPARATORS.split(value) if part.strip()]
+    return parts if len(parts) > 1 else value.split() if not _SEPARATORS.search(value) else parts
 
 
 def items(value: str) -> list[str]:

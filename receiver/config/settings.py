@@ -29,24 +29,23 @@ PUSH_SECRET_FILE = "push-secret"  # noqa: S105  (a file name)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """Everything that can be set. Names, defaults and meaning: README, Settings."""
+    """All settings. For names, defaults and meaning see README, Settings."""
 
     data_dir: Path
     database_url: str = field(repr=False)  # may hold a password
     read_database_url: str = field(default="", repr=False)  # of a replica; empty: none
-    replica_max_lag: timedelta = timedelta(seconds=5)  # beyond which it answers nothing
-    # (id, key) of what is kept, the newest first: it seals, and each opens. Empty: nothing is sealed.
+    replica_max_lag: timedelta = timedelta(seconds=5)  # beyond this the replica is not read
+    # (id, key), newest first: the first encrypts, all decrypt. Empty: no encryption.
     encryption_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     bind: tuple[str, int] = ("127.0.0.1", 8000)
-    internal_bind: tuple[str, int] | None = (
-        None  # of all but pushes, which alone are then at `bind`; None: all is there
-    )
+    # For console, API and probes; `bind` then takes pushes only. None: `bind` takes everything.
+    internal_bind: tuple[str, int] | None = None
     tls_cert: Path | None = None  # PEM files of `serve`, both or neither; None: plain HTTP
     tls_key: Path | None = None
     push_tokens: tuple[tuple[str, str], ...] = field(repr=False)  # (account, secret)
-    push_tokens_generated: bool = False  # by this very call: the one time to show the secret unasked
+    push_tokens_generated: bool = False  # by this call: only then is the secret shown unasked
     push_allow: tuple[Network, ...] = ()
-    push_allow_enforced: bool = True  # False: what it would refuse is taken and reported
+    push_allow_enforced: bool = True  # False: pushes that it would refuse are accepted and reported
     trusted_proxies: tuple[Network, ...] = ()
     metrics_allow: tuple[Network, ...] = ()
     ack_status: int = 200
@@ -61,57 +60,57 @@ class Settings:
     spool_max_bytes: int = 1 << 30
     platform_url: str = "https://cloud.10658.com.cn/smsApi"
     platform_credentials: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
-    send_proxy_bind: tuple[str, int] | None = None  # None: no drop-in door
-    send_min_interval: timedelta = timedelta(0)  # 0 in these three: no limit of ours
+    send_proxy_bind: tuple[str, int] | None = None  # None: no send proxy
+    send_min_interval: timedelta = timedelta(0)  # 0 in these three: no local limit
     send_max_per_number_per_day: int = 0
     send_max_per_day: int = 0
     balance_low: tuple[tuple[str, int], ...] = ()  # (account, or empty for every other; threshold)
     alarm_urls: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)  # (kind, URL, secret to sign with)
-    alarm_heartbeat_url: str = field(default="", repr=False)  # asked for after each look; empty: none
+    alarm_heartbeat_url: str = field(default="", repr=False)  # requested after each check; empty: none
     alarm_language: str = "en"
     alarm_silent: timedelta = timedelta(minutes=10)
     alarm_refusals: int = 20
     alarm_quarantined: int = 5
     alarm_delivery_fall: float = 10  # in percentage points
-    webhooks_allow: tuple[Network | str, ...] = ()  # networks and names that targets may have beside public addresses
-    public_url: str = ""  # how the platform and browsers reach us; empty: by the address that we listen on
+    webhooks_allow: tuple[Network | str, ...] = ()  # networks and host names, besides public addresses
+    public_url: str = ""  # for the platform and browsers; empty: the listening address
     console_session: timedelta = timedelta(hours=12)
     console_totp: bool = True  # analysts and admins need a second factor
-    console_user_header: str = ""  # in which a trusted proxy names who has logged in there; empty: none does
-    oidc_issuer: str = ""  # the provider at which staff may log in; empty: none
+    console_user_header: str = ""  # in which a trusted proxy names its logged-in user; empty: none
+    oidc_issuer: str = ""  # the provider for staff log-ins; empty: none
     oidc_client_id: str = ""
     oidc_client_secret: str = field(default="", repr=False)
-    oidc_roles: tuple[tuple[str, str], ...] = ()  # (what the claim holds, role)
-    oidc_claim: str = "groups"  # a name, or a path of names with dots between
-    keep_pushes_days: int = 14  # 0 in these five: for ever
+    oidc_roles: tuple[tuple[str, str], ...] = ()  # (value of the claim, role)
+    oidc_claim: str = "groups"  # a name, or a dotted path of names
+    keep_pushes_days: int = 14  # 0 in these five: forever
     keep_receipts_days: int = 180
     keep_replies_days: int = 90
     keep_messages_days: int = 180
     keep_audit_days: int = 180
-    audit_syslog: str = ""  # where the audit is sent on to; empty: nowhere
+    audit_syslog: str = ""  # syslog server that gets the audit log; empty: none
     access_log: bool = True
     log_level: int = logging.INFO
     log_format: str = "json"  # or `console`
-    unknown: tuple[str, ...] = ()  # what is said of each name that looks like a setting and is none
+    unknown: tuple[str, ...] = ()  # a warning for each unknown name that looks like a setting
 
     @property
     def accounts(self) -> frozenset[str]:
-        """Every account that this deployment knows."""
+        """All configured accounts."""
         return frozenset([account for account, _ in self.push_tokens] + [row[0] for row in self.platform_credentials])
 
     def balance_low_of(self, account: str) -> int | None:
-        """Return the balance below which an account is low; None: nobody has said."""
+        """Return the balance below which an account is low; None if not set."""
         thresholds = dict(self.balance_low)
         return thresholds.get(account, thresholds.get(""))
 
     @property
     def inside(self) -> tuple[str, int]:
-        """The address that console, API and probes listen on."""
+        """The address of console, API and probes."""
         return self.internal_bind or self.bind
 
     @property
     def scheme(self) -> str:
-        """How `serve` is spoken to, but for the drop-in door."""
+        """The URL scheme of `serve`, apart from the send proxy."""
         return "http" if self.tls_cert is None else "https"
 
     @property
@@ -121,21 +120,21 @@ class Settings:
 
     @property
     def database_files(self) -> list[Path]:
-        """The files of the embedded database; none of another."""
+        """The files of the embedded database; empty for PostgreSQL."""
         path = self.database_url.partition(":///")[2].partition("?")[0]
         return [Path(unquote(path) + suffix) for suffix in ("", "-wal", "-shm")] if self.embedded and path else []
 
     @property
     def own_files(self) -> list[Path]:
-        """What a node must be able to read and write, where it is there."""
+        """Files that a node must be able to read and write if they exist."""
         names = (PUSH_SECRET_FILE, "spool", "audit.anchors")
         return [*self.database_files, *(self.data_dir / name for name in names)]
 
 
 def load_settings(env_file: Path = Path(".env")) -> Settings:
-    """Read the settings from the environment and `.env`; make the data directory and a missing push secret.
+    """Return the settings of the environment and `.env`. Creates the data directory and a missing push secret.
 
-    `NAME_FILE` names a file that holds the value of `NAME`, as does a credential of systemd of that name. The
+    The value of `NAME` may also be in the file that `NAME_FILE` names, or in systemd's credential `NAME`. The
     environment wins over `.env`, and both over a credential.
     Raises SettingsError naming every wrong setting.
     """
@@ -149,7 +148,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
         except ValueError as error:
             problems.append(f"{name}: {error}")
     problems += _bind_problems(values) + _tls_problems(values) + _oidc_problems(values) + _replica_problems(values)
-    problems += keeping_problems(values)
+    problems += retention_problems(values)
     values["unknown"] = find_unknown(environment, [_variable(field_name) for field_name in _PARSERS])
     if problems:
         raise SettingsError("; ".join([*problems, *values["unknown"]]))
@@ -166,56 +165,56 @@ def _variable(field_name: str) -> str:
 
 
 def _read_environment(env_file: Path) -> dict[str, str | None]:
-    """Read the environment and `.env`, whose values are taken as they are written: a password may have a $."""
+    """Return the environment and `.env`. A $ in `.env` is taken literally, since a password may contain one."""
     try:
         return {**dotenv_values(env_file, interpolate=False), **os.environ}
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise SettingsError(f"{env_file.absolute()}: line {line} is not UTF-8; save the file as UTF-8") from None
     except OSError as error:
-        raise SettingsError(f"{env_file.absolute()}: {error.strerror}; mend or remove it") from None
+        raise SettingsError(f"{env_file.absolute()}: {error.strerror}; fix or remove the file") from None
 
 
 def _bind_problems(values: Mapping[str, Any]) -> list[str]:
-    """Say which listener has the port of another: they are told apart by it."""
+    """Return which listeners share a port: the server distinguishes them by it."""
     problems: list[str] = []
     taken: dict[int, str] = {}
     for name in ("bind", "internal_bind", "send_proxy_bind"):
         variable, address = f"RECEIVER_{name.upper()}", values.get(name)
         if address and address[1] in taken:
-            problems.append(f"{variable}: the port of {taken[address[1]]}; it needs a listener of its own")
+            problems.append(f"{variable}: same port as {taken[address[1]]}; choose another")
         elif address:
             taken[address[1]] = variable
     return problems
 
 
 def _replica_problems(values: Mapping[str, Any]) -> list[str]:
-    """Say where a replica has no primary; a primary that is wrong is not in `values`, and told of already."""
+    """Return the fault of a replica without a primary. An invalid primary is not in `values`, and reported already."""
     if values.get("read_database_url") and not values.get("database_url", "postgresql").startswith("postgresql"):
-        return ["RECEIVER_READ_DATABASE_URL: the embedded database has no replica; set RECEIVER_DATABASE_URL"]
+        return ["RECEIVER_READ_DATABASE_URL: the embedded database has no replica; set RECEIVER_DATABASE_URL too"]
     return []
 
 
-def keeping_problems(values: Mapping[str, Any]) -> list[str]:
-    """Say which days of keeping do not go together; one that is wrong by itself is not in `values`, and told of."""
+def retention_problems(values: Mapping[str, Any]) -> list[str]:
+    """Return which retention days conflict. An invalid one is not in `values`, and reported already."""
     problems: list[str] = []
     days = {name: values.get(f"keep_{name}_days") for name in ("pushes", "receipts", "replies", "messages")}
     for name, holder, why in (
-        ("pushes", "receipts", "the journal has all that receipts say"),
-        ("pushes", "replies", "the journal has all that replies say"),
-        ("receipts", "messages", "a receipt's number stands in its message"),
-        ("replies", "messages", "a reply's number stands in its message"),
+        ("pushes", "receipts", "the journal contains the receipts' data"),
+        ("pushes", "replies", "the journal contains the replies' data"),
+        ("receipts", "messages", "a receipt's number is stored in its message"),
+        ("replies", "messages", "a reply's number is stored in its message"),
     ):
         own, others = days[name], days[holder]
         if own is not None and others and (own == 0 or own > others):
             problems.append(
                 f"RECEIVER_KEEP_{name.upper()}_DAYS: longer than RECEIVER_KEEP_{holder.upper()}_DAYS; {why}"
             )
-    waits = values.get("no_receipt_after")
-    if waits is not None and days["messages"] and timedelta(days=days["messages"] - 1) < waits:
+    no_receipt_after = values.get("no_receipt_after")
+    if no_receipt_after is not None and days["messages"] and timedelta(days=days["messages"] - 1) < no_receipt_after:
         problems.append(
-            "RECEIVER_KEEP_MESSAGES_DAYS: shorter than RECEIVER_NO_RECEIPT_AFTER_HOURS and a day; a message that waits "
-            "for its receipt must not go"
+            "RECEIVER_KEEP_MESSAGES_DAYS: shorter than RECEIVER_NO_RECEIPT_AFTER_HOURS plus a day; pending messages "
+            "must not be deleted"
         )
     return problems
 
@@ -229,7 +228,7 @@ def _tls_problems(values: Mapping[str, Any]) -> list[str]:
 
 
 def load_data_dir(env_file: Path = Path(".env")) -> Path:
-    """Read the data directory's place alone, and make nothing."""
+    """Return the path of the data directory, without creating it. Raises SettingsError."""
     environment = _read_environment(env_file)
     default, parse = _PARSERS["data_dir"]
     try:
@@ -240,7 +239,7 @@ def load_data_dir(env_file: Path = Path(".env")) -> Path:
 
 
 def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
-    """Say what logging in by OpenID Connect lacks; a setting that is wrong is not in `values`, and counts as set."""
+    """Return what OpenID Connect lacks. An invalid setting is not in `values`, and counts as set."""
     names = ("oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles")
     missing = [f"RECEIVER_{name.upper()}" for name in names if not values.get(name, True)]
     if len(missing) == len(names):
@@ -250,44 +249,44 @@ def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
     if any(find_spec(name) is None for name in ("authlib", "joserfc", "requests")):
         return ["RECEIVER_OIDC_ISSUER: OpenID Connect needs the extra `oidc`: pip install 'receiver[oidc]'"]
     if values.get("console_user_header"):
-        # Both find users by name: whoever chooses theirs at the one could become somebody of the other.
-        return ["RECEIVER_CONSOLE_USER_HEADER: not together with RECEIVER_OIDC_ISSUER; take one of the two"]
+        # Both identify users by name: a user of one could choose the name of a user of the other.
+        return ["RECEIVER_CONSOLE_USER_HEADER: not together with RECEIVER_OIDC_ISSUER; set only one of them"]
     return []
 
 
 def reached_at(settings: Settings) -> str:
-    """Return the beginning of the URLs under which we are reached: as it is set, else by the address we listen on."""
+    """Return the base URL for the platform: RECEIVER_PUBLIC_URL, else by the listening address."""
     if settings.public_url:
         return settings.public_url
     return f"{settings.scheme}://{address_text(near(settings.bind))}"
 
 
 def inside_at(settings: Settings) -> str:
-    """Return the beginning of the URLs of console and API."""
+    """Return the base URL of console and API."""
     if settings.internal_bind is None:
         return reached_at(settings)
     return f"{settings.scheme}://{address_text(near(settings.internal_bind))}"
 
 
 def near(bind: tuple[str, int]) -> tuple[str, int]:
-    """Return the address at which this machine reaches what listens on another, which may be that of all."""
+    """Return the address by which this machine reaches a listener, which may listen on all addresses."""
     host, port = bind
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
 
 
 def address_text(bind: tuple[str, int]) -> str:
-    """Write an address as HOST:PORT."""
+    """Return an address as HOST:PORT."""
     host, port = bind
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def push_urls(settings: Settings) -> list[tuple[str, str]]:
-    """Return (account, URL to push to). They hold the secret."""
+    """Return the push URLs as (account, URL). They contain the secret."""
     return [(account, f"{reached_at(settings)}/push/{secret}") for account, secret in settings.push_tokens]
 
 
 def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
-    """Return a setting's text, from its file where one is named; empty when unset. Raises ValueError."""
+    """Return a setting's text, or its file's content; empty when unset. Raises ValueError."""
     path = environment.get(f"{name}_FILE")
     credential = Path(environment.get("CREDENTIALS_DIRECTORY") or "/nowhere", name)
     if not path and not environment.get(name) and credential.is_file():
@@ -297,25 +296,23 @@ def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
-        raise ValueError(f"the file named by {name}_FILE, or the credential of that name, cannot be read") from None
+        raise ValueError(f"cannot read the file of {name}_FILE, or the credential {name}") from None
 
 
 def make_data_dir(data_dir: Path) -> None:
-    """Make the data directory, for this user alone. Raises SettingsError where that is impossible, or not ours."""
+    """Create the data directory with mode 0700. Raises SettingsError if that fails or it belongs to another user."""
     try:
         make_directory(data_dir)
     except PermissionError as error:
-        raise SettingsError(f"RECEIVER_DATA_DIR: {data_dir} cannot be made: {ownership.explain(error)}") from None
+        raise SettingsError(f"RECEIVER_DATA_DIR: cannot create {data_dir}: {ownership.explain(error)}") from None
     except OSError as error:
-        reason = error.strerror or "cannot be made"
-        raise SettingsError(
-            f"RECEIVER_DATA_DIR: {data_dir}: {reason}; name a directory that this user may write"
-        ) from None
+        reason = error.strerror or "cannot be created"
+        raise SettingsError(f"RECEIVER_DATA_DIR: {data_dir}: {reason}; set a directory that is writable") from None
     ownership.require_place(data_dir)
 
 
 def _own_push_tokens(path: Path) -> tuple[tuple[tuple[str, str], ...], bool]:
-    """Read the generated secret, or make it: whole or not at all, however many processes start at once."""
+    """Return the generated secret, and whether this call made it. Atomic, even if several processes start at once."""
     generated = False
     if not path.exists():
         draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -330,12 +327,12 @@ def _own_push_tokens(path: Path) -> tuple[tuple[tuple[str, str], ...], bool]:
             pass
         finally:
             draft.unlink()
-        # Its name too, before anyone is told of it: with another secret after a power failure, no push would be taken.
+        # Sync the name too, before the secret is shown: a new one after a power failure would refuse every push.
         sync_directory(path.parent)
     try:
         return to.tokens(path.read_text().strip()), generated
     except (OSError, ValueError) as error:
-        raise SettingsError(f"RECEIVER_PUSH_TOKENS: {path}: {error}; mend or remove that file") from None
+        raise SettingsError(f"RECEIVER_PUSH_TOKENS: {path}: {error}; fix or remove the file") from None
 
 
 # Field of Settings: (default as text, parser). The variable is RECEIVER_ and the field's name in capitals.
@@ -398,7 +395,7 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "log_level": ("info", to.log_level),
     "log_format": ("json", to.log_format),
 }
-# Where the variable says its unit and the field, being a timedelta, does not; or the field is a yes or no.
+# For variables that name a unit, where the field is a timedelta; or a mode, where the field is a bool.
 _NAMES: Mapping[str, str] = {
     "late_after": "late_after_seconds",
     "push_allow_enforced": "push_allow_mode",

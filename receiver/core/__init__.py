@@ -1,10 +1,9 @@
-"""What needs nothing else: numbers, messages and pushes, times, ids, cursors, errors."""
+"""The domain without dependencies: numbers, messages, pushes, times, ids, cursors, errors."""
 
 from __future__ import annotations
 
 from receiver.core.addresses import SyslogAddress, parse_address
 from receiver.core.checks import CheckResult
-from receiver.core.cursors import Cursors, read_unfiltered
 from receiver.core.disk import Disk, find_disk
 from receiver.core.domain import (
     CLOCKS_APART,
@@ -79,7 +78,6 @@ __all__ = [
     "UNREADABLE_TIME",
     "VENDOR_STATUSES",
     "CheckResult",
-    "Cursors",
     "DatabaseMisconfigured",
     "DatabaseUnavailable",
     "DeliveryStatus",
@@ -133,7 +131,6 @@ __all__ = [
     "parse_mainland_mobile",
     "parse_mobile",
     "read_time",
-    "read_unfiltered",
     "reading_digest",
     "require_aware",
     "require_room",

@@ -1,16 +1,16 @@
-"""Where a syslog server listens, as it is set."""
+"""The address of a syslog server, as its setting spells it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-KINDS = {"unix": None, "udp": 514, "tcp": 601, "tls": 6514}  # and their usual ports
+KINDS = {"unix": None, "udp": 514, "tcp": 601, "tls": 6514}  # with their default ports
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyslogAddress:
-    """Where a server listens."""
+    """The address of a syslog server."""
 
     kind: str
     host: str = ""
@@ -18,12 +18,12 @@ class SyslogAddress:
     path: str = ""  # of a Unix socket
 
     def __str__(self) -> str:
-        """As it is set."""
+        """Return the address as the setting spells it."""
         return f"unix:{self.path}" if self.kind == "unix" else f"{self.kind}://{self.host}:{self.port}"
 
 
 def parse_address(text: str) -> SyslogAddress:
-    """Read `unix:/dev/log`, `udp://host:514`, `tcp://host:601` or `tls://host:6514`. Raises ValueError."""
+    """Return the address in `unix:/PATH`, `udp://HOST:514`, `tcp://HOST:601`, `tls://HOST:6514`. Raises ValueError."""
     kind, _, rest = text.partition(":")
     if kind == "unix" and rest.startswith("/"):
         return SyslogAddress(kind=kind, path=rest)

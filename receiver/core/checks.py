@@ -1,4 +1,4 @@
-"""What a check of the whole has found."""
+"""The result of a consistency check."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckResult:
-    """One thing that was proved, or not."""
+    """One property that was checked."""
 
     name: str
     ok: bool
-    count: int  # rows that were looked at
+    count: int  # rows checked
     details: tuple[str, ...] = ()  # what is wrong, numbers masked; at most the first twenty

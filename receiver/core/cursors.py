@@ -1,4 +1,4 @@
-"""Cursors of lists: opaque to whoever holds them, signed with a key that every node shares."""
+"""List cursors: opaque to the client, signed with a key that all nodes share."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Cursors:
         """Return the parts of a cursor. Raises InvalidCursor."""
         digest, *parts = _signed_parts(self._serializer, cursor)
         if not hmac.compare_digest(digest, self._digest):
-            raise InvalidCursor("this cursor belongs to other filters; keep them, or begin without one")
+            raise InvalidCursor("this cursor belongs to other filters; use the same filters, or start without a cursor")
         return [str(part) for part in parts]
 
 
 def read_unfiltered(key: bytes, cursor: str) -> list[str]:
-    """Return the parts of a cursor, whichever list and filter it is of. Raises InvalidCursor."""
+    """Return the parts of a cursor of any list and filter. Raises InvalidCursor."""
     _, *parts = _signed_parts(_serializer(key), cursor)
     return [str(part) for part in parts]
 
@@ -51,5 +51,5 @@ def _signed_parts(serializer: URLSafeSerializer, cursor: str) -> list[Any]:
     try:
         digest, *parts = serializer.loads(cursor)
     except (BadData, ValueError):
-        raise InvalidCursor("this cursor was not made here; begin without one") from None
+        raise InvalidCursor("this cursor is invalid; start without one") from None
     return [digest, *parts]

@@ -1,4 +1,4 @@
-"""How much room a disk has, and whether that is too little."""
+"""Free disk space, and the limit below which it is too little."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _FREE_MIN_SHARE = 0.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Disk:
-    """The room of one file system."""
+    """The space of one file system."""
 
     free_bytes: int  # for this user
-    total_bytes: int  # 0: it tells no size
+    total_bytes: int  # 0: the file system reports no size
 
     @property
     def nearly_full(self) -> bool:
-        """Return whether somebody has to make room: less than a gigabyte, or than five percent, is free."""
+        """Return whether less than one gigabyte or five percent is free."""
         least = max(_FREE_MIN_BYTES, _FREE_MIN_SHARE * self.total_bytes)
         return self.total_bytes > 0 and self.free_bytes < least
 
 
 def find_disk(directory: Path) -> Disk:
-    """Return the room of the disk that holds a directory. Raises OSError."""
-    found = shutil.disk_usage(directory)
-    return Disk(free_bytes=found.free, total_bytes=found.total)
+    """Return the space of the disk that holds a directory. Raises OSError."""
+    usage = shutil.disk_usage(directory)
+    return Disk(free_bytes=usage.free, total_bytes=usage.total)

@@ -1,7 +1,7 @@
-"""The words of this project as values: pushes, receipts, replies, messages, and how they add up.
+"""Values of the domain: pushes, receipts, replies, messages and their states.
 
-Pure, standard library and `opt_out` only. Everything here is decided the same wherever it runs, so the database's own
-expressions are tested against this module.
+Pure; imports the standard library and `opt_out` only. The database has expressions for the same rules; tests compare
+them with this module.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ TASK_ID_MAX_CHARS = 64
 
 
 class Kind(StrEnum):
-    """What a push reports."""
+    """The kind of a push."""
 
     RECEIPT = "receipt"
     REPLY = "reply"
 
 
 class Outcome(StrEnum):
-    """What became of a push; the value of `X-Push-Outcome`."""
+    """The outcome of a push; the value of `X-Push-Outcome`."""
 
     ACCEPTED = "accepted"
     QUARANTINED = "quarantined"
@@ -39,7 +39,7 @@ class Outcome(StrEnum):
 
 
 class DeliveryStatus(IntEnum):
-    """What the receipts say. Ordered: in the same second, the higher one decides."""
+    """The status by the receipts. Ordered: in the same second the higher one decides."""
 
     PENDING = 0
     UNKNOWN = 1
@@ -48,7 +48,7 @@ class DeliveryStatus(IntEnum):
 
 
 class MessageStatus(StrEnum):
-    """What a reader is told: the receipts, the send's own fate, and the time that has passed."""
+    """The status that readers see: from the receipts, the outcome of the send, and the message's age."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -60,7 +60,7 @@ class MessageStatus(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
 
 
-# How the platform's own words are read; what is not here is UNKNOWN, never an error.
+# The platform's status values; any other is UNKNOWN, never an error.
 VENDOR_STATUSES: Mapping[str, DeliveryStatus] = {
     "1": DeliveryStatus.DELIVERED,
     "0": DeliveryStatus.FAILED,
@@ -68,36 +68,30 @@ VENDOR_STATUSES: Mapping[str, DeliveryStatus] = {
 
 
 def delivery_status(vendor_status: str) -> DeliveryStatus:
-    """Say what the platform's `status` means."""
+    """Return the meaning of the platform's `status`."""
     return VENDOR_STATUSES.get(vendor_status, DeliveryStatus.UNKNOWN)
 
 
 def require_aware(moment: datetime) -> datetime:
-    """Pass an aware time on as UTC. Raises ValueError for a naive one: nobody could say when it was."""
+    """Return an aware time in UTC. Raises ValueError for a naive one, which is ambiguous."""
     if moment.tzinfo is None:
         raise ValueError("a time needs a time zone")
     return moment.astimezone(UTC)
 
 
 def whole_milliseconds(moment: datetime) -> datetime:
-    """Cut a time to the precision that we store and show."""
+    """Return a time cut to milliseconds, the precision that we store and show."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def iso_seconds(moment: datetime) -> str:
-    """Write a UTC time of the platform's: whole seconds."""
+    """Return a UTC time of the platform as ISO 8601, in whole seconds."""
     return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def iso_milliseconds(moment: datetime) -> str:
-    """Write a UTC time of ours or the sender's: milliseconds."""
+    """Return a UTC time of ours or the sender's as ISO 8601, with milliseconds."""
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-
-
-# --- Telephone numbers ------------------------------------------------------------------------------
-
-
-# --- Replies ----------------------------------------------------------------------------------------
 
 
 # --- A push and what it says ------------------------------------------------------------------------
@@ -115,7 +109,7 @@ class Receipt:
 
     @property
     def status(self) -> DeliveryStatus:
-        """What the vendor's status means."""
+        """Return the meaning of the vendor's status."""
         return delivery_status(self.vendor_status)
 
 
@@ -124,7 +118,7 @@ class Reply:
     """One mobile-originated message (MO)."""
 
     mobile: str
-    task_id: str | None  # None: the platform gave none; it belongs to no message
+    task_id: str | None  # None: the platform sent none; the reply belongs to no message
     content: str  # exactly as written, NUL included
     replied_at: datetime  # UTC, whole seconds
     opt_out: OptOut = OptOut.NO
@@ -132,13 +126,13 @@ class Reply:
 
     @property
     def content_sha256(self) -> bytes:
-        """The content's digest, which stands for it in the key (an index entry has a size limit)."""
+        """Return the content's digest, which replaces it in the key: index entries have a size limit."""
         return hashlib.sha256(self.content.encode()).digest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unreadable:
-    """A push that says nothing we understand, and why."""
+    """A push that could not be parsed, and why."""
 
     error: str  # every fault as `field: reason`, joined by `; `; never a value
 
@@ -147,7 +141,7 @@ UNREAD = Unreadable(error="not read yet")
 
 
 def reading_digest(account: str, reading: Receipt | Reply) -> bytes:
-    """Return what stands for what a push of an account said: the same for every copy of one receipt or reply."""
+    """Return the digest of a push's reading: the same for every copy of one receipt or reply."""
     if isinstance(reading, Receipt):
         kind, at, said = Kind.RECEIPT, reading.reported_at, reading.vendor_status
     else:
@@ -156,17 +150,20 @@ def reading_digest(account: str, reading: Receipt | Reply) -> bytes:
 
 
 def key_digest(key: tuple[str, ...]) -> bytes:
-    """Return the digest of kind, account, task id (empty: none), number, time, and status or content's SHA-256."""
+    """Return the digest of kind, account, task id (may be empty), number, time, and status or content's SHA-256."""
     return hashlib.blake2b("\0".join(key).encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Push:
-    """One request of the platform, byte for byte, under the id that commit, retry and replay know it by."""
+    """One request of the platform, byte for byte.
+
+    Its id identifies it in commits, retries and replays.
+    """
 
     id: uuid.UUID  # UUIDv7
     account: str
-    endpoint: Kind | None  # what the URL asked for; None: the combined one
+    endpoint: Kind | None  # kind by the URL; None: the combined URL
     method: str
     query: bytes  # without `?`; never holds the secret, which is in the path
     body: bytes
@@ -174,26 +171,26 @@ class Push:
     remote_addr: str
     received_at: datetime  # UTC
     reading: Receipt | Reply | Unreadable
-    flags: tuple[str, ...] = ()  # how the reading had to be helped, e.g. `gb18030`
+    flags: tuple[str, ...] = ()  # corrections that parsing needed, e.g. `gb18030`
 
     @property
     def outcome(self) -> Outcome:
-        """Return whether it could be read."""
+        """Return whether the push was accepted or quarantined."""
         return Outcome.QUARANTINED if isinstance(self.reading, Unreadable) else Outcome.ACCEPTED
 
     @property
     def error(self) -> str | None:
-        """Why it could not be read."""
+        """Return why the push could not be parsed; None: it was parsed."""
         return self.reading.error if isinstance(self.reading, Unreadable) else None
 
     @property
     def reading_digest(self) -> bytes | None:
-        """What stands for what was read, None where nothing was."""
+        """Return the digest of what was parsed; None: nothing was."""
         return None if isinstance(self.reading, Unreadable) else reading_digest(self.account, self.reading)
 
     @property
     def kind(self) -> Kind | None:
-        """What it turned out to be, else what its URL asked for."""
+        """Return the kind that was parsed, else the kind by the URL."""
         match self.reading:
             case Receipt():
                 return Kind.RECEIPT
@@ -204,7 +201,7 @@ class Push:
 
 
 def new_id() -> uuid.UUID:
-    """Make a UUIDv7: 48 bits of milliseconds, 12 bits of their fraction, 62 random bits.
+    """Return a new UUIDv7: 48 bits of milliseconds, 12 bits of their fraction, 62 random bits.
 
     Source: RFC 9562, sections 5.7 and 6.2 (method 3).
     """
@@ -225,7 +222,7 @@ def first_id_of(moment: datetime) -> uuid.UUID:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MessageState:
-    """What a set of receipts says of its message. The same for any order and any number of copies."""
+    """The state of a message by its receipts: the same for any order and any number of copies."""
 
     status: DeliveryStatus = DeliveryStatus.PENDING
     reported_at: datetime | None = None
@@ -237,13 +234,13 @@ class MessageState:
         return cls(status=receipt.status, reported_at=receipt.reported_at, seen=1 << receipt.status)
 
     def merge(self, other: MessageState) -> MessageState:
-        """Add what another set of receipts says: associative, commutative, idempotent."""
+        """Return the state with another set of receipts added: associative, commutative, idempotent."""
         latest = max(self, other, key=_decisiveness)
         return MessageState(status=latest.status, reported_at=latest.reported_at, seen=self.seen | other.seen)
 
     @property
     def conflicting(self) -> bool:
-        """Return whether the platform has said both delivered and failed."""
+        """Return whether the platform reported both delivered and failed."""
         both = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
         return self.seen & both == both
 
@@ -264,7 +261,7 @@ def fold(receipts: Iterable[Receipt]) -> MessageState:
 
 
 def latency_seconds(sent_at: datetime | None, reported_at: datetime | None) -> float | None:
-    """Return the time from send to report in seconds, never below 0; None while either is unknown."""
+    """Return the seconds from send to report, never below 0; None while either is unknown."""
     if sent_at is None or reported_at is None:
         return None
     return max(0.0, (reported_at - sent_at) / timedelta(seconds=1))
@@ -275,11 +272,11 @@ def latency_seconds(sent_at: datetime | None, reported_at: datetime | None) -> f
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SentMessage:
-    """The record of one send, as the sender reports it. None: not said."""
+    """The record of one send, as the sender reports it. None: not given."""
 
     account: str
     mobile: str  # full, digits
-    task_id: str | None  # None only for a refused send, which the platform gave none
+    task_id: str | None  # None only for a refused send: the platform assigned none
     template_id: str | None = None
     reference: str | None = None  # the sender's own id
     sent_at: datetime | None = None  # UTC, whole milliseconds
@@ -289,12 +286,12 @@ class SentMessage:
 
     @property
     def refused(self) -> bool:
-        """Return whether the platform would not take it."""
+        """Return whether the platform refused the send."""
         return self.task_id is None
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells this send from every other, in the order in which rows are locked."""
+        """Return the identity of the send, in the order in which rows are locked."""
         if self.task_id is not None:
             return (self.task_id, self.mobile, self.account)
         sent_at = self.sent_at.isoformat() if self.sent_at else ""
@@ -303,9 +300,9 @@ class SentMessage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SendAttempt:
-    """A request to send, as it is noted before it goes out. The code is no part of it."""
+    """A request to send, recorded before it goes out. Never holds the code."""
 
-    id: uuid.UUID  # UUIDv7: what its result is told by, while there is no task id
+    id: uuid.UUID  # UUIDv7; identifies the result until there is a task id
     account: str
     mobile: str  # full, digits
     template_id: str | None
@@ -315,10 +312,10 @@ class SendAttempt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SendResult:
-    """What became of an attempt.
+    """The result of an attempt.
 
-    `state`: None, the platform took it; REFUSED, it would not, or was never reached; OUTCOME_UNKNOWN, the request
-    may have arrived.
+    `state` None: the platform accepted it. REFUSED: it was refused, or never reached the platform. OUTCOME_UNKNOWN: the
+    request may have arrived.
     """
 
     state: MessageStatus | None
@@ -326,27 +323,27 @@ class SendResult:
     task_id: str | None = None  # given exactly where it was taken
     success_counts: int | None = None
     remain_point: int | None = None
-    error_message: str | None = None  # the platform's words, or ours where it said none
+    error_message: str | None = None  # the platform's message, or ours if it sent none
 
 
 CLOCKS_APART = timedelta(minutes=5)  # of nodes, at most
 
 
 def still_lasts(since: datetime, span: timedelta, now: datetime) -> bool:
-    """Return whether a span that began then goes on.
+    """Return whether a span that began then still lasts.
 
-    Begun in the future: by a clock that was ahead, and it counts as none.
+    A start in the future came from a clock that was ahead; such a span does not last.
     """
     return -CLOCKS_APART <= now - since < span
 
 
-LOCAL_LIMIT = "local limit: "  # begins the words of a refusal of our own
+LOCAL_LIMIT = "local limit: "  # prefix of the message of a refusal of our own
 
 # An attempt without a result for longer was cut off: its process died between the request and the record.
 SENDING_MAX = timedelta(seconds=60)
 
 
-# What a later record of the same send may add, and may not change.
+# Fields that a later record of the same send may fill in but not change.
 RECORDED_FIELDS = (
     "template_id",
     "reference",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# A disk with less left is full: a few pages may still fit into what a file has already, and a push not.
+# A disk with less free space counts as full: a few pages may still fit into an existing file, but a push does not.
 _ROOM_BYTES = 1024 * 1024
 
 
@@ -19,7 +19,7 @@ def require_room(directory: Path) -> None:
     """Raise OSError where the disk of a directory is full."""
     found = os.statvfs(directory)
     blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
-    if found.f_blocks and blocks * found.f_frsize < _ROOM_BYTES:  # some file systems tell no size
+    if found.f_blocks and blocks * found.f_frsize < _ROOM_BYTES:  # some file systems report no size
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -33,11 +33,11 @@ def sync_directory(directory: Path) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory for this user alone, and those above it, where there is none. Raises OSError."""
+    """Create a directory for this user alone, and its parents, if missing. Raises OSError."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in reversed(missing):
-        with suppress(PermissionError):  # one in which we may make, and not look
+        with suppress(PermissionError):  # a directory that we may write but not read
             sync_directory(path.parent)
 
 

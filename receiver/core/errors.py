@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ReceiverError(Exception):
-    """Something that a caller is told in one line: what is wrong and what to do."""
+    """An error that the user reads in one line: what is wrong and what to do."""
 
 
 class SettingsError(ReceiverError):
@@ -16,15 +16,15 @@ class DatabaseUnavailable(ReceiverError):
 
 
 class DatabaseMisconfigured(ReceiverError):
-    """The database answers but cannot be used as it is; the text names the fix."""
+    """The database answers but cannot be used; the text names the fix."""
 
 
 class Overloaded(ReceiverError):
-    """More waits to be made durable than the queue may hold; nothing was kept."""
+    """The queue of pushes is full; nothing was stored."""
 
 
 class SpoolUnavailable(ReceiverError):
-    """Neither the database nor the spool can take it at present; nothing was kept."""
+    """Neither the database nor the spool can store it now; nothing was stored."""
 
 
 class NotFound(ReceiverError):
@@ -44,4 +44,4 @@ class MissingExtra(ReceiverError):
 
 
 class NameTaken(ReceiverError):
-    """A name that has to be unique is in use."""
+    """A name that must be unique is in use."""

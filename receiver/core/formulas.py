@@ -1,8 +1,8 @@
-"""Cells of a CSV that a spreadsheet would take for a formula. Source: OWASP, CSV Injection.
+"""CSV cells that a spreadsheet would read as a formula. Source: OWASP, CSV Injection.
 
-Programs skip white space of any kind before a formula, and take a sign of full width for a plain one. What may be taken
-for one begins with an apostrophe in the file; so does what was written with apostrophes before it, so that taking off
-one gives back exactly what it was.
+Programs skip white space of any kind before a formula, and accept full-width signs. Such a cell gets an apostrophe in
+front; so does one that already began with apostrophes before a formula, so that removing one restores the original
+exactly.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ SKIPPED = "".join(chr(code) for code in range(0x10000) if chr(code).isspace()) +
 
 
 def may_be_formula(text: str) -> bool:
-    """Return whether a spreadsheet may take a cell for a formula."""
+    """Return whether a spreadsheet may read a cell as a formula."""
     return text.lstrip(SKIPPED)[:1] in tuple(SIGNS) or text.lstrip("'")[:1] in tuple(BREAKS)
 
 
 def neutral(value: Any) -> Any:
-    """Return a cell of a CSV so that no spreadsheet takes it for a formula."""
+    """Return a CSV cell that no spreadsheet reads as a formula."""
     return f"'{value}" if isinstance(value, str) and may_be_formula(value) else value
 
 
 def bare(text: str) -> str:
-    """Return what a cell of a CSV was before `neutral`."""
+    """Return a CSV cell as it was before `neutral`."""
     return text[1:] if text.startswith("'") and may_be_formula(text) else text

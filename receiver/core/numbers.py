@@ -48,7 +48,7 @@ def _without_noise(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _plain(character: str) -> str:
-    """Return what a character says in a number; empty: nothing."""
+    """Return the digit or mark that a character stands for; empty: none."""
     if ord(character) in _FULL_WIDTH:
         character = chr(ord(character) - _TO_PLAIN)
     if character in _OTHER_NOISE or unicodedata.category(character) in _NOISE_CATEGORIES:
@@ -61,9 +61,9 @@ _MAINLAND = re.compile(r"1\d{10}", re.ASCII)
 
 
 def parse_mainland_mobile(text: str) -> str | None:
-    """Reduce a mainland number to its 11 digits, as `parse_mobile` does. None: it is none, or of another country.
+    """Return the 11 digits of a mainland number, as `parse_mobile` does; None: it is no number, or a foreign one.
 
-    For numbers that something is sent to: without its `+1`, an American number looks like a Chinese one.
+    For numbers that we send to: without its `+1`, an American number looks like a Chinese one.
     """
     number = parse_mobile(text)
     if number is None or _OTHER_COUNTRY.match(_without_noise(text)) or not _MAINLAND.fullmatch(number):
@@ -82,7 +82,7 @@ def fits(masked: str, mobile: str) -> bool:
 
 
 def has_odd_length(text: str) -> bool:
-    """Return whether a number without another country's code is not as long as a mobile number.
+    """Return whether a number without a foreign country code has not the length of a mobile number.
 
     Digits may be missing.
     """
@@ -91,10 +91,10 @@ def has_odd_length(text: str) -> bool:
 
 
 def mask_mobile(mobile: str) -> str:
-    """Show a number without giving it away: `150****1090`.
+    """Return a number with its middle hidden: `150****1090`.
 
-    What the platform masked itself keeps its first three places only, since the digits that it shows and
-    those that we show would add up to the whole number.
+    A number masked by the platform shows its first three places only: its visible digits and ours could add up to the
+    whole number.
     """
     places = len(mobile)
     if is_masked(mobile):

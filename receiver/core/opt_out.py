@@ -1,4 +1,4 @@
-"""Which replies ask for no more. Pure, standard library only."""
+"""Replies that ask to opt out. Pure, standard library only."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ if TYPE_CHECKING:
 
 
 class OptOut(Enum):
-    """Return whether a reply asks to be left alone."""
+    """Whether a reply asks to opt out."""
 
     NO = "no"
-    REVIEW = "review"  # near enough for a person to look
+    REVIEW = "review"  # close enough for a person to review
     YES = "yes"
 
 
-_ONE_OFF_MIN_CHARS = 4  # of shorter words, too many others are one letter off
+_ONE_OFF_MIN_CHARS = 4  # shorter words have too many neighbours at one letter
 
 
 class OptOutWords:
-    """What people write who want no more. A whole reply that is one of them says so, whatever its width, case and
-    punctuation; one that has such a word in it, or is one letter off, may mean it. Raises ValueError for a word
-    without a letter or digit.
+    """The words by which people opt out.
+
+    A whole reply that is one of them opts out, whatever its width, case and punctuation. A reply that contains one, or
+    is one letter off, may do so. Raises ValueError for a word without a letter or digit.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = tuple(words)
         self._folded = frozenset(_letters(word) for word in self.words)
         if "" in self._folded:
-            raise ValueError("a word for opting out needs a letter or digit")
-        # Of one letter, none is worth a look: T and N are in every other English sentence.
+            raise ValueError("an opt-out word needs a letter or digit")
+        # No review for words of one letter: T and N are in every other English sentence.
         self._parts = tuple(word for word in self._folded if len(word) > 1)
 
     def judge(self, content: str) -> OptOut:
-        """Say what a reply asks for."""
+        """Return whether a reply asks to opt out."""
         folded = unicodedata.normalize("NFKC", content).casefold()
         letters = _letters(folded)
         if letters in self._folded:
@@ -58,7 +59,7 @@ def _letters(text: str) -> str:
 
 
 def _one_off(text: str, word: str) -> bool:
-    """Return whether one letter is wrong, missing, or too many."""
+    """Return whether one letter is wrong, missing or extra."""
     if abs(len(text) - len(word)) > 1 or text == word:
         return False
     same = 0

@@ -1,4 +1,4 @@
-"""Whose the files of the data directory are: what this process cannot write, and what it had better not make."""
+"""Ownership of the data directory: files that this process cannot write, or should not create."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def require_place(directory: Path) -> None:
-    """Raise SettingsError where this process cannot keep its files in a directory, or had better not."""
+    """Raise SettingsError if this process cannot store files in a directory, or should not."""
     state = directory.stat()
     owner = _name_of(state.st_uid)
     if os.geteuid() == 0 and state.st_uid != 0:
         way = f"runuser -u {owner} -- receiver …" if owner != str(state.st_uid) else f"as the user of id {owner}"
         raise SettingsError(
-            f"RECEIVER_DATA_DIR: {directory} belongs to {owner}, who could not write what root leaves there; "
-            f"run it so: {way}"
+            f"RECEIVER_DATA_DIR: {directory} belongs to {owner}, who could not write files that root creates there; "
+            f"run it as: {way}"
         )
     if (fault := find_fault([directory])) is not None:
         raise SettingsError(f"RECEIVER_DATA_DIR: {fault}")
 
 
 def find_fault(paths: Iterable[Path]) -> str | None:
-    """Say which of these files and directories this process may not write, and whose it is; None: it may, or none."""
+    """Return the first of these paths that this process may not write, and its owner; None: it may write all."""
     for path in paths:
         try:
             state = path.stat()
@@ -44,7 +44,7 @@ def find_fault(paths: Iterable[Path]) -> str | None:
 
 
 def describe(path: Path) -> str:
-    """Say that this process may not write a file or directory, whose it is, and as whom it runs. Raises OSError."""
+    """Return that this process may not write a path, the path's owner, and the process's user. Raises OSError."""
     state = path.stat()
     user = _name_of(os.geteuid())
     return (
@@ -54,7 +54,7 @@ def describe(path: Path) -> str:
 
 
 def explain(error: OSError) -> str:
-    """Say in one line what this process was not let do."""
+    """Return in one line what this process was denied."""
     path = Path(os.fsdecode(error.filename))
     try:
         return describe(path if path.exists() else path.parent)

@@ -1,4 +1,4 @@
-"""Times from outside and from the embedded database: what they may be, and how they are written and read. Pure."""
+"""Times from outside and in the embedded database: their bounds, how they are written and read. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 
-# What a time from outside may be: no platform, sender or file has a true one beyond these.
+# Bounds of a time from outside: no platform, sender or file has a true one beyond them.
 _EARLIEST_YEAR = 2000
 _AHEAD_MAX = timedelta(hours=48)
-# Stands for a stored time that is none, such as a damaged one.
+# Stands for a stored time that cannot be read, such as a damaged one.
 UNREADABLE_TIME = datetime.min.replace(tzinfo=UTC)
 
 
@@ -20,9 +20,9 @@ def earliest(zone: tzinfo = UTC) -> datetime:
 
 
 def implausible(moment: datetime, seen_at: datetime | None, zone: tzinfo) -> str | None:
-    """Return why a time that came from outside at `seen_at` cannot be right; None: it may be.
+    """Return why a time that arrived at `seen_at` cannot be right; None: it may be.
 
-    `seen_at` None: our own clock is not to be trusted, so that nothing is too far ahead. `zone`: of the platform.
+    `seen_at` None: our own clock is not trusted, so no time is too far ahead. `zone`: the platform's.
     """
     if moment < earliest(zone):
         return "before 2000"
@@ -32,7 +32,7 @@ def implausible(moment: datetime, seen_at: datetime | None, zone: tzinfo) -> str
 
 
 def in_zone(moment: datetime, zone: tzinfo) -> datetime:
-    """Return a UTC time as one of `zone`; as it is where that would lie beyond the years 1 to 9999."""
+    """Return a UTC time in `zone`; unchanged if it would lie outside the years 1 to 9999."""
     try:
         return moment.astimezone(zone)
     except OverflowError:
@@ -43,14 +43,14 @@ _SHORT_YEAR = re.compile(r"(\d{1,3})(-\d\d-\d\d .+)", re.ASCII)
 
 
 def write_time(moment: datetime) -> str:
-    """Write a time as the embedded database keeps it: UTC, four digits of a year, six of a second."""
+    """Return a time as the embedded database stores it: UTC, four digits of a year, six of a second."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
 def read_time(text: str) -> datetime:
-    """Read what `write_time` wrote, or an older version, which left zeros before a year out.
+    """Return the time that `write_time`, or an older version without leading zeros in the year, wrote.
 
-    Never raises, so that one row ends no list: UNREADABLE_TIME stands for what is no time.
+    Never raises, so that one row cannot end a list: UNREADABLE_TIME stands for a value that is no time.
     """
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC)

@@ -1,1 +1,1 @@
-"""The only place that speaks SQL: one set of tables, on SQLite and on PostgreSQL."""
+"""The only package that speaks SQL: one set of tables, on SQLite and on PostgreSQL."""

@@ -1,5 +1,7 @@
-"""Whether the database can be reached, as those know who use it. One side notices that it is gone, another that it is
-back, and nobody else has to wait for it to find out."""
+"""Whether the database can be reached, shared by all who use it.
+
+Whoever finds it unavailable, or available again, records that here; other threads do not have to wait to find out.
+"""
 
 from __future__ import annotations
 
@@ -14,36 +16,36 @@ class CircuitBreaker:
     def __init__(self) -> None:
         self._known = threading.Event()
         self._reason: str | None = "not reached yet"
-        self.changed = threading.Event()  # for the one who looks after it
+        self.changed = threading.Event()  # for the drainer, which tries to reconnect
 
     @property
     def up(self) -> bool:
-        """Return whether the database was in reach when it was last used."""
+        """Return whether the database was reachable when last used."""
         return self._reason is None
 
     @property
     def known(self) -> bool:
-        """Return whether anybody has tried."""
+        """Return whether a connection was tried."""
         return self._known.is_set()
 
     @property
     def reason(self) -> str | None:
-        """Why it is down; None: it is up."""
+        """Return why the database is unavailable; None: it is available."""
         return self._reason
 
     def await_known(self, seconds: float) -> bool:
-        """Wait until somebody has tried; say whether it is up."""
+        """Wait until a connection was tried; return whether it succeeded."""
         self._known.wait(seconds)
         return self.up
 
     def mark_up(self) -> None:
-        """Note that it answers."""
+        """Record that the database answers."""
         self._reason = None
         metrics.DATABASE_UP.set(1)
         self._known.set()
 
     def mark_down(self, reason: str) -> None:
-        """Note that it does not, and let its keeper know."""
+        """Record that the database does not answer, and wake the drainer."""
         self._reason = reason
         metrics.DATABASE_UP.set(0)
         self._known.set()

@@ -1,9 +1,9 @@
-"""Moves the embedded database's log into its file: by one connection alone, while nobody writes.
+"""Moves the embedded database's log into its file: by one connection alone, while there are no writers.
 
-SQLite would let every connection do it after its commits. Versions before 3.51.3 may then pass over committed rows
-where two do it at once, or one begins the log anew meanwhile (the WAL-reset bug). So here connections never do it by
-themselves; one thread of one process does, whichever holds the lock, and holds SQLite's write lock meanwhile: nobody
-else can begin the log anew then, in whichever process.
+SQLite would let every connection do it after its commits. Versions before 3.51.3 may then lose committed rows if two do
+it at once, or if one restarts the log meanwhile (the WAL-reset bug). So connections here never do it themselves. One
+thread of one process, the holder of the lock, does it. It holds SQLite's write lock meanwhile, so that no process can
+restart the log.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_LOOK_SECONDS = 0.25
-_EAGER_SECONDS = 0.02  # where the log is to be emptied
-_BUSY_SECONDS = 2.0  # for another process's transaction to end; then it is tried again at the next look
+_CHECK_SECONDS = 0.25
+_EAGER_SECONDS = 0.02  # while a truncation is requested
+_BUSY_SECONDS = 2.0  # for another process's transaction to end; else tried again at the next check
 _TRUNCATE_SECONDS = 60.0
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 
 class WriteTurns:
-    """A lock that is handed over in the order in which it was asked for: nobody waits longer than those before."""
+    """A lock that is granted in the order of the requests: first come, first served."""
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
@@ -43,7 +43,7 @@ class WriteTurns:
         self._waiting: deque[threading.Lock] = deque()
 
     def acquire(self, timeout: float) -> bool:
-        """Take it, and return True; False: not in that many seconds."""
+        """Acquire the lock; return False after that many seconds without it."""
         with self._changing:
             if not self._held:
                 self._held = True
@@ -57,10 +57,10 @@ class WriteTurns:
             if turn in self._waiting:
                 self._waiting.remove(turn)
                 return False
-            return True  # it came just now
+            return True  # granted just now
 
     def release(self) -> None:
-        """Hand it over."""
+        """Pass the lock to the next in the queue."""
         with self._changing:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -84,25 +84,25 @@ def checkpointer(path: Path) -> Checkpointer:
 
 
 class Checkpointer:
-    """Looks four times a second whether the log has grown, and moves it into the file. Safe for many threads.
+    """Checks four times a second whether the log has grown, and moves it into the file. Safe for many threads.
 
-    Nothing is opened and no thread starts before `serve`, so that it may be made before a fork.
+    Nothing is opened and no thread starts before `serve`, so it may be created before a fork.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock_path = path.with_name(f"{path.name}-checkpoint")
-        # Who wants the log emptied, in whichever process, makes this; it is removed once that is done.
+        # Any process that needs the log emptied creates this file; it is removed once that is done.
         self._request = path.with_name(f"{path.name}-truncate")
         self._changing = threading.Lock()
         self._users: set[int] = set()
         self._pid: int | None = None  # of the process whose thread runs
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._fault: str | None = None  # of the last look
+        self._fault: str | None = None  # of the last check
 
     def serve(self, user: object) -> None:
-        """Begin to look after the log for `user`; nothing happens where it has begun."""
+        """Start the thread for `user`; no effect if it has started."""
         if self._pid == os.getpid() and id(user) in self._users:
             return
         with self._changing:
@@ -119,7 +119,7 @@ class Checkpointer:
                 self._thread.start()
 
     def leave(self, user: object) -> None:
-        """End the thread with the last of those that it serves."""
+        """Stop the thread if `user` was the last one."""
         with self._changing:
             self._users.discard(id(user))
             if self._users or self._pid != os.getpid() or self._thread is None:
@@ -129,9 +129,9 @@ class Checkpointer:
         thread.join()
 
     def truncate(self) -> None:
-        """Have all of the log moved and the log emptied, by whoever does that.
+        """Have all of the log moved and the log emptied, by the process that holds the lock.
 
-        Raises StoreUnavailable where somebody reads an old state of the database for too long.
+        Raises DatabaseUnavailable if a reader uses an old state of the database for too long.
         """
         user = object()
         try:
@@ -144,7 +144,7 @@ class Checkpointer:
             while self._request.exists():
                 if time.monotonic() > deadline:
                     self._request.unlink(missing_ok=True)
-                    why = self._fault or "an old state of the database is being read"
+                    why = self._fault or "a reader uses an old state of the database"
                     raise DatabaseUnavailable(f"the database's log was not emptied: {why}; run this again")
                 time.sleep(0.02)
         finally:
@@ -152,26 +152,26 @@ class Checkpointer:
 
     def _run(self, stopping: threading.Event) -> None:
         work: _Work | None = None
-        while not stopping.wait(_EAGER_SECONDS if self._request.exists() else _LOOK_SECONDS):
+        while not stopping.wait(_EAGER_SECONDS if self._request.exists() else _CHECK_SECONDS):
             try:
                 work = work or _Work(self._path, self._lock_path, self._request)
-                work.look()
+                work.check()
                 self._fault = None
-            except Exception as error:  # noqa: BLE001  (the edge of the thread: whatever it was, the next look begins anew)
+            except Exception as error:  # noqa: BLE001  (the edge of the thread: after any error, the next check starts again)
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 if reason != self._fault:
-                    _log.warning("the log was not moved into the database", reason=reason)
+                    _log.warning("the write-ahead log was not moved into the database", reason=reason)
                 self._fault = reason
                 if work is not None and not isinstance(error, FileNotFoundError):
                     work.close()
                     work = None
-                stopping.wait(_LOOK_SECONDS)
+                stopping.wait(_CHECK_SECONDS)
         if work is not None:
             work.close()
 
 
 class _Work:
-    """What a checkpointer's thread has open. Raises OSError and the library's `Error`."""
+    """The open files and connections of a checkpointer's thread. Raises OSError and the library's `Error`."""
 
     def __init__(self, path: Path, lock_path: Path, request: Path) -> None:
         self._path = path
@@ -184,35 +184,35 @@ class _Work:
         self._guard: Any = None
         self._mover: Any = None
         self._seen: int | None = None
-        self._opened: tuple[int, int] | None = None  # the file that they are open on
+        self._opened: tuple[int, int] | None = None  # the identity of the open file
 
-    def look(self) -> None:
-        """Move the log where it has grown since it was moved, and where this process is the one that does."""
+    def check(self) -> None:
+        """Move the log if it has grown since the last time, and if this process holds the lock."""
         if not self._holds:
             try:
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
             self._holds = True
-        wanted = self._request.exists()
+        requested = self._request.exists()
         written = self._log_written()
         if written is None:  # the last connection was closed, which moved and removed it
             self._request.unlink(missing_ok=True)
             return
-        if written == self._seen and not wanted:
+        if written == self._seen and not requested:
             return
         if not self._turns.acquire(timeout=_BUSY_SECONDS):
             return
         try:
             self._open()
             self._move()
-            if wanted and self._begin_anew():
+            if requested and self._restart_log():
                 self._request.unlink(missing_ok=True)
         finally:
             self._turns.release()
 
     def close(self) -> None:
-        """Let another process do it."""
+        """Let another process take over."""
         self._leave()
         os.close(self._handle)
 
@@ -223,19 +223,19 @@ class _Work:
             return None
 
     def _open(self) -> None:
-        """Have two connections to the file. Raises FileNotFoundError where it is not the one that was opened."""
-        found = identity(self._path)
-        if found is None:
+        """Open two connections to the file. Raises FileNotFoundError if it is not the file that was opened."""
+        current = identity(self._path)
+        if current is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if self._opened is not None:
-            if self._opened != found:  # its log belongs to the other
+            if self._opened != current:  # the log belongs to the other file
                 raise FileNotFoundError(errno.ENOENT, "the database's file was replaced")
             return
         self._files.require_same()
         self._guard = connect(self._path, timeout_seconds=_BUSY_SECONDS)
         self._files.note_opened(self)
         self._mover = connect(self._path, timeout_seconds=_BUSY_SECONDS)
-        self._opened = found
+        self._opened = current
 
     def _leave(self) -> None:
         self._opened = self._seen = None
@@ -247,21 +247,21 @@ class _Work:
         self._mover = self._guard = None
 
     def _move(self) -> None:
-        """Move what no reader is in the way of."""
+        """Move every frame that no reader blocks."""
         self._guard.execute("BEGIN IMMEDIATE")
         try:
             seen = self._log_written()
             _, frames, moved = self._mover.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         finally:
             self._guard.execute("ROLLBACK")
-        # Where a reader was in the way, the rest is for the next look, whether or not anything is written meanwhile.
+        # If a reader blocked some, the next check moves the rest, even if nothing is written meanwhile.
         self._seen = seen if frames == moved else None
 
-    def _begin_anew(self) -> bool:
-        """Begin the log anew and cut it; False: a reader is in the way, or another process has written again."""
+    def _restart_log(self) -> bool:
+        """Restart and truncate the log; False: a reader blocks it, or another process has written again."""
         self._guard.execute("PRAGMA journal_size_limit=0")
         self._guard.execute("BEGIN IMMEDIATE")
-        self._guard.execute("PRAGMA user_version=0")  # writes one page: only a writer begins a log anew
+        self._guard.execute("PRAGMA user_version=0")  # writes one page: only a writer restarts the log
         self._guard.execute("COMMIT")
         self._move()
         (page_bytes,) = self._guard.execute("PRAGMA page_size").fetchone()

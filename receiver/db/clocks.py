@@ -1,4 +1,4 @@
-"""Whether the platform's times are off against ours by a zone: by as much in nearly every receipt of late."""
+"""Whether the platform's times differ from ours by a time zone: by the same offset in nearly every recent receipt."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 _NEWEST = 200
 _SINCE = timedelta(days=7)
 _RECEIPTS_MIN = 5
-_QUARTER = timedelta(minutes=15)  # every zone is a whole number of these apart from every other
+_QUARTER = timedelta(minutes=15)  # the offsets between zones are whole multiples of this
 _OFF_MIN = 2 * _QUARTER
-_SPREAD = timedelta(minutes=5)  # within which a receipt usually comes
-_SHARE_MIN = 0.8  # of receipts that are off alike: delays differ, zones do not
+_SPREAD = timedelta(minutes=5)  # a receipt usually arrives within this
+_SHARE_MIN = 0.8  # of receipts with the same offset: delays vary, zones do not
 
 
 def find_difference(connection: sa.Connection, *, now: datetime) -> timedelta | None:
-    """Return by how much the platform's clock is ahead of ours, below 0 where it is behind. None: it is not, by a zone.
+    """Return by how much the platform's clock is ahead of ours, negative if behind; None: by no time zone.
 
-    As the newest receipts have it, each when it was reported against when it first came.
+    Compares `reported_at` of the newest receipts with the time each first arrived.
     """
     column = receipts.c
     newest = sa.select(column.id, column.reported_at, column.received_at).where(column.received_at > now - _SINCE)
@@ -35,7 +35,7 @@ def find_difference(connection: sa.Connection, *, now: datetime) -> timedelta | 
 
 
 def judge(ahead: Sequence[timedelta]) -> timedelta | None:
-    """Return the difference that nearly all of these have in common, in quarters of an hour; None: there is none."""
+    """Return the offset that nearly all of these share, in quarters of an hour; None: there is none."""
     if len(ahead) < _RECEIPTS_MIN:
         return None
     middle = sorted(ahead)[len(ahead) // 2]

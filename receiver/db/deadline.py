@@ -1,7 +1,7 @@
-"""PostgreSQL connections that are made in time, over several servers, and give up in time.
+"""PostgreSQL connections with deadlines, over several servers.
 
-A server that hangs (stopped, or behind a black hole) fires none of its own timeouts, so the time limit is kept on
-this side: past it the connection is abandoned, its statement's outcome unknown.
+A server that hangs (stopped, or unreachable without an error) fires none of its own timeouts. So the time limit is
+enforced on this side: past it the connection is abandoned, and its statement's outcome is unknown.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _STANDBY_WAIT = "SyncRepWaitForLSN"
 
 
 class DeadlineConnection(psycopg.Connection[Any]):
-    """Waits for the server until `deadline`, a reading of time.monotonic(), and no longer. None: for ever.
+    """Waits for the server until `deadline`, a reading of time.monotonic(); None: for ever.
 
-    Where a commit's wait for a synchronous standby was cancelled, PostgreSQL warns and calls it a success, though
-    the transaction is on that one server only. Here it is an error: the outcome is in doubt.
+    If a commit's wait for a synchronous standby is cancelled, PostgreSQL warns and reports success, though the
+    transaction is on that one server only. Here it is an error: the outcome is in doubt.
     """
 
     deadline: float | None = None
@@ -62,10 +62,10 @@ class DeadlineConnection(psycopg.Connection[Any]):
 
 
 class Servers:
-    """The servers that one URL names. Safe for many threads.
+    """The servers of one URL. Safe for many threads.
 
-    They are tried one after the other, first the one that took us last. The time is one for all of them: a first
-    round gives each a moment, so that a black hole costs no more than that; a second, what is left.
+    They are tried in order, the last one that worked first. They share one time limit: in a first round each gets a
+    moment, so that an unreachable one costs no more than that; a second round uses the rest.
     """
 
     def __init__(self, url: str, *, options: str = "", **defaults: Any) -> None:
@@ -75,7 +75,7 @@ class Servers:
         self._last = 0
 
     def connect(self, deadline: float) -> DeadlineConnection:
-        """Connect to the first that is what the URL asks for. Raises OperationalError with what each of them said."""
+        """Connect to the first server that meets the URL's requirements. Raises OperationalError naming all errors."""
         said: dict[str, None] = {}
         several = len(self._servers) > 1
         trying = sorted(range(len(self._servers)), key=lambda number: number != self._last)
@@ -111,14 +111,14 @@ def _split(parameters: Mapping[str, Any]) -> Iterator[ConnDict]:
 
 
 def _connect(server: ConnDict, deadline: float) -> DeadlineConnection:
-    """Connect to one server, by any of its addresses. Its name is looked up first, which may take longer."""
+    """Connect to one server by any of its addresses. Resolving its name comes first and may take longer."""
     attempts = conninfo_attempts(server)
     for turn, attempt in enumerate(attempts, 1):
         share = (deadline - time.monotonic()) / (len(attempts) + 1 - turn)
         try:
             if share <= 0:
                 raise psycopg.errors.ConnectionTimeout("connection timeout expired")
-            # Not psycopg's own `connect`: it waits for each of them, two seconds at least.
+            # Not psycopg's own `connect`: it waits at least two seconds for each.
             making = DeadlineConnection._connect_gen(make_conninfo("", **attempt))  # noqa: SLF001
             return waiting.wait_conn(making, interval=min(_TICK_SECONDS, share), timeout=share)
         except psycopg.errors._WaitTimeout:  # noqa: SLF001

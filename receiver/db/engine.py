@@ -1,4 +1,4 @@
-"""The database as the rest of `store` sees it: transactions, and driver errors in the project's own words."""
+"""The database connection: transactions, and driver errors as our own exceptions."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ PATIENCE_SECONDS = 30.0  # for one question or transaction; a hung server is lef
 _CONNECT_SECONDS = 2.0  # of it at most, for a connection, whichever of several servers it is to
 _MAINTENANCE_SECONDS = 24 * 3600.0
 _ROLL_BACK_SECONDS = 0.2
-_UNHEARD_MILLISECONDS = 3000  # a server whose machine does not even confirm what it was sent is left then
+_UNHEARD_MILLISECONDS = 3000  # a server whose machine acknowledges no packet is given up after this
 _DEADLOCK_TRIES = 6
-_READ_ONLY_STATE = "25006"  # a primary no more
+_READ_ONLY_STATE = "25006"  # no longer a primary
 _TRY_AGAIN_STATES = frozenset({"40001", "40P01"})  # serialization failure, deadlock: nothing was written
 _UNFIT_STATES = {
     "28000": "it refuses this login; check user and password in RECEIVER_DATABASE_URL",
@@ -43,24 +43,25 @@ _UNFIT_STATES = {
     "42501": "this user lacks the rights; grant them, or use the owner in RECEIVER_DATABASE_URL",
 }
 
-MOVED = "this database was moved to "  # how `moved` begins what it refuses writes with
+MOVED = "this database was moved to "  # prefix of the error by which `handover` refuses writes
 
 
 def insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    """Begin an INSERT that may say what happens on conflict."""
+    """Return an INSERT that supports conflict clauses."""
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
-# Of every connection to PostgreSQL. Compiling a statement, or starting workers for it, takes longer than nearly all of
-# ours; and no question is to have both processors while pushes come in. A commit is durable, whatever the server's own
-# default, and on its synchronous standby if it has one; warnings have to arrive, since one says that it is not there.
+# For every PostgreSQL connection. Compiling a statement, or starting workers for it, takes longer than nearly all of
+# ours; and no query may occupy both processors while pushes arrive. A commit is durable whatever the server's default,
+# also on its synchronous standby if there is one. Warnings must arrive: one of them says that the standby has not
+# confirmed.
 SESSION_OPTIONS = (
     "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
     " -c jit=off -c max_parallel_workers_per_gather=0"
     " -c synchronous_commit=on -c client_min_messages=warning"
 )
-# A commit of ours that waits for nearly as long as the intake has patience: the synchronous standby is away. Each
-# further one would wait too, and hold a connection of the server until the standby is back.
+# If a commit of ours waits nearly as long as the intake's limit, the synchronous standby is unavailable. Each further
+# one would wait too, and hold a connection until the standby is back.
 _COMMITS_WAIT = sa.text(
     "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE usename = current_user AND wait_event = 'SyncRep'"
     " AND query_start < clock_timestamp() - interval '0.3 seconds')"
@@ -73,23 +74,23 @@ class Ask(Protocol):
     """Answers one question from the database."""
 
     def __call__(self, question: Callable[[sa.Connection], T], /) -> T:
-        """Return its answer. Raises StoreUnavailable or StoreUnfit."""
+        """Return its answer. Raises DatabaseUnavailable or DatabaseMisconfigured."""
         ...
 
 
 class SerializationConflict(DatabaseUnavailable):
-    """Another transaction was first, and what was read is out of date; nothing was written. `write` tries again."""
+    """Another transaction changed rows that this one had read; nothing was written. `write` tries again."""
 
 
-class StoreRejected(ReceiverError):
-    """The database will not take these values, however often they are offered."""
+class RowRejected(ReceiverError):
+    """The database rejects these values, however often they are sent."""
 
 
 class Database:
     """One database, SQLite or PostgreSQL, for one process.
 
-    Connects at first use, so that it may be made before a fork. Safe for many threads. Without `sealing`, what
-    is sealed is given as it is kept.
+    Connects at first use, so it may be created before a fork. Safe for many threads. Without `encryption`, encrypted
+    values are returned as stored.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Database:
         url: str,
         *,
         patience_seconds: float = PATIENCE_SECONDS,
-        sealing: ColumnEncryption | None = None,
+        encryption: ColumnEncryption | None = None,
         cache_kib: int = CACHE_KIB,
     ) -> None:
         self._patience_seconds = patience_seconds
@@ -114,13 +115,13 @@ class Database:
         self._turns = None if self._path is None else write_turns(self._path)
         self._checkpointer = None if self._path is None else checkpointer(self._path)
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
-        self._sealing = sealing
-        if sealing is not None:
-            sealing.attach(self.engine.dialect)
+        self._encryption = encryption
+        if encryption is not None:
+            encryption.attach(self.engine.dialect)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Open a connection for queries. Raises StoreUnavailable or StoreUnfit."""
+        """Open a connection for queries. Raises DatabaseUnavailable or DatabaseMisconfigured."""
         with self._own_errors(), self._connected(time.monotonic() + self._patience_seconds) as connection:
             yield connection
 
@@ -132,35 +133,35 @@ class Database:
     ) -> T:
         """Run `work` in one transaction and commit it; run it again where that broke a deadlock or was overtaken.
 
-        Raises StoreUnavailable (it may or may not have been committed), StoreUnfit or StoreRejected (it was not).
+        Raises DatabaseUnavailable (outcome unknown), DatabaseMisconfigured or RowRejected (not committed).
         """
         deadline = time.monotonic() + (patience_seconds or self._patience_seconds)
 
         def in_transaction() -> T:
-            # The connection first: a turn is not to be held while others hold every connection.
+            # The connection first: never hold the write lock while others hold every connection.
             with self._own_errors(), self._connected(deadline) as connection, self._writing(deadline):
                 connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
                 with connection.begin():
                     result = work(connection)
                 if self._files is not None:
-                    self._files.require_same()  # else what was committed is not where the next start will look for it
+                    self._files.require_same()  # else the commit is not in the file that the next start opens
                 return result
 
         return _despite_deadlocks(in_transaction)
 
-    def sealer(self) -> FieldCipher | None:
-        """Return what its rows are sealed with; None: nothing. Raises StoreUnavailable or StoreUnfit."""
-        if self._sealing is None:
+    def cipher(self) -> FieldCipher | None:
+        """Return the cipher of encrypted rows; None: plain. Raises DatabaseUnavailable or DatabaseMisconfigured."""
+        if self._encryption is None:
             return None
-        if not self._sealing.known:
+        if not self._encryption.known:
             with self.reading():
                 pass
-        return self._sealing.sealer
+        return self._encryption.cipher
 
     def write_at_once(self, work: Callable[[Any], None]) -> None:
-        """Run `work`, which sends one statement through PostgreSQL's driver: a transaction by itself.
+        """Run `work`, which sends one statement through PostgreSQL's driver, as a transaction of its own.
 
-        Spares what a connection of SQLAlchemy costs, which is more than a small batch. Raises as `write` does.
+        Saves the cost of a connection of SQLAlchemy, which exceeds that of a small batch. Raises as `write` does.
         """
         deadline = time.monotonic() + self._patience_seconds
 
@@ -188,9 +189,9 @@ class Database:
 
     @contextmanager
     def maintaining(self) -> Iterator[sa.Connection]:
-        """Open a connection for work that takes hours, in transactions of its own and with its own session settings.
+        """Open a connection for long maintenance, with its own transactions and session settings.
 
-        Closed for good afterwards. Raises StoreUnavailable or StoreUnfit.
+        It is closed for good afterwards. Raises DatabaseUnavailable or DatabaseMisconfigured.
         """
         with self._own_errors(), self._connected(time.monotonic() + _MAINTENANCE_SECONDS) as connection:
             try:
@@ -199,26 +200,25 @@ class Database:
                 connection.invalidate()
 
     def connect(self) -> None:
-        """Have a connection at hand, made anew: servers that were left may have become others' standbys.
+        """Make a new connection: servers may have changed roles since the last one.
 
-        With more time for it than a transaction may take. Raises StoreUnavailable or StoreUnfit.
+        Allows more time than a transaction may take. Raises DatabaseUnavailable or DatabaseMisconfigured.
         """
         self.drop_connections()
         with self._own_errors(), self._connected(time.monotonic() + max(self._patience_seconds, _CONNECT_SECONDS)):
             pass
 
     def drop_connections(self) -> None:
-        """Close what is connected and not in use; what is, ends with its use. Nothing, where the database is a file.
+        """Close idle connections; those in use close after use. No effect for the embedded database.
 
-        A file has no servers to leave, and with its last connection goes its log's index: a full disk has no room
-        for another.
+        A file has no servers to switch between. And closing its last connection removes its log's index, for which a
+        full disk has no room.
         """
         if self.postgresql:
             self.engine.dispose()
 
     def require_writable(self) -> None:
-        """Raise StoreUnavailable where it would take no write at present: locked by another, or a standby, or one
-        whose own standby, without which it is to keep nothing, is away."""
+        """Raise DatabaseUnavailable if a write would fail now: locked, read-only, or its required standby is down."""
 
         def work(connection: sa.Connection) -> None:
             if self._path is not None:
@@ -231,26 +231,27 @@ class Database:
             if connection.scalar(sa.text("SHOW transaction_read_only")) == "on":
                 raise DatabaseUnavailable(_READ_ONLY)
             if connection.scalar(_COMMITS_WAIT):
-                raise DatabaseUnavailable("the database's synchronous standby is away: commits wait for it")
+                raise DatabaseUnavailable("the database's synchronous standby is unavailable: commits wait for it")
 
         self.write(work)
 
     def require_durable(self) -> None:
-        """Return once all that was committed before is as durable as a commit is here; raise StoreUnavailable else.
+        """Return once all earlier commits are as durable as a commit is here; raise DatabaseUnavailable otherwise.
 
-        Rows that an earlier try has left, its outcome in doubt, may be on one server only while a synchronous
-        standby is away; a transaction that finds them and changes nothing waits for none. So this one writes.
+        Rows of an earlier attempt with unknown outcome may be on one server only while a synchronous standby is
+        unavailable. A transaction that finds them and changes nothing does not wait for the standby. So this one
+        writes.
         """
         if self.postgresql:
             self.write(lambda connection: connection.scalar(_WRITE_NOTHING))
 
     def require_file(self) -> None:
-        """Raise StoreUnavailable where the file, or its log, is not the one that is open; PostgreSQL has none here."""
+        """Raise DatabaseUnavailable if the embedded database's file, or its log, was replaced since it was opened."""
         if self._files is not None:
             self._files.require_same()
 
     def empty_log(self) -> None:
-        """Leave nothing in the embedded database's log of what was in it. Raises StoreUnavailable."""
+        """Empty the embedded database's log. Raises DatabaseUnavailable."""
         if self._checkpointer is not None:
             self._checkpointer.truncate()
 
@@ -270,8 +271,8 @@ class Database:
             driver = connection.connection.driver_connection
             if self.postgresql and driver is not None:
                 driver.deadline = deadline
-            if self._sealing is not None and not self._sealing.known:
-                self._sealing.load(connection)
+            if self._encryption is not None and not self._encryption.known:
+                self._encryption.load(connection)
             yield connection
 
     @contextmanager
@@ -281,7 +282,7 @@ class Database:
             return
         self._checkpointer.serve(self)
         if not self._turns.acquire(timeout=max(0, deadline - time.monotonic())):
-            raise DatabaseUnavailable("the database is unavailable (another write takes long)")
+            raise DatabaseUnavailable("the database is unavailable (another write takes too long)")
         try:
             yield
         finally:
@@ -301,13 +302,13 @@ class Database:
 
 
 class _Connecting(threading.local):
-    """How long a thread waits for a connection that the pool has to make for it."""
+    """How long a thread waits for a new connection of the pool."""
 
     deadline: float | None = None
 
     @contextmanager
     def until(self, deadline: float) -> Iterator[None]:
-        """Wait until then, a reading of time.monotonic(), and never for longer than a connection may take."""
+        """Wait until then, a reading of time.monotonic(), at most as long as a connection may take."""
         self.deadline = deadline
         try:
             yield
@@ -344,7 +345,7 @@ def _sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: Ope
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        # A transaction that begins as a reader and then writes can fail with no way to wait: writers say so first.
+        # A transaction that begins as a reader and then writes can fail without waiting: so writers begin as writers.
         connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
 
     return engine
@@ -358,18 +359,18 @@ def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connectin
         url.replace("postgresql+psycopg://", "postgresql://", 1),
         application_name="receiver",
         options=SESSION_OPTIONS,
-        # Where an answer may take an hour, a server that is gone is noticed all the same.
+        # Where an answer may take an hour, keepalives still notice a dead server.
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=3,
-        # And where what was asked has not even arrived, soon: only then is the way back looked for.
+        # And a request that does not arrive fails soon, so that another server is tried.
         tcp_user_timeout=_UNHEARD_MILLISECONDS,
     )
 
     def connect() -> Any:
         longest = time.monotonic() + _CONNECT_SECONDS
         connection = servers.connect(min(connecting.deadline or longest, longest))
-        connection.deadline = connecting.deadline  # for what SQLAlchemy asks first
+        connection.deadline = connecting.deadline  # for SQLAlchemy's first queries
         return connection
 
     engine = sa.create_engine(
@@ -379,7 +380,7 @@ def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connectin
         pool_size=10,
         max_overflow=10,
         pool_timeout=min(5, patience_seconds),
-        # Made anew now and then, but never while a push waits for it.
+        # Renewed now and then, but never while a push waits for a connection.
         pool_recycle=1800 if patience_seconds == PATIENCE_SECONDS else -1,
     )
 
@@ -420,12 +421,12 @@ def _translated(error: BaseException) -> ReceiverError:
     if "no such table" in text or "no such column" in text:
         return DatabaseMisconfigured(f"the database cannot be used: {_UNFIT_STATES['42P01']}")
     if "not a database" in text or "malformed" in text:
-        return DatabaseMisconfigured("the database file is corrupt; put a backup in its place, keep the old file")
+        return DatabaseMisconfigured("the database file is corrupt; restore a backup, keep the old file")
     # By name: SQLAlchemy's, sqlite3's and psycopg's classes have the names of PEP 249 in common, and no more.
-    # Text that is none is one row's fault, and no reason to leave the database.
+    # Invalid text is the fault of one row, and no reason to treat the database as unavailable.
     of_a_value = {"IntegrityError", "DataError"} & {base.__name__ for base in type(error).__mro__}
     if of_a_value or "could not decode to utf-8" in text:
-        return StoreRejected(f"the database refused a value ({type(error).__name__})")
+        return RowRejected(f"the database refused a value ({type(error).__name__})")
     return DatabaseUnavailable(f"the database is unavailable ({explain(str(error)) or type(error).__name__})")
 
 

@@ -1,8 +1,8 @@
-"""The mark on a database that was moved elsewhere, and on one into which a move is not yet complete.
+"""The mark on a database that was moved elsewhere, and on one whose incoming copy is not complete yet.
 
-The first is part of the old database itself: triggers that refuse every write, from whichever process and of whichever
-version, from the very transaction on in which the last row was seen to be copied. So no push can be committed there and
-be acknowledged; it goes to the spool, and from there to where the database is now.
+A moved database has triggers that refuse every write, of any process and version, from the transaction on that saw the
+last row copied. So no push can be committed and acknowledged there; it goes to the spool, and from there to the new
+database.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from receiver.core import DatabaseMisconfigured
 from receiver.db.engine import MOVED, Database
 from receiver.db.tables import metadata
 
-# On PostgreSQL, what has been copied so far, while a copy into it is under way: by table, up to which id each chunk
-# goes, and a digest of its rows as they were read. Null: that chunk is empty at present.
+# On PostgreSQL, the progress of a copy into it: by table, the last id of each chunk, and a digest of its rows as read.
+# Null: that chunk is empty at present.
 ledger = sa.Table(
     "copy_chunks",
     sa.MetaData(),
@@ -29,7 +29,7 @@ _UNDER_WAY = (
 
 
 def require_settled(database: Database) -> None:
-    """Raise StoreUnfit where the database was moved elsewhere, or a copy into it is not complete."""
+    """Raise DatabaseMisconfigured where the database was moved elsewhere, or a copy into it is not complete."""
     with database.reading() as connection:
         if database.postgresql:
             reason = _UNDER_WAY if sa.inspect(connection).has_table(ledger.name) else None
@@ -40,7 +40,7 @@ def require_settled(database: Database) -> None:
 
 
 def find_mark(connection: sa.Connection) -> str | None:
-    """Return what an embedded database says of its move; None: it was not moved."""
+    """Return where an embedded database was moved to; None: it was not moved."""
     there = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'moved'").first()
     if there is None:
         return None

@@ -1,6 +1,7 @@
-"""Brings the schema up to this program's version.
+"""Upgrades the schema to this program's version.
 
-Apart from `schema`, which every command needs: what migrates takes a good part of a command's start to load.
+Separate from `version`, which every command needs: the migration library takes a good part of a command's start to
+load.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ def _config() -> Config:
 def upgrade(
     database: Database, *, say: Callable[[str], None] = lambda _: None, patience_seconds: float = UPGRADE_SECONDS
 ) -> None:
-    """Bring the schema up to this program's version; nothing happens if it is there already, or beyond.
+    """Bring the schema up to this program's version; no effect if it is there already, or newer.
 
-    On PostgreSQL beside programs that are at work, those of the version before among them: no lock is waited for so
-    long that a push behind it would notice, and what cannot have its lock is tried again, after longer and longer
-    pauses, for `patience_seconds`; `say` is told who holds it. Then raises StoreUnavailable. What was done stays, and
-    the next call goes on from there, as it does after a kill. Raises StoreUnfit where the database was moved elsewhere.
+    On PostgreSQL programs keep running, also those of the previous version. No lock is waited for so long that a push
+    behind it would notice. A step that cannot get its lock is tried again, after growing pauses, for
+    `patience_seconds`; `say` receives the holder. Then raises DatabaseUnavailable. Finished steps stay, and the next
+    call continues, as it does after a kill. Raises DatabaseMisconfigured if the database was moved elsewhere.
     """
     require_settled(database)
     if is_current_or_beyond(current_revision(database)):
@@ -79,7 +80,7 @@ def upgrade(
             connection.rollback()
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
-                    f"the schema was not brought up to date: {holder or 'somebody'} holds a lock; end that session"
+                    f"the schema was not upgraded: {holder or 'another session'} holds a lock; end that session"
                     " (SELECT pg_terminate_backend(PID)) or wait for it, then run `receiver db upgrade` again"
                 )
             if holder:
@@ -88,7 +89,7 @@ def upgrade(
 
 
 def _is_upgraded(config: Config) -> bool:
-    """Migrate as far as it goes; False: a lock was not to be had in time."""
+    """Migrate as far as possible; False: a lock was not available in time."""
     try:
         command.upgrade(config, "head")
     except sa.exc.OperationalError as error:
@@ -99,11 +100,14 @@ def _is_upgraded(config: Config) -> bool:
 
 
 def _await_turn(connection: sa.Connection, deadline: float) -> None:
-    """Take the lock of upgrades. Asked for again and again: who waits for it would hold up the building of an index."""
+    """Take the lock of upgrades.
+
+    It polls: waiting in the queue would block the building of an index.
+    """
     while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_UPGRADE_LOCK))):
         connection.rollback()
         if time.monotonic() > deadline:
-            raise DatabaseUnavailable("another `receiver db upgrade` is at work; wait for it, then run it again")
+            raise DatabaseUnavailable("another `receiver db upgrade` is running; wait for it, then run it again")
         time.sleep(_TURN_SECONDS)
     connection.commit()
 

@@ -1,8 +1,8 @@
-"""What migrations do to tables that are in use: pushes go on being committed meanwhile.
+"""Operations of migrations on tables in use: pushes are committed meanwhile.
 
-A migration is one transaction, which waits for no lock longer than a push has patience: `migrate.upgrade` tries it
-again. What builds an index on a table with rows ends that transaction and begins another, so it stands first in its
-migration, and what stands before it may be repeated.
+A migration is one transaction, which waits for no lock longer than a push may wait: `migrate.upgrade` tries it again.
+Building an index on a table with rows ends that transaction and begins another, so it comes first in its migration, and
+what precedes it must be repeatable.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from alembic import op
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Of the session that migrates. Whoever waits for a lock has everybody behind it who wants the table, so it is given up
-# before a push in the queue loses patience. Building an index waits for others without being in anybody's way.
+# For the migrating session. While it waits for a lock, all others that need the table queue behind it, so it gives up
+# before a push in the queue times out. Building an index waits without blocking others.
 LOCK_TIMEOUT = "200ms"
 _BUILD_TIMEOUT = "15min"
 SESSION_SETTINGS = (f"SET lock_timeout = '{LOCK_TIMEOUT}'", "SET statement_timeout = 0")
 
 
 def create_index(name: str, table: str, columns: Sequence[Any], *, unique: bool = False, **options: Any) -> None:
-    """Make an index; on PostgreSQL while others write, where the table has rows. May be repeated.
+    """Create an index; on PostgreSQL without blocking writers, if the table has rows. Repeatable.
 
-    What a build that was broken off has left is dropped first. `options` are Alembic's.
+    Drops first what an interrupted build has left. `options` are Alembic's.
     """
     context = op.get_context()
     if context.dialect.name != "postgresql":

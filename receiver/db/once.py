@@ -1,4 +1,4 @@
-"""What was last said or seen, and when: so that several processes, or people, do it once."""
+"""Times of notices: so that several processes, or people, report or review something once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from receiver.db.tables import notices
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-QUARANTINE_SEEN = "quarantine seen"  # somebody has looked at what could not be read up to then
+QUARANTINE_SEEN = "quarantine seen"  # unreadable pushes were reviewed up to then
 
 
 def claim_notice(connection: sa.Connection, name: str, *, now: datetime, every: timedelta) -> bool:
-    """Return whether this caller is the one to say it, of all processes, in this span of time."""
+    """Return whether this caller is the one, of all processes, to give the notice in this span of time."""
     statement = insert(connection.dialect.name, notices)
     claimed = connection.execute(
         statement.on_conflict_do_update(
@@ -29,13 +29,13 @@ def claim_notice(connection: sa.Connection, name: str, *, now: datetime, every: 
 
 
 def note(connection: sa.Connection, name: str, *, now: datetime) -> None:
-    """Note that it was said, or seen, at this moment."""
+    """Record that the notice was given, or reviewed, at this moment."""
     statement = insert(connection.dialect.name, notices).values(name=name, said_at=now)
     connection.execute(statement.on_conflict_do_update(index_elements=[notices.c.name], set_={"said_at": now}))
 
 
 def find_noted(connection: sa.Connection, name: str, *, now: datetime) -> datetime | None:
-    """Return when it last was, None for never, or where that lies in the future."""
+    """Return the last time; None: never, or in the future."""
     query = sa.select(notices.c.said_at).where(notices.c.name == name, no_later(notices.c.said_at, now))
     found: datetime | None = connection.scalar(query)
     return found

@@ -1,9 +1,9 @@
-"""A replica of the database: how far behind it is, and whether it may answer what does not need the newest row.
+"""A read replica: its lag, and whether it may answer queries that do not need the newest row.
 
-The clock of the lag is this process' own. Once a second the primary is asked how far its log has come, and then the
-replica how much of that it has replayed: it is as far behind as the newest of those moments of which it has all. So an
-idle primary makes no lag; a replica that is cut off, and one that has been promoted or follows a former primary, is
-found out; and without the primary nothing is known, and nobody is sent there.
+The lag is measured by this process's own clock. Once a second it asks the primary for its log position, and then the
+replica how much of that it has replayed. The lag is the age of the newest such position that the replica has reached.
+So an idle primary makes no lag; and a replica that is cut off, promoted, or follows a former primary is detected.
+Without the primary the lag is unknown, and the replica is not used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PRIMARY_LOOK = sa.text(
     "SELECT (pg_current_wal_lsn() - '0/0')::bigint AS written,"
     " ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int AS timeline"
 )
-# What a replica receives is shown to roles with pg_read_all_stats; others are not told its timeline.
+# Only roles with pg_read_all_stats see what a replica receives, and its timeline.
 _REPLICA_LOOK = sa.text(
     "SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END AS replayed,"
     " (SELECT received_tli FROM pg_stat_wal_receiver) AS timeline"
@@ -40,13 +40,13 @@ _REPLICA_LOOK = sa.text(
 
 
 class Replica:
-    """A replica beside its primary. Safe for many threads; connects at first use."""
+    """A read replica beside its primary. Safe for many threads; connects at first use."""
 
     def __init__(
-        self, url: str, *, primary: str, max_lag_seconds: float, sealing: ColumnEncryption | None = None
+        self, url: str, *, primary: str, max_lag_seconds: float, encryption: ColumnEncryption | None = None
     ) -> None:
-        self._database = Database(url, sealing=sealing)
-        self._exporting = Database(url, patience_seconds=3600.0, sealing=sealing)
+        self._database = Database(url, encryption=encryption)
+        self._exporting = Database(url, patience_seconds=3600.0, encryption=encryption)
         self._primary = Database(primary, patience_seconds=_LOOK_PATIENCE_SECONDS)
         self._looking_at = Database(url, patience_seconds=_LOOK_PATIENCE_SECONDS)
         self._max_lag_seconds = max_lag_seconds
@@ -57,7 +57,7 @@ class Replica:
         self._as_of: float | None = None  # it has everything up to this reading of time.monotonic()
 
     def lag_seconds(self) -> float | None:
-        """Return how far it is behind at most, not older than a second or two; None: it is away, or cannot be told."""
+        """Return the maximum lag, a second or two old at most; None: unavailable, or unknown."""
         if time.monotonic() - self._looked_at > _LOOK_EVERY_SECONDS and self._looking.acquire(blocking=False):
             try:
                 self._as_of = self._look()
@@ -69,19 +69,19 @@ class Replica:
 
     @contextmanager
     def reading(self, *, for_long: bool = False) -> Iterator[tuple[sa.Connection, float]]:
-        """Open a connection for questions, and tell how far behind it is at most.
+        """Open a connection for queries, with its maximum lag.
 
-        Raises StoreUnavailable where it is too far behind, or away; the primary knows then.
+        Raises DatabaseUnavailable if the replica is too far behind, or unavailable; use the primary then.
         """
         lag = self.lag_seconds()
         if lag is None or lag > self._max_lag_seconds:
-            raise DatabaseUnavailable("the replica is away or too far behind")
+            raise DatabaseUnavailable("the replica is unavailable or too far behind")
         database = self._exporting if for_long else self._database
         try:
             with database.reading() as connection:
                 yield connection, lag
         except (DatabaseUnavailable, DatabaseMisconfigured):
-            self._as_of = None  # until the next look
+            self._as_of = None  # until the next check
             raise
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Rows that cannot be read, or whose times cannot be right: left out, counted, and named by their ids in an alarm.
+"""Rows that cannot be read, or whose times cannot be right: left out, counted, and named by id in an alarm.
 
-One damaged row must end no list, no stream and no report. So whoever reads rows reads them by `read_rows`, and what is
-found there is noted in a table of its own, from which `Alarm.ROWS_SET_ASIDE` and `doctor` name it.
+One damaged row must not end a list, a stream or a report. So all readers use `read_rows`. Rows that it leaves out are
+recorded in a table of their own, for `Alarm.ROWS_SET_ASIDE` and `doctor`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ T = TypeVar("T")
 
 _WAITING_MAX = 1000
 _BAD_MAX = 100  # rows of one page
-# What one row can do to its reader: a value that is none of its kind, or does not open. Not what the database or its
-# connection does, and not a key that is missing, which is no fault of a row.
+# Errors of one row: a value of the wrong kind, or one that cannot be decrypted. Not errors of the database or its
+# connection, and not a missing key.
 ROW_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, CiphertextDamaged, sa.exc.DataError)
-_NO_TEXT = "could not decode to utf-8"  # how SQLite's driver begins what it says of text that is none
+_NO_TEXT = "could not decode to utf-8"  # prefix of SQLite's error for invalid text
 
 
 class SetAsideReason(StrEnum):
     """Why a row is left out."""
 
     UNREADABLE = "unreadable"
-    IMPLAUSIBLE = "implausible_time"  # kept before times had bounds
-    NO_DELIVERY = "no_delivery"  # no webhook could be told of it
+    IMPLAUSIBLE = "implausible_time"  # stored before times had bounds
+    NO_DELIVERY = "no_delivery"  # no webhook delivery could be made of it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ class SetAside:
 
 
 class _Noted:
-    """What this process has found and the database does not know yet. Safe for many threads."""
+    """Rows that this process left out and has not recorded in the database yet. Safe for many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -89,7 +89,7 @@ def note(table: str, row_id: object, error: BaseException, reason: SetAsideReaso
 
 
 def note_left(message_id: int | None, push_id: UUID | None, error: BaseException) -> None:
-    """Note that webhooks are told nothing of a push, or of a message."""
+    """Record that a push, or a message, is not sent to webhooks."""
     if push_id is not None:
         note(pushes.name, push_id, error, SetAsideReason.NO_DELIVERY)
     elif message_id is not None:
@@ -113,11 +113,11 @@ def read_rows(
     without: Callable[[Sequence[Any]], sa.Select[Any]] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[T]:
-    """Return the rows of a query over `table`, converted; one that cannot be read is set aside, and missing.
+    """Return the rows of a query over `table`, converted; unreadable rows are left out and recorded.
 
-    `without` gives the query without the rows of some ids, where a condition on the whole would not do: a page is full
-    all the same. `name`: of the table, where `table` is a query over it. `tell` is told of each that is set aside. Row
-    by row only where one is bad, so that it costs nothing else.
+    `without` returns the query without the rows of some ids, for queries where a condition on the whole would not do:
+    the page is full all the same. `name`: of the table, if `table` is a query over it. `tell` receives the number left
+    out. Rows are read one by one only if one is bad, so good rows cost nothing extra.
     """
     row_id: sa.ColumnElement[Any] = table.c.id
     if connection.dialect.name == "sqlite" and isinstance(table.c.id.type, sa.Uuid):
@@ -126,8 +126,8 @@ def read_rows(
     asked = query
     while True:
         try:
-            # All are fetched before one is converted: a query that is broken off keeps its old state of the file open,
-            # on a connection that goes back to the pool.
+            # All rows are fetched before one is converted: an interrupted query keeps its old state of the file open,
+            # on a connection that returns to the pool.
             return [convert(row) for row in connection.execute(asked).all()]
         except (*ROW_FAULTS, sa.exc.OperationalError) as error:
             _require_fault_of_row(error)
@@ -165,13 +165,16 @@ def _find_bad(
 def read_row(
     connection: sa.Connection, query: sa.Select[Any], table: sa.Table, convert: Callable[[Any], T] = lambda row: row
 ) -> T | None:
-    """Return the one row of a query, converted; None: there is none, or it is set aside."""
+    """Return the one row of a query, converted; None: there is none, or it was left out."""
     found = read_rows(connection, query, table, convert)
     return found[0] if found else None
 
 
 def save_noted(database: Database, now: datetime, *, patience_seconds: float | None = None) -> None:
-    """Write down what this process has set aside. Raises StoreUnavailable or StoreUnfit; it is kept for later then."""
+    """Record the rows that this process has left out.
+
+    Raises DatabaseUnavailable or DatabaseMisconfigured; they stay pending then.
+    """
     taken = _noted.take()
     if not taken:
         return
@@ -192,7 +195,7 @@ def save_noted(database: Database, now: datetime, *, patience_seconds: float | N
 
 
 def is_in_feeds(table: sa.Table) -> sa.ColumnElement[bool]:
-    """Write whether feeds have a row of a table: its time may be right."""
+    """Return the condition that feeds include a row of a table: its time may be right."""
     noted = rows_set_aside.c
     return sa.not_(
         sa.exists().where(
@@ -204,14 +207,14 @@ def is_in_feeds(table: sa.Table) -> sa.ColumnElement[bool]:
 
 
 def count_noted(connection: sa.Connection) -> dict[str, int]:
-    """Return how many rows were noted, by table."""
+    """Return how many rows were left out, by table."""
     noted = rows_set_aside.c
     rows = connection.execute(sa.select(noted.table_name, sa.func.count()).group_by(noted.table_name))
     return dict(map(tuple, rows))
 
 
 def list_noted(connection: sa.Connection, table_name: str, limit: int) -> Sequence[SetAside]:
-    """Return what was noted of a table, oldest first. Some of it may be gone by now, or read again."""
+    """Return the rows of a table that were left out, oldest first. Some may be gone by now, or readable again."""
     noted = rows_set_aside.c
     query = sa.select(rows_set_aside).where(noted.table_name == table_name)
     query = query.order_by(noted.found_at, noted.row_id).limit(limit)
@@ -222,7 +225,7 @@ def list_noted(connection: sa.Connection, table_name: str, limit: int) -> Sequen
 
 
 def drop_noted(connection: sa.Connection, found: Sequence[SetAside]) -> None:
-    """Take out of the list what is gone, or reads again."""
+    """Remove entries of rows that are gone, or readable again."""
     for one in found:
         key = (rows_set_aside.c.table_name == one.table, rows_set_aside.c.row_id == one.row_id)
         connection.execute(sa.delete(rows_set_aside).where(*key))

@@ -1,7 +1,7 @@
-"""Spans of time that keep something from happening, as conditions on the moment at which they began.
+"""Conditions on the start of a span that blocks something, such as a lockout.
 
-A moment in the future was written by a clock that was ahead, and is none: it would keep people out, or alarms silent,
-until that moment has come.
+A start in the future was written by a clock that was ahead, and does not count: it would lock users out, or silence
+alarms, until then.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def still_lasts(began: sa.ColumnElement[datetime], span: timedelta, now: datetime) -> sa.ColumnElement[bool]:
-    """Say of rows that a span which began then goes on."""
+    """Return the condition that a span which began then still lasts."""
     return sa.and_(began > now - span, no_later(began, now))
 
 
 def is_over(began: sa.ColumnElement[datetime], span: timedelta, now: datetime) -> sa.ColumnElement[bool]:
-    """Say of rows that a span which began then does not go on."""
+    """Return the condition that a span which began then is over."""
     return sa.or_(began <= now - span, began > now + CLOCKS_APART)
 
 
 def no_later(at: sa.ColumnElement[datetime], now: datetime) -> sa.ColumnElement[bool]:
-    """Say of rows that their time is no later than the present, as far as clocks agree."""
+    """Return the condition that a time is not later than now, within the tolerance between clocks."""
     return at <= now + CLOCKS_APART
 
 

@@ -1,7 +1,7 @@
-"""The one door to the embedded database's file: which SQLite serves it, and how a connection to it is set up.
+"""The only access to the embedded database's file: which SQLite is used, and how a connection is set up.
 
-Two SQLite libraries on one file in one process drop each other's locks, so that nothing else here imports one. Older
-versions have the WAL-reset bug: what `checkpointer` guards against, and `shortcoming` says.
+Two SQLite libraries on one file in one process drop each other's locks, so no other module imports one. Older versions
+have the WAL-reset bug: see `checkpointer` and `shortcoming`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from receiver.core import DatabaseUnavailable
 
 try:
     from pysqlite3 import dbapi2 as _of_wheel
-except ImportError:  # it comes as a wheel for few systems
+except ImportError:  # few systems have a wheel
     _of_wheel = _of_python
 
-LOG_MAX_BYTES = 32 * 1024 * 1024  # to which the log shrinks once it begins anew
+LOG_MAX_BYTES = 32 * 1024 * 1024  # the log shrinks to this once it restarts
 CACHE_KIB = 4096  # of each connection, of which there may be thirty; the kernel has the file as well
 # WAL-reset bug: fixed in 3.51.3, and in these releases of older lines.
 _MENDED = (3, 51, 3)
@@ -34,8 +34,8 @@ sqlite3: Any = _of_wheel if _of_wheel.sqlite_version_info > _of_python.sqlite_ve
 VERSION: tuple[int, int, int] = sqlite3.sqlite_version_info
 
 
-def is_mended(version: tuple[int, int, int]) -> bool:
-    """Return whether a version of SQLite is without the WAL-reset bug."""
+def is_fixed(version: tuple[int, int, int]) -> bool:
+    """Return whether a version of SQLite has no WAL-reset bug."""
     return version >= _MENDED or any(version >= line and version[:2] == line[:2] for line in _MENDED_LINES)
 
 
@@ -45,8 +45,8 @@ def describe() -> str:
 
 
 def shortcoming() -> str | None:
-    """Return what the SQLite in use cannot promise, and what to do; None: nothing."""
-    if is_mended(VERSION):
+    """Return what the SQLite in use cannot guarantee, and what to do; None: nothing."""
+    if is_fixed(VERSION):
         return None
     return (
         "it has the WAL-reset bug, by which a program that is not receiver and writes to the database's file beside it"
@@ -55,7 +55,7 @@ def shortcoming() -> str | None:
 
 
 def said() -> str:
-    """Return which SQLite serves and what it cannot promise, for a person."""
+    """Return the SQLite in use and what it cannot guarantee, for people."""
     missing = shortcoming()
     return describe() if missing is None else f"{describe()}: {missing}"
 
@@ -79,10 +79,10 @@ def log_bytes(path: Path) -> int:
 
 
 def set_up(connection: Any, *, cache_kib: int = CACHE_KIB) -> None:
-    """Prepare a new connection, of this module's library.
+    """Prepare a new connection of this module's library.
 
-    Commits are durable and checkpoints are left to `checkpointer`. What is deleted is overwritten, which erasing
-    promises and not every build does by itself.
+    Commits are durable and checkpoints are left to `checkpointer`. Deleted rows are overwritten (secure_delete):
+    erasure promises it, and not every build has it on.
     """
     connection.isolation_level = None  # transactions are begun where they are meant, not guessed by the driver
     for pragma in (
@@ -97,28 +97,28 @@ def set_up(connection: Any, *, cache_kib: int = CACHE_KIB) -> None:
 
 
 def connect(path: Path, *, timeout_seconds: float) -> Any:
-    """Open a connection to write to a database's file past SQLAlchemy. Raises the library's `Error`."""
+    """Open a connection to write to a database's file without SQLAlchemy. Raises the library's `Error`."""
     connection = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
     set_up(connection)
     return connection
 
 
 def connect_to_read(path: Path) -> Any:
-    """Open a connection that writes nothing. Raises the library's `Error`."""
+    """Open a read-only connection. Raises the library's `Error`."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def connect_unchanging(path: Path) -> Any:
-    """Open a file that nobody writes to, so that no other is made beside it. Raises the library's `Error`."""
+    """Open a file without writers, so that no other file is created beside it. Raises the library's `Error`."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
 
 
 class OpenFiles:
-    """The database's file and its log, as they were when they were opened. Safe for many threads.
+    """The database's file and its log, as they were when opened. Safe for many threads.
 
-    SQLite goes on with a file that was moved, removed or replaced, and what it commits is lost with its last
-    connection; one to another file at the same path would meet the log of the first. So none is made then: all goes to
-    the spool until a restart.
+    SQLite continues with a file that was moved, removed or replaced, and its commits are lost with its last connection.
+    A connection to a new file at the same path would use the log of the old one. So no connection is made then: all
+    pushes go to the spool until a restart.
     """
 
     def __init__(self, path: Path) -> None:
@@ -131,7 +131,7 @@ class OpenFiles:
         self._lock = threading.Lock()
 
     def note_opened(self, holder: object) -> None:
-        """Note what the connections of `holder` have opened."""
+        """Record what the connections of `holder` have opened."""
         with self._lock:
             self._forget_log()
             self._holders.add(holder)
@@ -139,24 +139,24 @@ class OpenFiles:
             self._known_log = self._known_log or identity(self._log)
 
     def note_closing(self, holder: object) -> None:
-        """Note that `holder` is about to close what it has open. Takes no lock: it may run wherever memory is freed."""
+        """Record that `holder` is about to close. Takes no lock: it may run during garbage collection."""
         self._holders.discard(holder)
 
     def forget(self) -> None:
-        """Begin anew, where every connection is closed."""
+        """Start again, once every connection is closed."""
         with self._lock:
             if not self._holders:
                 self._known = None
 
     def require_same(self) -> None:
-        """Raise StoreUnavailable where the files at their paths are not those that are open."""
+        """Raise DatabaseUnavailable where the files at their paths are not those that are open."""
         with self._lock:
             self._forget_log()
             files = ((self._path, self._known), (self._log, self._known_log))
         for path, known in files:
             if known is not None and identity(path) != known:
                 raise DatabaseUnavailable(
-                    f"{path} was moved, removed or replaced while it was open; put it right, and restart the receiver"
+                    f"{path} was moved, removed or replaced while it was open; restore it, and restart the receiver"
                 )
 
     def _forget_log(self) -> None:
@@ -167,12 +167,12 @@ class OpenFiles:
 
 @cache
 def open_files(path: Path) -> OpenFiles:
-    """Return what this process has open of a database, whichever of its engines has."""
+    """Return the open files of a database in this process, shared by its engines."""
     return OpenFiles(path)
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells the file at this path from any other that was or will be there; None: there is none."""
+    """Return the identity of the file at this path, unique over time; None: there is no file."""
     try:
         found = path.stat()
     except OSError:

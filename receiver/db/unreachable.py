@@ -1,4 +1,4 @@
-"""Why a database cannot be reached, in the words of whoever has to mend it: never a password, never a statement."""
+"""Why a database cannot be reached, for the operator: never a password, never a statement."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _SERVER = re.compile(
     r'connection to server (?:at|on socket) "([^"]+)"(?: \([^)]*\))?(?:, port (\d+))? failed: ([^\n;]*)'
 )
 _NAME = re.compile(r"failed to resolve host '([^']+)'")
-_SERVER_FAULTS = (  # what it says has in it, and what that is
+_SERVER_FAULTS = (  # part of the driver's error, and its meaning
     ("connection refused", "refuses connections: is PostgreSQL running there, and on that port?"),
     ("no such file", "is not there: is PostgreSQL running on this machine?"),
     ("no answer in time", "does not answer in time: is it up, and does a firewall let us through?"),
     ("no route to host", "cannot be reached from here: no route to it"),
     ("network is unreachable", "cannot be reached from here: no route to it"),
-    ("too many clients", "takes no more connections: raise max_connections, or use fewer workers"),
-    ("remaining connection slots", "takes no more connections: raise max_connections, or use fewer workers"),
+    ("too many clients", "accepts no more connections: raise max_connections, or use fewer workers"),
+    ("remaining connection slots", "accepts no more connections: raise max_connections, or use fewer workers"),
     ("starting up", "is starting"),
     ("shutting down", "is shutting down"),
     ("in recovery mode", "is recovering"),
@@ -36,14 +36,14 @@ _FILE_FAULTS = (
 
 
 def explain(text: str) -> str | None:
-    """Return what an error of the driver says about the reason, one for each server tried; None: it says none."""
+    """Return the reason in a driver's error, one for each server tried; None: it has none."""
     found = dict.fromkeys([*_unreachable(text), *_unusable(text)])
     return "; ".join(found) or None
 
 
 def _unreachable(text: str) -> Iterator[str]:
     for name in _NAME.findall(text):
-        yield f"the name {name} is not known: mistyped, or the name server is away"
+        yield f"the name {name} is not known: mistyped, or the name server is unavailable"
     for host, port, said in _SERVER.findall(text):
         what = next((words for sign, words in _SERVER_FAULTS if sign in said.lower()), "fails")
         yield f"{host}{f':{port}' if port else ''} {what}"

@@ -1,4 +1,4 @@
-"""The schema's version: tell it, refuse to run on an older one."""
+"""The schema's version: read it, refuse to run on an older one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ VERSION = "0018"
 
 
 def is_known(revision: str) -> bool:
-    """Return whether this program knows that version: it is its own or an older one."""
+    """Return whether this program knows that version: its own or an older one."""
     return revision <= VERSION
 
 
 def current_revision(database: Database) -> str | None:
-    """The schema version that the database has, None for an empty one."""
+    """Return the database's schema version; None: it is empty."""
     with database.reading() as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
             return None
@@ -36,7 +36,7 @@ def is_current_or_beyond(revision: str | None) -> bool:
 
 
 def require_schema(database: Database) -> None:
-    """Raise StoreUnfit where the schema is missing or older, or the database was moved elsewhere.
+    """Raise DatabaseMisconfigured if the schema is missing or older, or the database was moved elsewhere.
 
     A newer one passes: the other half of an upgrade.
     """

@@ -1,4 +1,4 @@
-""""""
+"""Intake of pushes: admission, batch writer, spool, drainer, replay."""
 
 from __future__ import annotations
 

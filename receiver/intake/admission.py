@@ -1,7 +1,7 @@
-"""Decides whether a request is a push that we take. Knows no web framework.
+"""Decides whether a request is a push to accept. Independent of any web framework.
 
-In this order: secret, address, length, size. A refused body is read off up to a bound, so that the answer
-arrives instead of a reset connection.
+Checks in this order: secret, address, length, size. A refused body is drained up to a limit, so that the client reads
+the answer instead of a reset connection.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 PUSH_MAX_BYTES = 64 * 1024  # body and query together
 _DRAIN_MAX_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
-_CLOCKS_APART = timedelta(minutes=5)  # of nodes
-_REFUSALS_KEPT = 100
-_PROBES_MANY = 20  # more than whoever sets things up makes, or watches whether it is up
+_CLOCKS_APART = timedelta(minutes=5)  # allowed difference between the clocks of nodes
+_REFUSALS_MAX = 100
+_REDIRECT_PROBES = 20  # more bare GETs than a setup or an uptime check makes
 _REDIRECTED_WITHIN = timedelta(minutes=15)
-_OBSERVED_KEPT = 100
-# Whoever guesses or mistypes pushes as fast as he likes: the log is not to be filled by him.
-_TOLD_MAX = 20
-_TOLD_SECONDS = 10.0
+_OBSERVED_MAX = 100
+# Rate-limit log lines for rejected requests: guesses must not fill the log.
+_LOG_LINES_MAX = 20
+_LOG_WINDOW_SECONDS = 10.0
 _NO_SUCH_ADDRESS = "no such address"
 _BARE_METHODS = frozenset({"GET", "HEAD"})
 
@@ -45,25 +45,25 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PushRequest:
-    """One HTTP request to a push URL, as any front door sees it."""
+    """One HTTP request to a push URL, whichever server code received it."""
 
     secret: str
     endpoint: Kind | None
-    strayed: bool = False  # to a path behind the secret that is none of ours
+    strayed: bool = False  # the path behind the secret is not one of ours
     method: str
     query: bytes
-    content_length: str | None  # as the header says
+    content_length: str | None  # the header as received
     chunked: bool
     content_type: str | None
-    peer: str  # the address that the connection comes from; empty for a Unix socket
+    peer: str  # address of the connection; empty for a Unix socket
     forwarded_for: str | None
-    referred: bool = False  # it says from where it was led here
-    read: Callable[[int], bytes]  # at most that many bytes; empty: no more; BrokenBody
+    referred: bool = False  # it has a Referer header
+    read: Callable[[int], bytes]  # returns at most that many bytes, empty at the end; raises BrokenBody
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """A refused request, as it is remembered for whoever sets things up."""
+    """A refused request, shown to the operator."""
 
     at: datetime
     address: str
@@ -72,17 +72,17 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observed:
-    """Pushes that were taken, and that a stricter setting would refuse."""
+    """Accepted pushes that a stricter setting would refuse."""
 
     address: str
-    reason: str  # `address`: outside RECEIVER_PUSH_ALLOW; `secret`: by a retiring one
+    reason: str  # `address`: outside RECEIVER_PUSH_ALLOW; `secret`: a retiring secret was used
     pushes: int  # since the start
     last_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """A bare request with the right secret, as whoever sets things up makes one."""
+    """A request with the right secret and no data, as sent during setup."""
 
     at: datetime
     address: str
@@ -90,67 +90,67 @@ class Probe:
 
 
 class Refused(ReceiverError):
-    """Not a push that we take. `status`: of the answer; `reason`: one word for metrics."""
+    """The push is refused. `status`: HTTP status of the answer; `reason`: one word for metrics."""
 
     def __init__(self, status: int, reason: str, text: str) -> None:
         super().__init__(text)
         self.status = status
         self.reason = reason
-        self.told = True  # by a line in the log; False: it is one of too many
-        self.address = ""  # that it came from
-        self.request_id: str | None = None  # under which it was told, where the gate was given one
+        self.logged = True  # False: suppressed, too many refusals at the moment
+        self.address = ""  # of the client
+        self.request_id: str | None = None  # in its log line, if the caller passed one
 
 
 class BrokenBody(ReceiverError):
-    """Raised by a front door's `read` where the body ends before it should, or is not framed as it says."""
+    """Raised by `PushRequest.read` if the body is cut short or wrongly framed."""
 
 
 class Admission:
-    """Admits pushes. Safe for many threads."""
+    """Admits or refuses pushes. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self.secrets = PushSecrets(settings.push_tokens)
         self._allow = settings.push_allow
-        self._enforces = settings.push_allow_enforced
+        self._enforces_allow = settings.push_allow_enforced
         self._trusted_proxies = settings.trusted_proxies
         self._reader = PushReader(
             zone=settings.timezone, time_formats=settings.time_formats, opt_out_words=settings.opt_out_words
         )
-        self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
+        self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_MAX)
         self.last_probe: Probe | None = None
-        self._probed: deque[datetime] = deque(maxlen=_PROBES_MANY)  # when the last bare GETs came
-        self._referred_at: datetime | None = None  # when one came that had been led here
+        self._probed: deque[datetime] = deque(maxlen=_REDIRECT_PROBES)  # times of the last bare GETs
+        self._referred_at: datetime | None = None  # time of the last one with a Referer
         self._observed: OrderedDict[tuple[str, str], Observed] = OrderedDict()  # by reason and address
-        self._observing = threading.Lock()
-        self._telling = threading.Lock()
-        self._told = self._left_out = 0
-        self._told_since = -math.inf  # by time.monotonic()
-        self._newest_at = earliest()  # when the newest row came; a clock from before then is wrong in any case
+        self._observed_lock = threading.Lock()
+        self._log_lock = threading.Lock()
+        self._logged = self._suppressed = 0
+        self._log_window_began = -math.inf  # by time.monotonic()
+        self._newest_at = earliest()  # arrival of the newest row; an earlier clock is wrong
 
     def admit(self, request: PushRequest) -> Push | None:
-        """Take a push, read. None: a bare probe, to be acknowledged and forgotten. Raises Refused."""
+        """Return the parsed push of a request. None: a bare probe, to be acknowledged only. Raises Refused."""
         address = client_address(request.peer, request.forwarded_for, self._trusted_proxies)
         try:
             secret = self.secrets.find(request.secret)
             if secret is None:
                 raise Refused(404, "secret", _NO_SUCH_ADDRESS)
-            if self._enforces and not self._allows(address):
+            if self._enforces_allow and not self._allows(address):
                 raise Refused(403, "address", "this address may not push here (RECEIVER_PUSH_ALLOW)")
             body = _whole_body(request)
         except BrokenBody as broken:
             refused = Refused(400, "length", str(broken))
-            self._remember(refused, address)
+            self._record_refusal(refused, address)
             raise refused from broken
         except Refused as refused:
-            self._remember(refused, address)
+            self._record_refusal(refused, address)
             _drain(request)
             raise
         if not body and not request.query and request.method in _BARE_METHODS:
-            self._note_probe(Probe(at=datetime.now(UTC), address=address, method=request.method), request)
+            self._record_probe(Probe(at=datetime.now(UTC), address=address, method=request.method), request)
             return None
-        return self.take(request, body, secret=secret, address=address)
+        return self.admit_checked(request, body, secret=secret, address=address)
 
-    def _note_probe(self, probe: Probe, request: PushRequest) -> None:
+    def _record_probe(self, probe: Probe, request: PushRequest) -> None:
         self.last_probe = probe
         metrics.PROBES.labels(probe.method).inc()
         if probe.method == "GET":
@@ -159,32 +159,32 @@ class Admission:
             self._referred_at = probe.at
 
     def is_redirected(self, now: datetime) -> bool:
-        """Return whether something in front seems to redirect.
+        """Return whether a proxy in front seems to redirect pushes.
 
-        Most clients turn a push into a bare GET then, and hear ok.
+        Most clients follow a redirect with a bare GET, and lose the push.
         """
         since = now - _REDIRECTED_WITHIN
         if self._referred_at is not None and self._referred_at > since:
             return True
-        return len(self._probed) == _PROBES_MANY and self._probed[0] > since
+        return len(self._probed) == _REDIRECT_PROBES and self._probed[0] > since
 
     def refuse_secret(self, peer: str, forwarded_for: str | None, *, request_id: str) -> Refused:
-        """Refuse a push whose secret was found to be nobody's, as `admit` does."""
+        """Record and return the refusal of a push with an unknown secret, as `admit` does."""
         refused = Refused(404, "secret", _NO_SUCH_ADDRESS)
         refused.request_id = request_id
-        self._remember(refused, client_address(peer, forwarded_for, self._trusted_proxies))
+        self._record_refusal(refused, client_address(peer, forwarded_for, self._trusted_proxies))
         return refused
 
-    def note_unread(self, status: int, reason: str, peer: str, forwarded_for: str | None) -> None:
-        """Note a push that was refused before its path was read; its secret may be any.
+    def record_unread(self, status: int, reason: str, peer: str, forwarded_for: str | None) -> None:
+        """Record a push that was refused before its path was read; its secret is unknown.
 
-        `reason`: `timeout`, it was not whole in time; `head`, its head is too large or none.
+        `reason`: `timeout` (incomplete after 20 s) or `head` (headers too large or invalid).
         """
         refused = Refused(status, reason, "the push could not be read")
-        self._remember(refused, client_address(peer, forwarded_for, self._trusted_proxies))
+        self._record_refusal(refused, client_address(peer, forwarded_for, self._trusted_proxies))
 
-    def take(self, request: PushRequest, body: bytes, *, secret: PushSecret, address: str) -> Push:
-        """Make a push of a request whose secret, address and size have been found right, and its whole body."""
+    def admit_checked(self, request: PushRequest, body: bytes, *, secret: PushSecret, address: str) -> Push:
+        """Return the push of a request whose secret, address and size are already checked."""
         received_at = datetime.now(UTC)
         reading, flags = self._reader.read(
             body=body,
@@ -194,10 +194,10 @@ class Admission:
             seen_at=received_at,
             clock=not self._is_behind(received_at),
         )
-        secret.note(received_at)
+        secret.count_use(received_at)
         if secret.place:
             self._observe("secret", address, received_at)
-        if not self._enforces and not self._allows(address):
+        if not self._enforces_allow and not self._allows(address):
             self._observe("address", address, received_at)
         return Push(
             id=new_id(),
@@ -216,19 +216,19 @@ class Admission:
     def allowed_address(self, peer: str, forwarded_for: str | None) -> str | None:
         """Return the address a request comes from; None where it may not push."""
         address = client_address(peer, forwarded_for, self._trusted_proxies)
-        return None if self._enforces and not self._allows(address) else address
+        return None if self._enforces_allow and not self._allows(address) else address
 
     @property
     def observed(self) -> list[Observed]:
-        """What this process took and a stricter setting would refuse, the newest first; bounded."""
-        with self._observing:
+        """Pushes that a stricter setting would refuse, newest first; at most 100 entries."""
+        with self._observed_lock:
             return list(reversed(self._observed.values()))
 
     def read_again(self, push: Push, *, seen_at: datetime | None = None) -> Push:
-        """Return the push as this gate reads it now.
+        """Return a stored push, parsed with the present settings.
 
-        `seen_at`: what its time may not be far ahead of, its arrival or its replay. None: its time may be any, for what
-        was accepted before stands.
+        `seen_at`: its arrival or replay; the reported time must not be far ahead of it. None: any time is valid, since
+        an accepted push stays accepted.
         """
         reading, flags = self._reader.read(
             body=push.body,
@@ -241,7 +241,7 @@ class Admission:
         return replace(push, reading=reading, flags=_with_path(flags, push))
 
     def read_spooled(self, push: Push) -> Push:
-        """Return a push from a spool, read as at its arrival: rows that are newer by now say nothing of that clock."""
+        """Return a spooled push, parsed as at its arrival; newer rows say nothing about the clock of that moment."""
         reading, flags = self._reader.read(
             body=push.body,
             query=push.query,
@@ -252,8 +252,8 @@ class Admission:
         )
         return replace(push, reading=reading, flags=_with_path(flags, push))
 
-    def note_newest(self, received_at: datetime | None) -> None:
-        """Note when the newest row of the database came, by which a clock that has fallen behind is known."""
+    def record_newest_push_at(self, received_at: datetime | None) -> None:
+        """Set the arrival time of the newest row in the database; a clock behind it is wrong."""
         if received_at is not None:
             self._newest_at = max(self._newest_at, received_at)
 
@@ -264,46 +264,46 @@ class Admission:
         return not self._allow or within(address, self._allow)
 
     def _observe(self, reason: str, address: str, at: datetime) -> None:
-        with self._observing:
+        with self._observed_lock:
             before = self._observed.pop((reason, address), None)
             pushes = before.pushes + 1 if before else 1
             self._observed[reason, address] = Observed(address=address, reason=reason, pushes=pushes, last_at=at)
-            if len(self._observed) > _OBSERVED_KEPT:
+            if len(self._observed) > _OBSERVED_MAX:
                 self._observed.popitem(last=False)
         metrics.WOULD_REFUSE.labels(reason).inc()
 
-    def _remember(self, refused: Refused, address: str) -> None:
+    def _record_refusal(self, refused: Refused, address: str) -> None:
         refused.address = address
         self.refusals.append(Refusal(at=datetime.now(UTC), address=address, reason=refused.reason))
         metrics.REFUSALS.labels(refused.reason).inc()
-        refused.told = self._may_tell()
-        if refused.told:
+        refused.logged = self._may_log()
+        if refused.logged:
             more = {"request_id": refused.request_id} if refused.request_id else {}
             _log.warning("push refused", reason=refused.reason, remote_addr=address, status=refused.status, **more)
 
-    def _may_tell(self) -> bool:
-        with self._telling:
-            if time.monotonic() - self._told_since >= _TOLD_SECONDS:
-                self._tell_left_out()
-                self._told_since, self._told = time.monotonic(), 0
-            self._told += 1
-            self._left_out += self._told > _TOLD_MAX
-            return self._told <= _TOLD_MAX
+    def _may_log(self) -> bool:
+        with self._log_lock:
+            if time.monotonic() - self._log_window_began >= _LOG_WINDOW_SECONDS:
+                self._log_suppressed()
+                self._log_window_began, self._logged = time.monotonic(), 0
+            self._logged += 1
+            self._suppressed += self._logged > _LOG_LINES_MAX
+            return self._logged <= _LOG_LINES_MAX
 
-    def tidy(self) -> None:
-        """Say how many refusals were not told one by one, once they have ended; called now and then."""
-        with self._telling:
-            if time.monotonic() - self._told_since >= _TOLD_SECONDS:
-                self._tell_left_out()
+    def log_suppressed(self) -> None:
+        """Log how many refusals were suppressed, once the flood is over. Called periodically."""
+        with self._log_lock:
+            if time.monotonic() - self._log_window_began >= _LOG_WINDOW_SECONDS:
+                self._log_suppressed()
 
-    def _tell_left_out(self) -> None:
-        if self._left_out:
-            _log.warning("pushes refused, not told one by one", left_out=self._left_out)
-            self._left_out = 0
+    def _log_suppressed(self) -> None:
+        if self._suppressed:
+            _log.warning("more pushes refused, not logged one by one", suppressed=self._suppressed)
+            self._suppressed = 0
 
 
 def _with_path(flags: tuple[str, ...], push: Push) -> tuple[str, ...]:
-    """Keep what only the request could tell, and no later reading of its bytes."""
+    """Keep PATH_FLAG: only the request had the path, the stored bytes do not."""
     return (*flags, PATH_FLAG) if PATH_FLAG in push.flags else flags
 
 
@@ -316,7 +316,7 @@ def _whole_body(request: PushRequest) -> bytes:
         raise Refused(400, "length", "Content-Length is not a number")
     length = int(request.content_length)
     if length + len(request.query) > PUSH_MAX_BYTES:
-        raise Refused(413, "size", f"body and query are over {PUSH_MAX_BYTES} bytes")
+        raise Refused(413, "size", f"body and query exceed {PUSH_MAX_BYTES} bytes")
     body = b"".join(_pieces(request.read, length))
     if len(body) < length:
         raise Refused(400, "length", "the body is shorter than its Content-Length")
@@ -325,7 +325,7 @@ def _whole_body(request: PushRequest) -> bytes:
 
 def _bounded(request: PushRequest, body: bytes) -> bytes:
     if len(body) + len(request.query) > PUSH_MAX_BYTES:
-        raise Refused(413, "size", f"body and query are over {PUSH_MAX_BYTES} bytes")
+        raise Refused(413, "size", f"body and query exceed {PUSH_MAX_BYTES} bytes")
     return body
 
 
@@ -344,13 +344,13 @@ def _drain(request: PushRequest) -> None:
         elif request.content_length and request.content_length.isascii() and request.content_length.isdigit():
             _pieces(request.read, min(int(request.content_length), _DRAIN_MAX_BYTES))
     except BrokenBody:
-        pass  # the peer has gone: there is nobody to answer
+        pass  # the client is gone, no answer is possible
 
 
 def client_address(peer: str, forwarded_for: str | None, trusted_proxies: Sequence[Network]) -> str:
-    """Return the address a request comes from: the last one that no trusted proxy vouches for.
+    """Return the client's address: the last hop that is not a trusted proxy.
 
-    `X-Forwarded-For` counts only as far as trusted proxies have written it, right to left.
+    `X-Forwarded-For` is read right to left, and only the part that trusted proxies wrote counts.
     """
     if not trusted_proxies or not forwarded_for:
         return peer
@@ -365,7 +365,7 @@ def client_address(peer: str, forwarded_for: str | None, trusted_proxies: Sequen
     return address
 
 
-# As some gateways write them; an IPv6 address with a port, or in a URL, has brackets.
+# Some gateways add the port; an IPv6 address then has brackets.
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|(\d+\.\d+\.\d+\.\d+):\d{1,5}", re.ASCII)
 
 
@@ -383,7 +383,7 @@ def _is_address(text: str) -> bool:
 
 
 def within(address: str, networks: Sequence[Network]) -> bool:
-    """Return whether an address is in one of the networks; what is no address is in none."""
+    """Return whether an address is in one of the networks. False for text that is not an address."""
     try:
         parsed = ip_address(address)
     except ValueError:

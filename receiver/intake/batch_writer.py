@@ -1,6 +1,6 @@
-"""Makes pushes durable in groups: what came in while one transaction committed is the next transaction.
+"""Group commit: pushes that arrive during one transaction form the next one. No timer.
 
-Where the database does not take a group in time, the spool does.
+If the database does not commit a batch in time, the batch goes to the spool.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from receiver.core import (
     SpoolUnavailable,
     Unreadable,
 )
-from receiver.db.engine import StoreRejected
+from receiver.db.engine import RowRejected
 from receiver.observability import get_logger, metrics, tracing
 
 if TYPE_CHECKING:
@@ -42,81 +42,81 @@ _FIRST_CONTACT_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """A push that is durable, and what its acknowledgement says of it."""
+    """A durable push and the outcome that its acknowledgement reports."""
 
     push: Push
     outcome: Outcome
 
 
 class BatchWriter:
-    """Takes pushes from many threads, keeps them from one. No timer: an idle one commits a lone push at once.
+    """Accepts pushes from many threads and writes them from one. An idle writer commits a single push at once.
 
-    `save` keeps a batch in one transaction, in bounded time, and may be called again with the same pushes: they are
-    idempotent by id. So a batch whose commit is in doubt goes to the spool and is stored once all the same.
+    `save_pushes` saves a batch in one transaction and bounded time. It is idempotent by push id, so a batch whose
+    commit is in doubt goes to the spool and is still stored once.
     """
 
     def __init__(
         self,
-        save: Callable[[Sequence[Push]], None],
+        save_pushes: Callable[[Sequence[Push]], None],
         *,
-        link: CircuitBreaker,
+        availability: CircuitBreaker,
         spool: Spool,
         queue_max: int = QUEUE_MAX_PUSHES,
         batch_max: int = BATCH_MAX_PUSHES,
-        tell: Callable[[], None] = lambda: None,
+        notify_webhooks: Callable[[], None] = lambda: None,
     ) -> None:
-        self._save = save
-        self._link = link
+        self._save_pushes = save_pushes
+        self._availability = availability
         self._spool = spool
         self._queue_max = queue_max
         self._batch_max = batch_max
-        self._tell = tell  # that something was kept; at once, since the next batch waits for it
-        self._waiting: deque[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]] = deque()
+        self._notify_webhooks = notify_webhooks  # must return at once: the next batch waits for it
+        self._queue: deque[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._idle = False
         self._stopping = False
-        self._kept_at = -math.inf
+        self._appended_at = -math.inf
 
     def start(self) -> None:
-        """Begin to keep what is taken; in the process that is to do it, after any fork."""
-        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        """Start the writer thread; call it after any fork."""
+        self._thread = threading.Thread(target=self._run, name="batch-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, push: Push) -> Future[Acknowledged]:
-        """Queue a push. The future gives it as it was kept, once durable, or raises what prevented that.
+    def enqueue(self, push: Push) -> Future[Acknowledged]:
+        """Queue a push. The future returns its acknowledgement once it is durable, or raises why it is not.
 
-        Raises Overloaded at once where the queue is full or the receiver is stopping.
+        Raises Overloaded at once if the queue is full or the receiver is stopping.
         """
         future: Future[Acknowledged] = Future()
 
-        def settle(result: Acknowledged | ReceiverError) -> None:
+        def on_done(result: Acknowledged | ReceiverError) -> None:
             if isinstance(result, Acknowledged):
                 future.set_result(result)
             else:
                 future.set_exception(result)
 
-        self.take(push, settle)
+        self.enqueue_with_callback(push, on_done)
         return future
 
-    def take(self, push: Push, settle: Callable[[Acknowledged | ReceiverError], None]) -> None:
-        """Queue a push; `settle` is told what became of it, on the committer's thread. Raises as `submit` does."""
+    def enqueue_with_callback(self, push: Push, on_done: Callable[[Acknowledged | ReceiverError], None]) -> None:
+        """Queue a push; `on_done` is called with the result on the writer's thread. Raises as `enqueue` does."""
         with self._changed:
             if self._stopping:
                 raise Overloaded("the receiver is stopping; try again")
-            if len(self._waiting) >= self._queue_max:
-                raise Overloaded("too many pushes wait to be kept; try again")
-            self._waiting.append((push, settle))
+            if len(self._queue) >= self._queue_max:
+                raise Overloaded("too many pushes are queued; try again")
+            self._queue.append((push, on_done))
             if self._idle:
                 self._changed.notify()
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Return whether pushes have come in within the last second."""
-        return time.monotonic() - self._kept_at < 1
+        return time.monotonic() - self._appended_at < 1
 
     def stop(self) -> None:
-        """Keep all that was taken, then end. Nothing is taken from now on."""
+        """Write every queued push, then stop. New pushes are refused from now on."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -125,38 +125,38 @@ class BatchWriter:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._keep(batch)
+            self._append_batch(batch)
 
     def _next_batch(self) -> list[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]]:
-        waiting = self._waiting
+        queue = self._queue
         with self._changed:
             self._idle = True
-            self._changed.wait_for(lambda: waiting or self._stopping)
+            self._changed.wait_for(lambda: queue or self._stopping)
             self._idle = False
-            batch = [waiting.popleft() for _ in range(min(len(waiting), self._batch_max))]
-        metrics.QUEUE_DEPTH.set(len(waiting))
+            batch = [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
+        metrics.QUEUE_DEPTH.set(len(queue))
         return batch
 
-    def _keep(self, batch: list[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]]) -> None:
+    def _append_batch(self, batch: list[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]]) -> None:
         begun = time.perf_counter()
         try:
-            with tracing.span("keep pushes") as span:
-                span.note({"receiver.pushes": len(batch)})
-                results = self._results([push for push, _ in batch])
-        except Exception as error:  # noqa: BLE001  (the edge of the thread: whoever waits must hear of it)
+            with tracing.span("append pushes") as span:
+                span.set_attributes({"receiver.pushes": len(batch)})
+                results = self._append([push for push, _ in batch])
+        except Exception as error:  # noqa: BLE001  (edge of the thread: every caller needs a result)
             metrics.STORE_FAILURES.labels(type(error).__name__).inc()
-            own = error if isinstance(error, ReceiverError) else DatabaseUnavailable("the push could not be kept")
-            _log.error("pushes not kept", pushes=len(batch), error=type(error).__name__, reason=str(own))
-            for _, settle in batch:
-                settle(own)
+            own = error if isinstance(error, ReceiverError) else DatabaseUnavailable("the push could not be saved")
+            _log.error("pushes not saved", pushes=len(batch), error=type(error).__name__, reason=str(own))
+            for _, on_done in batch:
+                on_done(own)
             return
-        for (_, settle), result in zip(batch, results, strict=True):
-            settle(result)
-        self._tell()
+        for (_, on_done), result in zip(batch, results, strict=True):
+            on_done(result)
+        self._notify_webhooks()
         metrics.BATCH_SECONDS.observe(time.perf_counter() - begun)
         metrics.BATCH_PUSHES.observe(len(batch))
         metrics.LAST_PUSH.set(time.time())
-        self._kept_at = time.monotonic()
+        self._appended_at = time.monotonic()
         for outcome, count in Counter(result.outcome for result in results).items():
             metrics.PUSHES.labels(outcome).inc(count)
         metrics.RECEIPT_DELAY_SECONDS.observe_all(
@@ -167,38 +167,40 @@ class BatchWriter:
             ]
         )
 
-    def _results(self, pushes: list[Push]) -> list[Acknowledged]:
-        """Keep pushes, in the database or the spool. Raises SpoolUnavailable."""
-        if self._link.up or (not self._link.known and self._link.await_known(_FIRST_CONTACT_SECONDS)):
+    def _append(self, pushes: list[Push]) -> list[Acknowledged]:
+        """Save pushes in the database or the spool. Raises SpoolUnavailable."""
+        if self._availability.up or (
+            not self._availability.known and self._availability.await_known(_FIRST_CONTACT_SECONDS)
+        ):
             try:
-                return [Acknowledged(push, push.outcome) for push in save_apart(self._save, pushes)]
+                return [Acknowledged(push, push.outcome) for push in save_isolating_rejects(self._save_pushes, pushes)]
             except (DatabaseUnavailable, DatabaseMisconfigured) as error:
                 metrics.STORE_FAILURES.labels(type(error).__name__).inc()
-                _log.warning("database away, pushes go to the spool", reason=str(error))
-                self._link.mark_down(str(error))
+                _log.warning("database unavailable, pushes go to the spool", reason=str(error))
+                self._availability.mark_down(str(error))
         try:
             self._spool.append(pushes)
         except SpoolUnavailable:
-            self._link.changed.set()
+            self._availability.changed.set()
             raise
         return [Acknowledged(push, Outcome.SPOOLED) for push in pushes]
 
 
-def save_apart(save: Callable[[Sequence[Push]], None], pushes: Sequence[Push]) -> list[Push]:
-    """Save pushes; give them as they were kept.
+def save_isolating_rejects(save: Callable[[Sequence[Push]], None], pushes: Sequence[Push]) -> list[Push]:
+    """Save pushes and return them as saved.
 
-    A batch that the database refuses is halved, down to the one push that it will not take as it was read: that one
-    is kept as unreadable. Raises StoreUnavailable, StoreUnfit, or StoreRejected for a push refused even so.
+    If the database rejects a batch, it is halved until the rejected push is alone; that one is saved as unreadable.
+    Raises DatabaseUnavailable, DatabaseMisconfigured, or RowRejected for a push that is rejected even then.
     """
     try:
         save(pushes)
-    except StoreRejected:
+    except RowRejected:
         if len(pushes) > 1:
             middle = len(pushes) // 2
-            return save_apart(save, pushes[:middle]) + save_apart(save, pushes[middle:])
+            return save_isolating_rejects(save, pushes[:middle]) + save_isolating_rejects(save, pushes[middle:])
         (push,) = pushes
         if isinstance(push.reading, Unreadable):
             raise
-        _log.error("reading refused by the database, push quarantined", push_id=str(push.id))
-        return save_apart(save, [replace(push, reading=Unreadable(error="body: refused by the database"))])
+        _log.error("parsed push rejected by the database, quarantined", push_id=str(push.id))
+        return save_isolating_rejects(save, [replace(push, reading=Unreadable(error="body: refused by the database"))])
     return list(pushes)

@@ -1,4 +1,4 @@
-"""What the path of a push says: the word `push`, a secret, and what stands behind it."""
+"""Parses the path of a push: `push`, the secret, and an optional kind."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 from receiver.core import Kind
 
 _WORD = "push"
-PUSH_PATH = rf"(?i:{_WORD})(?:/(?s:.*))?"  # as a part of regular expressions; the slashes before it count for nothing
+PUSH_PATH = rf"(?i:{_WORD})(?:/(?s:.*))?"  # for use in regular expressions, without leading slashes
 _PUSH_PATH = re.compile(f"/+{PUSH_PATH}")
 _KINDS = {str(kind): kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
 class PushPath:
-    """The parts of a path that count. The rest of it is kept nowhere."""
+    """The relevant parts of a path. The rest is not stored."""
 
     secret: str  # empty: there is none
     endpoint: Kind | None  # None: the combined URL
-    strayed: bool  # it is not written as we write it: whoever set the URL meant another
+    strayed: bool  # the path differs from the documented URLs
 
 
 def is_push_path(path: str) -> bool:
-    """Return whether a path, percent-decoded, is that of a push, right or wrong."""
+    """Return whether a percent-decoded path is a push URL, valid or not."""
     return _PUSH_PATH.fullmatch(path) is not None
 
 
 def read_push_path(path: str) -> PushPath:
-    """Return what the path of a push says, percent-decoded, without its query.
+    """Return the parts of a percent-decoded push path without its query.
 
-    Empty segments count for nothing, and case in the secret alone. A right secret is never turned away for what stands
-    around it: who pushes to a mistyped path does not look at our answer, and would lose every push.
+    Empty segments are ignored; only the secret is case-sensitive. A push with the right secret is never refused for
+    the rest of the path: a sender with a mistyped URL ignores our answer and would lose every push.
     """
     word, *behind = [segment for segment in path.split("/") if segment]
     secret, *tail = behind or [""]

@@ -1,4 +1,4 @@
-"""When each push secret was last used, on any node; under a keyed digest, so that no secret is in the database."""
+"""Last use of each push secret over all nodes. Stored under a keyed digest: no secret is in the database."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _KEY = "push secrets"
-UNUSED_FOR = timedelta(days=7)  # after which a retiring secret may go
+UNUSED_FOR = timedelta(days=7)  # an unused retiring secret can be removed then
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewUses:
-    """What one process has counted of one secret since it last said so."""
+    """Uses of one secret that one process has counted since it last saved them."""
 
     account: str
     secret: str = field(repr=False)
@@ -35,7 +35,7 @@ class NewUses:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SecretUse:
-    """A secret of the settings by its place, and what all nodes know of its use."""
+    """A configured secret by its place, and its use over all nodes."""
 
     account: str
     place: int  # among its account's: 0 is the active one, the others retire
@@ -45,21 +45,21 @@ class SecretUse:
 
     @property
     def name(self) -> str:
-        """How it is spoken of, never by its letters."""
+        """Label for display; never the secret itself."""
         return "active" if self.place == 0 else f"retiring {self.place}"
 
     def can_go(self, now: datetime) -> bool:
-        """Return whether it retires, and nothing has been pushed by it for so long that nobody seems to have it."""
+        """Return whether it is retiring and has been unused long enough to be removed."""
         since = self.last_used_at or self.known_since
         return self.place > 0 and since is not None and now - since >= UNUSED_FOR
 
 
 def save_uses(connection: sa.Connection, uses: Sequence[NewUses], *, now: datetime) -> None:
-    """Add what one process has counted; a secret that was not known is, from now on."""
+    """Add the uses that one process has counted; unknown secrets are registered."""
     key = shared_secret(connection, _KEY)
     statement = insert(connection.dialect.name, push_secrets)
     column, new = push_secrets.c, statement.excluded
-    # Processes may come in any order.
+    # Processes may save in any order.
     last = sa.case(
         (new.last_used_at.is_(None), column.last_used_at),
         (column.last_used_at > new.last_used_at, column.last_used_at),
@@ -81,13 +81,13 @@ def save_uses(connection: sa.Connection, uses: Sequence[NewUses], *, now: dateti
             }
             for digest, use in sorted(
                 by_digest.items(), key=itemgetter(0)
-            )  # the same order for all, or two could wait for each other
+            )  # one order for all processes, against deadlocks
         ],
     )
 
 
 def find_uses(connection: sa.Connection, tokens: Sequence[tuple[str, str]]) -> list[SecretUse]:
-    """Return the use of each of these (account, secret), in their order."""
+    """Return the use of each (account, secret), in the given order."""
     key = connection.scalar(sa.select(shared_secrets.c.value).where(shared_secrets.c.name == _KEY)) or b""
     digests = [_digest(key, account, secret) for account, secret in tokens]
     rows = connection.execute(sa.select(push_secrets).where(push_secrets.c.secret_hmac.in_(digests)))

@@ -1,4 +1,4 @@
-"""Where pushes came from lately: addresses with their counts, from the newest part of the journal."""
+"""Recent sources of pushes: addresses with counts, from the newest rows of the journal."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class PushSources:
     """Every address that pushed, the most frequent first."""
 
     found: list[PushSource]
-    complete: bool  # False: there were more pushes than are read, and the older ones were left out
+    complete: bool  # False: the period has more pushes than were read; older ones are missing
 
 
 def find_sources(connection: sa.Connection, *, since: datetime, read_max: int = READ_MAX_PUSHES) -> PushSources:
-    """Return the addresses of the pushes since then, of so many of the newest at most."""
+    """Return the addresses of pushes since `since`, from at most `read_max` of the newest."""
     newest = (
         sa.select(pushes.c.remote_addr, pushes.c.received_at)
         .where(pushes.c.id >= first_id_of(since))

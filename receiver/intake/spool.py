@@ -1,8 +1,8 @@
-"""Files that keep what the database cannot take at the moment: appended, fsynced, and saved from here later.
+"""The spool: fsynced append-only files for records that the database cannot take now; they are saved later.
 
-What stands in a file: `spool_records`. The process that writes a file holds a lock on it; a file without a holder is an
-orphan of a dead process and is taken over by any other. One of which a part cannot be read is kept, as `*.damaged`,
-instead of removed. One whose key is missing waits for it.
+File format: `spool_records`. The writing process holds a lock on its file; an unlocked file belonged to a dead process
+and any other takes it over. A file with unreadable parts is renamed to `*.damaged` instead of removed. A file whose
+encryption key is missing stays until the key is there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from receiver.intake.spool_records import (
     Damage,
     Record,
     count_frames,
-    forget_counts_of_gone,
+    drop_stale_counts,
     frame,
     read_file,
     without_torn_end,
@@ -48,51 +48,51 @@ _RATE_KNOWN_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpoolState:
-    """What waits in a spool directory, all processes together."""
+    """Pending records in a spool directory, over all processes."""
 
     records: int
     bytes: int
-    oldest_at: float | None  # Unix time of the oldest file that waits
-    damaged: tuple[str, ...]  # names of files with unreadable parts, kept for a person
+    oldest_at: float | None  # Unix time of the oldest pending file
+    damaged: tuple[str, ...]  # names of files with unreadable parts, left for the operator
 
 
 class Spool:
-    """The spool of one process, in a directory that several may share. Safe for many threads.
+    """The spool of one process, in a directory that several may share. Thread-safe.
 
-    Nothing is opened before the first record, so it may be made before a fork.
+    Opens nothing before the first record, so it can be created before a fork.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int, ring: Keyring | None = None) -> None:
         self.directory = directory
         self._max_bytes = max_bytes
-        self._ring = ring  # what its records are sealed with, if they are
+        self._ring = ring  # encrypts the records; None: plain
         self._lock = threading.Lock()
         self._file: int | None = None
         self._path: Path | None = None
         self._size = 0
-        self._sealed: dict[Path, int] = {}  # files of ours that are no longer written to, with their locks
-        self._untaken: set[Path] = set()  # files that cannot be locked, of which the log has told
+        self._sealed: dict[Path, int] = {}  # closed files of ours, with their locks
+        self._unlockable: set[Path] = set()  # files that cannot be locked, already logged
         self._others_bytes = 0
-        self._others_counted = float("-inf")
+        self._others_counted_at = float("-inf")
 
     def append(self, records: Sequence[Record]) -> None:
-        """Make records durable, all of them or none. Raises SpoolUnavailable where that cannot be."""
+        """Make records durable, all or none. Raises SpoolUnavailable."""
         data = b"".join(frame(record, self._ring) for record in records)
         with self._lock:
             if self._bytes_used() + len(data) > self._max_bytes:
-                raise SpoolUnavailable("the database is away and the spool is full (RECEIVER_SPOOL_MAX_BYTES)")
+                raise SpoolUnavailable("the database is unavailable and the spool is full (RECEIVER_SPOOL_MAX_BYTES)")
             try:
                 self._write(data)
             except OSError as error:
                 self._give_up_file()
                 raise SpoolUnavailable(
-                    f"the database is away and the spool cannot be written ({error.strerror})"
+                    f"the database is unavailable and the spool cannot be written ({error.strerror})"
                 ) from error
             if self._size >= _FILE_MAX_BYTES:
                 self._seal()
 
     def check(self) -> None:
-        """Raise SpoolUnavailable where a record could not be kept now."""
+        """Raise SpoolUnavailable if no record could be written now."""
         with self._lock:
             if self._bytes_used() >= self._max_bytes:
                 raise SpoolUnavailable("the spool is full (RECEIVER_SPOOL_MAX_BYTES)")
@@ -112,7 +112,7 @@ class Spool:
                 probe.unlink()
 
     def list_waiting(self) -> list[Path]:
-        """List the files that can be saved now, oldest first: our own, closed first, and those of dead processes."""
+        """Return the files to save, oldest first: our own, which are closed, and those of dead processes."""
         with self._lock:
             self._seal()
             for path in _files(self.directory):
@@ -124,20 +124,20 @@ class Spool:
         try:
             handle = _lock_file(path)
         except OSError as error:
-            if path not in self._untaken:
-                self._untaken.add(path)
+            if path not in self._unlockable:
+                self._unlockable.add(path)
                 _log.error("spool file cannot be taken over", file=path.name, reason=error.strerror)
             return
         if handle is not None:
-            _log.info("spool file of an ended process taken over", file=path.name)
+            _log.info("took over the spool file of a dead process", file=path.name)
             self._sealed[path] = handle
 
     def read(self, path: Path) -> Iterator[Record | Damage]:
-        """Return what `read_file` does. Raises NotOpened where a record's key is missing."""
+        """Yield what `read_file` yields. Raises DecryptionError if a record's key is missing."""
         return read_file(path, self._ring)
 
     def remove(self, path: Path, *, damaged: bool) -> None:
-        """Let go of a file of which every readable record is saved; keep it aside where not all could be read."""
+        """Remove a file whose readable records are saved; rename it to `*.damaged` if part of it is unreadable."""
         with self._lock:
             handle = self._sealed.pop(path)
             with suppress(FileNotFoundError):
@@ -146,15 +146,15 @@ class Spool:
                 else:
                     path.unlink()
             os.close(handle)
-            self._others_counted = float("-inf")
+            self._others_counted_at = float("-inf")
 
     @property
     def empty(self) -> bool:
-        """Return whether no file waits, as far as the directory tells."""
+        """Return whether no file is pending."""
         return not self._size and not self._sealed and not _files(self.directory)
 
     def close(self) -> None:
-        """Let go of every file; the next process takes over what waits."""
+        """Release every file; the next process takes over the pending ones."""
         with self._lock:
             self._seal()
             for handle in self._sealed.values():
@@ -163,8 +163,10 @@ class Spool:
 
     def _write(self, data: bytes) -> None:
         if self._path is not None and self._file is not None and not self._in_place(self._path):
-            # What it has was acknowledged; it goes with what comes, into a file that will be found.
-            _log.error("the spool was moved or removed; it begins anew with what it had", file=str(self._path))
+            # Its records are acknowledged: write them again, with the new ones, into a file that will be found.
+            _log.error(
+                "the spool file was moved or removed; its records are written to a new one", file=str(self._path)
+            )
             data = os.pread(self._file, self._size, 0) + data
             os.close(self._file)
             self._file = self._path = None
@@ -178,7 +180,7 @@ class Spool:
                 view = view[os.write(self._file, view) :]
             os.fdatasync(self._file)
         except OSError:
-            # Nobody was told that these are kept. Half a record must not stand before the next one.
+            # These are not acknowledged. Half a record must not precede the next one.
             os.ftruncate(self._file, self._size)
             raise
         self._size += len(data)
@@ -199,11 +201,11 @@ class Spool:
                 for directory in (self.directory, self.directory.parent):
                     sync_directory(directory)
                 return
-            # Another process has taken the file for an orphan, before it was locked.
-        raise BlockingIOError(errno.EAGAIN, "every new file is locked by others")
+            # Another process took the file for an orphan before we locked it.
+        raise BlockingIOError(errno.EAGAIN, "other processes locked every new file")
 
     def _in_place(self, path: Path) -> bool:
-        """Return whether the file that is written to is still the one at its path."""
+        """Return whether the open file is still the one at its path."""
         assert self._file is not None  # noqa: S101
         try:
             return os.path.samestat(os.fstat(self._file), path.stat())
@@ -218,7 +220,7 @@ class Spool:
         self._size = 0
 
     def _give_up_file(self) -> None:
-        """After an error nobody knows what the file's cached pages will become: go on in another one."""
+        """Continue in another file: after a write error, the state of the cached pages is unknown."""
         if self._size:
             self._seal()
         elif self._file is not None and self._path is not None:
@@ -229,16 +231,16 @@ class Spool:
 
     def _bytes_used(self) -> int:
         now = time.monotonic()
-        if now - self._others_counted > _RECOUNT_SECONDS:
-            self._others_counted = now
+        if now - self._others_counted_at > _RECOUNT_SECONDS:
+            self._others_counted_at = now
             self._others_bytes = sum(_size(path) for path in _files(self.directory) if path != self._path)
         return self._others_bytes + self._size
 
 
 def spool_state(directory: Path) -> SpoolState:
-    """Tell what waits in a directory, whoever wrote it."""
+    """Return what is pending in a directory, of all processes."""
     files = _files(directory)
-    forget_counts_of_gone(files)
+    drop_stale_counts(files)
     records = sum(map(count_frames, files))
     oldest = [int(path.name.partition("-")[0]) / 1e9 for path in files if _size(path)]
     damaged = tuple(path.name for path in _files(directory, _DAMAGED))
@@ -251,9 +253,9 @@ def spool_state(directory: Path) -> SpoolState:
 
 
 def seconds_left(state: SpoolState, *, max_bytes: int, disk: Disk, now: float) -> float | None:
-    """Return for how many seconds there is room, where as much comes as since the oldest file was begun.
+    """Return the seconds until the spool is full, at the rate since its oldest file began.
 
-    `now`: Unix time. None: nothing waits, or for too short a time to know the rate.
+    `now`: Unix time. None: nothing is pending, or the time is too short to know the rate.
     """
     if state.oldest_at is None or not state.bytes or now - state.oldest_at < _RATE_KNOWN_SECONDS:
         return None
@@ -264,10 +266,10 @@ def seconds_left(state: SpoolState, *, max_bytes: int, disk: Disk, now: float) -
 
 
 def copy_spool(directory: Path, to: Path) -> list[Path]:
-    """Copy what waits in a directory into a new one, whoever writes meanwhile; give the copies.
+    """Copy the pending files into a new directory while others write, and return the copies.
 
-    Every record that was acknowledged before is in them, unless it has been saved in the database since. A record that
-    was just being written is left out: nobody was told that it is kept. Raises OSError.
+    They contain every record acknowledged before, unless it has been saved in the database since. A half-written record
+    is left out: it is not acknowledged. Raises OSError.
     """
     to.mkdir(mode=0o700)
     copies = []
@@ -290,7 +292,7 @@ def copy_spool(directory: Path, to: Path) -> list[Path]:
 
 
 def _list_files(directory: Path, suffix: str = _SUFFIX) -> list[Path]:
-    """List the files of a directory, oldest first; none where it does not exist. Raises OSError."""
+    """Return the files of a directory, oldest first; none if it does not exist. Raises OSError."""
     try:
         return sorted(path for path in directory.iterdir() if path.suffix == suffix)
     except FileNotFoundError:
@@ -298,7 +300,7 @@ def _list_files(directory: Path, suffix: str = _SUFFIX) -> list[Path]:
 
 
 def _files(directory: Path, suffix: str = _SUFFIX) -> list[Path]:
-    """List what can be listed: none where the directory cannot be read."""
+    """Return the files, none if the directory cannot be read."""
     try:
         return _list_files(directory, suffix)
     except OSError:
@@ -313,9 +315,9 @@ def _size(path: Path) -> int:
 
 
 def _lock_file(path: Path) -> int | None:
-    """Open a file and hold its lock. None: another process holds it, or it is gone.
+    """Open a file, lock it and return its handle. None: another process holds the lock, or the file is gone.
 
-    Raises OSError where it cannot be opened or locked for any other reason: there, another try is of no use.
+    Raises OSError if it cannot be opened or locked for any other reason; a retry would not help.
     """
     try:
         handle = os.open(path, os.O_RDWR | os.O_APPEND)

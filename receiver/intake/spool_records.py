@@ -1,7 +1,7 @@
-"""The records of spool files: what they are, and as which bytes they stand there.
+"""The records of spool files and their binary format.
 
-A file is a row of frames: a mark, the length and the CRC-32 of what follows, then one record as JSON in ASCII, sealed
-where there are keys for it. What in a file cannot be read costs nothing that can: reading goes on at the next mark.
+A file is a sequence of frames: a mark, the length and CRC-32 of the payload, then one record as ASCII JSON, encrypted
+if keys are set. Unreadable bytes do not affect other records: reading continues at the next mark.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-_MARK = b"\xf5RSP"  # begins with a byte that no record has
+_MARK = b"\xf5RSP"  # its first byte occurs in no record
 _HEADER = struct.Struct(">4sII")  # mark, length in bytes, CRC-32
-_SEALED = b"sealed:"  # begins a record that is sealed; JSON does not
+_ENCRYPTED = b"sealed:"  # prefix of an encrypted record; JSON never starts so
 _PLACE = b"spool"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpooledSends:
-    """Records of sends, as they came in together."""
+    """Records of sends that came in one request."""
 
     sends: tuple[SentMessage, ...]
     recorded_at: datetime
@@ -41,7 +41,7 @@ class SpooledSends:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpooledAttempt:
-    """A request to send: its beginning, or (with a result) what became of it."""
+    """A send attempt: its start, or (with `result`) its result."""
 
     attempt: SendAttempt
     result: SendResult | None
@@ -53,16 +53,16 @@ Record = Push | SpooledSends | SpooledAttempt
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A part of a file that is no record: what a process wrote of one when it died, or a fault of the disk."""
+    """Bytes of a file that are no record: left by a process that died, or by a disk fault."""
 
     offset: int
     bytes: int
 
 
 def read_file(path: Path, ring: Keyring | None = None) -> Iterator[Record | Damage]:
-    """Return the records of a file in the order written, and what between them cannot be read.
+    """Yield the records of a file in order, and the unreadable parts between them.
 
-    Raises NotOpened where a record is sealed under a key that is not there: that is no damage.
+    Raises DecryptionError if the key of an encrypted record is missing; that is not damage.
     """
     try:
         data = path.read_bytes()
@@ -95,20 +95,18 @@ def _read_frame(data: bytes, offset: int, ring: Keyring | None) -> tuple[Record 
 
 
 def _opened(payload: bytes, ring: Keyring | None) -> bytes:
-    if not payload.startswith(_SEALED):
+    if not payload.startswith(_ENCRYPTED):
         return payload
     if ring is None:
-        raise DecryptionError(
-            "a spool file is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it was written with"
-        )
-    return ring.open(b64decode(payload.removeprefix(_SEALED)), _PLACE)
+        raise DecryptionError("a spool file is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys it was written with")
+    return ring.decrypt(b64decode(payload.removeprefix(_ENCRYPTED)), _PLACE)
 
 
 def frame(record: Record, ring: Keyring | None) -> bytes:
-    """Return a record as it stands in a file."""
+    """Return the bytes of a record in a file."""
     payload = json.dumps(_encode(record)).encode("ascii")
-    if ring is not None:  # in letters, so that no record has what begins a mark
-        payload = _SEALED + b64encode(ring.seal(payload, _PLACE))
+    if ring is not None:  # base64, so that no record contains the first byte of a mark
+        payload = _ENCRYPTED + b64encode(ring.encrypt(payload, _PLACE))
     return _HEADER.pack(_MARK, len(payload), zlib.crc32(payload)) + payload
 
 
@@ -193,11 +191,11 @@ def _decode_result(fields: dict[str, Any]) -> SendResult:
     return SendResult(**values)
 
 
-# --- Without looking into them ---------------------------------------------------------------------------
+# --- Without decoding ---------------------------------------------------------------------------
 
 
 def without_torn_end(data: bytes) -> bytes:
-    """Cut off a last record of which the end is not there; leave any other damage for a person to see."""
+    """Return the data without an incomplete last record; other damage stays, for the operator to see."""
     offset = 0
     while offset < len(data):
         if (end := _frame_end(data, offset)) is not None:
@@ -219,11 +217,11 @@ def _frame_end(data: bytes, offset: int) -> int | None:
     return begin + length if mark == _MARK and begin + length <= len(data) else None
 
 
-_counted: dict[Path, tuple[int, int]] = {}  # how far a file was counted, and to how many: files only grow
+_counted: dict[Path, tuple[int, int]] = {}  # offset counted so far, and the count: files only grow
 
 
 def count_frames(path: Path) -> int:
-    """Count the records of a file, as far as it is whole, without looking into them."""
+    """Return the number of complete records in a file, without decoding them."""
     offset, count = _counted.get(path, (0, 0))
     try:
         with path.open("rb") as file:
@@ -231,7 +229,7 @@ def count_frames(path: Path) -> int:
             while offset + _HEADER.size <= size:
                 mark, length, _ = _HEADER.unpack(os.pread(file.fileno(), _HEADER.size, offset))
                 if mark != _MARK or offset + _HEADER.size + length > size:
-                    break  # damaged from here on, or just being written
+                    break  # damaged from here, or still being written
                 offset += _HEADER.size + length
                 count += 1
     except (OSError, struct.error):
@@ -240,7 +238,7 @@ def count_frames(path: Path) -> int:
     return count
 
 
-def forget_counts_of_gone(files: Sequence[Path]) -> None:
-    """Remember no count of a file that is not among these."""
+def drop_stale_counts(files: Sequence[Path]) -> None:
+    """Drop the cached counts of files that no longer exist."""
     for path in [path for path in _counted if path not in files]:
         _counted.pop(path, None)

@@ -1,7 +1,7 @@
-"""Backups of one data directory: the embedded database, the spool and the generated secret, whole or not there at all.
+"""Backups of one data directory: embedded database, spool and generated secret.
 
-A backup is a directory of its own. It is written under a name that begins with a dot, fsynced, and renamed: what is
-called `receiver-…Z` is complete. Its manifest names every file with its SHA-256.
+Each backup is a directory. It is written under a name with a leading dot, fsynced and renamed, so every `receiver-…Z`
+is complete. Its manifest has the SHA-256 of each file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from receiver.core import Push, ReceiverError, SettingsError, make_directory, sy
 from receiver.db.encryption import DecryptionError, Keyring
 from receiver.db.sqlite import path_of
 from receiver.intake import SPOOL_DIR, Damage, copy_spool, count_frames, read_file
-from receiver.maintenance.snapshot import copy_database, look_into, require_integrity, skip_ids
+from receiver.maintenance.snapshot import copy_database, require_integrity, skip_ids, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,16 +36,16 @@ DATABASE_FILE = "receiver.db"
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"receiver-\d{8}T\d{6}Z", re.ASCII)
 _DRAFT_SUFFIX = ".partial"
-_OF_SQLITE = ("", "-wal", "-shm")  # beside a database's file: its log belongs to it
+_OF_SQLITE = ("", "-wal", "-shm")  # the database's file and its log
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a backup is and holds."""
+    """The description of a backup."""
 
-    version: str  # of the program that made it
-    schema: str | None  # None: without the database, which is PostgreSQL's
-    begun_at: datetime  # what was acknowledged before is in it
+    version: str  # version of the program that made it
+    schema: str | None  # None: no database in it (PostgreSQL)
+    begun_at: datetime  # it contains everything acknowledged before
     ended_at: datetime
     verified: bool
     rows: Mapping[str, int]
@@ -55,24 +55,24 @@ class Manifest:
     files: Mapping[str, str]  # path inside the backup: SHA-256
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON writes it."""
+        """Return it as JSON values."""
         values = {name: getattr(self, name) for name in self.__slots__}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backup:
-    """A backup and where it lies."""
+    """A finished backup and its path."""
 
     path: Path
     manifest: Manifest
-    problems: tuple[str, ...] = ()  # what `verify` found in it; it is a true copy all the same
-    removed: tuple[str, ...] = ()  # older ones, by --keep
+    problems: tuple[str, ...] = ()  # faults found by `verify`; it is still an exact copy
+    removed: tuple[str, ...] = ()  # names of older backups removed by --keep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Restored:
-    """What was put back, and where that lies which was in its place."""
+    """The restored backup, and where the replaced files are."""
 
     manifest: Manifest
     aside: Path | None
@@ -83,8 +83,8 @@ def make_backup(
 ) -> Backup:
     """Back up the data directory into a new directory in `directory`; a server may run meanwhile.
 
-    `verify` is given the copy and says what in it does not agree; None: that is not asked. `keep`: so many backups
-    stay, the newest; older ones are removed once this one is verified. Raises ReceiverError; nothing is left then.
+    `verify` returns the faults of the copy; None: no verification. `keep`: number of newest backups to keep; older ones
+    are removed if this one has no faults. Raises ReceiverError, and leaves no files then.
     """
     begun_at = datetime.now(UTC)
     final = directory / f"receiver-{begun_at:%Y%m%dT%H%M%SZ}"
@@ -104,40 +104,40 @@ def make_backup(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read what a backup says of itself, and hold every file against it. Raises ReceiverError."""
+    """Return a backup's manifest after checking every file against it. Raises ReceiverError."""
     manifest = _read_manifest(path)
     if manifest is None:
-        raise ReceiverError(f"{path} is no backup of receiver: it has no {_MANIFEST} that can be read")
+        raise ReceiverError(f"{path} is no backup of receiver: it has no readable {_MANIFEST}")
     for name, digest in manifest.files.items():
         if not _is_kept(name):
-            raise ReceiverError(f"{path} is no backup of receiver: it names a file that none has; take another one")
+            raise ReceiverError(f"{path} is no backup of receiver: it names an unexpected file; use another backup")
         try:
             found = _digest(path / name)
         except OSError as error:
-            raise ReceiverError(f"this backup is damaged: {name}: {error.strerror}; take another one") from error
+            raise ReceiverError(f"this backup is damaged: {name}: {error.strerror}; use another backup") from error
         if found != digest:
-            raise ReceiverError(f"this backup is damaged: {name} is not what was backed up; take another one")
+            raise ReceiverError(f"this backup is damaged: {name} has changed; use another backup")
     return manifest
 
 
 def restore(path: Path, data_dir: Path, *, force: bool) -> Restored:
-    """Put a backup into a data directory that no server uses. What is in its place is moved aside, never removed.
+    """Restore a backup into a data directory without a running server. Existing files are moved aside, never removed.
 
-    Raises ReceiverError, also where a database or a spool is there and `force` is not given; nothing is changed then.
+    Raises ReceiverError and changes nothing, also if a database or spool exists and `force` is not set.
     """
     manifest = read_manifest(path)
     make_data_dir(data_dir)
     present = _present(data_dir, manifest)
     if any(name != PUSH_SECRET_FILE for name in present) and not force:
         raise ReceiverError(
-            f"{data_dir} holds {', '.join(present)} already; --force moves that aside, into a directory beside it"
+            f"{data_dir} already has {', '.join(present)}; --force moves them aside, into a subdirectory"
         )
     token = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     draft = data_dir / f".restoring-{token}"
     try:
         _copy_files(path, draft, manifest)
         aside = _move_aside(data_dir, present, data_dir / f"before-restore-{token}")
-        # The database last: until it is there, this data directory does not look as if it had all that it is to have.
+        # The database last: without it, the data directory is recognizably incomplete.
         for name in (SPOOL_DIR, PUSH_SECRET_FILE, DATABASE_FILE):
             if (draft / name).exists():
                 (draft / name).rename(data_dir / name)
@@ -145,13 +145,13 @@ def restore(path: Path, data_dir: Path, *, force: bool) -> Restored:
         sync_directory(data_dir)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise ReceiverError(f"{data_dir}: {error.strerror}; restore again when that is mended") from error
+        raise ReceiverError(f"{data_dir}: {error.strerror}; fix this and restore again") from error
     return Restored(manifest=manifest, aside=aside)
 
 
 @contextmanager
 def serving_lock(data_dir: Path) -> Iterator[None]:
-    """Hold what `serve` holds on an embedded database. Raises SettingsError where a server runs."""
+    """Hold the lock of `receiver serve`. Raises SettingsError if a server runs."""
     handle = take_serving_lock(data_dir)
     try:
         yield
@@ -160,10 +160,10 @@ def serving_lock(data_dir: Path) -> Iterator[None]:
 
 
 def take_serving_lock(data_dir: Path) -> int:
-    """Take the lock of the one server of an embedded database; it lasts as long as the handle is open.
+    """Take the lock of the only server of an embedded database and return its open handle.
 
-    On the directory itself, since a file in it could be removed, and another server would make a new one.
-    Raises SettingsError where another has it.
+    The lock is on the directory: a lock file could be removed, and another server would create a new one.
+    Raises SettingsError if another process has it.
     """
     handle = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -171,13 +171,13 @@ def take_serving_lock(data_dir: Path) -> int:
     except BlockingIOError:
         os.close(handle)
         raise SettingsError(
-            f"another `receiver serve` runs on {data_dir}; stop it, or name another RECEIVER_DATA_DIR"
+            f"another `receiver serve` runs on {data_dir}; stop it, or set another RECEIVER_DATA_DIR"
         ) from None
     return handle
 
 
 def is_served(data_dir: Path) -> bool:
-    """Return whether a server has the lock of this directory."""
+    """Return whether a server holds the lock of this directory."""
     try:
         os.close(take_serving_lock(data_dir))
     except SettingsError:
@@ -185,16 +185,16 @@ def is_served(data_dir: Path) -> bool:
     return False
 
 
-# --- Making one ---------------------------------------------------------------------------------------
+# --- Backup ---------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _draft(directory: Path, final: Path) -> Iterator[Path]:
-    """Return a directory to fill, which becomes `final` when it is full, or goes where it is not."""
+    """Yield a directory to fill; it is renamed to `final` on success and removed on failure."""
     make_directory(directory)
     _remove_drafts_of_the_dead(directory)
     if final.exists():
-        raise ReceiverError(f"{final} exists already; wait a second")
+        raise ReceiverError(f"{final} exists already; try again in a second")
     draft = directory / f".{final.name}.{secrets.token_hex(4)}{_DRAFT_SUFFIX}"
     draft.mkdir(mode=0o700)
     handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
@@ -214,16 +214,16 @@ def _draft(directory: Path, final: Path) -> Iterator[Path]:
 def _remove_drafts_of_the_dead(directory: Path) -> None:
     for path in directory.glob(f".receiver-*{_DRAFT_SUFFIX}"):
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        with suppress(BlockingIOError):  # another backup is at it
+        with suppress(BlockingIOError):  # another backup is writing it
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path)
         os.close(handle)
 
 
 def _fill(settings: Settings, draft: Path, begun_at: datetime) -> Manifest:
-    # The spool first, the database after it. A record leaves the spool only once the database has it: what is gone
-    # from the spool by the time it is copied is therefore in the database's later copy. The other way round, a record
-    # that is saved between the two copies would be in neither.
+    # Copy the spool before the database. A record leaves the spool only once the database has it, so a record missing
+    # from the spool copy is in the later database copy. In the other order, a record saved between the two copies
+    # would be in neither.
     spooled = copy_spool(settings.data_dir / SPOOL_DIR, draft / SPOOL_DIR)
     secret = settings.data_dir / PUSH_SECRET_FILE
     if secret.exists():
@@ -246,7 +246,7 @@ def _fill(settings: Settings, draft: Path, begun_at: datetime) -> Manifest:
         copy_database(settings.database_url, copy)
         _sync_file(copy)
         require_integrity(copy)
-        contents = look_into(copy)
+        contents = summarize(copy)
         manifest = replace(manifest, schema=contents.schema, rows=contents.rows)
         if contents.newest_push is not None:
             newest_id, newest_at = contents.newest_push
@@ -255,7 +255,7 @@ def _fill(settings: Settings, draft: Path, begun_at: datetime) -> Manifest:
     for path in spooled:
         try:
             records = [record for record in read_file(path, ring) if not isinstance(record, Damage)]
-        except DecryptionError:  # a copy is a copy, with its key or without
+        except DecryptionError:  # the copy is valid without its key
             manifest = replace(manifest, spool_records=manifest.spool_records + count_frames(path))
             continue
         manifest = replace(manifest, spool_records=manifest.spool_records + len(records))
@@ -273,33 +273,33 @@ def _write_manifest(draft: Path, manifest: Manifest) -> None:
 
 
 def _remove_older(directory: Path, newest: str, keep: int) -> tuple[str, ...]:
-    """Remove all but so many backups up to the newest one; what is none, whatever its name, stays.
+    """Keep the newest `keep` backups, remove older ones and return their names. Other directories stay.
 
-    One that is dated later was made while a clock was ahead: it counts as none, or each new one would go for its sake.
+    A backup dated after `newest` was made by a clock that was ahead: it is ignored, or every new one would be removed.
     """
     names = sorted(path.name for path in directory.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
     names = [name for name in names if name <= newest]
     older = [name for name in names if _read_manifest(directory / name) is not None][:-keep]
     for name in older:
-        # Under another name first: nothing incomplete is ever called a backup.
+        # Rename first: no incomplete directory ever has a backup's name.
         gone = directory / f".{name}.{secrets.token_hex(4)}{_DRAFT_SUFFIX}"
         (directory / name).rename(gone)
         shutil.rmtree(gone)
     return tuple(older)
 
 
-# --- Putting one back ---------------------------------------------------------------------------------
+# --- Restore ---------------------------------------------------------------------------------
 
 
 def _present(data_dir: Path, manifest: Manifest) -> list[str]:
-    """Name what stands where the backup's parts are to be."""
+    """Return the names of existing files that the backup would replace."""
     names = [SPOOL_DIR] if any((data_dir / SPOOL_DIR).glob("*")) else []
     if PUSH_SECRET_FILE in manifest.files and (data_dir / PUSH_SECRET_FILE).exists():
         names.append(PUSH_SECRET_FILE)
     if DATABASE_FILE in manifest.files:
         names += [DATABASE_FILE + suffix for suffix in _OF_SQLITE if (data_dir / (DATABASE_FILE + suffix)).exists()]
         if (data_dir / checkpoints.FILE).exists():
-            names.append(checkpoints.FILE)  # of a chain that went on from where the backup ends
+            names.append(checkpoints.FILE)  # of an audit chain that continued after the backup
     return names
 
 
@@ -330,7 +330,7 @@ def _copy_files(path: Path, to: Path, manifest: Manifest) -> None:
 
 
 def _is_kept(name: str) -> bool:
-    """Return whether a backup may have that file: nothing that a manifest names leads out of the two directories."""
+    """Return whether a backup may contain that file; no path may lead out of the two directories."""
     if name in (PUSH_SECRET_FILE, DATABASE_FILE):
         return True
     directory, _, file = name.partition("/")

@@ -1,13 +1,13 @@
-"""Everything of one number goes, and nothing of anybody else: from the journal, messages, receipts, replies, look-ups.
+"""Erases all data of one phone number from the journal, messages, receipts, replies and look-ups, and nothing else.
 
-The journal is bytes as the platform wrote them, so the database only narrows it down to rows in which the digits stand
-in a row, plain or percent-encoded, of full width or not, with or without a country code; what each of them says is read
-as ever. A row goes if it is a push of that number, if it is one of a masked number that belongs to a message of it, or
-if nobody could read it and it names the number. A push of another number that names this one (a reply: "call me at …")
-is that other person's: it stays, and is counted as a mention.
+The journal has raw bytes. So the database only preselects rows that contain the digits: plain or percent-encoded, full
+width or not, with or without a country code. Each of these rows is then parsed as usual. A row is erased if it is a
+push of the number, a push of a masked number that belongs to one of its messages, or unreadable and contains it. A
+push of another number that contains this one (a reply: "call me at …") is another person's data: it stays, and is
+counted as a mention.
 
-One transaction, as of one moment, takes all of it, and leaves what it counts in the reports and a tombstone with the
-number's keyed hash. What comes for that number afterwards is new, and kept.
+One transaction erases everything as of one moment. It keeps the report counts and leaves a tombstone with the number's
+keyed hash. Later data of the number is stored as usual.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from receiver.db.engine import Database
 
-_PAGE_ROWS = 20_000  # of the journal, looked through by one statement
+_PAGE_ROWS = 20_000  # journal rows searched by one statement
 _DELETED_AT_ONCE = 1000
 
 MaskedKey = tuple[str, str, str]  # account, task id, number with its `*`
@@ -60,22 +60,22 @@ MaskedKey = tuple[str, str, str]  # account, task id, number with its `*`
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NumberTraces:
-    """Where a number was found."""
+    """Where a number occurs."""
 
     push_ids: set[UUID] = field(default_factory=set)
-    rows: Mapping[str, int] = field(default_factory=dict)  # what goes, by table
-    mentions: Mapping[str, int] = field(default_factory=dict)  # what names it and stays, by table
+    rows: Mapping[str, int] = field(default_factory=dict)  # rows to erase, by table
+    mentions: Mapping[str, int] = field(default_factory=dict)  # rows of others that contain it, by table
 
 
 class NumberPatterns:
-    """The number, as it is recognised in bytes, texts and pushes."""
+    """Recognizes a number in bytes, texts and pushes."""
 
     def __init__(self, mobile: str, masked: Collection[MaskedKey], read_again: Callable[[Push], Push]) -> None:
         self.mobile = mobile
         self._masked = frozenset(masked)
         self._read_again = read_again
         numbers = sorted({mobile, *(number for _, _, number in masked)})
-        # PostgreSQL's is of bytes that `encode` has written out: those beyond ASCII as a backslash and three digits.
+        # For PostgreSQL's `encode(…, 'escape')`, which writes non-ASCII bytes as a backslash and three octal digits.
         self.pattern = _pattern(numbers, byte=r"\\{:03o}", any_byte=r"\\[23][0-7]{2}")
         self._in_bytes = re.compile(_pattern(numbers, byte=r"\x{:02x}", any_byte=r"[\x80-\xff]").encode())
         digits = r"\W{0,8}".join(mobile)
@@ -83,22 +83,22 @@ class NumberPatterns:
         self._in_text = re.compile(rf"{before}{digits}(?![0-9])")
 
     def may_be_in(self, *parts: bytes) -> bool:
-        """Return whether the digits stand in these bytes, whatever is around them."""
+        """Return whether these bytes contain the digits."""
         return any(self._in_bytes.search(part) for part in parts)
 
     def named_in(self, text: str) -> bool:
-        """Return whether a text names the number, be it in digits of full width."""
+        """Return whether a text contains the number, also in full-width digits."""
         return self._in_text.search(normalize("NFKC", text)) is not None
 
     def is_of(self, push: Push) -> bool:
-        """Return whether a push is the number's, as the module says."""
+        """Return whether a push belongs to the number, by the rules above."""
         reading = self._read_again(push).reading
         if isinstance(reading, Unreadable):
             return self.named_in_push(push)
         return reading.mobile == self.mobile or (push.account, reading.task_id, reading.mobile) in self._masked
 
     def named_in_push(self, push: Push) -> bool:
-        """Return whether the number stands anywhere in what was pushed."""
+        """Return whether a push contains the number anywhere."""
         raw = [unquote_to_bytes(part) for part in (push.query, push.body)]
         texts = (part.decode(encoding, "replace") for part in raw for encoding in _ENCODINGS)
         return any(self.named_in(_JSON_ESCAPE.sub(_unescaped, text)) for text in texts)
@@ -106,14 +106,14 @@ class NumberPatterns:
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
-# What may stand between the digits of a number, see `parse_mobile`: in ASCII, percent-encoded or escaped as in JSON;
-# any other character as its bytes, of which GB18030 has every second within ASCII.
+# Separators allowed between digits, see `parse_mobile`: in ASCII, percent-encoded or JSON-escaped; other characters as
+# their bytes (in GB18030 every second byte is ASCII).
 _SEPARATORS = (
     "(?:[ \t\n\v\f\r+.(){}[\\]-]|BYTE[0-9@-~]?|%[89A-Fa-f][0-9A-Fa-f][0-9@-~]?"
     "|%0[9A-Da-d]|%2[089BDEbde]|%[57][BDbd]|\\\\+(?:u[0-9A-Fa-f]{4}|[tnrvf])){0,16}"
 )
 
-_ENCODINGS = ("utf-8", "gb18030")  # of digits of full width; in each of them, others are as in ASCII
+_ENCODINGS = ("utf-8", "gb18030")  # for full-width digits; plain digits are ASCII in both
 _TO_FULL_WIDTH = 0xFEE0
 
 
@@ -125,13 +125,13 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 
 def _pattern(numbers: Iterable[str], *, byte: str, any_byte: str) -> str:
-    """Return a regular expression of the ways in which these may be written; `byte`: how it has one beyond ASCII."""
+    """Return a regular expression for every spelling of these numbers; `byte`: format of a non-ASCII byte."""
     separators = _SEPARATORS.replace("BYTE", any_byte)
     return "|".join(separators.join(_written(character, byte) for character in number) for number in numbers)
 
 
 def _written(character: str, byte: str) -> str:
-    """Return the ways in which a place of a number may be written, `*` for any that was left out."""
+    """Return the spellings of one digit; `*` is a masked digit."""
     if character == "*":
         return r"(?:[*xX]|%2[Aa]|%[57]8)"
     forms = [character, f"%3{character}", rf"\\+u003{character}", rf"\\+u[fF][fF]1{character}"]
@@ -145,35 +145,37 @@ def _percent_encoded(byte: int) -> str:
     return "%" + "".join(f"[{digit}{digit.lower()}]" for digit in f"{byte:02X}")
 
 
-def find(
+def find_traces(
     database: Database,
     mobile: str,
     read_again: Callable[[Push], Push],
-    tell: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> NumberTraces:
-    """Say what `forget` would take. Reads the whole journal; `tell` hears how many rows of it since the last time.
+    """Return what `erase_number` would erase. Reads the whole journal.
 
-    Raises StoreUnavailable or StoreUnfit.
+    `on_progress` receives the number of rows read since the last call.
+
+    Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
     with database.reading() as connection:
-        wanted = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
+        patterns = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
     mine: set[UUID] = set()
     named: set[UUID] = set()
     first: UUID | None = UUID(int=0)
     while first is not None:
-        with database.reading() as connection:  # each page anew, so that no log is held back meanwhile
-            first, mine_there, named_there = _search_page(connection, wanted, first)
+        with database.reading() as connection:  # one transaction per page, so that the log can be truncated
+            first, mine_there, named_there = _search_page(connection, patterns, first)
         mine |= mine_there
         named |= named_there
-        tell(_PAGE_ROWS)
+        on_progress(_PAGE_ROWS)
     with database.reading() as connection:
-        _take_time(connection)
+        _lift_statement_timeout(connection)
         return NumberTraces(
-            push_ids=mine, rows=_rows(connection, wanted, mine), mentions=_mentions(connection, wanted, named)
+            push_ids=mine, rows=_rows(connection, patterns, mine), mentions=_mentions(connection, patterns, named)
         )
 
 
-def forget(
+def erase_number(
     database: Database,
     mobile: str,
     read_again: Callable[[Push], Push],
@@ -185,21 +187,21 @@ def forget(
     reason: str | None,
     mobile_hmac: str,
 ) -> dict[str, int]:
-    """Take what was found, and what has come since then; give the rows by table. All of it, or nothing.
+    """Erase what was found and what has arrived since; return the rows by table. All or nothing.
 
-    `since`: when the search began. Raises StoreUnavailable, StoreUnfit or StoreRejected.
+    `since`: start of the search. Raises DatabaseUnavailable, DatabaseMisconfigured or RowRejected.
     """
 
     def work(connection: sa.Connection) -> dict[str, int]:
         if connection.dialect.name == "postgresql":
-            # Journal and messages as of one moment: a push that comes meanwhile is in both, or in neither.
+            # One snapshot of journal and messages: a concurrent push is in both or in neither.
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            _take_time(connection)
-        wanted = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
-        mine = found.push_ids | _search_since(connection, wanted, since) | _brought(connection, mobile)
-        rows = _rows(connection, wanted, mine)
+            _lift_statement_timeout(connection)
+        patterns = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
+        mine = found.push_ids | _search_since(connection, patterns, since) | _find_first_pushes(connection, mobile)
+        rows = _rows(connection, patterns, mine)
         if any(rows.values()):
-            _delete(connection, wanted, mine)
+            _delete(connection, patterns, mine)
             values = {"mobile_hmac": mobile_hmac, "forgotten_at": now, "actor": actor, "reason": reason, "counts": rows}
             connection.execute(sa.insert(tombstones).values(values))
         return rows
@@ -207,10 +209,10 @@ def forget(
     return database.write(work)
 
 
-# --- Where it is ----------------------------------------------------------------------------------------------
+# --- Search ----------------------------------------------------------------------------------------------
 
 
-def _take_time(connection: sa.Connection) -> None:
+def _lift_statement_timeout(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
 
@@ -220,12 +222,12 @@ def _ids_of(mobile: str) -> sa.Select[tuple[int]]:
 
 
 def _taskless(mobile: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Say which replies are the number's own, and no message's."""
+    """Return the conditions for the number's replies that belong to no message."""
     return (TASKLESS_WHERE, replies.c.masked_mobile == mobile)
 
 
 def _masked_of(connection: sa.Connection, mobile: str) -> set[MaskedKey]:
-    """Return the masked numbers that belong to messages of this one."""
+    """Return the masked numbers that belong to messages of this number."""
     found: set[MaskedKey] = set()
     for table in (receipts, replies):
         query = sa.select(table.c.account, table.c.task_id, table.c.masked_mobile)
@@ -234,8 +236,8 @@ def _masked_of(connection: sa.Connection, mobile: str) -> set[MaskedKey]:
     return found
 
 
-def _brought(connection: sa.Connection, mobile: str) -> set[UUID]:
-    """Return the pushes that first brought the receipts and replies of its messages, and its other replies."""
+def _find_first_pushes(connection: sa.Connection, mobile: str) -> set[UUID]:
+    """Return the pushes that first brought the receipts and replies of the number."""
     found = set(connection.scalars(sa.select(replies.c.push_id).where(*_taskless(mobile))))
     for table in (receipts, replies):
         found |= set(connection.scalars(sa.select(table.c.push_id).where(table.c.message_id.in_(_ids_of(mobile)))))
@@ -243,34 +245,34 @@ def _brought(connection: sa.Connection, mobile: str) -> set[UUID]:
 
 
 def _search_page(
-    connection: sa.Connection, wanted: NumberPatterns, first: UUID
+    connection: sa.Connection, patterns: NumberPatterns, first: UUID
 ) -> tuple[UUID | None, set[UUID], set[UUID]]:
-    """Look through a page of the journal from one id on.
+    """Search one page of the journal from the id `first` on.
 
-    Give the id of the next one (None: this was the last), the pushes that are the number's, and those that name it.
+    Return the first id of the next page (None: no more), the number's pushes, and other pushes that contain it.
     """
-    _take_time(connection)
+    _lift_statement_timeout(connection)
     following = sa.select(pushes.c.id).where(pushes.c.id >= first).order_by(pushes.c.id).offset(_PAGE_ROWS).limit(1)
     end: UUID | None = connection.scalar(following)
     within = [pushes.c.id >= first, *([] if end is None else [pushes.c.id < end])]
     mine: set[UUID] = set()
     named: set[UUID] = set()
-    # Of its columns no more than it is known by: one that is damaged elsewhere is found all the same.
+    # Only the needed columns: a row with damage in another column is still found.
     columns = (pushes.c.id, pushes.c.account, pushes.c.endpoint, pushes.c.query, pushes.c.body)
-    query = sa.select(*columns).where(*within, *_holding(connection, wanted))
+    query = sa.select(*columns).where(*within, *_may_contain_where(connection, patterns))
     unread: list[str] = []
     rows: list[Any] = read_rows(connection, query, pushes, tell=unread.append)
     for row in rows:
-        if cipher_of(connection.dialect) is not None and not wanted.may_be_in(row.body, row.query):
+        if cipher_of(connection.dialect) is not None and not patterns.may_be_in(row.body, row.query):
             continue
         push = _as_push(row)
-        if wanted.is_of(push):
+        if patterns.is_of(push):
             mine.add(push.id)
-        elif wanted.named_in_push(push):
+        elif patterns.named_in_push(push):
             named.add(push.id)
     if unread:
         raise DatabaseMisconfigured(
-            f"these cannot be read, and may be the number's: {', '.join(unread)}; restore or delete them"
+            f"these rows are unreadable and may belong to the number: {', '.join(unread)}; restore or delete them"
         )
     return end, mine, named
 
@@ -291,45 +293,45 @@ def _as_push(row: Any) -> Push:
     )
 
 
-def _search_since(connection: sa.Connection, wanted: NumberPatterns, since: datetime) -> set[UUID]:
-    """Return the number's pushes that have come since then."""
+def _search_since(connection: sa.Connection, patterns: NumberPatterns, since: datetime) -> set[UUID]:
+    """Return the number's pushes that have arrived since `since`."""
     found: set[UUID] = set()
     first: UUID | None = first_id_of(since)
     while first is not None:
-        first, mine, _ = _search_page(connection, wanted, first)
+        first, mine, _ = _search_page(connection, patterns, first)
         found |= mine
     return found
 
 
-def _holding(connection: sa.Connection, wanted: NumberPatterns) -> tuple[sa.ColumnElement[bool], ...]:
-    """Say of rows of the journal whether the digits stand in them: more rows than are meant, and never fewer.
+def _may_contain_where(connection: sa.Connection, patterns: NumberPatterns) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return conditions for journal rows that may contain the digits: never too few rows.
 
-    Of rows that are sealed the database cannot say it.
+    The database cannot search encrypted rows, so there are no conditions then.
     """
     if cipher_of(connection.dialect) is not None:
         return ()
     if connection.dialect.name == "postgresql":
         texts = (sa.func.encode(column, "escape") for column in (pushes.c.body, pushes.c.query))
-        return (sa.or_(*(text.op("~", is_comparison=True)(wanted.pattern) for text in texts)),)
+        return (sa.or_(*(text.op("~", is_comparison=True)(patterns.pattern) for text in texts)),)
     driver: Any = connection.connection.driver_connection
-    driver.create_function("may_hold", 2, wanted.may_be_in)
+    driver.create_function("may_hold", 2, patterns.may_be_in)
     return (sa.func.may_hold(pushes.c.body, pushes.c.query) == 1,)
 
 
-def _rows(connection: sa.Connection, wanted: NumberPatterns, push_ids: Collection[UUID]) -> dict[str, int]:
-    """Count what goes, by table."""
-    of_messages = _ids_of(wanted.mobile)
+def _rows(connection: sa.Connection, patterns: NumberPatterns, push_ids: Collection[UUID]) -> dict[str, int]:
+    """Return the number of rows to erase, by table."""
+    of_messages = _ids_of(patterns.mobile)
     counted = {
         table.name: connection.scalar(sa.select(sa.func.count()).select_from(table).where(column.in_(of_messages))) or 0
         for table, column in _OF_MESSAGES
     }
-    taskless = sa.select(sa.func.count()).select_from(replies).where(*_taskless(wanted.mobile))
+    taskless = sa.select(sa.func.count()).select_from(replies).where(*_taskless(patterns.mobile))
     counted[replies.name] += connection.scalar(taskless) or 0
     there = sum(
         connection.scalar(sa.select(sa.func.count()).select_from(pushes).where(pushes.c.id.in_(part))) or 0
         for part in _parts(push_ids)
     )
-    return {"pushes": there, **counted, "look_ups": len(_look_up_tokens(connection, wanted))}
+    return {"pushes": there, **counted, "look_ups": len(_look_up_tokens(connection, patterns))}
 
 
 _OF_MESSAGES = (
@@ -340,39 +342,41 @@ _OF_MESSAGES = (
 )
 
 
-def _look_up_tokens(connection: sa.Connection, wanted: NumberPatterns) -> list[str]:
+def _look_up_tokens(connection: sa.Connection, patterns: NumberPatterns) -> list[str]:
     rows = connection.execute(sa.select(look_ups.c.token, look_ups.c.text))
-    return [row.token for row in rows if wanted.named_in(row.text)]
+    return [row.token for row in rows if patterns.named_in(row.text)]
 
 
-def _mentions(connection: sa.Connection, wanted: NumberPatterns, named: Collection[UUID]) -> dict[str, int]:
-    """Count what names the number and is not its own: what others wrote, and reasons in the audit."""
-    of_others = sa.and_(messages.c.mobile.is_distinct_from(wanted.mobile), sa.not_(sa.and_(*_taskless(wanted.mobile))))
-    end, sealer = wanted.mobile[-4:], cipher_of(connection.dialect)
+def _mentions(connection: sa.Connection, patterns: NumberPatterns, named: Collection[UUID]) -> dict[str, int]:
+    """Return the number of other rows that contain the number: pushes, replies and audit entries."""
+    of_others = sa.and_(
+        messages.c.mobile.is_distinct_from(patterns.mobile), sa.not_(sa.and_(*_taskless(patterns.mobile)))
+    )
+    end, cipher = patterns.mobile[-4:], cipher_of(connection.dialect)
     written = (
         sa.select(replies.c.content, replies.c.content_sealed)
         .outerjoin(messages, messages.c.id == replies.c.message_id)
-        .where(of_others, replies.c.content.contains(end) if sealer is None else may_contain(sealer.grams(end)))
+        .where(of_others, replies.c.content.contains(end) if cipher is None else may_contain(cipher.grams(end)))
     )
-    noted = sa.select(audit.c.detail).where(sa.cast(audit.c.detail, sa.Text).contains(wanted.mobile[-4:]))
+    noted = sa.select(audit.c.detail).where(sa.cast(audit.c.detail, sa.Text).contains(patterns.mobile[-4:]))
     return {
         "pushes": len(named),
-        "replies": sum(wanted.named_in(content_of(row)) for row in connection.execute(written)),
-        "audit": sum(wanted.named_in(str(detail)) for detail in connection.scalars(noted)),
+        "replies": sum(patterns.named_in(content_of(row)) for row in connection.execute(written)),
+        "audit": sum(patterns.named_in(str(detail)) for detail in connection.scalars(noted)),
     }
 
 
-# --- Taking it away -------------------------------------------------------------------------------------------
+# --- Deletion -------------------------------------------------------------------------------------------
 
 
-def _delete(connection: sa.Connection, wanted: NumberPatterns, push_ids: set[UUID]) -> None:
+def _delete(connection: sa.Connection, patterns: NumberPatterns, push_ids: set[UUID]) -> None:
     key = messages.c.task_id, messages.c.mobile, messages.c.account
-    locked = sa.select(*key).where(messages.c.mobile == wanted.mobile).order_by(*key)
+    locked = sa.select(*key).where(messages.c.mobile == patterns.mobile).order_by(*key)
     tasks = {(row.account, row.task_id) for row in connection.execute(locked) if row.task_id is not None}
     lock_tasks(connection, tasks, shared=True)
     connection.execute(locked.with_for_update()).all()
-    rollup.keep_forgotten(connection, wanted.mobile)
-    of_messages = _ids_of(wanted.mobile)
+    rollup.keep_forgotten(connection, patterns.mobile)
+    of_messages = _ids_of(patterns.mobile)
     for column in (
         attempts.c.message_id,
         timers.c.message_id,
@@ -382,17 +386,17 @@ def _delete(connection: sa.Connection, wanted: NumberPatterns, push_ids: set[UUI
     ):
         connection.execute(sa.delete(column.table).where(column.in_(of_messages)))
     delete_messages(connection, of_messages)
-    connection.execute(sa.delete(replies).where(*_taskless(wanted.mobile)))
-    # Another number of the same task may be the only one now that fits a masked one.
+    connection.execute(sa.delete(replies).where(*_taskless(patterns.mobile)))
+    # A masked number of the same task may now match only one other number.
     match_recorded(connection, tasks)
-    tokens = _look_up_tokens(connection, wanted)
+    tokens = _look_up_tokens(connection, patterns)
     connection.execute(sa.delete(look_ups).where(look_ups.c.token.in_(tokens)))
     for part in _parts(push_ids):
         _delete_pushes(connection, part)
 
 
 def _delete_pushes(connection: sa.Connection, push_ids: list[UUID]) -> None:
-    """Delete rows of the journal, and what waits to be told of them."""
+    """Delete journal rows and their pending deliveries."""
     for column in (forward_queue.c.push_id, deliveries.c.push_id, pushes.c.id):
         connection.execute(sa.delete(column.table).where(column.in_(push_ids)))
 

@@ -1,7 +1,7 @@
-"""Whether the present can be believed before anything goes by it, and horizons that a wrong one has left behind.
+"""Checks the clock before a prune, and repairs horizons that a wrong clock has left.
 
-A clock that ran ahead makes a prune take what is not old at all, closes the report's books for years, and nothing goes
-back by itself. So a prune compares its clock with what does not depend on it: the platform's times, and the last prune.
+With a clock that is ahead, a prune would delete recent rows and close report periods for years. So a prune compares its
+clock with independent times: the platform's, and the last prune.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from receiver.reporting import rollup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SILENT_MAX = timedelta(days=3)  # for which nothing may have come, and nothing been pruned, before a prune
+SILENT_MAX = timedelta(days=3)  # longest time without arrivals and prunes that a prune accepts
 _CLOCKS_APART = timedelta(days=1)
-_WITNESSES = 100  # the newest receipts and replies: some may be late, or of another time zone
-_ROUNDED = timedelta(seconds=1)  # an id of the journal holds milliseconds, and may be a little older than its row
+_WITNESSES = 100  # newest receipts and replies: some may be late or in another time zone
+_ROUNDED = timedelta(seconds=1)  # journal ids have milliseconds and may be slightly older than their rows
 
 
 class ClockDoubted(ReceiverError):
-    """The present is not what the rows say, so nothing is done by it."""
+    """The clock contradicts the stored rows, so nothing was changed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ahead:
-    """A moment that cannot be later than the present, and is."""
+    """A stored time that is wrongly in the future."""
 
     name: str
     at: datetime
@@ -41,35 +41,35 @@ class Ahead:
         return f"{self.name} {_written(self.at)}"
 
 
-# --- The present ----------------------------------------------------------------------------------------------
+# --- The clock ----------------------------------------------------------------------------------------------
 
 
 def require_present(connection: sa.Connection, now: datetime) -> None:
-    """Raise ClockDoubted where this clock is days after everything that came, and after the last prune."""
+    """Raise ClockDoubted if the clock is over three days after the last arrival and the last prune."""
     seen = _last_seen(connection)
     pruned = max((at for at in _list_pruned(connection) if at <= now), default=None)
     known = max(filter(None, (seen, pruned)), default=None) or _last_own(connection, now)
     if known is None or now - known <= SILENT_MAX:
         return
-    newest = f"the newest receipt or reply is of {_written(seen)}" if seen else "no receipt or reply is there"
-    last = f"the last prune was {_written(pruned)}" if pruned else "nothing was pruned before"
+    newest = f"the newest receipt or reply is from {_written(seen)}" if seen else "there is no receipt or reply"
+    last = f"the last prune was {_written(pruned)}" if pruned else "there was no prune before"
     raise ClockDoubted(
-        f"this clock says {_written(now)}, {newest}, {last}; nothing was deleted. Mend the clock; or, where it is "
-        "right and nothing came for so long: receiver prune --yes --now-is-right"
+        f"this clock says {_written(now)}, {newest}, {last}; nothing was deleted. Correct the clock. If it "
+        "is right and nothing arrived for so long: receiver prune --yes --now-is-right"
     )
 
 
 def require_not_behind(connection: sa.Connection, now: datetime) -> None:
-    """Raise ClockDoubted where this clock is a day before the newest of what came."""
+    """Raise ClockDoubted if the clock is over a day before the newest receipt or reply."""
     seen = _last_seen(connection)
     if seen is not None and seen > now + _CLOCKS_APART:
         raise ClockDoubted(
-            f"this clock says {_written(now)} and the newest receipt or reply is of {_written(seen)}; mend the clock"
+            f"this clock says {_written(now)}, the newest receipt or reply is from {_written(seen)}; correct the clock"
         )
 
 
 def _last_seen(connection: sa.Connection) -> datetime | None:
-    """Return when the newest receipt or reply came: by the platform's clock or by ours, whichever was behind."""
+    """Return the time of the newest receipt or reply, by the platform's clock or ours, whichever is earlier."""
     found = []
     for table, at in ((receipts, receipts.c.reported_at), (replies, replies.c.replied_at)):
         query = sa.select(table.c.received_at, at.label("at")).order_by(table.c.id.desc()).limit(_WITNESSES)
@@ -82,7 +82,7 @@ def _list_pruned(connection: sa.Connection) -> list[datetime]:
 
 
 def _last_own(connection: sa.Connection, now: datetime) -> datetime | None:
-    """Return when anything else was last done here. Asked where nothing better is known: it is by our clock."""
+    """Return the last time of recorded sends and audit entries; a weaker witness, since it is from our clock."""
     found = [
         connection.scalar(sa.select(sa.func.max(column)).where(column <= now))
         for column in (messages.c.recorded_at, audit.c.at)
@@ -90,20 +90,20 @@ def _last_own(connection: sa.Connection, now: datetime) -> datetime | None:
     return max(filter(None, found), default=None)
 
 
-# --- What is ahead of it --------------------------------------------------------------------------------------
+# --- Times in the future --------------------------------------------------------------------------------------
 
 
 def list_ahead(connection: sa.Connection, now: datetime) -> list[Ahead]:
-    """Return what says that something was pruned by a clock that was ahead."""
+    """Return the stored times that show a prune by a clock that was ahead."""
     return list(_ahead(connection, now))
 
 
 def require_none_ahead(connection: sa.Connection, now: datetime) -> None:
-    """Raise ClockDoubted where a prune ran with a clock that was ahead: the next would hide what it did."""
+    """Raise ClockDoubted if a prune ran with a clock that was ahead; another prune would hide its effects."""
     if ahead := list_ahead(connection, now):
         raise ClockDoubted(
             f"in the future: {', '.join(map(str, ahead))}. A prune ran with a clock that was ahead. Nothing was "
-            "deleted now; first: receiver db rebuild-rollups --reopen"
+            "deleted now. First run: receiver db rebuild-rollups --reopen"
         )
 
 
@@ -119,7 +119,7 @@ def _ahead(connection: sa.Connection, now: datetime) -> Iterator[Ahead]:
 
 
 def list_supported(connection: sa.Connection, now: datetime) -> dict[RetentionKind, datetime]:
-    """Return from when on each kind that was pruned is whole; of a horizon in the future, what its rows support."""
+    """Return from when on each pruned kind is complete; for a horizon in the future, by its oldest rows."""
     return {
         kind: found.horizon if found.horizon <= now else _supported(connection, kind, now)
         for kind, found in list_horizons(connection).items()
@@ -127,17 +127,14 @@ def list_supported(connection: sa.Connection, now: datetime) -> dict[RetentionKi
 
 
 def _supported(connection: sa.Connection, kind: RetentionKind, now: datetime) -> datetime:
-    """Return since when rows of a kind are there that were made before the present.
-
-    The present where there are none.
-    """
+    """Return the time of the oldest row of a kind that is not in the future; `now` if there is none."""
     columns = {
         RetentionKind.RECEIPTS: (receipts.c.received_at,),
         RetentionKind.REPLIES: (replies.c.received_at,),
         RetentionKind.MESSAGES: (messages.c.recorded_at, receipts.c.received_at, replies.c.received_at),
         RetentionKind.AUDIT: (audit.c.at,),
     }
-    if kind is RetentionKind.PUSHES:  # in the order of their ids, which needs no look at them all
+    if kind is RetentionKind.PUSHES:  # by id order, without reading all rows
         oldest = connection.scalar(sa.select(pushes.c.received_at).order_by(pushes.c.id).limit(1))
         found = [oldest if oldest is not None and oldest <= now else None]
     else:
@@ -146,19 +143,19 @@ def _supported(connection: sa.Connection, kind: RetentionKind, now: datetime) ->
     return now if first is None else first - _ROUNDED
 
 
-# --- Back -----------------------------------------------------------------------------------------------------
+# --- Repair -----------------------------------------------------------------------------------------------------
 
 
 def reopen(connection: sa.Connection, now: datetime) -> list[Ahead]:
-    """Set every horizon in the future back to what the rows that are there support, and open the report's books.
+    """Reset every horizon in the future to the oldest existing rows, and reopen the report periods.
 
-    Give what was set back; afterwards the report has to be added up anew. Raises ClockDoubted.
+    Return what was reset; the rollups must be rebuilt afterwards. Raises ClockDoubted.
     """
     require_not_behind(connection, now)
     ahead = list_ahead(connection, now)
     since = _supported(connection, RetentionKind.MESSAGES, now)
     of_messages = list_horizons(connection).get(RetentionKind.MESSAGES)
-    all_new = of_messages is not None and of_messages.pruned_at is not None  # it was not broken off
+    all_new = of_messages is not None and of_messages.pruned_at is not None  # it was completed
     for kind, horizon in list_supported(connection, now).items():
         of_kind = retention.c.kind == kind.value
         connection.execute(sa.update(retention).where(of_kind, retention.c.horizon > now).values(horizon=horizon))

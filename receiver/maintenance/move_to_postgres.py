@@ -1,9 +1,9 @@
-"""Copies an embedded database into PostgreSQL while its server goes on writing, and then moves the truth over.
+"""Copies an embedded database into PostgreSQL while its server keeps writing, then switches over.
 
-Tables with one id are copied in chunks of ids, each in a transaction that also notes a digest of the chunk's rows as
-they were read. A further pass reads the old database alone and copies again what differs: rows that are new, that have
-changed in place, that are gone. So it may be killed anywhere and run again, and asks nothing of those who write. The
-last pass has the old database's one writer's lock: pushes go to the spool meanwhile, since the intake waits for 0.4 s.
+Tables with a single id are copied in chunks of ids; each transaction also stores a digest of the chunk's source rows. A
+later pass reads only the source and copies the chunks that differ: new, changed or deleted rows. So the copy can be
+killed and restarted, and needs no changes in writers. The last pass holds the source's write lock; pushes go to the
+spool meanwhile, since the intake waits only 0.4 s.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from receiver.audit import log
 from receiver.core import ReceiverError
 from receiver.db import migrate, version
 from receiver.db.encryption import EncryptedText, being_changed, find_encryption, guard_statements
-from receiver.db.engine import Database, StoreRejected
+from receiver.db.engine import Database, RowRejected
 from receiver.db.handover import find_mark, ledger, mark, remove_mark
 from receiver.db.tables import metadata, receipts, replies
 from receiver.reporting import rollup
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 
 
 _CHUNK_ROWS = 5000
-_PASSES_MAX = 6  # without the lock; then it is taken, however much has changed
-_FEW_ROWS = 20_000  # to copy in a pass: the next may be the last
+_PASSES_MAX = 6  # passes without the lock; then it is taken in any case
+_FEW_ROWS = 20_000  # with fewer rows in a pass, the next may be the last
 _THERE_FROM_THE_BEGINNING = frozenset({"delivery_zone", "audit_chain"})  # one row each, copied whole
-_NUL, _NUL_SHOWN = "\0", "\u2400"  # PostgreSQL's texts take none
+_NUL, _NUL_SHOWN = "\0", "\u2400"  # PostgreSQL's text type has no NUL
 
 Row = tuple[Any, ...]
-Key = int | str  # as SQLite keeps it: a number, or a UUID's 32 digits
+Key = int | str  # as in SQLite: a number, or the 32 digits of a UUID
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """Ids after one and up to another, that one included. None: without such an end."""
+    """Ids greater than `after`, up to and including `until`. None: unbounded."""
 
     after: Key | None
     until: Key | None
 
 
 def place_of(url: str) -> str:
-    """Say where a PostgreSQL database is, without user and password."""
-    # Here, so that the embedded database needs no PostgreSQL driver.
+    """Return host, port and name of a PostgreSQL database, without user and password."""
+    # Imported here, so that the embedded database needs no PostgreSQL driver.
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
 
     parts = conninfo_to_dict(url.replace("+psycopg", "", 1))
@@ -59,25 +59,25 @@ def place_of(url: str) -> str:
 
 
 class Copy:
-    """The copy of one embedded database into one of PostgreSQL, from wherever an earlier one has ended."""
+    """The copy of one embedded database into PostgreSQL; it continues an interrupted copy."""
 
     def __init__(
-        self, source: Database, target: Database, place: str, tell: Callable[[int], None] = lambda _: None
+        self, source: Database, target: Database, place: str, on_progress: Callable[[int], None] = lambda _: None
     ) -> None:
-        self.place = place  # where the target is, in words
+        self.place = place  # host, port and name of the target
         self._source = source
         self._target = target
-        self._tell = tell  # hears how many rows were copied or compared since the last time
+        self._on_progress = on_progress  # receives the number of rows copied or compared since the last call
         self._locked: sa.Connection | None = None
-        self.nul_texts = 0  # texts that held NUL, and hold its picture now
-        # Those that are read in chunks; any other is small, and copied whole at the end.
+        self.nul_texts = 0  # texts whose NUL was replaced by its symbol
+        # Tables copied in chunks; the others are small and copied completely at the end.
         self._chunked = [_Chunked(table) for table in metadata.sorted_tables if _Chunked.fits(table)]
         self._whole = [_Columns(table) for table in metadata.sorted_tables if not _Chunked.fits(table)]
 
     def moved_before(self) -> bool:
-        """Return whether the old database was moved to this target already; then only what is left over is tidied up.
+        """Return whether the database was moved to this target already; if so, remove the remaining ledger.
 
-        Raises ReceiverError where it was moved elsewhere.
+        Raises ReceiverError if it was moved elsewhere.
         """
         with self._source.reading() as connection:
             message = find_mark(connection)
@@ -89,7 +89,7 @@ class Copy:
         return True
 
     def prepare(self) -> None:
-        """Make the target ready. Raises ReceiverError where it holds rows that no copy has put there."""
+        """Prepare the target. Raises ReceiverError if it has rows that are not from this copy."""
         version.require_schema(self._source)
         with self._source.reading() as connection:
             if reason := being_changed(find_encryption(connection).state):
@@ -102,20 +102,22 @@ class Copy:
         self._target.write(_without_triggers)
         found = version.current_revision(self._source)
         if found != version.current_revision(self._target):
-            raise ReceiverError(f"the target's schema is not {found}, that of the embedded database; use an empty one")
+            raise ReceiverError(
+                f"the target's schema is not {found}, that of the embedded database; use an empty database"
+            )
 
     def catch_up(self) -> None:
-        """Copy while others write, until little is left to copy."""
+        """Copy while others write, until few rows are left."""
         for passes in count(1):
             copied = sum(self._pass(table) for table in self._chunked)
             if passes > 1 and (copied < _FEW_ROWS or passes >= _PASSES_MAX):
                 return
 
     def finish(self, verify: Callable[[], None]) -> dict[str, int]:
-        """Copy the rest with the old database locked, prove it, and move the truth over; give the rows by table.
+        """Lock the source, copy the rest, verify the target and switch over; return the rows by table.
 
-        `verify` raises where what the target holds does not agree; then nothing has changed, and the old database
-        goes on. Raises ReceiverError.
+        `verify` raises if the target is inconsistent; then nothing is switched and the source stays in use. Raises
+        ReceiverError.
         """
 
         def work(connection: sa.Connection) -> dict[str, int]:
@@ -144,17 +146,17 @@ class Copy:
                 table.name not in _THERE_FROM_THE_BEGINNING
                 and connection.execute(sa.select(table).limit(1)).first() is not None
             ):
-                raise ReceiverError(f"the target holds rows already, in {table.name}; name an empty database")
+                raise ReceiverError(f"the target already has rows in {table.name}; use an empty database")
         ledger.create(connection)
 
     # --- A pass over a table ------------------------------------------------------------------------------
 
     def _pass(self, table: _Chunked) -> int:
-        """Copy what is not in the target as it is in the source; give the number of rows that were copied."""
+        """Copy the rows that differ between source and target; return the number of rows copied."""
         end = self._newest(table)
         ranges, digests = self._copied(table)
         changed = [part for part, digest in zip(ranges, digests, strict=True) if self._digest(table, part) != digest]
-        # All that has changed goes first: a row may have taken over what makes another, now gone, unique.
+        # Delete all changed ranges first: a row may have the unique values of another that is gone now.
         self._target.write(lambda connection: _empty(connection, table, changed))
         copied = 0
         try:
@@ -165,15 +167,15 @@ class Copy:
                 last = table.key_of(rows[-1])
                 self._write(table, Range(after=after, until=last), rows)
                 after, copied = last, copied + len(rows)
-        except StoreRejected:
-            # Two rows that were never there together, read one after the other. The next pass sees them as they are.
+        except RowRejected:
+            # Two rows read at different moments conflict. The next pass reads them again.
             if self._locked is not None:
                 raise
             return max(copied, _FEW_ROWS)
         return copied
 
     def _fill(self, table: _Chunked, part: Range) -> int:
-        """Copy a range that is empty in the target, in chunks: many more rows than before may be in it."""
+        """Copy a range that is empty in the target, in chunks, since it may have grown."""
         after, copied = part.after, 0
         while True:
             rows = self._read(table, Range(after=after, until=part.until), _CHUNK_ROWS)
@@ -192,14 +194,14 @@ class Copy:
             table.load(connection, typed)
             query = sa.select(*table.columns).where(*table.within(part)).order_by(table.key)
             if [tuple(row) for row in connection.execute(query)] != typed:
-                raise ReceiverError(f"{table.name} up to {part.until}: PostgreSQL gives back other values")
+                raise ReceiverError(f"{table.name} up to {part.until}: PostgreSQL returns different values")
             connection.execute(
                 sa.delete(ledger).where(ledger.c.table_name == table.name, ledger.c.last_key == entry["last_key"])
             )
             connection.execute(sa.insert(ledger).values(entry))
 
         self._target.write(work)
-        self._tell(len(rows))
+        self._on_progress(len(rows))
 
     def _write_whole(self, table: _Columns) -> None:
         with self._reading() as connection:
@@ -211,10 +213,10 @@ class Copy:
             table.load(connection, typed)
             found = [tuple(row) for row in connection.execute(sa.select(*table.columns))]
             if sorted(map(repr, found)) != sorted(map(repr, typed)):
-                raise ReceiverError(f"{table.name}: PostgreSQL gives back other values")
+                raise ReceiverError(f"{table.name}: PostgreSQL returns different values")
 
         self._target.write(work)
-        self._tell(len(rows))
+        self._on_progress(len(rows))
 
     def _typed(self, table: _Columns, rows: Sequence[Row]) -> list[Row]:
         typed = table.typed(rows)
@@ -228,7 +230,7 @@ class Copy:
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        """Open the old database for one short question, or go on in the transaction that has its lock."""
+        """Yield a connection to the source: a short one, or the one that holds the lock."""
         if self._locked is not None:
             yield self._locked
         else:
@@ -245,9 +247,9 @@ class Copy:
             return [tuple(row) for row in connection.exec_driver_sql(*table.query(part, limit))]
 
     def _digest(self, table: _Chunked, part: Range) -> bytes:
-        """Return the digest of a chunk as it is now; one that no chunk has where it has grown too large for one."""
+        """Return the present digest of a chunk; an impossible one if it has outgrown the chunk size."""
         rows = self._read(table, part, _CHUNK_ROWS + 1)
-        self._tell(len(rows))
+        self._on_progress(len(rows))
         return _digest_of(rows) if len(rows) <= _CHUNK_ROWS else b""
 
     # --- The target -----------------------------------------------------------------------------------------
@@ -270,8 +272,8 @@ class Copy:
                 there, here = source.execute(query).scalar_one(), target.execute(query).scalar_one()
                 if there != here:
                     raise ReceiverError(
-                        f"{table.name} has {here} rows in PostgreSQL and {there} here; does somebody write to the new "
-                        "database? Nothing was moved"
+                        f"{table.name} has {here} rows in PostgreSQL and {there} here; stop all writers of the "
+                        "new database. Nothing was moved"
                     )
                 rows[table.name] = here
 
@@ -280,7 +282,7 @@ class Copy:
 
 
 def undo(source: Database) -> bool:
-    """Let an embedded database that was moved be written to again. False: it was not moved."""
+    """Make a moved embedded database writable again. Return False if it was not moved."""
 
     def work(connection: sa.Connection) -> bool:
         moved = find_mark(connection) is not None
@@ -291,7 +293,7 @@ def undo(source: Database) -> bool:
 
 
 class _Columns:
-    """A table's columns, and how their values go from SQLite to Python to PostgreSQL."""
+    """A table's columns, and the conversion of values from SQLite to PostgreSQL."""
 
     def __init__(self, table: sa.Table) -> None:
         self.table = table
@@ -307,11 +309,11 @@ class _Columns:
         self._binds = [column.type.dialect_impl(of_postgresql).bind_processor(of_postgresql) for column in self.columns]
 
     def typed(self, rows: Sequence[Row]) -> list[Row]:
-        """Return rows as SQLAlchemy would."""
+        """Return rows with the values that SQLAlchemy would return."""
         return _converted(rows, self._results)
 
     def load(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
-        """Put rows into PostgreSQL by COPY, in the connection's transaction."""
+        """Insert rows into PostgreSQL by COPY, in the connection's transaction."""
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         driver: Any = connection.connection.driver_connection
         with driver.cursor() as cursor, cursor.copy(f"COPY {self.name} ({self.names}) FROM STDIN") as copy:
@@ -320,7 +322,7 @@ class _Columns:
 
 
 def _converted(rows: Sequence[Row], processors: Sequence[Any]) -> list[Row]:
-    """Return rows with their values converted, column by column: most need none."""
+    """Return rows with converted values, column by column; most columns need none."""
     columns = list(zip(*rows, strict=True))
     for place, process in enumerate(processors):
         if process is not None and columns:
@@ -329,7 +331,7 @@ def _converted(rows: Sequence[Row], processors: Sequence[Any]) -> list[Row]:
 
 
 class _Chunked(_Columns):
-    """A table that is read in the order of its one id."""
+    """A table that is read in id order."""
 
     def __init__(self, table: sa.Table) -> None:
         super().__init__(table)
@@ -339,21 +341,21 @@ class _Chunked(_Columns):
 
     @staticmethod
     def fits(table: sa.Table) -> bool:
-        """Return whether a table has one id that is a number or a UUID, in whose order it can be read."""
+        """Return whether a table has a single primary key column `id`."""
         keys = list(table.primary_key.columns)
         return len(keys) == 1 and keys[0].name == "id"
 
     def key_of(self, row: Row) -> Key:
-        """Return the id of a row that was read."""
+        """Return the id of a source row."""
         key: Key = row[self._place]
         return key
 
     def parse_key(self, text: str) -> Key:
-        """Read an id as the ledger keeps it."""
+        """Return an id from its text in the ledger."""
         return text if self._is_uuid else int(text)
 
     def query(self, part: Range, limit: int) -> tuple[str, tuple[Any, ...]]:
-        """Return SQLite's statement for the rows of a range, as they are kept, and its parameters."""
+        """Return SQLite's statement for the raw rows of a range, and its parameters."""
         bounds = [(f"{self.key.name} > ?", part.after), (f"{self.key.name} <= ?", part.until)]
         given = [(condition, key) for condition, key in bounds if key is not None]
         where = f" WHERE {' AND '.join(condition for condition, _ in given)}" if given else ""
@@ -361,7 +363,7 @@ class _Chunked(_Columns):
         return statement, (*(key for _, key in given), limit)
 
     def within(self, part: Range) -> list[sa.ColumnElement[bool]]:
-        """Return the conditions of a range for PostgreSQL, which orders UUIDs as SQLite does their digits."""
+        """Return the conditions of a range for PostgreSQL; it orders UUIDs as SQLite orders their digits."""
         conditions = []
         if part.after is not None:
             conditions.append(self.key > self._typed_key(part.after))
@@ -385,13 +387,13 @@ def _empty(connection: sa.Connection, table: _Chunked, ranges: Sequence[Range]) 
 
 
 def _without_triggers(connection: sa.Connection) -> None:
-    """They would add up what is being copied added up, and refuse to have an entry copied again."""
+    """Drop the triggers: they would count copied rows again, and refuse to rewrite audit entries."""
     for statement in (*rollup.drop_statements("postgresql"), *log.drop_statements("postgresql")):
         connection.exec_driver_sql(statement)
 
 
 def _complete(connection: sa.Connection, sequences: dict[str, int]) -> None:
-    """Make the target what a server may run on: ids go on where they were, sums are kept up, the planner knows it."""
+    """Make the target ready for a server: set sequences, create triggers and guards, analyze."""
     connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     for name, last in sequences.items():
         if name in metadata.tables and last:

@@ -1,12 +1,12 @@
-"""What goes when its time is over: the journal, receipts, replies, messages, the audit, each by its own age.
+"""Retention: deletes rows of the journal, receipts, replies, messages and audit log past their age limits.
 
-A prune first moves the horizon of what it prunes, in a transaction of its own: from then on nobody takes what is
-missing before it for a fault, and the report's books are closed there (`rollup`). Then rows go in small batches, each a
-transaction of its own, with a rest after it as long as it took. So it may be killed at any time and run again.
+A prune first moves the horizon of a kind in its own transaction: rows missing before it are no fault from then on, and
+the report periods before it are closed (`rollup`). Then it deletes rows in small batches, each a transaction followed
+by a pause as long. So it can be killed at any time and run again.
 
-A row of the journal goes by its id, which holds the time at which it came; a receipt or reply when it was last seen,
-so that a copy in the journal always has its row; a message by the time at which the report counts it, and only once no
-receipt or reply of it is to be kept. What is left of those goes with it.
+A journal row ages by its id, which contains its arrival; a receipt or reply by the time it was last seen, so that each
+copy in the journal has its row; a message by the time the report counts it, and only once none of its receipts and
+replies is to stay. Its remaining ones are deleted with it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-_PAGE_ROWS = 5000  # looked at in one go, to find what goes
-_BATCH_SECONDS = 0.05  # for which one transaction is meant to last: a push waits for 0.4 at most
+_PAGE_ROWS = 5000  # rows read at once to find old ones
+_BATCH_SECONDS = 0.05  # target duration of a transaction: a push waits at most 0.4 s
 _BATCH_ROWS, _BATCH_ROWS_MAX = 200, 1000
 
 
 class RetentionKind(StrEnum):
-    """What is pruned by an age of its own."""
+    """The kinds of rows with their own age limits."""
 
     PUSHES = "pushes"
     RECEIPTS = "receipts"
@@ -61,41 +61,41 @@ class RetentionKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What is to go."""
+    """The plan of a prune."""
 
     kinds: tuple[RetentionKind, ...]
-    cutoffs: Mapping[RetentionKind, datetime]  # of every kind that has an end: what is older goes, or would
-    readers: Position | None = None  # receipts and replies after it stay; None: nobody has to read them first
+    cutoffs: Mapping[RetentionKind, datetime]  # of each kind with an age limit: older rows are deleted
+    readers: Position | None = None  # later receipts and replies stay for readers of events; None: no readers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Due:
-    """What would go of one kind."""
+    """The rows of one kind that are due."""
 
     kind: RetentionKind
     before: datetime
     rows: int
     oldest: datetime | None
     newest: datetime | None
-    bytes: int | None  # of bodies and queries; None: not known without reading every row
+    bytes: int | None  # of bodies and queries; None: unknown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetentionHorizon:
-    """From when on one kind is whole."""
+    """The time from which on one kind is complete."""
 
     horizon: datetime
-    pruned_at: datetime | None  # when everything before was last seen to be gone; None: not yet
+    pruned_at: datetime | None  # when all older rows were deleted; None: not yet
 
 
 def list_horizons(connection: sa.Connection) -> dict[RetentionKind, RetentionHorizon]:
-    """Return from when on each kind is whole; one that was never pruned is missing."""
+    """Return the horizon of each kind that was ever pruned."""
     rows = connection.execute(sa.select(retention).order_by(retention.c.kind))
     return {RetentionKind(row.kind): RetentionHorizon(horizon=row.horizon, pruned_at=row.pruned_at) for row in rows}
 
 
 def find_overdue(connection: sa.Connection, cutoffs: Mapping[RetentionKind, datetime]) -> list[RetentionKind]:
-    """Return the kinds that have rows of before these times, as far as the oldest tell."""
+    """Return the kinds whose oldest row is older than its cutoff."""
     oldest: dict[RetentionKind, Any] = {
         RetentionKind.PUSHES: sa.select(pushes.c.received_at).order_by(pushes.c.id),
         RetentionKind.RECEIPTS: sa.select(receipts.c.last_seen_at).order_by(receipts.c.id),
@@ -108,7 +108,7 @@ def find_overdue(connection: sa.Connection, cutoffs: Mapping[RetentionKind, date
 
 
 def look(connection: sa.Connection, plan: Plan) -> list[Due]:
-    """Say what `prune` would do. Reads every row that would go: minutes for many millions."""
+    """Return what `prune` would delete. Reads every such row: minutes for many millions."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     found = []
@@ -138,12 +138,12 @@ def prune(
     plan: Plan,
     *,
     now: Callable[[], datetime],
-    tell: Callable[[RetentionKind, int], None] = lambda _kind, _rows: None,
+    on_progress: Callable[[RetentionKind, int], None] = lambda _kind, _rows: None,
 ) -> dict[RetentionKind, int]:
-    """Delete what is due, and give the rows by kind. `tell` hears of each batch.
+    """Delete what is due and return the rows by kind. `on_progress` is called after each batch.
 
-    Journal first and messages last: each kind stays whole from its own horizon on wherever it is broken off.
-    Raises StoreUnavailable or StoreUnfit.
+    In the order of RetentionKind: each kind stays complete from its horizon on if the prune is interrupted.
+    Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
     gone = {}
     for kind in RetentionKind:
@@ -153,8 +153,8 @@ def prune(
         gone[kind] = 0
         for rows in _BATCHES[kind](database, before, plan):
             gone[kind] += rows
-            tell(kind, rows)
-        database.write(lambda connection, kind=kind: _note_pruned(connection, kind, now()))  # type: ignore[misc]
+            on_progress(kind, rows)
+        database.write(lambda connection, kind=kind: _record_pruned(connection, kind, now()))  # type: ignore[misc]
     return gone
 
 
@@ -162,7 +162,7 @@ def prune(
 
 
 def _move_horizon(connection: sa.Connection, kind: RetentionKind, before: datetime) -> datetime:
-    """Note that what is older may be missing from now on; give the time before which rows go."""
+    """Move the horizon of a kind and return the time before which to delete rows."""
     if kind is RetentionKind.MESSAGES:
         before = rollup.close_before(connection, before)
     statement = insert(connection.dialect.name, retention)
@@ -177,13 +177,13 @@ def _move_horizon(connection: sa.Connection, kind: RetentionKind, before: dateti
     return before
 
 
-def _note_pruned(connection: sa.Connection, kind: RetentionKind, now: datetime) -> None:
+def _record_pruned(connection: sa.Connection, kind: RetentionKind, now: datetime) -> None:
     connection.execute(sa.update(retention).where(retention.c.kind == kind.value).values(pruned_at=now))
 
 
 # --- What is due ----------------------------------------------------------------------------------------------
 
-# When a message counts, which is how old it is. Null: only replies, or a code that was used, speak of it.
+# The time at which the report counts a message. Null: it has only replies or a used code.
 _MOMENT = sa.case(
     (messages.c.recorded_at.is_(None), sa.func.coalesce(messages.c.reported_at, messages.c.verified_at)),
     else_=AGE_FROM,
@@ -193,25 +193,25 @@ _MOMENT = sa.case(
 def _due(
     kind: RetentionKind, before: datetime, plan: Plan
 ) -> tuple[sa.Table, sa.ColumnElement[Any], list[sa.ColumnElement[bool]]]:
-    """Return a kind's table, the column of its age, and the conditions of what goes."""
+    """Return a kind's table, its age column, and the conditions of due rows."""
     match kind:
         case RetentionKind.PUSHES:
-            return pushes, pushes.c.received_at, [pushes.c.id < first_id_of(before), _waited_for_by_nobody()]
+            return pushes, pushes.c.received_at, [pushes.c.id < first_id_of(before), _before_pending_deliveries()]
         case RetentionKind.RECEIPTS | RetentionKind.REPLIES:
             table = receipts if kind is RetentionKind.RECEIPTS else replies
-            return table, table.c.last_seen_at, _old_sightings(table, before, plan)
+            return table, table.c.last_seen_at, _old_events(table, before, plan)
         case RetentionKind.MESSAGES:
             moment = sa.type_coerce(_MOMENT, messages.c.sent_at.type)
             old = sa.or_(moment.is_(None), moment < before)
-            return messages, moment, [old, *(sa.not_(kept) for kept in _kept_sightings(plan))]
+            return messages, moment, [old, *(sa.not_(kept) for kept in _staying_events(plan))]
         case RetentionKind.AUDIT:
             return audit, audit.c.at, [audit.c.at < before]
 
 
-def _waited_for_by_nobody() -> sa.ColumnElement[bool]:
-    """Say of rows of the journal that they came before any that is still to be delivered to a target.
+def _before_pending_deliveries() -> sa.ColumnElement[bool]:
+    """Return the condition for journal rows older than every push with a pending delivery.
 
-    From the oldest of those on, all stay: to tell row by row would cost a look through what waits, for every batch.
+    All rows from the oldest pending one on stay: checking each row would search the pending deliveries in every batch.
     """
     alive = sa.select(deliveries.c.push_id).where(deliveries.c.push_id.isnot(None), deliveries.c.dead_at.is_(None))
     queued = sa.select(forward_queue.c.push_id).where(forward_queue.c.push_id.isnot(None))
@@ -223,7 +223,7 @@ def _waited_for_by_nobody() -> sa.ColumnElement[bool]:
 _LAST_ID = sa.literal(UUID(int=(1 << 128) - 1), sa.Uuid)
 
 
-def _old_sightings(table: sa.Table, before: datetime, plan: Plan) -> list[sa.ColumnElement[bool]]:
+def _old_events(table: sa.Table, before: datetime, plan: Plan) -> list[sa.ColumnElement[bool]]:
     conditions = [table.c.received_at < before, table.c.last_seen_at < before]
     if plan.readers is not None:
         conditions.append(table.c.id <= _read_up_to(table, plan.readers))
@@ -234,13 +234,13 @@ def _read_up_to(table: sa.Table, readers: Position) -> int:
     return readers.receipt_id if table is receipts else readers.reply_id
 
 
-def _kept_sightings(plan: Plan) -> Iterator[sa.ColumnElement[bool]]:
-    """Say of messages whether receipts or replies of them are to be kept, which keep them too."""
+def _staying_events(plan: Plan) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield conditions for messages with receipts or replies that stay, so the message must stay too."""
     for kind, table in ((RetentionKind.RECEIPTS, receipts), (RetentionKind.REPLIES, replies)):
         before = plan.cutoffs.get(kind)
         kept: sa.ColumnElement[bool] = sa.true()
         if before is not None:
-            kept = sa.not_(sa.and_(*_old_sightings(table, before, plan)))
+            kept = sa.not_(sa.and_(*_old_events(table, before, plan)))
         yield sa.exists().where(table.c.message_id == messages.c.id, kept)
 
 
@@ -248,13 +248,13 @@ def _kept_sightings(plan: Plan) -> Iterator[sa.ColumnElement[bool]]:
 
 
 class _Pace:
-    """How many rows go at once, and how long to rest after them: as long as they took."""
+    """Controls the batch size, and pauses after each batch for as long as it took."""
 
     def __init__(self) -> None:
         self.rows = _BATCH_ROWS
 
     def parts(self, ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
-        """Part ids into batches, each as large as it is to be by then."""
+        """Yield batches of ids, each of the present batch size."""
         begin = 0
         while begin < len(ids):
             part = ids[begin : begin + self.rows]
@@ -262,7 +262,7 @@ class _Pace:
             yield part
 
     def spend(self, work: Callable[[], int]) -> int:
-        """Do one batch, rest, and give its rows."""
+        """Run one batch, pause, and return its rows."""
         begun = time.monotonic()
         rows = work()
         passed = time.monotonic() - begun
@@ -279,7 +279,7 @@ def _prune_pushes(database: Database, before: datetime, plan: Plan) -> Iterator[
     _, _, where = _due(RetentionKind.PUSHES, before, plan)
     after = None
     while True:
-        # By its id from the last on: what was just deleted is not waded through again.
+        # Continue after the last id: deleted rows are not scanned again.
         page = sa.select(pushes.c.id).where(*where).order_by(pushes.c.id).limit(pace.rows)
         with database.reading() as connection:
             ids = list(connection.scalars(page if after is None else page.where(pushes.c.id > after)))
@@ -291,21 +291,21 @@ def _prune_pushes(database: Database, before: datetime, plan: Plan) -> Iterator[
 
 
 def _prune_receipts(database: Database, before: datetime, plan: Plan) -> Iterator[int]:
-    yield from _prune_sightings(database, receipts, _old_sightings(receipts, before, plan), before)
+    yield from _prune_events(database, receipts, _old_events(receipts, before, plan), before)
 
 
 def _prune_replies(database: Database, before: datetime, plan: Plan) -> Iterator[int]:
-    yield from _prune_sightings(database, replies, _old_sightings(replies, before, plan), before)
+    yield from _prune_events(database, replies, _old_events(replies, before, plan), before)
 
 
-def _prune_sightings(
+def _prune_events(
     database: Database, table: sa.Table, where: list[sa.ColumnElement[bool]], before: datetime
 ) -> Iterator[int]:
     pace = _Pace()
     for page in _pages(database, sa.select(table.c.id, table.c.received_at), table.c.id):
         old = [row.id for row in page if row.received_at < before]
         if not old:
-            return  # ids go nearly with the time; what stands out of line goes another day
+            return  # ids nearly follow the time; outliers are deleted by a later prune
         for ids in pace.parts(old):
             condition = [table.c.id.in_(ids), *where]
             yield pace.spend(lambda condition=condition: _delete(database, table, condition))  # type: ignore[misc]
@@ -320,11 +320,11 @@ def _prune_messages(database: Database, before: datetime, plan: Plan) -> Iterato
 
 
 def _old_messages(database: Database, before: datetime) -> Iterator[list[int]]:
-    """Return the ids of messages of before that time, in pages."""
+    """Yield pages of ids of messages older than `before`."""
     recorded = messages.c.recorded_at.isnot(None)
     query = sa.select(messages.c.id, AGE_FROM.label("moment")).where(recorded, before > AGE_FROM)
     last: Any = None
-    while True:  # by the index of their times
+    while True:  # uses the index on their times
         page = query if last is None else query.where(sa.tuple_(AGE_FROM, messages.c.id) > (last.moment, last.id))
         with database.reading() as connection:
             rows = connection.execute(page.order_by(AGE_FROM, messages.c.id).limit(_PAGE_ROWS)).all()
@@ -345,7 +345,7 @@ def _delete_messages(database: Database, ids: Collection[int], before: datetime,
 
     def work(connection: sa.Connection) -> int:
         tasks: set[tuple[str, str]] = set()
-        # Of those whom somebody is just writing to, a receipt may come: they wait for the next time.
+        # Skip rows that others have locked: a receipt may be arriving. The next prune takes them.
         locked = sa.select(messages.c.id, messages.c.account, messages.c.task_id).where(messages.c.id.in_(ids))
         locked = locked.order_by(messages.c.task_id, messages.c.mobile, messages.c.account)
         if any_masked := bool(connection.scalar(_ANY_MASKED)):
@@ -353,7 +353,7 @@ def _delete_messages(database: Database, ids: Collection[int], before: datetime,
             tasks = {(row.account, row.task_id) for row in found if row.task_id is not None}
             lock_tasks(connection, tasks, shared=True)
         mine = [row.id for row in connection.execute(locked.with_for_update(skip_locked=True))]
-        # Asked once they are ours: nobody adds a receipt to one meanwhile.
+        # Check after locking: no receipt can be added meanwhile.
         going = list(connection.scalars(sa.select(messages.c.id).where(messages.c.id.in_(mine), *where)))
         if not going:
             return 0
@@ -375,7 +375,7 @@ def delete_messages(connection: sa.Connection, ids: Collection[int] | sa.Select[
 
 
 def _prune_attempts(database: Database, before: datetime) -> Iterator[int]:
-    """Delete the notes of sends whose messages are gone; they count as none of anybody's rows."""
+    """Delete the attempts whose messages are gone; yields 0 rows, since they are not reported."""
     pace = _Pace()
     gone = sa.not_(sa.exists().where(messages.c.id == attempts.c.message_id))
     query = sa.select(attempts.c.id).where(attempts.c.id < first_id_of(before))
@@ -401,7 +401,7 @@ _BATCHES: Mapping[RetentionKind, Callable[[Database, datetime, Plan], Iterator[i
 
 
 def _pages(database: Database, query: sa.Select[Any], by: sa.ColumnElement[Any]) -> Iterator[list[Any]]:
-    """Read a query in the order of its id, a page at a time, each in a transaction of its own."""
+    """Yield a query's rows in id order, in pages, each read in its own transaction."""
     last = None
     while True:
         page = query if last is None else query.where(by > last)

@@ -1,7 +1,7 @@
-"""Changes a database's encryption: on, off, and to another key, in small transactions that may be broken off anywhere.
+"""Encrypts or decrypts a database, or moves it to another key, in small transactions; can be interrupted.
 
-On and off, nobody else may write meanwhile (`sealed`, guards): pushes wait in the spool. Under another key, contents
-alone are sealed anew, beside everybody who writes: tokens stay as they are.
+During encryption and decryption no one else may write (guards), and pushes wait in the spool. A key rotation runs
+beside writers and re-encrypts only contents; tokens stay.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from receiver.db.engine import Database
 
-_ALONE_ROWS = 2000  # in one transaction
+_ALONE_ROWS = 2000  # per transaction, without other writers
 _BESIDE_ROWS = 250
-_BESIDE_SHARE = 0.5  # of a batch's time, left to those who push
+_BESIDE_SHARE = 0.5  # pause after a batch, as a share of its time, for pushes
 _LOCK_SECONDS, _LOCK_PAUSE_SECONDS = 600.0, 0.5
 _NAME = "database"
 _TABLES = (pushes, messages, receipts, replies, look_ups)
@@ -48,61 +48,62 @@ _TABLES = (pushes, messages, receipts, replies, look_ups)
 Row = dict[str, Any]
 
 
-def encrypt(database: Database, ring: Keyring, tell: Callable[[int], None] = lambda _: None) -> int:
-    """Seal every row of a plain database, or of one in which that was broken off; give how many were sealed now.
+def encrypt(database: Database, ring: Keyring, on_progress: Callable[[int], None] = lambda _: None) -> int:
+    """Encrypt every row of a plain or partly encrypted database; return the number of rows encrypted now.
 
-    `tell` hears how many rows were looked at since the last time. Raises ReceiverError, StoreUnavailable or StoreUnfit.
+    `on_progress` receives the number of rows checked since the last call.
+    Raises ReceiverError, DatabaseUnavailable or DatabaseMisconfigured.
     """
     found = _state(database)
-    if found.state is EncryptionState.OPENING:
-        raise ReceiverError("the database is being decrypted; end that first, with `receiver db decrypt`")
-    if found.state is EncryptionState.SEALED:
+    if found.state is EncryptionState.DECRYPTING:
+        raise ReceiverError("the database is being decrypted; finish that first with `receiver db decrypt`")
+    if found.state is EncryptionState.ENCRYPTED:
         return 0
     if found.state is EncryptionState.PLAIN:
         root = columns.encrypt_root(ring, os.urandom(ROOT_BYTES))
-        _set_state(database, EncryptionState.SEALING, root)
+        _set_state(database, EncryptionState.ENCRYPTING, root)
         found = _state(database)
-    work = _Change(_Goal.SEALED, found.sealer(ring))
-    count = sum(_walk(database, table, work, tell) for table in _TABLES)
+    work = _Change(_Goal.ENCRYPTED, found.cipher(ring))
+    count = sum(_walk(database, table, work, on_progress) for table in _TABLES)
     _clean(database)
-    _set_state(database, EncryptionState.SEALED)
+    _set_state(database, EncryptionState.ENCRYPTED)
     return count
 
 
-def decrypt(database: Database, ring: Keyring, tell: Callable[[int], None] = lambda _: None) -> int:
-    """Open every row of an encrypted database, or of one in which that was broken off; give how many were opened now.
+def decrypt(database: Database, ring: Keyring, on_progress: Callable[[int], None] = lambda _: None) -> int:
+    """Decrypt every row of an encrypted or partly decrypted database; return the number of rows decrypted now.
 
-    Raises ReceiverError, StoreUnavailable or StoreUnfit.
+    Raises ReceiverError, DatabaseUnavailable or DatabaseMisconfigured.
     """
     found = _state(database)
-    if found.state is EncryptionState.SEALING:
-        raise ReceiverError("the database is being encrypted; end that first, with `receiver db encrypt`")
+    if found.state is EncryptionState.ENCRYPTING:
+        raise ReceiverError("the database is being encrypted; finish that first with `receiver db encrypt`")
     if found.state is EncryptionState.PLAIN:
         return 0
-    work = _Change(_Goal.PLAIN, found.sealer(ring))
-    if found.state is EncryptionState.SEALED:
-        _set_state(database, EncryptionState.OPENING)
-    count = sum(_walk(database, table, work, tell) for table in _TABLES)
+    work = _Change(_Goal.PLAIN, found.cipher(ring))
+    if found.state is EncryptionState.ENCRYPTED:
+        _set_state(database, EncryptionState.DECRYPTING)
+    count = sum(_walk(database, table, work, on_progress) for table in _TABLES)
     _set_state(database, EncryptionState.PLAIN)
     return count
 
 
-def rotate(database: Database, ring: Keyring, tell: Callable[[int], None] = lambda _: None) -> tuple[int, int]:
-    """Seal under the first key what others have sealed, beside those who write.
+def rotate(database: Database, ring: Keyring, on_progress: Callable[[int], None] = lambda _: None) -> tuple[int, int]:
+    """Re-encrypt rows of other keys with the first key, while others write.
 
-    Gives how many rows were sealed anew, and how many of another key came meanwhile: somebody does not have the first
-    key yet. Raises ReceiverError, StoreUnavailable or StoreUnfit.
+    Return the number of re-encrypted rows, and the number written meanwhile with another key: then a process does not
+    have the first key yet. Raises ReceiverError, DatabaseUnavailable or DatabaseMisconfigured.
     """
     found = _state(database)
-    if found.state is not EncryptionState.SEALED:
+    if found.state is not EncryptionState.ENCRYPTED:
         raise ReceiverError(f"the database is not encrypted, but {found.state}; see `receiver db encrypt`")
-    found.sealer(ring)
+    found.cipher(ring)
     root = columns.encrypt_root(ring, columns.decrypt_root(ring, found.root))
     database.write(lambda connection: connection.execute(sa.update(encryption).values(root=root)))
-    work = _Change(_Goal.RENEWED, found.sealer(ring))
+    work = _Change(_Goal.RENEWED, found.cipher(ring))
     tables = [table for table in _TABLES if table is not messages]  # tokens stay as they are
-    first = sum(_walk(database, table, work, tell) for table in tables)
-    return first, sum(_walk(database, table, work, tell) for table in tables)
+    first = sum(_walk(database, table, work, on_progress) for table in tables)
+    return first, sum(_walk(database, table, work, on_progress) for table in tables)
 
 
 def _state(database: Database) -> columns.Encryption:
@@ -111,13 +112,13 @@ def _state(database: Database) -> columns.Encryption:
 
 
 def _set_state(database: Database, state: EncryptionState, root: bytes = b"") -> None:
-    """Say how far it is, in the transaction from which on only such rows can be written."""
+    """Set the encryption state, and the guards that allow only matching rows from then on."""
 
     def work(connection: sa.Connection) -> None:
         if database.postgresql:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         _set_guards(connection, state)
-        if state is EncryptionState.SEALING:
+        if state is EncryptionState.ENCRYPTING:
             connection.execute(sa.insert(encryption).values(name=_NAME, state=state, root=root))
         elif state is EncryptionState.PLAIN:
             connection.execute(sa.delete(encryption))
@@ -128,7 +129,7 @@ def _set_state(database: Database, state: EncryptionState, root: bytes = b"") ->
     while True:
         try:
             database.write(work)
-        except DatabaseUnavailable:  # a lock was not to be had in time: pushes would wait behind whoever waits for it
+        except DatabaseUnavailable:  # lock timeout: pushes would queue behind a longer wait
             if time.monotonic() > deadline:
                 raise
             time.sleep(_LOCK_PAUSE_SECONDS)
@@ -142,7 +143,7 @@ def _set_guards(connection: sa.Connection, state: EncryptionState) -> None:
 
 
 def _clean(database: Database) -> None:
-    """Leave nothing of the plain rows in an embedded database's file; PostgreSQL does so in its own time."""
+    """Remove plain rows from an embedded database's file; PostgreSQL's autovacuum does it later."""
     if database.postgresql:
         return
     with database.maintaining() as connection:
@@ -156,17 +157,17 @@ def _clean(database: Database) -> None:
 
 
 class _Goal(Enum):
-    SEALED = auto()
-    RENEWED = auto()  # sealed under the first key
+    ENCRYPTED = auto()
+    RENEWED = auto()  # encrypted with the first key
     PLAIN = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What is to become of each value. One that is so already stays as it is."""
+    """The change of each value; a value that is already as wanted stays."""
 
     goal: _Goal
-    sealer: FieldCipher
+    cipher: FieldCipher
 
     def row(self, table: sa.Table, row: Any) -> Row:
         """Return the columns of a row that change."""
@@ -186,24 +187,26 @@ class _Change:
         return {name: value for name, value in new.items() if value != getattr(row, name)}
 
     def _bytes(self, value: bytes | None, place: str) -> bytes | None:
-        ring = self.sealer.ring
+        ring = self.cipher.ring
         if value is None:
             return None
-        if self.goal is _Goal.SEALED:
-            # A plain push may begin as if it were sealed: what does not open is not.
-            return value if ring.opens(value, place.encode()) else columns.encrypt_bytes(ring, value, place.encode())
+        if self.goal is _Goal.ENCRYPTED:
+            # A plain push may start like an encrypted one: it is encrypted only if it decrypts.
+            return (
+                value if ring.can_decrypt(value, place.encode()) else columns.encrypt_bytes(ring, value, place.encode())
+            )
         if not value.startswith(MARK) or (self.goal is _Goal.RENEWED and value.startswith(ring.head)):
             return value
-        plain = ring.open(value, place.encode())
-        return plain if self.goal is _Goal.PLAIN else ring.seal(plain, place.encode())
+        plain = ring.decrypt(value, place.encode())
+        return plain if self.goal is _Goal.PLAIN else ring.encrypt(plain, place.encode())
 
     def _mobile(self, value: str) -> str:
         if self.goal is _Goal.PLAIN:
-            return self.sealer.number(value) if is_token(value) else value
-        return value if is_token(value) else columns.mobile_token(self.sealer, value)
+            return self.cipher.number(value) if is_token(value) else value
+        return value if is_token(value) else columns.mobile_token(self.cipher, value)
 
     def _text(self, value: str) -> str:
-        ring, place = self.sealer.ring, b"look_ups.text"
+        ring, place = self.cipher.ring, b"look_ups.text"
         if self.goal is _Goal.RENEWED and columns.is_under(ring, value):
             return value
         try:
@@ -217,33 +220,33 @@ class _Change:
         return columns.encrypt_text(ring, plain, place) if self.goal is _Goal.RENEWED else value
 
     def _json(self, value: Any, place: str) -> Any:
-        if value is None or isinstance(value, str) == (self.goal is _Goal.SEALED):
+        if value is None or isinstance(value, str) == (self.goal is _Goal.ENCRYPTED):
             return value
-        ring = self.sealer.ring
+        ring = self.cipher.ring
         if self.goal is _Goal.RENEWED and columns.is_under(ring, value):
             return value
         plain = columns.decrypt_json(ring, value, place.encode()) if isinstance(value, str) else value
         return plain if self.goal is _Goal.PLAIN else columns.encrypt_json(ring, plain, place.encode())
 
     def _content(self, row: Any) -> Row:
-        ring, place = self.sealer.ring, b"replies.content"
+        ring, place = self.cipher.ring, b"replies.content"
         if row.content_sealed is None:
-            if self.goal is not _Goal.SEALED:
+            if self.goal is not _Goal.ENCRYPTED:
                 return {}
             exact = row.content.encode() if row.content_exact is None else row.content_exact
             return {
                 "content": "",
                 "content_exact": None,
-                "content_sealed": ring.seal(exact, place),
-                "content_grams": self.sealer.grams(row.content),
-                "content_sha256": self.sealer.digest(row.content_sha256),
+                "content_sealed": ring.encrypt(exact, place),
+                "content_grams": self.cipher.grams(row.content),
+                "content_sha256": self.cipher.digest(row.content_sha256),
             }
-        if self.goal is _Goal.SEALED:
+        if self.goal is _Goal.ENCRYPTED:
             return {}
-        exact = ring.open(row.content_sealed, place)
+        exact = ring.decrypt(row.content_sealed, place)
         if self.goal is _Goal.RENEWED:
             current = row.content_sealed.startswith(ring.head)
-            return {} if current else {"content_sealed": ring.seal(exact, place)}
+            return {} if current else {"content_sealed": ring.encrypt(exact, place)}
         content = shown_content(exact.decode())
         return {
             "content": content,
@@ -257,8 +260,8 @@ class _Change:
 # --- Tables ---------------------------------------------------------------------------------------------
 
 
-def _walk(database: Database, table: sa.Table, change: _Change, tell: Callable[[int], None]) -> int:
-    """Change every row of a table, in the order of its key; give how many did change."""
+def _walk(database: Database, table: sa.Table, change: _Change, on_progress: Callable[[int], None]) -> int:
+    """Change every row of a table in key order; return the number of changed rows."""
     (key,) = table.primary_key.columns
     alone = change.goal is not _Goal.RENEWED
     limit = _ALONE_ROWS if alone else _BESIDE_ROWS
@@ -266,7 +269,7 @@ def _walk(database: Database, table: sa.Table, change: _Change, tell: Callable[[
     if table is receipts:
         query = query.where(table.c.extra.isnot(None))
     elif not alone:
-        query = query.where(_may_be_stale(table, change.sealer.ring))
+        query = query.where(_may_be_stale(table, change.cipher.ring))
     after: Any = None
     changed = 0
     while True:
@@ -277,7 +280,7 @@ def _walk(database: Database, table: sa.Table, change: _Change, tell: Callable[[
         if found:
             database.write(partial(_update, table=table, key=key.name, found=found, alone=alone))
         changed += len(found)
-        tell(len(rows))
+        on_progress(len(rows))
         if len(rows) < limit:
             return changed
         after = getattr(rows[-1], key.name)
@@ -288,7 +291,7 @@ def _walk(database: Database, table: sa.Table, change: _Change, tell: Callable[[
 def _update(
     connection: sa.Connection, *, table: sa.Table, key: str, found: Sequence[tuple[Any, Row]], alone: bool
 ) -> None:
-    """Write what changed. Where nobody else may write, this transaction may."""
+    """Write the changed rows; this transaction bypasses the guards."""
     postgresql = connection.dialect.name == "postgresql"
     if alone and postgresql:
         connection.exec_driver_sql(UNHINDERED)
@@ -308,7 +311,7 @@ def _update(
 
 
 def _may_be_stale(table: sa.Table, ring: Keyring) -> sa.ColumnElement[bool]:
-    """Say which rows may hold what another key than the first has sealed."""
+    """Return the condition for rows that may be encrypted with another key than the first."""
 
     def begins(column: sa.Column[Any], head: bytes) -> sa.ColumnElement[bool]:
         return sa.func.substr(column, 1, len(head), type_=sa.LargeBinary) == head

@@ -1,4 +1,4 @@
-"""The embedded database's file, copied while others write to it, and looked at without a trace."""
+"""Copies the embedded database during writes, and reads copies without changing them."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from receiver.db.encryption import ColumnEncryption
 
 _FAULTS_NAMED = 5
-_IDS_SKIPPED = 10**10  # more than are given out in a week at full rate
+_IDS_SKIPPED = 10**10  # more ids than a week at full rate uses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
-    """What a database holds, in short."""
+    """A summary of a database."""
 
     schema: str | None
-    rows: dict[str, int]  # by table, those of what was pushed and sent
-    newest_push: tuple[UUID, datetime] | None  # id and time of receiving
+    rows: dict[str, int]  # by table: pushes, messages, receipts, replies
+    newest_push: tuple[UUID, datetime] | None  # id and arrival
 
 
 def copy_database(url: str, to: Path) -> None:
-    """Copy an SQLite database into a new file as of one moment; writers go on meanwhile, and their log grows.
+    """Copy an SQLite database into a new file as of one moment. Writers continue; their log grows meanwhile.
 
-    Raises StoreUnavailable with SQLite's own words.
+    Raises DatabaseUnavailable with SQLite's message.
     """
-    # In one step: SQLite begins a copy in several steps again whenever another process has written between two.
-    # VACUUM INTO reads such a snapshot as well and takes twice as long, since it builds every index anew.
+    # In one step: SQLite restarts a copy in several steps whenever another process writes between them.
+    # VACUUM INTO reads a snapshot too, but takes twice as long, since it rebuilds every index.
     try:
         with (
             closing(connect_to_read(path_of(url))) as source,
@@ -52,33 +52,33 @@ def copy_database(url: str, to: Path) -> None:
 
 
 def require_integrity(path: Path) -> None:
-    """Read every page and index of a database that nobody writes to. Raises ReceiverError naming what is wrong."""
+    """Check every page and index of a database without writers. Raises ReceiverError with the faults."""
     try:
         with closing(connect_unchanging(path)) as connection:
             found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({_FAULTS_NAMED})")]
     except sqlite3.Error as error:
         found = [str(error)]
     if found != ["ok"]:
-        raise ReceiverError(f"the database's copy is not whole: {'; '.join(found)}")
+        raise ReceiverError(f"the database's copy is damaged: {'; '.join(found)}")
 
 
 def skip_ids(path: Path) -> None:
-    """Let new rows begin far above the ids that are there, in a database that nobody else has open.
+    """Raise the id sequences far above the existing ids, in a database that no one else has open.
 
-    It gave out more ids after this copy was made. Whoever reads events is past them, and would pass over new ones.
+    The original assigned more ids after this copy. Readers of events are past them and would miss new rows with them.
     """
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE sqlite_sequence SET seq = seq + ?", (_IDS_SKIPPED,))
 
 
-def open_unchanging(path: Path, sealing: ColumnEncryption | None = None) -> Database:
-    """Open a database that nobody writes to, so that no file is made beside it."""
+def open_unchanging(path: Path, encryption: ColumnEncryption | None = None) -> Database:
+    """Open a database without writers, and create no file beside it."""
     name = path.absolute().as_uri().replace("%", "%25")  # a URI within a URL
-    return Database(f"sqlite:///{name}?immutable=1&uri=true", sealing=sealing)
+    return Database(f"sqlite:///{name}?immutable=1&uri=true", encryption=encryption)
 
 
-def look_into(path: Path) -> Contents:
-    """Tell what a database holds that nobody writes to. Raises StoreUnavailable or StoreUnfit."""
+def summarize(path: Path) -> Contents:
+    """Return a summary of a database without writers. Raises DatabaseUnavailable or DatabaseMisconfigured."""
     database = open_unchanging(path)
     try:
         with database.reading() as connection:

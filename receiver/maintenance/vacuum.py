@@ -1,9 +1,9 @@
-"""After rows were deleted: leave none of their bytes where they stood, as far as a program may.
+"""Removes the bytes of deleted rows from the database files, as far as a program can.
 
-SQLite writes its text index and its whole file anew, and empties its log. PostgreSQL's VACUUM
-takes dead rows out of tables, indexes and statistics, so that no statement and no dump finds them; what it leaves
-unwritten in the free space of a page is overwritten by rows to come, or at once by a rewrite (`rewrites`), which
-locks each table while it lasts. Its log has the rows until the files that held them are written over (`log_states`).
+SQLite: the text index and the whole file are rewritten, and the log is emptied. PostgreSQL: VACUUM removes dead rows
+from tables, indexes and statistics, so that no statement and no dump finds them. Bytes in the free space of a page stay
+until later rows overwrite them, or until a rewrite (`rewrites`), which locks each table. The write-ahead log has the
+rows until its files are recycled (`log_states`).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from receiver.db.engine import Database
 
 _TABLES = ("pushes", "messages", "receipts", "replies", "attempts", "look_ups")
-_TRY_SECONDS = 60.0  # for others to end what is in the way
-_LOG_BYTES, _LOG_TIMES = 1_000_000, 64  # written to get out of a file of the log, at most
-_STILL_SEEN = "a transaction older than the deletion is open (PID {pid}, {state}); end it, and run this again"
+_TRY_SECONDS = 60.0  # wait for other transactions to end
+_LOG_BYTES, _LOG_TIMES = 1_000_000, 64  # written at most to fill a file of the log
+_STILL_SEEN = "an open transaction is older than the deletion (PID {pid}, {state}); end it and run this again"
 
 
 def list_tombstones(connection: sa.Connection) -> list[Mapping[str, Any]]:
-    """Return every number that was forgotten, by its keyed hash, oldest first."""
+    """Return the tombstones of erased numbers, by keyed hash, oldest first."""
     return [dict(row) for row in connection.execute(sa.select(tombstones).order_by(tombstones.c.id)).mappings()]
 
 
 def clean(database: Database, url: str, *, now: Callable[[], datetime], rewrites: bool = False) -> int:
-    """Do it for every tombstone that waits for it; give their number. May be broken off and repeated.
+    """Clean the files for every pending tombstone and return their number. Can be interrupted and repeated.
 
-    Raises StoreUnavailable where somebody is in the way.
+    Raises DatabaseUnavailable if another transaction or connection blocks it.
     """
     with database.reading() as connection:
         waiting = [row["id"] for row in list_tombstones(connection) if row["cleaned_at"] is None]
@@ -55,7 +55,7 @@ def clean(database: Database, url: str, *, now: Callable[[], datetime], rewrites
         lambda connection: connection.execute(sa.update(tombstones).where(tombstones.c.id.in_(waiting)).values(done))
     )
     if not database.postgresql:
-        database.empty_log()  # of that note, too
+        database.empty_log()  # also of this update
     return len(waiting)
 
 
@@ -63,15 +63,15 @@ def clean(database: Database, url: str, *, now: Callable[[], datetime], rewrites
 
 
 def _rewrite_sqlite(database: Database, path: Path) -> None:
-    """Write the file anew, beside a server that has it open; its pushes go to the spool meanwhile."""
+    """Rewrite the file while a server has it open; its pushes go to the spool meanwhile."""
     try:
         with closing(connect(path, timeout_seconds=_TRY_SECONDS)) as connection:
-            # Its segments keep what was deleted from them until they are merged.
+            # The index keeps deleted text until its segments are merged.
             for index in ("reply_text", "reply_grams"):
                 connection.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")  # noqa: S608  (ours)
             connection.execute("VACUUM")
     except sqlite3.Error as error:
-        raise DatabaseUnavailable(f"the database could not be written anew ({error}); run this again") from error
+        raise DatabaseUnavailable(f"the database could not be rewritten ({error}); run this again") from error
     database.empty_log()
 
 
@@ -79,26 +79,26 @@ def _rewrite_sqlite(database: Database, path: Path) -> None:
 
 
 def _vacuum(database: Database, *, rewrites: bool) -> tuple[str, datetime]:
-    """Take dead rows out of tables, indexes and statistics; give up to where, and until when, the log may hold them."""
+    """Vacuum tables, indexes and statistics; return the log position and time up to which the log may have the rows."""
     with database.maintaining() as connected:
         connection = connected.execution_options(isolation_level="AUTOCOMMIT")
         connection.exec_driver_sql("SET statement_timeout = 0")
         _await_snapshots(connection)
-        # Few dead rows would be left in the indexes otherwise.
+        # Without INDEX_CLEANUP, a few dead rows would stay in the indexes.
         options = "FULL, ANALYZE" if rewrites else "INDEX_CLEANUP ON, TRUNCATE OFF, ANALYZE"
         for table in _TABLES:
             connection.exec_driver_sql(f"VACUUM ({options}) {table}")
-        # The planner's samples were taken anew, and the old ones are dead rows as well.
+        # ANALYZE has replaced the planner's samples; the old ones are dead rows too.
         _await_snapshots(connection)
         connection.exec_driver_sql(f"VACUUM ({'FULL' if rewrites else 'INDEX_CLEANUP ON'}) pg_catalog.pg_statistic")
         position: str = connection.exec_driver_sql("SELECT pg_current_wal_lsn()::text").scalar_one()
         _leave_log_file(connection)
-        at: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()  # as its files have it
+        at: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()  # the clock of its files
     return position, at
 
 
 def _await_snapshots(connection: sa.Connection) -> None:
-    """Wait until nobody's transaction is older than now: what they could still see, VACUUM leaves."""
+    """Wait until every older transaction has ended: VACUUM keeps rows that one could still see."""
     deadline = time.monotonic() + _TRY_SECONDS
     xid = connection.exec_driver_sql("SELECT mod(pg_current_xact_id()::text::bigint, 4294967296)").scalar_one()
     while True:
@@ -120,7 +120,7 @@ _OLDER = sa.text(
 
 
 def _leave_log_file(connection: sa.Connection) -> None:
-    """Write on until another file of the log is written to: each is then wholly from before, or from after."""
+    """Write until the log switches to another file, so that each file is entirely from before or after."""
     file = "pg_walfile_name(pg_current_wal_insert_lsn())"
     begun = connection.exec_driver_sql(f"SELECT {file}").scalar_one()
     for _ in range(_LOG_TIMES):
@@ -130,9 +130,9 @@ def _leave_log_file(connection: sa.Connection) -> None:
 
 
 def log_states(database: Database) -> list[tuple[Mapping[str, Any], str]]:
-    """Return every tombstone, and in words whether the database's own log may still hold what was deleted with it.
+    """Return every tombstone with a text that says whether the database's log may still have the deleted rows.
 
-    Where the files tell that it is gone, that is noted, once the one that is being written to is filled as well.
+    If the files show that they are gone, this is stored after the current file is filled too.
     """
     with database.reading() as connection:
         rows = list_tombstones(connection)
@@ -161,17 +161,17 @@ def _state_of(connection: sa.Connection, row: Mapping[str, Any], *, may_look: bo
         return _GONE
     if may_look:
         files = connection.scalar(_OLD_FILES, {"cleaned_at": at})
-        return f"held: {files} files of the log are from before" if files else _GONE
+        return f"held: {files} files of the log are older than the deletion" if files else _GONE
     if connection.scalar(_NEEDED, {"position": position}):
-        return f"held: the server still needs its log of before {position}; a checkpoint lets it go"
+        return f"held: the server still needs its log before {position}; a checkpoint releases it"
     return (
-        "not known: grant this role pg_monitor, or have a superuser see when no file of pg_ls_waldir() is of before "
-        f"{at:%Y-%m-%d %H:%M:%S} UTC, and one more is written"
+        "unknown: grant this role pg_monitor, or have a superuser check that pg_ls_waldir() has no file older than "
+        f"{at:%Y-%m-%d %H:%M:%S} UTC, and one newer file"
     )
 
 
-# A file that is set aside to be written to again keeps its time and its old bytes, and gets a name from the future. So
-# the one that is being written to may have such an end, and has to be filled before it is known to be new.
+# A recycled file keeps its time and old bytes under a future name. So the current file may end in old bytes until it is
+# filled.
 _OLD_FILES = sa.text(
     "SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND modification <= :cleaned_at"
 )

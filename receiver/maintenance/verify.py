@@ -1,16 +1,15 @@
-"""Holds the journal against what was read from it: receipts, replies, states, masked numbers.
+"""Compares the journal with its results: receipts, replies, states, masked numbers.
 
-Reads everything once, in one snapshot of a live database and at constant memory: what the journal says and what the
-rows say are added up, per bucket, as sums of digests that come out the same in any order. Only where a bucket differs
-is it read again, to name what differs.
+Reads everything once, in one snapshot of a live database and in constant memory. Journal and rows are summed up per
+bucket, as order-independent sums of digests. Only differing buckets are read again, to name the differences.
 
-What the journal says is what was read when a push came, or by its last replay, and is kept with it: other rules since
-then change nothing. Rows from before that was kept are read anew; where that finds something else, or nothing, the
-receipt or reply that the push has brought says what it was.
+The reading of a push, from its arrival or its last replay, is stored with it; later rules do not change it. Journal
+rows from older versions have no stored reading and are parsed again. If the result differs, the receipt or reply that
+the push brought decides.
 
-What is pruned proves nothing any more. So the journal counts from the horizon of its kind on, and of a row that it has
-only later copies of, no more is asked than that there are at least so many. A horizon in the future is a fault, and
-excuses nothing: then it counts from the oldest row on that is there.
+Pruned rows cannot be compared. So the journal counts from the horizon of its kind on. For a row older than that, the
+journal may only have later copies, and the row must count at least as many. A horizon in the future is a fault; then
+the journal counts from the oldest existing row.
 """
 
 from __future__ import annotations
@@ -54,29 +53,30 @@ if TYPE_CHECKING:
 _BUCKETS = 4096
 _CHUNK_ROWS = 5000
 _NAMED_MAX = 20
-# A push that waited in a spool for up to so long may have been saved after, and pruned before, a later copy of it.
+# A push that was spooled this long may have been saved after, and pruned before, a later copy of it.
 _OUT_OF_ORDER = timedelta(days=1)
 _CLOCKS_APART = timedelta(days=1)  # the platform's and ours
 
 _NO_ID = UUID(int=0)
-_UNREADABLE = 1  # in place of a digest: of what is from before they were kept, and cannot be read today
+_UNREADABLE = 1  # stands for the digest of an old push that cannot be parsed today
 _STATUSES = frozenset(DeliveryStatus)
 
-# Kind, account, task id (empty: none), number, time, and what the vendor's status or the content's digest says.
+# Kind, account, task id (empty: none), number, time, and vendor status or content digest.
 Key = tuple[str, str, str, str, str, str]
 
 
 def verify(
     database: Database,
     read_again: Callable[[Push], Push],
-    tell: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
     *,
     now: datetime | None = None,
 ) -> Iterator[CheckResult]:
-    """Prove that journal, receipts, replies and states agree. `tell` hears how many rows were read since the last time.
+    """Yield the checks that journal, receipts, replies and states agree.
 
-    `read_again` reads a push with the present settings, of which that was not kept when it came.
-    Raises StoreUnavailable or StoreUnfit.
+    `on_progress` receives the number of rows read since the last call. `read_again` parses a push without a stored
+    reading.
+    Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
     with database.reading() as connection:
         if database.postgresql:
@@ -84,13 +84,13 @@ def verify(
         now = now or datetime.now(UTC)
         ahead = list_ahead(connection, now)
         yield CheckResult(
-            name="what was pruned lies in the past",
+            name="retention horizons are in the past",
             ok=not ahead,
             count=len(list_horizons(connection)),
             details=tuple(f"in the future: {each}; see `receiver doctor`" for each in ahead),
         )
-        work = _Verification(connection, read_again, tell, list_supported(connection, now))
-        yield from work.sightings()
+        work = _Verification(connection, read_again, on_progress, list_supported(connection, now))
+        yield from work.events()
         yield work.states()
         yield work.masked()
         yield work.unread()
@@ -105,20 +105,20 @@ class _Verification:
         self,
         connection: sa.Connection,
         read_again: Callable[[Push], Push],
-        tell: Callable[[int], None],
+        on_progress: Callable[[int], None],
         horizons: Mapping[RetentionKind, datetime],
     ) -> None:
         self._connection = connection
         self._read_again = read_again
-        self._tell = tell
+        self._on_progress = on_progress
         self.messages_read = 0
         self._horizons = horizons
-        # Of rows that began before the horizon: the digest of each that was seen after it, and its copies.
+        # Copies of each row from before the horizon that was seen after it, by digest.
         self._begun_before: dict[int, int] = {}
-        self._unread: list[str] = []  # rows that no reader can read
+        self._unread: list[str] = []  # unreadable rows
 
-    def sightings(self) -> Iterator[CheckResult]:
-        """Every accepted push has its receipt or reply, counted as often as it came; and there are no others."""
+    def events(self) -> Iterator[CheckResult]:
+        """Check that each accepted push has its receipt or reply with the right copies, and no other exists."""
         sums = [0] * _BUCKETS
         journal_rows = 0
         replayed: set[UUID] = set()
@@ -138,7 +138,7 @@ class _Verification:
         for key, copies, push_id in self._rows():
             rows += 1
             digest = _digest(key)
-            # A row that a replay made began with one copy that no push has counted.
+            # A row from a replay has one copy that no push counts.
             sums[digest % _BUCKETS] -= digest * (copies - (push_id in replayed))
         differing = {bucket for bucket, total in enumerate(sums) if total}
         differing |= {digest % _BUCKETS for digest, came in later_copies.items() if came > self._begun_before[digest]}
@@ -148,7 +148,7 @@ class _Verification:
         )
 
     def states(self) -> CheckResult:
-        """Every message's state is that of its receipts."""
+        """Check that every message's state follows from its receipts."""
         wrong: list[str] = []
         rows = 0
         columns = (messages.c.id, messages.c.task_id, messages.c.mobile, messages.c.status, messages.c.reported_at)
@@ -172,10 +172,7 @@ class _Verification:
         )
 
     def _follows(self, row: Any, state: MessageState) -> bool:
-        """Return whether a message's state is that of its receipts.
-
-        Or what is left of them after pruning may have made it.
-        """
+        """Return whether a message's state follows from its receipts, or may follow from pruned ones."""
         if (state.status, state.reported_at, state.seen) == (row.status, row.reported_at, row.seen):
             return True
         horizon = self._horizons.get(RetentionKind.RECEIPTS)
@@ -188,14 +185,14 @@ class _Verification:
         return known.merge(state) == known and (still_decides or row.reported_at < horizon + _CLOCKS_APART)
 
     def unread(self) -> CheckResult:
-        """Every row that the others looked at could be read."""
+        """Check that every row of the other checks was readable."""
         found = sorted(set(self._unread))
         return CheckResult(
             name="every row can be read", ok=not found, count=self.messages_read, details=tuple(found[:_NAMED_MAX])
         )
 
     def masked(self) -> CheckResult:
-        """Every masked number belongs to the one recorded message that fits it, or to none."""
+        """Check that every masked number belongs to the only recorded message that matches it, or to none."""
         wrong: list[str] = []
         rows = 0
         for table in (receipts, replies):
@@ -220,14 +217,14 @@ class _Verification:
         )
 
     def _name(self, buckets: set[int], replayed: set[UUID]) -> tuple[str, ...]:
-        """Read the differing buckets again, key by key."""
+        """Return the differences of these buckets, key by key."""
         rows: dict[int, _Row] = {}
         for row in self._kept_rows(buckets, replayed):
             rows[row.digest] = row
         brought = {row.push_id: row.digest for row in rows.values()}
         came: Counter[int] = Counter()
         first_push: dict[int, UUID] = {}
-        read_as: dict[int, int] = {}  # of rows, by their digest: what their first push reads as today, if otherwise
+        read_as: dict[int, int] = {}  # by row digest: the different digest of its first push, parsed today
         for push in self._journal():
             row_digest = brought.get(push.id)
             if not push.kept and row_digest is not None and row_digest != push.digest:
@@ -235,7 +232,7 @@ class _Verification:
             if not push.replayed and push.digest % _BUCKETS in buckets:
                 came[push.digest] += 1
                 first_push.setdefault(push.digest, push.id)
-        # What a push from before the digests reads as today, all rows belong to together that such pushes have brought.
+        # Rows of pushes without a stored digest are grouped by what those pushes parse to today.
         groups: dict[int, list[_Row]] = defaultdict(list)
         for digest, row in rows.items():
             groups[read_as.get(digest, digest)].append(row)
@@ -254,7 +251,7 @@ class _Verification:
         return tuple(sorted(named)[:_NAMED_MAX])
 
     def _kept_rows(self, buckets: set[int], replayed: set[UUID]) -> Iterator[_Row]:
-        """Return these buckets' rows, with the copies that the journal has to have."""
+        """Yield these buckets' rows, with the copies that the journal must have."""
         for key, copies, push_id in self._rows():
             if (digest := _digest(key)) % _BUCKETS in buckets:
                 early = push_id < self._first_id(key[0], _OUT_OF_ORDER)
@@ -290,25 +287,25 @@ class _Verification:
         )
 
     def _horizon(self, kind: str) -> datetime | None:
-        """From when on the journal must agree with the rows of a kind: both are whole."""
+        """Return from when on both the journal and the rows of a kind are complete."""
         own = RetentionKind.RECEIPTS if kind == "receipt" else RetentionKind.REPLIES
         return max(filter(None, (self._horizons.get(RetentionKind.PUSHES), self._horizons.get(own))), default=None)
 
     def _first_id(self, kind: str, later: timedelta = timedelta(0)) -> UUID:
-        """The lowest id that a push of that kind may have to count."""
+        """Return the lowest id of a push of this kind that counts."""
         horizon = self._horizon(kind)
         return _NO_ID if horizon is None else first_id_of(horizon + later)
 
     def _rows(self) -> Iterator[tuple[Key, int, UUID]]:
-        """Return the rows that began after the horizon, with their copies and the push that brought them."""
-        yield from self._sighted(begun_before=False)
+        """Yield the rows from after the horizon, with their copies and first push."""
+        yield from self._events(begun_before=False)
 
     def _rows_begun_before(self) -> Iterator[tuple[Key, int]]:
-        """Return the rows that began before it and were seen after it, and how many later copies they may have: few."""
-        for key, copies, _ in self._sighted(begun_before=True):
+        """Yield the rows from before the horizon that were seen after it, with their possible later copies."""
+        for key, copies, _ in self._events(begun_before=True):
             yield key, copies - 1
 
-    def _sighted(self, *, begun_before: bool) -> Iterator[tuple[Key, int, UUID]]:
+    def _events(self, *, begun_before: bool) -> Iterator[tuple[Key, int, UUID]]:
         for table, kind, at, said in (
             (receipts, "receipt", receipts.c.reported_at, receipts.c.vendor_status),
             (replies, "reply", replies.c.replied_at, replies.c.content_sha256),
@@ -334,16 +331,14 @@ class _Verification:
                 query = query.where(table.c.push_id < self._first_id(kind), table.c.last_seen_at >= horizon)
             elif horizon is not None:
                 query = query.where(table.c.push_id >= self._first_id(kind))
-            for chunk in self._chunks(
-                query, table.c.id, partial(_as_sighted, kind, cipher_of(self._connection.dialect))
-            ):
+            for chunk in self._chunks(query, table.c.id, partial(_as_event, kind, cipher_of(self._connection.dialect))):
                 for row in chunk:
                     yield row.key, row.copies, row.push_id
 
     def _chunks(
         self, query: sa.Select[Any], by: sa.Column[Any], convert: Callable[[Any], Any] = lambda row: row
     ) -> Iterator[list[Any]]:
-        """Read a query in the order of its id, a chunk at a time: no statement is long, no result large."""
+        """Yield a query's rows in id order, in chunks, so that no statement is long."""
         after = None
         while True:
             page = query if after is None else query.where(by > after)
@@ -351,7 +346,7 @@ class _Verification:
                 self._connection, page.order_by(by).limit(_CHUNK_ROWS), by.table, convert, tell=self._unread.append
             )
             if rows:
-                self._tell(len(rows))
+                self._on_progress(len(rows))
                 yield rows
             if len(rows) < _CHUNK_ROWS:
                 return
@@ -359,8 +354,8 @@ class _Verification:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Sighted:
-    """A receipt or reply, as it is compared."""
+class _Event:
+    """A receipt or reply to compare."""
 
     id: int
     key: Key
@@ -368,31 +363,31 @@ class _Sighted:
     push_id: UUID
 
 
-def _as_sighted(kind: str, sealer: FieldCipher | None, row: Any) -> _Sighted:
-    said = row.said if isinstance(row.said, str) else _content_digest(row, sealer).hex()
+def _as_event(kind: str, cipher: FieldCipher | None, row: Any) -> _Event:
+    said = row.said if isinstance(row.said, str) else _content_digest(row, cipher).hex()
     parts = (kind, row.account or "", row.task_id or "", row.mobile or "", row.at.isoformat(), said)
     require_texts(*parts)
-    return _Sighted(id=row.id, key=parts, copies=int(row.copies), push_id=row.push_id)
+    return _Event(id=row.id, key=parts, copies=int(row.copies), push_id=row.push_id)
 
 
-def _content_digest(row: Any, sealer: FieldCipher | None) -> bytes:
+def _content_digest(row: Any, cipher: FieldCipher | None) -> bytes:
     """Return the SHA-256 of a reply's content; where that is sealed and another, the one that stands for it."""
     kept: bytes = row.said
-    if sealer is None or row.content_sealed is None:
+    if cipher is None or row.content_sealed is None:
         return kept
     digest = hashlib.sha256(row.content_sealed).digest()
-    return digest if sealer.digest(digest) == kept else kept
+    return digest if cipher.digest(digest) == kept else kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Journaled:
-    """A row of the journal, and what was read of it."""
+    """A journal row and its reading."""
 
     id: UUID
     kind: str
     received_at: datetime
     replayed: bool
-    kept: bool  # false: read anew, since the row is from before digests were kept
+    kept: bool  # False: parsed again, the row has no stored digest
     digest: int
 
 
@@ -404,7 +399,7 @@ class _Row:
     digest: int
     push_id: UUID
     copies: int
-    at_most: bool  # some may be pruned
+    at_most: bool  # some of its pushes may be pruned
 
 
 def _digest(key: Key) -> int:

@@ -1,11 +1,11 @@
-"""Messages, receipts and replies: how they follow from the journal, and how they are read, searched and exported."""
+"""Messages, receipts and replies: derived from the journal, read, searched and exported."""
 
 from __future__ import annotations
 
 from receiver.messages.balance import Level, Reading, Trend, save_readings
 from receiver.messages.events import Event, EventHorizon, Position, find_lag_seconds, list_events
 from receiver.messages.recording import Recorded, RecordResult, match_recorded, record_sent, record_verified
-from receiver.messages.records import FIELDS, InvalidSendRecord, SendRecordParser, parse_filter_time
+from receiver.messages.send_records import FIELDS, InvalidSendRecord, SendRecordParser, parse_filter_time
 
 __all__ = [
     "FIELDS",

@@ -1,4 +1,4 @@
-"""The balance of each account as a series of readings, and what follows from it."""
+"""The balance of each account as a series of readings, its trend and its billing."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Trend:
     """How fast an account is used up."""
 
     per_day: float | None  # messages used in a day, over the last week at most; None: too few readings
-    days_left: float | None  # None: it is not used, or not known how fast
+    days_left: float | None  # None: not used, or the rate is unknown
 
 
 def save_readings(connection: sa.Connection, readings: Iterable[Reading]) -> None:
-    """Keep readings; those that are kept already are no change."""
+    """Store readings; those already stored are no change."""
     rows = [{name: getattr(reading, name) for name in Reading.__slots__} for reading in readings]
     if rows:
         connection.execute(_reading_insert(connection.dialect.name), rows)
@@ -53,7 +53,7 @@ def _reading_insert(dialect: str) -> Any:
 
 
 def find_last_readings(connection: sa.Connection, *, now: datetime) -> Mapping[str, Reading]:
-    """Return the newest reading of each account that has any, of those that are not in the future."""
+    """Return the newest reading of each account, without those in the future."""
     newest = (
         sa.select(balance_readings.c.account, sa.func.max(balance_readings.c.answered_at).label("answered_at"))
         .where(no_later(balance_readings.c.answered_at, now))
@@ -75,7 +75,7 @@ def find_last_readings(connection: sa.Connection, *, now: datetime) -> Mapping[s
 def iter_readings(
     connection: sa.Connection, account: str, since: datetime | None, until: datetime
 ) -> Iterator[Reading]:
-    """Return an account's readings of a time, oldest first, after the last one before it."""
+    """Yield an account's readings of a period, oldest first, preceded by the last one before it."""
     column = balance_readings.c
     if since is not None:
         before = sa.select(balance_readings).where(column.account == account, column.answered_at < since)
@@ -101,9 +101,9 @@ def _reading(row: Any) -> Reading:
 
 @dataclass(slots=True)
 class Level:
-    """Follows one account's readings in the order in which they were answered, and adds up what it was topped up by.
+    """Follows one account's readings in the order of their answers, and adds up the top-ups.
 
-    Requests that overlap are answered in any order. So a higher reading is a rise only if it was asked for after the
+    Overlapping requests are answered in any order. So a higher reading is a top-up only if it was requested after the
     one before was answered.
     """
 
@@ -113,7 +113,7 @@ class Level:
     used: int = 0
 
     def add(self, reading: Reading) -> None:
-        """Take the next reading."""
+        """Add the next reading."""
         if self.remain_point is not None and self.known_at is not None:
             change = reading.remain_point - self.remain_point
             if change > 0 and reading.asked_at < self.known_at:
@@ -124,7 +124,7 @@ class Level:
 
 
 def find_trend(connection: sa.Connection, account: str, *, now: datetime) -> Trend:
-    """Say how fast an account is used up, by its readings of the last week, and how long it lasts at that."""
+    """Return how fast an account is used up, by its readings of the last week, and how long it lasts."""
     level = Level()
     first: datetime | None = None
     for reading in _last_of_each_hour(connection, account, now - _TREND, now):
@@ -138,7 +138,7 @@ def find_trend(connection: sa.Connection, account: str, *, now: datetime) -> Tre
 
 
 def _last_of_each_hour(connection: sa.Connection, account: str, since: datetime, until: datetime) -> list[Reading]:
-    """Return a reading for each hour that has any: each send is one, and a week of them says no more."""
+    """Return the last reading of each hour: each send has one, and all of a week add no precision."""
     column = balance_readings.c
     hour: sa.ColumnElement[int] = sa.literal_column(f"{epoch_seconds(connection.dialect.name, 'answered_at')} / 3600")
     within = (column.account == account, column.answered_at >= since, column.answered_at < until)
@@ -150,32 +150,32 @@ def _last_of_each_hour(connection: sa.Connection, account: str, since: datetime,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BillingDay:
-    """One account's day, from midnight to midnight: what the balance says, and what was sent."""
+    """One account's day, from midnight to midnight: balance and sends."""
 
     account: str
     begins_at: datetime
-    opening: int | None  # by the last reading before the day, else the first in it
+    opening: int | None  # the last reading before the day, else the first in it
     top_ups: int  # rises between readings
-    closing: int | None  # by the last reading
+    closing: int | None  # the last reading
     accepted: int  # Σ success_counts of the day's messages
     delivered: int
     failed: int
     refused: int
-    difference: int | None  # opening + top-ups - closing - accepted: what the balance lost beyond that
-    gaps: tuple[str, ...]  # what is missing for the figures to be whole
+    difference: int | None  # opening + top-ups - closing - accepted: unexplained loss
+    gaps: tuple[str, ...]  # why the figures are incomplete
 
 
 def list_billing(
     connection: sa.Connection, accounts: Sequence[str], days: Sequence[tuple[datetime, datetime]]
 ) -> list[BillingDay]:
     """Return the days of each account, the first account's first. `days`: (begin, end), one after the other."""
-    found: list[BillingDay] = []
+    billing: list[BillingDay] = []
     for account in accounts:
         level = Level()
         readings = iter_readings(connection, account, days[0][0], days[-1][1])
         ahead = next(readings, None)
         for begins_at, ends_at in days:
-            while ahead is not None and ahead.answered_at < begins_at:  # the last one before the first day
+            while ahead is not None and ahead.answered_at < begins_at:  # up to the last one before the first day
                 level.add(ahead)
                 ahead = next(readings, None)
             gaps: list[str] = []
@@ -189,8 +189,8 @@ def list_billing(
             while ahead is not None and ahead.answered_at < ends_at:
                 level.add(ahead)
                 ahead = next(readings, None)
-            found.append(_billing_day(connection, account, begins_at, ends_at, opening, level, gaps))
-    return found
+            billing.append(_billing_day(connection, account, begins_at, ends_at, opening, level, gaps))
+    return billing
 
 
 def _billing_day(
@@ -207,14 +207,14 @@ def _billing_day(
     def count(condition: sa.ColumnElement[bool]) -> sa.Function[int]:
         return sa.func.count(sa.case((condition, 1)))
 
-    taken = column.send_state.is_(None)
+    accepted = column.send_state.is_(None)
     row = connection.execute(
         sa.select(
             sa.func.coalesce(sa.func.sum(column.success_counts), 0).label("accepted"),
             count(column.status == DeliveryStatus.DELIVERED.value).label("delivered"),
             count(column.status == DeliveryStatus.FAILED.value).label("failed"),
             count(column.send_state == MessageStatus.REFUSED.value).label("refused"),
-            count(sa.and_(taken, column.success_counts.is_(None))).label("uncounted"),
+            count(sa.and_(accepted, column.success_counts.is_(None))).label("uncounted"),
             count(column.send_state.in_([MessageStatus.SENDING, MessageStatus.OUTCOME_UNKNOWN])).label("open"),
         ).where(column.account == account, column.sent_at >= begins_at, column.sent_at < ends_at)
     ).one()

@@ -1,8 +1,8 @@
-"""The shortest way into the database for the plain pushes of a batch, which are nearly all of them.
+"""The fast way into the database for the plain pushes of a batch, which are nearly all of them.
 
-Says in one prepared statement (PostgreSQL) or three (SQLite) what `write.save_pushes` says in general; a test
-holds the two together. Plain: no masked number, no reply without a task id, no unknown field, no second push of the
-same message.
+Does in one prepared statement (PostgreSQL) or three (SQLite) what `projection.save_pushes` does in general; a test
+compares the two. Plain: no masked number, no reply without a task id, no unknown field, no second push of the same
+message.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 _BODY, _QUERY, _READING, _CONTENT = b"pushes.body", b"pushes.query", b"pushes.reading_digest", b"replies.content"
 
 
-def split_plain(batch: Sequence[Push], sealer: FieldCipher | None = None) -> tuple[list[Push], list[Push]]:
-    """Part a batch into its plain pushes, in the order of their messages' keys, and the rest."""
+def split_plain(batch: Sequence[Push], cipher: FieldCipher | None = None) -> tuple[list[Push], list[Push]]:
+    """Return a batch's plain pushes, in the order of their messages' keys, and the rest."""
     plain: dict[tuple[str, ...], Push] = {}
     rest: list[Push] = []
     for push in batch:
@@ -50,25 +50,25 @@ def split_plain(batch: Sequence[Push], sealer: FieldCipher | None = None) -> tup
             rest.append(push)
         else:
             plain[key] = push
-    return [plain[key] for key in sorted(plain, key=lambda key: lock_order(key, sealer))], rest
+    return [plain[key] for key in sorted(plain, key=lambda key: lock_order(key, cipher))], rest
 
 
-def lock_order(key: tuple[str, ...], sealer: FieldCipher | None) -> tuple[str, ...]:
-    """Return what messages are locked in the order of, by their task id, number and account: as the index has them."""
-    return key if sealer is None else (key[0], mobile_token(sealer, key[1]), *key[2:])
+def lock_order(key: tuple[str, ...], cipher: FieldCipher | None) -> tuple[str, ...]:
+    """Return the sort key in which messages are locked, from task id, number and account: the index's order."""
+    return key if cipher is None else (key[0], mobile_token(cipher, key[1]), *key[2:])
 
 
 def save_plain(connection: sa.Connection, batch: Sequence[Push]) -> bool:
-    """Keep plain pushes. False: nothing was changed, some of them are in the journal already (SQLite only)."""
+    """Save plain pushes. False: nothing was changed, the journal has some of them already (SQLite only)."""
     if connection.dialect.name == "postgresql":
         save_plain_postgresql(connection.connection.driver_connection, batch, cipher_of(connection.dialect))
         return True
     return _save_sqlite(connection.connection.driver_connection, batch, cipher_of(connection.dialect))
 
 
-def save_plain_postgresql(driver: Any, batch: Sequence[Push], sealer: FieldCipher | None = None) -> None:
-    """Keep plain pushes by one statement of the driver: what SQLAlchemy adds costs more than its share of it."""
-    driver.execute(_POSTGRESQL, [dumps([_json_row(push, sealer) for push in batch])], prepare=True)
+def save_plain_postgresql(driver: Any, batch: Sequence[Push], cipher: FieldCipher | None = None) -> None:
+    """Save plain pushes by one statement of the driver, without the overhead of SQLAlchemy."""
+    driver.execute(_POSTGRESQL, [dumps([_json_row(push, cipher) for push in batch])], prepare=True)
 
 
 # --- PostgreSQL ---------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ WITH given AS MATERIALIZED (
         id uuid, account text, endpoint text, kind text, outcome text, error text, flags json, method text,
         query text, body text, read_as text, content_type text, remote_addr text, received_at timestamptz,
         task_id text, mobile text, at timestamptz, vendor_status text, status smallint, seen smallint,
-        content text, exact text, sealed text, grams text, digest text, opt_out boolean, opt_out_review boolean)
+        content text, exact text, encrypted text, grams text, digest text, opt_out boolean, opt_out_review boolean)
 ), journal AS (
     INSERT INTO pushes (id, account, endpoint, kind, outcome, error, flags, method, query, body,
                         content_type, remote_addr, received_at, reading_digest)
@@ -115,7 +115,7 @@ WITH given AS MATERIALIZED (
 )
 INSERT INTO replies (message_id, push_id, received_at, last_seen_at, copies, content, content_exact, content_sealed,
                      content_grams, content_sha256, replied_at, opt_out, opt_out_review)
-SELECT message_id, id, received_at, received_at, 1, content, decode(exact, 'base64'), decode(sealed, 'base64'),
+SELECT message_id, id, received_at, received_at, 1, content, decode(exact, 'base64'), decode(encrypted, 'base64'),
        grams, decode(digest, 'base64'), at, opt_out, opt_out_review
 FROM given JOIN journal USING (id) JOIN message USING (task_id, mobile, account)
 WHERE content IS NOT NULL
@@ -124,9 +124,9 @@ ON CONFLICT (message_id, replied_at, content_sha256, masked_mobile) DO UPDATE SE
 """
 
 
-def _json_row(push: Push, sealer: FieldCipher | None) -> dict[str, Any]:
+def _json_row(push: Push, cipher: FieldCipher | None) -> dict[str, Any]:
     reading = push.reading
-    query, body = _bytes_of(push, sealer)
+    query, body = _bytes_of(push, cipher)
     row: dict[str, Any] = {
         "id": f"{push.id.int:032x}",
         "account": push.account,
@@ -145,9 +145,9 @@ def _json_row(push: Push, sealer: FieldCipher | None) -> dict[str, Any]:
     if isinstance(reading, Unreadable):
         row["error"] = reading.error
         return row
-    row["read_as"] = b64encode(_digest_of(push.account, reading, sealer)).decode()
+    row["read_as"] = b64encode(_digest_of(push.account, reading, cipher)).decode()
     row["task_id"] = reading.task_id
-    row["mobile"] = reading.mobile if sealer is None else mobile_token(sealer, reading.mobile)
+    row["mobile"] = reading.mobile if cipher is None else mobile_token(cipher, reading.mobile)
     if isinstance(reading, Receipt):
         status = delivery_status(reading.vendor_status)
         row["at"] = reading.reported_at.isoformat()
@@ -155,55 +155,52 @@ def _json_row(push: Push, sealer: FieldCipher | None) -> dict[str, Any]:
         row["status"] = int(status)
         row["seen"] = 1 << status
         return row
-    content, exact, sealed, grams = _contents(reading, sealer)
+    content, exact, encrypted, grams = _contents(reading, cipher)
     row |= {"at": reading.replied_at.isoformat(), "status": 0, "seen": 0, "content": content, "grams": grams}
-    row["digest"] = b64encode(_digest(reading, sealer)).decode()
+    row["digest"] = b64encode(_digest(reading, cipher)).decode()
     row |= {"opt_out": reading.opt_out is OptOut.YES, "opt_out_review": reading.opt_out is OptOut.REVIEW}
     if exact is not None:
         row["exact"] = b64encode(exact).decode()
-    if sealed is not None:
-        row["sealed"] = b64encode(sealed).decode()
+    if encrypted is not None:
+        row["encrypted"] = b64encode(encrypted).decode()
     return row
 
 
-def _bytes_of(push: Push, sealer: FieldCipher | None) -> tuple[bytes, bytes]:
-    """Return what the journal keeps of a push: its query and its body."""
-    if sealer is None:
+def _bytes_of(push: Push, cipher: FieldCipher | None) -> tuple[bytes, bytes]:
+    """Return a push's query and body as the journal stores them."""
+    if cipher is None:
         return push.query, push.body
-    return encrypt_bytes(sealer.ring, push.query, _QUERY), encrypt_bytes(sealer.ring, push.body, _BODY)
+    return encrypt_bytes(cipher.ring, push.query, _QUERY), encrypt_bytes(cipher.ring, push.body, _BODY)
 
 
-def _digest_of(account: str, reading: Receipt | Reply, sealer: FieldCipher | None) -> bytes:
-    """Return what the journal keeps of a reading."""
+def _digest_of(account: str, reading: Receipt | Reply, cipher: FieldCipher | None) -> bytes:
+    """Return the digest of a reading as the journal stores it."""
     digest = reading_digest(account, reading)
-    return digest if sealer is None else encrypt_bytes(sealer.ring, digest, _READING)
+    return digest if cipher is None else encrypt_bytes(cipher.ring, digest, _READING)
 
 
-def _contents(reply: Reply, sealer: FieldCipher | None) -> tuple[str, bytes | None, bytes | None, str | None]:
-    """Return what is kept of a reply: as it is shown, exactly where that differs.
-
-    Or sealed, and what it is found by.
-    """
+def _contents(reply: Reply, cipher: FieldCipher | None) -> tuple[str, bytes | None, bytes | None, str | None]:
+    """Return a reply's content as shown, and exactly if that differs; or encrypted, with its search hashes."""
     content = shown_content(reply.content)
-    if sealer is not None:
-        return "", None, sealer.ring.seal(reply.content.encode(), _CONTENT), sealer.grams(content)
+    if cipher is not None:
+        return "", None, cipher.ring.encrypt(reply.content.encode(), _CONTENT), cipher.grams(content)
     return content, reply.content.encode() if content != reply.content else None, None, None
 
 
-def _digest(reply: Reply, sealer: FieldCipher | None) -> bytes:
-    return reply.content_sha256 if sealer is None else sealer.digest(reply.content_sha256)
+def _digest(reply: Reply, cipher: FieldCipher | None) -> bytes:
+    return reply.content_sha256 if cipher is None else cipher.digest(reply.content_sha256)
 
 
-def content_columns(reply: Reply, sealer: FieldCipher | None) -> dict[str, Any]:
-    """Return the columns that hold a reply's content; the type of `content_sealed` seals."""
+def content_columns(reply: Reply, cipher: FieldCipher | None) -> dict[str, Any]:
+    """Return the columns of a reply's content; the type of `content_sealed` encrypts."""
     content = shown_content(reply.content)
     exact = reply.content.encode()
-    if sealer is not None:
+    if cipher is not None:
         return {
             "content": "",
             "content_exact": None,
             "content_sealed": exact,
-            "content_grams": sealer.grams(content),
+            "content_grams": cipher.grams(content),
         }
     return {
         "content": content,
@@ -243,7 +240,7 @@ INSERT INTO forward_queue (kind, push_id, message_id)
 VALUES ('push', ?, (SELECT id FROM messages WHERE task_id = ? AND mobile = ? AND account = ?))"""
 
 
-def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: FieldCipher | None) -> bool:
+def _save_sqlite(driver: Any, batch: Sequence[Push], cipher: FieldCipher | None) -> bool:
     journal: list[tuple[Any, ...]] = []
     messages: list[tuple[Any, ...]] = []
     receipts: list[tuple[Any, ...]] = []
@@ -254,14 +251,14 @@ def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: FieldCipher | None)
         received_at = write_time(push.received_at)
         flags = dumps(push.flags) if push.flags else None
         head = (push_id, push.account, push.endpoint, push.kind, push.outcome, push.error, flags)
-        read_as = None if isinstance(reading, Unreadable) else _digest_of(push.account, reading, sealer)
+        read_as = None if isinstance(reading, Unreadable) else _digest_of(push.account, reading, cipher)
         journal.append(
-            (*head, push.method, *_bytes_of(push, sealer), push.content_type, push.remote_addr, received_at, read_as),
+            (*head, push.method, *_bytes_of(push, cipher), push.content_type, push.remote_addr, received_at, read_as),
         )
         if isinstance(reading, Unreadable):
             forward.append((push_id, None, None, None))
             continue
-        mobile = reading.mobile if sealer is None else mobile_token(sealer, reading.mobile)
+        mobile = reading.mobile if cipher is None else mobile_token(cipher, reading.mobile)
         key = (reading.task_id, mobile, push.account)
         forward.append((push_id, *key))
         seen = (push_id, received_at, received_at)
@@ -271,11 +268,11 @@ def _save_sqlite(driver: Any, batch: Sequence[Push], sealer: FieldCipher | None)
             messages.append((*key, int(status), at, 1 << status))
             receipts.append((*seen, reading.vendor_status, at, *key))
         else:
-            contents = _contents(reading, sealer)
+            contents = _contents(reading, cipher)
             at = write_time(reading.replied_at)
             messages.append((*key, 0, None, 0))
             opt_outs = (reading.opt_out is OptOut.YES, reading.opt_out is OptOut.REVIEW)
-            replies.append((*seen, *contents, _digest(reading, sealer), at, *opt_outs, *key))
+            replies.append((*seen, *contents, _digest(reading, cipher), at, *opt_outs, *key))
     driver.execute("SAVEPOINT plain")
     if driver.executemany(_SQLITE_JOURNAL, journal).rowcount < len(journal):
         driver.execute("ROLLBACK TO plain")

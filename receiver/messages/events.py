@@ -1,9 +1,9 @@
-"""Receipts and replies as one stream that a reader can go on from: none missed, none twice.
+"""Receipts and replies as one stream that a reader can resume: none is missed, none sent twice.
 
-Ids are given out in order, and committed in any. So a page ends below the horizon: ids under which nothing can appear
-any more. A transaction that has taken an id of a table holds a lock on that table until it ends; once all that held
-one when an id was seen are gone, every id below it is committed or never will be. Nothing is stored for this, so it
-holds after a dump and restore too.
+Ids are assigned in order but committed in any order. So a page ends below the horizon: no further row can appear under
+these ids. A transaction that has taken an id of a table holds a lock on that table until it ends. Once all that held
+one when an id was read are gone, every lower id is committed or never will be. Nothing is stored for this, so it holds
+after a dump and restore too.
 """
 
 from __future__ import annotations
@@ -19,21 +19,28 @@ import sqlalchemy as sa
 from receiver.core import Kind
 from receiver.db.set_aside import is_in_feeds, read_rows
 from receiver.db.tables import receipts, replies
-from receiver.messages.queries import ReceiptRow, ReplyRow, as_receipt_row, as_reply_row, in_accounts, sighted
+from receiver.messages.queries import (
+    ReceiptRow,
+    ReplyRow,
+    as_receipt_row,
+    as_reply_row,
+    in_accounts,
+    select_inbound_events,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from receiver.db.engine import Database
 
-_PATIENCE_SECONDS = 0.5  # for transactions under way to end; a longer one holds the horizon back, and nothing else
+_PATIENCE_SECONDS = 0.5  # for open transactions to end; a longer one only holds the horizon back
 _POLL_SECONDS = 0.005
 _MARK_EVERY_SECONDS = 0.05
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Position:
-    """How far a reader has come: the last receipt's id and the last reply's."""
+    """A reader's position: the ids of the last receipt and the last reply."""
 
     receipt_id: int = 0
     reply_id: int = 0
@@ -41,7 +48,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One receipt or reply, and where its reader goes on after it."""
+    """One receipt or reply, and the position behind it."""
 
     kind: Kind
     row: ReceiptRow | ReplyRow
@@ -50,7 +57,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """What was seen once, and who might still have ids below it."""
+    """The ids at one moment, and the transactions that might still commit lower ones."""
 
     seen: Position
     writers: frozenset[str]
@@ -67,9 +74,9 @@ class EventHorizon:
         self._open: deque[_Mark] = deque()
 
     def find(self) -> Position:
-        """Return the newest position that is final; waits a moment for transactions under way.
+        """Return the newest final position; waits a moment for open transactions.
 
-        One that stays open holds it back until it ends. Raises StoreUnavailable or StoreUnfit.
+        One that stays open holds the position back until it ends. Raises DatabaseUnavailable or DatabaseMisconfigured.
         """
         deadline = time.monotonic() + _PATIENCE_SECONDS
         wanted: Position | None = None
@@ -145,9 +152,9 @@ _POSTGRESQL_LAG = sa.text(
 
 
 def find_lag_seconds(connection: sa.Connection) -> float:
-    """Tell for how long the oldest transaction has been open that holds events back; 0: none does.
+    """Return for how long the oldest transaction that holds events back has been open; 0: there is none.
 
-    One of another role counts only where this role may see it (pg_read_all_stats).
+    One of another role counts only if this role may see it (pg_read_all_stats).
     """
     if connection.dialect.name != "postgresql":
         return 0.0  # one writer: ids commit in order
@@ -157,9 +164,9 @@ def find_lag_seconds(connection: sa.Connection) -> float:
 def list_events(
     connection: sa.Connection, after: Position, final: Position, limit: int, accounts: tuple[str, ...] | None
 ) -> list[Event]:
-    """Return the next events in the order in which they were received, none above `final`.
+    """Return the next events in the order of arrival, none above `final`.
 
-    Both kinds are read in the order of their ids, and merged by the time at which they came.
+    Both kinds are read in the order of their ids, and merged by arrival time.
     """
     found = [
         (
@@ -190,7 +197,7 @@ def _next_rows(
     convert: Callable[[Any], Any],
 ) -> Sequence[Any]:
     after, final = between
-    query = sighted(table).where(
+    query = select_inbound_events(table).where(
         table.c.id > after, table.c.id <= final, is_in_feeds(table), *in_accounts(table, accounts)
     )
     return read_rows(connection, query.order_by(table.c.id).limit(limit), table, convert)

@@ -1,7 +1,6 @@
-"""Whole lists as CSV, at constant memory: by COPY from one snapshot on PostgreSQL, in parts by id on SQLite.
+"""Exports of whole lists, at constant memory: by COPY from one snapshot on PostgreSQL, in parts by id on SQLite.
 
-What readers see of a row is worked out in SQL here, since the database writes the text itself; a test holds it against
-what the lists show.
+The database writes the text itself, so SQL computes what readers see of a row; a test compares it with the lists.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from receiver.messages.queries import (
     receipt_conditions,
     reply_conditions,
     seen_both,
-    sighted,
+    select_inbound_events,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class ColumnType(StrEnum):
-    """What a column holds, for formats that have types."""
+    """The type of a column, for formats that have types."""
 
     TEXT = "text"
     TIME = "time"  # ISO 8601, UTC
@@ -52,7 +51,7 @@ class ColumnType(StrEnum):
     BOOLEAN = "boolean"
 
 
-# What SQLite may give for each, which would hold anything.
+# The types that SQLite may return for each; its columns accept any.
 TYPES: Mapping[ColumnType, tuple[type, ...]] = {
     ColumnType.TEXT: (str,),
     ColumnType.TIME: (str,),
@@ -70,36 +69,38 @@ class ExportColumn:
     kind: ColumnType
     text: sa.ColumnElement[Any]
     nullable: bool = True
-    written_by_people: bool = False  # may begin like a spreadsheet's formula
-    repeats: bool = False  # has few values, over and over
-    # Where the database cannot write the text, since it is sealed: what `text` gives, as text.
-    opened: Callable[[Any], str] | None = None
+    written_by_people: bool = False  # may look like a spreadsheet's formula
+    repeats: bool = False  # has few distinct values
+    # For an encrypted column, which the database cannot write as text: converts the decrypted value.
+    to_text: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Export:
-    """What is to be exported."""
+    """The columns and rows of an export."""
 
     columns: tuple[ExportColumn, ...]
     query: sa.Select[Any]
-    table: sa.Table  # whose ids the rows have
-    narrow: bool  # few rows, which an index finds
-    keeps: Callable[[Any], bool] | None = None  # whether a row of a sealed database, opened, is asked for at all
+    table: sa.Table  # the table of the rows' ids
+    narrow: bool  # few rows, found by an index
+    keeps: Callable[[Any], bool] | None = None  # filter of decrypted rows
 
     @property
-    def sealed(self) -> bool:
-        """Return whether the database cannot write its rows."""
-        return any(column.opened for column in self.columns)
+    def encrypted(self) -> bool:
+        """Return whether rows must be decrypted, so that the database cannot write them."""
+        return any(column.to_text for column in self.columns)
 
     def as_text(self, *, neutral: bool) -> sa.Select[Any]:
-        """Return the query of the columns as text; `neutral`: so that no spreadsheet takes any for a formula.
+        """Return the query with its columns as text; `neutral`: so that no spreadsheet reads a cell as a formula.
 
-        What is to be opened is given as it is.
+        Encrypted columns are returned unchanged.
         """
         return self.query.with_only_columns(
             *(
                 (
-                    _neutral(column.text) if neutral and column.written_by_people and not column.opened else column.text
+                    _neutral(column.text)
+                    if neutral and column.written_by_people and not column.to_text
+                    else column.text
                 ).label(column.name)
                 for column in self.columns
             ),
@@ -176,7 +177,7 @@ def _neutral(text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
     return sa.case((plain, text), (sa.or_(sign, at_a_break), sa.literal("'") + text), else_=text)
 
 
-# Nearly every cell begins so, and needs no closer look, which takes seven times as long.
+# Nearly every cell begins so; the full check takes seven times as long.
 _PLAIN_BEGINNINGS = (("0", "9"), ("A", "Z"), ("a", "z"), ("\u4e00", "\u9fff"))
 
 
@@ -221,16 +222,16 @@ def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement
     )
 
 
-def _number_column(number: sa.ColumnElement[Any], *, in_full: bool, sealer: FieldCipher | None) -> ExportColumn:
-    if sealer is None:
+def _number_column(number: sa.ColumnElement[Any], *, in_full: bool, cipher: FieldCipher | None) -> ExportColumn:
+    if cipher is None:
         return ExportColumn("mobile", ColumnType.TEXT, _mobile(number, in_full=in_full), nullable=False)
-    return ExportColumn("mobile", ColumnType.TEXT, number, nullable=False, opened=str if in_full else mask_mobile)
+    return ExportColumn("mobile", ColumnType.TEXT, number, nullable=False, to_text=str if in_full else mask_mobile)
 
 
 # --- The three lists ------------------------------------------------------------------------------------
 
 
-def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, sealer: FieldCipher | None = None) -> Export:
+def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, cipher: FieldCipher | None = None) -> Export:
     """Export messages, oldest first."""
     column = messages.c
     reported = (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
@@ -252,7 +253,7 @@ def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, sealer: Fiel
             ExportColumn("id", ColumnType.WHOLE, column.id, nullable=False),
             ExportColumn("account", ColumnType.TEXT, column.account, nullable=False, repeats=True),
             ExportColumn("task_id", ColumnType.TEXT, column.task_id, written_by_people=True),
-            _number_column(column.mobile, in_full=in_full, sealer=sealer),
+            _number_column(column.mobile, in_full=in_full, cipher=cipher),
             ExportColumn("template_id", ColumnType.TEXT, column.template_id, written_by_people=True, repeats=True),
             ExportColumn("reference", ColumnType.TEXT, column.reference, written_by_people=True),
             ExportColumn("sent_at", ColumnType.TIME, _iso(column.sent_at)),
@@ -283,7 +284,7 @@ def _is_narrow(wanted: Filter) -> bool:
     return any(value is not None for value in (wanted.mobile, wanted.task_id, wanted.reference, wanted.q))
 
 
-def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: FieldCipher | None = None) -> Export:
+def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool, cipher: FieldCipher | None = None) -> Export:
     """Export receipts, oldest first."""
     column = receipts.c
     known = {value: status.name.lower() for value, status in VENDOR_STATUSES.items()}
@@ -295,37 +296,39 @@ def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: Fie
         ),
         ExportColumn("reported_at", ColumnType.TIME, _iso_seconds(column.reported_at), nullable=False),
     )
-    return _sightings(receipts, own, receipt_conditions(wanted), wanted, in_full=in_full, sealer=sealer)
+    return _export_inbound_events(receipts, own, receipt_conditions(wanted), wanted, in_full=in_full, cipher=cipher)
 
 
-def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool, sealer: FieldCipher | None = None) -> Export:
+def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool, cipher: FieldCipher | None = None) -> Export:
     """Export replies, oldest first."""
     column = replies.c
     content = ExportColumn("content", ColumnType.TEXT, column.content, nullable=False, written_by_people=True)
-    if sealer is not None:
-        content = replace(content, text=column.content_sealed, opened=lambda sealed: shown_content(sealed.decode()))
+    if cipher is not None:
+        content = replace(content, text=column.content_sealed, to_text=lambda content: shown_content(content.decode()))
     own = (
         content,
         ExportColumn("opt_out", ColumnType.BOOLEAN, _boolean(column.opt_out), nullable=False),
         ExportColumn("opt_out_review", ColumnType.BOOLEAN, _boolean(column.opt_out_review), nullable=False),
         ExportColumn("replied_at", ColumnType.TIME, _iso_seconds(column.replied_at), nullable=False),
     )
-    export = _sightings(replies, own, reply_conditions(wanted, sealer), wanted, in_full=in_full, sealer=sealer)
-    if sealer is None or (text := wanted.q) is None:
+    export = _export_inbound_events(
+        replies, own, reply_conditions(wanted, cipher), wanted, in_full=in_full, cipher=cipher
+    )
+    if cipher is None or (text := wanted.q) is None:
         return export
     return replace(export, keeps=lambda row: has_text(shown_content(row.content.decode()), text))
 
 
-def _sightings(
+def _export_inbound_events(
     table: sa.Table,
     own: tuple[ExportColumn, ...],
     conditions: list[sa.ColumnElement[bool]],
     wanted: Filter,
     *,
     in_full: bool,
-    sealer: FieldCipher | None,
+    cipher: FieldCipher | None,
 ) -> Export:
-    query = sighted(table)
+    query = select_inbound_events(table)
     of = {column.name: column for column in query.selected_columns}
     mobile = of["of_mobile"].element
     columns = (
@@ -335,7 +338,7 @@ def _sightings(
         ExportColumn(
             "task_id", ColumnType.TEXT, of["of_task_id"].element, nullable=table is replies, written_by_people=True
         ),
-        _number_column(mobile, in_full=in_full, sealer=sealer),
+        _number_column(mobile, in_full=in_full, cipher=cipher),
         *own,
         ExportColumn("received_at", ColumnType.TIME, _iso(table.c.received_at), nullable=False),
         ExportColumn("last_seen_at", ColumnType.TIME, _iso(table.c.last_seen_at), nullable=False),
@@ -347,6 +350,3 @@ def _sightings(
         table=table,
         narrow=_is_narrow(wanted),
     )
-
-
-# --- As CSV ---------------------------------------------------------------------------------------------

@@ -80,16 +80,17 @@ def iter_file(
     gives_way: Callable[[], bool] = lambda: False,
     tell: Callable[[int], None] = lambda _rows: None,
 ) -> Iterator[bytes]:
-    """Return a list as the pieces of a file, oldest row first; on PostgreSQL as of one moment.
+    """Yield a list as the pieces of a file, oldest row first; on PostgreSQL as of one moment.
 
     `in_full`: numbers are not masked. `zone`: of the times in an XLSX; elsewhere they are UTC. `bom`: a CSV begins with
-    a byte order mark, by which Excel knows UTF-8. `neutral`: no cell of a CSV is a formula to a spreadsheet.
-    `sheet_rows`: so many an XLSX may have, which is looked at before it is begun, since it is built whole before its
-    first byte. `gives_way` says whether to rest between pieces for twice as long as each took, so that who cannot wait
-    has the processor. `tell` hears how many rows there were. Before the first piece, raises TooManyRows, and
-    MissingExtra where the format's library is not installed.
+    a byte order mark, by which Excel recognizes UTF-8. `neutral`: no cell of a CSV is a formula to a spreadsheet.
+    `sheet_rows`: the maximum of an XLSX, checked first, since it is built whole before its first byte. `gives_way`
+    returns whether to rest between pieces, for twice as long as each took, so that urgent work gets the processor.
+    `tell` receives the numbers of rows.
+
+    Before the first piece, raises TooManyRows, and MissingExtra if the format's library is not installed.
     """
-    export = EXPORTS[name](wanted, clock, in_full=in_full, sealer=cipher_of(connection.dialect))
+    export = EXPORTS[name](wanted, clock, in_full=in_full, cipher=cipher_of(connection.dialect))
     if form is FileFormat.XLSX:
         _require_fit(connection, export, sheet_rows)
     rows = _paced(iter_csv(connection, export, neutral=neutral and form is FileFormat.CSV, tell=tell), gives_way)
@@ -115,7 +116,7 @@ def _paced(pieces: Iterable[bytes], gives_way: Callable[[], bool]) -> Iterator[b
 
 
 def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Compress a file as it comes."""
+    """Yield a file's pieces, compressed."""
     compressor = zlib.compressobj(level=1, wbits=_GZIP)
     for piece in pieces:
         if compressed := compressor.compress(piece):
@@ -129,7 +130,7 @@ _FROM_TEXT: Mapping[ColumnType, Callable[[str], Any]] = {
     ColumnType.TEXT: str,
     ColumnType.TIME: str,
     ColumnType.NUMBER: float,
-    ColumnType.WHOLE: str,  # ids are strings; counts are told apart below
+    ColumnType.WHOLE: str,  # ids are strings; counts are separated below
     ColumnType.BOOLEAN: lambda text: text == "true",
 }
 _COUNTS = frozenset({"copies"})
@@ -263,7 +264,7 @@ def _xlsx(columns: tuple[ExportColumn, ...], rows: Iterable[bytes], zone: ZoneIn
 
 
 def _sheet_time(text: str, zone: ZoneInfo) -> datetime | None:
-    """Return a time as a sheet holds it, None for one before its calendar begins."""
+    """Return a time as a sheet stores it; None: it is before the sheet's calendar."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:  # a damaged row ends no file
@@ -287,7 +288,7 @@ class _Source(io.RawIOBase):
 
     @property
     def empty(self) -> bool:
-        """Return whether there is nothing in it; asked before anything is read."""
+        """Return whether it has no rows; call before reading."""
         while not self._rest and (piece := next(self._pieces, None)) is not None:
             self._rest = memoryview(piece)
         return not self._rest
@@ -318,18 +319,18 @@ class _Sink(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Say how much was written."""
+        """Return how much was written."""
         return self._written
 
     def write(self, data: Any) -> int:
-        """Take a piece."""
+        """Accept a piece."""
         piece = bytes(data)
         self._pieces.append(piece)
         self._written += len(piece)
         return len(piece)
 
     def take(self) -> bytes:
-        """Return what was written since the last time."""
+        """Return what was written since the last call."""
         taken = b"".join(self._pieces)
         self._pieces = []
         return taken

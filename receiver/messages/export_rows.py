@@ -22,7 +22,7 @@ _NEEDS_QUOTES = re.compile(r'[",\r\n]')
 
 
 def count_rows(connection: sa.Connection, export: Export, *, most: int) -> int:
-    """Count the rows of an export, up to so many; those that only opening them tells apart are not left out."""
+    """Return the number of rows, up to a limit; includes encrypted rows that decryption would filter out."""
     some = export.query.with_only_columns(sa.literal(1).label("one"), maintain_column_froms=True)
     some = some.order_by(None).limit(most)
     return connection.scalar(sa.select(sa.func.count()).select_from(some.subquery())) or 0
@@ -31,13 +31,13 @@ def count_rows(connection: sa.Connection, export: Export, *, most: int) -> int:
 def iter_csv(
     connection: sa.Connection, export: Export, *, neutral: bool, tell: Callable[[int], None] = lambda _rows: None
 ) -> Iterator[bytes]:
-    """Return the rows as CSV in UTF-8, lines ended by a newline, without a line of names; null is an empty cell.
+    """Yield the rows as CSV in UTF-8, lines ended by a newline, without a header; null is an empty cell.
 
-    `tell` hears how many rows there were, at the end or in parts.
+    `tell` receives the number of rows, at the end or in parts.
     """
     query = export.as_text(neutral=neutral)
-    if export.sealed:
-        yield from _opened(connection, export, query, tell, neutral=neutral)
+    if export.encrypted:
+        yield from _iter_decrypted(connection, export, query, tell, neutral=neutral)
         return
     if connection.dialect.name == "postgresql":
         yield from _copy(connection, query, tell, narrow=export.narrow)
@@ -49,7 +49,7 @@ def iter_csv(
 
 
 def _line(export: Export, row: Any) -> str | None:
-    """Write a row of the embedded database. None: it holds what none of its columns may, and is left out."""
+    """Return a row of the embedded database as a line. None: a value is invalid in its column; the row is left out."""
     for column, value in zip(export.columns, row, strict=True):
         if value is not None and not isinstance(value, TYPES[column.kind]):
             note(export.table.name, row.id, TypeError(column.name))
@@ -57,10 +57,10 @@ def _line(export: Export, row: Any) -> str | None:
     return ",".join(map(_cell, row)) + "\n"
 
 
-def _opened(
+def _iter_decrypted(
     connection: sa.Connection, export: Export, query: sa.Select[Any], tell: Callable[[int], None], *, neutral: bool
 ) -> Iterator[bytes]:
-    """Write the rows here, where what is sealed can be opened."""
+    """Yield the rows as lines, decrypted and written by this process."""
     postgresql = connection.dialect.name == "postgresql"
     if postgresql:
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
@@ -70,11 +70,11 @@ def _opened(
 
     def cells(row: Any) -> Iterator[str]:
         for column, value in zip(columns, row, strict=True):
-            if column.opened is None:
+            if column.to_text is None:
                 # As PostgreSQL writes numbers.
                 yield _cell(int(value) if postgresql and isinstance(value, float) and value.is_integer() else value)
                 continue
-            text = column.opened(value)
+            text = column.to_text(value)
             yield _cell(formulas.neutral(text) if neutral and column.written_by_people else text)
 
     def line_of(row: Any) -> str | None:
@@ -91,10 +91,10 @@ def _opened(
 
 
 def _parts(connection: sa.Connection, export: Export, query: sa.Select[Any]) -> Iterator[Sequence[Any]]:
-    """Return the rows of a query, some at a time; on SQLite in a transaction for each part.
+    """Yield the rows of a query in parts; on SQLite in a transaction for each part.
 
-    As long as one is open there, what is written meanwhile has to stay in the log, however slowly its rows are read.
-    Rows that came after the first part are left out.
+    An open transaction there keeps later writes in the log, however slowly its rows are read. Rows that arrive after
+    the first part are left out.
     """
     if connection.dialect.name == "postgresql":
         yield from connection.execute(query.execution_options(yield_per=_PART_ROWS)).partitions()
@@ -138,7 +138,7 @@ def _copy(
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor:
         if not narrow:
-            # In the order of the index, so that the first rows come at once and nothing is sorted on disk.
+            # In the order of the index, so that the first rows arrive at once and nothing is sorted on disk.
             cursor.execute("SET LOCAL enable_sort = off")
         cursor.execute("SET LOCAL statement_timeout = 0")
         gathered: list[bytes] = []

@@ -1,8 +1,8 @@
-"""What a transaction that changes rows leaves behind for own systems to hear of: references, while there is a target.
+"""The webhook outbox: a transaction that changes rows adds references to it, while an endpoint exists.
 
-In that very transaction, so that nothing that was kept is ever passed over; looked at later (`deliveries`), so that
-nobody who waits for an acknowledgement waits for it. Ids are given out once the message's row is locked: those of one
-message follow each other as its transactions do.
+In that same transaction, so that no stored change is missed. Processed later (`webhooks.fan_out`), so that no
+acknowledgement waits for it. Ids are assigned once the message's row is locked: those of one message are in the order
+of its transactions.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Change(StrEnum):
-    """What has happened."""
+    """The kind of a change."""
 
-    PUSH = "push"  # a push was kept
-    READING = "reading"  # a push that was kept before was read in another way
-    STATE = "state"  # a message's state has changed by something else than a receipt of its own
+    PUSH = "push"  # a push was stored
+    READING = "reading"  # a replay parsed a stored push differently
+    STATE = "state"  # a message's state changed other than by a receipt of its own
     SENT = "sent"  # a send was recorded
 
 
@@ -40,14 +40,14 @@ def add_states(connection: sa.Connection, message_ids: Iterable[int]) -> None:
 
 
 def add_sends(connection: sa.Connection, message_ids: Iterable[int]) -> None:
-    """Leave that sends were recorded, where a target waits for what time alone brings about."""
+    """Add recorded sends, if an endpoint subscribes to events that time brings about."""
     ids = sorted(message_ids)
     if ids and connection.scalar(_any_timed_target()):
         add(connection, [{"kind": Change.SENT, "message_id": message_id} for message_id in ids])
 
 
 def move(connection: sa.Connection, *, old: int, new: int) -> None:
-    """Let what waits for one message wait for another, which it has become part of."""
+    """Move the pending entries of one message to the message that it was merged into."""
     if not connection.scalar(_any_target()):
         return
     connection.execute(sa.update(forward_queue).where(forward_queue.c.message_id == old).values(message_id=new))

@@ -1,7 +1,7 @@
-"""What changes rows, each in the caller's one transaction: pushes, records of sends, replays.
+"""Writes to the rows, each in the caller's one transaction: pushes, records of sends, replays.
 
-Locks are taken in one order everywhere, so that writers wait for each other and rarely meet in a deadlock
-(`Database.write` repeats those): task locks, then messages in the order of their key, then receipts and replies.
+Locks are taken in one order everywhere, so that writers wait for each other and deadlocks are rare (`Database.write`
+retries those): task locks, then messages in the order of their key, then receipts and replies.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ _TASK_LOCK_SPACE = 0x72637672  # "rcvr": apart from other programs' advisory loc
 
 
 def save_pushes(connection: sa.Connection, batch: Sequence[Push]) -> None:
-    """Keep pushes in the journal, with the receipts, replies and message states that follow from them.
+    """Save pushes in the journal, with the receipts, replies and message states that follow from them.
 
-    A push that the journal has already is passed over whole, so a batch whose commit is in doubt can be saved
-    again. Within the batch and across transactions, any order gives the same rows.
+    A push that the journal has already is skipped whole, so a batch whose commit is in doubt can be saved again. Within
+    the batch and across transactions, any order leads to the same rows.
     """
     plain, rest = split_plain(batch, cipher_of(connection.dialect))
     if plain and not save_plain(connection, plain):
@@ -75,22 +75,22 @@ def save_pushes(connection: sa.Connection, batch: Sequence[Push]) -> None:
 def save_pushes_in(database: Database, batch: Sequence[Push]) -> None:
     """Do what `save_pushes` does, in transactions that are as short as the batch allows.
 
-    On PostgreSQL the plain pushes are one, and the rest another: each takes its locks in the one order that all
-    writers keep to, and both together would not.
+    On PostgreSQL the plain pushes are one, and the rest another: each takes its locks in the common order, and both
+    together would not.
     """
     if not database.postgresql:
         database.write(lambda connection: save_pushes(connection, batch))
         return
-    sealer = database.sealer()
-    plain, rest = split_plain(batch, sealer)
+    cipher = database.cipher()
+    plain, rest = split_plain(batch, cipher)
     if plain:
-        database.write_at_once(lambda driver: save_plain_postgresql(driver, plain, sealer))
+        database.write_at_once(lambda driver: save_plain_postgresql(driver, plain, cipher))
     if rest:
         database.write(lambda connection: save_general(connection, rest))
 
 
 def save_general(connection: sa.Connection, batch: Sequence[Push]) -> None:
-    """Do what `save_pushes` does for pushes of any kind, those among them that meet in one message."""
+    """Do what `save_pushes` does for pushes of any kind, also several of one message."""
     rows = [_journal_row(push) for push in batch]
     new_ids = set(connection.scalars(_journal_upsert(connection.dialect.name), rows))
     new = [push for push in batch if push.id in new_ids]
@@ -98,7 +98,7 @@ def save_general(connection: sa.Connection, batch: Sequence[Push]) -> None:
     outbox.add(connection, [{"kind": Change.PUSH, "push_id": push.id, **brought.get(push.id, {})} for push in new])
 
 
-# The statements of a push are built once: building one takes longer than running it.
+# The statements are built once: building one takes longer than running it.
 @cache
 def _journal_upsert(dialect: str) -> Any:
     return insert(dialect, pushes).on_conflict_do_nothing(index_elements=[pushes.c.id]).returning(pushes.c.id)
@@ -126,33 +126,33 @@ def _journal_row(push: Push) -> Row:
 def keep_readings(
     connection: sa.Connection, batch: Sequence[Push], *, counts_copies: bool
 ) -> Mapping[UUID, Mapping[str, int]]:
-    """Keep what pushes say; give by push its `message_id`, and `receipt_id` or `reply_id` where it was the first."""
-    sealer = cipher_of(connection.dialect)
-    sightings = [_Sighting(push, push.reading) for push in batch if not isinstance(push.reading, Unreadable)]
+    """Save what pushes say; return by push its `message_id`, and its new `receipt_id` or `reply_id`."""
+    cipher = cipher_of(connection.dialect)
+    inbound_events = [_InboundEvent(push, push.reading) for push in batch if not isinstance(push.reading, Unreadable)]
     masked = {
-        (sighting.push.account, sighting.reading.task_id, sighting.reading.mobile)
-        for sighting in sightings
-        if sighting.belonging is _Belonging.MASKED and sighting.reading.task_id is not None
+        (event.push.account, event.reading.task_id, event.reading.mobile)
+        for event in inbound_events
+        if event.belonging is _Belonging.MASKED and event.reading.task_id is not None
     }
     lock_tasks(connection, {(account, task_id) for account, task_id, _ in masked}, shared=False)
-    ids = _upsert_messages(connection, sightings)
+    ids = _upsert_messages(connection, inbound_events)
     brought: dict[UUID, dict[str, int]] = defaultdict(dict)
-    for sighting in sightings:
-        if (key := sighting.message_key) is not None:
-            brought[sighting.push.id]["message_id"] = ids[key]
+    for event in inbound_events:
+        if (key := event.message_key) is not None:
+            brought[event.push.id]["message_id"] = ids[key]
     for table, kind in ((receipts, Receipt), (replies, Reply)):
-        of_kind = [sighting for sighting in sightings if isinstance(sighting.reading, kind)]
+        of_kind = [event for event in inbound_events if isinstance(event.reading, kind)]
         for belonging in _Belonging:
-            rows = [sighting.row(sealer, ids) for sighting in of_kind if sighting.belonging is belonging]
-            first = _upsert_sightings(connection, table, rows, belonging, counts_copies=counts_copies)
+            rows = [event.row(cipher, ids) for event in of_kind if event.belonging is belonging]
+            first = _upsert_inbound_events(connection, table, rows, belonging, counts_copies=counts_copies)
             for push_id, row_id in first.items():
                 brought[push_id]["receipt_id" if table is receipts else "reply_id"] = row_id
-    match_sightings(connection, masked)
+    match_inbound_events(connection, masked)
     return brought
 
 
 class _Belonging(Enum):
-    """What a receipt or reply belongs to, which says where its number stands and what tells it from others."""
+    """Where a receipt or reply belongs: decides where its number is stored, and its key."""
 
     MESSAGE = auto()
     MASKED = auto()  # of a task: perhaps to a message
@@ -180,7 +180,7 @@ class _Belonging(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sighting:
+class _InboundEvent:
     """One receipt or reply as one push brought it."""
 
     push: Push
@@ -194,12 +194,12 @@ class _Sighting:
 
     @property
     def message_key(self) -> MessageKey | None:
-        """The key of the message that it makes or finds; None: it does neither."""
+        """Return the key of the message that it creates or finds; None: neither."""
         if self.reading.task_id is None or is_masked(self.reading.mobile):
             return None
         return (self.reading.task_id, self.reading.mobile, self.push.account)
 
-    def row(self, sealer: FieldCipher | None, ids: Mapping[MessageKey, int]) -> Row:
+    def row(self, cipher: FieldCipher | None, ids: Mapping[MessageKey, int]) -> Row:
         key = self.message_key
         row: Row = {
             "message_id": None if key is None else ids[key],
@@ -218,7 +218,7 @@ class _Sighting:
                 "reported_at": self.reading.reported_at,
             }
         return row | {
-            **content_columns(self.reading, sealer),
+            **content_columns(self.reading, cipher),
             "content_sha256": self.reading.content_sha256,
             "replied_at": self.reading.replied_at,
             "opt_out": self.reading.opt_out is OptOut.YES,
@@ -226,15 +226,15 @@ class _Sighting:
         }
 
 
-def _upsert_messages(connection: sa.Connection, sightings: Iterable[_Sighting]) -> Mapping[MessageKey, int]:
+def _upsert_messages(connection: sa.Connection, inbound_events: Iterable[_InboundEvent]) -> Mapping[MessageKey, int]:
     """Make or find the message of each full number, and fold the batch's receipts into its state."""
     states: dict[MessageKey, MessageState] = defaultdict(MessageState)
-    for sighting in sightings:
-        if (key := sighting.message_key) is None:
+    for event in inbound_events:
+        if (key := event.message_key) is None:
             continue
         state = states[key]
-        if isinstance(sighting.reading, Receipt):
-            state = state.merge(MessageState.of(sighting.reading))
+        if isinstance(event.reading, Receipt):
+            state = state.merge(MessageState.of(event.reading))
         states[key] = state
     if not states:
         return {}
@@ -274,10 +274,10 @@ def _state_columns(state: MessageState) -> Row:
     return {"reported_at": state.reported_at, "status": int(state.status), "seen": state.seen}
 
 
-def _upsert_sightings(
+def _upsert_inbound_events(
     connection: sa.Connection, table: sa.Table, rows: Iterable[Row], belonging: _Belonging, *, counts_copies: bool
 ) -> Mapping[UUID, int]:
-    """Add receipts or replies that are new, count those that are not; give the ids of the new ones by their push."""
+    """Insert new receipts or replies, count copies; return the ids of the new ones by their push."""
     key_columns = belonging.key(table)
     merged: dict[tuple[Any, ...], Row] = {}
     for row in sorted(rows, key=lambda row: row["push_id"]):
@@ -288,14 +288,14 @@ def _upsert_sightings(
             first["last_seen_at"] = max(first["last_seen_at"], row["last_seen_at"])
     if not merged:
         return {}
-    statement = _sighting_upsert(connection.dialect.name, table, belonging, counts_copies=counts_copies)
+    statement = _inbound_event_upsert(connection.dialect.name, table, belonging, counts_copies=counts_copies)
     own = {row["push_id"] for row in merged.values()}
     stored = connection.execute(statement, [merged[key] for key in sorted(merged)])
     return {row.push_id: row.id for row in stored if row.push_id in own}
 
 
 @cache
-def _sighting_upsert(dialect: str, table: sa.Table, belonging: _Belonging, *, counts_copies: bool) -> Any:
+def _inbound_event_upsert(dialect: str, table: sa.Table, belonging: _Belonging, *, counts_copies: bool) -> Any:
     statement = insert(dialect, table)
     key_columns, where = belonging.key(table), belonging.key_where(table)
     given = (table.c.id, table.c.push_id)  # the push is that which brought it first
@@ -329,8 +329,8 @@ def lock_tasks(connection: sa.Connection, tasks: Iterable[Task], *, shared: bool
         connection.execute(sa.select(lock(_TASK_LOCK_SPACE, slot)))
 
 
-def match_sightings(connection: sa.Connection, masked: Iterable[tuple[str, str, str]]) -> None:
-    """Decide anew which message each masked number (account, task id, number) belongs to."""
+def match_inbound_events(connection: sa.Connection, masked: Iterable[tuple[str, str, str]]) -> None:
+    """Match masked numbers (account, task id, number) to their messages again."""
     touched: set[int] = set()
     for account, task_id, mobile in sorted(masked):
         decided = _matching_message(connection, account, task_id, mobile)
@@ -353,7 +353,7 @@ def _matching_message(connection: sa.Connection, account: str, task_id: str, mas
     query = sa.select(messages.c.id, messages.c.mobile).where(
         messages.c.task_id == task_id, messages.c.account == account, messages.c.recorded_at.isnot(None)
     )
-    if cipher_of(connection.dialect) is None:  # else all of the task's are opened, and tried
+    if cipher_of(connection.dialect) is None:  # else all numbers of the task are decrypted and tried
         known_prefix = masked.partition("*")[0]
         query = query.where(
             messages.c.mobile >= known_prefix,
@@ -368,7 +368,7 @@ def refold(connection: sa.Connection, message_ids: Iterable[int]) -> None:
     ids = sorted(message_ids)
     if not ids:
         return
-    # Whoever adds a receipt holds its message's row first: once it is ours, every receipt of it can be seen.
+    # Writers of a receipt lock its message's row first: once we hold it, all its receipts are visible.
     locked = sa.select(messages.c.id, messages.c.status).where(messages.c.id.in_(ids))
     before = {row.id: row.status for row in connection.execute(locked.order_by(messages.c.id).with_for_update())}
     states: dict[int, list[Receipt]] = {message_id: [] for message_id in ids}
@@ -384,6 +384,3 @@ def refold(connection: sa.Connection, message_ids: Iterable[int]) -> None:
     )
     changed = [message_id for message_id, state in folded.items() if before.get(message_id) != state.status]
     outbox.add_states(connection, changed)
-
-
-# --- Records of sends ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Records of sends: kept beside what pushes have said of the same messages."""
+"""Records of sends, merged with what pushes have reported of the same messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from receiver.db.tables import (
 from receiver.messages import outbox
 from receiver.messages.balance import Reading, save_readings
 from receiver.messages.bulk import lock_order
-from receiver.messages.projection import Row, Task, lock_tasks, match_sightings
+from receiver.messages.projection import Row, Task, lock_tasks, match_inbound_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Recorded(StrEnum):
-    """What recording a send came to."""
+    """The result of recording a send."""
 
     NEW = "new"
     FILLED = "filled"
@@ -45,7 +45,7 @@ class Recorded(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordResult:
-    """What became of one record, and where it stands."""
+    """The result of one record, and its message."""
 
     outcome: Recorded
     message_id: int
@@ -55,10 +55,10 @@ class RecordResult:
 def record_sent(
     connection: sa.Connection, sends: Sequence[SentMessage], *, recorded_at: datetime
 ) -> list[RecordResult]:
-    """Record sends, one result for each in the order given.
+    """Record sends; return one result for each, in their order.
 
-    A send that is recorded already is no change, or fills what was null; a different value is a conflict for
-    that one alone. A message that only pushes have made is joined.
+    A recorded send is no change, or fills nulls; a different value is a conflict for that send alone. A message that
+    only pushes have created is joined.
     """
     tasks = {(send.account, send.task_id) for send in sends if send.task_id is not None}
     lock_tasks(connection, tasks, shared=True)
@@ -93,12 +93,12 @@ def record_sent(
 
 
 _ADDS = frozenset({Recorded.NEW, Recorded.FILLED})
-# A sender's record says only when the message was sent: the answer is taken to have come within this time.
+# A sender's record has only the time of sending: the answer is assumed to have come within this time.
 _ANSWERED_WITHIN = timedelta(seconds=5)
 
 
 def _reading_of(send: SentMessage) -> Reading | None:
-    """Return the balance that a record tells of."""
+    """Return the balance in a record."""
     if send.remain_point is None or send.sent_at is None:
         return None
     return Reading(
@@ -112,7 +112,7 @@ def _reading_of(send: SentMessage) -> Reading | None:
 def _insert_sends(
     connection: sa.Connection, sends: Sequence[SentMessage], recorded_at: datetime
 ) -> dict[tuple[str, ...], Row]:
-    """Insert the sends that have no row yet; give the row of every send, locked, by its key."""
+    """Insert the sends that have no row yet; return the row of every send, locked, by its key."""
     first = {send.key: send for send in reversed(sends)}
     found: dict[tuple[str, ...], Row] = {}
     for refused in (False, True):
@@ -193,7 +193,7 @@ def _sent_row(send: SentMessage, recorded_at: datetime) -> Row:
 
 
 def _compare(row: Row, send: SentMessage, recorded_at: datetime) -> tuple[Recorded, Row, tuple[str, ...]]:
-    """Hold a record against its row: what it came to, what it adds, which fields differ."""
+    """Compare a record with its row: the result, the values to fill in, the fields that differ."""
     if row["inserted"]:
         return Recorded.NEW, {}, ()
     given = {name: getattr(send, name) for name in RECORDED_FIELDS if getattr(send, name) is not None}
@@ -209,7 +209,10 @@ def _compare(row: Row, send: SentMessage, recorded_at: datetime) -> tuple[Record
 def record_verified(
     connection: sa.Connection, *, account: str, task_id: str, mobile: str, verified_at: datetime
 ) -> int:
-    """Note that a message's code was used, and give the message's id. The earliest time stands; any order will do."""
+    """Record that a message's code was used; return the message's id.
+
+    The earliest time wins, in any order of calls.
+    """
     statement = insert(connection.dialect.name, messages).values(
         account=account, task_id=task_id, mobile=mobile, verified_at=verified_at
     )
@@ -223,7 +226,7 @@ def record_verified(
 
 
 def match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
-    """Decide anew every masked number of tasks whose recorded messages have changed."""
+    """Match all masked numbers again of tasks whose recorded messages have changed."""
     wanted = sorted((task_id, account) for account, task_id in tasks)
     if not wanted:
         return
@@ -231,14 +234,14 @@ def match_recorded(connection: sa.Connection, tasks: Iterable[Task]) -> None:
     any_masked = connection.execute(_any_masked()).one()
     for table, any_of_table in zip((receipts, replies), any_masked, strict=True):
         if not any_of_table:
-            continue  # most platforms never mask: spare them a look-up by a thousand keys
+            continue  # most platforms never mask: this saves a look-up by a thousand keys
         query = sa.select(table.c.account, table.c.task_id, table.c.masked_mobile).where(
             sa.tuple_(table.c.task_id, table.c.account).in_(wanted), masked_of_task_where(table)
         )
         # Two recordings may share the task: the second to come waits here, and then counts the first one's rows.
         rows = connection.execute(query.order_by(table.c.id).with_for_update())
         masked |= {(row.account, row.task_id, row.masked_mobile) for row in rows}
-    match_sightings(connection, masked)
+    match_inbound_events(connection, masked)
 
 
 @cache

@@ -1,11 +1,12 @@
-"""Replies by what they contain, at once and in any language: the index of their text, and the condition that uses it.
+"""Full-text search of replies in any language: the index of their text, and the condition that uses it.
 
-A Chinese word has one or two characters as often as more, so an index of three in a row (PostgreSQL's pg_trgm) does not
-find it. PostgreSQL keeps every character and pair of neighbours of a reply in one GIN index. SQLite has FTS5's index of
-three in a row, whose vocabulary tells which begin with one or two; each text is padded, so that its end begins some.
+Chinese words often have one or two characters, which a trigram index (PostgreSQL's pg_trgm) does not find. PostgreSQL
+indexes every character and pair of neighbours of a reply in one GIN index. SQLite has FTS5's trigram index, whose
+vocabulary lists which trigrams begin with one or two characters; each text is padded, so that its last characters begin
+some.
 
-Of replies that are sealed, the database has keyed hashes of those characters and pairs, and not their order. They find
-what may contain a text; the content, opened, says whether it does.
+For encrypted replies the database has keyed hashes of those characters and pairs, without their order. They find
+candidates; the decrypted content decides.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _THREE = 3
 _LAST_CHARACTER = chr(0x10FFFF)
-# What `create_statements` and `sealed_statements` make, beside the tables of `tables`.
+# Objects of `create_statements` and `encrypted_statements`, beyond those in `tables`.
 OWN_NAMES = ("ix_replies_text", "reply_text", "reply_terms", "ix_replies_grams", "reply_grams")
 
 _POSTGRESQL = (
@@ -43,7 +44,7 @@ _SQLITE = (
     """CREATE TRIGGER reply_text_delete AFTER DELETE ON replies BEGIN
     INSERT INTO reply_text (reply_text, rowid, content) VALUES ('delete', old.id, old.content || char(1, 1)); END""",
 )
-_SQLITE_SEALED = (
+_SQLITE_ENCRYPTED = (
     "CREATE VIRTUAL TABLE reply_grams USING fts5(grams, content='', detail='none', tokenize='ascii')",
     """CREATE TRIGGER reply_grams_insert AFTER INSERT ON replies WHEN new.content_grams IS NOT NULL BEGIN
     INSERT INTO reply_grams (rowid, grams) VALUES (new.id, new.content_grams); END""",
@@ -58,18 +59,18 @@ _SQLITE_SEALED = (
     INSERT INTO reply_text (reply_text, rowid, content) VALUES ('delete', old.id, old.content || char(1, 1));
     INSERT INTO reply_text (rowid, content) VALUES (new.id, new.content || char(1, 1)); END""",
 )
-# PostgreSQL's index of sealed replies, as its migration builds it; with none of the others in it.
+# PostgreSQL's index of encrypted replies, as its migration builds it; it has no other rows.
 GRAMS = "string_to_array(content_grams, ' ')"
 GRAMS_WHERE = "content_grams IS NOT NULL"
 
 
 def create_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that make the index and fill it; on PostgreSQL, what its expression calls."""
+    """Yield the statements that create and fill the index; on PostgreSQL, the function of its expression."""
     yield from _POSTGRESQL if dialect == "postgresql" else _SQLITE
 
 
 def drop_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that remove it."""
+    """Yield the statements that remove the index."""
     if dialect == "postgresql":
         yield from ("DROP INDEX ix_replies_text", "DROP FUNCTION text_grams")
     else:
@@ -77,13 +78,13 @@ def drop_statements(dialect: str) -> Iterator[str]:
         yield from ("DROP TABLE reply_terms", "DROP TABLE reply_text")
 
 
-def sealed_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that make the index of sealed replies; on PostgreSQL it is an index of its own."""
-    yield from () if dialect == "postgresql" else _SQLITE_SEALED
+def encrypted_statements(dialect: str) -> Iterator[str]:
+    """Yield the statements that create SQLite's index of encrypted replies; PostgreSQL's is made by its migration."""
+    yield from () if dialect == "postgresql" else _SQLITE_ENCRYPTED
 
 
-def drop_sealed_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that remove it."""
+def drop_encrypted_statements(dialect: str) -> Iterator[str]:
+    """Yield the statements that remove the index of encrypted replies."""
     if dialect == "postgresql":
         yield "DROP INDEX ix_replies_grams"
         return
@@ -92,7 +93,7 @@ def drop_sealed_statements(dialect: str) -> Iterator[str]:
 
 
 def may_contain(grams: str) -> sa.ColumnElement[bool]:
-    """Say of sealed `replies` whether they have every one of these hashes (`Sealer.grams`)."""
+    """Return the condition that encrypted `replies` have all of these hashes (`FieldCipher.grams`)."""
     column = replies.c.content_grams
     by_array = sa.func.string_to_array(column, sa.literal_column("' '")).op("@>", is_comparison=True)
     by_index = sa.and_(column.isnot(None), by_array(sa.func.string_to_array(grams, sa.literal_column("' '"))))
@@ -103,7 +104,7 @@ def may_contain(grams: str) -> sa.ColumnElement[bool]:
 
 
 def contains(text: str) -> sa.ColumnElement[bool]:
-    """Say of `replies` whether their content contains a text, in any case (on SQLite: of ASCII letters)."""
+    """Return the condition that `replies` contain a text, in any case (on SQLite: of ASCII letters)."""
     grams = sa.func.text_grams(sa.func.lower(replies.c.content))
     by_grams = grams.op("@>", is_comparison=True)(sa.func.text_grams(sa.func.lower(text)))
     by_terms = replies.c.id.in_(_maybe_containing(text))
@@ -128,7 +129,7 @@ def _second(element: _by_database, compiler: Any, **kwargs: Any) -> str:
 
 
 def _maybe_containing(text: str) -> sa.Select[Any]:
-    """Ask SQLite's index for the replies that contain a text, however its letters are folded."""
+    """Return the query for replies that may contain a text, by SQLite's index, in any case."""
     if len(text) >= _THREE:
         index = sa.table("reply_text", sa.column("rowid"), sa.column("reply_text"))
         phrase = '"' + text.replace('"', '""') + '"'

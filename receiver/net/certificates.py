@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 _OPTIONS = (
     ssl.OP_NO_RENEGOTIATION
     | ssl.OP_NO_COMPRESSION
-    # A request says how long it is, so that one which was cut off shows without TLS telling it.
+    # Requests carry their length, so a truncated one is noticed without TLS.
     | ssl.OP_IGNORE_UNEXPECTED_EOF
 )
 
 
 def load_pair(chain: Path, key: Path) -> tuple[ssl.SSLContext, datetime]:
-    """Return a context that shows this certificate, and its end. Raises SettingsError, saying what to do."""
+    """Return a context with this certificate, and when it expires. Raises SettingsError, naming the fix."""
     certificate = _leaf(chain)
     now = datetime.now(UTC)
     if certificate.not_valid_after_utc <= now:
@@ -32,7 +32,7 @@ def load_pair(chain: Path, key: Path) -> tuple[ssl.SSLContext, datetime]:
         begins = certificate.not_valid_before_utc
         raise SettingsError(
             f"RECEIVER_TLS_CERT: the certificate in {chain} begins at {begins:%Y-%m-%dT%H:%M:%SZ} only; "
-            "set this machine's clock, or wait"
+            "set this machine's clock, or wait until then"
         )
 
     def password() -> str:
@@ -54,7 +54,7 @@ def load_pair(chain: Path, key: Path) -> tuple[ssl.SSLContext, datetime]:
         if error.reason in (None, "NO_START_LINE", "PEM_LIB"):
             raise SettingsError(f"RECEIVER_TLS_KEY: {key} holds no private key that can be read; name a PEM") from None
         words = error.reason.replace("_", " ").lower()
-        raise SettingsError(f"RECEIVER_TLS_CERT: OpenSSL does not take {chain} with {key}: {words}") from None
+        raise SettingsError(f"RECEIVER_TLS_CERT: OpenSSL rejects {chain} with {key}: {words}") from None
     except OSError as error:
         raise SettingsError(
             f"RECEIVER_TLS_KEY: {key}: {error.strerror}; name a PEM file that this user may read"

@@ -1,9 +1,9 @@
-"""The way out to a target: only to addresses that are meant, however the name leads there.
+"""Outgoing requests to webhook endpoints: only to permitted addresses, whatever the DNS answers.
 
-Whoever may name a URL could otherwise reach what only this machine can: the inside of its network, the metadata of its
-cloud. So names are resolved here, at every connection; each address that a name has must be public, or allowed by
-RECEIVER_WEBHOOKS_ALLOW; and the connection goes to the very address that was looked at. Redirects are not followed, and
-no proxy of the environment is used. One exchange ends within fifteen seconds, however slowly the other side speaks.
+A user who may set a URL could otherwise reach what only this machine can: the internal network, the cloud's metadata
+service. So host names are resolved here, at every connection. Each address of a host must be public, or allowed by
+RECEIVER_WEBHOOKS_ALLOW, and the connection goes to the address that was checked. Redirects are not followed, and proxy
+settings of the environment are ignored. One exchange ends within fifteen seconds, however slowly the endpoint answers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ANSWER_MAX_BYTES = 64 * 1024
 _WRITE_BYTES = 16 * 1024
 _URL_MAX_CHARS = 2000
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-# What may stand in a request line; a query is kept as it is but for bytes that may not.
+# Characters that a request line allows; a query stays unchanged except for other bytes.
 _LINE_SAFE = "".join(map(chr, range(0x21, 0x7F)))
 # Not public either, though the standard library has taken some of them for it at times.
 _NOT_PUBLIC = tuple(
@@ -66,11 +66,11 @@ class EgressForbidden(ReceiverError):
 
 
 class EgressError(ReceiverError):
-    """No answer came; it may have arrived all the same. The text says why."""
+    """No answer came; the request may have arrived all the same. The text says why."""
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an address is one of the internet's, also where it is written within another."""
+    """Return whether an address is public, also where it is embedded in another."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -86,7 +86,7 @@ def is_public(address: Address) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetUrl:
-    """A URL, taken apart as it is asked for."""
+    """The parts of a URL."""
 
     scheme: str
     host: str
@@ -95,13 +95,13 @@ class TargetUrl:
     query: bytes
 
     def line(self, further_query: bytes = b"") -> bytes:
-        """What stands in a request line, with a query added to the URL's own."""
+        """Return the target of the request line, with a query appended to the URL's own."""
         query = b"&".join(part for part in (self.query, _as_in_a_line(further_query)) if part)
         return self.path + (b"?" + query if query else b"")
 
 
 def parse_url(url: str) -> TargetUrl:
-    """Take a target's URL apart. Raises ValueError, which says what is wrong and never repeats it."""
+    """Return the parts of an endpoint's URL. Raises ValueError, which says what is wrong and never repeats the URL."""
     if len(url) > _URL_MAX_CHARS or not _PRINTABLE.fullmatch(url):
         raise ValueError(
             f"not a URL: ASCII without spaces, at most {_URL_MAX_CHARS} characters; "
@@ -132,7 +132,7 @@ def _as_in_a_line(query: bytes) -> bytes:
 
 
 class EgressPolicy:
-    """Says which addresses may be reached. `allow`: networks and host names, as in RECEIVER_WEBHOOKS_ALLOW."""
+    """Decides which addresses may be reached. `allow`: networks and host names, as in RECEIVER_WEBHOOKS_ALLOW."""
 
     def __init__(
         self, allow: Iterable[Network | str], resolve: Callable[[str, int], Sequence[str]] | None = None
@@ -143,7 +143,7 @@ class EgressPolicy:
         self._resolve = resolve or _resolve
 
     def addresses(self, host: str, port: int) -> list[str]:
-        """Return the addresses that a host has now. Raises Forbidden for any that is not meant, NotReached for none."""
+        """Return the addresses of a host. Raises EgressForbidden for one not permitted, EgressError for none."""
         try:
             found = [ipaddress.ip_address(text.partition("%")[0]) for text in self._resolve(host, port)]
         except (OSError, UnicodeError):
@@ -169,14 +169,14 @@ def _resolve(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EgressResponse:
-    """What a target has answered; what it said beside that is nobody's business."""
+    """The answer of an endpoint; its body is not read further."""
 
     status: int
     retry_after: str | None
 
 
 class EgressClient:
-    """Sends requests to one target, over connections that are kept for the next. Safe for many threads."""
+    """Sends requests to one endpoint over reused connections. Safe for many threads."""
 
     def __init__(
         self, place: TargetUrl, guard: EgressPolicy, *, connections: int, tls: ssl.SSLContext | None = None
@@ -192,7 +192,7 @@ class EgressClient:
         )
 
     def send(self, method: str, line: bytes, headers: Mapping[str, str], body: bytes) -> EgressResponse:
-        """Make one request. Raises NotReached or Forbidden."""
+        """Make one request. Raises EgressError or Forbidden."""
         place = self._place
         host = f"[{place.host}]" if ":" in place.host else place.host
         if place.port != (443 if place.scheme == "https" else 80):
@@ -210,7 +210,7 @@ class EgressClient:
                 for piece in answer.iter_stream():
                     read += len(piece)
                     if read > _ANSWER_MAX_BYTES:
-                        break  # what it has done, its status says
+                        break  # the status says enough
                 found = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
                 return EgressResponse(status=answer.status, retry_after=found.get(b"retry-after"))
         except httpcore2.TimeoutException:
@@ -219,11 +219,11 @@ class EgressClient:
             raise EgressError(_why(error)) from None
 
     def abort(self) -> None:
-        """End what is under way; whoever sends is told at once."""
+        """End the exchanges in progress; their callers get an error at once."""
         self._network.abort()
 
     def close(self) -> None:
-        """Close what is kept open."""
+        """Close idle connections."""
         self._pool.close()
 
 
@@ -237,7 +237,7 @@ def _why(error: Exception) -> str:
 
 
 class _Network(httpcore2.NetworkBackend):
-    """Connects to addresses that were looked at; every exchange has an end."""
+    """Connects to checked addresses; every exchange has a deadline."""
 
     def __init__(self, guard: EgressPolicy) -> None:
         self._guard = guard
@@ -293,7 +293,7 @@ class _Network(httpcore2.NetworkBackend):
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A connection on which no wait goes beyond the exchange's end."""
+    """A connection that never waits beyond the exchange's deadline."""
 
     def __init__(self, stream: httpcore2.NetworkStream, network: _Network) -> None:
         self._stream = stream

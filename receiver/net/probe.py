@@ -1,4 +1,4 @@
-"""What can be reached from here: a server at all, what TLS it speaks, for how long its certificate holds; our own."""
+"""Network probes: is a server reachable, which TLS does it speak, how long is its certificate valid; our own server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def can_connect(url: str) -> bool:
-    """Return whether the server of a URL takes a connection within two seconds."""
+    """Return whether the server of a URL accepts a connection within two seconds."""
     try:
         socket.create_connection(_address(url), timeout=_PATIENCE_SECONDS).close()
     except OSError:
@@ -31,14 +31,14 @@ def can_connect(url: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Certificate:
-    """What a server's certificate is worth to whoever pushes."""
+    """A server's certificate, as a client sees it."""
 
     days_left: float  # 0: it does not hold
-    fault: str | None = None  # why it does not, in OpenSSL's words
+    fault: str | None = None  # OpenSSL's reason why it does not
 
 
 def find_certificate(url: str, *, tls: ssl.SSLContext | None = None) -> Certificate | None:
-    """Look at the certificate of an https URL as a client does. None: there is none to be seen."""
+    """Return the certificate of an https URL, checked as a client does; None: the server shows none."""
     if urlsplit(url).scheme != "https":
         return None
     context = tls or ssl.create_default_context()
@@ -57,26 +57,23 @@ def find_certificate(url: str, *, tls: ssl.SSLContext | None = None) -> Certific
 
 
 def certificate_days_left(url: str, *, tls: ssl.SSLContext | None = None) -> float | None:
-    """Return for how many days the certificate of an https URL holds; 0: it does not.
-
-    None: there is none to be seen.
-    """
+    """Return for how many days the certificate of an https URL is valid; 0: it is not. None: the server shows none."""
     found = find_certificate(url, tls=tls)
     return None if found is None else found.days_left
 
 
 def connection_here(settings: Settings, *, timeout_seconds: float) -> http.client.HTTPConnection:
-    """Return a connection, yet to be opened, to the server of these settings on this machine."""
+    """Return an unopened connection to the server of these settings on this machine."""
     host, port = near(settings.inside)
     if settings.tls_cert is None:
         return http.client.HTTPConnection(host, port, timeout=timeout_seconds)
-    # Its certificate is for the name that others know it by; nobody stands between us and ourselves.
-    return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=trusting_anybody())
+    # The certificate carries the public name; a local connection has no man in the middle.
+    return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=unverified_context())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Handshake:
-    """What a server has shown."""
+    """The result of a TLS handshake."""
 
     version: str
     chain: tuple[x509.Certificate, ...]  # as it was sent: the server's own first
@@ -85,7 +82,7 @@ class Handshake:
 def shake_hands(
     address: tuple[str, int], *, tls: ssl.SSLContext, name: str | None, timeout_seconds: float
 ) -> Handshake:
-    """Begin TLS with a server; `name` None: without saying whom we want to speak to. Raises OSError."""
+    """Return the result of a TLS handshake; `name` None: without SNI. Raises OSError."""
     with (
         socket.create_connection(address, timeout=timeout_seconds) as plain,
         tls.wrap_socket(plain, server_hostname=name) as connection,
@@ -93,12 +90,12 @@ def shake_hands(
         return Handshake(version=connection.version() or "", chain=_chain(connection))
 
 
-def trusting_anybody(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
-    """Make a context that takes every certificate, to look at it; `version`: the only one that it speaks."""
+def unverified_context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    """Return a context that accepts every certificate, to inspect it; `version`: the only TLS version offered."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # else what is old would not even be tried
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # otherwise old versions would not be offered
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = version or ssl.TLSVersion.MINIMUM_SUPPORTED
@@ -114,7 +111,7 @@ def _chain(connection: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
 
 
 def ask_own_server(settings: Settings, path: str) -> tuple[int, bytes]:
-    """Ask the server of these settings on this machine; give status and body. Raises OSError."""
+    """Return status and body of the server of these settings on this machine. Raises OSError."""
     connection = connection_here(settings, timeout_seconds=_OWN_SERVER_SECONDS)
     try:
         connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""A push of our own, to see that pushes get through: it goes all the way, and is in no report."""
+"""The self-test: a push of our own that takes the whole path and appears in no report."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from receiver.core import new_id
 if TYPE_CHECKING:
     from datetime import datetime
 
-# How its body begins: it says nothing of the platform, least of all while that is silent. A number with places left
-# out makes no message of its own, so such a push is in no report either.
+# The start of its body, by which it does not count as a push of the platform. A masked number makes no message, so it
+# is in no report either.
 SELF_TEST_BODY = b"mobile=100%2A%2A%2A%2A0000&taskid=self-test-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelfTestAnswer:
-    """What a push was answered with."""
+    """The answer to a self-test."""
 
     status: int
-    location: str | None  # where to, of a redirect
-    push_id: str | None  # these two are a receiver's own headers
+    location: str | None  # of a redirect
+    push_id: str | None  # this and `outcome` are headers that only a receiver sends
     outcome: str | None
 
     @property
     def kept(self) -> bool:
-        """Return whether it came from a receiver that has made the push durable."""
+        """Return whether a receiver has made the push durable."""
         return self.push_id is not None and self.outcome in ("accepted", "spooled")
 
 
 def push_self_test(connection: http.client.HTTPConnection, target: str, *, at: datetime) -> SelfTestAnswer:
-    """Push a receipt of that moment, in the platform's time zone, and close the connection. Raises OSError."""
+    """Push a receipt with that time, given in the platform's zone, and close the connection. Raises OSError."""
     rest = urlencode({"status": "1", "receivetime": f"{at:%Y-%m-%d %H:%M:%S}"})
     body = SELF_TEST_BODY + f"{new_id()}&{rest}".encode()
     form = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
@@ -47,6 +47,6 @@ def push_self_test(connection: http.client.HTTPConnection, target: str, *, at: d
             outcome=answer.headers.get("X-Push-Outcome"),
         )
     except http.client.HTTPException as error:
-        raise OSError("what answered speaks no HTTP") from error
+        raise OSError("the server there does not speak HTTP") from error
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""Where the server of a data directory listens: it notes it there, for commands in another terminal."""
+"""A file in the data directory with the addresses of its running server, for commands in another terminal."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from receiver.config import Settings
 
 NOTE = "serving.json"
-_PATIENCE_SECONDS = 1.0  # for a command that looks just now
-_LOOK_SECONDS = 0.02
+_PATIENCE_SECONDS = 1.0  # for a command that is just reading the file
+_RETRY_SECONDS = 0.02
 _log = get_logger(__name__)
 
 
 @contextmanager
-def noted(settings: Settings) -> Iterator[None]:
-    """Note where a server listens, for as long as it runs: the note counts while its lock is held, by whoever wrote it.
+def addresses_published(settings: Settings) -> Iterator[None]:
+    """Publish the server's addresses while it runs. The file is valid only while the server holds its lock.
 
-    Where it cannot be written, or another server on the same directory has it, there is none; the server serves.
+    If it cannot be written, or another server of the directory holds it, the server runs without.
     """
     handle = _open(settings.data_dir / NOTE)
     try:
         if handle is not None:
             os.ftruncate(handle, 0)
-            os.write(handle, json.dumps(_written(settings)).encode())
+            os.write(handle, json.dumps(_addresses(settings)).encode())
         yield
     finally:
         if handle is not None:
@@ -45,7 +45,7 @@ def _open(path: Path) -> int | None:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        _log.warning("where this server listens is not noted", reason=error.strerror)
+        _log.warning("cannot publish this server's addresses", reason=error.strerror)
         return None
     until = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -53,14 +53,14 @@ def _open(path: Path) -> int | None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() < until:
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_RETRY_SECONDS)
                 continue
             os.close(handle)
             return None
         return handle
 
 
-def _written(settings: Settings) -> dict[str, Any]:
+def _addresses(settings: Settings) -> dict[str, Any]:
     certificate = settings.tls_cert, settings.tls_key
     return {
         "bind": settings.bind,
@@ -70,26 +70,26 @@ def _written(settings: Settings) -> dict[str, Any]:
 
 
 def as_served(settings: Settings) -> Settings:
-    """Return settings with the addresses at which the server of their data directory listens; as they are without."""
+    """Return settings with the addresses of the running server of their data directory; unchanged if none runs."""
     try:
-        found = _read(settings.data_dir / NOTE)
-        if found is None:
+        addresses = _read(settings.data_dir / NOTE)
+        if addresses is None:
             return settings
-        tls_cert, tls_key = map(Path, found["tls"]) if found["tls"] else (None, None)
-        inside = found["internal_bind"]
+        tls_cert, tls_key = map(Path, addresses["tls"]) if addresses["tls"] else (None, None)
+        internal_bind = addresses["internal_bind"]
         return replace(
             settings,
-            bind=tuple(found["bind"]),
-            internal_bind=tuple(inside) if inside else None,
+            bind=tuple(addresses["bind"]),
+            internal_bind=tuple(internal_bind) if internal_bind else None,
             tls_cert=tls_cert,
             tls_key=tls_key,
         )
-    except (OSError, ValueError, LookupError, TypeError):  # of another version, or half written
+    except (OSError, ValueError, LookupError, TypeError):  # written by another version, or incomplete
         return settings
 
 
 def _read(path: Path) -> Any:
-    """Return what a note says; None: there is none, or whoever wrote it runs no more."""
+    """Return the content of the file; None if there is no file, or its server has stopped."""
     if not path.exists():
         return None
     handle = os.open(path, os.O_RDONLY)

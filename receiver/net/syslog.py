@@ -24,11 +24,11 @@ _ENTERPRISE = 32473  # the number for examples, RFC 5612
 
 
 class SyslogError(Exception):
-    """The server did not take what was sent, or cannot be reached; the text says why."""
+    """The server rejected a message, or cannot be reached; the text says why."""
 
 
 def write_line(*, at: datetime, host: str, app: str, name: str, data: Mapping[str, object], message: str) -> bytes:
-    """Write one message; `data` becomes its structured data, `message` has to be ASCII."""
+    """Return one message as a line; `data` becomes structured data, `message` must be ASCII."""
     fields = " ".join(f'{key}="{_escaped(str(value))}"' for key, value in data.items())
     header = f"<{_PRIORITY}>1 {at.isoformat(timespec='milliseconds')} {_name(host, 255)} {app} - {_name(name)}"
     return f"{header} [{app}@{_ENTERPRISE} {fields}] {message}".encode(errors="replace")
@@ -44,7 +44,7 @@ def _name(text: str, most: int = _NAME_MAX_CHARS) -> str:
 
 
 class SyslogConnection:
-    """A way to a server, open until it is closed or something fails. Raises NotSent."""
+    """A connection to a syslog server, open until closed or failed. Raises SyslogError."""
 
     def __init__(self, address: SyslogAddress, *, tls: ssl.SSLContext | None = None) -> None:
         self._address = address
@@ -78,7 +78,7 @@ class SyslogConnection:
         self._socket.settimeout(0)
         try:
             while self._socket.recv(4096):
-                pass  # what TLS says between its lines; a syslog server says nothing
+                pass  # TLS's own records; a syslog server sends nothing
         except (BlockingIOError, ssl.SSLWantReadError):
             return
         except OSError as error:
@@ -88,7 +88,7 @@ class SyslogConnection:
         raise SyslogError(f"{self._address}: it closed the connection")
 
     def _await_confirmed(self) -> None:
-        """Syslog has no answer; but what the kernel holds for sending again has not arrived."""
+        """Wait until the kernel has no unacknowledged bytes: syslog has no answer, and those may never have arrived."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"\0" * 4))[0]:
             self.require_open()

@@ -1,4 +1,4 @@
-"""Lines on their way to a file descriptor, written by a thread of their own: whoever has one to write never waits."""
+"""Writes log lines to a file descriptor from its own thread, so that no caller ever waits."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _WAITING_MAX_BYTES = 4 * 1024 * 1024  # some ten thousand lines
-_GATHER_SECONDS = 0.05  # what comes meanwhile is written at once
+_GATHER_SECONDS = 0.05  # lines that arrive meanwhile are written together
 _POLL_SECONDS = 0.005
-FLUSH_SECONDS = 2.0  # for what waits at the end, where nobody reads it
-_PIPE_MAX_BYTES = select.PIPE_BUF  # what a pipe takes in one piece, beside what other processes write to it
+FLUSH_SECONDS = 2.0  # for the last lines, if nothing reads the descriptor
+_PIPE_MAX_BYTES = select.PIPE_BUF  # written to a pipe in one piece, even if other processes write to it
 
 
 class LineWriter:
-    """Writes lines, in their order. Safe for many threads, signal handlers and forks.
+    """Writes lines in order. Safe for many threads, signal handlers and forks.
 
-    What is not taken as fast as it comes is dropped, and counted: `tell_dropped` gives the line that says so, written
-    with the next ones. So a pipe that nobody reads, a full disk or a closed descriptor is not felt by those who write.
-    The thread starts with the first line, in whichever process that is; a child of a fork begins with nothing to write.
+    Lines that are not read fast enough are dropped and counted: `render_dropped` returns the line that reports them,
+    written with the next ones. So an unread pipe, a full disk or a closed descriptor does not slow the callers.
+
+    The thread starts with the first line, in whichever process that is; a forked child starts with no pending lines.
     """
 
-    def __init__(self, fd: int, tell_dropped: Callable[[int], str], *, max_bytes: int = _WAITING_MAX_BYTES) -> None:
+    def __init__(self, fd: int, render_dropped: Callable[[int], str], *, max_bytes: int = _WAITING_MAX_BYTES) -> None:
         self._fd = fd
         self._max_bytes = max_bytes
-        self._tell_dropped = tell_dropped
+        self._render_dropped = render_dropped
         self._torn = False  # half a line stands there already
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        # A thread of the parent may have held either lock; what waits is the parent's to write.
+        # A thread of the parent may have held either lock; the parent writes the pending lines.
         self._lock = threading.RLock()  # a signal's handler may write while its thread does
         self._waiting: SimpleQueue[bytes] = SimpleQueue()
         self._waiting_bytes = 0
@@ -45,7 +46,7 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def write(self, lines: str) -> None:
-        """Take whole lines; they are written a moment later, or dropped."""
+        """Queue whole lines; they are written a moment later, or dropped."""
         data = lines.encode(errors="backslashreplace")
         with self._lock:
             if self._waiting_bytes + len(data) > self._max_bytes:
@@ -57,7 +58,7 @@ class LineWriter:
                 self._start()
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait until all is written, or that long."""
+        """Wait until all lines are written, or that many seconds."""
         deadline = time.monotonic() + seconds
         while self._waiting_bytes and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
@@ -104,7 +105,7 @@ class LineWriter:
         if not count:
             return
         try:
-            self._write_whole(self._tell_dropped(count).encode())
+            self._write_whole(self._render_dropped(count).encode())
         except OSError:
             with self._lock:
                 self._dropped += count
@@ -114,7 +115,7 @@ class LineWriter:
         while left:
             try:
                 written = os.write(self._fd, left)
-            except BlockingIOError:  # whoever shares it with us has set it so
+            except BlockingIOError:  # another process that shares it set it so
                 waits = select.poll()
                 waits.register(self._fd, select.POLLOUT)
                 waits.poll()
@@ -132,7 +133,7 @@ def _is_pipe(fd: int) -> bool:
 
 
 def _blocks(pieces: Sequence[bytes], *, pipe: bool) -> Iterator[bytes]:
-    """Cut what is to be written where a line ends, so that no other process' line comes between."""
+    """Return the lines in blocks cut at line ends, so that no other process's line comes between."""
     data = b"".join(pieces)
     begin = 0
     while begin < len(data):

@@ -19,14 +19,14 @@ from receiver.observability.line_writer import LineWriter
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-# The last line of defence: nobody should log these, but a library's error text may quote a request line.
-# All that stands behind it: a mistyped URL has the secret anywhere, a query has a number and what somebody wrote.
+# The last line of defence: our code logs none of these, but a library's error text may quote a request line.
+# All of the path behind it: a mistyped URL has the secret anywhere, a query has a number and a reply's text.
 _BEHIND_PUSH = re.compile(r"(/push(?:[/?]|%2f))[^\s\"'\\]+", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<!\d)(?:86|0086)?1\d{10}(?!\d)", re.ASCII)
 
 
 def redact(text: str) -> str:
-    """Take push secrets and full mainland numbers out of a text."""
+    """Return a text without push secrets and full mainland numbers."""
     return _NUMBER.sub(lambda match: mask_mobile(match[0]), _BEHIND_PUSH.sub(r"\1***", text))
 
 
@@ -40,7 +40,7 @@ def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]
 def configure_logging(level: int = logging.INFO, *, form: str = "json") -> None:
     """Send every log of this process, libraries' included, to standard error as redacted lines.
 
-    `form`: `json`, or `console` for a person's eyes. Below INFO, libraries are not heard: they tell paths and values.
+    `form`: `json`, or `console` for people. Libraries log from INFO on only: below it they log paths and values.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -68,7 +68,7 @@ def configure_logging(level: int = logging.INFO, *, form: str = "json") -> None:
     root.setLevel(max(level, logging.INFO))
     logging.getLogger("receiver").setLevel(level)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # These tell every URL, and one that a sender asks us to pass on may hold credentials and a code.
+    # These log every URL; one that the send proxy passes on may hold credentials and a code.
     for name in ("httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # gunicorn brings handlers of its own, which know no redaction.
@@ -85,7 +85,7 @@ def _for_people() -> structlog.typing.Processor:
 
 
 class _Handler(logging.Handler):
-    """Hands every line to the writer; nobody who logs waits for whoever reads."""
+    """Passes every line to the writer, so that no caller waits for the reader of the log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record's line."""
@@ -97,7 +97,7 @@ class _Handler(logging.Handler):
 
 
 class _Stream(io.TextIOBase):
-    """Standard error for what knows no logger: printed tracebacks and warnings go where every line goes."""
+    """Standard error for code without a logger: printed tracebacks and warnings become log lines too."""
 
     def __init__(self) -> None:
         self._begun = ""
@@ -114,9 +114,9 @@ class _Stream(io.TextIOBase):
         return len(text)
 
 
-def _tell_dropped(count: int) -> str:
+def _render_dropped(count: int) -> str:
     record = logging.LogRecord(
-        __name__, logging.WARNING, __file__, 0, "log lines dropped: they are not read as fast as they come", None, None
+        __name__, logging.WARNING, __file__, 0, "log lines dropped: standard error is not read fast enough", None, None
     )
     record.lines = count
     return f"{_handler.format(record)}\n"
@@ -124,28 +124,28 @@ def _tell_dropped(count: int) -> str:
 
 _STDERR = 2
 _handler = _Handler()
-_writer = LineWriter(_STDERR, _tell_dropped)
+_writer = LineWriter(_STDERR, _render_dropped)
 atexit.register(_writer.flush)
 
 
 def write_rendered(lines: str) -> None:
-    """Write lines that are as they should be, where every other goes."""
+    """Write finished lines to the log."""
     _writer.write(lines)
 
 
 def flush() -> None:
-    """Let what was logged be written before what comes, for two seconds at most."""
+    """Wait until the log is written, for two seconds at most."""
     _writer.flush()
 
 
 def count_dropped() -> None:
-    """Let the metrics know of the lines that were dropped."""
+    """Count the dropped lines in the metrics."""
     if count := _writer.take_dropped():
         metrics.LOG_LINES_DROPPED.inc(count)
 
 
 def open_stderr() -> io.TextIOBase:
-    """Return a stream in the place of `sys.stderr`, on which no thread of a server can come to wait."""
+    """Return a replacement for `sys.stderr` that never blocks a thread."""
     return _Stream()
 
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry, as `tracing.py` uses it; needs the extra `otel`, and is loaded only where traces are asked for."""
+"""OpenTelemetry behind `tracing.py`; needs the extra `otel`, and is loaded only if traces are switched on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FLUSH_MILLISECONDS = 2000
 
 
 class OtelTracer:
-    """Makes spans and sends them, from a thread of its own: to be made after the fork."""
+    """Makes spans and sends them from its own thread: create it after the fork."""
 
     def __init__(self) -> None:
         resource = Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or "receiver"})
@@ -32,7 +32,7 @@ class OtelTracer:
 
     @contextmanager
     def span(self, name: str, kind: str, traceparent: str | None) -> Iterator[OtelSpan]:
-        """Open a span of that kind; `traceparent`: a caller's, which it goes on from."""
+        """Open a span of that kind; `traceparent`: the caller's span, its parent."""
         above = TraceContextTextMapPropagator().extract({"traceparent": traceparent}) if traceparent else None
         with self._tracer.start_as_current_span(
             name, above, SpanKind[kind], record_exception=False, set_status_on_exception=False
@@ -45,18 +45,18 @@ class OtelTracer:
                 raise
 
     def close(self) -> None:
-        """Send what waits, and end."""
+        """Send pending spans, and end."""
         self._provider.force_flush(_FLUSH_MILLISECONDS)
         self._provider.shutdown()
 
 
 class OtelSpan:
-    """One span, as it is told what it is about."""
+    """One open span."""
 
     def __init__(self, inner: trace.Span) -> None:
         self._inner = inner
 
-    def note(self, attributes: Mapping[str, str | float | None]) -> None:
+    def set_attributes(self, attributes: Mapping[str, str | float | None]) -> None:
         """Add attributes; what is None is left out."""
         self._inner.set_attributes({name: value for name, value in attributes.items() if value is not None})
 

@@ -1,8 +1,8 @@
 """Traces: a span for each request that Flask answers, each batch of pushes and each call of the platform.
 
-On where the extra `otel` is installed and `OTEL_EXPORTER_OTLP_ENDPOINT` is set (the other standard variables count
-too); else a span is nothing. The spans are our own and not those of instrumentations, for these put paths, queries and
-statements into attributes, and each of them may hold a secret or a number.
+On if the extra `otel` is installed and `OTEL_EXPORTER_OTLP_ENDPOINT` is set (the other standard variables count too).
+The spans are our own: ready-made instrumentations put paths, queries and statements into attributes, and each of them
+may hold a secret or a number.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 
 
 class Span(Protocol):
-    """What a span is told while it lasts."""
+    """An open span."""
 
-    def note(self, attributes: Mapping[str, str | float | None]) -> None:
+    def set_attributes(self, attributes: Mapping[str, str | float | None]) -> None:
         """Add attributes; what is None is left out."""
 
     def fail(self, what: str) -> None:
@@ -34,7 +34,7 @@ class Span(Protocol):
 
 
 class _Nothing:
-    def note(self, attributes: Mapping[str, str | float | None]) -> None:
+    def set_attributes(self, attributes: Mapping[str, str | float | None]) -> None:
         pass
 
     def fail(self, what: str) -> None:
@@ -46,7 +46,7 @@ _traces: OtelTracer | None = None
 
 
 def start() -> None:
-    """Begin to trace in this process, after any fork; nothing happens where it has begun, or nobody asks for it."""
+    """Start tracing in this process, after any fork; no effect if started, or not configured."""
     global _traces  # noqa: PLW0603  (one for a process)
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if _traces is not None or off or not any(os.environ.get(name) for name in _ENDPOINTS):
@@ -54,13 +54,13 @@ def start() -> None:
     try:
         from receiver.observability.otel import OtelTracer  # noqa: PLC0415  (takes long to load, and most processes trace nothing)
     except ImportError:
-        _log.warning("no traces: they need the extra `otel`: pip install 'receiver[otel]'")
+        _log.warning("tracing is off: it needs the extra `otel`: pip install 'receiver[otel]'")
         return
     _traces = OtelTracer()
 
 
 def stop() -> None:
-    """Send what waits, and end."""
+    """Send pending spans, and end."""
     global _traces  # noqa: PLW0603
     if _traces is not None:
         _traces.close()

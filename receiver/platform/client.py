@@ -1,7 +1,7 @@
-"""Calls to the platform: send a verification code, read the balance, pass on what another sender asks for.
+"""Calls of the platform: send a verification code, read the balance, pass on another sender's request.
 
-Source: the platform's page, sections 1 (发送接口) and 3 (余额查询接口), its traps included: `"1 "`, nulls, numbers as
-strings, a reason that stands in `message` alone.
+Source: the platform's page, sections 1 (发送接口) and 3 (余额查询接口), its traps included: `"1 "`, nulls,
+numbers as strings, a reason that stands in `message` alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SMS_API = "/smsApi"  # as RECEIVER_PLATFORM_URL ends; the platform's other products are its siblings
 SEND_PATH = "/verifyCode"
 BALANCE_PATH = "/verifyCode/getBalance"
-ANSWER_MAX_BYTES = 1024 * 1024  # the platform's own take 200
+ANSWER_MAX_BYTES = 1024 * 1024  # the platform's own accept 200
 _FORM = ((b"Content-Type", b"application/x-www-form-urlencoded;charset=utf-8"),)
 _CONNECT_SECONDS = 5.0
 _CONNECT_TRIES = 2
@@ -40,7 +40,7 @@ _TEMPLATE_ID = re.compile(r"\d{1,20}", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 _WORDS_MAX_CHARS = 255
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-# Of an answer: what was between the platform and us, and what our own server says of itself.
+# Response headers not passed on: hop-by-hop ones, and those that our own server sets.
 _NOT_PASSED_BACK = frozenset(
     {
         b"alt-svc", b"connection", b"content-length", b"date", b"keep-alive", b"proxy-authenticate",
@@ -73,10 +73,10 @@ class RawAnswer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlatformAnswer:
-    """What the platform said."""
+    """The platform's answer."""
 
     accepted: bool
-    message: str  # its own words
+    message: str  # its own message
     task_id: str | None
     remain_point: int | None  # messages left on the account
     success_counts: int | None
@@ -87,11 +87,11 @@ class PlatformUnreachable(ReceiverError):
 
 
 class Unsendable(PlatformUnreachable):
-    """A request that cannot be put on the wire: nothing was asked for, and the same again is no use."""
+    """A request that cannot be sent at all: nothing was requested, and a retry is useless."""
 
 
 class PlatformProtocolError(ReceiverError):
-    """The request may have arrived, but what came back says nothing. `timed_out`: nothing came back in time."""
+    """The request may have arrived, but the answer is unusable. `timed_out`: there was no answer in time."""
 
     def __init__(self, text: str, *, timed_out: bool = False) -> None:
         super().__init__(text)
@@ -103,14 +103,14 @@ class PlatformProtocolError(ReceiverError):
 
 @dataclass(frozen=True, slots=True)
 class PlatformRefusal:
-    """What a refusal means to whoever asked."""
+    """The meaning of a refusal for the caller."""
 
     code: str  # stable
     waiting_helps: bool
     advice: str
 
 
-# The platform's words (状态码定义, both tables): what they mean. They are all that tells one refusal from another.
+# The platform's messages (状态码定义, both tables) and their meaning. Only the message identifies a refusal.
 REFUSALS: Mapping[str, PlatformRefusal] = {
     "账号或密码错误": PlatformRefusal(
         "platform_credentials", False, "check appId and appKey in RECEIVER_PLATFORM_CREDENTIALS"
@@ -134,12 +134,12 @@ REFUSALS: Mapping[str, PlatformRefusal] = {
     "IP受限": PlatformRefusal("address_not_allowed", False, "add this server's address to the platform's list"),
     "未知原因,请联系客服": PlatformRefusal("platform_unknown_reason", False, "call the platform: 400-68-10658"),
 }
-_OTHER_REFUSAL = PlatformRefusal("platform_refused", False, "see the platform's words")
-_OVER_LOCAL_LIMIT = PlatformRefusal("local_limit", True, "wait, or change the setting that is named")
+_OTHER_REFUSAL = PlatformRefusal("platform_refused", False, "see the platform's message")
+_OVER_LOCAL_LIMIT = PlatformRefusal("local_limit", True, "wait, or change the named setting")
 
 
 def explain(words: str) -> PlatformRefusal:
-    """Say what a refusal in these words means."""
+    """Return the meaning of a refusal with this message."""
     if words.startswith(LOCAL_LIMIT):
         return _OVER_LOCAL_LIMIT
     return REFUSALS.get(words.replace("\uff0c", ",").strip().rstrip("\u3002."), _OTHER_REFUSAL)
@@ -149,9 +149,9 @@ def explain(words: str) -> PlatformRefusal:
 
 
 def check_send(*, mobile: str | None, template_id: str, code: str) -> dict[str, str]:
-    """Say what is wrong with what is to be sent, by field; never a value. Empty: it may go out.
+    """Return what is wrong with a request to send, by field, never a value; empty: nothing.
 
-    `mobile`: as `parse_mainland_mobile` gives it.
+    `mobile`: as `parse_mainland_mobile` returns it.
     """
     faults: dict[str, str] = {}
     if mobile is None:
@@ -177,9 +177,9 @@ def send_form(credentials: Credentials, *, mobile: str, template_id: str, code: 
 
 
 class PlatformClient:
-    """Talks to the platform over connections that it keeps for a while. Safe for many threads.
+    """Calls the platform over reused connections. Safe for many threads.
 
-    Connects at first use, so that it may be made before a fork. Logs nothing: bodies hold credentials and codes.
+    Connects at first use, so it may be created before a fork. Logs nothing: bodies hold credentials and codes.
     """
 
     def __init__(self, url: str, *, tls: ssl.SSLContext | None = None, answer_seconds: float = _ANSWER_SECONDS) -> None:
@@ -190,25 +190,25 @@ class PlatformClient:
         self._http: httpx2.Client | None = None
 
     def read_balance(self, credentials: Credentials) -> PlatformAnswer:
-        """Ask how many messages are left. Raises PlatformUnreachable or NoUsableAnswer."""
+        """Ask how many messages are left. Raises PlatformUnreachable or PlatformProtocolError."""
         # In the body, not in the query as the page's example has it: a key in a URL ends up in logs on its way.
         form = urlencode({"appId": credentials.app_id, "appKey": credentials.app_key}).encode()
         return read_answer(self.post(BALANCE_PATH, form))
 
     def post(self, path: str, body: bytes) -> RawAnswer:
-        """Post a form of our own to an interface and give its answer, whatever it is.
+        """Post our own form to an interface and return its answer, whatever it is.
 
-        Raises PlatformUnreachable where nothing was sent, NoUsableAnswer where the request may have arrived.
+        Raises PlatformUnreachable if nothing was sent, PlatformProtocolError if the request may have arrived.
         """
         return self._ask(f"{SMS_API}{path}", body, name=path)
 
     def pass_on(
         self, target: str, body: bytes, *, method: str, headers: Sequence[tuple[bytes, bytes]], name: str
     ) -> RawAnswer:
-        """Make another sender's request and give its answer, whatever it is; `name`: in a trace, instead of its target.
+        """Send another sender's request and return its answer; `name`: in a trace, instead of its target.
 
-        `target` is that of the platform's own host, `/smsApi/...` or a sibling, as it is to stand on the wire: ASCII.
-        Raises Unsendable, PlatformUnreachable or NoUsableAnswer.
+        `target` is one of the platform's own host, `/smsApi/...` or a sibling, exactly as sent: ASCII. Raises
+        Unsendable, PlatformUnreachable or PlatformProtocolError.
         """
         return self._ask(target, body, method=method, headers=headers, name=name)
 
@@ -224,7 +224,7 @@ class PlatformClient:
         with tracing.span(f"platform {name}", kind="CLIENT") as span:
             request = self._request(self._place(target), body, method=method, headers=headers)
             answer = self._exchange(request)
-            span.note({"http.request.method": method, "http.response.status_code": answer.status})
+            span.set_attributes({"http.request.method": method, "http.response.status_code": answer.status})
             return answer
 
     def _place(self, target: str) -> str:
@@ -243,7 +243,7 @@ class PlatformClient:
                 self._url,
                 content=body,
                 headers=list(headers),
-                extensions={"target": target.encode("ascii")},  # as it is: a URL would be put in order
+                extensions={"target": target.encode("ascii")},  # unchanged: a URL object would normalize it
             )
         except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
             raise PlatformUnreachable("RECEIVER_PLATFORM_URL cannot be used") from None
@@ -271,7 +271,7 @@ class PlatformClient:
                 raise PlatformProtocolError("the platform did not answer in time", timed_out=True) from None
             except httpx2.HTTPError as error:
                 raise PlatformProtocolError(f"the platform's answer broke off ({type(error).__name__})") from None
-        raise AssertionError("the last try gives an answer or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
         """Close every connection."""
@@ -285,7 +285,7 @@ class PlatformClient:
             if self._http is None:
                 self._http = httpx2.Client(
                     verify=True if self._tls is None else self._tls,
-                    # No Accept-Encoding: what comes back is passed on as it is, and small.
+                    # No Accept-Encoding: answers are passed on unchanged, and small.
                     headers={"Accept-Encoding": "identity", "User-Agent": "receiver"},
                     timeout=httpx2.Timeout(self._answer_seconds, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS),
                     limits=httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
@@ -323,7 +323,10 @@ def _kind(error: Exception) -> str:
 
 
 def read_answer(raw: RawAnswer) -> PlatformAnswer:
-    """Read an answer as the page defines it. Raises NoUsableAnswer, which says what is wrong and shows none of it."""
+    """Return the answer as the platform's page defines it.
+
+    Raises PlatformProtocolError, which says what is wrong and quotes none of it.
+    """
     if raw.status != 200:
         raise PlatformProtocolError(f"the platform answered with HTTP status {raw.status}")
     try:

@@ -1,8 +1,8 @@
-"""The fields of a push, from its bytes: which form they have, and which characters they are.
+"""The fields of a push, from its bytes: their form and their encoding.
 
-Three forms are read, whatever the Content-Type says: urlencoded as the platform's page has it, and the two that a
-sender falls into by one slip, multipart/form-data (RFC 7578) and one flat JSON object. Characters: as declared, else
-UTF-8, else GB18030; one that is broken costs itself and not the text around it.
+Three forms are read, whatever the Content-Type says: urlencoded, as on the platform's page, and the two common mistakes
+of senders, multipart/form-data (RFC 7578) and one flat JSON object. Characters: as declared, else UTF-8, else GB18030.
+A broken character is replaced, and the text around it stays.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from urllib.parse import unquote_to_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-GB18030_FLAG = "gb18030"  # what was pushed was not UTF-8 throughout, and nobody had said so
+GB18030_FLAG = "gb18030"  # not UTF-8 throughout, without a declared charset
 DAMAGED_FLAG = "damaged"  # a character of it was cut or broken
 
 _BROKEN = "\ufffd"
 _BROKEN_BYTES = _BROKEN.encode()
 _BYTE_ORDER_MARK = codecs.BOM_UTF8
 
-# What a Content-Type may declare, and the codec that reads it. Any other charset is what a library says unasked
-# (ISO-8859-1, US-ASCII), and no word on the text.
+# Charsets that a Content-Type may declare, and their codecs. Others (ISO-8859-1, US-ASCII) are defaults of libraries,
+# and say nothing about the text.
 _CHARSETS = {
     **dict.fromkeys(("utf-8", "utf8", "unicode-1-1-utf-8"), "utf-8"),
     **dict.fromkeys(("gb18030", "gbk", "x-gbk", "gb2312", "gb_2312-80", "euc-cn", "cp936", "ms936"), "gb18030"),
@@ -55,7 +55,7 @@ Piece = tuple[bytes, bytes]  # name and value
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What was found, in its order, and the flags of how."""
+    """The fields in their order, and the flags of their corrections."""
 
     found: Sequence[Field]
     flags: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class _Text(NamedTuple):
 
 
 def read_fields(body: bytes, query: bytes, content_type: str | None) -> Fields:
-    """Return the fields of the body, or of the query where the body has none. Never raises."""
+    """Return the fields of the body, or of the query if the body has none. Never raises."""
     charset = _declared(content_type) if content_type else None
     if charset and charset.startswith(_WIDE):
         body, charset = _narrowed(body, charset), None
@@ -76,7 +76,7 @@ def read_fields(body: bytes, query: bytes, content_type: str | None) -> Fields:
 
 
 def _read_form(data: bytes, charset: str | None) -> Fields | None:
-    """Return the fields of one form. None: there is none in it."""
+    """Return the fields of one form. None: it has none."""
     data = data.removeprefix(_BYTE_ORDER_MARK)
     begin = data[:64].lstrip()
     if begin.startswith(b"{") and (fields := _read_json(data, charset)) is not None:
@@ -94,7 +94,7 @@ def _declared(content_type: str) -> str | None:
 
 
 def _narrowed(body: bytes, charset: str) -> bytes:
-    """Return a form in UTF-16 or UTF-32 as one in UTF-8; as it is, where it is none."""
+    """Return a form in UTF-16 or UTF-32 as UTF-8; any other unchanged."""
     for codec in (charset, f"{charset}be") if charset in _WIDE else (charset,):
         try:
             text = body.decode(codec)
@@ -144,7 +144,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _read_json(data: bytes, charset: str | None) -> Fields | None:
-    """Return the fields of a flat object, null ones left out; None where it is none. Numbers as they are written."""
+    """Return the fields of a flat object without nulls, numbers as written; None: it is no flat object."""
     decoded = _decoded([(b"", data)], charset)
     ((_, text, broken),) = decoded.found
     try:
@@ -172,7 +172,7 @@ def _read_json(data: bytes, charset: str | None) -> Fields | None:
 
 
 def _without_halves(text: str) -> str:
-    """Return a text whose escapes may be halves of UTF-16 with what they are not."""
+    """Return a text with escaped UTF-16 surrogate pairs joined."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -180,7 +180,7 @@ def _without_halves(text: str) -> str:
 
 
 def _decoded(pieces: Sequence[Piece], charset: str | None) -> Fields:
-    """Return the pieces as text: all by one encoding, where one reads them all, else each by its own."""
+    """Return the pieces as text: all in one encoding if one fits them all, else each in its own."""
     for encoding in (charset, "utf-8") if charset else ("utf-8",):
         try:
             return Fields([(name.decode(encoding), value.decode(encoding), False) for name, value in pieces])
@@ -206,7 +206,7 @@ def _decoded(pieces: Sequence[Piece], charset: str | None) -> Fields:
 
 
 def _as_cut(data: bytes, encoding: str) -> _Text | None:
-    """Read what has its last character cut at most. None: more is wrong with it."""
+    """Return text of which at most the last character is cut. None: more is wrong."""
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
         text = decoder.decode(data)
@@ -217,7 +217,7 @@ def _as_cut(data: bytes, encoding: str) -> _Text | None:
 
 
 def _as_damaged_utf8(data: bytes) -> _Text | None:
-    """Read what is UTF-8 but for a cut end, for characters in two halves, or for few bytes among whole characters."""
+    """Return text that is UTF-8 except for a cut end, surrogate halves, or few bytes among whole characters."""
     mended = _HALF.sub(_BROKEN_BYTES, _SPLIT_PAIR.sub(_joined, data))
     cut = _as_cut(mended, "utf-8")
     if cut is not None:
@@ -238,7 +238,7 @@ def _as_gb18030(data: bytes) -> _Text | None:
 
 
 def _as_it_may_be(data: bytes) -> _Text:
-    """Read by itself one of several fields that share no encoding, or one that has none."""
+    """Return the text of a single field, if the fields share no encoding or it has none."""
     try:
         return _Text(data.decode())
     except UnicodeDecodeError:
@@ -257,7 +257,7 @@ def _as_it_may_be(data: bytes) -> _Text:
 
 
 def _lossy(data: bytes, encoding: str) -> tuple[str, int, int]:
-    """Return what can be read, how many characters of it are broken, and how many are whole and take three bytes."""
+    """Return the readable text, its number of broken characters, and of whole ones of three bytes."""
     text = data.decode(encoding, "replace")
     broken = text.count(_BROKEN) - data.count(_BROKEN_BYTES)
     return text, broken, sum(character >= _MANY_BYTES for character in text) - text.count(_BROKEN)

@@ -1,7 +1,7 @@
-"""What the platform pushes, from bytes to a receipt or a reply.
+"""Parses the platform's pushes, from bytes to a receipt or a reply.
 
-Source: the platform's page, section 2 (回执/回复推送接口), and what its users report: field names in any case, country
-codes, parameters in the query. Of which form and encoding the bytes are is said in `push_form`.
+Source: the platform's page, section 2 (回执/回复推送接口), and reports of its users: field names in any case,
+country codes, parameters in the query. `push_form` handles the form and the encoding of the bytes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 
 FRACTION_FLAG = "fraction_dropped"  # its time had a fraction of a second
-CLOCK_FLAG = "clock"  # its time was far ahead of ours, which was not to be trusted
-PATH_FLAG = "path"  # something else than a kind stood behind the secret
+CLOCK_FLAG = "clock"  # its time was far ahead of our clock, which was not trusted
+PATH_FLAG = "path"  # the path behind the secret names no kind
 
 # Of the arrival and not of the bytes: a later reading cannot find these again.
 ARRIVAL_FLAGS = frozenset({CLOCK_FLAG, PATH_FLAG})
 
-# The platform's field names, in the order in which faults are told.
+# The platform's field names, in the order in which faults are reported.
 _MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME = "mobile", "taskid", "status", "content", "receivetime"
 _EXTRA = "extra"  # stands in an error for any other field, whose name could itself hold data
 
@@ -84,13 +84,12 @@ class PushReader:
         clock: bool = True,
         shortcut: bool = True,
     ) -> tuple[Receipt | Reply | Unreadable, tuple[str, ...]]:
-        """Read one push: what it says, and the flags of how the reading had to be helped.
+        """Return one push, parsed, and the flags of the corrections that parsing needed.
 
-        The fields come from the body if it has any, else from the query. `endpoint` None: a receipt or a reply by its
-        fields. `content_type`: what it was sent as, which may declare its charset. `seen_at`: when it came, which its
-        time may not be far ahead of; None: its time may be any, as of what was read before. `clock` False: our clock is
-        not to be trusted in that. `shortcut` False: the ordinary one is read like any other. Never raises: what cannot
-        be read comes back as Unreadable, naming every fault.
+        The fields come from the body if it has any, else from the query. `endpoint` None: the fields decide between
+        receipt and reply. `content_type`: as sent; it may declare the charset. `seen_at`: the arrival, which bounds the
+        time; None: no bound, for stored pushes. `clock` False: our clock is not trusted for that bound. `shortcut`
+        False: no fast path for ordinary receipts. Never raises: an invalid push is Unreadable, naming every fault.
         """
         if shortcut and (plain := self._read_plain(body or query, endpoint, seen_at)):
             return plain
@@ -99,9 +98,9 @@ class PushReader:
     def _read_plain(
         self, data: bytes, endpoint: Kind | None, seen_at: datetime | None
     ) -> tuple[Receipt, tuple[str, ...]] | None:
-        """Read a receipt as the platform's own page spells it, which nearly all are; None for anything else.
+        """Return a receipt in the exact form of the platform's page, which nearly all have; None for any other.
 
-        Four times as fast as `_read_form`, and never of another opinion.
+        Four times as fast as `_read_form`, with the same result.
         """
         match = _PLAIN_RECEIPT.fullmatch(data)
         if match is None or endpoint is Kind.REPLY:
@@ -131,7 +130,7 @@ class PushReader:
         number = parse_mobile(mobile) if mobile else None
         if mobile and number is None:
             form.fault(_MOBILE, "not a phone number")
-        taskless = kind is Kind.REPLY and form.lacks(_TASK_ID)  # somebody wrote to the number, and to no message
+        taskless = kind is Kind.REPLY and form.lacks(_TASK_ID)  # a message to our number, in reply to none
         task_id = None if taskless else form.required(_TASK_ID, max_chars=TASK_ID_MAX_CHARS)
         own_value = (
             form.required(_STATUS, max_chars=_STATUS_MAX_CHARS)
@@ -190,7 +189,7 @@ class PushReader:
 
     def _other_form(self, text: str) -> datetime | None:
         if any(character.isdecimal() and not character.isascii() for character in text):
-            return None  # strptime would take full-width digits
+            return None  # strptime would accept full-width digits
         for time_format in self.time_formats:
             try:
                 return datetime.strptime(text, time_format)  # noqa: DTZ007  (the zone is added by the caller)
@@ -224,26 +223,26 @@ class _Form:
                 self._damaged.add(name)
 
     def kind(self) -> Kind:
-        """Tell a receipt from a reply: a status that says something decides, else a content."""
+        """Return the kind: a non-empty status makes a receipt, else a content a reply."""
         if self._fields.get(_STATUS) or _CONTENT not in self._fields:
             return Kind.RECEIPT
         return Kind.REPLY
 
     def fault(self, name: str, reason: str) -> None:
-        """Note what is wrong with a field; the first fault of each field stands."""
+        """Record a field's fault; the first one of each field stands."""
         self.faults.setdefault(name, reason)
 
     def error(self) -> str:
-        """Tell every fault in the platform's order of fields."""
+        """Return every fault in the platform's order of fields."""
         order = (_MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME, _EXTRA)
         return "; ".join(f"{name}: {self.faults[name]}" for name in order if name in self.faults)
 
     def lacks(self, name: str) -> bool:
-        """Return whether a field was not given, or left empty."""
+        """Return whether a field is missing or empty."""
         return not self._fields.get(name) and name not in self._repeated
 
     def required(self, name: str, *, max_chars: int | None = None, may_be_empty: bool = False) -> str | None:
-        """Return a field's value, None with a fault noted where it cannot be used."""
+        """Return a field's value; None, with a fault recorded, if it is unusable."""
         value = self._fields.get(name)
         if value is None:
             self.fault(name, "missing")

@@ -1,7 +1,7 @@
-"""Which numbers, or ranges of numbers, are sent to far more than usual: what SMS pumping looks like.
+"""Numbers, or ranges of numbers, with far more sends than usual: the pattern of SMS pumping.
 
-Pumping sends codes to ranges of numbers that earn from each, and nobody uses the codes. So an hour's sends stand beside
-what is usual for the same number or range, and beside how many of the codes were used.
+Pumping requests codes for ranges of numbers that earn from each message; the codes are never used. So the report
+compares an hour's sends with the usual rate of the same number or range, and shows how many codes were used.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 _USUAL = timedelta(days=7)
 _SPIKE_TIMES = 5
-SPIKE_MIN_SENT = 20  # in an hour: fewer are nobody's alarm
+SPIKE_MIN_SENT = 20  # in an hour: fewer raise no alarm
 _HOUR_SECONDS = 3600
 
 
 class By(StrEnum):
-    """What is counted together."""
+    """The grouping."""
 
     MOBILE = "mobile"
     PREFIX = "prefix"
@@ -47,7 +47,7 @@ class Busy:
 
     @property
     def spike(self) -> bool:
-        """Return whether it is several times what is usual, and more than a few."""
+        """Return whether it is several times the usual rate, and more than a few."""
         return self.sent >= max(SPIKE_MIN_SENT, _SPIKE_TIMES * self.usual)
 
 
@@ -72,7 +72,7 @@ def list_busiest(
         sa.select(
             hour.label("hour"),
             key.label("key"),
-            sa.func.min(column.mobile).label("mobile"),  # where numbers are sealed, the prefix is known by it
+            sa.func.min(column.mobile).label("mobile"),  # if numbers are encrypted, it yields the prefix
             sent.label("sent"),
             sent.filter(column.status == DeliveryStatus.DELIVERED.value).label("delivered"),
             sent.filter(column.verified_at.isnot(None)).label("verified"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from receiver.core import MissingExtra, parse_mainland_mobile
 
-PREFIX_DIGITS = 7  # what is allocated at once: ten thousand numbers
+PREFIX_DIGITS = 7  # the unit of allocation: ten thousand numbers
 _PROVINCES = (
     "北京", "天津", "河北", "山西", "内蒙古", "辽宁", "吉林", "黑龙江", "上海", "江苏", "浙江",
     "安徽", "福建", "江西", "山东", "河南", "湖北", "湖南", "广东", "广西", "海南", "重庆",
@@ -37,12 +37,12 @@ class CarrierLookup:
         self._carrier, self._geocoder = carrier, geocoder
 
     def operator(self, prefix: str) -> str | None:
-        """Return the operator of the numbers with this prefix, such as 中国移动; None: not known."""
+        """Return the operator of the numbers with this prefix, such as 中国移动; None: unknown."""
         number = self._parsed(prefix)
         return None if number is None else str(self._carrier.name_for_number(number, "zh")) or None
 
     def province(self, prefix: str) -> str | None:
-        """Return their province, such as 湖南; None: not known."""
+        """Return their province, such as 湖南; None: unknown."""
         number = self._parsed(prefix)
         if number is None:
             return None

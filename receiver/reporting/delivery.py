@@ -1,7 +1,7 @@
-"""The delivery report: what was sent, what became of it, and how fast, per group and in total.
+"""The delivery report: sends, outcomes and latencies, per group and in total.
 
-Whole days, months, templates and accounts come from what triggers keep added up (`rollup`); anything finer, or in a
-zone whose offset changes, from the messages themselves. Both give the same figures.
+Whole days, months, templates and accounts come from counts that triggers maintain (`rollup`); finer groups, or a zone
+whose offset changes, from the messages themselves. Both give the same figures.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def delivery_report(
         _add_messages(groups, connection, asked, clock)
     else:
         _add_rollup(groups, connection, asked, clock, offset)
-    # What was counted and has moved on, as an unmatched message does when its send is recorded, leaves zeros behind.
+    # Counts that moved elsewhere, as an unmatched message's do when its send is recorded, leave zeros behind.
     groups = defaultdict(DeliveryFigures, {key: figures for key, figures in groups.items() if not figures.empty})
     total = DeliveryFigures()
     for figures in groups.values():
@@ -71,7 +71,7 @@ def delivery_report(
 
 
 def _place(key: GroupKey, asked: ReportQuestion) -> tuple[float | str, ...]:
-    """Return what groups are in order by: their time first, as it passes."""
+    """Return the sort key of a group: its time first."""
     parts = tuple(part or "" for part in key)
     if asked.unit not in _FINE:
         return parts
@@ -80,7 +80,10 @@ def _place(key: GroupKey, asked: ReportQuestion) -> tuple[float | str, ...]:
 
 
 def whole_since(connection: sa.Connection, asked: ReportQuestion) -> datetime | None:
-    """Return since when a report is whole; None: it is. One that reads the messages does not count what was pruned."""
+    """Return since when a report is complete; None: it is.
+
+    A report from the messages does not count pruned ones.
+    """
     if _kept_offset(connection, asked) is not None:
         return None
     horizon = connection.scalar(sa.select(retention.c.horizon).where(retention.c.kind == "messages"))
@@ -88,7 +91,7 @@ def whole_since(connection: sa.Connection, asked: ReportQuestion) -> datetime | 
 
 
 def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None:
-    """Return the offset of the kept figures where they answer the question; None: the messages must."""
+    """Return the offset of the stored counts if they can answer; None: the messages must."""
     if asked.unit in _FINE or asked.allocated:
         return None
     offset = rollup.zone_offset_seconds(connection)
@@ -103,7 +106,7 @@ def _spans(asked: ReportQuestion) -> Iterator[ZonePeriod]:
     begin, moment = asked.since, asked.since
     offset = _offset(asked.zone, begin)
     while moment < asked.until:
-        # Offsets change on whole quarters of an hour; look every hour, and step back from a change.
+        # Offsets change on whole quarters of an hour; check every hour, and step back from a change.
         moment = min(moment + timedelta(hours=1), asked.until)
         if moment < asked.until and _offset(asked.zone, moment) != offset:
             change = moment
@@ -139,9 +142,9 @@ def _label(unit: Unit | None, zone_seconds: int) -> tuple[str, ...]:
 
 
 def name_of_time(begin: datetime, unit: Unit, zone: ZoneInfo) -> str:
-    """Return the name of an hour or of five minutes, `begin` being local; what comes twice is told apart by its offset.
+    """Return the name of an hour or of five minutes, `begin` being local; repeated ones have their offset.
 
-    So it is where summer time ends. In the same minute before the change, clocks are further ahead of UTC.
+    They repeat when summer time ends. In the same minute before the change, clocks are further ahead of UTC.
     """
     bare = begin.replace(tzinfo=None)
     for moment in (bare, bare + timedelta(seconds=_WIDTH[unit] - 1)):
@@ -177,7 +180,8 @@ def replies_by_day(connection: sa.Connection, asked: ReportQuestion) -> dict[str
 
 def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion, clock: Clock, offset: int) -> None:
     first, end = (_zone_seconds(at, offset) // HOUR for at in (asked.since, asked.until))
-    # What waits is pending from a moment on, and no_receipt before it: within that hour, the messages have to tell.
+    # Messages without a receipt are pending if sent after a moment, else no_receipt: within its hour, the messages
+    # decide.
     split = _zone_seconds(clock.now - clock.no_receipt_after, offset) // HOUR
 
     def of_hours(table: sa.FromClause) -> sa.Select[Any]:
@@ -253,7 +257,7 @@ def _add_latencies(groups: Groups, rows: Iterable[Any], asked: ReportQuestion) -
 
 def _key(cells: Sequence[Any], asked: ReportQuestion) -> GroupKey:
     at, *keys = cells
-    # An empty one stands for none. Bytes are a damaged row's, which SQLite's triggers have counted.
+    # An empty string stands for none. Bytes come from a damaged row that SQLite's triggers have counted.
     texts = (key.decode("utf-8", "replace") if isinstance(key, bytes) else key for key in keys)
     return (*_label(asked.unit, int(at)), *(text or None for text in texts))
 
@@ -298,9 +302,9 @@ _PREFIX = f"substr(mobile, 1, {PREFIX_DIGITS})"
 
 
 def _looked_up(connection: sa.Connection, asked: ReportQuestion) -> Iterator[CarrierGroup]:
-    """Look every prefix up that there is in the time, once."""
+    """Look up every prefix in the period once."""
     moments = {"IS NOT NULL": rollup.AGE_FROM, "IS NULL": "reported_at"}
-    # Beside each, a number that begins with it: where numbers are sealed, that is how the prefix is known.
+    # With each, a number that begins with it: if numbers are encrypted, it yields the prefix.
     query = " UNION ".join(
         f"SELECT {_PREFIX} AS prefix, min(mobile) AS mobile FROM messages"  # noqa: S608
         f" WHERE recorded_at {matched} AND {moment} >= :since AND {moment} < :until GROUP BY 1"

@@ -1,4 +1,4 @@
-"""What a delivery report is asked, and the figures that it gives."""
+"""Parameters of a delivery report, and its figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUR, DAY = 3600, 86400
 
 
 class Unit(StrEnum):
-    """What time is grouped by."""
+    """The unit of time to group by."""
 
     MONTH = "month"
     DAY = "day"
@@ -42,7 +42,7 @@ GroupKey = tuple[str | None, ...]  # time, template, account; as text, a missing
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportQuestion:
-    """What a report is about."""
+    """The parameters of a report."""
 
     since: datetime  # UTC
     until: datetime
@@ -57,7 +57,7 @@ class ReportQuestion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CarrierGroup:
-    """What numbers were allocated to, as something to group by or to narrow to."""
+    """Allocation of numbers, to group by or to filter by."""
 
     name: str  # `operator` or `province`
     of_prefix: Callable[[str], str | None]  # by the first digits of a number
@@ -68,7 +68,7 @@ class CarrierGroup:
 
 @dataclass(slots=True)
 class DeliveryFigures:
-    """What adds up in one group."""
+    """The counts of one group."""
 
     sent: int = 0
     refused: int = 0
@@ -83,7 +83,7 @@ class DeliveryFigures:
     latencies: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # whole seconds: messages
 
     def add(self, other: DeliveryFigures) -> None:
-        """Take another group's in."""
+        """Add another group's counts."""
         for name in COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for seconds, count in other.latencies.items():
@@ -91,7 +91,7 @@ class DeliveryFigures:
 
     @property
     def empty(self) -> bool:
-        """Return whether there is nothing in it."""
+        """Return whether all counts are zero."""
         return not any(getattr(self, name) for name in COUNTED)
 
     @property
@@ -113,7 +113,7 @@ class DeliveryFigures:
     def percentiles_seconds(self, percents: Sequence[int]) -> list[int | None]:
         """Return the latencies that so many percent (ascending) of the delivered did not exceed, by nearest rank."""
         total = sum(self.latencies.values())
-        if not total:  # what was counted and has moved on leaves zeros behind
+        if not total:  # counts that moved elsewhere leave zeros behind
             return [None] * len(percents)
         found: list[int | None] = []
         reached = 0

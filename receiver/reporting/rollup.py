@@ -1,14 +1,14 @@
-"""What the delivery report adds up, kept by triggers on `messages`: in the transaction that changes a message,
-whichever statement does, on both databases. `rebuild` adds it all up again, `differences` proves that it is right.
+"""Counts of the delivery report, maintained by triggers on `messages`, in the same transaction, on both databases.
 
-On PostgreSQL the triggers only append what has changed, so that no two writers ever wait for each other, and `fold`
-adds that up now and then; a reader takes both. SQLite has one writer, whose triggers add up at once.
+`rebuild` counts everything again, `differences` verifies the counts. On PostgreSQL the triggers only append changes, so
+that writers never wait for each other, and `fold` adds them up now and then; readers add both. SQLite has one writer,
+whose triggers add up at once.
 
 A message counts in the hour of its sending, else of its recording; an unmatched one in that of its report. Hours and
-days are those of one zone, as seconds east of UTC, since databases differ in what they know of zones.
+days are those of one zone, as seconds east of UTC: databases differ in the zones that they know.
 
-Before a moment that pruning moves on, the books are closed: what happens to messages of that time, their deletion or a
-second record of one among them, changes no count. What a forgotten number's messages counted after it is kept apart.
+The books are closed before a date that pruning moves on: changes to older messages, such as deletions, change no count.
+The counts of an erased number's messages are stored apart.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HOUR_SECONDS, _DAY_SECONDS = 3600, 86400
 _SECONDS_MAX = 2_000_000_000  # of a latency; times may lie centuries apart
 
 _MATCHED = "recorded_at IS NOT NULL"
-# Column of delivery_hours: what is counted in it.
+# Column of delivery_hours: the condition of what it counts.
 COUNTS = {
     "sent": f"{_MATCHED} AND send_state IS NULL",
     "refused": "send_state = 'refused'",
@@ -64,7 +64,7 @@ def latency_seconds(dialect: str) -> str:
 
 
 def _counted(dialect: str, *sources: tuple[int, str], closes: bool = True) -> str:
-    """Return messages as what is counted of them. `sources`: (1 or -1, a table or query with a message's columns)."""
+    """Return messages as countable rows. `sources`: (1 or -1, a table or query with a message's columns)."""
     counts_from = epoch_seconds(dialect, _COUNTS_FROM)
     still_open = f" AND {counts_from} >= zone.closed_before" if closes else ""
     return " UNION ALL ".join(
@@ -99,7 +99,7 @@ _LATENCY_COLUMNS = "day, account, template_id, seconds, messages"
 
 
 def _append(counted: str) -> Iterator[str]:
-    """Return the two statements that note what is counted, for `fold` to add up."""
+    """Return the two statements that append the counts, for `fold` to add up."""
     yield f"INSERT INTO delivery_hour_changes ({_HOUR_COLUMNS}) {_hours(counted)}"
     yield f"INSERT INTO delivery_latency_changes ({_LATENCY_COLUMNS}) {_latencies(counted)}"
 
@@ -228,7 +228,7 @@ def _of(row: str, expression: str) -> str:
 
 
 def rebuild_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that add up every message anew, where the books are never closed: for old migrations."""
+    """Yield the statements that count every message again, with the books open: for old migrations."""
     for table in ("delivery_hours", "delivery_latencies", "delivery_hour_changes", "delivery_latency_changes"):
         yield f"DELETE FROM {table}"  # noqa: S608
     counted = _counted(dialect, (1, "messages"), closes=False)
@@ -236,10 +236,10 @@ def rebuild_statements(dialect: str) -> Iterator[str]:
 
 
 def rebuild(connection: sa.Connection, *, offset_seconds: int) -> None:
-    """Add up every message anew, in that zone. Writers wait for the end of the transaction; pushes are spooled.
+    """Count every message again, in that zone.
 
-    What was counted before the books were closed stays, moved to the hours of the new zone; its latencies stay in
-    their days, which those of another zone overlap.
+    Writers wait for the end of the transaction; pushes are spooled. Counts from before the closing date stay, moved to
+    the hours of the new zone; their latencies stay in their days, which overlap those of another zone.
     """
     dialect = connection.dialect.name
     _hold_writers(connection)
@@ -248,7 +248,7 @@ def rebuild(connection: sa.Connection, *, offset_seconds: int) -> None:
     connection.exec_driver_sql(f"DELETE FROM delivery_latencies WHERE {days_open}")  # noqa: S608
     moved = offset_seconds // _HOUR_SECONDS - zone_offset_seconds(connection) // _HOUR_SECONDS
     for table in ("delivery_hours", "forgotten_hours") if moved else ():
-        # In two steps, so that no row meets another that has not moved yet.
+        # In two steps, so that no row collides with one that has not moved yet.
         for change in (f"{_FAR_BELOW} - hour - {moved}", f"{_FAR_BELOW} - hour"):
             connection.exec_driver_sql(f"UPDATE {table} SET hour = {change}")  # noqa: S608
     connection.execute(sa.text("UPDATE delivery_zone SET offset_seconds = :offset"), {"offset": offset_seconds})
@@ -266,7 +266,7 @@ _FAR_BELOW = -100_000_000
 
 
 def _hold_writers(connection: sa.Connection) -> None:
-    """Let nobody change a message until the end of the transaction, and add up what has changed."""
+    """Block writers of messages until the end of the transaction, and add up pending changes."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("LOCK TABLE messages IN SHARE ROW EXCLUSIVE MODE")
@@ -276,15 +276,15 @@ def _hold_writers(connection: sa.Connection) -> None:
 
 
 def reopen(connection: sa.Connection, since: datetime, *, all_new: bool) -> None:
-    """Open the books again from the day on in which rows begin to be there, at `since`; then rebuild them.
+    """Open the books again from the day on in which rows begin to exist, at `since`; then rebuild them.
 
-    What was counted and is gone is kept beside, like a forgotten number's. What was counted while they were open and
-    what is there now may be the same messages: so the greater of the two holds. Only in the hour in which rows begin,
-    and the one before, where nothing was counted later and `all_new` says that none were left, both hold.
+    Counts of messages that are gone are stored apart, like an erased number's. What was counted while the books were
+    open, and what exists now, may be the same messages: so the greater count holds. Both hold only in the hour in which
+    rows begin, and the one before, if nothing was counted later and `all_new` says that no rows were left.
     """
     _hold_writers(connection)
     offset, closed = zone_offset_seconds(connection), closed_before(connection)
-    begun = int(since.timestamp()) + offset - _HOUR_SECONDS  # what is recorded was sent before
+    begun = int(since.timestamp()) + offset - _HOUR_SECONDS  # recorded messages were sent before
     opened = begun // _DAY_SECONDS * _DAY_SECONDS - offset
     if opened >= closed:
         return
@@ -304,7 +304,7 @@ def reopen(connection: sa.Connection, since: datetime, *, all_new: bool) -> None
 def _keep_gone(
     connection: sa.Connection, name: str, columns: Sequence[str], there: str, span: tuple[int, int], both_from: int
 ) -> None:
-    """Keep what was counted in a span and is not there any more. From `both_from` on, nothing that is there was."""
+    """Store the counts of a span whose messages are gone. From `both_from` on, none of the present ones was counted."""
     keys = len(columns) - (len(COUNTS) if name == "hours" else 1)
     where = f"{columns[0]} >= {span[0]} AND {columns[0]} < {span[1]}"
 
@@ -327,7 +327,7 @@ def _keep_gone(
 
 
 def close_before(connection: sa.Connection, moment: datetime) -> datetime:
-    """Close the books before the last day of their zone that begins by then; give where they are closed. Never back."""
+    """Close the books before the last day of their zone that begins by then; never back. Return the closing date."""
     offset = zone_offset_seconds(connection)
     wanted = (int(moment.timestamp()) + offset) // _DAY_SECONDS * _DAY_SECONDS - offset
     connection.execute(
@@ -337,26 +337,26 @@ def close_before(connection: sa.Connection, moment: datetime) -> datetime:
 
 
 def keep_forgotten(connection: sa.Connection, mobile: str) -> None:
-    """Keep what a number's messages count beyond their deletion, which must follow in the same transaction."""
+    """Store the counts of a number's messages beyond their deletion, which must follow in the same transaction."""
     if not mobile.isascii() or not mobile.isdigit():
         raise ValueError("not the digits of a number")  # it goes into the statement
     dialect = connection.dialect.name
-    sealer = cipher_of(connection.dialect)
-    kept = mobile if sealer is None else mobile_token(sealer, mobile)  # letters, digits, - and _
+    cipher = cipher_of(connection.dialect)
+    kept = mobile if cipher is None else mobile_token(cipher, mobile)  # letters, digits, - and _
     counted = _counted(dialect, (1, f"(SELECT * FROM messages WHERE mobile = '{kept}')"))  # noqa: S608
-    # Once more in what is kept, from which the triggers take it away, and once where it stands for what is gone.
+    # Once more in the live counts, from which the triggers subtract it, and once in the counts of deleted messages.
     again = _append(counted) if dialect == "postgresql" else _add(_hours(counted), _latencies(counted))
     for statement in (*again, *_add(_hours(counted), _latencies(counted), to="forgotten")):
         connection.exec_driver_sql(statement)
 
 
 def closed_before(connection: sa.Connection) -> int:
-    """Return before when the books are closed, in seconds from 1970."""
+    """Return the closing date of the books, in seconds from 1970."""
     return int(connection.scalar(sa.text("SELECT closed_before FROM delivery_zone")) or 0)
 
 
 def _open_parts(connection: sa.Connection) -> tuple[str, str]:
-    """Return the conditions of the hours and of the days that are after the books were closed."""
+    """Return the conditions of the hours and of the days after the closing date."""
     offset, closed = zone_offset_seconds(connection), closed_before(connection)
     # Whole numbers of ours. An hour has to fit into an integer beside its seconds: hence not multiplied.
     first_hour, first_day = (-(-(closed + offset) // width) for width in (_HOUR_SECONDS, _DAY_SECONDS))
@@ -364,7 +364,7 @@ def _open_parts(connection: sa.Connection) -> tuple[str, str]:
 
 
 def fold(connection: sa.Connection) -> None:
-    """Add up what the triggers have appended; nothing happens where another process is at it."""
+    """Add up what the triggers have appended; no effect while another process does."""
     if connection.dialect.name != "postgresql":
         return
     if not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_FOLD_LOCK))):
@@ -386,7 +386,7 @@ def _fold_statements() -> Iterator[str]:
 def of_all(
     connection: sa.Connection, kept: sa.Table, changes: sa.Table, ask: Callable[[sa.FromClause], sa.Select[Any]]
 ) -> sa.CompoundSelect[Any]:
-    """Ask what is added up, what is not yet, and, as what is taken away, messages that are set aside.
+    """Return the query over the counts, the pending changes, and, subtracted, the messages set aside.
 
     In one statement: between two, `fold` could move rows.
     """
@@ -397,7 +397,7 @@ def of_all(
     return sa.union_all(ask(kept), ask(changes), ask(taken_away))
 
 
-# Messages whose times cannot be right; few, so that nothing is kept for it.
+# Messages with implausible times; few, so their counts are computed.
 IDS_SET_ASIDE = (
     "(SELECT CAST(row_id AS BIGINT) FROM rows_set_aside WHERE table_name = 'messages' AND reason = 'implausible_time')"
 )
@@ -411,7 +411,7 @@ def zone_offset_seconds(connection: sa.Connection) -> int:
 
 
 def differences(connection: sa.Connection) -> list[str]:
-    """Say where what is kept differs from what the messages add up to; empty: nowhere. As far as the books are open."""
+    """Return where the stored counts differ from the messages; empty: nowhere. Only after the closing date."""
     counted = _counted(connection.dialect.name, (1, "messages"))
     hours_open, days_open = _open_parts(connection)
     sums = ", ".join(f"sum({name}) AS {name}" for name in COUNTS)

@@ -1,8 +1,8 @@
-"""Views for jobs that read by SQL, and roles that may read them and nothing else. PostgreSQL only.
+"""Views for SQL readers, and roles that may read only them. PostgreSQL only.
 
-The views are a promise: a column that is there keeps its name and meaning; `reporting.version` counts what is added.
-Numbers are masked as without the scope `pii`. What depends on the present moment is not in them: a message that waits
-is `pending`, for however long. SQL cannot open what is sealed: numbers are `***` then, and contents are empty.
+The views are a stable interface: a column keeps its name and meaning; `reporting.version` counts additions. Numbers are
+masked as without the scope `pii`. Nothing depends on the present moment: a message without a receipt is `pending`, for
+however long. SQL cannot decrypt: numbers of an encrypted database are `***`, and contents are empty.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SEEN_BOTH = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
 
 
 def create_statements() -> Iterator[str]:
-    """Return the statements that make the schema and its views, over whatever is there of them."""
+    """Yield the statements that create or replace the schema and its views."""
     yield "CREATE SCHEMA IF NOT EXISTS reporting"
     yield mask_statement()
     yield f"CREATE OR REPLACE VIEW reporting.version AS SELECT {VERSION} AS version"
@@ -61,7 +61,7 @@ def create_statements() -> Iterator[str]:
 
 
 def mask_statement() -> str:
-    """Return the statement that makes the function by which the views mask numbers; of a token it shows nothing."""
+    """Return the statement that creates the function by which the views mask numbers; a token shows nothing."""
     return f"""CREATE OR REPLACE FUNCTION reporting.mask(mobile text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$ SELECT CASE
         WHEN length(mobile) = {TOKEN_CHARS} THEN '***'
@@ -72,7 +72,7 @@ def mask_statement() -> str:
 
 
 def drop_statements() -> Iterator[str]:
-    """Return the statements that remove it all."""
+    """Yield the statements that remove the schema and its views."""
     for view in ("replies", "receipts", "messages", "version"):
         yield f"DROP VIEW IF EXISTS reporting.{view}"
     yield "DROP FUNCTION IF EXISTS reporting.mask"
@@ -80,9 +80,9 @@ def drop_statements() -> Iterator[str]:
 
 
 def make_reader(connection: sa.Connection, name: str) -> str:
-    """Make a role that may read the views and nothing else, or give it a new password; give that, this once.
+    """Create a role that may read only the views, or renew its password; return the password, this once.
 
-    Raises ReceiverError for a name that is none, or of a role that was not made here, and on SQLite.
+    Raises ReceiverError for an invalid name, for a role that was not created here, and on SQLite.
     """
     if connection.dialect.name != "postgresql":
         raise ReceiverError("the embedded database has no roles; export, or use PostgreSQL")
@@ -92,7 +92,7 @@ def make_reader(connection: sa.Connection, name: str) -> str:
     described = sa.text("SELECT coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_roles WHERE rolname = :name")
     found = connection.scalar(described, {"name": name})
     if found not in (None, mark):
-        raise ReceiverError(f"there is a role {name} already that was not made here; choose another name")
+        raise ReceiverError(f"the role {name} exists and was not created by receiver; choose another name")
     password = secrets.token_urlsafe(24)
     verb = "CREATE" if found is None else "ALTER"
     # As its digest, since the server's log may hold the statement.

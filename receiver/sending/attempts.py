@@ -1,8 +1,8 @@
-"""Requests to send: noted before they go out, and again with what the platform said.
+"""Send attempts: recorded before the request goes out, and again with the platform's answer.
 
-The note makes the message's row, without a task id. Its receipt may come before the answer that names the task id,
-and then has made a row of its own: the two become one, under the id of the note, as soon as the task id is known.
-Both records may be repeated and may come in any order.
+The first record creates the message's row without a task id. Its receipt may arrive before the answer with the task id,
+and then creates its own row; both are merged under the first id once the task id is known. Both records may be repeated
+and may come in any order.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ if TYPE_CHECKING:
 CUT_OFF = "the process that sent it ended before it knew the outcome"
 KEY_LIFE = timedelta(hours=24)
 _NUMBER_LOCK_SPACE = 0x7263766E  # "rcvn": apart from other programs' advisory locks
-# An attempt lasts half a minute: what a dead process has left is among the newest, however long nobody was there.
-_LOOKED_AT_MAX = 2000
+# An attempt lasts half a minute, so the ones that a dead process left are among the newest.
+_CUT_OFF_SEARCH_MAX = 2000
 _OPEN_STATES = (MessageStatus.SENDING, MessageStatus.OUTCOME_UNKNOWN)  # a result may still come
 
 
 class KeyReused(ReceiverError):
-    """An Idempotency-Key that was given before, for another request."""
+    """The Idempotency-Key was used before for another request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdempotencyClaim:
-    """An Idempotency-Key: the same caller's same key is the same request."""
+    """An Idempotency-Key: one caller's key identifies one request."""
 
     caller: str
     key: str
-    fingerprint: bytes  # of what was asked for, keyed so that nobody who reads the database can guess the code
+    fingerprint: bytes  # keyed hash of the request, so that the database does not reveal the code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SendLimits:
-    """How often a number, or an account, is sent to. 0: as often as asked for."""
+    """Limits on sends per number and account. 0: no limit."""
 
     min_interval: timedelta = timedelta(0)
     per_number_per_day: int = 0
@@ -66,7 +66,7 @@ class SendLimits:
 
     @property
     def any(self) -> bool:
-        """Return whether there is any limit."""
+        """Return whether any limit is set."""
         return bool(self.min_interval or self.per_number_per_day or self.per_day)
 
 
@@ -75,14 +75,14 @@ NO_LIMITS = SendLimits()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttemptState:
-    """Where an attempt stands."""
+    """The state of an attempt."""
 
     id: UUID
     message_id: int
     begun_at: datetime
-    state: MessageStatus | None  # SENDING, REFUSED, OUTCOME_UNKNOWN; None: the platform took it
+    state: MessageStatus | None  # SENDING, REFUSED, OUTCOME_UNKNOWN; None: the platform accepted it
     error_message: str | None
-    repeated: bool = False  # found under its Idempotency-Key: nothing is to be sent
+    repeated: bool = False  # found by its Idempotency-Key: do not send
 
 
 def begin_attempt(
@@ -94,16 +94,16 @@ def begin_attempt(
     claim: IdempotencyClaim | None = None,
     limits: SendLimits = NO_LIMITS,
 ) -> AttemptState:
-    """Note an attempt before it goes out. SENDING: it may; `repeated`: it went out before, and this is its state.
+    """Record an attempt before its request goes out, and return its state.
 
-    Where a limit is reached it is noted as REFUSED, with the limit in its words. `day_began`: when the present day of
-    the daily limits did. Raises KeyReused.
+    SENDING: send it. `repeated`: it was sent before. REFUSED: a limit is reached, and the message names it.
+    `day_began`: start of the present day for daily limits. Raises KeyReused.
     """
     if limits.any:
-        _take_turns(connection, attempt)
+        _lock_account(connection, attempt)
     message_id = _insert(connection, attempt, recorded_at, claim)
     if message_id is None:
-        return replace(_first_of(connection, attempt, claim), repeated=True)
+        return replace(_find_first(connection, attempt, claim), repeated=True)
     state, words = MessageStatus.SENDING, None
     if limits.any and (words := _limit_reached(connection, attempt, message_id, limits, day_began)) is not None:
         state = MessageStatus.REFUSED
@@ -115,9 +115,9 @@ def begin_attempt(
 def finish_attempt(
     connection: sa.Connection, attempt: SendAttempt, result: SendResult, *, recorded_at: datetime
 ) -> int:
-    """Record what became of an attempt, whether or not its beginning is noted; give its message's id.
+    """Record the result of an attempt, even if its start is not recorded, and return its message's id.
 
-    Only an open one is changed: a late answer to one whose outcome was unknown settles it. Raises Overtaken.
+    Changes only an open attempt; a late answer settles an unknown outcome. Raises SerializationConflict.
     """
     tasks = set() if result.task_id is None else {(attempt.account, result.task_id)}
     lock_tasks(connection, tasks, shared=True)
@@ -129,7 +129,7 @@ def finish_attempt(
             row = _find_locked(connection, attempt)
         message_id = row.id
         if row.send_state in _OPEN_STATES and tasks:
-            _take_task_id(connection, row, result)
+            _set_task_id(connection, row, result)
             match_recorded(connection, tasks)
         elif row.send_state in _OPEN_STATES:
             new = {"message_id": row.id, "new_state": result.state, "words": result.error_message}
@@ -147,7 +147,7 @@ def finish_attempt(
 
 
 def find_attempt(connection: sa.Connection, attempt_id: UUID, *, now: datetime) -> AttemptState:
-    """Return the state of an attempt that is noted; one that was cut off is OUTCOME_UNKNOWN."""
+    """Return the state of a recorded attempt; OUTCOME_UNKNOWN if its process died."""
     found = _state_of(connection, attempt_id)
     if found.state is MessageStatus.SENDING and now - found.begun_at > SENDING_MAX:
         return replace(found, state=MessageStatus.OUTCOME_UNKNOWN, error_message=CUT_OFF)
@@ -155,12 +155,12 @@ def find_attempt(connection: sa.Connection, attempt_id: UUID, *, now: datetime) 
 
 
 def find_cut_off(connection: sa.Connection, *, now: datetime) -> list[int]:
-    """Return the messages whose attempt is noted as under way and cannot be any more, among the newest attempts."""
+    """Return the messages whose attempt is still SENDING past the time limit, among the newest attempts."""
     newest = (
         sa.select(attempts.c.message_id)
         .where(attempts.c.id < first_id_of(now - SENDING_MAX))
         .order_by(attempts.c.id.desc())
-        .limit(_LOOKED_AT_MAX)
+        .limit(_CUT_OFF_SEARCH_MAX)
         .subquery()
     )
     query = (
@@ -172,7 +172,7 @@ def find_cut_off(connection: sa.Connection, *, now: datetime) -> list[int]:
 
 
 def end_cut_off(connection: sa.Connection, message_id: int) -> None:
-    """Record of an attempt that is still under way that nobody knows its outcome. A late answer settles it yet."""
+    """Set an attempt that is still SENDING to OUTCOME_UNKNOWN. A late answer can still settle it."""
     cut_off = (
         sa.update(messages)
         .where(messages.c.id == message_id, messages.c.send_state == MessageStatus.SENDING.value)
@@ -183,13 +183,13 @@ def end_cut_off(connection: sa.Connection, message_id: int) -> None:
         outbox.add_states(connection, [message_id])
 
 
-# --- The note -----------------------------------------------------------------------------------------
+# --- The record -----------------------------------------------------------------------------------------
 
 
 def _insert(
     connection: sa.Connection, attempt: SendAttempt, recorded_at: datetime, claim: IdempotencyClaim | None
 ) -> int | None:
-    """Make the row of an attempt's message, and note the attempt. None: it, or its key, is noted already."""
+    """Insert an attempt and its message, and return the message's id. None: the attempt or its key exists."""
     if claim is not None:
         old = sa.and_(_has_key(claim), attempts.c.begun_at < recorded_at - KEY_LIFE)
         connection.execute(sa.update(attempts).where(old).values(caller=None, idempotency_key=None, fingerprint=None))
@@ -225,7 +225,7 @@ def _insert_message(connection: sa.Connection, attempt: SendAttempt, recorded_at
         message_id: int | None = connection.scalar(_new_row(connection.dialect.name, messages), new)
         if message_id is not None:
             return message_id
-        # Without a task id, the number, the reference and the millisecond are all that tell two sends apart.
+        # Without a task id, only number, reference and millisecond distinguish two sends.
         sent_at += timedelta(milliseconds=1)
 
 
@@ -234,13 +234,13 @@ def _new_row(dialect: str, table: sa.Table) -> Any:
     return insert(dialect, table).on_conflict_do_nothing().returning(table.c.id)
 
 
-def _first_of(connection: sa.Connection, attempt: SendAttempt, claim: IdempotencyClaim | None) -> AttemptState:
-    """Return the attempt that was noted before under the same id or key. Raises KeyReused."""
+def _find_first(connection: sa.Connection, attempt: SendAttempt, claim: IdempotencyClaim | None) -> AttemptState:
+    """Return the existing attempt with the same id or key. Raises KeyReused."""
     if claim is None:
         return _state_of(connection, attempt.id)
     first = connection.execute(sa.select(attempts).where(_has_key(claim))).one()
     if first.fingerprint != claim.fingerprint:
-        raise KeyReused("this Idempotency-Key was given with another request; use a new one for each")
+        raise KeyReused("this Idempotency-Key was used with another request; use a new key for each request")
     return _state_of(connection, first.id)
 
 
@@ -282,8 +282,8 @@ def _state_of(connection: sa.Connection, attempt_id: UUID) -> AttemptState:
 # --- Limits -------------------------------------------------------------------------------------------
 
 
-def _take_turns(connection: sa.Connection, attempt: SendAttempt) -> None:
-    """Make attempts that could reach a limit together take turns, until the end of the transaction."""
+def _lock_account(connection: sa.Connection, attempt: SendAttempt) -> None:
+    """Serialize the attempts of an account until the end of the transaction, so that limits hold."""
     if connection.dialect.name == "postgresql":
         slot = zlib.crc32(attempt.account.encode()) & 0x7FFFFFFF
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_NUMBER_LOCK_SPACE, slot)))
@@ -292,7 +292,7 @@ def _take_turns(connection: sa.Connection, attempt: SendAttempt) -> None:
 def _limit_reached(
     connection: sa.Connection, attempt: SendAttempt, message_id: int, limits: SendLimits, day_began: datetime
 ) -> str | None:
-    """Say which limit an attempt would break, apart from its own row; None: none."""
+    """Return the text of the limit that an attempt exceeds, not counting its own row; None: no limit."""
     went_out = sa.or_(messages.c.send_state.is_(None), messages.c.send_state != MessageStatus.REFUSED.value)
     of_account = (
         sa.select(sa.func.count())
@@ -317,13 +317,13 @@ def _limit_reached(
 
 # --- The task id --------------------------------------------------------------------------------------
 
-_NO_OTHER_SEND = "the platform gave a task id that another send to this number has"
+_TASK_ID_TAKEN = "the platform returned a task id that another send to this number already has"
 
 
 def _finish_at_once(connection: sa.Connection, attempt: SendAttempt, result: SendResult) -> int | None:
-    """Return a noted and open attempt its task id, where nobody has a row of that yet: nearly always, and in one go.
+    """Set the task id of an open attempt in one statement, if no other row has it: the usual case.
 
-    None: it is not so, and nothing was changed.
+    Return the message's id. None: nothing was changed.
     """
     values = {
         "attempt_id": attempt.id,
@@ -334,7 +334,7 @@ def _finish_at_once(connection: sa.Connection, attempt: SendAttempt, result: Sen
     try:
         row = connection.execute(_task_id_update(), values).one_or_none()
     except sa.exc.IntegrityError as error:
-        raise SerializationConflict("a push has made the row of this task since we looked") from error
+        raise SerializationConflict("a push created the row of this task meanwhile") from error
     if row is None:
         return None
     if row.any_masked:
@@ -372,8 +372,8 @@ def _task_id_update() -> Any:
     )
 
 
-def _take_task_id(connection: sa.Connection, row: Any, result: SendResult) -> None:
-    """Give a message its task id, and take over the row that its pushes or another record have made under it."""
+def _set_task_id(connection: sa.Connection, row: Any, result: SendResult) -> None:
+    """Set a message's task id and merge the row that pushes or another record created under it."""
     key = {"task_id": result.task_id, "mobile": row.mobile, "account": row.account}
     other = connection.execute(_row_of_task(), key).one_or_none()
     values: dict[str, Any] = {
@@ -385,7 +385,7 @@ def _take_task_id(connection: sa.Connection, row: Any, result: SendResult) -> No
     }
     if other is not None:
         if connection.scalar(sa.select(attempts.c.id).where(attempts.c.message_id == other.id).limit(1)) is not None:
-            unknown = {"new_state": MessageStatus.OUTCOME_UNKNOWN, "words": _NO_OTHER_SEND}
+            unknown = {"new_state": MessageStatus.OUTCOME_UNKNOWN, "words": _TASK_ID_TAKEN}
             connection.execute(_set_state(), {"message_id": row.id, **unknown})
             return
         values |= {name: getattr(other, name) for name in ("status", "reported_at", "seen", "verified_at")}
@@ -398,7 +398,7 @@ def _take_task_id(connection: sa.Connection, row: Any, result: SendResult) -> No
     try:
         connection.execute(sa.update(messages).where(messages.c.id == row.id).values(values))
     except sa.exc.IntegrityError as error:
-        raise SerializationConflict("a push has made the row of this task since we looked") from error
+        raise SerializationConflict("a push created the row of this task meanwhile") from error
     outbox.add_states(connection, [row.id])
 
 

@@ -1,4 +1,4 @@
-"""Keeps the records of sends: in the database, or in the spool while that is away."""
+"""Stores records of sends: in the database, or in the spool while it is unavailable."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SENDS_PATIENCE_SECONDS = 2.0  # a list of a thousand takes a tenth of a second on an idle machine
-_ATTEMPT_PATIENCE_SECONDS = 0.4  # somebody waits for a code
-_SPOOLED_AT_ONCE = 4  # transactions, which wait for the disk together
-_LOOK_SECONDS = 15.0  # for attempts whose process has ended
-_AWAY = object()
+_ATTEMPT_PATIENCE_SECONDS = 0.4  # a person waits for the code
+_SPOOLED_AT_ONCE = 4  # concurrent transactions, which share their disk waits
+_CUT_OFF_CHECK_SECONDS = 15.0  # between two searches for attempts of dead processes
+_UNAVAILABLE = object()
 
 
 class Recorder:
-    """Records sends and attempts to send. Safe for many threads."""
+    """Records sends and send attempts. Thread-safe."""
 
-    def __init__(self, database: Database, *, link: CircuitBreaker, spool: Spool) -> None:
+    def __init__(self, database: Database, *, availability: CircuitBreaker, spool: Spool) -> None:
         self._database = database
-        self._link = link
+        self._availability = availability
         self._spool = spool
-        self._look_at = 0.0
+        self._next_cut_off_check = 0.0
 
     def record(self, sends: Sequence[SentMessage]) -> list[recording.RecordResult] | None:
-        """Record sends. None: the database is away, they wait in the spool. Raises SpoolUnavailable."""
+        """Record sends. None: they are spooled, the database is unavailable. Raises SpoolUnavailable."""
         spooled = SpooledSends(sends=tuple(sends), recorded_at=datetime.now(UTC))
         work = partial(recording.record_sent, sends=sends, recorded_at=spooled.recorded_at)
-        return self._keep(work, spooled, patience_seconds=_SENDS_PATIENCE_SECONDS)
+        return self._write_or_spool(work, spooled, patience_seconds=_SENDS_PATIENCE_SECONDS)
 
     def begin(
         self,
@@ -57,10 +57,10 @@ class Recorder:
         claim: attempts.IdempotencyClaim | None = None,
         limits: attempts.SendLimits = attempts.NO_LIMITS,
     ) -> AttemptState | None:
-        """Note an attempt before it goes out. None: it may go out, and its note waits in the spool.
+        """Record an attempt before its request goes out. None: send it; its record is spooled.
 
-        Neither limits nor an Idempotency-Key can be looked up then: with a key it raises StoreUnavailable, since a
-        second message may be what the key is to prevent. Raises SpoolUnavailable, KeyReused.
+        Limits and Idempotency-Keys need the database. So with a key this raises DatabaseUnavailable instead of risking
+        a second message. Also raises SpoolUnavailable and KeyReused.
         """
         spooled = SpooledAttempt(attempt=attempt, result=None, recorded_at=datetime.now(UTC))
         work = partial(
@@ -71,77 +71,79 @@ class Recorder:
             claim=claim,
             limits=limits,
         )
-        return self._keep(work, None if claim else spooled, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
+        return self._write_or_spool(work, None if claim else spooled, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
 
     def finish(self, attempt: SendAttempt, result: SendResult) -> int | None:
-        """Record what became of an attempt; give its message's id. None: it waits in the spool.
+        """Record the result of an attempt and return its message's id. None: it is spooled.
 
         Raises SpoolUnavailable.
         """
         spooled = SpooledAttempt(attempt=attempt, result=result, recorded_at=datetime.now(UTC))
         work = partial(attempts.finish_attempt, attempt=attempt, result=result, recorded_at=spooled.recorded_at)
-        return self._keep(work, spooled, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
+        return self._write_or_spool(work, spooled, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
 
     def find(self, attempt_id: UUID) -> AttemptState:
-        """Return the state of an attempt that is noted. Raises StoreUnavailable or StoreUnfit."""
+        """Return the state of a recorded attempt. Raises DatabaseUnavailable or DatabaseMisconfigured."""
         with self._database.reading() as connection:
             return attempts.find_attempt(connection, attempt_id, now=datetime.now(UTC))
 
     def end_cut_off(self) -> None:
-        """Record the end of attempts that a dead process has left under way; now and then, at the first call too.
+        """End the attempts that a dead process left as SENDING; searches at the first call, then every 15 s.
 
-        Raises StoreUnavailable or StoreUnfit.
+        Raises DatabaseUnavailable or DatabaseMisconfigured.
         """
-        if time.monotonic() < self._look_at:
+        if time.monotonic() < self._next_cut_off_check:
             return
-        self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._next_cut_off_check = time.monotonic() + _CUT_OFF_CHECK_SECONDS
         with self._database.reading() as connection:
             found = attempts.find_cut_off(connection, now=datetime.now(UTC))
-        for message_id in found:  # each in a transaction of its own: no two rows are held at once
+        for message_id in found:  # one transaction each: it never locks two rows
             self._database.write(partial(attempts.end_cut_off, message_id=message_id))
 
-    def keep_reading(self, reading: Reading) -> bool:
-        """Keep a reading of the balance. False: the database is away, and the next reading will say more."""
-        return self._unless_away(partial(balance.save_readings, readings=[reading])) is not _AWAY
+    def save_reading(self, reading: Reading) -> bool:
+        """Save a balance reading. False: the database is unavailable; the next reading replaces this one."""
+        return self._write_if_available(partial(balance.save_readings, readings=[reading])) is not _UNAVAILABLE
 
     def claim_notice(self, name: str, *, every: timedelta) -> bool:
-        """Return whether this process is the one to say it, in this span of time."""
+        """Return whether this process is the one to log the notice in this interval."""
         now = datetime.now(UTC)
-        return self._unless_away(partial(once.claim_notice, name=name, now=now, every=every)) is True
+        return self._write_if_available(partial(once.claim_notice, name=name, now=now, every=every)) is True
 
     def record_spooled(self, records: Sequence[SpooledSends | SpooledAttempt]) -> None:
-        """Record what waited in the spool, in any order. May be repeated.
+        """Record spooled sends and attempts, in any order. Idempotent.
 
-        Raises StoreUnavailable, StoreUnfit or StoreRejected.
+        Raises DatabaseUnavailable, DatabaseMisconfigured or RowRejected.
         """
-        if not self._database.postgresql:  # one writer, who waits for the disk at every commit
+        if not self._database.postgresql:  # one writer, which waits for the disk at every commit
             self._database.write(partial(_record_spooled, records=records))
             return
-        # Each takes its locks in the one order that all writers keep to, and several together would not.
+        # One record per transaction keeps the lock order of all writers; several together would break it.
         with ThreadPoolExecutor(_SPOOLED_AT_ONCE) as pool:
             for done in [pool.submit(self._database.write, partial(_record_spooled, records=[r])) for r in records]:
                 done.result()
 
-    def _unless_away(self, work: Callable[[sa.Connection], Any]) -> Any:
-        """Do the work in one transaction; _AWAY where the database does not take it."""
+    def _write_if_available(self, work: Callable[[sa.Connection], Any]) -> Any:
+        """Run the work in one transaction; return _UNAVAILABLE if the database is unavailable."""
         try:
-            return self._keep(work, None, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
+            return self._write_or_spool(work, None, patience_seconds=_ATTEMPT_PATIENCE_SECONDS)
         except (DatabaseUnavailable, DatabaseMisconfigured):
-            return _AWAY
+            return _UNAVAILABLE
 
-    def _keep(self, work: Callable[[sa.Connection], T], instead: Record | None, *, patience_seconds: float) -> T | None:
-        """Do the work in one transaction; keep `instead` in the spool where the database does not take it."""
+    def _write_or_spool(
+        self, work: Callable[[sa.Connection], T], instead: Record | None, *, patience_seconds: float
+    ) -> T | None:
+        """Run the work in one transaction; if the database is unavailable, spool `instead` and return None."""
         try:
-            if self._link.known and not self._link.up:
-                raise DatabaseUnavailable(f"not now: {self._link.reason}")
+            if self._availability.known and not self._availability.up:
+                raise DatabaseUnavailable(f"the database is unavailable: {self._availability.reason}")
             return self._database.write(work, patience_seconds=patience_seconds)
         except (DatabaseUnavailable, DatabaseMisconfigured) as error:
-            if self._link.up:
-                self._link.mark_down(str(error))
+            if self._availability.up:
+                self._availability.mark_down(str(error))
             if instead is None:
                 raise
             self._spool.append([instead])
-            self._link.changed.set()
+            self._availability.changed.set()
             return None
 
 

@@ -1,8 +1,8 @@
-"""Sends through the platform, so that whatever dies, what is known of a send is recorded.
+"""Sends through the platform, and records every send even if a process dies.
 
-In this order: the attempt is noted, the request goes out, its result is recorded, the caller hears of it (through the
-door, while it is being recorded). The request and its record run apart from the caller, who waits a bounded time: an
-answer that comes later is recorded all the same.
+Order: record the attempt, send the request, record its result, answer the caller. (The send proxy answers while the
+result is being recorded.) Request and record run in a separate thread. The caller waits a limited time; a later answer
+is still recorded.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-PATIENCE_SECONDS = 28.0  # the caller hears within 30
+PATIENCE_SECONDS = 28.0  # the caller gets its answer within 30
 _WORKERS = 64
 _POLL_SECONDS = 0.1
-_NOT_SENT = "not sent: "  # begins the words of an attempt that never reached the platform
+_NOT_SENT = "not sent: "  # prefix in the message of an attempt that never reached the platform
 _NOTICE_EVERY = timedelta(days=1)
 
 
 class PlatformRefused(ReceiverError):
-    """The platform would not do it; the text is its own."""
+    """The platform refused; the text is the platform's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeRequest:
-    """A verification code to be sent, checked."""
+    """A validated request to send a verification code."""
 
     account: str
     mobile: str = field(repr=False)
@@ -78,30 +78,30 @@ class CodeRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PassedRequest:
-    """What another sender asks of the platform, as it came, and what was read of it."""
+    """A sender's request to the platform, unchanged, and its parsed fields."""
 
     method: str
     target: str = field(repr=False)  # `/smsApi/...` or a sibling, as on the wire: ASCII
     headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
     body: bytes = field(repr=False)
-    interface: str | None  # SEND_PATH or BALANCE_PATH; None: another, of which nothing is known
-    fields: Mapping[str, str] = field(repr=False)  # its parameters, wherever they stood
+    interface: str | None  # SEND_PATH or BALANCE_PATH; None: another interface
+    fields: Mapping[str, str] = field(repr=False)  # parameters from query and body
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
-    """What became of a send."""
+    """The result of a send."""
 
     attempt_id: UUID
-    message_id: int | None  # None: the database is away, the record waits in the spool
-    state: MessageStatus | None  # None: the platform took it; else REFUSED or OUTCOME_UNKNOWN
+    message_id: int | None  # None: the record is spooled, the database is unavailable
+    state: MessageStatus | None  # None: the platform accepted it; else REFUSED or OUTCOME_UNKNOWN
     error_message: str | None = None
-    answer: PlatformAnswer | None = None  # where the platform said something that can be read, in this very call
+    answer: PlatformAnswer | None = None  # the platform's valid answer in this call, if any
     raw: RawAnswer | None = field(default=None, repr=False)
-    error: PlatformUnreachable | PlatformProtocolError | None = None  # in this very call
+    error: PlatformUnreachable | PlatformProtocolError | None = None  # in this call
 
     def require_accepted(self) -> None:
-        """Raise what kept it from being sent: PlatformRefused, PlatformUnreachable or NoUsableAnswer."""
+        """Raise if it was not accepted: PlatformRefused, PlatformUnreachable or PlatformProtocolError."""
         words = self.error_message or ""
         if self.error is not None:
             raise self.error
@@ -114,7 +114,7 @@ class Sent:
 
 
 class Sender:
-    """Sends for one process. Safe for many threads; nothing starts before the first call."""
+    """Sends for one process. Thread-safe; no thread starts before the first call."""
 
     def __init__(self, settings: Settings, recorder: Recorder, client: PlatformClient) -> None:
         self._settings = settings
@@ -139,11 +139,11 @@ class Sender:
         return sorted(self._credentials)
 
     def send(self, request: CodeRequest, *, caller: str, idempotency_key: str | None = None) -> Sent:
-        """Send a code and give what became of it, within 30 seconds.
+        """Send a code and return the result, within 30 seconds.
 
-        A key that the caller has given before sends nothing: the first one's fate is given, waited for while it is
-        under way. Raises SettingsError (no credentials), KeyReused, StoreUnavailable (with a key and without the
-        database) or SpoolUnavailable; nothing was sent then.
+        A repeated key sends nothing and returns the first request's result, waiting for it if necessary. Raises
+        SettingsError (no credentials), KeyReused, DatabaseUnavailable (only with a key) or SpoolUnavailable; nothing
+        was sent then.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         credentials = self._credentials_of(request.account)
@@ -152,19 +152,19 @@ class Sender:
             claim = IdempotencyClaim(caller=caller, key=idempotency_key, fingerprint=_fingerprint(credentials, request))
         attempt = _attempt(request.account, request.mobile, request.template_id, request.reference)
         body = send_form(credentials, mobile=request.mobile, template_id=request.template_id, code=request.code)
-        noted = self._recorder.begin(attempt, day_began=self._day_began(), claim=claim, limits=self._limits)
-        if noted is not None and noted.repeated:
-            return _sent(self._outcome_of_first(noted, deadline))
-        if noted is not None and noted.state is MessageStatus.REFUSED:
+        recorded = self._recorder.begin(attempt, day_began=self._day_began(), claim=claim, limits=self._limits)
+        if recorded is not None and recorded.repeated:
+            return _sent(self._outcome_of_first(recorded, deadline))
+        if recorded is not None and recorded.state is MessageStatus.REFUSED:
             metrics.SENDS.labels("local_limit").inc()
-            return _sent(noted)
+            return _sent(recorded)
         return self._exchange(attempt, lambda: self._client.post(SEND_PATH, body), deadline)
 
     def pass_on(self, request: PassedRequest) -> RawAnswer:
-        """Pass a request of another sender on to the platform and give its answer as it is. A send is recorded.
+        """Forward a sender's request to the platform and return its answer unchanged. A send is recorded.
 
-        It is noted before it goes out; its result is recorded while the answer is on its way back. Raises
-        PlatformUnreachable, NoUsableAnswer or, before anything is sent, SpoolUnavailable.
+        It is recorded before it goes out, and its result while the answer is returned. Raises
+        PlatformUnreachable, PlatformProtocolError or, before anything is sent, SpoolUnavailable.
         """
 
         def call() -> RawAnswer:
@@ -183,37 +183,37 @@ class Sender:
             asked_at = datetime.now(UTC)
             raw = self._call(call)
             if request.interface == BALANCE_PATH:
-                self._note_balance(account, asked_at, raw)
+                self._save_balance(account, asked_at, raw)
             else:
-                metrics.SENDS.labels("unrecorded").inc()  # no message is known without its number
+                metrics.SENDS.labels("unrecorded").inc()  # a message needs its number
             return raw
         deadline = time.monotonic() + PATIENCE_SECONDS
         attempt = _attempt(account, mobile, fields.get("templateId") or None, None)
         self._recorder.begin(attempt, day_began=self._day_began())
         answered: Future[RawAnswer] = Future()
-        under_way = self._submit(attempt, call, answered)
+        pending = self._send_in_thread(attempt, call, answered)
         try:
             return answered.result(timeout=max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
-            error = _given_up(under_way)
+            error = _timeout_error(pending)
             self._record(attempt, error=error)
             raise error from None
 
     def read_balance(self, account: str) -> Reading:
-        """Ask the platform for an account's balance, and keep it.
+        """Query and save an account's balance.
 
-        Raises SettingsError, PlatformUnreachable, NoUsableAnswer or PlatformRefused.
+        Raises SettingsError, PlatformUnreachable, PlatformProtocolError or PlatformRefused.
         """
         credentials = self._credentials_of(account)
         asked_at = datetime.now(UTC)
         answer = self._client.read_balance(credentials)
         if not answer.accepted or answer.remain_point is None:
-            raise PlatformRefused(answer.message or "the platform named no balance")
-        return self._keep_reading(account, asked_at, answer.remain_point)
+            raise PlatformRefused(answer.message or "the platform returned no balance")
+        return self._save_reading(account, asked_at, answer.remain_point)
 
     def close(self) -> None:
-        """Record what is under way, then close."""
-        self._closing = True  # what has not begun is recorded as not sent
+        """Wait until current sends are recorded, then close."""
+        self._closing = True  # requests not started are recorded as not sent
         if self._pool is not None:
             self._pool.shutdown()
         self._client.close()
@@ -221,23 +221,23 @@ class Sender:
     # --- One exchange ---
 
     def _exchange(self, attempt: SendAttempt, call: Callable[[], RawAnswer], deadline: float) -> Sent:
-        """Make one request and record its result; wait for both until the deadline."""
-        under_way = self._submit(attempt, call)
+        """Send one request and record its result; wait for both until the deadline."""
+        pending = self._send_in_thread(attempt, call)
         try:
-            return under_way.result(timeout=max(0.0, deadline - time.monotonic()))
+            return pending.result(timeout=max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
-            return self._record(attempt, error=_given_up(under_way))
+            return self._record(attempt, error=_timeout_error(pending))
 
-    def _submit(
+    def _send_in_thread(
         self, attempt: SendAttempt, call: Callable[[], RawAnswer], answered: Future[RawAnswer] | None = None
     ) -> Future[Sent]:
-        """Have a request made and its result recorded; `answered` has the answer as soon as it is there."""
-        told: Future[RawAnswer] = answered or Future()
+        """Send a request and record its result in a thread; `answered` receives the answer as soon as it arrives."""
+        answer: Future[RawAnswer] = answered or Future()
         try:
-            return self._workers().submit(self._call_and_record, attempt, call, told)
-        except RuntimeError:  # closed since we looked
-            error = _stopping()
-            told.set_exception(error)
+            return self._workers().submit(self._call_and_record, attempt, call, answer)
+        except RuntimeError:  # closed meanwhile
+            error = _stopping_error()
+            answer.set_exception(error)
             done: Future[Sent] = Future()
             done.set_result(self._record(attempt, error=error))
             return done
@@ -256,14 +256,14 @@ class Sender:
             return self._record(attempt, raw=raw, error=error)
 
     def _call(self, call: Callable[[], RawAnswer]) -> RawAnswer:
-        """Make a request. Whatever it raises is told as one of two: nothing was sent, or it may have arrived."""
+        """Send a request. Raises PlatformUnreachable (not sent) or PlatformProtocolError (it may have arrived)."""
         if self._closing:
-            raise _stopping()
+            raise _stopping_error()
         try:
             return call()
         except (PlatformUnreachable, PlatformProtocolError):
             raise
-        except Exception as error:  # noqa: BLE001  (somebody waits for it, and its attempt is to end)
+        except Exception as error:  # noqa: BLE001  (the caller needs a result, and the attempt must end)
             _log.error("request to the platform failed", error=type(error).__name__)
             raise PlatformProtocolError(f"the request failed ({type(error).__name__})") from None
 
@@ -281,7 +281,7 @@ class Sender:
         metrics.SENDS.labels(outcome).inc()
         _log.info("sent", attempt_id=str(attempt.id), account=attempt.account, outcome=outcome)
         if result.remain_point is not None:
-            self._watch(attempt.account, result.remain_point)
+            self._warn_if_low(attempt.account, result.remain_point)
         return Sent(
             attempt_id=attempt.id,
             message_id=message_id,
@@ -292,11 +292,11 @@ class Sender:
             error=error,
         )
 
-    def _outcome_of_first(self, noted: AttemptState, deadline: float) -> AttemptState:
-        while noted.state is MessageStatus.SENDING and time.monotonic() < deadline:
+    def _outcome_of_first(self, recorded: AttemptState, deadline: float) -> AttemptState:
+        while recorded.state is MessageStatus.SENDING and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-            noted = self._recorder.find(noted.id)
-        return noted
+            recorded = self._recorder.find(recorded.id)
+        return recorded
 
     def _workers(self) -> ThreadPoolExecutor:
         with self._starting:
@@ -306,22 +306,22 @@ class Sender:
 
     # --- The balance ---
 
-    def _note_balance(self, account: str, asked_at: datetime, raw: RawAnswer) -> None:
+    def _save_balance(self, account: str, asked_at: datetime, raw: RawAnswer) -> None:
         try:
             answer = read_answer(raw)
         except PlatformProtocolError:
             return
         if answer.accepted and answer.remain_point is not None:
-            self._keep_reading(account, asked_at, answer.remain_point)
+            self._save_reading(account, asked_at, answer.remain_point)
 
-    def _keep_reading(self, account: str, asked_at: datetime, remain_point: int) -> Reading:
+    def _save_reading(self, account: str, asked_at: datetime, remain_point: int) -> Reading:
         reading = Reading(account=account, asked_at=asked_at, answered_at=datetime.now(UTC), remain_point=remain_point)
-        self._recorder.keep_reading(reading)
-        self._watch(account, remain_point)
+        self._recorder.save_reading(reading)
+        self._warn_if_low(account, remain_point)
         return reading
 
-    def _watch(self, account: str, remain_point: int) -> None:
-        """Say, once a day, that an account runs low."""
+    def _warn_if_low(self, account: str, remain_point: int) -> None:
+        """Log once a day that an account's balance is low."""
         threshold = self._settings.balance_low_of(account)
         if threshold is not None and remain_point < threshold:
             name = f"balance_low:{account}"
@@ -334,12 +334,10 @@ class Sender:
         try:
             return self._credentials[account]
         except KeyError:
-            raise SettingsError(
-                f"no credentials for the account {account}; set RECEIVER_PLATFORM_CREDENTIALS"
-            ) from None
+            raise SettingsError(f"no credentials for account {account}; set RECEIVER_PLATFORM_CREDENTIALS") from None
 
     def _account_of(self, app_id: str) -> str:
-        """Return the account of a sender's own credentials: the one they are configured for, else the only one."""
+        """Return the account of a sender's credentials: the configured one, else the only account, else `default`."""
         for account, credentials in self._credentials.items():
             if credentials.app_id == app_id:
                 return account
@@ -362,9 +360,11 @@ def _attempt(account: str, mobile: str, template_id: str | None, reference: str 
     )
 
 
-def _sent(noted: AttemptState) -> Sent:
-    state = MessageStatus.OUTCOME_UNKNOWN if noted.state is MessageStatus.SENDING else noted.state
-    return Sent(attempt_id=noted.id, message_id=noted.message_id, state=state, error_message=noted.error_message)
+def _sent(recorded: AttemptState) -> Sent:
+    state = MessageStatus.OUTCOME_UNKNOWN if recorded.state is MessageStatus.SENDING else recorded.state
+    return Sent(
+        attempt_id=recorded.id, message_id=recorded.message_id, state=state, error_message=recorded.error_message
+    )
 
 
 def _result_of_answer(answer: PlatformAnswer) -> SendResult:
@@ -378,7 +378,7 @@ def _result_of_answer(answer: PlatformAnswer) -> SendResult:
         return SendResult(
             state=MessageStatus.OUTCOME_UNKNOWN,
             answered_at=now,
-            error_message="the platform took it and named no task id",
+            error_message="the platform accepted it but returned no task id",
             remain_point=answer.remain_point,
         )
     return SendResult(
@@ -399,17 +399,17 @@ def _result_of_error(error: PlatformUnreachable | PlatformProtocolError | None) 
     )
 
 
-def _stopping() -> PlatformUnreachable:
+def _stopping_error() -> PlatformUnreachable:
     return PlatformUnreachable("this process is stopping")
 
 
-def _given_up(under_way: Future[Sent]) -> PlatformUnreachable | PlatformProtocolError:
-    if under_way.cancel():
+def _timeout_error(pending: Future[Sent]) -> PlatformUnreachable | PlatformProtocolError:
+    if pending.cancel():
         return PlatformUnreachable("too many requests are under way")
     return PlatformProtocolError("the platform did not answer in time", timed_out=True)
 
 
 def _fingerprint(credentials: Credentials, request: CodeRequest) -> bytes:
-    """Tell two requests apart. Keyed by what no database holds: 2 to 8 digits are guessed from a plain hash."""
+    """Return a hash that identifies a request. Keyed: a code of 2 to 8 digits can be guessed from a plain hash."""
     fields = [request.account, request.mobile, request.template_id, request.code, request.reference]
     return hmac.new(credentials.app_key.encode(), json.dumps(fields).encode(), hashlib.sha256).digest()

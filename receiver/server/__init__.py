@@ -1,4 +1,4 @@
-"""gunicorn as `receiver serve` runs it: tuned, and made safe for secrets in paths."""
+"""gunicorn as `receiver serve` runs it: tuned, and safe for secrets in paths."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 THREADS = 64
-# Our worker leans on the inside of gunicorn's threaded one; tests hold it to these versions.
-_FITTING_GUNICORN = (27,)
+# Our worker uses internals of gunicorn's threaded worker; tests cover these versions.
+_SUPPORTED_GUNICORN = (27,)
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """Leaves every log to the root logger, which redacts."""
+    """Passes every log record to the root logger, which redacts."""
 
     def setup(self, cfg: Any) -> None:
-        """Take no handler of its own."""
+        """Remove gunicorn's own handlers."""
         self.cfg = cfg
         self._access_log_enabled = False
         for log in (self.error_log, self.access_log):
@@ -49,23 +49,23 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """`receiver serve`: gunicorn with this project's worker and settings.
 
-    Raises SettingsError where the certificate cannot be served.
+    Raises SettingsError if the certificate cannot be used.
     """
 
     def __init__(self, settings: Settings, *, workers: int) -> None:
         self.settings = settings
-        self.certificate: ServedCertificate | None = None  # shared by the workers: made before the fork
+        self.certificate: ServedCertificate | None = None  # shared by the workers: created before the fork
         if settings.tls_cert is not None and settings.tls_key is not None:
             self.certificate = ServedCertificate(settings.tls_cert, settings.tls_key)
         binds = (settings.bind, settings.internal_bind, settings.send_proxy_bind)
         self._binds = [address_text(bind) for bind in binds if bind is not None]
         self._workers = workers
         self._runtime: Runtime | None = None
-        self._counts: MultiprocessMetrics  # made where it runs: a start that is refused leaves nothing
+        self._metrics: MultiprocessMetrics  # created in `run`: a refused start leaves no files
         super().__init__()
 
     def load_config(self) -> None:
-        """Set what gunicorn is to do."""
+        """Set gunicorn's options."""
         message.MAX_REQUEST_LINE = REQUEST_LINE_MAX_BYTES
         message.RFC9112_TARGET_INVALID = TARGET_INVALID
         for name, value in {
@@ -79,51 +79,51 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "timeout": 60,  # a heartbeat of the accepting thread, not a limit on requests
             "graceful_timeout": 30,
             "limit_request_line": REQUEST_LINE_MAX_BYTES,
-            "sendfile": False,  # it would wait for its reader in the thread
-            "control_socket_disable": True,  # its default place is shared by every gunicorn of the user
-            "forwarded_allow_ips": "",  # proxies are told by RECEIVER_TRUSTED_PROXIES, in one place
-            "pre_fork": self._give_slot,
-            "post_fork": lambda _server, worker: self._counts.begin(worker.slot),
-            "child_exit": lambda _server, worker: self._counts.leave_slot(worker.slot),
+            "sendfile": False,  # it would block the thread on a slow reader
+            "control_socket_disable": True,  # all gunicorn processes of a user share its default path
+            "forwarded_allow_ips": "",  # RECEIVER_TRUSTED_PROXIES is the only setting for proxies
+            "pre_fork": self._assign_slot,
+            "post_fork": lambda _server, worker: self._metrics.start_counting(worker.slot),
+            "child_exit": lambda _server, worker: self._metrics.release_slot(worker.slot),
             "worker_exit": lambda _server, _worker: self._stop(),
         }.items():
             self.cfg.set(name, value)
         if self.certificate is not None:
-            # What gunicorn then takes for granted, such as the scheme, is right; the handshake is our worker's.
+            # With it gunicorn sets the right scheme; our worker does the handshake.
             self.cfg.set("certfile", str(self.settings.tls_cert))
 
     def reload(self) -> None:
-        """Say what a reload does not do: it replaces the workers, and all stays set as it was at the start.
+        """Warn about changed settings: a reload replaces the workers, and settings stay as they were at the start.
 
-        gunicorn would read its configuration again, close the old listeners first, and end where a new one or the
-        certificate cannot be had.
+        gunicorn would read its configuration again, close the old listeners first, and stop if a new listener or the
+        certificate is not available.
         """
         try:
             new = load_settings()
         except (SettingsError, OSError) as error:
-            _log.warning("settings do not fit any more: serves on with those of the start", reason=str(error))
+            _log.warning("the changed settings are invalid; still serving with the old ones", reason=str(error))
             return
         for name in ("bind", "internal_bind", "send_proxy_bind"):
             if getattr(new, name) != getattr(self.settings, name):
                 setting = f"RECEIVER_{name.upper()}"
-                _log.warning("another address is set: serves on at the old one until a restart", setting=setting)
+                _log.warning("a listen address has changed; restart to apply it", setting=setting)
 
     def run(self) -> None:
-        """Serve until stopped. A bind that is impossible ends the process, with its reason in the log."""
+        """Serve until stopped. If an address cannot be bound, log the reason and exit."""
         sys.stderr = open_stderr()
         raise_open_files()
-        self._counts = MultiprocessMetrics(self.settings.data_dir)
+        self._metrics = MultiprocessMetrics(self.settings.data_dir)
         try:
             ReceiverArbiter(self).run()
         finally:
-            self._counts.close()  # in the master; in a worker, which comes by here too, nothing happens
+            self._metrics.close()  # only the master has an effect here; workers also reach this line
 
     def load(self) -> Flask:
-        """Make the application, in the worker."""
+        """Create the application, in the worker."""
         configure_logging(self.settings.log_level, form=self.settings.log_format)
         if self.certificate is not None:
-            self.certificate.look(at_once=True)  # the master may have forked long after it loaded it
-            self.certificate.tell()
+            self.certificate.reload_if_changed(at_once=True)  # the master may have loaded it long before the fork
+            self.certificate.publish_expiry()
         self._runtime = Runtime(self.settings)
         self._runtime.start()
         app = create_app(self._runtime)
@@ -132,8 +132,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         )
         return app
 
-    def _give_slot(self, server: Any, worker: Any) -> None:
-        worker.slot = self._counts.take_slot({other.slot for other in server.WORKERS.values()})
+    def _assign_slot(self, server: Any, worker: Any) -> None:
+        worker.slot = self._metrics.assign_slot({other.slot for other in server.WORKERS.values()})
 
     def _stop(self) -> None:
         if self._runtime is not None:
@@ -141,9 +141,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _worker_class(*, tls: bool) -> str:
-    if gunicorn.version_info[: len(_FITTING_GUNICORN)] == _FITTING_GUNICORN:
+    if gunicorn.version_info[: len(_SUPPORTED_GUNICORN)] == _SUPPORTED_GUNICORN:
         return "receiver.server.worker.Worker"
     if tls:
-        raise SettingsError(f"RECEIVER_TLS_CERT: gunicorn {gunicorn.__version__} does not fit; install gunicorn 27")
-    _log.warning("this gunicorn is not one the push lane fits: pushes go through Flask", version=gunicorn.__version__)
+        raise SettingsError(f"RECEIVER_TLS_CERT: gunicorn {gunicorn.__version__} is not supported; install gunicorn 27")
+    _log.warning("unsupported gunicorn version: fast path disabled", version=gunicorn.__version__)
     return "gthread"

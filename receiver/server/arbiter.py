@@ -1,6 +1,6 @@
-"""gunicorn's master as systemd sees it: ready once it takes pushes, alive while a worker answers.
+"""gunicorn's master with sd_notify(3): ready once a worker accepts pushes, alive while a worker responds.
 
-systemd's protocol (sd_notify(3)): datagrams to the socket that NOTIFY_SOCKET names; without it nothing is sent.
+Without NOTIFY_SOCKET nothing is sent.
 """
 
 from __future__ import annotations
@@ -16,62 +16,62 @@ from gunicorn.arbiter import Arbiter
 from receiver.db.sqlite import path_of
 from receiver.server.wal_index import WalIndex
 
-_WATCHDOG_SECONDS = 5.0  # between two signs of life to systemd
-_ALIVE_SECONDS = 10.0  # how old a worker's last sign may be; it gives two a second
+_WATCHDOG_SECONDS = 5.0  # between two watchdog messages to systemd
+_ALIVE_SECONDS = 10.0  # maximum age of a worker's heartbeat; it sends two a second
 
 
 class ReceiverArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
-    """Tells systemd READY, RELOADING, STOPPING, and WATCHDOG as long as a worker gives signs of life.
+    """Sends READY, RELOADING, STOPPING to systemd, and WATCHDOG while a worker is alive.
 
-    gunicorn says READY by itself, but before there is a worker: so the socket's name is taken from its sight.
+    gunicorn sends READY itself, but before a worker runs; so NOTIFY_SOCKET is removed from its environment.
     """
 
     def __init__(self, app: Any) -> None:
         self._notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
-        self._owes_ready = True
-        self._told_alive = 0.0
+        self._ready_pending = True
+        self._notified_alive = 0.0
         self._wal_index: WalIndex | None = None
         if app.settings.embedded and (database := path_of(app.settings.database_url)).name:
             self._wal_index = WalIndex(database)
         super().__init__(app)
 
     def murder_workers(self) -> None:
-        """End workers that hang; comes once a second."""
+        """Kill hanging workers; gunicorn calls it once a second."""
         super().murder_workers()
         if self._wal_index is not None:
-            self._wal_index.take_room()
-        self._tell_alive()
+            self._wal_index.preallocate()
+        self._notify_alive()
 
     def reap_workers(self) -> None:
-        """See which workers have ended; comes often while a reload waits for the old ones."""
+        """Collect ended workers; called often while a reload waits for the old ones."""
         super().reap_workers()
-        self._tell_alive()
+        self._notify_alive()
 
     def reload(self) -> None:
-        """Replace every worker, each old one once a new one is there."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=replaces its workers")
+        """Replace every worker; an old one stops once its successor runs."""
+        self._notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=replacing workers")
         super().reload()
-        self._owes_ready = True
+        self._ready_pending = True
 
     def stop(self, graceful: bool = True) -> None:
-        """Let the workers finish what they have taken, and end them."""
-        self._owes_ready = False
-        self._tell("STOPPING=1\nSTATUS=finishes what it has taken")
+        """Stop the workers after they have finished accepted requests."""
+        self._ready_pending = False
+        self._notify_systemd("STOPPING=1\nSTATUS=finishing accepted requests")
         super().stop(graceful)
 
-    def _tell_alive(self) -> None:
+    def _notify_alive(self) -> None:
         now = time.monotonic()
-        if now - self._told_alive < _WATCHDOG_SECONDS and not self._owes_ready:
+        if now - self._notified_alive < _WATCHDOG_SECONDS and not self._ready_pending:
             return
-        # Until its first sign of life a worker's file has the time of day at which it was made.
+        # Before its first heartbeat, a worker's file has its creation time (wall clock).
         ages = [now - worker.tmp.last_update() for worker in list(self.WORKERS.values())]
         if not any(-1 <= age <= _ALIVE_SECONDS for age in ages):
             return
-        self._told_alive = now
-        self._tell("READY=1\nWATCHDOG=1\nSTATUS=takes pushes" if self._owes_ready else "WATCHDOG=1")
-        self._owes_ready = False
+        self._notified_alive = now
+        self._notify_systemd("READY=1\nWATCHDOG=1\nSTATUS=accepting pushes" if self._ready_pending else "WATCHDOG=1")
+        self._ready_pending = False
 
-    def _tell(self, state: str) -> None:
+    def _notify_systemd(self, state: str) -> None:
         if not self._notify_socket:
             return
         address = re.sub("^@", "\0", self._notify_socket)  # @ stands for the abstract namespace
@@ -79,4 +79,4 @@ class ReceiverArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
                 notify.sendto(state.encode(), address)
         except OSError:
-            self.log.warning("systemd cannot be told how it goes", exc_info=True)
+            self.log.warning("cannot notify systemd", exc_info=True)

@@ -1,4 +1,4 @@
-"""The ends of connections: so that a last answer arrives, and a push that crosses is still read."""
+"""Closes connections so that the last response arrives and a push that crosses is still read."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _READ_BYTES = 65536
 
 
 class Lingering:
-    """Connections that we have ended with an answer and whose peers have not: closed once they do, or soon."""
+    """Connections that we have shut down and the client has not; closed when it does, or after a timeout."""
 
-    def __init__(self, poller: selectors.BaseSelector, most: int) -> None:
+    def __init__(self, poller: selectors.BaseSelector, max_connections: int) -> None:
         self._poller = poller
-        self._most = most
+        self._max_connections = max_connections
         self._deadlines: dict[socket.socket, float] = {}
 
     def end(self, sock: Any) -> None:
-        """Close a connection so that our last answer arrives, without waiting for its peer."""
+        """Close a connection so that our last response arrives, without blocking."""
         try:
             sock.setblocking(False)
             end_tls(sock)
@@ -38,21 +38,21 @@ class Lingering:
         except OSError:
             util.close(sock)
             return
-        # Closing while the peer still sends would reset the connection and could cost it our answer.
+        # Closing while the client still sends would reset the connection, and our response could be lost.
         self._deadlines[sock] = time.monotonic() + LINGER_SECONDS
         self._poller.register(sock, selectors.EVENT_READ, self._drain)
-        if len(self._deadlines) > self._most:
+        if len(self._deadlines) > self._max_connections:
             self.close_oldest()
 
     def close_oldest(self) -> bool:
-        """Close the one that has lingered longest. False: there is none."""
+        """Close the oldest one. Return False if there is none."""
         oldest = next(iter(self._deadlines), None)
         if oldest is not None:
             self._close(oldest)
         return oldest is not None
 
     def close_overdue(self, now: float, *, force: bool) -> None:
-        """Close those whose time is over, or all."""
+        """Close those past their deadline, or all with `force`."""
         while self._deadlines and (force or next(iter(self._deadlines.values())) <= now):
             self.close_oldest()
 
@@ -73,27 +73,27 @@ class Lingering:
 
 
 def end_sending(sock: Any) -> None:
-    """Tell the peer that nothing more comes, and be able to read on. Raises OSError where it has gone."""
+    """Shut down our sending side; reading still works. Raises OSError if the client is gone."""
     end_tls(sock)
-    socket.socket.shutdown(sock, socket.SHUT_WR)  # past that of TLS, which would forget how to read
+    socket.socket.shutdown(sock, socket.SHUT_WR)  # not the TLS method, which would also end reading
 
 
-def forget_unsent(sock: Any) -> None:
-    """Let closing reset the connection: the kernel would keep what its reader does not take, and try on for minutes."""
+def discard_unsent(sock: Any) -> None:
+    """Make close() reset the connection; otherwise the kernel retries the unsent bytes for minutes."""
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def end_tls(sock: Any) -> None:
-    """Tell the peer that this end is meant; without waiting, so that its own word on it is not heard."""
+    """Send the TLS close notification, without waiting for the client's."""
     if isinstance(sock, ssl.SSLSocket):
         with suppress(OSError, ValueError):
             sock.setblocking(False)
             sock.unwrap()
 
 
-def held_by_tls(sock: Any) -> bytes:
-    """Take what was decrypted but not yet read: no selector shows it."""
-    held = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
-    data: bytes = sock.recv(held) if held else b""
+def read_tls_pending(sock: Any) -> bytes:
+    """Return bytes that are decrypted but not read; no selector reports them."""
+    pending = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+    data: bytes = sock.recv(pending) if pending else b""
     return data

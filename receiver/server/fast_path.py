@@ -1,9 +1,8 @@
-"""The short way of a push: from the bytes of a whole request to the committer, and back as the bytes of its answer.
+"""The fast path of a push: from the bytes of a whole request to the batch writer, and back to the bytes of its answer.
 
-Takes what it fully understands, which is every push that the platform is known to send, refuses a wrong secret while
-that costs next to nothing, and leaves the rest to the Flask route: that one is the reference, and a suite holds the two
-doors together. What a request's head says is worked out once, by gunicorn's own parser, and remembered for the pushes
-that begin with the same bytes.
+Handles the requests that it fully understands, which are all pushes that the platform is known to send, and refuses
+wrong secrets cheaply. Everything else goes to the Flask route, which is the reference; a test suite keeps both equal.
+A request's head is parsed once, by gunicorn's parser, and cached for pushes that begin with the same bytes.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import flask.testing  # noqa: F401  (Flask would load it for the first answer, when there may be no file left to open)
+import flask.testing  # noqa: F401  (Flask would import it for the first answer, when no file descriptor may be left)
 from gunicorn import SERVER, util
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
 from receiver.core import Kind, Overloaded, ReceiverError, new_id
 from receiver.intake import PUSH_MAX_BYTES, Acknowledged, PushRequest, PushSecret, Refused, read_push_path, within
-from receiver.server.answers import kept_seconds
+from receiver.server.answers import keep_alive_seconds
 from receiver.web import RUNTIME
 from receiver.web.access_log import PushLog, request_id
 from receiver.web.push import acknowledgement
@@ -37,57 +36,57 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
 _TARGET = re.compile(r"/((?i:push)/[^?#]*)(?:\?([^#]*))?")
-# Behind the length that a request says. No line of a head ends in them, so that they are nothing but what is too much.
+# Bytes beyond the Content-Length of the push before. They contain no line end, so they are only surplus body.
 _LEFT_OVER = re.compile(rb"[^\r\n]{1,4096}?(?=POST /push/)")
 _HEADS_MAX = 4096
 _WRONG_HEADS_MAX = 256
-_HEAD_MAX_BYTES = 4096  # a longer one is worked out each time
+_HEAD_MAX_BYTES = 4096  # a longer head is not cached
 _ANSWERS_MAX = 256
 _BODILESS_STATUSES = frozenset({204, 205})
-# These change what the body is, or what the peer awaits.
-_NOT_FOR_THE_LANE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILER"})
-_NOT_TAKEN_UP = ["h2c"]  # JDK's own client offers it with every request over plain HTTP, and goes on without it
+# These change the body or what the client expects.
+_REFERENCE_ONLY = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILER"})
+_IGNORED_UPGRADE = ["h2c"]  # the JDK's client offers it with every plain HTTP request, and works without it
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the head of a push says."""
+    """The parsed head of a push."""
 
-    secret: PushSecret | None  # None: what was given is nobody's
+    secret: PushSecret | None  # None: unknown secret
     method: str
     endpoint: Kind | None
     strayed: bool
     query: bytes
     body_bytes: int
-    content_length: str  # empty: there is none, and no body
+    content_length: str  # empty: no such header, no body
     content_type: str | None
     forwarded_for: str | None
-    request_id: str | None  # that a trusted proxy gave it
+    request_id: str | None  # from a trusted proxy
     closes: bool
 
 
 class FastPath:
-    """Answers pushes without a thread for each. For one thread, but for what the committer calls back."""
+    """Answers pushes without a thread for each. For one thread, except `on_done`, which the batch writer calls."""
 
     def __init__(self, app: Flask, cfg: Any) -> None:
         self._app = app
         self._cfg = cfg
         self._runtime: Runtime = app.extensions[RUNTIME]
         self._heads: OrderedDict[bytes, Head] = OrderedDict()
-        self._wrong_heads: OrderedDict[bytes, Head] = OrderedDict()  # apart: guesses drive out no sender's
+        self._wrong_heads: OrderedDict[bytes, Head] = OrderedDict()  # separate: guesses must not evict a sender's head
         self._answers: OrderedDict[tuple[Any, ...], tuple[bytes, bytes, bytes]] = OrderedDict()
         self._date = (0, b"")
-        self._kept = b"keep-alive\r\nKeep-Alive: timeout=%d" % kept_seconds(cfg)
+        self._keep_alive = b"keep-alive\r\nKeep-Alive: timeout=%d" % keep_alive_seconds(cfg)
         self._log = PushLog(self._runtime.settings)
 
     @cached_property
-    def open(self) -> bool:
-        """Return whether the settings leave anything for it."""
+    def enabled(self) -> bool:
+        """Return whether the settings allow the fast path."""
         settings = self._runtime.settings
         return settings.push_lane and settings.ack_status not in _BODILESS_STATUSES
 
     def head(self, raw: bytes, client: Any) -> Head | None:
-        """Work out the head of a request, blank line included. None: the request is for the reference."""
+        """Return the parsed head of a request, given with its blank line. None: the request goes to Flask."""
         known = self._heads.get(raw) or self._wrong_heads.get(raw)
         if known is not None:
             return known
@@ -99,11 +98,11 @@ class FastPath:
                 heads.popitem(last=False)
         return head
 
-    def left_over(self, raw: bytes, before: Head | None, client: Any) -> int:
-        """Return how many bytes in front of a head the push before it has left over. 0: none that may be skipped.
+    def count_left_over(self, raw: bytes, before: Head | None, client: Any) -> int:
+        """Return how many surplus bytes of the previous push precede this head. 0: none that may be skipped.
 
-        A sender that counts characters and not bytes sends them. They are skipped where both pushes have a right secret
-        and come from the sender himself: a proxy shares its connection among many, and knows another end of a request.
+        A sender that counts characters instead of bytes sends them. They are skipped only if both pushes have a right
+        secret and come directly from the sender: a proxy shares its connection among many clients.
         """
         found = _LEFT_OVER.match(raw)
         if found is None or before is None or not before.content_length or self._is_proxied(before, client):
@@ -117,16 +116,16 @@ class FastPath:
         peer = client[0] if isinstance(client, tuple) else ""
         return head.forwarded_for is not None or within(peer, self._runtime.settings.trusted_proxies)
 
-    def take(
-        self, head: Head, body: bytes, client: Any, settle: Callable[[Acknowledged | ReceiverError], None]
+    def admit_and_enqueue(
+        self, head: Head, body: bytes, client: Any, on_done: Callable[[Acknowledged | ReceiverError], None]
     ) -> bool:
-        """Hand a push to the committer, or refuse it. False: the request is for the reference."""
-        gate = self._runtime.admission
+        """Admit a push and enqueue it, or refuse it. Return False if the request must go to Flask."""
+        admission = self._runtime.admission
         peer = client[0] if isinstance(client, tuple) else ""
         if head.secret is None:
-            settle(gate.refuse_secret(peer, head.forwarded_for, request_id=head.request_id or new_id().hex))
+            on_done(admission.refuse_secret(peer, head.forwarded_for, request_id=head.request_id or new_id().hex))
             return True
-        address = gate.allowed_address(peer, head.forwarded_for)
+        address = admission.allowed_address(peer, head.forwarded_for)
         if address is None:
             return False
         request = PushRequest(
@@ -143,38 +142,40 @@ class FastPath:
             read=_NOTHING.read,
         )
         try:
-            self._runtime.batch_writer.take(gate.take(request, body, secret=head.secret, address=address), settle)
+            self._runtime.batch_writer.enqueue_with_callback(
+                admission.admit_checked(request, body, secret=head.secret, address=address), on_done
+            )
         except Overloaded:
             return False
         return True
 
     def answer(self, result: Acknowledged | ReceiverError, head: Head, *, closes: bool) -> bytes:
-        """Return the bytes of the answer, those that Flask and gunicorn would send."""
+        """Return the bytes of the answer, equal to what Flask and gunicorn would send."""
         if isinstance(result, Acknowledged):
             key: tuple[Any, ...] = (result.outcome, result.push.error)
-            given_id = str(result.push.id)
+            id_text = str(result.push.id)
         else:
             key = (type(result), str(result))
-            given_id = getattr(result, "request_id", None) or head.request_id or new_id().hex
+            id_text = getattr(result, "request_id", None) or head.request_id or new_id().hex
         top, until_id, rest = self._answers.get(key) or self._render(key, result)
-        connection = b"close" if closes else self._kept
+        connection = b"close" if closes else self._keep_alive
         return b"%bDate: %b\r\nConnection: %b\r\n%b%b%b" % (
-            top, self._now(), connection, until_id, given_id.encode(), rest
+            top, self._now(), connection, until_id, id_text.encode(), rest
         )  # fmt: skip
 
-    def note(self, answered: Sequence[tuple[Acknowledged | ReceiverError, Head, float]]) -> None:
-        """Log pushes that were answered: what became of each, its head, and the seconds it took."""
-        taken = []
+    def log_answered(self, answered: Sequence[tuple[Acknowledged | ReceiverError, Head, float]]) -> None:
+        """Log answered pushes: the result, head and seconds of each."""
+        answered_pushes = []
         for result, head, seconds in answered:
             if isinstance(result, Refused):
                 bytes_in = head.body_bytes if head.content_length else None
                 self._log.add_refused(result, method=head.method, bytes_in=bytes_in, seconds=seconds)
             else:
-                taken.append((result, head.request_id, seconds))
-        self._log.add(taken)
+                answered_pushes.append((result, head.request_id, seconds))
+        self._log.add(answered_pushes)
 
     def _render(self, key: tuple[Any, ...], result: Acknowledged | ReceiverError) -> tuple[bytes, bytes, bytes]:
-        """Let Flask make an answer, for all that are like it: what stands before the date, and around the id."""
+        """Render an answer with Flask and cache it: the parts before the date, before the id and after it."""
         with self._app.test_request_context("/push/-", method="POST"):
             made = (
                 acknowledgement(self._runtime, result)
@@ -183,13 +184,13 @@ class FastPath:
             )
             response: Response = self._app.process_response(self._app.make_response(made))
         if not isinstance(result, Acknowledged):
-            response.headers["X-Request-Id"] = _ID_STANDS_HERE
+            response.headers["X-Request-Id"] = _ID_PLACEHOLDER
         body = response.get_data()
         top = f"HTTP/1.1 {response.status}\r\nServer: {SERVER}\r\n"
         fields = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
         text = fields.encode("latin-1") + b"\r\n" + body
         until_id, _, rest = text.partition(
-            (str(result.push.id) if isinstance(result, Acknowledged) else _ID_STANDS_HERE).encode()
+            (str(result.push.id) if isinstance(result, Acknowledged) else _ID_PLACEHOLDER).encode()
         )
         answer = (top.encode("latin-1"), until_id, rest)
         self._answers[key] = answer
@@ -206,7 +207,7 @@ class FastPath:
     def _read_head(self, raw: bytes, client: Any) -> Head | None:
         try:
             request = Request(self._cfg, IterUnreader([raw]), client)
-        except Exception:  # noqa: BLE001  (whatever it is, the reference says it in its own words)
+        except Exception:  # noqa: BLE001  (Flask's route reports the error)
             return None
         target = _TARGET.fullmatch(request.uri)
         if target is None or request.version != (1, 1):
@@ -219,11 +220,11 @@ class FastPath:
         secret = self._runtime.admission.secrets.find(path.secret)
         if request.method != "POST" and (request.method != "GET" or secret or lengths):
             return None
-        if [offered.lower() for offered in fields.get("UPGRADE", ())] == _NOT_TAKEN_UP:
+        if [offered.lower() for offered in fields.get("UPGRADE", ())] == _IGNORED_UPGRADE:
             del fields["UPGRADE"]
-        if _NOT_FOR_THE_LANE & fields.keys() or len(lengths) > 1:
+        if _REFERENCE_ONLY & fields.keys() or len(lengths) > 1:
             return None
-        written_length = lengths[0] if lengths else ""  # without one there is no body
+        written_length = lengths[0] if lengths else ""  # without it there is no body
         if not written_length.isascii():
             return None
         query = (target[2] or "").encode("latin-1")
@@ -252,5 +253,5 @@ class FastPath:
         return request_id(given[0], peer, self._runtime.settings.trusted_proxies)
 
 
-_ID_STANDS_HERE = "-" * 32
+_ID_PLACEHOLDER = "-" * 32
 _NOTHING = BytesIO()

@@ -1,12 +1,11 @@
-"""What the serving processes of one master count, added up: by any of them, exactly, whichever of them have died.
+"""Metrics summed over the serving processes of one master, including dead ones.
 
-Each process counts in files of its own, mapped into memory (prometheus_client's multiprocess mode), so that nothing has
-to be handed in before it dies. The files belong to a slot, not to a process: whoever takes over the slot of a dead one
-counts on from there. So nothing ever falls, nothing is to be merged, and there are only as many as processes at once.
+Each process counts in its own memory-mapped files (prometheus_client's multiprocess mode), so a crash loses nothing. A
+file belongs to a slot, not to a process: the successor of a dead process continues with its counts. So no counter ever
+falls, and there are only as many files as processes at once.
 
-The files are in memory (/dev/shm) where there is such a place. On a disk, marking a page as changed may wait for the
-journal, and with it every push; and a page that finds no room on a full disk ends the process. So they take their room
-at the start, too.
+The files are in /dev/shm if it exists. On a disk, writing a page may wait for the file system's journal, and every push
+with it; and a page without room on a full disk kills the process. So the files are preallocated.
 """
 
 from __future__ import annotations
@@ -30,46 +29,46 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _PREFIX = "receiver-metrics-"
-_MEMORY = Path("/dev/shm")  # noqa: S108  (made by mkdtemp, for this user alone)
+_MEMORY = Path("/dev/shm")  # noqa: S108  (created by mkdtemp, for this user only)
 _KINDS = ("counter", "histogram", "gauge_max", "gauge_livemin", "gauge_livesum")
-_FILE_BYTES = 1 << 16  # as prometheus_client makes them; of a kind, everything fits into a quarter
+_FILE_BYTES = 1 << 16  # the size prometheus_client uses; one kind fills at most a quarter
 
 
 class MultiprocessMetrics:
-    """The place where the processes of one master count. Made by the master, before any fork."""
+    """The metric files of one master's processes. Created by the master, before any fork."""
 
     def __init__(self, data_dir: Path) -> None:
         place = _MEMORY if os.access(_MEMORY, os.W_OK) else data_dir
         _remove_left_behind(place)
         self._owner = os.getpid()
-        self.directory: Path | None = None  # None: there is no room, and each process counts for itself
+        self.directory: Path | None = None  # None: no room, each process counts separately
         self._lock = -1
         try:
             self._make(place)
         except OSError as error:
-            _log.warning("metrics are per process: no place to share them", reason=error.strerror)
+            _log.warning("metrics are per process: no shared directory", reason=error.strerror)
 
-    def take_slot(self, taken: Collection[int]) -> int | None:
-        """Return a new process the lowest slot that no living one has; None: it counts for itself."""
-        slot = next(number for number in range(len(taken) + 1) if number not in taken)
+    def assign_slot(self, used: Collection[int]) -> int | None:
+        """Return the lowest unused slot for a new process; None: it counts separately."""
+        slot = next(number for number in range(len(used) + 1) if number not in used)
         if self.directory is None:
             return None
-        self.leave_slot(slot)
+        self.release_slot(slot)
         try:
             for kind in _KINDS:
-                _take_room(self.directory / f"{kind}_{slot}.db")
+                _preallocate(self.directory / f"{kind}_{slot}.db")
         except OSError as error:
-            _log.warning("metrics of one process are not counted with the others", reason=error.strerror)
+            _log.warning("metrics of one process are not summed with the others", reason=error.strerror)
             return None
         return slot
 
-    def leave_slot(self, slot: int) -> None:
-        """Forget what was true of a process only while it lived."""
+    def release_slot(self, slot: int) -> None:
+        """Remove the gauges of a dead process."""
         if self.directory is not None:
             mark_process_dead(slot, str(self.directory))
 
-    def begin(self, slot: int | None) -> None:
-        """Count in that slot from now on; called once, in the new process."""
+    def start_counting(self, slot: int | None) -> None:
+        """Use that slot from now on; called once, in the new process."""
         if slot is not None:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.directory)
             values.ValueClass = values.MultiProcessValue(lambda: slot)
@@ -78,7 +77,7 @@ class MultiprocessMetrics:
         metrics.PROCESSES.set(1)
 
     def close(self) -> None:
-        """Remove the place, once its processes have ended; in any other process than its maker nothing happens."""
+        """Remove the directory after its processes have ended; does nothing in a worker."""
         if self.directory is not None and os.getpid() == self._owner:
             shutil.rmtree(self.directory, ignore_errors=True)
             os.close(self._lock)
@@ -86,13 +85,13 @@ class MultiprocessMetrics:
 
     def _make(self, place: Path) -> None:
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-        # Held by the serving processes too: as long as one of them lives, nobody takes the place for left behind.
+        # Workers inherit the lock: while one lives, the directory is not removed as left behind.
         self._lock = os.open(directory, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.directory = directory
 
 
-def _take_room(path: Path) -> None:
+def _preallocate(path: Path) -> None:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if os.fstat(file).st_size == 0:
@@ -102,7 +101,7 @@ def _take_room(path: Path) -> None:
 
 
 def _remove_left_behind(place: Path) -> None:
-    """Remove the places of masters that were killed."""
+    """Remove the directories of killed masters."""
     for directory in place.glob(f"{_PREFIX}*"):
         try:
             handle = os.open(directory, os.O_RDONLY | os.O_NOFOLLOW)

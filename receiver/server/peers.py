@@ -1,4 +1,4 @@
-"""The connections that the loop looks after, and which of them has to go where a room is full."""
+"""The connections of the loop, and which of them is closed when a pool is full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.gthread import TConn
 
-from receiver.web.listeners import is_door, is_public
+from receiver.web.listeners import is_public, is_send_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,91 +20,91 @@ if TYPE_CHECKING:
     from receiver.server.limits import ConnectionLimits
     from receiver.server.tls import ServedCertificate
 
-# Who has just come is about to speak, and who was just answered may be about to speak again.
+# A new connection is about to send, and one just answered may send again.
 _SPARED_SECONDS = 1.0
 
 
 class PeerConnection(TConn):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's connection, with what outlives the one request that a thread serves."""
+    """gunicorn's connection plus state that outlives a single request."""
 
     def __init__(self, cfg: Any, sock: Any, client: Any, entrance: Entry) -> None:
         super().__init__(cfg, sock, client, entrance.address)
-        room = entrance.room
-        room.open += 1
-        self.room: ConnectionPool | None = room  # None: it has been told that it is ended, and takes nobody's place
-        self.trusted = False  # a push of it was acknowledged
-        self.outbox: Outbox | None = None  # of the answer that a thread gives
-        # Of the push that a thread has: the peer's address, and what proxies have written.
+        pool = entrance.pool
+        pool.open += 1
+        self.pool: ConnectionPool | None = pool  # None: shut down, no longer counted
+        self.trusted = False  # one of its pushes was acknowledged
+        self.outbox: Outbox | None = None  # the response of a thread
+        # Of the push in a thread: the peer's address and X-Forwarded-For.
         self.sender: tuple[str, str | None] | None = None
 
     @property
-    def leaves(self) -> bool:
-        """Return whether its peer has been told that it is ended."""
-        return self.room is None
+    def leaving(self) -> bool:
+        """Return whether we have shut it down."""
+        return self.pool is None
 
-    def leave_room(self) -> None:
-        """Make its place free."""
-        if self.room is not None:
-            self.room.open -= 1
-            self.room = None
+    def leave_pool(self) -> None:
+        """Free its place in the pool."""
+        if self.pool is not None:
+            self.pool.open -= 1
+            self.pool = None
 
 
 class Peer:
-    """A connection while the loop looks after it."""
+    """A connection owned by the loop."""
 
     __slots__ = (
-        "awaits", "begun", "body_at", "closes", "conn", "data", "ended", "greets", "head", "idle_since", "outbox",
-        "scanned", "silent", "watched",
+        "awaits_answer", "begun", "body_at", "closes", "conn", "data", "ended", "handshaking", "head", "idle_since",
+        "outbox", "scanned", "silent", "watched",
     )  # fmt: skip
 
-    def __init__(self, conn: PeerConnection, *, silent: bool = False, greets: bool = False) -> None:
+    def __init__(self, conn: PeerConnection, *, silent: bool = False, handshaking: bool = False) -> None:
         self.conn = conn
-        self.data = b""  # what has arrived of requests not yet handed on
-        self.scanned = 0  # how far a chunked body has been looked through
-        self.body_at = 0  # where the request's body begins, once its head is whole
-        self.awaits = False  # a push of it is with the committer
-        self.closes = False  # after that answer, or what is in its outbox
+        self.data = b""  # received bytes of requests not handed on yet
+        self.scanned = 0  # how far a chunked body has been scanned
+        self.body_at = 0  # offset of the request's body; 0: the head is incomplete
+        self.awaits_answer = False  # one of its pushes is enqueued
+        self.closes = False  # close after that response, or after the outbox is sent
         self.head: Head | None = None  # of that push
-        self.ended = False  # it will send no more
-        self.watched = 0  # the events that it is registered for
-        self.silent = silent  # it has asked nothing yet
-        self.greets = greets  # its TLS handshake is under way
-        self.outbox: Outbox | None = None  # what is still to be sent of a thread's answer
-        # begun: when the first byte of the request came; of who is silent, the connection
+        self.ended = False  # the peer sends no more
+        self.watched = 0  # events it is registered for
+        self.silent = silent  # it has sent nothing yet
+        self.handshaking = handshaking  # its TLS handshake is under way
+        self.outbox: Outbox | None = None  # unsent part of a thread's response
+        # begun: time of the request's first byte; of a silent peer, of the connection
         self.idle_since = self.begun = time.monotonic()
 
 
 class ConnectionPool:
-    """The connections of one kind of listener: how many there may be, and those that are idle, the longest first."""
+    """The connections of one kind of listener: their limit, and the idle ones, longest idle first."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.open = 0
-        self._strangers: OrderedDict[Peer, None] = OrderedDict()  # no push of these was acknowledged
+        self._strangers: OrderedDict[Peer, None] = OrderedDict()  # none of their pushes was acknowledged
         self._trusted: OrderedDict[Peer, None] = OrderedDict()
-        self._unfinished: OrderedDict[Peer, None] = OrderedDict()  # strangers of whose request not all has come
+        self._unfinished: OrderedDict[Peer, None] = OrderedDict()  # strangers with an incomplete request
 
-    def rest(self, peer: Peer) -> None:
-        """Note that it is idle from now on."""
+    def mark_idle(self, peer: Peer) -> None:
+        """Mark a connection as idle."""
         (self._trusted if peer.conn.trusted else self._strangers)[peer] = None
 
-    def begin(self, peer: Peer) -> None:
-        """Note that it has begun to ask."""
+    def mark_receiving(self, peer: Peer) -> None:
+        """Mark a connection as receiving a request."""
         if peer.conn.trusted:
             self._trusted.pop(peer, None)
             return
         self._strangers.pop(peer, None)
         self._unfinished[peer] = None
 
-    def wake(self, peer: Peer) -> None:
-        """Note that it is idle no more, and that what it asks is all there."""
+    def mark_active(self, peer: Peer) -> None:
+        """Mark a connection as active: its request is complete."""
         for peers in (self._strangers, self._trusted, self._unfinished):
             peers.pop(peer, None)
 
     def idlest(self, now: float) -> Peer | None:
-        """Return the one whose end costs least. None: nobody's.
+        """Return the connection to close when the pool is full. None: none may be closed.
 
-        Who is idle longest and unknown, then who is unknown and asks slowly, then who was acknowledged and is idle.
+        First the longest idle stranger, then the slowest sending stranger, then the longest idle trusted one.
         """
         stranger, unfinished, trusted = (
             next(iter(peers), None) for peers in (self._strangers, self._unfinished, self._trusted)
@@ -115,33 +115,35 @@ class ConnectionPool:
             return unfinished
         if trusted is not None and now - trusted.idle_since >= _SPARED_SECONDS:
             return trusted
-        # All have just come or spoken. A newcomer's place is not for those whose requests will be ripe in a moment.
+        # All are new or just answered. A newcomer does not displace a request that is about to complete.
         return None if unfinished is not None else stranger or trusted
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one listener leads to."""
+    """The pool and certificate of one listener."""
 
-    address: Any  # as its socket tells it
-    room: ConnectionPool
+    address: Any  # from getsockname()
+    pool: ConnectionPool
     certificate: ServedCertificate | None
 
 
 def entrances(
     listeners: Iterable[Any], settings: Settings, limits: ConnectionLimits, certificate: ServedCertificate | None
 ) -> dict[Any, Entry]:
-    """Return what each listener leads to. Those inside have rooms of their own, which no flood of the world's fills."""
-    door, inside = ConnectionPool(limits.door), ConnectionPool(limits.inside)
-    apart = (limits.door if settings.send_proxy_bind else 0) + (limits.inside if settings.internal_bind else 0)
-    main = ConnectionPool(limits.connections - apart)
+    """Return the entry of each listener. Internal listeners have their own pools, which no public flood can fill."""
+    send_proxy, internal = ConnectionPool(limits.send_proxy), ConnectionPool(limits.internal)
+    reserved = (limits.send_proxy if settings.send_proxy_bind else 0) + (
+        limits.internal if settings.internal_bind else 0
+    )
+    main = ConnectionPool(limits.connections - reserved)
     found = {}
     for listener in listeners:
         address = listener.getsockname()
-        if is_door(settings, address):
-            found[listener] = Entry(address, door, None)
+        if is_send_proxy(settings, address):
+            found[listener] = Entry(address, send_proxy, None)
         elif settings.internal_bind is None or is_public(settings, address):
             found[listener] = Entry(address, main, certificate)
         else:
-            found[listener] = Entry(address, inside, certificate)
+            found[listener] = Entry(address, internal, certificate)
     return found

@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker as ours builds on it: what a thread does with a request, and the signs of life."""
+"""The part of the worker that extends gunicorn's threaded one: requests in threads, and heartbeats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_PARENT_SECONDS = 0.5  # between two looks at the master
+_PARENT_SECONDS = 0.5  # between two checks of the master
 
 _STATUS_OF_ERROR: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.LimitRequestLine, 414, "URI Too Long"),
@@ -36,7 +36,7 @@ _STATUS_OF_ERROR: tuple[tuple[type[Exception], int, str], ...] = (
 
 
 class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Serves what a thread is given, leaving to the loop what its reader does not take at once."""
+    """Serves a request in a thread and leaves the unsent rest of its response to the loop."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,7 +44,7 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._served = threading.local()
 
     def is_parent_alive(self) -> bool:
-        """Return whether the master is there; without it, this worker begins to stop as if it were told to."""
+        """Return whether the master is alive; without it, this worker starts to stop."""
         now = time.monotonic()
         if now - self._parent_seen < _PARENT_SECONDS:
             return True
@@ -55,7 +55,7 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         return False
 
     def notify(self) -> None:
-        """Show the master a sign of life; not at every turn of the loop, which may be a hundredth of what it does."""
+        """Send the master a heartbeat, at most twice a second."""
         now = time.monotonic()
         if now - self._shown_alive >= _PARENT_SECONDS:
             self._shown_alive = now
@@ -67,7 +67,7 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         return super().handle(conn)
 
     def handle_request(self, req: Any, conn: PeerConnection) -> bool:
-        """Answer one request, in a thread; whether the connection is kept."""
+        """Answer one request, in a thread. Return whether to keep the connection."""
         answer, environ = wsgi.create(
             req, conn.sock, conn.client, conn.server, self.cfg, response_class=BufferedResponse
         )
@@ -85,7 +85,7 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         except Exception:
             if not answer.headers_sent:
                 raise
-            _log.exception("request failed within its answer")  # which its reader can tell: it has no end
+            _log.exception("request failed after its response started")  # the client notices: the response is cut short
             return False
         finally:
             if hasattr(pieces, "close"):
@@ -93,15 +93,15 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         return not answer.should_close()
 
     def handle_error(self, _req: object, client: socket.socket, addr: Any, exc: BaseException) -> None:
-        """Answer a request that cannot be served, without its text: its path may hold a secret."""
+        """Answer a request that cannot be served, without quoting it: its path may contain a secret."""
         if isinstance(exc, ssl.SSLError):
-            return  # the peer's records make no sense: there is nobody to answer
+            return  # invalid TLS records: no answer is possible
         known = next((row for row in _STATUS_OF_ERROR if isinstance(exc, row[0])), None)
         if known is not None:
             _, status, reason = known
-            note_bad_request(addr, type(exc).__name__)
+            log_bad_request(addr, type(exc).__name__)
             if self._served.sender:
-                self.wsgi.extensions[RUNTIME].admission.note_unread(status, "head", *self._served.sender)
+                self.wsgi.extensions[RUNTIME].admission.record_unread(status, "head", *self._served.sender)
         else:
             status, reason = 500, "Internal Server Error"
             _log.error("request failed", exc_info=exc)
@@ -109,14 +109,14 @@ class Threads(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             util.write_nonblock(client, error_answer(status, reason))
 
 
-def note_bad_request(addr: Any, error: str) -> None:
-    """Log that what came from there is no request."""
+def log_bad_request(addr: Any, error: str) -> None:
+    """Log an invalid request."""
     host = str(addr[0]) if isinstance(addr, tuple) and addr else ""
     _log.warning("bad request", extra={"remote_addr": host, "error": error})
 
 
 def error_answer(status: int, reason: str) -> bytes:
-    """Return the answer to what never became a request: nothing of it is quoted."""
+    """Return the answer to an invalid request; it quotes nothing of it."""
     lines = [
         f"HTTP/1.1 {status} {reason.partition(':')[0]}",
         "Connection: close",

@@ -1,4 +1,4 @@
-"""The certificate that `receiver serve` shows: made ready before the fork, taken up anew whenever it is renewed."""
+"""The TLS certificate of `receiver serve`: loaded before the fork, reloaded when it is renewed."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-# Of a file: what changes with it.
+# Inode, size, mtime, ctime of a file.
 _Stat = tuple[int, int, int, int]
 
 
 class ServedCertificate:
-    """A pair of PEM files, certificate chain and key, and the TLS that is spoken with them.
+    """A certificate chain and its key as PEM files, and the TLS contexts that serve them.
 
-    All sessions begin in one context, whose ticket keys are made before the fork and never change: so a session is
-    resumed by any worker, and after a renewal too. Each renewal is a context of its own that takes over by name
-    (loading it into the first would keep the old certificate beside it where the kind of its key has changed).
+    Every session starts in one context whose ticket keys are created before the fork and never change. So any worker
+    can resume a session, also after a renewal. Each renewal gets its own context, selected by the SNI callback: loading
+    it into the first one would keep the old certificate too if the key type has changed.
     """
 
     def __init__(self, chain: Path, key: Path) -> None:
-        """Load both. Raises SettingsError, saying what to do."""
+        """Load both files. Raises SettingsError."""
         self._files = (chain, key)
         self._served = self._seen = self._stat()
-        self._told: tuple[_Stat | None, ...] | None = None
-        self._first, self.not_after = load_pair(chain, key)
-        self._now = self._first
-        self._first.sni_callback = self._choose
+        self._warned_of: tuple[_Stat | None, ...] | None = None
+        self._initial, self.not_after = load_pair(chain, key)
+        self._current = self._initial
+        self._initial.sni_callback = self._choose
 
     def wrap(self, connection: socket.socket) -> ssl.SSLSocket:
-        """Put TLS on a connection; the handshake is yet to come. Raises OSError where the peer has gone."""
-        return self._first.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        """Return the connection with TLS, before its handshake. Raises OSError if the client is gone."""
+        return self._initial.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
 
-    def look(self, *, at_once: bool = False) -> None:
-        """Take up a pair that has changed and come to rest between two looks; to be called again and again.
+    def reload_if_changed(self, *, at_once: bool = False) -> None:
+        """Load a changed pair once it is unchanged between two calls. Called periodically.
 
-        One that is half-written or does not fit is told once and left alone until it fits; `at_once`: no rest needed.
+        An invalid pair is logged once and ignored. `at_once`: load a changed pair at the first call.
         """
         found = self._stat()
         if found == self._served:
@@ -55,23 +55,23 @@ class ServedCertificate:
         try:
             context, not_after = load_pair(*self._files)
         except SettingsError as error:
-            if self._told != found:
-                self._told = found
-                _log.warning("new certificate is not fit, the old one serves on", reason=str(error))
+            if self._warned_of != found:
+                self._warned_of = found
+                _log.warning("the new certificate is invalid, still serving the old one", reason=str(error))
             return
         if self._stat() != found:
-            return  # it was written meanwhile
-        self._now, self._served, self.not_after = context, found, not_after
-        _log.info("new certificate taken up", not_after=not_after.isoformat())
-        self.tell()
+            return  # it changed while loading
+        self._current, self._served, self.not_after = context, found, not_after
+        _log.info("new certificate loaded", not_after=not_after.isoformat())
+        self.publish_expiry()
 
-    def tell(self) -> None:
-        """Set the metric, in the process that serves."""
+    def publish_expiry(self) -> None:
+        """Set the metric of the serving process."""
         metrics.CERTIFICATE_NOT_AFTER.set(self.not_after.timestamp())
 
     def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        """Called by OpenSSL once it has read a ClientHello, with a server name or without."""
-        connection.context = self._now
+        """Select the current context; OpenSSL calls it after the ClientHello."""
+        connection.context = self._current
 
     def _stat(self) -> tuple[_Stat | None, ...]:
         return tuple(_stat(path) for path in self._files)

@@ -1,1 +1,1 @@
-"""What support staff look up, and what they are advised."""
+"""Look-ups and answers for support staff."""

@@ -1,6 +1,6 @@
-"""What somebody who asks about a person means, and what they are answered: pure, and the same for every page.
+"""Parse a look-up and decide its answer. Pure functions, used by every page.
 
-A look-up is text as people paste it. Its messages are taken in groups of resends, and a group has one answer.
+A look-up is text as people paste it. Messages are grouped with their resends, and each group has one answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LookupQuery:
-    """What a look-up may mean. A plain row of digits may be a number, a task id or a reference: all are tried."""
+    """The possible meanings of a look-up. Plain digits may be a number, a task id or a reference: all are tried."""
 
     mobile: str | None = None  # in full
     last_digits: str | None = None
@@ -45,14 +45,14 @@ class LookupQuery:
     text: str | None = None  # a task id or a reference
 
     def fits(self, mobile: str) -> bool:
-        """Return whether a number is not ruled out by what is known of it."""
+        """Return whether a number matches the masked form, if there is one."""
         return self.masked is None or fits(self.masked, mobile)
 
 
-def parse_wanted(given: str) -> LookupQuery | None:
-    """Read what somebody pasted: labels, spaces, dashes, unseen characters and full-width digits do not matter.
+def parse_lookup(given: str) -> LookupQuery | None:
+    """Return the meaning of pasted text. Labels, spaces, dashes and invisible characters are ignored.
 
-    None: nothing that could be looked up.
+    None: the text cannot be looked up.
     """
     seen = "".join(" " if unicodedata.category(c) in _UNSEEN else c for c in unicodedata.normalize("NFKC", given))
     text = _LABEL.sub("", " ".join(seen.split()), count=1).strip()
@@ -71,7 +71,7 @@ def parse_wanted(given: str) -> LookupQuery | None:
 
 
 class LookupAnswer(StrEnum):
-    """What can be said about a group of resends, by its newest attempt."""
+    """The answer for a group of resends, by its newest attempt."""
 
     DELIVERED = "delivered"
     FAILED = "failed"
@@ -83,33 +83,33 @@ class LookupAnswer(StrEnum):
     REFUSED = "refused"
     SENDING = "sending"
     OUTCOME_UNKNOWN = "outcome_unknown"
-    UNREADABLE = "unreadable"  # something came that may be its report
+    UNREADABLE = "unreadable"  # a push that cannot be parsed may be its receipt
     NOTHING = "nothing"
 
 
 _WAITS = frozenset({LookupAnswer.WAITING, LookupAnswer.LATE, LookupAnswer.NO_RECEIPT})
-# What may change by itself, so that a page had better look again.
+# Answers that may still change, so that the page refreshes.
 UNSETTLED = _WAITS | {LookupAnswer.SENDING, LookupAnswer.OUTCOME_UNKNOWN, LookupAnswer.UNREADABLE, LookupAnswer.NOTHING}
 
 
 def answer_of(message: MessageRow, *, unreadable: bool = False) -> LookupAnswer:
-    """Say what became of a message; `unreadable`: a push that could not be read seems to be about it."""
+    """Return the answer for a message; `unreadable`: a push that cannot be parsed seems to be about it."""
     if message.conflicting:
         return LookupAnswer.CONFLICTING
     if message.status is MessageStatus.PENDING:
-        found = LookupAnswer.LATE if message.late else LookupAnswer.WAITING
+        answer = LookupAnswer.LATE if message.late else LookupAnswer.WAITING
     else:
-        found = LookupAnswer(message.status.value)
-    return LookupAnswer.UNREADABLE if unreadable and found in _WAITS else found
+        answer = LookupAnswer(message.status.value)
+    return LookupAnswer.UNREADABLE if unreadable and answer in _WAITS else answer
 
 
 def has_moment(message: MessageRow) -> bool:
-    """Return whether anybody knows when a message was sent: not where only a reply speaks of it."""
+    """Return whether a message has a known time; one that only a reply refers to has none."""
     return (message.sent_at or message.recorded_at or message.reported_at) is not None
 
 
 def moment_of(message: MessageRow) -> datetime:
-    """When a message was sent, as far as anybody knows; only where somebody does."""
+    """Return the best known time of sending. Requires `has_moment`."""
     moment = message.sent_at or message.recorded_at or message.reported_at
     assert moment is not None  # noqa: S101
     return moment
@@ -123,17 +123,17 @@ class Attempts:
 
     @property
     def newest(self) -> MessageRow:
-        """The one that the answer is about."""
+        """The attempt that the answer is about."""
         return self.messages[0]
 
     @property
     def earlier(self) -> Sequence[MessageRow]:
-        """Those before it."""
+        """The attempts before the newest."""
         return self.messages[1:]
 
 
 def group_resends(messages: Sequence[MessageRow]) -> list[Attempts]:
-    """Put resends together. `messages` in any order; groups, and the messages of each, come newest first."""
+    """Return messages grouped with their resends. Groups and their messages come newest first."""
     open_groups: dict[tuple[str, str, str | None], list[MessageRow]] = {}
     groups: list[list[MessageRow]] = []
     for message in sorted(messages, key=lambda row: (moment_of(row), row.id)):

@@ -1,4 +1,4 @@
-"""Messages by what people say of them: a number, its last digits, a task id, a reference."""
+"""Find messages by number, last digits, task id or reference."""
 
 from __future__ import annotations
 
@@ -17,57 +17,57 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-_LOOKED_AT = 200  # of the newest messages of one number, task or reference
+_NEWEST_MAX = 200  # messages read for one number, task or reference
 
 
 def find_messages(
     connection: sa.Connection,
-    wanted: LookupQuery,
+    query: LookupQuery,
     *,
     since: datetime,
     clock: Clock,
     limit: int,
     accounts: tuple[str, ...] | None = None,
 ) -> list[MessageRow]:
-    """Return the newest messages of these accounts that may be meant, since that time, newest first: at most `limit`.
+    """Return at most `limit` matching messages of these accounts since that time, newest first.
 
-    Without those that only a reply speaks of: nobody knows of what time they are.
+    Messages that only a reply refers to are left out: their time is unknown.
     """
-    found = {row.id: row for row in _each(connection, wanted, since, clock, limit, accounts) if has_moment(row)}
-    fitting = [row for row in found.values() if moment_of(row) >= since and wanted.fits(row.mobile)]
+    by_id = {row.id: row for row in _each(connection, query, since, clock, limit, accounts) if has_moment(row)}
+    fitting = [row for row in by_id.values() if moment_of(row) >= since and query.fits(row.mobile)]
     return sorted(fitting, key=lambda row: (moment_of(row), row.id), reverse=True)[:limit]
 
 
 def _each(
     connection: sa.Connection,
-    wanted: LookupQuery,
+    query: LookupQuery,
     since: datetime,
     clock: Clock,
     limit: int,
     accounts: tuple[str, ...] | None,
 ) -> Iterator[MessageRow]:
     filters = []
-    if wanted.mobile is not None:
-        filters.append(Filter(mobile=wanted.mobile, accounts=accounts))
-    if wanted.text is not None:
+    if query.mobile is not None:
+        filters.append(Filter(mobile=query.mobile, accounts=accounts))
+    if query.text is not None:
         filters += [
-            Filter(task_id=wanted.text, accounts=accounts),
-            Filter(reference=wanted.text, accounts=accounts),
+            Filter(task_id=query.text, accounts=accounts),
+            Filter(reference=query.text, accounts=accounts),
         ]
     for one in filters:
-        yield from queries.list_messages(connection, Page(limit=_LOOKED_AT, filter=one), clock)
-    if wanted.last_digits is not None:
+        yield from queries.list_messages(connection, Page(limit=_NEWEST_MAX, filter=one), clock)
+    if query.last_digits is not None:
         column = messages.c
         moment = sa.func.coalesce(column.sent_at, column.recorded_at, column.reported_at, type_=column.sent_at.type)
         ids = (
             sa.select(column.id)
-            .where(MOBILE_END == wanted.last_digits, moment >= since, *_of(accounts))  # noqa: SIM300
+            .where(MOBILE_END == query.last_digits, moment >= since, *_of(accounts))  # noqa: SIM300
             .order_by(moment.desc())
-            .limit(_LOOKED_AT if wanted.masked or cipher_of(connection.dialect) else limit)
+            .limit(_NEWEST_MAX if query.masked or cipher_of(connection.dialect) else limit)
         )
         found = queries.get_messages(connection, list(connection.scalars(ids)), clock).values()
-        # The ends of two tokens may be alike.
-        yield from (row for row in found if row.mobile.endswith(wanted.last_digits))
+        # Encrypted numbers are matched by a token of their last digits, and two tokens may be equal.
+        yield from (row for row in found if row.mobile.endswith(query.last_digits))
 
 
 def _of(accounts: tuple[str, ...] | None) -> list[sa.ColumnElement[bool]]:

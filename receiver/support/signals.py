@@ -1,7 +1,7 @@
-"""What somebody on the telephone needs to know of the present: does the platform speak, and does what is sent arrive.
+"""Current signals for support staff: does the platform push, and do messages arrive.
 
-Every answer costs the same among ten million messages and with thousands of pushes a second: it reads the newest rows
-by an index, so many at most, and leaves the rest out. Nothing is counted that nothing bounds.
+Every query has a bounded cost, also with ten million messages and thousands of pushes a second: it reads a limited
+number of the newest rows by an index. Nothing is counted without a bound.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-_LOOKED_AT = 20_000  # messages of a span, at most: about 10 ms
+_NEWEST_MAX = 20_000  # messages read for one span: about 10 ms
 _RECORDED = messages.c.recorded_at.isnot(None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LastPush:
-    """The newest push of the journal, read or not."""
+    """The newest push of the journal, parsed or not."""
 
     at: datetime
     remote_addr: str
@@ -52,7 +52,7 @@ class LastPush:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Minute:
-    """What happened in one minute."""
+    """The counts of one minute."""
 
     at: datetime  # its beginning, UTC
     pushes: int
@@ -62,20 +62,20 @@ class Minute:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Silence:
-    """The platform has pushed nothing for unusually long."""
+    """The platform has not pushed for unusually long."""
 
     since: datetime  # its last push
-    usual_gap_seconds: float  # what this silence is several times of
-    unreported_sends: int  # taken by the platform since then, without a receipt; at most 1,000 are counted
+    usual_gap_seconds: float  # this silence is several times as long
+    unreported_sends: int  # accepted by the platform since then, without a receipt; at most 1,000 are counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecentDelivery:
-    """How what was sent lately with one template has arrived."""
+    """How recent messages of one template arrived."""
 
-    sent: int  # those that have had more than `within_seconds` to arrive
+    sent: int  # those that had more than `within_seconds` to arrive
     arrived: int  # delivered of them, however late
-    within_seconds: int | None  # 95 % of the delivered took no longer; None: nothing was delivered
+    within_seconds: int | None  # 95 % of the delivered took at most this long; None: nothing was delivered
     share: float  # delivered within that, of `sent`
 
 
@@ -85,18 +85,18 @@ OF_PLATFORM = sa.func.substr(pushes.c.body, 1, len(SELF_TEST_BODY), type_=sa.Lar
 def find_last_push(
     connection: sa.Connection, accounts: Sequence[str] | None = None, *, now: datetime
 ) -> LastPush | None:
-    """Return the newest push of the platform that is not in the future, None where there is none in these accounts."""
+    """Return the platform's newest push to these accounts that is not in the future; None: there is none."""
     column = pushes.c
     query = sa.select(column.received_at, column.remote_addr, column.outcome, column.kind)
-    query = query.where(OF_PLATFORM, _come_by(now), *_pushed_to(accounts))
+    query = query.where(OF_PLATFORM, _received_by(now), *_pushed_to(accounts))
     row = connection.execute(query.order_by(column.id.desc()).limit(1)).one_or_none()
     if row is None:
         return None
     return LastPush(at=row.received_at, remote_addr=row.remote_addr, outcome=row.outcome, kind=row.kind)
 
 
-def _come_by(now: datetime) -> sa.ColumnElement[bool]:
-    """Say of pushes that they came by then: one that came by a clock that was ahead would hide a silence for years."""
+def _received_by(now: datetime) -> sa.ColumnElement[bool]:
+    """Return the condition that a push is not in the future: otherwise a wrong clock would hide a silence for years."""
     return pushes.c.id < first_id_of(now + CLOCKS_APART)
 
 
@@ -113,7 +113,7 @@ _Counted = tuple[Counter[int], int]
 def list_minutes(
     connection: sa.Connection, *, now: datetime, minutes: int = 60, at_most: int = 100_000
 ) -> Sequence[Minute]:
-    """Return the last minutes, oldest first, those without anything too; the last one is the one that `now` lies in.
+    """Return the last minutes, oldest first, including empty ones; the last one contains `now`.
 
     Fewer than `minutes`, and none at the worst, where more than `at_most` rows of a kind came in them: the minutes
     that the newest `at_most` cover are whole, older ones would seem to have had less than they did.
@@ -155,13 +155,13 @@ def _pushes(connection: sa.Connection, span: range, at_most: int) -> _Counted:
 
 def _sends(connection: sa.Connection, span: range, at_most: int) -> _Counted:
     newest = sa.select(AGE_FROM.label("moment"), messages.c.send_state.is_(None).label("counts"))
-    # Not those of senders whose clock is ahead: they would stand for the newest.
+    # Without sends dated ahead of our clock: they would count as the newest.
     newest = newest.where(_beginning(span.start) <= AGE_FROM, _beginning(span.stop) > AGE_FROM, _RECORDED)
     return _newest(connection, newest.order_by(AGE_FROM.desc()), span.start, at_most)
 
 
 def _newest(connection: sa.Connection, newest: Any, first: int, at_most: int) -> _Counted:
-    """Count the newest `at_most` rows. One more is read, which tells the minute that is not whole."""
+    """Count the newest `at_most` rows. One more row is read to find the minute that is incomplete."""
     rows = connection.execute(_by_minute(connection, newest.limit(at_most + 1))).all()
     if sum(row.found for row in rows) > at_most:
         first = max(first, min(row.minute for row in rows) + 1)
@@ -197,7 +197,7 @@ def _receipts(connection: sa.Connection, span: range, at_most: int) -> _Counted:
 
 
 def _by_minute(connection: sa.Connection, rows: Any) -> Any:
-    """Count rows of (moment, counts) by minute: how many there are, and how many of them count."""
+    """Return per minute how many rows of (moment, counts) there are, and how many of them count."""
     seconds = epoch_seconds(connection.dialect.name, "moment")
     minute = sa.literal_column(f"{seconds} / {_MINUTE_SECONDS}", sa.BigInteger).label("minute")
     of_rows = rows.subquery()
@@ -210,7 +210,7 @@ def _by_minute(connection: sa.Connection, rows: Any) -> Any:
 
 _USUAL = timedelta(days=7)
 _GAP_TIMES = 3
-_GAPS_LOOKED_AT = 2_000
+_GAPS_MAX = 2_000
 _GAP_PERCENT = 95
 _REPORT_AFTER = timedelta(seconds=60)  # a receipt is usually here by then
 _UNREPORTED_MIN, _UNREPORTED_MAX = 5, 1_000
@@ -219,14 +219,14 @@ _QUIET_WITHOUT_SENDS = timedelta(minutes=15)
 
 
 def find_silence(connection: sa.Connection, *, now: datetime) -> Silence | None:
-    """Return whether the platform has gone silent: pushed nothing for several times as long as is usual.
+    """Return the platform's silence: no push for several times the usual gap; None: it is not silent.
 
     Where sends are recorded, several have to wait for their receipts, and nights without sends are no silence. Where
     none were for a week, the time alone decides. None: it has not, or has never pushed anything.
     """
     last = connection.execute(
         sa.select(pushes.c.id, pushes.c.received_at)
-        .where(OF_PLATFORM, _come_by(now))
+        .where(OF_PLATFORM, _received_by(now))
         .order_by(pushes.c.id.desc())
         .limit(1)
     ).one_or_none()
@@ -235,14 +235,13 @@ def find_silence(connection: sa.Connection, *, now: datetime) -> Silence | None:
     since: datetime = last.received_at
     unreported = _count_unreported(connection, since, now - _REPORT_AFTER)
     if unreported >= _UNREPORTED_MIN:
-        # The sends are evidence by themselves; the gap only keeps a busy number of minutes from being too few where
-        # pushes are rare. A night's gap is one among hundreds, and the longest one would hide all of a day's silence:
-        # hence a high percentile.
+        # Sends without receipts are the evidence. The usual gap only extends the minimum where pushes are rare. It is a
+        # high percentile and not the longest gap, which a night sets and which would hide a silence of a whole day.
         gaps = _newest_gaps(connection, last.id, since)
         quiet, gap = _QUIET_WITH_SENDS, _nearest_rank(sorted(gaps), _GAP_PERCENT) if gaps else 0.0
     elif now - since > _QUIET_WITHOUT_SENDS and not sends_since(connection, since - _USUAL):
-        # Nothing else tells a silence from a night, so it has to be longer than every night: hence the longest gap.
-        # The price is that a silence makes us deaf to shorter ones for a week.
+        # Only its length distinguishes a silence from a night: it must exceed the longest gap of the week. The price:
+        # in the week after a silence, shorter ones are not detected.
         gaps = [*_newest_gaps(connection, last.id, since), *_hourly_gaps(connection, since)]
         quiet, gap = _QUIET_WITHOUT_SENDS, max(gaps, default=0.0)
     else:
@@ -268,14 +267,14 @@ def _newest_gaps(connection: sa.Connection, last_id: Any, since: datetime) -> li
     """Return the seconds between the newest pushes of the week that ends with the last one."""
     column = pushes.c
     query = sa.select(column.received_at).where(column.id <= last_id, column.id >= first_id_of(since - _USUAL))
-    times = connection.scalars(query.where(OF_PLATFORM).order_by(column.id.desc()).limit(_GAPS_LOOKED_AT)).all()
+    times = connection.scalars(query.where(OF_PLATFORM).order_by(column.id.desc()).limit(_GAPS_MAX)).all()
     return [max(0.0, (later - earlier).total_seconds()) for later, earlier in pairwise(times)]
 
 
 def _hourly_gaps(connection: sa.Connection, since: datetime) -> list[float]:
-    """Return the gaps at each hour of that week: of those of an hour and more, every one.
+    """Return the gaps at each hour of that week, which include every gap of an hour or more.
 
-    The newest pushes may be those of a minute, and know nothing of the night.
+    The newest pushes may all be of one minute, without any gap of a night.
     """
     hours = [(first_id_of(since - timedelta(hours=hour)),) for hour in range(1, _USUAL // timedelta(hours=1) + 1)]
     at = sa.values(sa.column("id", sa.Uuid), name="hours").data(hours).cte()
@@ -283,12 +282,12 @@ def _hourly_gaps(connection: sa.Connection, since: datetime) -> list[float]:
     before = received.where(pushes.c.id < at.c.id).order_by(pushes.c.id.desc()).limit(1).scalar_subquery()
     after = received.where(pushes.c.id >= at.c.id).order_by(pushes.c.id).limit(1).scalar_subquery()
     rows = connection.execute(sa.select(before.label("before"), after.label("after")).select_from(at))
-    # No push before the first: how long nothing came then is not known.
+    # Before the first push, the length of the gap is unknown.
     return [max(0.0, (row.after - row.before).total_seconds()) for row in rows if row.before and row.after]
 
 
 def _nearest_rank(ascending: Sequence[Any], percent: int) -> Any:
-    """Return the value that so many percent do not exceed, by nearest rank, as the reports do."""
+    """Return a percentile by nearest rank, as the reports do."""
     return ascending[-(-len(ascending) * percent // 100) - 1]
 
 
@@ -307,7 +306,7 @@ def find_recent_delivery(
     now: datetime,
     span: timedelta = timedelta(minutes=10),
 ) -> RecentDelivery | None:
-    """Say how the newest messages of an account and template arrived, of those sent within `span`.
+    """Return how the newest messages of an account and template arrived, of those sent within `span`.
 
     2,000 at most, and only among the newest 20,000 of all. Those are judged that have had longer than nearly all
     deliveries took; where nothing was delivered, longer than a minute. None: fewer than five.
@@ -368,7 +367,7 @@ def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[An
     What else is asked of them comes after that: asked at once, what is rare would be looked for among all of them.
     """
     newest = sa.select(AGE_FROM.label("age_from"), *columns).where(since < AGE_FROM, until > AGE_FROM, _RECORDED)
-    return newest.order_by(AGE_FROM.desc()).limit(_LOOKED_AT).subquery()
+    return newest.order_by(AGE_FROM.desc()).limit(_NEWEST_MAX).subquery()
 
 
 # --- Quarantined ----------------------------------------------------------------------------------------
@@ -377,7 +376,7 @@ def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[An
 def count_quarantined(
     connection: sa.Connection, *, since: datetime | None, at_most: int = 1_000, accounts: Sequence[str] | None = None
 ) -> int:
-    """Count the pushes received after `since` that nobody could read yet; `at_most` stands for as many or more."""
+    """Return how many pushes received after `since` could not be parsed; `at_most` means that many or more."""
     newest = _newest_quarantined(since, at_most, accounts, pushes.c.received_at)
     query = sa.select(sa.func.count()).select_from(newest)
     if since is not None:
@@ -393,7 +392,7 @@ def find_quarantined_about(
     at_most: int = 1_000,
     accounts: Sequence[str] | None = None,
 ) -> PushRow | None:
-    """Return the newest push received after `since` that nobody could read yet and that contains one of the needles.
+    """Return the newest push received after `since` that could not be parsed and contains one of the needles.
 
     Bytes are compared as they came, so what a sender may encode in several ways is not found; digits are. Only among
     the newest `at_most`. An empty needle is none.
@@ -415,7 +414,7 @@ def find_quarantined_about(
 def _find_in_sealed(
     connection: sa.Connection, newest: sa.Subquery, needles: Sequence[bytes], since: datetime | None
 ) -> PushRow | None:
-    """Open them one by one: the database cannot look into what is sealed."""
+    """Return the first that matches, decrypted one by one: the database cannot search encrypted pushes."""
     query = sa.select(newest).order_by(newest.c.id.desc())
     rows = read_rows(connection, query, newest, as_push_row, name=pushes.name) if needles else ()
     for row in rows:

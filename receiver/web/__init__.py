@@ -1,4 +1,4 @@
-"""HTTP: the push endpoints, the query API, the operator's pages."""
+"""HTTP: the push endpoints, the query API and the staff console."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ RUNTIME = "receiver.runtime"
 
 
 def runtime() -> Runtime:
-    """The runtime of the application that answers the present request."""
+    """Return the runtime of the current application."""
     return cast("Runtime", current_app.extensions[RUNTIME])

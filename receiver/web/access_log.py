@@ -1,7 +1,7 @@
-"""One log line a request: what was asked by whom, and how it ended.
+"""Access log: one line per request.
 
-Never a path, a query, a header or a body, for each may hold a secret, a number or a code: the route's template says
-where, the name of the key or user says who.
+A line never holds a path, query, header or body: each may contain a secret, a number or a code. It holds the route's
+template and the name of the key or user.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _log = get_logger(_NAME)
 
 _EVENT = "request"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# Asked for every few seconds by programs, or with every page: at level debug.
+# Requested every few seconds by programs, or with every page: logged at level debug.
 _QUIET = frozenset({"ops.healthz", "ops.readyz", "ops.metrics_page", "docs.asset", "console.static"})
-_REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}", re.ASCII)  # as proxies make them; nothing that a person would write
-_PUSH_ROUTE = "/push/***"  # one for all: what stands behind a secret may be another one
+_REQUEST_ID = re.compile(r"[0-9A-Fa-f-]{16,64}", re.ASCII)  # as proxies generate them
+_PUSH_ROUTE = "/push/***"  # one for all: the path after a secret may contain another secret
 
 
 def request_id(given: str | None, peer: str, trusted_proxies: Sequence[Network]) -> str:
-    """Return the id under which a request is known: a trusted proxy's, where it is one, else a new one."""
+    """Return the id of a request: a trusted proxy's id if it is valid, else a new one."""
     if given and _REQUEST_ID.fullmatch(given) and redact(given) == given and within(peer, trusted_proxies):
         return given
     return new_id().hex
 
 
 def level_of(status: int) -> int:
-    """Return the level at which an answer is logged."""
+    """Return the log level for an answer's status."""
     if status >= 500:
         return logging.ERROR
     return logging.WARNING if status >= 400 else logging.INFO
@@ -57,7 +57,7 @@ def level_of(status: int) -> int:
 def log_request(
     settings: Settings, environ: WSGIEnvironment, *, status: int, began: float, level: int | None = None, **more: Any
 ) -> None:
-    """Write the line of a request; `began` by `perf_counter`. Of `more`, what is None is left out."""
+    """Write the line of a request; `began` by `perf_counter`. Values of `more` that are None are left out."""
     if not settings.access_log:
         return
     method = environ.get("REQUEST_METHOD", "")
@@ -77,10 +77,10 @@ def log_request(
 
 
 def register(app: Flask) -> None:
-    """Log and trace every request of the application, and name the request in each line that is logged meanwhile."""
+    """Log and trace every request of the application, and add its id to all log lines written meanwhile."""
     app.before_request(_begin)
     app.after_request(_end)
-    app.teardown_request(_forget)
+    app.teardown_request(_unbind)
 
 
 def _begin() -> None:
@@ -98,23 +98,23 @@ def _begin() -> None:
             traceparent=request.headers.get("traceparent") if vouched else None,
         )
     )
-    g.span.note({"http.request.method": _method(), "http.route": route, "receiver.request_id": g.request_id})
+    g.span.set_attributes({"http.request.method": _method(), "http.route": route, "receiver.request_id": g.request_id})
 
 
 def _end(response: Response) -> Response:
-    if "request_began" not in g:  # an answer that is made in advance, for nobody yet
+    if "request_began" not in g:  # an answer prepared in advance, without a request
         return response
     push_id = response.headers.get("X-Push-Id")
     if push_id is None:
         response.headers["X-Request-Id"] = g.request_id
-    g.span.note({"http.response.status_code": response.status_code, "receiver.push_id": push_id})
+    g.span.set_attributes({"http.response.status_code": response.status_code, "receiver.push_id": push_id})
     if response.status_code >= 500:
         g.span.fail(str(response.status_code))
     if g.get("untold"):
         return response
     caller = g.get("caller")
     quiet = request.endpoint in _QUIET and response.status_code < 500
-    # Once the body is out: an export has hardly begun now.
+    # After the body is sent: an export has only begun at this point.
     response.call_on_close(
         partial(
             log_request,
@@ -133,14 +133,14 @@ def _end(response: Response) -> Response:
     return response
 
 
-def _forget(_error: BaseException | None) -> None:
+def _unbind(_error: BaseException | None) -> None:
     structlog.contextvars.unbind_contextvars("request_id")
     if "span_ends" in g:
         g.span_ends.close()
 
 
 def _route() -> str | None:
-    """Return the template of the route, of which a push's shows nothing."""
+    """Return the route's template; for a push, without its path."""
     if request.endpoint == "push.push":
         return _PUSH_ROUTE
     return None if request.url_rule is None else request.url_rule.rule
@@ -151,9 +151,9 @@ def _method() -> str:
 
 
 class PushLog:
-    """Writes the lines of pushes that went down the lane, for the price of a few microseconds each.
+    """Writes the lines of pushes that took the fast path, for a few microseconds each.
 
-    A line is rendered here and not by the logging library.
+    It renders the lines itself, not by the logging library.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -162,7 +162,7 @@ class PushLog:
         self._status = settings.ack_status
 
     def add(self, answered: Sequence[tuple[Acknowledged | ReceiverError, str | None, float]]) -> None:
-        """Note pushes that were answered: what became of each, its request id, the seconds it took."""
+        """Log answered pushes: the result of each, its request id, the seconds it took."""
         if not self._on:
             return
         logger = logging.getLogger(_NAME)
@@ -181,8 +181,8 @@ class PushLog:
         count_dropped()
 
     def add_refused(self, refused: Refused, *, method: str, bytes_in: int | None, seconds: float) -> None:
-        """Note a push that was refused, where the gate has told of it."""
-        if self._on and refused.told:
+        """Log a refused push, unless the admission suppressed it."""
+        if self._on and refused.logged:
             more = {} if bytes_in is None else {"bytes_in": bytes_in}
             _log.warning(
                 _EVENT,
@@ -196,8 +196,10 @@ class PushLog:
             )
 
 
-def _fields(kept: Acknowledged, given_id: str | None, seconds: float, *, status: int) -> dict[str, str | int | float]:
-    push = kept.push
+def _fields(
+    acknowledged: Acknowledged, given_id: str | None, seconds: float, *, status: int
+) -> dict[str, str | int | float]:
+    push = acknowledged.push
     return {
         "method": push.method,
         "status": status,
@@ -206,7 +208,7 @@ def _fields(kept: Acknowledged, given_id: str | None, seconds: float, *, status:
         "client": push.remote_addr,
         "route": _PUSH_ROUTE,
         "push_id": str(push.id),
-        "outcome": str(kept.outcome),
+        "outcome": str(acknowledged.outcome),
         **({"request_id": given_id} if given_id else {}),
     }
 
@@ -216,13 +218,13 @@ def _quoted(text: str) -> str:
     return json.dumps(redact(text), ensure_ascii=False)
 
 
-def _render(kept: Acknowledged, given_id: str | None, seconds: float, *, status: int, now: str) -> str:
-    """Return the same line as the logging library would; every value that is not quoted needs no quoting."""
-    push = kept.push
+def _render(acknowledged: Acknowledged, given_id: str | None, seconds: float, *, status: int, now: str) -> str:
+    """Return the line that the logging library would write; values without `_quoted` need no quoting."""
+    push = acknowledged.push
     request_id_field = f'"request_id": "{given_id}", ' if given_id else ""
     return (
         f'{{"method": "POST", "status": {status}, "duration_ms": {seconds * 1000:.1f}, "bytes_in": {len(push.body)}, '
         f'"client": {_quoted(push.remote_addr)}, "route": "{_PUSH_ROUTE}", "push_id": "{push.id}", '
-        f'"outcome": "{kept.outcome}", {request_id_field}"event": "{_EVENT}", "level": "info", '
+        f'"outcome": "{acknowledged.outcome}", {request_id_field}"event": "{_EVENT}", "level": "info", '
         f'"logger": "{_NAME}", "timestamp": "{now}"}}\n'
     )

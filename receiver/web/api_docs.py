@@ -1,4 +1,4 @@
-"""The API's documentation as a page, without any outside host."""
+"""The API's documentation page, without assets from other hosts."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _PAGE = """<!doctype html>
 </head>
 <body>
 <div id="docs"></div>
-<noscript><p>The same as a file: <a href="openapi.json">openapi.json</a></p></noscript>
+<noscript><p>As a file: <a href="openapi.json">openapi.json</a></p></noscript>
 <script src="docs/swagger-ui-bundle.js"></script>
 <script src="docs/init.js"></script>
 </body>
 </html>
 """
-# Swagger UI sets styles on elements; scripts come from here alone.
+# Swagger UI sets styles on elements; scripts come from this host only.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -37,11 +37,11 @@ _POLICY = (
 
 @blueprint.get("/docs")
 def page() -> Response:
-    """Show the API, with forms to try it."""
+    """Return the documentation page."""
     return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
 
 
 @blueprint.get("/docs/<path:name>")
 def asset(name: str) -> Response:
-    """Return a file of the page."""
+    """Return an asset of the page."""
     return send_from_directory(_ASSETS, name, max_age=86400)

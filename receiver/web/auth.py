@@ -1,4 +1,4 @@
-"""Who may call what: one table of policies, one check before every request. What is not in the table is closed."""
+"""Access control: one table of policies, one check before every request. Routes outside the table are closed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from receiver.auth import api_keys
 from receiver.auth.api_keys import ApiKey, Scope
 from receiver.auth.login_throttle import Throttle
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, still_lasts
-from receiver.db.engine import StoreRejected
+from receiver.db.engine import RowRejected
 from receiver.intake import client_address, within
 from receiver.web import denials, runtime
 from receiver.web.errors import Denied, answer_for
@@ -37,14 +37,14 @@ _VALID_SECONDS = 1.0
 
 
 class Open(Enum):
-    """Ways to be let in without a key."""
+    """Ways of access without a key."""
 
     TO_ALL = "to all"
-    BY_PUSH_SECRET = "by the secret in the path"  # noqa: S105  (checked at the gate)
+    BY_PUSH_SECRET = "by the secret in the path"  # noqa: S105  (checked by the admission)
     BY_METRICS_ADDRESS = "by address"
 
 
-# Endpoint (and method, where they differ): what it takes.
+# Endpoint (and method, where they differ): the access that it requires.
 POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "push.push": Open.BY_PUSH_SECRET,
     "ops.home": Open.TO_ALL,
@@ -71,8 +71,8 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "pushes.PushReplay": Scope.PUSHES,
     "sending.VerifyCodes": Scope.MESSAGES_SEND,
     "sending.Balance": Scope.MESSAGES_SEND,
-    "webhooks.Targets": Scope.WEBHOOKS,
-    "webhooks.OneTarget": Scope.WEBHOOKS,
+    "webhooks.Webhooks": Scope.WEBHOOKS,
+    "webhooks.OneWebhook": Scope.WEBHOOKS,
     "webhooks.Pause": Scope.WEBHOOKS,
     "webhooks.Resume": Scope.WEBHOOKS,
     "webhooks.Rotate": Scope.WEBHOOKS,
@@ -87,7 +87,7 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Whoever makes a request, by key or by logging in, and what they may see."""
+    """The key or user that makes a request, and what it may see."""
 
     name: str  # in the audit
     sees_numbers: bool  # in full
@@ -95,14 +95,14 @@ class Caller:
 
 
 def caller() -> Caller:
-    """Who makes the present request; only where a scope is required, or somebody has logged in."""
+    """Return the caller of the current request; only where a key or a login was required."""
     found = g.caller
     assert isinstance(found, Caller)  # noqa: S101
     return found
 
 
 def policy_for(endpoint: str, method: str) -> Open | Scope | None:
-    """Return the policy of a route, None where nobody has set one."""
+    """Return the policy of a route; None: it has none."""
     policy = POLICIES.get(endpoint)
     if isinstance(policy, Open | Scope) or policy is None:
         return policy
@@ -111,22 +111,22 @@ def policy_for(endpoint: str, method: str) -> Open | Scope | None:
 
 def _check() -> None:
     if request.endpoint is None or request.routing_exception is not None:
-        return  # no such route: the answer is 404 or 405 whoever asks
+        return  # no such route: the answer is 404 or 405 for every caller
     if request.blueprint == CONSOLE:
-        return  # it has a table and a check of its own, by role
+        return  # it has its own table and check, by role
     policy = policy_for(request.endpoint, request.method)
     if policy is None:
-        raise Denied(403, "forbidden", "this route is closed")
+        raise Denied(403, "forbidden", "this route has no access policy")
     if policy is Open.BY_METRICS_ADDRESS:
         _check_address()
     elif isinstance(policy, Scope):
         key = _key_with(policy)
-        _note_use(key)
+        _record_use(key)
         g.caller = Caller(name=f"key:{key.name}", sees_numbers=Scope.PII in key.scopes, accounts=key.accounts)
 
 
 def check_again() -> None:
-    """See that the caller's key still opens what it has opened, after a wait. Raises Denied."""
+    """Check the caller's key again after a wait. Raises Denied."""
     policy = policy_for(request.endpoint or "", request.method)
     if isinstance(policy, Scope):
         _key_with(policy)
@@ -147,11 +147,11 @@ def _key_with(scope: Scope) -> ApiKey:
     kind, _, token = given.partition(" ")
     if kind.lower() != "bearer" or not token.strip():
         raise Denied(401, "unauthorized", "send a key: Authorization: Bearer KEY")
-    parts = runtime()
-    key = _find_key(parts, token.strip())
+    services = runtime()
+    key = _find_key(services, token.strip())
     if key is not None:
         g.refused_key = f"key:{key.name}"  # unless it is not
-    if key is None or not key.valid(parts.now()):
+    if key is None or not key.valid(services.now()):
         _guard().failures.note(_address())
         raise Denied(401, "unauthorized", "this key is unknown, revoked or expired")
     if scope not in key.scopes:
@@ -161,22 +161,22 @@ def _key_with(scope: Scope) -> ApiKey:
 
 
 _USE_PATIENCE_SECONDS = 0.4
-_used_at: dict[int, datetime] = {}  # by key: when this process has last noted it
+_used_at: dict[int, datetime] = {}  # by key: when this process last recorded a use
 
 
-def _note_use(key: ApiKey) -> None:
-    """Note that a key was used, once a minute and after the answer, which does not depend on it."""
-    parts = runtime()
-    now = parts.now()
+def _record_use(key: ApiKey) -> None:
+    """Record the use of a key, at most once a minute and after the answer is sent."""
+    services = runtime()
+    now = services.now()
     last = max(filter(None, (key.last_used_at, _used_at.get(key.id))), default=None)
     if last is not None and still_lasts(last, api_keys.USED_EVERY, now):
         return
     _used_at[key.id] = now
 
     def note() -> None:
-        with suppress(DatabaseUnavailable, DatabaseMisconfigured, StoreRejected):
-            parts.require_database()
-            parts.database.write(
+        with suppress(DatabaseUnavailable, DatabaseMisconfigured, RowRejected):
+            services.require_database()
+            services.database.write(
                 lambda connection: api_keys.note_used(connection, key.id, now), patience_seconds=_USE_PATIENCE_SECONDS
             )
 
@@ -187,22 +187,22 @@ def _note_use(key: ApiKey) -> None:
 
 
 _SEEN_MAX = 1000
-_seen: OrderedDict[bytes, ApiKey] = OrderedDict()  # by digest: keys that go on writing while the database is away
+_seen: OrderedDict[bytes, ApiKey] = OrderedDict()  # by digest: keys for times without a database
 
 
-def _find_key(parts: Runtime, token: str) -> ApiKey | None:
-    """Look a key up; while the database is away, among those that were good when they were last seen.
+def _find_key(services: Runtime, token: str) -> ApiKey | None:
+    """Return the key of a token, None where there is none. While the database is unavailable, use keys seen before.
 
-    An address that has tried too many wrong ones costs no look-up for the next. A good key opens from there all the
-    same: nobody guesses one, and an office behind one address is not to be locked out by one broken client.
+    After too many wrong keys, an address costs no further look-ups. A valid key still works from there: keys cannot
+    be guessed, and one broken client must not lock out an office behind the same address.
     Raises Denied.
     """
     digest = api_keys.digest_of(token)
     try:
         wait_seconds = _guard().failures.wait_seconds(_address())
-        if wait_seconds and digest not in _guard().valid_digests(parts):
+        if wait_seconds and digest not in _guard().valid_digests(services):
             raise Denied(429, "too_many_failures", "too many wrong keys from this address", retry_after=wait_seconds)
-        key = parts.ask(lambda connection: api_keys.find_key(connection, token))
+        key = services.ask(lambda connection: api_keys.find_key(connection, token))
     except (DatabaseUnavailable, DatabaseMisconfigured):
         if digest in _seen:
             return _seen[digest]
@@ -216,26 +216,26 @@ def _find_key(parts: Runtime, token: str) -> ApiKey | None:
 
 
 def _denied(error: Denied) -> Response:
-    """Note who was refused what, and answer."""
+    """Audit the refusal and answer it."""
     known = g.get("caller")
     actor = g.get("refused_key") or (known.name if known else "nobody")
     route = f"{request.method} {request.url_rule.rule if request.url_rule else '?'}"
-    denials.note(actor, "denied", address=_address(), route=route, reason=error.code)
+    denials.record(actor, "denied", address=_address(), route=route, reason=error.code)
     return answer_for(error)
 
 
 class _Guard:
-    """What one application knows of keys that were tried and fail."""
+    """Failed keys by address, and the digests of all valid keys."""
 
     def __init__(self) -> None:
         self.failures = Throttle(failures_max=_FAILURES_MAX, seconds=_FAILURES_SECONDS)
         self._valid: frozenset[bytes] = frozenset()
         self._valid_until = -math.inf  # by time.monotonic()
 
-    def valid_digests(self, parts: Runtime) -> frozenset[bytes]:
-        """Return those of all good keys, asked for once a second however many wrong ones come."""
+    def valid_digests(self, services: Runtime) -> frozenset[bytes]:
+        """Return the digests of all valid keys, read at most once a second."""
         if time.monotonic() >= self._valid_until:
-            self._valid = parts.ask(lambda connection: api_keys.list_valid_digests(connection, parts.now()))
+            self._valid = services.ask(lambda connection: api_keys.list_valid_digests(connection, services.now()))
             self._valid_until = time.monotonic() + _VALID_SECONDS
         return self._valid
 

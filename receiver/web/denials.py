@@ -1,4 +1,4 @@
-"""Who was refused what, in the audit: a flood of refusals leaves a few entries, which say how many there were."""
+"""Refusals in the audit log. A flood of refusals leaves a few entries, each with a count."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 WINDOW_SECONDS = 600.0
-_KEYS_MAX = 200  # entries in that time, whoever they are about; all further ones are counted together
+_KEYS_MAX = 200  # entries in that time; all further ones are counted together
 _EXTENSION = "receiver.denials"
 _OTHERS = ("others",)
-_IPV6_NETWORK_BITS = 64  # what one house has
+_IPV6_NETWORK_BITS = 64  # the usual size of one site
 
 
 @dataclass(slots=True)
@@ -35,21 +35,21 @@ class _Window:
 
 
 class Denials:
-    """How often each thing was refused lately, in this process."""
+    """Counts recent refusals by kind, in this process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._changing = threading.Lock()
-        self._windows: OrderedDict[tuple[str, ...], _Window] = OrderedDict()  # the one that began first comes first
+        self._windows: OrderedDict[tuple[str, ...], _Window] = OrderedDict()  # oldest first
 
     def count(self, *key: str, burst: int = 1) -> tuple[int, bool]:
-        """Say how many refusals an entry of now is to stand for, and whether of this key alone.
+        """Return how many refusals a new entry stands for, and whether all are of this key.
 
-        0: enough were noted within ten minutes, it was counted for the next. `burst`: so many are.
+        0: write no entry; the refusal is counted for the next one. `burst`: entries allowed per window of ten minutes.
         """
         now = self._clock()
         with self._changing:
-            self._forget_ended(now, but=key)
+            self._drop_ended(now, but=key)
             before = self._windows.get(key)
             if before is None and len(self._windows) >= _KEYS_MAX:
                 key = _OTHERS
@@ -64,8 +64,8 @@ class Denials:
             before.left_out += 1
             return 0, key != _OTHERS
 
-    def _forget_ended(self, now: float, *, but: tuple[str, ...]) -> None:
-        """Forget what is over; what was left out of it goes into the next entry about many."""
+    def _drop_ended(self, now: float, *, but: tuple[str, ...]) -> None:
+        """Remove windows that ended; refusals without an entry go into the next entry about many."""
         ended = [key for key, window in self._windows.items() if now - window.began >= WINDOW_SECONDS]
         for key in ended:
             if key not in (but, _OTHERS) and (left_out := self._windows.pop(key).left_out):
@@ -74,12 +74,12 @@ class Denials:
 
 
 def register(app: Flask) -> None:
-    """Begin to count for an application."""
+    """Set up the counters of an application."""
     app.extensions[_EXTENSION] = Denials()
 
 
-def note(actor: str, action: str, *, address: str, route: str, reason: str, burst: int = 1, **detail: Any) -> None:
-    """Note a refusal, unless its like was noted within ten minutes. Never fails the answer: the log has it then."""
+def record(actor: str, action: str, *, address: str, route: str, reason: str, burst: int = 1, **detail: Any) -> None:
+    """Audit a refusal, unless the same one was audited within ten minutes. If that fails, write a log line."""
     denials: Denials = current_app.extensions[_EXTENSION]
     place = _place(address)
     count, alone = denials.count(actor, place, action, route, reason, burst=burst)
@@ -97,13 +97,13 @@ def note(actor: str, action: str, *, address: str, route: str, reason: str, burs
 
 
 def is_first(*key: str) -> bool:
-    """Return whether something that repeats by itself is to be noted once more: it was not within ten minutes."""
+    """Return whether a repeated action is to be audited: it was not within ten minutes."""
     denials: Denials = current_app.extensions[_EXTENSION]
     return denials.count(*key)[0] > 0
 
 
 def _place(address: str) -> str:
-    """Return what a flood from one place has in common."""
+    """Return an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Errors as answers: `application/problem+json` (RFC 9457). The one place that decides an error's status."""
+"""Errors as `application/problem+json` (RFC 9457). This module alone decides an error's status."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _CODE_OF: Mapping[int, str] = {
 
 
 def problem_body(status: int, code: str, detail: str, errors: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """Describe a problem: `errors` are of the form {pointer, detail}, one for each wrong field."""
+    """Return the body of a problem; `errors` are {pointer, detail}, one for each wrong field."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": code.replace("_", " "),
@@ -82,7 +82,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Response:
-    """Answer with a problem; `more` are members of its own, as RFC 9457 allows."""
+    """Return a problem as a response; `more` are extra members, as RFC 9457 allows."""
     body = problem_body(status, code, detail, errors) | more
     response = Response(json.dumps(body), status=status, mimetype=MEDIA_TYPE)
     response.headers.update(headers or {})
@@ -92,18 +92,18 @@ def problem(
 
 
 class Invalid(ReceiverError):
-    """Input that names its wrong fields: `errors` maps a JSON pointer to what is wrong there."""
+    """Invalid input; `errors` maps JSON pointers to faults."""
 
     def __init__(self, errors: Mapping[str, str], *, status: int = 422, code: str = "invalid") -> None:
         super().__init__("; ".join(f"{pointer}: {detail}" for pointer, detail in errors.items()))
         self.errors = [{"pointer": pointer, "detail": detail} for pointer, detail in errors.items()]
         self.status = status
         self.code = code
-        self.summary = "some of the input cannot be used"
+        self.summary = "some fields are not valid"
 
 
 class Unreadable(Invalid):
-    """A body that is not declared as what is wanted (415), or is something else (400)."""
+    """A body with the wrong content type (415) or the wrong format (400)."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__({"#": text}, status=status, code=_CODE_OF[status])
@@ -111,7 +111,7 @@ class Unreadable(Invalid):
 
 
 class Denied(ReceiverError):
-    """A request without the key (401) or the right (403) that it needs, or one of too many (429)."""
+    """A request without a valid key (401), without the right (403), or too many requests (429)."""
 
     def __init__(self, status: int, code: str, text: str, *, retry_after: int | None = None) -> None:
         super().__init__(text)
@@ -123,7 +123,7 @@ class Denied(ReceiverError):
 
 
 def pointers(messages: Any, path: str = "#") -> dict[str, str]:
-    """Flatten nested validation messages to {pointer: detail}."""
+    """Return nested validation messages as {pointer: detail}."""
     if isinstance(messages, dict):
         flat: dict[str, str] = {}
         for key, inner in messages.items():
@@ -174,7 +174,7 @@ def _http_error(error: HTTPException) -> Response:
         return (
             _receiver_error(Invalid(flat))
             if status == 422
-            else problem(status, _CODE_OF.get(status, "malformed"), "the request cannot be read", _as_errors(flat))
+            else problem(status, _CODE_OF.get(status, "malformed"), "the request is malformed", _as_errors(flat))
         )
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     title = (error.name or "error").lower()
@@ -185,19 +185,19 @@ def _as_errors(flat: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"pointer": pointer, "detail": detail} for pointer, detail in flat.items()]
 
 
-def _find_no_odd_name() -> None:
-    """Answer 404 where a name in the path has a NUL: nothing is called so, and PostgreSQL would refuse the question."""
+def _reject_nul() -> None:
+    """Answer 404 where a name in the path contains NUL: PostgreSQL would reject the query."""
     if request.blueprint != "push" and any("\0" in str(value) for value in (request.view_args or {}).values()):
         abort(404)
 
 
 def answer_for(error: ReceiverError) -> Response:
-    """Answer an error outside of an application."""
+    """Return the response to an error outside of an application."""
     return _receiver_error(error)
 
 
 def register(app: Flask) -> None:
-    """Answer every error of the application as a problem."""
-    app.before_request(_find_no_odd_name)
+    """Register the error handlers: every error becomes a problem."""
+    app.before_request(_reject_nul)
     app.register_error_handler(ReceiverError, _receiver_error)
     app.register_error_handler(HTTPException, _http_error)

@@ -1,4 +1,4 @@
-"""For whoever runs it: is it up, can it make a push durable, what does it count."""
+"""Endpoints for operators: liveness, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ blueprint = Blueprint("ops", __name__)
 
 @blueprint.get("/")
 def home() -> WerkzeugResponse:
-    """Lead people to the console; programs know their way."""
+    """Redirect to the console."""
     return redirect(url_for("console.home"))
 
 
 @blueprint.get("/console")
 def console() -> WerkzeugResponse:
-    """Lead to the console as it is written right: by a path alone, whatever scheme and port the browser used."""
+    """Redirect to the console with its final slash: by a path, so that scheme and port stay."""
     return redirect(url_for("console.home"))
 
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """Say that the process answers."""
+    """Return that the process answers."""
     return jsonify(status="ok")
 
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Return whether a push can be made durable, and how; 503 and why where it cannot."""
-    parts = runtime()
-    parts.start()
-    spool = spool_state(parts.spool.directory)
+    """Return whether a push can be made durable, and how; otherwise 503 with the reason."""
+    services = runtime()
+    services.start()
+    spool = spool_state(services.spool.directory)
     waiting = {"records": spool.records, "bytes": spool.bytes, "age_seconds": age_seconds(spool)}
-    reason = _why_not_database(parts)
+    reason = _database_fault(services)
     if reason is None:
         return jsonify(status="ok", durable="database", spool=waiting)
     try:
-        parts.spool.check()
+        services.spool.check()
     except SpoolUnavailable as error:
         return problem(503, "not_ready", f"{reason}; {error}")
     return jsonify(status="ok", durable="spool", reason=reason, spool=waiting)
 
 
-def _why_not_database(parts: Runtime) -> str | None:
-    if not parts.availability.await_known(_FIRST_CONTACT_SECONDS):
-        return parts.availability.reason
+def _database_fault(services: Runtime) -> str | None:
+    if not services.availability.await_known(_FIRST_CONTACT_SECONDS):
+        return services.availability.reason
     try:
-        version.require_schema(parts.intake_database)
-        parts.intake_database.require_writable()
+        version.require_schema(services.intake_database)
+        services.intake_database.require_writable()
     except (DatabaseUnavailable, DatabaseMisconfigured) as error:
         return str(error)
     return None
@@ -75,7 +75,7 @@ def _why_not_database(parts: Runtime) -> str | None:
 
 @blueprint.get("/metrics")
 def metrics_page() -> Response:
-    """Return every metric in Prometheus' text form: what all serving processes have counted, and what is asked now."""
+    """Return all metrics in Prometheus' text format: counters of all serving processes, and gauges read now."""
     count_dropped()
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # see receiver/server/multiprocess_metrics.py

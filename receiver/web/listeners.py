@@ -1,4 +1,4 @@
-"""What each listener of `receiver serve` is for, told by the address that a connection came in at."""
+"""The listeners of `receiver serve`: public, internal and send proxy, told apart by the socket's address."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from receiver.intake import is_push_path
 from receiver.web.errors import problem
 from receiver.web.security_headers import secure
-from receiver.web.send_proxy import Door
+from receiver.web.send_proxy import SendProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
 
-def is_door(settings: Settings, address: object) -> bool:
-    """Return whether an address of ours, as its socket tells it, is the drop-in door's."""
+def is_send_proxy(settings: Settings, address: object) -> bool:
+    """Return whether a socket's address is the send proxy's."""
     return (
         settings.send_proxy_bind is not None
         and isinstance(address, tuple)
@@ -27,28 +27,28 @@ def is_door(settings: Settings, address: object) -> bool:
 
 
 def is_public(settings: Settings, address: object) -> bool:
-    """Return whether an address of ours takes pushes alone: any but the two inside, once they are apart."""
-    if settings.internal_bind is None or is_door(settings, address):
+    """Return whether a socket's address takes pushes only: all but the internal listener and the send proxy."""
+    if settings.internal_bind is None or is_send_proxy(settings, address):
         return False
     return not isinstance(address, tuple) or address[1] != settings.internal_bind[1]
 
 
 class Listeners:
-    """The application as each listener has it."""
+    """Dispatches a request by the listener that it came in at."""
 
     def __init__(self, app: WSGIApplication, runtime: Runtime) -> None:
         self._app = app
         self._settings = runtime.settings
-        self._door = Door(runtime)
+        self._send_proxy = SendProxy(runtime)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI and gunicorn have it."""
-        # Not by SERVER_PORT: on a Unix socket that is what the peer says.
+        # Not by SERVER_PORT: on a Unix socket the peer sets that.
         address = environ["gunicorn.socket"].getsockname()
-        if is_door(self._settings, address):
-            return self._door(environ, start_response)
+        if is_send_proxy(self._settings, address):
+            return self._send_proxy(environ, start_response)
         if is_public(self._settings, address) and not _open_to_all(environ.get("PATH_INFO", "")):
-            return secure(problem(404, "not_found", "there is nothing here"))(environ, start_response)
+            return secure(problem(404, "not_found", "not found"))(environ, start_response)
         return self._app(environ, start_response)
 
 

@@ -1,4 +1,4 @@
-"""The application under a sub-path of its host, whether the proxy in front takes that off a request or not."""
+"""Serve the application under a sub-path, whether the proxy strips it from requests or not."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _DONE = "receiver.mounted"
 class Mounted:
     """An application whose links begin with the path of RECEIVER_PUBLIC_URL, or with a trusted proxy's prefix.
 
-    What comes in is taken with that beginning and without, so that links lead back here on the machine itself too.
+    Requests work with and without that prefix, so that links also work on the machine itself.
     """
 
     def __init__(self, app: WSGIApplication, settings: Settings) -> None:
         self._app = app
         self._trusted_proxies = settings.trusted_proxies
         self._of_pushes = urlsplit(settings.public_url).path
-        # Where the console has a listener of its own, the public URL is that of pushes alone.
+        # With an internal listener, the public URL is for pushes only.
         self._of_all = "" if settings.internal_bind is not None else self._of_pushes
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -45,7 +45,7 @@ class Mounted:
         return self._app(environ, start_response)
 
     def _given(self, environ: WSGIEnvironment) -> str:
-        """Return the prefix that a trusted proxy says it is asked under; empty: none does."""
+        """Return a trusted proxy's X-Forwarded-Prefix; empty: there is none."""
         said = environ.get("HTTP_X_FORWARDED_PREFIX", "").partition(",")[0].strip().rstrip("/")
         if not _PREFIX.fullmatch(said) or not within(environ.get("REMOTE_ADDR") or "", self._trusted_proxies):
             return ""

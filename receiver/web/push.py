@@ -1,4 +1,4 @@
-"""The push endpoints: gate, intake, ack, and nothing else."""
+"""The push endpoints: admit, save, acknowledge."""
 
 from __future__ import annotations
 
@@ -26,63 +26,63 @@ _DURABLE_WITHIN_SECONDS = 30
 
 
 class _PushPathConverter(BaseConverter):
-    """The path of a push, whatever it is."""
+    """Matches any path of a push."""
 
     part_isolating = False
     regex = PUSH_PATH
 
 
-# Deferred like the route, and before it.
+# Registered together with the blueprint, before its routes.
 blueprint.record_once(lambda state: state.app.url_map.converters.update(push_path=_PushPathConverter))
 
 
 @blueprint.route("/<push_path:written>", methods=_METHODS, strict_slashes=False, provide_automatic_options=False)
 def push(written: str) -> Response:
     """Acknowledge a push once it is durable."""
-    parts = runtime()
+    services = runtime()
     path = read_push_path(written)
     environ = request.environ
-    asked = PushRequest(
+    push_request = PushRequest(
         secret=path.secret,
         endpoint=path.endpoint,
         strayed=path.strayed,
         method=request.method,
         query=environ.get("QUERY_STRING", "").encode("latin-1"),
         content_length=environ.get("CONTENT_LENGTH"),
-        chunked="HTTP_TRANSFER_ENCODING" in environ,  # any other than chunks at last has been refused
+        chunked="HTTP_TRANSFER_ENCODING" in environ,  # other transfer encodings were refused before
         content_type=environ.get("CONTENT_TYPE") or None,
         peer=environ.get("REMOTE_ADDR") or "",
         forwarded_for=environ.get("HTTP_X_FORWARDED_FOR"),
         referred="HTTP_REFERER" in environ,
-        # Flask's own stream would hide a short body.
+        # Flask's stream would hide a short body.
         read=_reader(environ["wsgi.input"]),
     )
     try:
-        admitted = parts.admission.admit(asked)
+        admitted = services.admission.admit(push_request)
     except Refused as refused:
-        g.untold = not refused.told
+        g.untold = not refused.logged
         raise
     if admitted is None:
-        return acknowledgement(parts, None)
+        return acknowledgement(services, None)
     started = time.perf_counter()
-    parts.start()
+    services.start()
     try:
-        kept = parts.batch_writer.submit(admitted).result(timeout=_DURABLE_WITHIN_SECONDS)
+        acknowledged = services.batch_writer.enqueue(admitted).result(timeout=_DURABLE_WITHIN_SECONDS)
     except FutureTimeout:
         raise DatabaseUnavailable("the push could not be made durable in time; push it again") from None
     metrics.ACK_SECONDS.observe(time.perf_counter() - started)
-    return acknowledgement(parts, kept)
+    return acknowledgement(services, acknowledged)
 
 
-def acknowledgement(parts: Runtime, kept: Acknowledged | None) -> Response:
-    """Make the answer to a push that is durable, or to a bare probe (None)."""
-    settings = parts.settings
+def acknowledgement(services: Runtime, acknowledged: Acknowledged | None) -> Response:
+    """Return the answer to a durable push, or to a probe (None)."""
+    settings = services.settings
     ack = Response(settings.ack_body, status=settings.ack_status, content_type=settings.ack_content_type)
-    if kept is not None:
-        ack.headers["X-Push-Id"] = str(kept.push.id)
-        ack.headers["X-Push-Outcome"] = kept.outcome.value
-        if kept.push.error is not None:
-            ack.headers["X-Push-Error"] = kept.push.error
+    if acknowledged is not None:
+        ack.headers["X-Push-Id"] = str(acknowledged.push.id)
+        ack.headers["X-Push-Outcome"] = acknowledged.outcome.value
+        if acknowledged.push.error is not None:
+            ack.headers["X-Push-Error"] = acknowledged.push.error
     return ack
 
 
@@ -91,6 +91,6 @@ def _reader(stream: IO[bytes]) -> Callable[[int], bytes]:
         try:
             return stream.read(max_bytes)
         except Exception as error:
-            raise BrokenBody("the body broke off, or is not chunked as it says") from error
+            raise BrokenBody("the body ended early or has an invalid chunked encoding") from error
 
     return read

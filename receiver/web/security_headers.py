@@ -1,4 +1,4 @@
-"""Headers that keep every answer safe in a browser, whoever led it here. The staff pages have stricter ones."""
+"""Security headers of every answer. The staff pages have stricter ones."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from flask import Flask, Response
 
 _HEADERS: Mapping[str, str] = {
-    "X-Content-Type-Options": "nosniff",  # a text is a text
+    "X-Content-Type-Options": "nosniff",  # browsers do not guess content types
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",  # numbers and contents stay in no cache
+    "Cache-Control": "no-store",  # no cache stores numbers or contents
 }
 
 
 def secure(response: Response) -> Response:
-    """Add what the answer does not say itself."""
+    """Return the response with the security headers that it does not set itself."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     return response
 
 
 def register(app: Flask) -> None:
-    """Secure every answer of the application."""
+    """Add the security headers to every answer of the application."""
     app.after_request(secure)

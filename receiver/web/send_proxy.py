@@ -1,7 +1,7 @@
-"""The drop-in door: takes what a sender would have sent to the platform, passes it on, and records it on the way.
+"""The send proxy: forwards a sender's requests to the platform and records the sends.
 
-On a listener of its own, for the inside. Its answers are the platform's, byte for byte; its own failures have the
-platform's fields too, since a sender looks for nothing else. It knows no limit and no credentials of its own.
+It has its own internal listener. Its answers are the platform's, byte for byte. Its own failures have the platform's
+fields too, since senders read no others. It has no limits and no credentials of its own.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _INTERFACES = {f"{SMS_API}{path}": path for path in (SEND_PATH, BALANCE_PATH)}
-_PRODUCT = re.compile(r"/[A-Za-z0-9]+Api(?:/.*)?", re.DOTALL)  # /smsApi, /mmsApi, /voiceApi: all on the one host
+_PRODUCT = re.compile(r"/[A-Za-z0-9]+Api(?:/.*)?", re.DOTALL)  # /smsApi, /mmsApi, /voiceApi: all on one host
 _OTHER_ROUTE = "/<product>/<path>"
 _BODY_MAX_BYTES = 64 * 1024
 _OTHER_BODY_MAX_BYTES = 8 * 1024 * 1024  # of group sends and pictures
 _FIELDS_MAX = 100
 _FIELD_MAX_CHARS = 255
 _VISIBLE = bytes(range(0x21, 0x7F))
-# Of one connection, or of no use to the platform: the rest goes on as it came.
-_NOT_PASSED_ON = frozenset(
+# Headers of one connection, or of no use to the platform. All others are forwarded unchanged.
+_NOT_FORWARDED = frozenset(
     {
         "accept-encoding", "connection", "content-length", "expect", "forwarded", "host", "http2-settings",
         "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
         "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
     }
 )  # fmt: skip
-# As the platform's own answers are: whatever reads those reads ours.
+# The content type of the platform's own answers.
 _JSON = "application/json;charset=UTF-8"
 
 
-class Door:
-    """Answers what comes in at its own listener."""
+class SendProxy:
+    """Answers requests at the send proxy's listener."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -67,7 +67,7 @@ class Door:
         except RequestEntityTooLarge:
             answer = _failure(problem(413, "too_large", "the body is too large; nothing was sent"))
         except HTTPException as error:
-            answer = _failure(problem(error.code or 400, "malformed", "the request cannot be read"))
+            answer = _failure(problem(error.code or 400, "malformed", "the request is malformed"))
         except Exception as error:  # noqa: BLE001  (the edge of a request: its text may hold a code)
             _log.error("request failed", error=type(error).__name__)
             answer = _failure(problem(500, "internal", "internal server error"))
@@ -75,8 +75,10 @@ class Door:
         return answer(environ, start_response)
 
     def _answer(self, request: Request, path: str) -> Response:
-        if not _is_passed_on(path):
-            return _failure(problem(404, "not_found", "this listener takes /smsApi/ and its siblings alone"))
+        if not _is_forwarded(path):
+            return _failure(
+                problem(404, "not_found", "this listener only serves the platform's paths, such as /smsApi/")
+            )
         interface = _INTERFACES.get(path)
         request.max_content_length = _OTHER_BODY_MAX_BYTES if interface is None else _BODY_MAX_BYTES
         body = request.get_data()
@@ -92,22 +94,22 @@ class Door:
             )
         )
         answer = Response(raw.body, status=raw.status)
-        del answer.headers["Content-Type"]  # the platform's own, if any
+        del answer.headers["Content-Type"]  # the platform's is added below, if it sent one
         answer.headers.extend(raw.headers)
         return answer
 
 
 def _failure(answer: Response) -> Response:
-    """Return a failure of ours with the platform's fields: who reads `returnStatus` alone finds no success."""
-    told = json.loads(answer.get_data())
+    """Return our failure with the platform's fields, so that a sender that only reads `returnStatus` sees a failure."""
+    body = json.loads(answer.get_data())
     fields = {
         "returnStatus": "0",
-        "message": told["detail"],
+        "message": body["detail"],
         "remainPoint": None,
         "taskId": None,
         "successCounts": None,
     }
-    answer.set_data(json.dumps(fields | told))
+    answer.set_data(json.dumps(fields | body))
     answer.content_type = _JSON
     return answer
 
@@ -116,12 +118,12 @@ def _failure(answer: Response) -> Response:
 
 
 def _path(environ: WSGIEnvironment) -> str:
-    """Return a request's path as a server that tidies up understands it."""
+    """Return a request's path without repeated or trailing slashes."""
     return re.sub("/{2,}", "/", environ.get("PATH_INFO", "")).rstrip("/")
 
 
-def _is_passed_on(path: str) -> bool:
-    """Return whether it is for one of the platform's products; a path that climbs could be for anything beside them."""
+def _is_forwarded(path: str) -> bool:
+    """Return whether a path is one of the platform's products; paths with `..` could leave them."""
     climbs = any(part.partition(";")[0] in (".", "..") for part in re.split(r"[/\\]", path))
     return _PRODUCT.fullmatch(path) is not None and not climbs
 
@@ -129,13 +131,13 @@ def _is_passed_on(path: str) -> bool:
 def _route(path: str) -> str | None:
     if path in _INTERFACES:
         return path
-    return _OTHER_ROUTE if _is_passed_on(path) else None
+    return _OTHER_ROUTE if _is_forwarded(path) else None
 
 
 def _target(environ: WSGIEnvironment) -> str:
-    """Return the target of a request as it came; raw bytes, if any, as what they stand for."""
+    """Return the request's target unchanged; raw bytes are percent-encoded."""
     target = environ["RAW_URI"]
-    if not target.startswith("/"):  # absolute, as a sender has it that takes us for a proxy
+    if not target.startswith("/"):  # absolute: the sender uses us as an HTTP proxy
         target = "/" + target.partition("://")[2].partition("/")[2]
     path, mark, query = target.partition("?")
     return quote("/" + path.lstrip("/") + mark + query, safe=_VISIBLE, encoding="latin-1")
@@ -145,21 +147,21 @@ def _target(environ: WSGIEnvironment) -> str:
 
 
 def _headers(request: Request) -> list[tuple[bytes, bytes]]:
-    """Return the headers that go on, as the bytes they were: WSGI has them as Latin-1."""
+    """Return the forwarded headers as their original bytes: WSGI decodes them as Latin-1."""
     return [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in request.headers
-        if name.lower() not in _NOT_PASSED_ON
+        if name.lower() not in _NOT_FORWARDED
     ]
 
 
 def _fields(request: Request, body: bytes) -> dict[str, str]:
-    """Read the parameters of a request, wherever they stand; those in the body win. What cannot be read is none."""
+    """Return the parameters of query and body; the body wins. Empty where they cannot be parsed."""
     try:
         pairs = parse_qsl(request.query_string.decode("latin-1"), max_num_fields=_FIELDS_MAX)
         pairs += _fields_of_body(request, body)
     except (ValueError, RecursionError, HTTPException):
-        return {}  # what the platform makes of it is its own affair
+        return {}  # the platform decides what to do with it
     return {name: value.strip() for name, value in pairs if len(value) <= _FIELD_MAX_CHARS}
 
 

@@ -1,1 +1,1 @@
-"""Tells own systems of everything that comes, at least once and in order for each message, without anybody waiting."""
+"""Webhooks: at-least-once delivery of events to endpoints, in order per message, without delaying pushes."""

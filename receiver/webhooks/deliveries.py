@@ -1,7 +1,7 @@
-"""What is to go to targets (made by `fan_out`): claimed, and settled.
+"""Pending deliveries to webhook endpoints (created by `fan_out`): claiming them, and recording their results.
 
-Sent by all nodes: whoever claims a delivery sets `next_at` to when another may, should he be gone by then. Times are
-the database's own, since nodes' clocks differ.
+All nodes send. A node that claims a delivery sets `next_at` to the end of its lease; then another node may claim it.
+All times are the database's, since clocks of nodes differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from receiver.db.set_aside import read_rows
 from receiver.db.tables import deliveries, pushes, receipts, replies, targets
 from receiver.messages import queries
-from receiver.webhooks.endpoints import Endpoint, EventType, as_target
+from receiver.webhooks.endpoints import Endpoint, EventType, as_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-PUSH_EVENT = "push"  # of a raw target
+PUSH_EVENT = "push"  # for raw endpoints
 LEASE = timedelta(seconds=60)
-LIFE = timedelta(days=3)  # of failing, before it is given up
-_WAITS_MOST = timedelta(days=1)  # far longer than a delivery or target ever waits
-BREAKER_FAILURES = 5  # in a row; then a single one is tried now and then
+LIFE = timedelta(days=3)  # of failures, before a delivery becomes a dead letter
+_WAIT_MAX = timedelta(days=1)  # far longer than any regular wait
+BREAKER_FAILURES = 5  # consecutive failures; then one delivery at a time is tried
 _ERROR_MAX_CHARS = 200
 
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueuedDelivery:
-    """Something that is to go to a target now."""
+    """A delivery that is due."""
 
     id: int
     event_id: UUID
@@ -56,7 +56,7 @@ class QueuedDelivery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeliveryClaim:
-    """Deliveries that nobody else sends for the length of LEASE, and what they are about."""
+    """Deliveries that this node alone may send during LEASE, and the rows they refer to."""
 
     target: Endpoint
     deliveries: Sequence[QueuedDelivery]
@@ -68,7 +68,7 @@ class DeliveryClaim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """A delivery that failed, and how long it is to wait."""
+    """A failed delivery and its wait until the retry."""
 
     delivery: QueuedDelivery
     error: str
@@ -77,26 +77,26 @@ class Failure:
 
 @dataclass(kw_only=True, slots=True)
 class Settlement:
-    """What became of a claim."""
+    """The results of a claim."""
 
-    done: list[QueuedDelivery] = field(default_factory=list)  # delivered, or about what is gone
+    done: list[QueuedDelivery] = field(default_factory=list)  # delivered, or its subject is gone
     delivered: int = 0
     failed: list[Failure] = field(default_factory=list)
     released: list[QueuedDelivery] = field(default_factory=list)  # not tried
-    failures_in_row: int = 0  # of the target's own, since the last delivery of this claim
-    rest: timedelta | None = None  # for which the target wants to hear nothing
+    failures_in_row: int = 0  # consecutive failures of the endpoint itself
+    rest: timedelta | None = None  # pause that the endpoint asked for
     pause_because: str | None = None
 
 
 def claim(connection: sa.Connection, target_id: int, clock: Clock, *, limit: int) -> DeliveryClaim | None:
-    """Claim what is due for a target, the first of each message; read what it is about. None: there is nothing."""
+    """Claim the due deliveries of an endpoint, the first of each message, with their rows. None: nothing is due."""
     now = now_of(connection)
     row = connection.execute(sa.select(targets).where(targets.c.id == target_id)).one_or_none()
     if row is None or not _ready(row, now):
         return None
     broken = row.failures >= BREAKER_FAILURES
     if broken:
-        # One at a time, whichever node it is: the row is this one's until the end of the transaction.
+        # One delivery at a time over all nodes: this transaction locks the row.
         query = sa.select(targets).where(targets.c.id == target_id).with_for_update(skip_locked=True, key_share=True)
         row = connection.execute(query).one_or_none()
         if row is None or not _ready(row, now):
@@ -107,24 +107,24 @@ def claim(connection: sa.Connection, target_id: int, clock: Clock, *, limit: int
         for found in connection.execute(_claim_statement(), values)
     ]
     if not claimed:
-        _bring_back(connection, target_id, now)  # for the next look
+        _reset_ahead(connection, target_id, now)  # for the next claim
         return None
     if broken:
         connection.execute(sa.update(targets).where(targets.c.id == target_id).values(retry_at=now + LEASE))
     claimed.sort(key=lambda delivery: delivery.id)
-    return _with_contents(connection, as_target(row, now=now), claimed, clock)
+    return _with_contents(connection, as_endpoint(row, now=now), claimed, clock)
 
 
 def _ready(row: Any, now: datetime) -> bool:
-    return row.paused_at is None and (row.retry_at is None or not now < row.retry_at <= now + _WAITS_MOST)
+    return row.paused_at is None and (row.retry_at is None or not now < row.retry_at <= now + _WAIT_MAX)
 
 
-def _bring_back(connection: sa.Connection, target_id: int, now: datetime) -> None:
-    """Let go out now what waits longer than anything is let wait: it was noted while a clock was ahead."""
+def _reset_ahead(connection: sa.Connection, target_id: int, now: datetime) -> None:
+    """Make deliveries due whose `next_at` is too far in the future: a clock was ahead."""
     ahead = (
         deliveries.c.target_id == target_id,
         deliveries.c.dead_at.is_(None),
-        deliveries.c.next_at > now + _WAITS_MOST,
+        deliveries.c.next_at > now + _WAIT_MAX,
     )
     connection.execute(sa.update(deliveries).where(*ahead).values(next_at=now, failing_since=None))
 
@@ -155,7 +155,7 @@ def _claim_statement() -> Any:
         .order_by(deliveries.c.next_at, deliveries.c.id)
         .limit(sa.bindparam("most"))
         .with_for_update(skip_locked=True, of=deliveries)
-        .cte("due")  # looked for once: within IN it might be again, and lock more
+        .cte("due")  # a CTE is evaluated once; inside IN it might run again and lock more rows
     )
     return (
         sa.update(deliveries)
@@ -171,8 +171,8 @@ def _with_contents(
     raw = [delivery.push_id for delivery in claimed if delivery.event == PUSH_EVENT]
     query = sa.select(*queries.PUSH_COLUMNS).where(pushes.c.id.in_(raw))
     found_pushes = read_rows(connection, query, pushes, queries.as_push_row) if raw else []
-    found_receipts = _sighted(connection, receipts, "receipt_id", claimed, queries.as_receipt_row)
-    found_replies = _sighted(connection, replies, "reply_id", claimed, queries.as_reply_row)
+    found_receipts = _read_by_id(connection, receipts, "receipt_id", claimed, queries.as_receipt_row)
+    found_replies = _read_by_id(connection, replies, "reply_id", claimed, queries.as_reply_row)
     about = {message_id for delivery in claimed if (message_id := message_of(delivery, found_receipts)) is not None}
     return DeliveryClaim(
         target=target,
@@ -184,7 +184,7 @@ def _with_contents(
     )
 
 
-def _sighted(
+def _read_by_id(
     connection: sa.Connection,
     table: sa.Table,
     name: str,
@@ -192,37 +192,37 @@ def _sighted(
     convert: Callable[[Any], T],
 ) -> dict[int, T]:
     ids = [row_id for delivery in claimed if (row_id := getattr(delivery, name)) is not None]
-    query = queries.sighted(table).where(table.c.id.in_(ids))
+    query = queries.select_inbound_events(table).where(table.c.id.in_(ids))
     return dict(read_rows(connection, query, table, lambda row: (row.id, convert(row)))) if ids else {}
 
 
 def message_of(delivery: QueuedDelivery, found: Mapping[int, ReceiptRow]) -> int | None:
-    """Return the message that an event tells of; that of its receipt, which may have gone over to another."""
+    """Return the message of an event; for a receipt the receipt's present message, which may have changed."""
     if delivery.event == EventType.STATUS_CHANGED and delivery.receipt_id is not None:
         receipt = found.get(delivery.receipt_id)
         return receipt.message_id if receipt else None
     return delivery.message_id
 
 
-def settle(connection: sa.Connection, target_id: int, became: Settlement) -> None:
-    """Note what became of a claim."""
+def settle(connection: sa.Connection, target_id: int, result: Settlement) -> None:
+    """Record the results of a claim."""
     now = now_of(connection)
-    if became.done:
-        ids = [delivery.id for delivery in became.done]
+    if result.done:
+        ids = [delivery.id for delivery in result.done]
         connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_(ids)))
-    if became.released:
-        ids = [delivery.id for delivery in became.released]
+    if result.released:
+        ids = [delivery.id for delivery in result.released]
         connection.execute(sa.update(deliveries).where(deliveries.c.id.in_(ids)).values(next_at=now))
-    for failure in became.failed:
-        _note_failure(connection, target_id, failure, now)
+    for failure in result.failed:
+        _add_failure(connection, target_id, failure, now)
     query = sa.select(targets).where(targets.c.id == target_id)
-    # No more than an update takes, which the fan-out does not have to wait for.
+    # The lock of a plain update, which does not block the fan-out.
     row = connection.execute(query.with_for_update(key_share=True)).one_or_none()
-    if row is not None and (became.delivered or became.failed or became.pause_because):
-        connection.execute(sa.update(targets).where(targets.c.id == target_id).values(_health(row, became, now)))
+    if row is not None and (result.delivered or result.failed or result.pause_because):
+        connection.execute(sa.update(targets).where(targets.c.id == target_id).values(_health(row, result, now)))
 
 
-def _note_failure(connection: sa.Connection, target_id: int, failure: Failure, now: datetime) -> None:
+def _add_failure(connection: sa.Connection, target_id: int, failure: Failure, now: datetime) -> None:
     delivery = failure.delivery
     since = min(delivery.failing_since or now, now)
     dead = now - since >= LIFE
@@ -239,7 +239,7 @@ def _note_failure(connection: sa.Connection, target_id: int, failure: Failure, n
         )
     )
     if not dead and delivery.order_key is not None:
-        # What comes after it cannot go before it: it is not to be looked at again and again until then.
+        # Later deliveries of the message must wait for it: do not check them again until then.
         connection.execute(
             sa.update(deliveries)
             .where(
@@ -256,28 +256,28 @@ def _note_failure(connection: sa.Connection, target_id: int, failure: Failure, n
 _BREAKER_FIRST, _BREAKER_MOST = timedelta(seconds=2), timedelta(minutes=5)
 
 
-def _health(row: Any, became: Settlement, now: datetime) -> Row:
+def _health(row: Any, result: Settlement, now: datetime) -> Row:
     values: Row = {}
-    failures = became.failures_in_row if became.delivered else row.failures + became.failures_in_row
+    failures = result.failures_in_row if result.delivered else row.failures + result.failures_in_row
     values["failures"] = failures
-    values["retry_at"] = None if became.delivered else row.retry_at
-    if became.failures_in_row and failures >= BREAKER_FAILURES:
+    values["retry_at"] = None if result.delivered else row.retry_at
+    if result.failures_in_row and failures >= BREAKER_FAILURES:
         values["retry_at"] = now + min(_BREAKER_MOST, _BREAKER_FIRST * 2 ** min(20, failures - BREAKER_FAILURES))
-    elif not became.failures_in_row and row.failures >= BREAKER_FAILURES:
-        values["retry_at"] = None  # it answers
-    if became.rest is not None:
-        values["retry_at"] = max(filter(None, (values["retry_at"], now + became.rest)))
-    if became.delivered:
-        values |= {"delivered": row.delivered + became.delivered, "delivered_at": now}
-    if became.failed:
-        values |= {"failed_at": now, "last_error": became.failed[-1].error[:_ERROR_MAX_CHARS]}
-    if became.pause_because and row.paused_at is None:
-        values |= {"paused_at": now, "paused_because": became.pause_because}
+    elif not result.failures_in_row and row.failures >= BREAKER_FAILURES:
+        values["retry_at"] = None  # it responds again
+    if result.rest is not None:
+        values["retry_at"] = max(filter(None, (values["retry_at"], now + result.rest)))
+    if result.delivered:
+        values |= {"delivered": row.delivered + result.delivered, "delivered_at": now}
+    if result.failed:
+        values |= {"failed_at": now, "last_error": result.failed[-1].error[:_ERROR_MAX_CHARS]}
+    if result.pause_because and row.paused_at is None:
+        values |= {"paused_at": now, "paused_because": result.pause_because}
     return values
 
 
 def now_of(connection: sa.Connection) -> datetime:
-    """Return the database's own time; SQLite has that of its one process."""
+    """Return the database's time; for SQLite the process's own."""
     if connection.dialect.name != "postgresql":
         return datetime.now(UTC)
     found: datetime = connection.execute(_NOW).scalar_one()

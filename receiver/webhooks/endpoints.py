@@ -1,6 +1,6 @@
-"""Own systems that hear of everything: where to, in which form, what of, and how it has gone.
+"""Webhook endpoints: URL, format, events, state and health.
 
-A target's URL may hold a password of its own: `Target.place` is what may be shown of it.
+An endpoint's URL may contain a password: show `Endpoint.display_url` instead.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-SECRET_PREFIX = "whsec_"  # noqa: S105  (how every one begins)
+SECRET_PREFIX = "whsec_"  # noqa: S105  (prefix of every secret)
 _SECRET_BYTES = 32
 OLD_SECRET_LIFE = timedelta(hours=24)
-PENDING_MAX = 100_000  # so many are counted; it stands for more
+PENDING_MAX = 100_000  # counting stops here
 _REMOVED_AT_ONCE = 5000
 
 
 class PayloadFormat(StrEnum):
-    """How it goes to a target."""
+    """The payload format of an endpoint."""
 
     RAW = "raw"  # as the platform sent it
     WEBHOOKS = "webhooks"  # Standard Webhooks
 
 
 class EventType(StrEnum):
-    """What a target of webhooks may hear of."""
+    """The events of a webhook endpoint."""
 
     RECEIPT_RECEIVED = "receipt.received"
     REPLY_RECEIVED = "reply.received"
@@ -49,19 +49,19 @@ class EventType(StrEnum):
 
 
 class EndpointState(StrEnum):
-    """How a target fares."""
+    """The state of an endpoint."""
 
     GOOD = "good"
-    FAILING = "failing"  # what it last answered was no 2xx, or it answered nothing
+    FAILING = "failing"  # its last answer was not 2xx, or there was none
     PAUSED = "paused"
 
 
-TIMED = frozenset({EventType.NO_RECEIPT, EventType.NOT_DELIVERED})  # time alone brings them about
+TIMED = frozenset({EventType.NO_RECEIPT, EventType.NOT_DELIVERED})  # triggered by time alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewEndpoint:
-    """A target that is to be."""
+    """The settings of a new endpoint."""
 
     name: str
     url: str = field(repr=False)
@@ -74,14 +74,14 @@ class NewEndpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint(NewEndpoint):
-    """A target as it is."""
+    """A stored endpoint."""
 
     id: int
-    signing_secrets: tuple[str, ...] = field(repr=False)  # the newest first; of raw: none
+    signing_secrets: tuple[str, ...] = field(repr=False)  # newest first; none for raw
     created_at: datetime
     paused_at: datetime | None
     paused_because: str | None
-    failures: int  # one after the other
+    failures: int  # consecutive
     retry_at: datetime | None  # nothing is sent before
     delivered: int
     delivered_at: datetime | None
@@ -89,36 +89,36 @@ class Endpoint(NewEndpoint):
     last_error: str | None
 
     @property
-    def place(self) -> str:
-        """Where it is, as it may be shown: without query, which may be a password."""
+    def display_url(self) -> str:
+        """The URL for display, without its query, which may be a password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}{parts.path}{'?…' if parts.query else ''}"
 
     @property
     def state(self) -> EndpointState:
-        """How it fares. Its refusals count at once, unlike in `failures`: what it refuses, others may yet be taken."""
+        """The present state. A single refusal counts here, unlike in `failures`."""
         if self.paused_at is not None:
             return EndpointState.PAUSED
         failed_last = self.failed_at is not None and (self.delivered_at is None or self.failed_at > self.delivered_at)
         return EndpointState.FAILING if self.failures or failed_last else EndpointState.GOOD
 
-    def hears(self, account: str) -> bool:
-        """Return whether it hears of an account."""
+    def covers(self, account: str) -> bool:
+        """Return whether it receives events of an account."""
         return self.accounts is None or account in self.accounts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Health:
-    """What waits for a target."""
+    """The pending deliveries and dead letters of an endpoint."""
 
-    pending: int  # PENDING_MAX stands for more
+    pending: int  # at most PENDING_MAX
     dead: int
-    oldest_at: datetime | None  # of what is pending
+    oldest_at: datetime | None  # of the oldest pending one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeadLetter:
-    """Something that a target did not take for so long that it was given up."""
+    """A delivery that failed for three days and is no longer tried."""
 
     id: int
     event: str
@@ -131,17 +131,17 @@ class DeadLetter:
 
 
 def new_secret() -> str:
-    """Make a secret to sign with."""
+    """Return a new signing secret."""
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
-def create_target(connection: sa.Connection, new: NewEndpoint, *, now: datetime) -> str | None:
-    """Make a target; give the secret that its posts are signed with, this once. None: raw ones are not.
+def create_endpoint(connection: sa.Connection, new: NewEndpoint, *, now: datetime) -> str | None:
+    """Create an endpoint and return its signing secret, only this once. None: a raw endpoint has none.
 
     Raises NameTaken.
     """
     if connection.scalar(sa.select(targets.c.id).where(targets.c.name == new.name)) is not None:
-        raise NameTaken(f"there is a target named {new.name} already; choose another name, or remove it first")
+        raise NameTaken(f"a webhook endpoint named {new.name} exists already; choose another name, or remove it first")
     secret = new_secret() if new.format is PayloadFormat.WEBHOOKS else None
     connection.execute(
         sa.insert(targets).values(
@@ -160,22 +160,22 @@ def create_target(connection: sa.Connection, new: NewEndpoint, *, now: datetime)
     return secret
 
 
-def list_targets(connection: sa.Connection, accounts: tuple[str, ...] | None = None) -> list[Endpoint]:
-    """Return the targets, oldest first; where `accounts` are named, only those that hear of no other."""
-    found = read_rows(connection, sa.select(targets).order_by(targets.c.id), targets, as_target)
+def list_endpoints(connection: sa.Connection, accounts: tuple[str, ...] | None = None) -> list[Endpoint]:
+    """Return the endpoints, oldest first; with `accounts`, only those limited to these accounts."""
+    found = read_rows(connection, sa.select(targets).order_by(targets.c.id), targets, as_endpoint)
     return [target for target in found if _within(target, accounts)]
 
 
-def get_target(connection: sa.Connection, name: str, accounts: tuple[str, ...] | None = None) -> Endpoint:
-    """Return the target of a name, of those that `list_targets` gives. Raises NotFound."""
+def get_endpoint(connection: sa.Connection, name: str, accounts: tuple[str, ...] | None = None) -> Endpoint:
+    """Return an endpoint by name, among those of `list_endpoints`. Raises NotFound."""
     row = connection.execute(sa.select(targets).where(targets.c.name == name)).one_or_none()
-    if row is None or not _within(as_target(row), accounts):
-        raise NotFound(f"there is no target named {name}; see `receiver webhooks list`")
-    return as_target(row)
+    if row is None or not _within(as_endpoint(row), accounts):
+        raise NotFound(f"there is no webhook endpoint named {name}; see `receiver webhooks list`")
+    return as_endpoint(row)
 
 
-def pause_target(connection: sa.Connection, target: Endpoint, *, because: str, now: datetime) -> None:
-    """Send nothing to a target; what it is to hear of is kept for it."""
+def pause_endpoint(connection: sa.Connection, target: Endpoint, *, because: str, now: datetime) -> None:
+    """Pause an endpoint; its deliveries stay pending."""
     connection.execute(
         sa.update(targets)
         .where(targets.c.id == target.id, targets.c.paused_at.is_(None))
@@ -183,8 +183,8 @@ def pause_target(connection: sa.Connection, target: Endpoint, *, because: str, n
     )
 
 
-def resume_target(connection: sa.Connection, target: Endpoint, *, now: datetime) -> None:
-    """Send to a target again, at once all that waits, whatever has failed before."""
+def resume_endpoint(connection: sa.Connection, target: Endpoint, *, now: datetime) -> None:
+    """Resume an endpoint; all pending deliveries are due at once."""
     connection.execute(
         sa.update(targets)
         .where(targets.c.id == target.id)
@@ -195,12 +195,12 @@ def resume_target(connection: sa.Connection, target: Endpoint, *, now: datetime)
 
 
 def rotate_secret(connection: sa.Connection, target: Endpoint, *, now: datetime) -> str:
-    """Make a target a new secret and give it, this once. For a day, posts are signed with the old one too.
+    """Create a new signing secret and return it, only this once. For a day, requests carry both signatures.
 
-    Raises NotFound for a raw one, which has none.
+    Raises NotFound for a raw endpoint, which has no secret.
     """
     if target.format is not PayloadFormat.WEBHOOKS:
-        raise NotFound(f"{target.name} is sent what the platform sent, unsigned: it has no secret")
+        raise NotFound(f"{target.name} is a raw endpoint: its requests are unsigned, it has no secret")
     secret = new_secret()
     connection.execute(
         sa.update(targets)
@@ -210,13 +210,13 @@ def rotate_secret(connection: sa.Connection, target: Endpoint, *, now: datetime)
     return secret
 
 
-def remove_target(connection: sa.Connection, target: Endpoint) -> None:
-    """Remove a target: from then on nothing is made for it, and nothing sent."""
+def remove_endpoint(connection: sa.Connection, target: Endpoint) -> None:
+    """Remove an endpoint; it gets no further deliveries."""
     connection.execute(sa.delete(targets).where(targets.c.id == target.id))
 
 
 def remove_orphans(connection: sa.Connection, target: Endpoint) -> bool:
-    """Remove some of what waited for a target that was removed. False: nothing is left."""
+    """Remove some deliveries of a removed endpoint. Return False if none is left."""
     removed = 0
     for table in (deliveries, timers):
         some = sa.select(table.c.id).where(table.c.target_id == target.id).limit(_REMOVED_AT_ONCE)
@@ -225,7 +225,7 @@ def remove_orphans(connection: sa.Connection, target: Endpoint) -> bool:
 
 
 def find_health(connection: sa.Connection, target: Endpoint) -> Health:
-    """Tell what waits for a target."""
+    """Return the health of an endpoint."""
     own = deliveries.c.target_id == target.id
     alive, dead = (own, deliveries.c.dead_at.is_(None)), (own, deliveries.c.dead_at.isnot(None))
     some = sa.select(deliveries.c.id).where(*alive).limit(PENDING_MAX).subquery()
@@ -239,7 +239,7 @@ def find_health(connection: sa.Connection, target: Endpoint) -> Health:
 
 
 def find_oldest(connection: sa.Connection) -> dict[str, datetime]:
-    """Return since when the oldest has waited, by name of those targets for which something waits."""
+    """Return the creation time of the oldest pending delivery, by endpoint name."""
     waits = (deliveries.c.target_id == targets.c.id, deliveries.c.dead_at.is_(None))
     oldest = sa.select(deliveries.c.created_at).where(*waits).order_by(deliveries.c.id).limit(1).scalar_subquery()
     rows = connection.execute(sa.select(targets.c.name, oldest))
@@ -249,7 +249,7 @@ def find_oldest(connection: sa.Connection) -> dict[str, datetime]:
 def list_dead(
     connection: sa.Connection, target: Endpoint, *, limit: int, before: int | None = None
 ) -> list[DeadLetter]:
-    """Return a page of what was given up, newest first by id."""
+    """Return a page of dead letters, newest first by id."""
     query = sa.select(deliveries).where(deliveries.c.target_id == target.id, deliveries.c.dead_at.isnot(None))
     if before is not None:
         query = query.where(deliveries.c.id < before)
@@ -259,7 +259,7 @@ def list_dead(
 
 
 def replay_dead(connection: sa.Connection, target: Endpoint, *, now: datetime, ids: Sequence[int] | None = None) -> int:
-    """Let what was given up be sent again, by its id or all of it; give how many."""
+    """Queue dead letters again, by id or all, and return their number."""
     dead = [deliveries.c.target_id == target.id, deliveries.c.dead_at.isnot(None)]
     if ids is not None:
         dead.append(deliveries.c.id.in_(ids))
@@ -267,9 +267,9 @@ def replay_dead(connection: sa.Connection, target: Endpoint, *, now: datetime, i
     return connection.execute(sa.update(deliveries).where(*dead).values(again)).rowcount
 
 
-def as_target(row: Any, *, now: datetime | None = None) -> Endpoint:
-    """Return a row of `targets` as a value. `now`: an old secret that has run out by then is not among its secrets."""
-    known = {event.value for event in EventType}  # a newer version may have made it
+def as_endpoint(row: Any, *, now: datetime | None = None) -> Endpoint:
+    """Return a row of `targets` as an Endpoint. `now`: leave out an old secret that has expired by then."""
+    known = {event.value for event in EventType}  # a newer version may have written others
     old = row.old_secret if row.old_secret and (now is None or row.old_secret_until > now) else None
     return Endpoint(
         id=row.id,

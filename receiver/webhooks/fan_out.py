@@ -1,8 +1,8 @@
-"""Makes deliveries of what transactions have left (`forward_queue`), and of what time alone has brought about.
+"""Fan-out: turns queued changes (`forward_queue`) and due timers into deliveries.
 
-By one node at a time, in the order in which it was left, so that ids follow each other as what happened to one message
-did. PostgreSQL does all of it in statements of its own: what a process that takes pushes computes meanwhile, they wait
-for. The embedded database has no `LATERAL`, and a process to itself; a test holds the two together.
+One node at a time, in queue order, so that delivery ids follow the order of a message's changes. PostgreSQL does it in
+its own statements, since computing in the serving process would delay pushes. SQLite has no `LATERAL` and only one
+process; a test keeps both implementations equal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from receiver.db.tables import deliveries, forward_queue, messages, pushes, rece
 from receiver.messages import queries
 from receiver.messages.outbox import Change
 from receiver.webhooks.deliveries import PUSH_EVENT, now_of
-from receiver.webhooks.endpoints import Endpoint, EventType, PayloadFormat, as_target
+from receiver.webhooks.endpoints import Endpoint, EventType, PayloadFormat, as_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,28 +35,28 @@ Row = dict[str, Any]
 _FAN_OUT_LOCK = 0x72637666  # "rcvf": apart from other programs' advisory locks
 LEFT_FOR = timedelta(hours=1)
 _NOT_LEFT = forward_queue.c.left_at.is_(None)
-_HISTORY = timedelta(days=1)  # a send that is recorded so long afterwards is looked at no more
+_HISTORY = timedelta(days=1)  # older sends, recorded later, set no timers
 
 
 def fan_out(connection: sa.Connection, *, limit: int, no_receipt_after: timedelta) -> int:
-    """Make deliveries of the oldest that was left; give how much that was. 0: nothing, or another node is at it."""
+    """Turn the oldest queued changes into deliveries and return their number. 0: none, or another node does it."""
     if connection.dialect.name == "postgresql":
         return _fan_out_postgresql(connection, limit, no_receipt_after)
     oldest = sa.select(forward_queue.c.id).where(_NOT_LEFT).order_by(forward_queue.c.id).limit(limit)
     taken = connection.execute(
         sa.delete(forward_queue).where(forward_queue.c.id.in_(oldest)).returning(*forward_queue.c)
     ).all()
-    found = _list_targets(connection) if taken else []
+    found = _lock_endpoints(connection) if taken else []
     if found:
-        maker = _Maker(connection, sorted(taken, key=lambda row: row.id), now_of(connection))
-        if rows := [row for change in maker.changes for row in maker.rows(change, found)]:
+        builder = _DeliveryBuilder(connection, sorted(taken, key=lambda row: row.id), now_of(connection))
+        if rows := [row for change in builder.changes for row in builder.rows(change, found)]:
             connection.execute(sa.insert(deliveries), rows)
         _set_timers(connection, found, [row.message_id for row in taken if row.kind == Change.SENT], no_receipt_after)
     return len(taken)
 
 
 def fan_out_one(connection: sa.Connection, *, no_receipt_after: timedelta) -> bool:
-    """Make deliveries of the oldest that was left; where that cannot be, let it wait. Return whether it waits."""
+    """Turn the oldest queued change into deliveries; if that fails, postpone it. Return whether it was postponed."""
     if connection.dialect.name == "postgresql" and not connection.scalar(_TAKE_TURN):
         return False
     try:
@@ -72,7 +72,7 @@ def fan_out_one(connection: sa.Connection, *, no_receipt_after: timedelta) -> bo
 
 
 def pop_timer(connection: sa.Connection, clock: Clock) -> bool:
-    """Make deliveries of the timer that is due first; where what it is of ends that, let it wait for an hour."""
+    """Turn the first due timer into deliveries; if that fails, postpone it by an hour. Return whether it failed."""
     first = connection.execute(_due_timers(now_of(connection), limit=1)).one_or_none()  # locked
     if first is None:
         return False
@@ -88,25 +88,25 @@ def pop_timer(connection: sa.Connection, clock: Clock) -> bool:
 
 
 def retry_left(connection: sa.Connection) -> None:
-    """Let be tried again what could not be made into deliveries for a while: another version may know how."""
+    """Retry the changes postponed for an hour: another version may be able to process them."""
     long_ago = now_of(connection) - LEFT_FOR
     connection.execute(sa.update(forward_queue).where(forward_queue.c.left_at < long_ago).values(left_at=None))
 
 
-def _list_targets(connection: sa.Connection) -> list[Endpoint]:
-    """Return them locked, so that what is removed meanwhile gets nothing that nobody would remove."""
+def _lock_endpoints(connection: sa.Connection) -> list[Endpoint]:
+    """Return the endpoints, locked: a removal must not run before their deliveries are inserted."""
     query = sa.select(targets).order_by(targets.c.id).with_for_update(read=True, key_share=True)
-    return read_rows(connection, query, targets, as_target)
+    return read_rows(connection, query, targets, as_endpoint)
 
 
 def count_queue(connection: sa.Connection) -> int:
-    """Return how much was left and is not made into deliveries yet; its ends tell, since it is taken in order."""
+    """Return the length of the queue, estimated from its first and last id, since it is processed in order."""
     ends = sa.func.max(forward_queue.c.id) - sa.func.min(forward_queue.c.id) + 1
     return connection.scalar(sa.select(ends).where(_NOT_LEFT)) or 0
 
 
-class _Maker:
-    """Reads at once what a number of changes are about, and makes deliveries of each."""
+class _DeliveryBuilder:
+    """Reads the rows of several changes at once and builds the deliveries of each."""
 
     def __init__(self, connection: sa.Connection, changes: Sequence[Any], now: datetime) -> None:
         self.changes = changes
@@ -121,12 +121,12 @@ class _Maker:
         self._messages = {row.id: row for row in connection.execute(query)} if about else {}
         self._receipts = _find(connection, receipts, message_ids, [change.receipt_id for change in changes])
         self._replies = _find(connection, replies, message_ids, [change.reply_id for change in changes], push_ids)
-        # A plain push's receipt is the one of its message that it was the first to bring.
+        # The receipt of a plain push is the one of its message with this push id.
         self._receipt_of = {(row.message_id, row.push_id): row for row in self._receipts.values()}
         self._reply_of = {(row.message_id, row.push_id): row for row in self._replies.values()}
         self._full: dict[int, list[Any]] = defaultdict(list)
         for row in sorted(self._receipts.values(), key=lambda row: row.id):
-            if not row.masked_mobile:  # those that came masked tell of their own (`write`)
+            if not row.masked_mobile:  # masked receipts have their own changes
                 self._full[row.message_id].append(row)
 
     def rows(self, change: Any, found: Sequence[Endpoint]) -> Iterable[Row]:
@@ -141,7 +141,7 @@ class _Maker:
             return
         account = self._push_accounts.get(change.push_id)
         if account is None:
-            return  # it is not kept any more
+            return  # the push is no longer stored
         key = (change.message_id, change.push_id)
         receipt = self._receipts.get(change.receipt_id) or self._receipt_of.get(key)
         reply = self._replies.get(change.reply_id) or self._reply_of.get(key)
@@ -168,8 +168,8 @@ class _Maker:
         self, found: Sequence[Endpoint], account: str, event: str, order_key: int | None, **about: Any
     ) -> Iterable[Row]:
         for target in found:
-            wanted = event in target.events or (event == PUSH_EVENT and target.format is PayloadFormat.RAW)
-            if wanted and target.hears(account):
+            subscribed = event in target.events or (event == PUSH_EVENT and target.format is PayloadFormat.RAW)
+            if subscribed and target.covers(account):
                 yield _new_delivery(target.id, event, order_key, self._now, **about)
 
 
@@ -207,7 +207,7 @@ def _new_delivery(target_id: int, event: str, order_key: int | None, now: dateti
 def _set_timers(
     connection: sa.Connection, found: Sequence[Endpoint], sent: Iterable[int], no_receipt_after: timedelta
 ) -> None:
-    """Note when targets want to be told what has become of sends."""
+    """Set the timers that endpoints need for sends."""
     columns = (messages.c.id, messages.c.account, messages.c.sent_at, messages.c.recorded_at)
     query = sa.select(*columns).where(messages.c.id.in_(set(sent))).order_by(messages.c.id)
     rows = [
@@ -216,7 +216,7 @@ def _set_timers(
         if message.recorded_at is not None
         and message.recorded_at - (sent_at := message.sent_at or message.recorded_at) <= _HISTORY
         for target in found
-        if target.hears(message.account)
+        if target.covers(message.account)
         for event, wait in _waits(target, no_receipt_after).items()
         if event in target.events
     ]
@@ -232,14 +232,14 @@ def _waits(target: Endpoint, no_receipt_after: timedelta) -> dict[EventType, tim
 
 
 def pop_timers(connection: sa.Connection, clock: Clock, *, limit: int) -> int:
-    """Make deliveries of what is so still, now that its time has come; give how many timers that were."""
+    """Turn due timers whose condition still holds into deliveries; return the number of timers."""
     now = now_of(connection)
     due = connection.execute(_due_timers(now, limit=limit)).all()
     if not due:
         return 0
     found = queries.get_messages(connection, sorted({row.message_id for row in due}), clock)
     rows = [
-        # Tied to no other event of the message: it would wait for what cannot be delivered now.
+        # No order key: it must not wait for other events of the message.
         _new_delivery(row.target_id, row.event, None, now, message_id=row.message_id)
         for row in due
         if row.message_id in found and _holds(EventType(row.event), found[row.message_id])
@@ -257,7 +257,7 @@ def _due_timers(now: datetime, *, limit: int) -> sa.Select[Any]:
 
 def _holds(event: EventType, message: MessageRow) -> bool:
     if event is EventType.NO_RECEIPT:
-        # By its state, not by its age: this node's clock may be behind.
+        # By state, not by age: this node's clock may be behind.
         return message.status in (MessageStatus.NO_RECEIPT, MessageStatus.PENDING)
     return message.status is not MessageStatus.DELIVERED
 
@@ -269,9 +269,9 @@ def _fan_out_postgresql(connection: sa.Connection, limit: int, no_receipt_after:
     if not connection.scalar(_TAKE_TURN):
         return 0
     count, taken, sent = connection.execute(_TAKE, {"limit": limit}).one()
-    found = _list_targets(connection) if count else []
+    found = _lock_endpoints(connection) if count else []
     if found:
-        hearers = [
+        subscribers = [
             {
                 "target_id": target.id,
                 "accounts": target.accounts,
@@ -279,8 +279,8 @@ def _fan_out_postgresql(connection: sa.Connection, limit: int, no_receipt_after:
             }
             for target in found
         ]
-        # A statement of its own: what was merged into another message meanwhile is seen where it is now.
-        connection.execute(_MAKE, {"taken": taken, "hearers": dumps(hearers)})
+        # A separate statement, so that it sees messages merged meanwhile.
+        connection.execute(_MAKE, {"taken": taken, "subscribers": dumps(subscribers)})
         _set_timers(connection, found, sent, no_receipt_after)
     return int(count)
 
@@ -298,12 +298,13 @@ _TAKE = sa.text(
     """
 )
 _RANK = " ".join(f"WHEN '{word}' THEN {status:d}" for word, status in VENDOR_STATUSES.items())
-# As `_Maker.rows` has it. Looked up row by row, by LIMIT: a plan that joins, made while the tables are small, would
-# read them as a whole once they are not.
+# Same as `_DeliveryBuilder.rows`. LIMIT makes lookups by row: a join plan chosen while the tables are small would scan
+# them completely once they are large.
 _MAKE = sa.text(
     f"""
-    WITH hearer AS (
-        SELECT * FROM json_to_recordset(CAST(:hearers AS json)) AS row (target_id bigint, accounts jsonb, events jsonb)
+    WITH subscriber AS (
+        SELECT * FROM json_to_recordset(CAST(:subscribers AS json)) AS row
+            (target_id bigint, accounts jsonb, events jsonb)
     ), taken AS (
         SELECT * FROM json_to_recordset(CAST(:taken AS json)) AS row
             (id bigint, kind text, push_id uuid, message_id bigint, receipt_id bigint, reply_id bigint)
@@ -349,7 +350,7 @@ _MAKE = sa.text(
         (4, '{EventType.REPLY_RECEIVED}', NULL, change.reply_id, NULL, change.reply_id IS NOT NULL),
         (5, '{EventType.STATUS_CHANGED}', NULL, NULL, stated_id, stated_id IS NOT NULL)
     ) AS event (place, event, receipt_id, reply_id, message_id, happened)
-    JOIN hearer ON events ? event AND (accounts IS NULL OR accounts ? account)
+    JOIN subscriber ON events ? event AND (accounts IS NULL OR accounts ? account)
     WHERE happened AND kind <> 'sent' AND account IS NOT NULL
     ORDER BY change.id, place, target_id
     """.replace("{rank}", f"CASE vendor_status {_RANK} ELSE {DeliveryStatus.UNKNOWN:d} END")  # noqa: S608

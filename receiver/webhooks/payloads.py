@@ -1,4 +1,4 @@
-"""What goes to a target: the platform's own request again, or a signed event.
+"""Payloads of webhooks: the platform's original request, or a signed event.
 
 Sources: Standard Webhooks (github.com/standard-webhooks, spec, 1.0.0); `data` has the shapes of the API.
 """
@@ -32,12 +32,12 @@ _HIDDEN = "***"
 _IDS = frozenset({"id", "message_id", "push_id"})
 _PLATFORM_TIMES = frozenset({"reported_at", "replied_at"})  # in whole seconds
 _OUR_TIMES = frozenset({"received_at", "last_seen_at", "sent_at", "recorded_at"})
-_NOT_SHOWN = frozenset({"verified_at"})  # no part of the API's message
+_NOT_SHOWN = frozenset({"verified_at"})  # not part of the API's message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One request to a target."""
+    """One request to an endpoint."""
 
     method: str
     line: bytes  # path and query
@@ -46,7 +46,7 @@ class Request:
 
 
 def render(claim: DeliveryClaim, delivery: QueuedDelivery, place: TargetUrl, *, at: datetime) -> Request | None:
-    """Write what goes to a target. None: what it is about is not kept any more."""
+    """Return the request of a delivery. None: its subject is no longer stored."""
     if delivery.event == PUSH_EVENT:
         push = claim.pushes.get(delivery.push_id) if delivery.push_id else None
         if push is None:
@@ -63,7 +63,7 @@ def render(claim: DeliveryClaim, delivery: QueuedDelivery, place: TargetUrl, *, 
 
 
 def render_test(target: Endpoint, place: TargetUrl, *, test_id: str, at: datetime) -> Request:
-    """Write a request that says of itself that it is a test."""
+    """Return a test request."""
     if not target.signing_secrets:
         headers = {"User-Agent": _AGENT, "X-Push-Id": test_id, "X-Receiver-Test": "1"}
         headers["Content-Type"] = "application/x-www-form-urlencoded"
@@ -86,7 +86,7 @@ def _signed(target: Endpoint, place: TargetUrl, event_id: str, body: Mapping[str
 
 
 def sign(secrets: Sequence[str], event_id: str, timestamp: str, body: bytes) -> str:
-    """Return the signatures of a post, one with each secret."""
+    """Return the signatures of a request, one per secret."""
     signed = b".".join((event_id.encode(), timestamp.encode(), body))
     keys = [base64.b64decode(secret.removeprefix(SECRET_PREFIX)) for secret in secrets]
     digests = [hmac.new(key, signed, hashlib.sha256).digest() for key in keys]
@@ -105,7 +105,7 @@ def _data(claim: DeliveryClaim, delivery: QueuedDelivery) -> dict[str, Any] | No
 
 
 def data_of(row: MessageRow | ReceiptRow | ReplyRow, *, in_full: bool) -> dict[str, Any]:
-    """Return a row as the API shows it; not `in_full`: without numbers, and without what somebody wrote."""
+    """Return a row as the API shows it; unless `in_full`, numbers are masked and contents hidden."""
     data = {name: _plain(name, value) for name, value in asdict(row).items() if name not in _NOT_SHOWN}
     if in_full:
         return data

@@ -1,4 +1,4 @@
-"""What may be done with targets, by whoever is let: on the command line, by the API, in the console. All is audited."""
+"""Operations on webhook endpoints, used by command line, API and console. All are audited."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONGEST_WAIT_SECONDS = 7 * 86400
 
 
 class InvalidEndpoint(ReceiverError):
-    """A target that cannot be made; `faults` says of each field what is wrong."""
+    """The endpoint is invalid; `faults` maps each wrong field to its reason."""
 
     def __init__(self, faults: dict[str, str]) -> None:
         super().__init__("; ".join(f"{name}: {reason}" for name, reason in faults.items()))
@@ -36,7 +36,7 @@ class InvalidEndpoint(ReceiverError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TestResult:
-    """What came of a test: a status, or why there is none."""
+    """The result of a test: a status, or the error."""
 
     status: int | None
     error: str | None
@@ -44,7 +44,7 @@ class TestResult:
 
     @property
     def taken(self) -> bool:
-        """Return whether the target took it."""
+        """Return whether the endpoint accepted it."""
         return self.status is not None and 200 <= self.status < 300
 
 
@@ -56,7 +56,7 @@ def _faults(name: str, form: str, events: Sequence[str], seconds: int | None) ->
         faults["format"] = f"not one of {', '.join(PayloadFormat)}"
     if form == PayloadFormat.RAW:
         given = {"events": bool(events), "not_delivered_after_seconds": seconds is not None}
-        return faults | {field: "a raw target is sent every push, and nothing else" for field in given if given[field]}
+        return faults | {field: "a raw endpoint receives every push; leave this out" for field in given if given[field]}
     if not set(events) <= set(EventType):
         faults["events"] = f"not one of {', '.join(EventType)}"
     if seconds is not None and not 1 <= seconds <= LONGEST_WAIT_SECONDS:
@@ -67,9 +67,9 @@ def _faults(name: str, form: str, events: Sequence[str], seconds: int | None) ->
 
 
 class Webhooks:
-    """What may be done with webhook endpoints, whoever asks. Safe for many threads.
+    """Operations on webhook endpoints. Thread-safe.
 
-    Each method raises StoreUnavailable or StoreUnfit, beside what it names.
+    Each method may also raise DatabaseUnavailable or DatabaseMisconfigured.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class Webhooks:
         pii: bool = False,
         not_delivered_after_seconds: int | None = None,
     ) -> str | None:
-        """Make a target; give the secret that its posts are signed with, this once. None: it is sent raw pushes.
+        """Create an endpoint and return its signing secret, only this once. None: a raw endpoint has none.
 
-        No `events`: every one. Raises InvalidTarget, NameTaken.
+        No `events`: all of them. Raises InvalidEndpoint, NameTaken.
         """
         raw = form == PayloadFormat.RAW
         faults = _faults(name, form, events, not_delivered_after_seconds)
@@ -115,21 +115,21 @@ class Webhooks:
             faults["accounts"] = "no such account is configured"
         if faults:
             raise InvalidEndpoint(faults)
-        wanted = {EventType(event) for event in events} or set(EventType)
+        chosen = {EventType(event) for event in events} or set(EventType)
         if not_delivered_after_seconds is None:
-            wanted.discard(EventType.NOT_DELIVERED)
+            chosen.discard(EventType.NOT_DELIVERED)
         else:
-            wanted.add(EventType.NOT_DELIVERED)
+            chosen.add(EventType.NOT_DELIVERED)
         new = NewEndpoint(
             name=name,
             url=url,
             format=PayloadFormat(form),
-            events=() if raw else tuple(event for event in EventType if event in wanted),
+            events=() if raw else tuple(event for event in EventType if event in chosen),
             accounts=tuple(accounts) if accounts is not None else None,
             pii=pii or raw,
             not_delivered_after_seconds=not_delivered_after_seconds,
         )
-        secret = self._database.write(partial(endpoints.create_target, new=new, now=self._now()))
+        secret = self._database.write(partial(endpoints.create_endpoint, new=new, now=self._now()))
         self._audit(
             actor,
             "webhook.create",
@@ -152,52 +152,52 @@ class Webhooks:
         return None
 
     def find(self, name: str, accounts: tuple[str, ...] | None = None) -> Endpoint:
-        """Return a target of those that hear of these accounts alone. Raises NotFound."""
-        return self._ask(partial(endpoints.get_target, name=name, accounts=accounts))
+        """Return an endpoint by name, limited to these accounts. Raises NotFound."""
+        return self._ask(partial(endpoints.get_endpoint, name=name, accounts=accounts))
 
     def pause(self, actor: str, target: Endpoint) -> None:
-        """Send it nothing; what it is to hear of is kept."""
-        self._database.write(partial(endpoints.pause_target, target=target, because=f"by {actor}", now=self._now()))
+        """Pause an endpoint; its deliveries stay pending."""
+        self._database.write(partial(endpoints.pause_endpoint, target=target, because=f"by {actor}", now=self._now()))
         self._audit(actor, "webhook.pause", name=target.name)
 
     def resume(self, actor: str, target: Endpoint) -> None:
-        """Send to it again, all that waits."""
-        self._database.write(partial(endpoints.resume_target, target=target, now=self._now()))
+        """Resume an endpoint and send its pending deliveries."""
+        self._database.write(partial(endpoints.resume_endpoint, target=target, now=self._now()))
         self._audit(actor, "webhook.resume", name=target.name)
         self._wake()
 
     def rotate(self, actor: str, target: Endpoint) -> str:
-        """Make a new secret and return it, once; the old one signs too for a day. Raises NotFound for a raw one."""
+        """Create a new secret and return it, once; the old one also signs for a day. Raises NotFound if raw."""
         secret = self._database.write(partial(endpoints.rotate_secret, target=target, now=self._now()))
         self._audit(actor, "webhook.rotate", name=target.name)
         return secret
 
     def remove(self, actor: str, target: Endpoint) -> None:
-        """Remove it, and all that waits for it."""
-        self._database.write(partial(endpoints.remove_target, target=target))
+        """Remove an endpoint and its deliveries."""
+        self._database.write(partial(endpoints.remove_endpoint, target=target))
         self._audit(actor, "webhook.remove", name=target.name)
         while self._database.write(partial(endpoints.remove_orphans, target=target)):
             pass
 
     def replay(self, actor: str, target: Endpoint, ids: Sequence[int] | None = None) -> int:
-        """Send again what was given up, by id or all of it; give how many."""
+        """Queue dead letters again, by id or all, and return their number."""
         again = self._database.write(partial(endpoints.replay_dead, target=target, now=self._now(), ids=ids))
         self._audit(actor, "webhook.replay", name=target.name, deliveries=again)
         self._wake()
         return again
 
     def try_out(self, actor: str, target: Endpoint) -> TestResult:
-        """Send it an event that says of itself that it is a test, now, paused or not."""
+        """Send a test event at once, even to a paused endpoint, and return the result."""
         self._audit(actor, "webhook.test", name=target.name)
         place = parse_url(target.url)
-        way = EgressClient(place, EgressPolicy(self._allow), connections=1)
+        client = EgressClient(place, EgressPolicy(self._allow), connections=1)
         begun = time.monotonic()
         request = render_test(target, place, test_id=new_id().hex, at=self._now())
         status, error = None, None
         try:
-            status = way.send(request.method, request.line, request.headers, request.body).status
+            status = client.send(request.method, request.line, request.headers, request.body).status
         except (EgressError, EgressForbidden) as caught:
             error = str(caught)
         finally:
-            way.close()
+            client.close()
         return TestResult(status=status, error=error, seconds=round(time.monotonic() - begun, 3))

@@ -1,8 +1,8 @@
-"""What each serving process does for targets: make deliveries of what was left, and send those that are due.
+"""The webhook worker of a serving process: fans out queued changes and sends due deliveries.
 
-One thread looks, once a second or when a push was kept; each target has threads of its own, a few, so that one that
-hangs holds up itself alone. No transaction is open while a target is waited for. While pushes come in, all of it rests
-between its pieces for longer than each took: deliveries are made slower than pushes may come, and catch up.
+One thread fans out, once a second or after a push. Each endpoint has a few threads of its own, so a hanging endpoint
+delays only itself. No transaction is open during a request. While pushes come in, the worker pauses between its steps
+for longer than each took; it falls behind and catches up later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from receiver.core import DatabaseUnavailable, ReceiverError
-from receiver.db.engine import Database, StoreRejected
+from receiver.db.engine import Database, RowRejected
 from receiver.db.set_aside import ROW_FAULTS, note_left
 from receiver.net.egress import (
     EXCHANGE_SECONDS,
@@ -44,95 +44,95 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-LOOK_SECONDS = 1.0
-_LOOK_WITHOUT_TARGETS_SECONDS = 5.0
-_MADE_AT_ONCE = 500
-_MADE_AT_ONCE_BESIDE_PUSHES = 50  # a longer piece would be felt by those who wait for an acknowledgement
-_WAITING_MAX = 20  # changes that cannot be made into deliveries, of those that are looked at one by one
-SENT_AT_ONCE = 20  # of one claim: what a process that is killed may have sent unnoted
+POLL_SECONDS = 1.0
+_POLL_WITHOUT_ENDPOINTS_SECONDS = 5.0
+_FAN_OUT_MAX = 500
+_FAN_OUT_MAX_WHILE_BUSY = 50  # a longer step would delay acknowledgements
+_WAITING_MAX = 20  # postponed changes in one pass of single processing
+SENT_AT_ONCE = 20  # per claim: what a killed process may have sent unrecorded
 THREADS_EACH = 4
-# No exchange begins so late that another may have the delivery before it ends; the name may take long to resolve.
+# A request must end before the lease does; resolving the name may be slow.
 _CLAIM_SECONDS = LEASE.total_seconds() - EXCHANGE_SECONDS - 20
-# Of the time that a piece took, while pushes come in. Making deliveries is all computing; sending is mostly waiting. A
-# burst of pushes goes first; what lasts longer is kept up with, at a higher price.
+# Pause as a multiple of a step's time, while pushes come in. Fan-out is computing, sending is mostly waiting. A burst
+# of pushes has priority; under lasting load the pauses are shorter.
 _REST_OF_MAKING, _REST_OF_MAKING_LATE, _REST_OF_SENDING, _REST_MAX_SECONDS = 40.0, 8.0, 2.0, 0.5
 _LATE_SECONDS = 30.0
-_GRACE_SECONDS = 2.0  # for what is under way when the process stops
+_GRACE_SECONDS = 2.0  # for current requests when the process stops
 _FIRST_WAIT_SECONDS, _MOST_WAIT_SECONDS, _WAIT_GROWS = 5.0, 6 * 3600.0, 4
 _RETRY_AFTER_MAX_SECONDS = 3600.0
 _GONE = 410
-_MAY_SAY_WHEN = frozenset({429, 503})
+_RETRY_AFTER_STATUSES = frozenset({429, 503})
 
 
 class WebhookWorker:
-    """Forwards, from its start to its stop. One for one process; all of them share the work."""
+    """Fans out and sends webhooks. One per process; all processes share the work."""
 
     def __init__(
         self,
         database: Database,
         *,
-        link: CircuitBreaker,
+        availability: CircuitBreaker,
         allow: Iterable[Network | str],
         clock: Callable[[], Clock],
-        busy: Callable[[], bool],
+        is_busy: Callable[[], bool],
     ) -> None:
         self._database = database
-        self._link = link
-        self._guard = EgressPolicy(allow)
+        self._availability = availability
+        self._policy = EgressPolicy(allow)
         self._clock = clock
-        self._busy = busy  # whether pushes come in
-        self._lanes: dict[int, _Lane] = {}
-        self._caught_up_at = time.monotonic()  # when nothing was left to make
-        self._retried_at = float("-inf")  # at once: another version may have left something
+        self._is_busy = is_busy  # whether pushes are coming in
+        self._senders: dict[int, _EndpointSender] = {}
+        self._caught_up_at = time.monotonic()  # when the queue was last empty
+        self._retried_at = float("-inf")  # at the first run: another version may have postponed changes
         self._stopping = threading.Event()
         self._nudged = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; in the process that is to do it, after any fork."""
-        self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
+        """Start the thread; call it after any fork."""
+        self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
         self._thread.start()
 
     def nudge(self) -> None:
-        """Look soon: something was kept. Costs next to nothing."""
-        if self._lanes:
+        """Wake the worker after a push was saved. Very cheap."""
+        if self._senders:
             self._nudged.set()
 
-    def look(self) -> None:
-        """Look at once: somebody has changed a target."""
+    def run_now(self) -> None:
+        """Wake the worker at once: an endpoint has changed."""
         self._nudged.set()
 
     def stop(self) -> None:
-        """End: what is under way has a moment, the rest stays for others."""
+        """Stop; current requests get two seconds, the rest stays for other processes."""
         self._stopping.set()
         self._nudged.set()
         if self._thread is not None:
             self._thread.join(_GRACE_SECONDS)
-        lanes = list(self._lanes.values())
+        senders = list(self._senders.values())
         deadline = time.monotonic() + _GRACE_SECONDS
-        for lane in lanes:
-            lane.stop(deadline)
+        for sender in senders:
+            sender.stop(deadline)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             more = False
             try:
-                more = self._link.up and self._look()
-            except Exception as error:  # noqa: BLE001  (the edge of the thread: it has to go on)
+                more = self._availability.up and self._run_once()
+            except Exception as error:  # noqa: BLE001  (edge of the thread: it must go on)
                 reason = str(error) if isinstance(error, ReceiverError) else type(error).__name__
-                _log.warning("forwarding waits", reason=reason)
-                self._stopping.wait(LOOK_SECONDS)
+                _log.warning("webhook fan-out failed, retrying", reason=reason)
+                self._stopping.wait(POLL_SECONDS)
             if not more:
-                known_none = self._link.up and not self._lanes
-                self._nudged.wait(_LOOK_WITHOUT_TARGETS_SECONDS if known_none else LOOK_SECONDS)
+                known_none = self._availability.up and not self._senders
+                self._nudged.wait(_POLL_WITHOUT_ENDPOINTS_SECONDS if known_none else POLL_SECONDS)
             self._nudged.clear()
 
-    def _look(self) -> bool:
-        """Make what is to be made, for a while; say whether there is more. What was changed of targets is seen then."""
-        until = time.monotonic() + LOOK_SECONDS
+    def _run_once(self) -> bool:
+        """Fan out for up to a second with the present endpoints; return whether there is more."""
+        until = time.monotonic() + POLL_SECONDS
         with self._database.reading() as connection:
-            found = endpoints.list_targets(connection)
-        self._keep_lanes(found)
+            found = endpoints.list_endpoints(connection)
+        self._update_senders(found)
         if time.monotonic() - self._retried_at > LEFT_FOR.total_seconds():
             self._retried_at = time.monotonic()
             self._database.write(retry_left)
@@ -141,23 +141,23 @@ class WebhookWorker:
         some = partial(fan_out, no_receipt_after=after), partial(fan_out_one, no_receipt_after=after)
         more = True
         while more and time.monotonic() < until:
-            more = self._make(*some)
+            more = self._fan_out(*some)
         if not more:
             self._caught_up_at = time.monotonic()
         if found:
-            more |= self._make(partial(pop_timers, clock=clock), partial(pop_timer, clock=clock))
+            more |= self._fan_out(partial(pop_timers, clock=clock), partial(pop_timer, clock=clock))
             self._wake()
         return more
 
-    def _make(self, work: Callable[..., int], one: Callable[[Any], bool]) -> bool:
-        """Make some deliveries, or `one` where a row ends that; say whether there may be more to make."""
+    def _fan_out(self, work: Callable[..., int], one: Callable[[Any], bool]) -> bool:
+        """Run one step of `work`, or `one` by one after a faulty row; return whether there may be more."""
         begun = time.monotonic()
-        limit = _MADE_AT_ONCE_BESIDE_PUSHES if self._busy() else _MADE_AT_ONCE
+        limit = _FAN_OUT_MAX_WHILE_BUSY if self._is_busy() else _FAN_OUT_MAX
         try:
             made = self._database.write(partial(work, limit=limit))
-        except (StoreRejected, *ROW_FAULTS):
+        except (RowRejected, *ROW_FAULTS):
             made = limit
-            self._make_apart(one, limit)
+            self._fan_out_one_by_one(one, limit)
         if made:
             self._wake()
         now = time.monotonic()
@@ -165,82 +165,82 @@ class WebhookWorker:
         self._rest((_REST_OF_MAKING_LATE if late else _REST_OF_MAKING) * (now - begun))
         return made == limit and not self._stopping.is_set()
 
-    def _make_apart(self, one: Callable[[Any], bool], limit: int) -> None:
-        """Make deliveries one by one, until what ended the making of many is past. Raises where most of them end it."""
+    def _fan_out_one_by_one(self, one: Callable[[Any], bool], limit: int) -> None:
+        """Process single changes until the faulty one is past. Raises if too many are faulty."""
         waiting = 0
         for _ in range(limit):
             waiting += self._database.write(one)
             if waiting > _WAITING_MAX:
-                raise ReceiverError("one change after the other cannot be made into deliveries: see the log")
+                raise ReceiverError("too many changes cannot be made into deliveries; see the log")
             if self._stopping.is_set():
                 return
 
-    def _keep_lanes(self, found: list[Endpoint]) -> None:
+    def _update_senders(self, found: list[Endpoint]) -> None:
         wanted = {target.id: target for target in found}
-        for target_id in set(self._lanes) - set(wanted):
-            self._lanes.pop(target_id).stop(time.monotonic())
+        for target_id in set(self._senders) - set(wanted):
+            self._senders.pop(target_id).stop(time.monotonic())
         for target in found:
-            if target.id not in self._lanes:
-                self._lanes[target.id] = _Lane(
-                    target, self._database, guard=self._guard, clock=self._clock, rest=self._rest
+            if target.id not in self._senders:
+                self._senders[target.id] = _EndpointSender(
+                    target, self._database, policy=self._policy, clock=self._clock, rest=self._rest
                 )
-            self._lanes[target.id].paused = target.paused_at is not None
+            self._senders[target.id].paused = target.paused_at is not None
 
     def _wake(self) -> None:
-        for lane in self._lanes.values():
-            lane.wake()
+        for sender in self._senders.values():
+            sender.wake()
 
     def _rest(self, seconds: float) -> None:
-        if self._busy():
+        if self._is_busy():
             self._stopping.wait(min(_REST_MAX_SECONDS, seconds))
 
 
-class _Lane:
-    """Sends to one target, from as many threads as there is work for, and never more than a few."""
+class _EndpointSender:
+    """Sends to one endpoint, with up to THREADS_EACH threads."""
 
     def __init__(
         self,
         target: Endpoint,
         database: Database,
         *,
-        guard: EgressPolicy,
+        policy: EgressPolicy,
         clock: Callable[[], Clock],
         rest: Callable[[float], None],
     ) -> None:
         self._id = target.id
         self._name = target.name
         self._place = parse_url(target.url)
-        self._exit = EgressClient(self._place, guard, connections=THREADS_EACH)
+        self._client = EgressClient(self._place, policy, connections=THREADS_EACH)
         self._database = database
         self._clock = clock
         self._rest = rest
         self.paused = False
-        self._woken = False  # since a thread began to look
+        self._woken = False  # since a thread started its search
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._stopping = threading.Event()
 
     def wake(self) -> None:
-        """See to it that somebody looks for what is due."""
+        """Make sure that a thread searches for due deliveries."""
         with self._lock:
             self._woken = True
             if not self._threads and not self.paused and not self._stopping.is_set():
                 self._add_thread()
 
     def stop(self, deadline: float) -> None:
-        """End by then, a reading of time.monotonic(), or by breaking off what is under way."""
+        """Stop until `deadline` (time.monotonic()), then abort current requests."""
         self._stopping.set()
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._exit.abort()
+        self._client.abort()
         for thread in threads:
             thread.join(_GRACE_SECONDS)
-        self._exit.close()
+        self._client.close()
 
     def _add_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name=f"forward {self._name}", daemon=True)
+        thread = threading.Thread(target=self._run, name=f"webhook {self._name}", daemon=True)
         self._threads.add(thread)
         thread.start()
 
@@ -252,17 +252,17 @@ class _Lane:
             try:
                 while not self._stopping.is_set() and not self.paused and self._send_some():
                     pass
-            except Exception as error:  # noqa: BLE001  (the edge of the thread: the next look goes on)
+            except Exception as error:  # noqa: BLE001  (edge of the thread: the next run continues)
                 reason = str(error) if isinstance(error, ReceiverError) else type(error).__name__
-                _log.warning("forwarding to a target waits", target=self._name, reason=reason)
-                self._stopping.wait(LOOK_SECONDS)
+                _log.warning("sending webhooks failed, retrying", target=self._name, reason=reason)
+                self._stopping.wait(POLL_SECONDS)
             with self._lock:
                 going_on = self._woken and not self.paused and not self._stopping.is_set()
                 if not going_on:
                     self._threads.discard(threading.current_thread())
 
     def _send_some(self) -> bool:
-        """Send what is due; say whether there may be more at once."""
+        """Send due deliveries; return whether there may be more."""
         begun = time.monotonic()
         claim = self._database.write(
             partial(deliveries.claim, target_id=self._id, clock=self._clock(), limit=SENT_AT_ONCE)
@@ -273,93 +273,93 @@ class _Lane:
         with self._lock:
             if full and len(self._threads) < THREADS_EACH and not self._stopping.is_set():
                 self._add_thread()
-        became = self._send(claim, until=begun + _CLAIM_SECONDS)
-        self._settle(became, until=begun + LEASE.total_seconds())
-        return not became.failures_in_row and became.rest is None and became.pause_because is None
+        result = self._send(claim, until=begun + _CLAIM_SECONDS)
+        self._settle(result, until=begun + LEASE.total_seconds())
+        return not result.failures_in_row and result.rest is None and result.pause_because is None
 
     def _send(self, claim: DeliveryClaim, *, until: float) -> Settlement:
-        became = Settlement()
+        result = Settlement()
         for delivery in claim.deliveries:
             begun = time.monotonic()
-            if self._stopping.is_set() or self.paused or begun > until or not self._send_one(claim, delivery, became):
+            if self._stopping.is_set() or self.paused or begun > until or not self._send_one(claim, delivery, result):
                 break
             self._rest(_REST_OF_SENDING * (time.monotonic() - begun))
-        noted = {delivery.id for delivery in (*became.done, *(failure.delivery for failure in became.failed))}
-        became.released = [delivery for delivery in claim.deliveries if delivery.id not in noted]
-        return became
+        noted = {delivery.id for delivery in (*result.done, *(failure.delivery for failure in result.failed))}
+        result.released = [delivery for delivery in claim.deliveries if delivery.id not in noted]
+        return result
 
-    def _send_one(self, claim: DeliveryClaim, delivery: QueuedDelivery, became: Settlement) -> bool:
-        """Send a delivery and note what became of it; say whether the next may be sent."""
+    def _send_one(self, claim: DeliveryClaim, delivery: QueuedDelivery, result: Settlement) -> bool:
+        """Send a delivery and add its result; return whether to send the next."""
         now = datetime.now(UTC)
         try:
             request = render(claim, delivery, self._place, at=now)
-        except ROW_FAULTS as error:  # the others do not wait for it; it is tried again, and a dead letter in the end
+        except ROW_FAULTS as error:  # retried later, finally a dead letter; the others go on
             note_left(delivery.message_id, delivery.push_id, error)
-            self._note_failure(became, delivery, f"cannot be written ({type(error).__name__})", "unreadable", own=False)
+            self._add_failure(result, delivery, f"cannot be written ({type(error).__name__})", "unreadable", own=False)
             return True
         if request is None:
-            became.done.append(delivery)
+            result.done.append(delivery)
             metrics.FORWARD_ATTEMPTS.labels(self._name, "forgotten").inc()
             return True
         try:
-            answer = self._exit.send(request.method, request.line, request.headers, request.body)
+            answer = self._client.send(request.method, request.line, request.headers, request.body)
         except ROW_FAULTS as error:  # such as a header that no request may have
-            self._note_failure(became, delivery, f"cannot be sent ({type(error).__name__})", "unsendable", own=False)
+            self._add_failure(result, delivery, f"cannot be sent ({type(error).__name__})", "unsendable", own=False)
             return True
         except (EgressError, EgressForbidden) as error:
             if self._stopping.is_set():
-                return False  # broken off by ourselves
+                return False  # we aborted it
             outcome = "forbidden" if isinstance(error, EgressForbidden) else "unreachable"
-            self._note_failure(became, delivery, str(error), outcome, own=True)
+            self._add_failure(result, delivery, str(error), outcome, own=True)
             return False
         if 200 <= answer.status < 300:
-            became.done.append(delivery)
-            became.delivered += 1
-            became.failures_in_row = 0
+            result.done.append(delivery)
+            result.delivered += 1
+            result.failures_in_row = 0
             metrics.FORWARD_ATTEMPTS.labels(self._name, "delivered").inc()
             return True
         words = f"answered with HTTP status {answer.status}"
         if answer.status == _GONE:
-            became.pause_because = words
+            result.pause_because = words
             metrics.FORWARD_ATTEMPTS.labels(self._name, "gone").inc()
             return False
         if 300 <= answer.status < 400:
-            words += ", a redirect, which is not followed: name the URL that it leads to"
+            words += ", a redirect, which is not followed: set the URL it leads to"
         failed = answer.status >= 500
-        self._note_failure(became, delivery, words, "failed" if failed else "refused", own=failed)
-        if answer.status in _MAY_SAY_WHEN and (seconds := retry_after_seconds(answer, now)) is not None:
-            became.rest = timedelta(seconds=seconds)
+        self._add_failure(result, delivery, words, "failed" if failed else "refused", own=failed)
+        if answer.status in _RETRY_AFTER_STATUSES and (seconds := retry_after_seconds(answer, now)) is not None:
+            result.rest = timedelta(seconds=seconds)
             return False
-        return became.failures_in_row < BREAKER_FAILURES
+        return result.failures_in_row < BREAKER_FAILURES
 
-    def _note_failure(
-        self, became: Settlement, delivery: QueuedDelivery, words: str, outcome: str, *, own: bool
+    def _add_failure(
+        self, result: Settlement, delivery: QueuedDelivery, words: str, outcome: str, *, own: bool
     ) -> None:
         wait = timedelta(seconds=wait_seconds(delivery.attempts))
-        became.failed.append(Failure(delivery=delivery, error=words, wait=wait))
-        became.failures_in_row += own
+        result.failed.append(Failure(delivery=delivery, error=words, wait=wait))
+        result.failures_in_row += own
         metrics.FORWARD_ATTEMPTS.labels(self._name, outcome).inc()
 
-    def _settle(self, became: Settlement, *, until: float) -> None:
-        """Note what became of a claim, also where the database is away for a moment; else it is sent again."""
+    def _settle(self, result: Settlement, *, until: float) -> None:
+        """Record the results of a claim; retry while the database is unavailable, or it would be sent again."""
         while True:
             try:
-                self._database.write(partial(deliveries.settle, target_id=self._id, became=became))
+                self._database.write(partial(deliveries.settle, target_id=self._id, result=result))
             except DatabaseUnavailable:
-                if time.monotonic() > until or self._stopping.wait(LOOK_SECONDS):
+                if time.monotonic() > until or self._stopping.wait(POLL_SECONDS):
                     raise
             else:
                 return
 
 
 def wait_seconds(attempts: int) -> float:
-    """Return how long a delivery waits after so many failures before this one: anything up to a bound that grows."""
+    """Return a random wait before the retry, up to a limit that grows with the number of failures."""
     bound = min(_MOST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * _WAIT_GROWS ** min(attempts, 20))
-    return random.uniform(1.0, bound)  # noqa: S311  (so that what failed together does not come back together)
+    return random.uniform(1.0, bound)  # noqa: S311  (spreads retries of simultaneous failures)
 
 
 def retry_after_seconds(answer: EgressResponse, now: datetime) -> float | None:
-    """Return for how long a target wants to hear nothing, within bounds; None: it does not say."""
+    """Return the seconds of a Retry-After header, within limits; None: no valid header."""
     text = answer.retry_after or ""
     if text.isascii() and text.isdigit():
         seconds = float(text[:10])

@@ -7,7 +7,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from receiver.alerting import BalanceLeft, Rate, StoredFigures, figures
+from receiver.alerting import figures
+from receiver.alerting.rules import BalanceLeft, Rate, StoredFigures
 from receiver.audit import note_shipped
 from receiver.messages import Reading, balance
 from receiver.net.self_test import SELF_TEST_BODY
@@ -28,7 +29,7 @@ WEEK = 7 * DAY
 
 
 def found(runtime: Runtime, now: datetime = NOON, accounts: Collection[str] = ("default",)) -> StoredFigures:
-    return runtime.ask(lambda connection: figures.find_kept(connection, now=now, accounts=accounts))
+    return runtime.ask(lambda connection: figures.find_stored_figures(connection, now=now, accounts=accounts))
 
 
 def test_empty_database_tells_of_nothing_wrong(runtime: Runtime) -> None:
@@ -146,12 +147,12 @@ def test_balance_that_others_tell_is_not_asked_for(runtime: Runtime) -> None:
 def test_the_oldest_that_waits_is_told_of_each_target(runtime: Runtime) -> None:
     for name in ("idle", "shop"):
         new = NewEndpoint(name=name, url="https://example.com/", format=PayloadFormat.RAW, accounts=(name,))
-        runtime.database.write(partial(endpoints.create_target, new=new, now=runtime.now()))
-        made = runtime.ask(lambda c, name=name: endpoints.get_target(c, name))  # type: ignore[misc]
-        runtime.database.write(partial(endpoints.pause_target, target=made, now=runtime.now(), because="for a test"))
+        runtime.database.write(partial(endpoints.create_endpoint, new=new, now=runtime.now()))
+        made = runtime.ask(lambda c, name=name: endpoints.get_endpoint(c, name))  # type: ignore[misc]
+        runtime.database.write(partial(endpoints.pause_endpoint, target=made, now=runtime.now(), because="for a test"))
     before = runtime.now()
     keep(runtime, *(replace(pushed(NOON, number=number), account="shop") for number in range(2)))
-    runtime.webhook_worker.look()
+    runtime.webhook_worker.run_now()
     await_true(lambda: bool(found(runtime).forward_oldest))
     (target, oldest_at), *others = found(runtime).forward_oldest.items()
     assert (target, others) == ("shop", [])
@@ -161,7 +162,7 @@ def test_the_oldest_that_waits_is_told_of_each_target(runtime: Runtime) -> None:
 def test_audit_waits_for_syslog_where_there_is_one(runtime: Runtime) -> None:
     def unshipped(*, ships_audit: bool) -> datetime | None:
         return runtime.ask(
-            lambda connection: figures.find_kept(connection, now=NOON, accounts=(), ships_audit=ships_audit)
+            lambda connection: figures.find_stored_figures(connection, now=NOON, accounts=(), ships_audit=ships_audit)
         ).unshipped_since
 
     runtime.audit("key", "keys.create")

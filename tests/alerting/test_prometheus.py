@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.alerting import Alarm
+from receiver.alerting.rules import Alarm
 from receiver.app import create_app
 from receiver.messages import Reading, balance
 from tests.support.test_signals import keep, pushed, record, sent, unreadable

@@ -10,24 +10,20 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from receiver.alerting import (
+from receiver.alerting.follow import Incident, IncidentState, follow, follow_all, pending_notifications
+from receiver.alerting.messages import MessageContext, title_of, write_incident
+from receiver.alerting.node_state import count_rises
+from receiver.alerting.rules import (
     Alarm,
     BalanceLeft,
     Finding,
     HealthFigures,
-    Incident,
-    IncidentState,
     Rate,
     SetAsideRows,
     StoredFigures,
     Thresholds,
-    count_rises,
-    follow,
-    follow_all,
     judge_all,
-    list_tellings,
 )
-from receiver.alerting.messages import MessageContext, title_of, write_incident
 from receiver.alerting.run import read_refusals, read_replica_lag
 from receiver.config import ALARM_LANGUAGES
 from receiver.core import Disk
@@ -36,7 +32,7 @@ from tests.harness.factories import NOON
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 USUAL = Rate(delivered=9_500, settled=10_000)
-KEPT = StoredFigures(
+STORED = StoredFigures(
     last_push_at=NOON - SECOND,
     unanswered_since=None,
     missed_pushes=0,
@@ -53,7 +49,7 @@ WELL = HealthFigures(
     spool_max_bytes=1000,
     spool_oldest_seconds=0.0,
     refusals={"secret": 0},
-    kept=KEPT,
+    stored=STORED,
     disk=Disk(free_bytes=10**12, total_bytes=2 * 10**12),
     certificate_days_left=60.0,
 )
@@ -65,7 +61,7 @@ def wrong(figures: HealthFigures) -> set[tuple[Alarm, str]]:
 
 
 def kept(**changes: Any) -> HealthFigures:
-    return replace(WELL, kept=replace(KEPT, **changes))
+    return replace(WELL, stored=replace(STORED, **changes))
 
 
 def backed_up(made: timedelta | None = None, failed: timedelta | None = None) -> HealthFigures:
@@ -137,7 +133,7 @@ def test_certificate_that_is_not_accepted_is_told_with_the_reason_and_no_days(la
 
 @pytest.mark.parametrize(
     ("language", "says"),
-    [("en", "At the present rate it has room for 2.5 hours more."), ("zh-CN", "剩余容量还可用约 2.5 小时。")],
+    [("en", "At the present rate the spool is full in 2.5 hours."), ("zh-CN", "剩余容量还可用约 2.5 小时。")],
 )
 def test_spool_that_is_used_is_told_with_the_time_that_is_left(language: str, says: str) -> None:
     figures = replace(WELL, database_fault="it is away", spool_bytes=501, spool_lasts_seconds=9_000.0)
@@ -212,7 +208,7 @@ def test_limits_are_those_that_were_chosen() -> None:
 
 def test_what_cannot_be_known_is_judged_by_nobody() -> None:
     blind = replace(
-        WELL, database_fault="away", server_fault="away", kept=None, refusals=None, certificate_days_left=None
+        WELL, database_fault="away", server_fault="away", stored=None, refusals=None, certificate_days_left=None
     )
     of_this_machine = {Alarm.SPOOL_GROWING, Alarm.DISK_NEARLY_FULL, Alarm.BACKUP_OLD}
     assert set(judge_all(blind, LIMITS)) == {Alarm.SERVER_DOWN, Alarm.DATABASE_AWAY} | of_this_machine
@@ -285,7 +281,7 @@ def test_each_target_is_told_of_both_ends_once() -> None:
     def untold(
         incident: Incident, *told: tuple[str, IncidentState], later: timedelta = HOUR
     ) -> list[tuple[str, IncidentState]]:
-        tellings = list_tellings("1", incident, told, ["a", "b"], NOON + later)
+        tellings = pending_notifications("1", incident, told, ["a", "b"], NOON + later)
         return [(telling.target, telling.state) for telling in tellings]
 
     firing, recovered = IncidentState.FIRING, IncidentState.RECOVERED
@@ -335,7 +331,7 @@ def test_message_is_whole_in_both_languages() -> None:
     )
     assert write_incident(incident, IncidentState.FIRING, place("en")).text.splitlines()[:3] == [
         "[receiver] WARNING: pushes are refused: wrong secret",
-        "21 in the last 15 minutes were refused: wrong secret.",
+        "21 pushes were refused in the last 15 minutes: wrong secret.",
         "Since: 2026-11-23 12:00:00 (Asia/Shanghai)",
     ]
     over = replace(incident, recovered_at=NOON + HOUR)
@@ -375,7 +371,7 @@ def test_refusals_are_added_up_over_a_restart_of_the_server() -> None:
 
 def test_refusals_are_read_from_what_the_server_exposes() -> None:
     exposed = (
-        "# HELP receiver_push_refusals_total Pushes refused, nothing kept.\n"
+        "# HELP receiver_push_refusals_total Pushes refused, nothing stored.\n"
         "# TYPE receiver_push_refusals_total counter\n"
         'receiver_push_refusals_total{reason="secret"} 3.0\n'
         'receiver_push_refusals_total{reason="size"} 1.0\n'

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from receiver.alerting import Alarm, IncidentState, SharedIncidents, open_node, run
 from receiver.alerting import incidents as stored
+from receiver.alerting import run
+from receiver.alerting.follow import IncidentState
+from receiver.alerting.incidents import SharedIncidents
+from receiver.alerting.node_state import open_node
 from receiver.alerting.notifiers import Notifier
+from receiver.alerting.rules import Alarm
 from receiver.alerting.run import Watch
 from receiver.core import Disk
 from receiver.db import migrate
@@ -157,7 +161,7 @@ def test_who_has_claimed_and_died_is_replaced_after_two_minutes(
     nobody.look(1)
     shared = SharedIncidents(make_runtime().database)
     kind, url, _ = target(told)
-    (telling,) = shared.list_untold([Notifier(kind=kind, url=url).id], NOON + MINUTE)
+    (telling,) = shared.list_pending([Notifier(kind=kind, url=url).id], NOON + MINUTE)
     assert shared.claim(telling, NOON + MINUTE)
     node = make_node(alarm_urls=(target(told),))
     node.look(2)
@@ -214,7 +218,7 @@ def test_what_the_database_knew_outlasts_its_absence(
     node.look(0)
     node.look(1)
     with monkeypatch.context() as patch:
-        patch.setattr(Watch, "_find_kept", lambda *_: (None, "the database is unavailable"))
+        patch.setattr(Watch, "_find_stored", lambda *_: (None, "the database is unavailable"))
         node.look(2)
         node.look(3)
     node.look(4)
@@ -290,9 +294,9 @@ def test_old_and_failed_backups_are_told_by_the_node_that_made_them(node: Node, 
     assert [(body["name"], body["subject"]) for body in told.bodies] == [
         (Alarm.BACKUP_OLD, "backup.sh"), (Alarm.BACKUP_OLD, "receiver backup"),
     ]  # fmt: skip
-    assert "The last try of `backup.sh` has failed" in told.bodies[0]["text"]
+    assert "The last run of `backup.sh` failed" in told.bodies[0]["text"]
     assert (
-        "The last backup by `receiver backup` is of 2026-11-21T15:00:00Z; one is due each day."
+        "The last backup by `receiver backup` was made at 2026-11-21T15:00:00Z; one is due every day."
         in told.bodies[1]["text"]
     )
 
@@ -348,7 +352,7 @@ def test_command_tells_tests_and_dry_runs(tmp_path: Path, told: Robot) -> None:
         )
         with process:
             first = process.run("run", "alarms")
-            assert (first.returncode, first.stdout) == (0, "nothing is wrong\n"), first.stderr
+            assert (first.returncode, first.stdout) == (0, "no problems found\n"), first.stderr
             for _ in range(3):
                 assert process.request("POST", "/push/wrong-secret", b"mobile=1").status == 404
             second = json.loads(process.run("run", "alarms", "--json").stdout)
@@ -362,15 +366,15 @@ def test_command_tells_tests_and_dry_runs(tmp_path: Path, told: Robot) -> None:
         other.answer((500, {}), (500, {}))
         tested = process.run("run", "alarms", "--test")
         assert tested.returncode == 1
-        assert tested.stdout == "told dingtalk at 127.0.0.1: ok\n"
-        assert tested.stderr == "receiver: not told: url at 127.0.0.1: answered with HTTP status 500\n"
+        assert tested.stdout == "notified dingtalk at 127.0.0.1: ok\n"
+        assert tested.stderr == "receiver: notification failed: url at 127.0.0.1: answered with HTTP status 500\n"
         assert "测试" in told.bodies[0]["text"]["content"]
 
         process.run("run", "alarms")
         _let_pass(tmp_path, MINUTE)
         failed = process.run("run", "alarms")
         assert failed.returncode == 1
-        assert failed.stdout == "wrong: server_down\ntold dingtalk at 127.0.0.1: server_down firing\n"
+        assert failed.stdout == "problem: server_down\nnotified dingtalk at 127.0.0.1: server_down firing\n"
         shown = tested.stdout + tested.stderr + failed.stdout + failed.stderr
     assert TOKEN not in shown
     assert SIGNING_SECRET not in shown
@@ -390,5 +394,5 @@ def test_test_needs_somebody_to_tell(tmp_path: Path) -> None:
     process = ServeProcess(tmp_path)
     done = process.run("run", "alarms", "--test")
     assert done.returncode == 1
-    assert "nobody to tell; set RECEIVER_ALARM_URLS" in done.stderr
+    assert "no alarm URLs; set RECEIVER_ALARM_URLS" in done.stderr
     assert process.run("run", "alarms", "--test", "--dry-run").returncode == 2

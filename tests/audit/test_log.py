@@ -87,14 +87,14 @@ API: dict[str, dict[str, list[str]]] = {
     "reports.Billing": {f"GET /api/v1/reports/billing?{DAY}": []},
     "audit.Audit": {"GET /api/v1/audit": ["audit.read"]},
     "reports.Delivery": {f"GET /api/v1/reports/delivery?{DAY}": []},
-    "webhooks.Targets": {"POST /api/v1/webhooks": ["webhook.create"], "GET /api/v1/webhooks": []},
+    "webhooks.Webhooks": {"POST /api/v1/webhooks": ["webhook.create"], "GET /api/v1/webhooks": []},
     "webhooks.Pause": {"POST /api/v1/webhooks/shop/pause": ["webhook.pause"]},
     "webhooks.Resume": {"POST /api/v1/webhooks/shop/resume": ["webhook.resume"]},
     "webhooks.Rotate": {"POST /api/v1/webhooks/shop/rotate": ["webhook.rotate"]},
     "webhooks.Test": {"POST /api/v1/webhooks/shop/test": ["webhook.test"]},
     "webhooks.Dead": {"GET /api/v1/webhooks/shop/dead": []},  # ids alone
     "webhooks.Replay": {"POST /api/v1/webhooks/shop/replay": ["webhook.replay"]},
-    "webhooks.OneTarget": {"GET /api/v1/webhooks/shop": [], "DELETE /api/v1/webhooks/shop": ["webhook.remove"]},
+    "webhooks.OneWebhook": {"GET /api/v1/webhooks/shop": [], "DELETE /api/v1/webhooks/shop": ["webhook.remove"]},
 }
 # The same for an administrator at the console; a form's fields behind the path.
 CONSOLE: dict[str, dict[str, list[str]]] = {
@@ -336,11 +336,11 @@ def test_the_page_finds_by_number_and_says_whether_the_chain_holds(app: Flask, r
     runtime.audit("user:li.wei", "look_up", mobile="13800138000")
     page = Page(admin.post("/audit", {"mobile": NUMBER}).text)
     assert ("user:wu" in page.text, "user:li.wei" in page.text) == (True, False)
-    assert "are as they were written" in page.at("proof")
+    assert "are unaltered" in page.at("proof")
     assert admin.post("/audit", {"mobile": "x"}).status_code == 422
     text = admin.post("/audit/export", {"mobile": NUMBER, "format": "ndjson"}).text
     assert [json.loads(line)["actor"] for line in text.splitlines()] == ["user:wu", "user:admin", "user:admin"]
-    runtime.checkpoints.note(Checkpoint(position=99, at=runtime.now(), hash=bytes(32)))
+    runtime.checkpoints.add(Checkpoint(position=99, at=runtime.now(), hash=bytes(32)))
     assert "cut off behind entry" in admin.page("/audit").at("proof")
 
 

@@ -14,7 +14,7 @@ from alembic import command
 from receiver.audit import Checkpoint, Checkpoints, thinned, verify_audit
 from receiver.audit import log as store
 from receiver.db import migrate
-from receiver.db.engine import Database, StoreRejected
+from receiver.db.engine import Database, RowRejected
 from receiver.db.tables import audit, audit_chain
 from tests.harness.server import ServeProcess
 
@@ -105,7 +105,7 @@ TAMPERING = {
     "DELETE FROM audit": "cut off behind entry 0",
     "DELETE FROM audit_chain": "the chain's end (table audit_chain) is missing",
     "UPDATE audit_chain SET last_position = 3": "it goes on to entry 4, and its end says 3",
-    "UPDATE audit_chain SET horizon_position = 2": "it begins behind entry 2, and no entry says",
+    "UPDATE audit_chain SET horizon_position = 2": "it begins behind entry 2, and no entry records",
 }
 
 
@@ -172,7 +172,7 @@ def test_the_database_refuses_to_change_entries(runtime: Runtime) -> None:
     if runtime.database.postgresql:
         statements += ["TRUNCATE audit", "TRUNCATE audit_chain"]
     for statement in statements:
-        with pytest.raises(StoreRejected), runtime.database.reading() as connection:
+        with pytest.raises(RowRejected), runtime.database.reading() as connection:
             connection.execute(sa.text(statement))
     assert rows(runtime) == before
 
@@ -207,9 +207,9 @@ def test_writers_at_once_make_one_chain(runtime: Runtime) -> None:
 def test_what_is_noted_with_a_change_is_kept_with_it_or_not_at_all(runtime: Runtime) -> None:
     def fail(connection: sa.Connection) -> None:
         store.write_audit(connection, at=T0, actor="cli", action="inside", detail={})
-        raise StoreRejected("no")
+        raise RowRejected("no")
 
-    with pytest.raises(StoreRejected):
+    with pytest.raises(RowRejected):
         runtime.audited(fail, "cli", "key.create")
     assert rows(runtime) == []
     assert runtime.audited(lambda _: 7, "cli", "key.create") == 7
@@ -265,7 +265,7 @@ def test_a_beginning_that_was_moved_past_entries_is_found(runtime: Runtime) -> N
         "DELETE FROM audit WHERE position = 3",
         sa.update(audit_chain).values(horizon_position=3, horizon_hash=third.hash),
     )
-    assert "it begins behind entry 3, and no entry says" in str(fault(runtime))
+    assert "it begins behind entry 3, and no entry records" in str(fault(runtime))
 
 
 # --- What is noted outside ----------------------------------------------------------------------------
@@ -279,24 +279,24 @@ def test_anchors_are_thinned_out_to_one_an_hour_beyond_the_newest_thousand(tmp_p
     places = Checkpoints(tmp_path)
     every = list(anchors_of(range(1, 2001), timedelta(minutes=10)))
     places.path.write_text("".join(anchor.line for anchor in every[:-1]))
-    places.note(every[-1])
+    places.add(every[-1])
     kept, faults = places.read()
     assert faults == []
     assert kept[-1000:] == every[-1000:]
     assert len(kept) == 1000 + 167
     assert kept == thinned(kept)
-    places.note(Checkpoint(position=2001, at=T0, hash=bytes(32)))
+    places.add(Checkpoint(position=2001, at=T0, hash=bytes(32)))
     assert len(places.read()[0]) == len(kept) + 1
 
 
 def test_a_line_that_a_stopped_machine_has_left_is_passed_over_and_any_other_is_named(tmp_path: Path) -> None:
     places = Checkpoints(tmp_path)
     first, second = anchors_of(range(1, 3), timedelta(minutes=1))
-    places.note(first)
+    places.add(first)
     with places.path.open("a") as file:
         file.write(second.line[:20])
     assert places.read() == ([first], [])
-    places.note(second)
+    places.add(second)
     assert places.read() == ([first, second], [])
     places.path.write_text("nonsense\n" + second.line)
     anchors, faults = places.read()

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from receiver.alerting import Alarm, Finding, IncidentState, PendingNotification, follow, incidents
+from receiver.alerting import incidents
+from receiver.alerting.follow import IncidentState, PendingNotification, follow
+from receiver.alerting.rules import Alarm, Finding
 from receiver.app import create_app
 from receiver.auth import api_keys, users
 from receiver.db import once
@@ -167,7 +169,7 @@ def test_send_of_the_future_uses_up_no_limit_of_now(runtime: Runtime, limit: dic
 def test_delivery_of_the_future_goes_out_now(runtime: Runtime) -> None:
     runtime.webhook_worker.stop()
     new = endpoints.NewEndpoint(name="shop", url="https://127.0.0.1:9/", format=endpoints.PayloadFormat.RAW)
-    runtime.database.write(lambda c: endpoints.create_target(c, new, now=NOW))
+    runtime.database.write(lambda c: endpoints.create_endpoint(c, new, now=NOW))
     target_id = runtime.ask(lambda c: c.scalars(sa.select(targets_table.c.id)).one())
     row = {"target_id": target_id, "event_id": id_of(NOW), "event": "push", "created_at": LATER, "next_at": LATER}
     runtime.database.write(lambda c: c.execute(sa.insert(deliveries_table).values(row)))

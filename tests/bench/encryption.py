@@ -93,7 +93,7 @@ def _open(url: str, keys: Keys) -> Database:
     if keys:
         encrypt(plain, Keyring(keys))
     plain.close()
-    return Database(url, patience_seconds=60, sealing=ColumnEncryption(keys))
+    return Database(url, patience_seconds=60, encryption=ColumnEncryption(keys))
 
 
 # --- Bytes ----------------------------------------------------------------------------------------------

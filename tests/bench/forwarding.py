@@ -31,7 +31,7 @@ import psycopg
 
 from receiver.db import migrate
 from receiver.db.engine import Database
-from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat, create_target
+from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat, create_endpoint
 from tests.bench.bad_target import BadTarget, Misbehaviour
 from tests.bench.report import describe_machine, write_section
 from tests.bench.usage import list_tree
@@ -186,7 +186,7 @@ def _prepare(url: str, target_url: str, *forms: PayloadFormat) -> None:
     for number, form in enumerate(forms):
         events = tuple(EventType) if form is PayloadFormat.WEBHOOKS else ()
         new = NewEndpoint(name=f"t{number}", url=target_url, format=form, events=events)
-        database.write(partial(create_target, new=new, now=datetime.now(UTC)))
+        database.write(partial(create_endpoint, new=new, now=datetime.now(UTC)))
     database.close()
 
 

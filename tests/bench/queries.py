@@ -83,7 +83,7 @@ class Asked:
             "one message with its timeline",
             lambda c: (
                 queries.find_message(c, row.id, self.clock),
-                queries.list_sightings(c, row.id),
+                queries.list_inbound_events(c, row.id),
             ),
         )
         yield "first page", page()

@@ -121,10 +121,10 @@ def test_pushes_are_listed_and_replayed_with_new_settings(installed: ServeProces
     assert "15080921090" not in installed.run("pushes", "list").stdout
     assert installed.run("pushes", "replay").returncode == 2
     still = installed.run("pushes", "replay", "--quarantined")
-    assert still.stdout == "0 accepted, 1 quarantined still\n"
+    assert still.stdout == "0 accepted, 1 still quarantined\n"
     installed.environment = {"RECEIVER_TIME_FORMATS": "%Y/%m/%d %H:%M:%S"}
     mended = installed.run("pushes", "replay", rows[0]["id"])
-    assert mended.stdout == "1 accepted, 0 quarantined still\n"
+    assert mended.stdout == "1 accepted, 0 still quarantined\n"
     assert installed.run("pushes", "list", "--outcome", "quarantined", "--json").stdout == ""
     assert installed.run("pushes", "replay", "00000000-0000-7000-8000-000000000000").returncode == 1
 

@@ -26,7 +26,7 @@ def test_demo_fills_answers_sends_and_is_gone(tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             told = ""
-            while "Ctrl-C ends it" not in told:
+            while "Ctrl-C stops it" not in told:
                 line = process.stdout.readline()
                 assert line, told
                 told += line

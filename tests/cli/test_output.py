@@ -30,7 +30,7 @@ def database_url(sqlite_database_url: str) -> str:
 def process(tmp_path: Path, database_url: str, runtime: Runtime) -> ServeProcess:
     """The commands on a database with replies of every kind of letter."""
     for number, content in enumerate(CONTENTS):
-        runtime.batch_writer.submit(make_push(task_id=f"{number}", content=content)).result(60)
+        runtime.batch_writer.enqueue(make_push(task_id=f"{number}", content=content)).result(60)
     return ServeProcess(tmp_path, database_url=database_url)
 
 
@@ -74,12 +74,14 @@ def test_output_that_takes_nothing_more_is_one_line(process: ServeProcess, comma
             timeout=120,
             cwd=process.data_dir,
         )
-    said = b"receiver: No space left on device: where this prints to, or in the data directory\n"
+    said = b"receiver: No space left on device: for the output, or in the data directory\n"
     assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_reader_that_goes_away_is_told_the_rest_the_next_time(process: ServeProcess, runtime: Runtime) -> None:
-    futures = [runtime.batch_writer.submit(make_push(task_id=f"9{number}", content="T" * 300)) for number in range(400)]
+    futures = [
+        runtime.batch_writer.enqueue(make_push(task_id=f"9{number}", content="T" * 300)) for number in range(400)
+    ]
     for future in futures:
         future.result(60)
     arguments = ("events", "--cursor-file", str(process.data_dir / "cursor"))

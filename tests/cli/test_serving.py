@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver.net.serving import NOTE, as_served, noted
+from receiver.net.serving import NOTE, addresses_published, as_served
 from tests.conftest import SECRET, make_settings
 from tests.harness.server import ServeProcess
 
@@ -31,16 +31,16 @@ def test_note_counts_while_its_writer_runs_and_no_longer(tmp_path: Path, inside:
     files = tmp_path / "a.pem", tmp_path / "b.pem"
     served = replace(asked, bind=("0.0.0.0", 9000), internal_bind=inside, tls_cert=files[0], tls_key=files[1])
     assert as_served(asked) == asked
-    with noted(served):
+    with addresses_published(served):
         assert as_served(asked) == served
-        with noted(asked):  # another server on the same directory changes nothing
+        with addresses_published(asked):  # another server on the same directory changes nothing
             assert as_served(asked) == served
     assert as_served(asked) == asked
 
 
 def test_note_of_another_version_is_none(tmp_path: Path) -> None:
     asked = make_settings("sqlite://", tmp_path)
-    with noted(replace(asked, bind=("127.0.0.1", 9000))):
+    with addresses_published(replace(asked, bind=("127.0.0.1", 9000))):
         for text in ("", "{}", "[1]", '{"bind": 5}'):
             (tmp_path / NOTE).write_text(text)
             assert as_served(asked) == asked

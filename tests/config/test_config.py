@@ -92,7 +92,7 @@ def test_secret_comes_from_a_file_or_from_a_credential_of_systemd(
     monkeypatch.setenv("RECEIVER_PUSH_TOKENS_FILE", str(tmp_path / "tokens"))
     assert load_settings().push_tokens == (("bank", B),)
     monkeypatch.setenv("RECEIVER_PUSH_TOKENS_FILE", str(tmp_path / "nothing"))
-    with pytest.raises(SettingsError, match=r"RECEIVER_PUSH_TOKENS: the file named by RECEIVER_PUSH_TOKENS_FILE"):
+    with pytest.raises(SettingsError, match=r"RECEIVER_PUSH_TOKENS: cannot read the file of RECEIVER_PUSH_TOKENS_FILE"):
         load_settings()
 
 
@@ -208,18 +208,18 @@ def test_name_that_is_no_setting_is_told_with_the_nearest_one(
     name: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".env").write_text(f"{name}=hunter2\nCOMPOSE_PROJECT_NAME=x\n")
-    assert load_settings().unknown == (f"{name}: there is no such setting; {meant}?",)
+    assert load_settings().unknown == (f"{name}: unknown setting; did you mean {meant}?",)
     (tmp_path / ".env").unlink()
     monkeypatch.setenv(name, "hunter2")
-    assert load_settings().unknown == (f"{name}: there is no such setting; {meant}?",)
+    assert load_settings().unknown == (f"{name}: unknown setting; did you mean {meant}?",)
     monkeypatch.setenv("RECEIVER_ACK_STATUS", "404")
-    with pytest.raises(SettingsError, match=f"{name}: there is no such setting"):
+    with pytest.raises(SettingsError, match=f"{name}: unknown setting"):
         load_settings()
 
 
 def test_name_that_is_like_no_setting_is_told_without_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECEIVER_XYZZY", "1")
-    assert load_settings().unknown == ("RECEIVER_XYZZY: there is no such setting",)
+    assert load_settings().unknown == ("RECEIVER_XYZZY: unknown setting",)
 
 
 def test_what_kubernetes_and_docker_set_for_a_service_of_our_name_is_nobodys_mistake(
@@ -293,13 +293,13 @@ def test_of_several_servers_the_one_that_takes_writes_is_meant(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
-        ("u:hunter2@a,b/d?target_session_attrs=any", "a standby can keep nothing"),
-        ("u:hunter2@a/d?target_session_attrs=standby", "a standby can keep nothing"),
+        ("u:hunter2@a,b/d?target_session_attrs=any", "a standby cannot store pushes"),
+        ("u:hunter2@a/d?target_session_attrs=standby", "a standby cannot store pushes"),
         ("u:hunter2@a:54321,b:port/d", "a port is not a number"),
         ("u:hun/ter2@a:54321/d", "a port is not a number.* %XX"),
         ("u:hunter2%@a/d", "special characters as %XX"),
-        ("u:p@hunter2@a/d", "the @ of a password is written as %40"),
-        ("u:p@hunter2@a:5432,b/d", "the @ of a password is written as %40"),
+        ("u:p@hunter2@a/d", "write the @ of a password as %40"),
+        ("u:p@hunter2@a:5432,b/d", "write the @ of a password as %40"),
         ("u:hunter2@a/d?pool_size=3", "only parameters of libpq"),
     ],
 )
@@ -346,10 +346,10 @@ def test_alarm_urls_hold_their_kind_and_the_secret_to_sign_with(monkeypatch: pyt
     ("urls", "fault"),
     [
         ("https://hook.example.com/x", "not of the form kind:URL"),
-        ("wecom:https://qyapi.weixin.qq.com/x?key=c#secret", "wecom signs nothing"),
+        ("wecom:https://qyapi.weixin.qq.com/x?key=c#secret", "wecom has no signature"),
         ("feishu:ftp://x/y", "not a URL of the form https://HOST/PATH"),
         ("url:http:///path", "not a URL of the form http://HOST/PATH"),
-        ("url:https://a.example.com,url:https://a.example.com", "named twice"),
+        ("url:https://a.example.com,url:https://a.example.com", "occurs twice"),
     ],
 )
 def test_wrong_alarm_urls_are_explained(urls: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,11 +361,11 @@ def test_wrong_alarm_urls_are_explained(urls: str, fault: str, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("binds", "named"),
     [
-        ({"RECEIVER_SEND_PROXY_BIND": "127.0.0.1:8000"}, "RECEIVER_SEND_PROXY_BIND: the port of RECEIVER_BIND"),
-        ({"RECEIVER_INTERNAL_BIND": "10.0.0.5:8000"}, "RECEIVER_INTERNAL_BIND: the port of RECEIVER_BIND"),
+        ({"RECEIVER_SEND_PROXY_BIND": "127.0.0.1:8000"}, "RECEIVER_SEND_PROXY_BIND: same port as RECEIVER_BIND"),
+        ({"RECEIVER_INTERNAL_BIND": "10.0.0.5:8000"}, "RECEIVER_INTERNAL_BIND: same port as RECEIVER_BIND"),
         (
             {"RECEIVER_INTERNAL_BIND": "10.0.0.5:8443", "RECEIVER_SEND_PROXY_BIND": "127.0.0.1:8443"},
-            "RECEIVER_SEND_PROXY_BIND: the port of RECEIVER_INTERNAL_BIND",
+            "RECEIVER_SEND_PROXY_BIND: same port as RECEIVER_INTERNAL_BIND",
         ),
     ],
 )
@@ -394,21 +394,21 @@ def test_form_of_times_that_reads_a_whole_time_is_taken(given: str, monkeypatch:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("%Y/%m/%d %H:%m:%S", "%m is there twice; minutes are %M"),
-        ("%H:%M %H", "%H is there twice"),
-        ("%Y%m%d%H%M%S,%Y/%m/%d %H:%M:%S", "write ; between them"),
-        ("%Y%m%d%H%M%S|%Y/%m/%d %H:%M:%S", "write ; between them"),
-        ("%Y%m%d%H%M%S，%Y/%m/%d %H:%M:%S", "write ; between them"),
-        ("%Y/%m/%d %H:%M:%S; %Y/%m/%d", "form 2: "),
+        ("%Y/%m/%d %H:%m:%S", "%m occurs twice; minutes are %M"),
+        ("%H:%M %H", "%H occurs twice"),
+        ("%Y%m%d%H%M%S,%Y/%m/%d %H:%M:%S", "separate them by ;"),
+        ("%Y%m%d%H%M%S|%Y/%m/%d %H:%M:%S", "separate them by ;"),
+        ("%Y%m%d%H%M%S，%Y/%m/%d %H:%M:%S", "separate them by ;"),
+        ("%Y/%m/%d %H:%M:%S; %Y/%m/%d", "format 2: "),
         ("yyyyMMddHHmmss", "the usual one is %Y-%m-%d %H:%M:%S"),
-        ("%Q", "does not take it"),
-        ("%s", "does not take it"),
-        ("%D %T", "does not take it"),
-        ("(%Y", "does not give"),
-        ("%Y-%m-%d %H:%M:%S%", "does not take it"),
-        ("%H:%M:%S", "does not give"),
-        ("%m-%d %H:%M:%S", "does not give"),
-        ("%Y-%m-%d %I:%M:%S", "does not give"),
+        ("%Q", "not valid for Python's strptime"),
+        ("%s", "not valid for Python's strptime"),
+        ("%D %T", "not valid for Python's strptime"),
+        ("(%Y", "lacks year, month"),
+        ("%Y-%m-%d %H:%M:%S%", "not valid for Python's strptime"),
+        ("%H:%M:%S", "lacks year, month"),
+        ("%m-%d %H:%M:%S", "lacks year, month"),
+        ("%Y-%m-%d %I:%M:%S", "lacks year, month"),
     ],
 )
 def test_form_of_times_that_does_not_stops_the_start(given: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from receiver.alerting import NodeIncidents
+from receiver.alerting.node_state import NodeIncidents
 from receiver.audit import Checkpoint, Checkpoints
 from receiver.cli.events import _write as write_cursor
 from receiver.cli.export import _write as write_export
@@ -30,13 +30,13 @@ def make_secret(directory: Path) -> Path:
 
 def note_anchor(directory: Path) -> Path:
     anchors = Checkpoints(directory)
-    anchors.note(Checkpoint(position=1, at=datetime(2026, 11, 23, tzinfo=UTC), hash=b"\1"))
+    anchors.add(Checkpoint(position=1, at=datetime(2026, 11, 23, tzinfo=UTC), hash=b"\1"))
     return anchors.path
 
 
 def thin_anchors(directory: Path) -> Path:
     path = note_anchor(directory)
-    Checkpoints(directory).note(Checkpoint(position=1000, at=datetime(2026, 11, 23, tzinfo=UTC), hash=b"\1"))
+    Checkpoints(directory).add(Checkpoint(position=1000, at=datetime(2026, 11, 23, tzinfo=UTC), hash=b"\1"))
     return path
 
 

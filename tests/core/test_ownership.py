@@ -126,7 +126,7 @@ def test_server_on_a_database_of_another_user_says_so_and_spools(foreign: ServeP
         finally:
             serving.terminate()
             _, told = serving.communicate(timeout=60)
-    assert any(says in line and "starts without the database" in line for line in told.splitlines())
+    assert any(says in line and "starting without the database" in line for line in told.splitlines())
 
 
 def test_root_leaves_nothing_in_a_data_directory_of_another_user(

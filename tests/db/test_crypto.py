@@ -17,36 +17,36 @@ _few = settings(max_examples=30, deadline=None)
 
 
 def test_every_key_opens_and_the_first_seals() -> None:
-    sealed = Keyring([OLD]).seal(b"text", b"place")
+    sealed = Keyring([OLD]).encrypt(b"text", b"place")
     ring = Keyring([NEW, OLD])
-    assert ring.open(sealed, b"place") == b"text"
+    assert ring.decrypt(sealed, b"place") == b"text"
     assert not sealed.startswith(ring.head)
-    assert ring.seal(b"text", b"place").startswith(ring.head)
-    assert Keyring([NEW]).open(ring.seal(b"text", b"place"), b"place") == b"text"
+    assert ring.encrypt(b"text", b"place").startswith(ring.head)
+    assert Keyring([NEW]).decrypt(ring.encrypt(b"text", b"place"), b"place") == b"text"
 
 
 def test_a_key_that_is_missing_is_named_and_a_wrong_one_under_its_name_too() -> None:
-    sealed = Keyring([OLD]).seal(b"text", b"place")
-    with pytest.raises(DecryptionError, match="the key old, which RECEIVER_ENCRYPTION_KEYS does not name"):
-        Keyring([NEW]).open(sealed, b"place")
+    sealed = Keyring([OLD]).encrypt(b"text", b"place")
+    with pytest.raises(DecryptionError, match="the key old is missing; add it to RECEIVER_ENCRYPTION_KEYS"):
+        Keyring([NEW]).decrypt(sealed, b"place")
     with pytest.raises(DecryptionError, match="has another key of that name"):
-        Keyring([("old", NEW[1])]).open(sealed, b"place")
+        Keyring([("old", NEW[1])]).decrypt(sealed, b"place")
 
 
 def test_what_is_sealed_opens_nowhere_else_and_not_once_it_was_changed() -> None:
     ring = Keyring([OLD])
-    sealed = ring.seal(b"text", b"pushes.body")
-    assert ring.opens(sealed, b"pushes.body")
-    assert not ring.opens(sealed, b"pushes.query")
+    sealed = ring.encrypt(b"text", b"pushes.body")
+    assert ring.can_decrypt(sealed, b"pushes.body")
+    assert not ring.can_decrypt(sealed, b"pushes.query")
     for place in range(len(sealed)):
         changed = bytearray(sealed)
         changed[place] ^= 1
-        assert not ring.opens(bytes(changed), b"pushes.body"), place
-        assert not ring.opens(sealed[:place], b"pushes.body"), place
+        assert not ring.can_decrypt(bytes(changed), b"pushes.body"), place
+        assert not ring.can_decrypt(sealed[:place], b"pushes.body"), place
 
 
 def test_the_same_is_sealed_another_way_each_time() -> None:
-    assert len({Keyring([OLD]).seal(b"", b"place") for _ in range(100)}) == 100
+    assert len({Keyring([OLD]).encrypt(b"", b"place") for _ in range(100)}) == 100
 
 
 @_few

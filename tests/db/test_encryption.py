@@ -34,7 +34,7 @@ from receiver.db.sqlite import sqlite3
 from receiver.db.tables import messages, pushes, replies
 from receiver.intake import Spool, replay_push
 from receiver.maintenance import rekey
-from receiver.maintenance.erase import find, forget
+from receiver.maintenance.erase import erase_number, find_traces
 from receiver.maintenance.move_to_postgres import Copy
 from receiver.maintenance.verify import verify
 from receiver.messages import Position, events, queries, record_sent
@@ -45,7 +45,7 @@ from receiver.reporting import delivery, figures
 from receiver.reporting.busiest import By, list_busiest
 from receiver.runtime import Runtime
 from receiver.support import signals
-from receiver.support.lookup import parse_wanted
+from receiver.support.lookup import parse_lookup
 from receiver.support.lookup_queries import find_messages
 from tests.conftest import make_settings
 from tests.harness.factories import NOON, make_push, make_send
@@ -108,7 +108,7 @@ def answers(runtime: Runtime) -> dict[str, Any]:
         return Page(limit=limit, filter=Filter(**wanted))
 
     def look_up(connection: sa.Connection, given: str) -> list[str]:
-        wanted = parse_wanted(given)
+        wanted = parse_lookup(given)
         assert wanted is not None
         found = find_messages(connection, wanted, since=NOON - timedelta(days=1), clock=clock, limit=50)
         return [f"{row.id} {row.mobile}" for row in found]
@@ -198,17 +198,17 @@ def test_a_number_is_forgotten_from_sealed_rows(make_runtime: Callable[..., Runt
     fill(runtime)
     save_pushes_in(runtime.database, [make_push(mobile=OTHER, task_id="m", content=f"call {NUMBER}", second=9)])
     work = runtime.database, NUMBER, runtime.admission.read_again
-    found = find(*work)
+    found = find_traces(*work)
     assert (found.rows["look_ups"], found.mentions["pushes"], found.mentions["replies"]) == (1, 1, 1)
     now = runtime.now()
-    gone = forget(*work, found=found, since=now, now=now, actor="cli", reason=None, mobile_hmac="x")
+    gone = erase_number(*work, found=found, since=now, now=now, actor="cli", reason=None, mobile_hmac="x")
     assert gone == found.rows
     assert gone["pushes"] == 6
     after = answers(runtime)
     assert after["by number"] == []
     assert {row.mobile for row in after["messages"]} == {OTHER}
     assert [row.outcome for row in after["journal"]] == ["accepted"] * 4
-    assert not any(find(*work).rows.values())
+    assert not any(find_traces(*work).rows.values())
     assert [finding for finding in verify(runtime.database, runtime.admission.read_again) if not finding.ok] == []
 
 
@@ -279,7 +279,7 @@ def test_spool_files_show_nothing_and_wait_for_their_key(make_runtime: Callable[
     spool.close()
     (path,) = directory.iterdir()
     assert traces_in(path.read_bytes()) == []
-    with pytest.raises(DecryptionError, match="the key old, which RECEIVER_ENCRYPTION_KEYS does not name"):
+    with pytest.raises(DecryptionError, match="the key old is missing; add it to RECEIVER_ENCRYPTION_KEYS"):
         runtime.drain(directory)
     assert list(directory.iterdir()) == [path]
     assert runtime.ask(lambda connection: queries.find_push(connection, push.id)) is None
@@ -334,12 +334,12 @@ def test_pushes_wait_while_a_database_is_encrypted_and_a_job_broken_off_goes_on(
         rekey.encrypt(database, Keyring([OLD]), break_off)
     with database.reading() as connection:
         kept = connection.scalars(sa.select(pushes.c.body).order_by(pushes.c.id)).all()
-        assert find_encryption(connection).state is EncryptionState.SEALING
+        assert find_encryption(connection).state is EncryptionState.ENCRYPTING
     assert [body.startswith(MARK) for body in kept] == [True, False, False]
     # The number is there in one form: to keep it in the other would make a second message.
-    again = runtime.batch_writer.submit(make_push()).result(30)
+    again = runtime.batch_writer.enqueue(make_push()).result(30)
     assert again.outcome is Outcome.SPOOLED
-    with pytest.raises(DatabaseUnavailable, match="go on with `receiver db encrypt`"):
+    with pytest.raises(DatabaseUnavailable, match="run `receiver db encrypt` again"):
         make_runtime(encryption_keys=(OLD,)).make_ready()
     with pytest.raises(ReceiverError, match="end that first, with `receiver db encrypt`"):
         rekey.decrypt(database, Keyring([OLD]))
@@ -354,7 +354,7 @@ def test_a_process_that_no_push_reaches_hears_of_the_encryption_too(make_runtime
     runtime = make_runtime(encryption_keys=(OLD,))
     save_pushes_in(runtime.database, [make_push()])
     encrypt(runtime.settings, OLD)
-    await_true(lambda: runtime.encryption.sealer is not None and runtime.availability.up)
+    await_true(lambda: runtime.encryption.cipher is not None and runtime.availability.up)
     page = Page(limit=9, filter=Filter(mobile=NUMBER))
     assert len(runtime.ask(lambda connection: queries.list_receipts(connection, page))) == 1
 
@@ -400,7 +400,7 @@ def test_keys_are_changed_beside_pushes_and_a_rotation_broken_off_goes_on(
 
     def push() -> None:
         while not stopping.is_set():
-            kept = serving.batch_writer.submit(make_push(task_id=f"t{len(acked)}", content=CONTENT)).result(30)
+            kept = serving.batch_writer.enqueue(make_push(task_id=f"t{len(acked)}", content=CONTENT)).result(30)
             assert kept.outcome is Outcome.ACCEPTED
             acked.append(kept.push)
 
@@ -430,7 +430,7 @@ def test_keys_are_changed_beside_pushes_and_a_rotation_broken_off_goes_on(
     assert {push.id for push in (*acked, *came_late)} <= {
         row.id for row in only_new.ask(lambda connection: queries.list_pushes(connection, Page(limit=10_000)))
     }
-    with pytest.raises(DatabaseMisconfigured, match="the key new, which RECEIVER_ENCRYPTION_KEYS does not name"):
+    with pytest.raises(DatabaseMisconfigured, match="the key new is missing; add it to RECEIVER_ENCRYPTION_KEYS"):
         make_runtime(encryption_keys=(OLD,)).make_ready()
     database.close()
 
@@ -476,15 +476,15 @@ def test_commands_say_what_to_do_about_keys(tmp_path: Path) -> None:
     without = ServeProcess(tmp_path)
     process = ServeProcess(tmp_path, environment={"RECEIVER_ENCRYPTION_KEYS": keys})
     assert without.run("db", "upgrade").returncode == 0
-    assert "make a key" in without.run("db", "encrypt").stderr
+    assert "create a key" in without.run("db", "encrypt").stderr
     told = process.run("doctor").stdout
-    assert "FAIL  encryption: there are keys and the database is plain; run `receiver db encrypt`" in told
+    assert "FAIL  encryption: keys are set, but the database is not encrypted; run `receiver db encrypt`" in told
     encrypted = process.run("db", "encrypt")
-    assert (encrypted.returncode, "the database is encrypted" in encrypted.stdout) == (0, True)
+    assert (encrypted.returncode, "rows encrypted; the database takes pushes again" in encrypted.stdout) == (0, True)
     assert "no row needs another key" in process.run("db", "rotate").stdout
     refused = without.run("serve")
     assert (refused.returncode, refused.stderr.strip().splitlines()) == (
         1,
-        ["receiver: the database is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it had"],
+        ["receiver: the database is encrypted; set RECEIVER_ENCRYPTION_KEYS to its keys"],
     )
-    assert "ok    encryption: on, new rows under the key new" in process.run("doctor").stdout
+    assert "ok    encryption: on; new rows use the key new" in process.run("doctor").stdout

@@ -102,7 +102,7 @@ def test_schema_that_is_missing_when_pushes_come_sends_them_to_the_spool(
 ) -> None:
     runtime = Runtime(make_settings(postgres_database_url, tmp_path))
     runtime.start()
-    kept = runtime.batch_writer.submit(make_push()).result(timeout=20)
+    kept = runtime.batch_writer.enqueue(make_push()).result(timeout=20)
     assert kept.outcome is Outcome.SPOOLED
     assert "receiver db upgrade" in str(runtime.availability.reason)
     migrate.upgrade(runtime.database)

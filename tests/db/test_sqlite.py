@@ -59,7 +59,7 @@ def database_url(sqlite_database_url: str) -> str:
     ],
 )
 def test_versions_with_the_wal_reset_bug_are_known(version: tuple[int, int, int], mended: bool) -> None:
-    assert sqlite.is_mended(version) is mended
+    assert sqlite.is_fixed(version) is mended
 
 
 def test_a_library_that_is_newer_than_the_interpreters_serves() -> None:
@@ -178,7 +178,7 @@ def test_nobody_writes_while_the_log_is_moved(runtime: Runtime, monkeypatch: pyt
     )
     work = checkpointer_module._Work(path, path.with_name("lock of its own"), path.with_name("request"))
     save_pushes_in(runtime.database, [make_push()])
-    work.look()
+    work.check()
     work.close()
     assert tried == ["database is locked"]
 
@@ -286,8 +286,8 @@ def test_start_doctor_and_backup_name_the_sqlite_in_use(tmp_path: Path, with_own
         assert line["sqlite"].startswith(said)
         checks = {row["check"]: row for row in json.loads(process.run("doctor", "--json").stdout)}
         assert checks["SQLite"]["text"] == line["sqlite"]
-        assert checks["SQLite"]["note"] is not sqlite.is_mended(version)  # type: ignore[arg-type]
-        assert line["level"] == ("info" if sqlite.is_mended(version) else "warning")  # type: ignore[arg-type]
+        assert checks["SQLite"]["note"] is not sqlite.is_fixed(version)  # type: ignore[arg-type]
+        assert line["level"] == ("info" if sqlite.is_fixed(version) else "warning")  # type: ignore[arg-type]
         made = json.loads(process.run("backup", str(tmp_path / "backups"), "--json").stdout)
         assert made["sqlite"] == line["sqlite"]
 
@@ -328,7 +328,7 @@ def test_nothing_is_acknowledged_into_a_file_that_has_gone(tmp_path: Path, happe
             assert process.run("doctor").returncode == 1
             refused = process.run("keys", "create", "me", "--scope", "read")
             assert refused.returncode == 1
-            assert "is gone while a server uses it" in refused.stderr
+            assert "is missing while a server uses it" in refused.stderr
             assert not (tmp_path / "receiver.db").exists()
     with ServeProcess(tmp_path) as process:
         deadline = time.monotonic() + 30
@@ -362,7 +362,7 @@ def test_idle_server_notices_that_its_file_has_gone(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         looked = process.run("run", "alarms", "--dry-run", "--json")
-        assert "database_away" in looked.stdout or "is gone" in looked.stderr
+        assert "database_away" in looked.stdout or "is missing" in looked.stderr
 
 
 def test_second_server_is_refused_though_every_lock_file_was_removed(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_port_that_is_taken_is_one_line_before_anything_else_is_told(tmp_path: P
     assert (failed.returncode, failed.stdout) == (1, "")
     (line,) = failed.stderr.splitlines()
     by = f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
-    says = f"127.0.0.1:{taken} is taken by {by}; choose another port: RECEIVER_BIND=127.0.0.1:PORT"
+    says = f"127.0.0.1:{taken} is in use by {by}; choose another port: RECEIVER_BIND=127.0.0.1:PORT"
     assert line == f"receiver: RECEIVER_BIND: {says}"
 
 
@@ -42,7 +42,7 @@ def test_receiver_that_has_the_port_is_named_with_its_master(tmp_path: Path) -> 
         (tmp_path / name).mkdir(mode=0o700)
     with ServeProcess(tmp_path / "first", patient=False) as first:
         failed = ServeProcess(tmp_path / "second").run("serve", "--bind", f"127.0.0.1:{first.port}")
-        assert f"is taken by receiver (pid {first.await_worker()[0]}); choose another port" in failed.stderr
+        assert f"is in use by receiver (pid {first.await_worker()[0]}); choose another port" in failed.stderr
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_listener_is_found_by_address_and_port(listens: str, asked: str, is_it: 
 @pytest.mark.parametrize(
     ("bind", "says"),
     [
-        ("no-such-host.invalid:8000", "the name no-such-host.invalid is not known"),
-        ("192.0.2.1:8000", "192.0.2.1:8000 is no address of this machine"),
+        ("no-such-host.invalid:8000", "the host no-such-host.invalid does not resolve"),
+        ("192.0.2.1:8000", "192.0.2.1:8000 is not on this machine"),
     ],
 )
 def test_address_that_is_not_ours_is_one_line(tmp_path: Path, bind: str, says: str) -> None:
@@ -121,7 +121,7 @@ def test_each_server_of_several_says_why(closed: int, taken: int) -> None:
         ("unable to open database file", "may not be opened by this user"),
         (
             'connection to server at "db1" (10.0.0.5), port 5432 failed: FATAL:  sorry, too many clients already',
-            "db1:5432 takes no more connections",
+            "db1:5432 accepts no more connections",
         ),
         ('connection to server on socket "/run/.s.PGSQL.5432" failed: No such file or directory\n\tIs', "is not there"),
         ('connection to server at "db1", port 5432 failed: FATAL:  password of bob is hunter2', "db1:5432 fails"),

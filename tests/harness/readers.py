@@ -48,7 +48,7 @@ class Readers:
 
     def read_all(self) -> dict[str, set[str]]:
         """Ask every one; fail where one does not answer. Return the ids that each list has."""
-        self.runtime.webhook_worker.look()
+        self.runtime.webhook_worker.run_now()
         found = {name: self._walk(name) for name in LISTS}
         self._filters()
         self._events()
@@ -147,5 +147,5 @@ class Readers:
         long_ago = dict.fromkeys(prune.RetentionKind, runtime.now().replace(year=2001))
         plan = prune.Plan(kinds=tuple(prune.RetentionKind), cutoffs=long_ago)
         runtime.ask(partial(prune.look, plan=plan))
-        erase.find(runtime.database, "15080929999", runtime.admission.read_again)
-        runtime.ask(partial(figures.find_kept, now=runtime.now(), accounts=("default",)))
+        erase.find_traces(runtime.database, "15080929999", runtime.admission.read_again)
+        runtime.ask(partial(figures.find_stored_figures, now=runtime.now(), accounts=("default",)))

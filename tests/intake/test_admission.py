@@ -88,8 +88,8 @@ def test_push_from_outside_the_allow_list_goes_down_no_lane(make_runtime: Callab
     head = lane.head(b"POST /push/%b HTTP/1.1\r\nContent-Length: 8\r\n\r\n" % SECRET.encode(), ("192.0.2.1", 1))
     assert head is not None
     kept: list[object] = []
-    assert not lane.take(head, b"mobile=1", ("192.0.2.1", 1), kept.append)  # the reference refuses it
-    assert lane.take(head, b"mobile=1", ("198.51.100.7", 1), kept.append)
+    assert not lane.admit_and_enqueue(head, b"mobile=1", ("192.0.2.1", 1), kept.append)  # the reference refuses it
+    assert lane.admit_and_enqueue(head, b"mobile=1", ("198.51.100.7", 1), kept.append)
 
 
 def test_refusals_are_remembered_in_bounds(tmp_path: Path) -> None:

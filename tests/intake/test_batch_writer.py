@@ -10,7 +10,7 @@ import pytest
 
 from receiver.core import DatabaseUnavailable, Outcome, Overloaded, Push, Receipt, SpoolUnavailable
 from receiver.db.availability import CircuitBreaker
-from receiver.db.engine import StoreRejected
+from receiver.db.engine import RowRejected
 from receiver.intake import BatchWriter
 from receiver.messages.projection import save_pushes
 from tests.harness.factories import make_push
@@ -54,84 +54,84 @@ class Files:
         self.records += records
 
 
-def make_committer(
+def make_writer(
     save: Callable[[Sequence[Push]], None], files: Files | None = None, **limits: Any
 ) -> tuple[BatchWriter, CircuitBreaker]:
     link = CircuitBreaker()
     link.mark_up()
-    committer = BatchWriter(save, link=link, spool=cast("Spool", files or Files()), **limits)
-    committer.start()
-    return committer, link
+    writer = BatchWriter(save, availability=link, spool=cast("Spool", files or Files()), **limits)
+    writer.start()
+    return writer, link
 
 
 def test_what_came_during_one_commit_is_the_next_batch() -> None:
     store = Store()
     store.free.clear()
-    committer, _ = make_committer(store.save, batch_max=50)
-    first = committer.submit(make_push())
+    writer, _ = make_writer(store.save, batch_max=50)
+    first = writer.enqueue(make_push())
     store.reached.wait(20)
-    rest = [committer.submit(make_push()) for _ in range(70)]
+    rest = [writer.enqueue(make_push()) for _ in range(70)]
     assert not first.done()
     store.free.set()
     for future in (first, *rest):
         assert future.result(timeout=20).outcome is Outcome.ACCEPTED
     assert [len(batch) for batch in store.batches] == [1, 50, 20]
-    committer.stop()
+    writer.stop()
 
 
 def test_full_queue_refuses_at_once_and_recovers() -> None:
     store = Store()
     store.free.clear()
-    committer, _ = make_committer(store.save, queue_max=3)
-    taken = [committer.submit(make_push())]
+    writer, _ = make_writer(store.save, queue_max=3)
+    taken = [writer.enqueue(make_push())]
     store.reached.wait(20)
-    taken += [committer.submit(make_push()) for _ in range(3)]
+    taken += [writer.enqueue(make_push()) for _ in range(3)]
     with pytest.raises(Overloaded):
-        committer.submit(make_push())
+        writer.enqueue(make_push())
     store.free.set()
     for future in taken:
         future.result(timeout=20)
-    assert committer.submit(make_push()).result(timeout=20)
-    committer.stop()
+    assert writer.enqueue(make_push()).result(timeout=20)
+    writer.stop()
 
 
 def test_stop_keeps_what_was_taken_and_refuses_the_rest() -> None:
     store = Store()
     store.free.clear()
-    committer, _ = make_committer(store.save)
-    taken = [committer.submit(make_push()) for _ in range(5)]
+    writer, _ = make_writer(store.save)
+    taken = [writer.enqueue(make_push()) for _ in range(5)]
     threading.Timer(0.2, store.free.set).start()
-    committer.stop()
+    writer.stop()
     assert all(future.result(timeout=0) for future in taken)
     with pytest.raises(Overloaded):
-        committer.submit(make_push())
+        writer.enqueue(make_push())
 
 
 def test_database_away_sends_pushes_to_the_spool_until_somebody_says_it_is_back() -> None:
     store, files = Store(), Files()
     store.refuses = lambda _: DatabaseUnavailable("gone")
-    committer, link = make_committer(store.save, files)
-    for future in [committer.submit(make_push()) for _ in range(3)]:
+    writer, link = make_writer(store.save, files)
+    for future in [writer.enqueue(make_push()) for _ in range(3)]:
         assert future.result(timeout=20).outcome is Outcome.SPOOLED
     assert (link.up, link.reason, len(files.records)) == (False, "gone", 3)
     store.refuses = lambda _: None
-    assert committer.submit(make_push()).result(timeout=20).outcome is Outcome.SPOOLED
+    assert writer.enqueue(make_push()).result(timeout=20).outcome is Outcome.SPOOLED
     link.mark_up()
-    assert committer.submit(make_push()).result(timeout=20).outcome is Outcome.ACCEPTED
-    committer.stop()
+    assert writer.enqueue(make_push()).result(timeout=20).outcome is Outcome.ACCEPTED
+    writer.stop()
 
 
 def test_neither_database_nor_spool_is_told_to_all_who_wait_and_ends_by_itself() -> None:
     store, files = Store(), Files()
     store.refuses = lambda _: DatabaseUnavailable("gone")
     files.full = True
-    committer, _ = make_committer(store.save, files)
-    for future in [committer.submit(make_push()) for _ in range(3)]:
+    writer, _ = make_writer(store.save, files)
+    for future in [writer.enqueue(make_push()) for _ in range(3)]:
         with pytest.raises(SpoolUnavailable):
             future.result(timeout=20)
     files.full = False
-    assert committer.submit(make_push()).result(timeout=20).outcome is Outcome.SPOOLED
-    committer.stop()
+    assert writer.enqueue(make_push()).result(timeout=20).outcome is Outcome.SPOOLED
+    writer.stop()
 
 
 def test_one_push_that_the_database_refuses_is_quarantined_alone(runtime: Runtime) -> None:
@@ -139,17 +139,17 @@ def test_one_push_that_the_database_refuses_is_quarantined_alone(runtime: Runtim
 
     def poisoned(batch: Sequence[Push]) -> None:
         if any(isinstance(push.reading, Receipt) and push.reading.task_id == "bad" for push in batch):
-            raise StoreRejected("refused")
+            raise RowRejected("refused")
         runtime.database.write(lambda connection: save_pushes(connection, batch))
 
-    committer, _ = make_committer(poisoned)
-    futures = [committer.submit(make_push(task_id="bad" if number == 5 else str(number))) for number in range(12)]
+    writer, _ = make_writer(poisoned)
+    futures = [writer.enqueue(make_push(task_id="bad" if number == 5 else str(number))) for number in range(12)]
     outcomes = [future.result(timeout=20) for future in futures]
     assert [push.outcome for push in outcomes].count(Outcome.QUARANTINED) == 1
     assert (outcomes[5].outcome, outcomes[5].push.error) == (Outcome.QUARANTINED, "body: refused by the database")
     assert len(receipts(runtime)) == 11
     assert len(journal(runtime)) == 12
-    committer.stop()
+    writer.stop()
 
 
 def test_value_that_a_real_database_refuses_sinks_only_its_push(postgres_runtime: Runtime) -> None:
@@ -157,6 +157,6 @@ def test_value_that_a_real_database_refuses_sinks_only_its_push(postgres_runtime
     assert isinstance(bad.reading, Receipt)
     bad = replace(bad, reading=replace(bad.reading, vendor_status="a\0b"))  # the gate would not let it through
     pushes = [make_push(task_id="1"), bad, make_push(task_id="2")]
-    kept = [future.result(timeout=20) for future in [postgres_runtime.batch_writer.submit(push) for push in pushes]]
+    kept = [future.result(timeout=20) for future in [postgres_runtime.batch_writer.enqueue(push) for push in pushes]]
     assert [push.outcome.value for push in kept] == ["accepted", "quarantined", "accepted"]
     assert sorted(row.outcome for row in journal(postgres_runtime)) == ["accepted", "accepted", "quarantined"]

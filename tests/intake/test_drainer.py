@@ -25,13 +25,13 @@ def make_drainer(
 ) -> Drainer:
     return Drainer(
         spool,
-        link=link,
+        availability=link,
         make_ready=lambda: None,
         read_again=lambda push: push,
-        save=save,
-        record=record,
-        confirm=confirm,
-        tidy=lambda: None,
+        save_pushes=save,
+        record_sends=record,
+        require_durable=confirm,
+        housekeeping=lambda: None,
     )
 
 

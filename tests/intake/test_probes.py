@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from receiver.alerting import DiagnosisReason, Situation, judge
+from receiver.alerting.diagnosis import DiagnosisReason, Situation, judge
 from receiver.app import create_app
 from receiver.core import Disk
 from tests.conftest import SECRET
@@ -53,11 +53,11 @@ def test_status_names_a_redirect() -> None:
 def test_doctor_tells_of_bare_requests_and_metrics_count_them(tmp_path: Path) -> None:
     with ServeProcess(tmp_path) as process:
         process.make_key("read")
-        assert "ok    probes: 0 bare requests" in process.run("doctor").stdout
+        assert "ok    probes: 0 empty requests" in process.run("doctor").stdout
         for _ in range(20):
             assert process.request("GET", process.target).status == 200
         assert process.request("HEAD", process.target).status == 200
         text = process.request("GET", "/metrics").body.decode()
         assert 'receiver_push_probes_total{method="GET"} 20.0' in text
         assert 'receiver_push_probes_total{method="HEAD"} 1.0' in text
-        assert "note  probes: 21 bare requests" in process.run("doctor").stdout
+        assert "note  probes: 21 empty requests" in process.run("doctor").stdout

@@ -167,7 +167,7 @@ def test_fifty_identical_pushes_at_once_are_one_row(client: FlaskClient, runtime
 
     def one() -> None:
         barrier.wait()
-        outcomes.append(runtime.batch_writer.submit(make_push()).result(timeout=30).outcome)
+        outcomes.append(runtime.batch_writer.enqueue(make_push()).result(timeout=30).outcome)
 
     threads = [threading.Thread(target=one) for _ in range(50)]
     for thread in threads:

@@ -90,27 +90,27 @@ def test_uses_are_kept_once_a_minute_and_none_is_lost_or_counted_twice(monkeypat
     def push(secret: str) -> None:
         found = secrets.find(secret)
         assert found is not None
-        found.note(NOON)
+        found.count_use(NOON)
 
-    secrets.keep_uses(save)
+    secrets.flush_uses(save)
     assert kept == [[0, 0, 0]]  # so that one that is never used is known from now on
     push(SECRET)
     now += 59
-    secrets.keep_uses(save)
+    secrets.flush_uses(save)
     now += 1
     with pytest.raises(DatabaseUnavailable):
-        secrets.keep_uses(fail)
+        secrets.flush_uses(fail)
     push(SECRET)
     push(NEXT_SECRET)
-    secrets.keep_uses(save)
+    secrets.flush_uses(save)
     assert kept == [[0, 0, 0]]
     now += 60
-    secrets.keep_uses(save)
+    secrets.flush_uses(save)
     now += 60
-    secrets.keep_uses(save)
+    secrets.flush_uses(save)
     assert kept == [[0, 0, 0], [1, 2, 0]]
     push(SECRET)
-    secrets.keep_uses(save, at_once=True)
+    secrets.flush_uses(save, at_once=True)
     assert kept[2:] == [[0, 1, 0]]
 
 
@@ -294,9 +294,9 @@ def test_setup_page_says_which_secret_is_still_used(make_runtime: Callable[..., 
     admin = log_in(app, runtime, "admin")
     assert app.test_client().post(f"/push/{SECRET}", data=FORM).status_code == 200
     runtime._drainer.stop()
-    runtime.admission.secrets.keep_uses(runtime._save_uses, at_once=True)
+    runtime.admission.secrets.flush_uses(runtime._save_uses, at_once=True)
     page = admin.page("/setup")
     assert "default: retiring 1 last push" in page.text
-    assert "default: active no push by it yet" in page.text
-    assert "127.0.0.1 · 1 × · by RECEIVER_PUSH_ALLOW, were it enforced" in page.text
-    assert "1 × · were the retiring secret removed that it came by" in page.text
+    assert "default: active not used yet" in page.text
+    assert "127.0.0.1 · 1 × · if RECEIVER_PUSH_ALLOW were enforced" in page.text
+    assert "1 × · if its retiring secret were removed" in page.text

@@ -274,6 +274,6 @@ def test_commands_say_how_long_there_is_room(tmp_path: Path) -> None:
     (path,) = (tmp_path / "spool").iterdir()
     begun_ns, _, rest = path.name.partition("-")
     path.rename(path.with_name(f"{int(begun_ns) - 3600 * 10**9}-{rest}"))
-    says = re.compile(r"; room for \d+ hours more at the present rate$", re.MULTILINE)
+    says = re.compile(r"; room for \d+ more hours at the current rate$", re.MULTILINE)
     for command in (("spool", "status"), ("status",)):
         assert says.search(process.run(*command).stdout), command

@@ -23,7 +23,7 @@ def test_backup_notes_whether_it_went_well(tmp_path: Path) -> None:
     process.data_dir.mkdir(mode=0o700)
     process.upgrade()
     ok, said = checks(process)["backup"]
-    assert (ok, "none was ever made here" in said) == (None, True)
+    assert (ok, "none made here yet" in said) == (None, True)
     assert "backup" not in json.loads(process.run("status", "--json").stdout)
 
     (tmp_path / "file").write_text("")
@@ -31,12 +31,12 @@ def test_backup_notes_whether_it_went_well(tmp_path: Path) -> None:
     noted = find_backups(process.data_dir)[COMMAND]
     assert (noted.made_at, noted.failing) == (None, True)
     ok, said = checks(process)["backup"]
-    assert (ok, said.startswith("none by `receiver backup`, a try failed 20")) == (None, True)
+    assert (ok, said.startswith("none by `receiver backup`, failed 20")) == (None, True)
 
     assert process.run("backup", str(tmp_path / "backups")).returncode == 0
     assert not find_backups(process.data_dir)[COMMAND].failing
     ok, said = checks(process)["backup"]
-    assert (ok, said.startswith("the last by `receiver backup` was made 20")) == (True, True)
+    assert (ok, said.startswith("last by `receiver backup`: 20")) == (True, True)
     assert json.loads(process.run("status", "--json").stdout)["backup"] == said
 
 
@@ -45,12 +45,12 @@ def test_doctor_notes_that_nobody_looks_and_that_nobody_is_told(tmp_path: Path) 
     ok, said = checks(process)["alarms"]
     assert ok is None
     assert said == (
-        "nobody is told: set RECEIVER_ALARM_URLS; "
-        "`receiver run alarms` has not run here ever; enable receiver-alarms.timer"
+        "no notifications: set RECEIVER_ALARM_URLS; "
+        "`receiver run alarms` has not run here yet; enable receiver-alarms.timer"
     )
     told = ServeProcess(tmp_path, environment={"RECEIVER_ALARM_URLS": "url:http://127.0.0.1:9/"})
     told.run("run", "alarms")
-    assert checks(told)["alarms"] == (True, "1 target(s) are told")
+    assert checks(told)["alarms"] == (True, "1 alarm URL(s)")
 
     kept = tmp_path / "alarms.json"
     saved = json.loads(kept.read_text())
@@ -59,4 +59,4 @@ def test_doctor_notes_that_nobody_looks_and_that_nobody_is_told(tmp_path: Path) 
     assert (ok, "has not run here since 2026-11-23T04:00:00Z" in said) == (None, True)
     del saved["looked_at"]  # as an older version has left it
     kept.write_text(json.dumps(saved))
-    assert "has not run here ever" in checks(told)["alarms"][1]
+    assert "has not run here yet" in checks(told)["alarms"][1]

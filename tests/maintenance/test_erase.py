@@ -38,7 +38,7 @@ from receiver.db.tables import (
     tombstones,
 )
 from receiver.intake import Spool
-from receiver.maintenance.erase import find, forget
+from receiver.maintenance.erase import erase_number, find_traces
 from receiver.maintenance.verify import verify
 from receiver.messages import projection, recording
 from receiver.reporting import rollup
@@ -257,10 +257,10 @@ def test_what_others_wrote_of_it_stays_and_is_told(runtime: Runtime) -> None:
 def test_push_that_comes_meanwhile_goes_whole_and_a_later_one_stays(runtime: Runtime) -> None:
     fill(runtime)
     begun = datetime.now(UTC) - timedelta(minutes=1)
-    found = find(runtime.database, MOBILE, runtime.admission.read_again)
+    found = find_traces(runtime.database, MOBILE, runtime.admission.read_again)
     again, new = (raw_push(f"mobile={MOBILE}&taskid={task}&status=0&receivetime={LOCAL}") for task in ("plain", "new"))
     projection.save_pushes_in(runtime.database, [again, new])
-    rows = forget(
+    rows = erase_number(
         runtime.database,
         MOBILE,
         runtime.admission.read_again,
@@ -341,10 +341,10 @@ def test_spool_is_saved_first_and_what_cannot_be_read_of_it_stands_in_the_way(ru
 @on_sqlite
 def test_wrong_demands_are_refused(runtime: Runtime) -> None:
     for arguments, told in (
-        (["137****5678"], "not a whole phone number"),
-        (["hello"], "not a whole phone number"),
-        ([MOBILE, "--reason", f"{MOBILE} asked"], "it names the number"),
-        ([], "Give MOBILE, or --status"),
+        (["137****5678"], "not a complete phone number"),
+        (["hello"], "not a complete phone number"),
+        ([MOBILE, "--reason", f"{MOBILE} asked"], "--reason must not contain the phone number"),
+        ([], "Pass MOBILE, or --status"),
     ):
         refused = command(runtime, "--yes", *arguments)
         assert refused.exit_code != 0

@@ -228,7 +228,7 @@ def test_target_with_rows_of_its_own_is_refused_and_left_alone(runtime: Runtime,
     migrate.upgrade(target)
     push = make_push()
     target.write(lambda connection: projection.save_pushes(connection, [push]))
-    with pytest.raises(ReceiverError, match=r"holds rows already, in .*; name an empty database"):
+    with pytest.raises(ReceiverError, match=r"already has rows in .*; use an empty database"):
         Copy(runtime.database, target, PLACE).prepare()
     with target.reading() as connection:
         assert list(connection.scalars(sa.select(pushes.c.id))) == [push.id]
@@ -239,7 +239,7 @@ def test_moved_database_takes_no_write_and_its_pushes_are_spooled(runtime: Runti
     assert runtime.availability.await_known(20)
     copied(runtime, target).finish(lambda: None)
     before = rows(runtime.database)
-    kept = [runtime.batch_writer.submit(make_push(task_id=f"after-{number}")).result(20) for number in range(3)]
+    kept = [runtime.batch_writer.enqueue(make_push(task_id=f"after-{number}")).result(20) for number in range(3)]
     assert [one.outcome for one in kept] == [Outcome.SPOOLED] * 3
     assert runtime.recorder.record([make_send(task_id="after")]) is None
     with pytest.raises(ReceiverError, match="this database was moved to"):
@@ -275,4 +275,4 @@ def test_command_refuses_what_it_cannot_move(tmp_path: Path, postgres_database_u
     assert process.run("db", "copy", "--to", "mysql://x").stderr.startswith("receiver: --to: MySQL is not supported")
     process.database_url = postgres_database_url
     refused = process.run("db", "copy", "--to", "postgresql://x").stderr
-    assert refused.startswith("receiver: RECEIVER_DATABASE_URL: it is what an embedded database is moved to")
+    assert refused.startswith("receiver: RECEIVER_DATABASE_URL: unset it for the copy")

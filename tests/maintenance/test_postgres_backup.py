@@ -69,7 +69,7 @@ def test_backups_under_load_hold_every_push_acknowledged_before_they_began(
     for backup, acks in zip(backups, before, strict=True):
         rehearsed = run("rehearse-restore.sh", backup)
         assert rehearsed.returncode == 0, rehearsed.stderr + rehearsed.stdout
-        found = re.search(r"journal was looked through: (\d+) looked at", rehearsed.stdout)
+        found = re.search(r"journal was looked through: (\d+) checked", rehearsed.stdout)
         assert found is not None
         assert len(acks) <= int(found[1]) <= len(pushers.acks)
         newest = re.search(r"newest push: (\S+) received 20", rehearsed.stdout)

@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from receiver.app import create_app
 from receiver.audit import log
 from receiver.cli import cli
-from receiver.core import Cursors, first_id_of, iso_milliseconds, new_id
+from receiver.core import first_id_of, iso_milliseconds, new_id
+from receiver.core.cursors import Cursors
 from receiver.db.tables import attempts, deliveries, forward_queue, messages, pushes, receipts, replies
 from receiver.maintenance.prune import Plan, RetentionKind, list_horizons, look, prune
 from receiver.maintenance.verify import verify
@@ -375,7 +376,7 @@ def test_wrong_demands_are_refused(runtime: Runtime) -> None:
             "RECEIVER_KEEP_RECEIPTS_DAYS: longer than RECEIVER_KEEP_MESSAGES_DAYS",
         ),
         (["--days", "30"], "--days goes with one --kind"),
-        (["--cursor", "made.up"], "this cursor was not made here"),
+        (["--cursor", "made.up"], "this cursor is invalid; start without one"),
     ):
         refused = command(runtime, "prune", "--yes", *arguments)
         assert refused.exit_code != 0

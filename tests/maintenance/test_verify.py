@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def submit(runtime: Runtime, *pushes: Push) -> None:
-    for future in [runtime.batch_writer.submit(push) for push in pushes]:
+    for future in [runtime.batch_writer.enqueue(push) for push in pushes]:
         future.result(timeout=20)
 
 
@@ -157,7 +157,7 @@ def rows_of(runtime: Runtime) -> list[tuple[str, str | None, int]]:
         return sorted(
             (table.name, row.of_task_id, row.copies)
             for table in (receipts, replies)
-            for row in connection.execute(queries.sighted(table))
+            for row in connection.execute(queries.select_inbound_events(table))
         )
 
     return runtime.ask(work)

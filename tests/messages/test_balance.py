@@ -36,7 +36,7 @@ def reading(minutes: float, left: int, *, took: float = 0.01, account: str = "de
 
 def keep(runtime: Runtime, *readings: Reading) -> None:
     for one in readings:
-        assert runtime.recorder.keep_reading(one)
+        assert runtime.recorder.save_reading(one)
 
 
 # --- The series -----------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_bill_holds_the_balance_against_what_was_sent(runtime: Runtime) -> None:
         attempt = make_attempt(mobile=f"1560891100{number}", sent_at=at)
         result = SendResult(state=None, answered_at=at, task_id=task_id, success_counts=3)
         runtime.recorder.finish(attempt, result)
-        runtime.batch_writer.submit(make_push(mobile=attempt.mobile, task_id=task_id, status="01"[number % 2])).result(
+        runtime.batch_writer.enqueue(make_push(mobile=attempt.mobile, task_id=task_id, status="01"[number % 2])).result(
             60
         )
     refused = SendResult(state=MessageStatus.REFUSED, answered_at=local(22, 5), error_message="余额不足")

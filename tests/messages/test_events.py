@@ -188,7 +188,7 @@ def test_event_is_the_receipt_or_reply_with_its_kind(
     client: FlaskClient, bearer: dict[str, str], runtime: Runtime
 ) -> None:
     for content in (None, "退订"):
-        runtime.batch_writer.submit(make_push(content=content)).result(60)
+        runtime.batch_writer.enqueue(make_push(content=content)).result(60)
     answer = client.get("/api/v1/events", headers=bearer).json
     receipt, reply = answer["items"]
     assert receipt.pop("kind") == "receipt"
@@ -204,7 +204,7 @@ def test_numbers_are_masked_and_accounts_kept_apart(make_runtime: Callable[..., 
     runtime = make_runtime(push_tokens=(("default", "a" * 22), ("other", "b" * 22)))
     client = create_app(runtime).test_client()
     for account in ("default", "other"):
-        runtime.batch_writer.submit(make_push(account=account)).result(60)
+        runtime.batch_writer.enqueue(make_push(account=account)).result(60)
     bound = {"Authorization": make_key(runtime, Scope.READ, accounts=("other",))}
     (event,) = client.get("/api/v1/events", headers=bound).json["items"]
     assert (event["account"], event["mobile"]) == ("other", "150****1090")
@@ -221,7 +221,7 @@ def test_wait_ends_with_the_next_event(client: FlaskClient, bearer: dict[str, st
     waiting.start()
     time.sleep(0.5)
     begun = time.monotonic()
-    runtime.batch_writer.submit(make_push()).result(60)
+    runtime.batch_writer.enqueue(make_push()).result(60)
     waiting.join(60)
     assert len(found) == 1
     assert time.monotonic() - begun < 20
@@ -246,7 +246,7 @@ def test_key_that_is_revoked_while_its_call_waits_gets_nothing(
         waiting = [pool.submit(app.test_client().get, path, headers=given) for path, given in calls]
         time.sleep(0.7)
         runtime.database.write(lambda connection: api_keys.revoke_key(connection, name=name, now=runtime.now()))
-        runtime.batch_writer.submit(make_push(task_id="3313746", mobile="15080921090")).result(60)
+        runtime.batch_writer.enqueue(make_push(task_id="3313746", mobile="15080921090")).result(60)
         answers = [call.result(60) for call in waiting]
     assert [(answer.status_code, answer.json["code"]) for answer in answers[:2]] == [(401, "unauthorized")] * 2
     assert (answers[2].status_code, answers[2].text) == (200, "")
@@ -254,9 +254,9 @@ def test_key_that_is_revoked_while_its_call_waits_gets_nothing(
 
 
 def test_lines_are_streamed_each_with_its_cursor(client: FlaskClient, bearer: dict[str, str], runtime: Runtime) -> None:
-    runtime.batch_writer.submit(make_push()).result(60)
+    runtime.batch_writer.enqueue(make_push()).result(60)
     for number in range(20):
-        runtime.batch_writer.submit(pushed(1, number)).result(60)
+        runtime.batch_writer.enqueue(pushed(1, number)).result(60)
     headers = {**bearer, "Accept": "application/x-ndjson"}
     answer = client.get("/api/v1/events?limit=3", headers=headers)
     assert answer.content_type == "application/x-ndjson"

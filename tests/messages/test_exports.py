@@ -55,7 +55,7 @@ class Filled:
         now = runtime.now().replace(microsecond=123000)
 
         def keep(**given: Any) -> None:
-            runtime.batch_writer.submit(make_push(**given)).result(60)
+            runtime.batch_writer.enqueue(make_push(**given)).result(60)
 
         sends = [
             make_send(task_id="delivered", sent_at=NOON, template_id="540", reference="=cmd|' /C calc'!A0"),
@@ -265,7 +265,7 @@ def test_workbook_says_the_same_in_cells_of_their_kind(filled: Filled, name: str
 
 def test_what_a_sheet_cannot_hold_is_said_before_it_is_begun(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "字" * 33_000
-    filled.runtime.batch_writer.submit(make_push(task_id="long", content=long)).result(60)
+    filled.runtime.batch_writer.enqueue(make_push(task_id="long", content=long)).result(60)
     (row,) = rows_of_sheet(filled.export("replies", "format=xlsx&task_id=long").data)
     assert len(row["content"]) == 32_767
     assert row["content"].endswith("字 … [cut; whole in the other formats]")
@@ -323,7 +323,7 @@ def test_format_that_is_not_installed_is_said_at_once(filled: Filled, monkeypatc
 def test_export_gives_way_to_pushes(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
     monkeypatch.setattr(time, "sleep", rests.append)
-    filled.runtime.batch_writer.submit(make_push(task_id="now")).result(60)
+    filled.runtime.batch_writer.enqueue(make_push(task_id="now")).result(60)
     assert filled.export("messages").data
     assert rests
     rests.clear()

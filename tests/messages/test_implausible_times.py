@@ -77,7 +77,7 @@ def test_time_further_ahead_is_quarantined_and_read_where_our_clock_is_behind() 
 
 def test_clock_behind_the_newest_row_costs_no_push(runtime: Runtime) -> None:
     now = datetime.now(UTC)
-    runtime.admission.note_newest(now + timedelta(days=300))  # the row of a day on which the clock was right
+    runtime.admission.record_newest_push_at(now + timedelta(days=300))  # the row of a day on which the clock was right
     answer = create_app(runtime).test_client().post(f"/push/{SECRET}", data=body(now + timedelta(days=300)))
     assert answer.headers["X-Push-Outcome"] == "accepted"
     (row,) = runtime.ask(lambda connection: queries.list_pushes(connection, queries.Page(limit=1)))

@@ -55,7 +55,7 @@ def test_mysql_batch_output_is_recorded(installed: ServeProcess) -> None:
     )
     code, counts, errors = import_(installed, text)
     assert (code, counts) == (0, tally(new=2))
-    assert errors == "columns not used: note\n"
+    assert errors == "unused columns: note\n"
     rows = recorded(installed)
     assert rows["3637825"].sent_at is not None
     assert rows["3637825"].sent_at.isoformat() == "2026-11-23T04:00:00+00:00"
@@ -162,7 +162,7 @@ def test_file_of_excel_is_recorded_and_what_was_found_is_said(installed: ServePr
         done = installed.run("messages", "import", str(file), "--json")
         assert (done.returncode, json.loads(done.stdout)) == (1, count)
         note, rejected, unused = done.stderr.splitlines()
-        assert (note, rejected[:16], unused) == ("read as GB18030", "line 3: task_id:", "columns not used: 短信内容")
+        assert (note, rejected[:16], unused) == ("read as GB18030", "line 3: task_id:", "unused columns: 短信内容")
     assert recorded(installed)["3637825"].sent_at == datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
 
 

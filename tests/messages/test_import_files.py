@@ -21,7 +21,7 @@ from receiver.core import ReceiverError, neutral
 from receiver.messages import InvalidSendRecord
 from receiver.messages.imports.columns import RecordReader, is_known
 from receiver.messages.imports.files import Form, open_rows
-from tests.messages.test_records import ID_EMPTY, ID_FLOAT, ID_ROUNDED, ID_SHOWN, MOBILE, NO_TIME, SENDS, SHANGHAI
+from tests.messages.test_send_records import ID_EMPTY, ID_FLOAT, ID_ROUNDED, ID_SHOWN, MOBILE, NO_TIME, SENDS, SHANGHAI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

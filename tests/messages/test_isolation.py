@@ -16,7 +16,7 @@ from receiver.db.tables import messages, receipts, replies
 from receiver.intake import replay_push
 from receiver.messages import projection, recording
 from receiver.web.auth import policy_for
-from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat, create_target
+from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat, create_endpoint
 from tests.conftest import OTHER_SECRET, SECRET, make_key
 from tests.harness.factories import NOON, make_push, make_send
 
@@ -31,7 +31,7 @@ CHANGE = {"mobile": NUMBER, "taskid": "3313746", "status": "0", "receivetime": "
 
 
 @pytest.fixture
-def parts(make_runtime: Callable[..., Runtime]) -> Runtime:
+def services(make_runtime: Callable[..., Runtime]) -> Runtime:
     return make_runtime(push_tokens=TOKENS)
 
 
@@ -50,11 +50,11 @@ def of_account(runtime: Runtime, account: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("way", ["plain", "reply", "masked", "replay", "spool"])
-def test_push_under_one_account_changes_nothing_of_anothers(way: str, parts: Runtime) -> None:
+def test_push_under_one_account_changes_nothing_of_anothers(way: str, services: Runtime) -> None:
     send = make_send(mobile=NUMBER)
-    parts.database.write(lambda c: recording.record_sent(c, [send], recorded_at=parts.now()))
-    projection.save_pushes_in(parts.database, [make_push(), make_push(content="words", status=None, second=1)])
-    before = of_account(parts, "default")
+    services.database.write(lambda c: recording.record_sent(c, [send], recorded_at=services.now()))
+    projection.save_pushes_in(services.database, [make_push(), make_push(content="words", status=None, second=1)])
+    before = of_account(services, "default")
     assert len(before) == 3
     fields = dict(CHANGE)
     if way == "masked":
@@ -63,19 +63,19 @@ def test_push_under_one_account_changes_nothing_of_anothers(way: str, parts: Run
         fields = {name: value for name, value in fields.items() if name != "status"} | {"content": "TD"}
     push = make_push(account="other", body=urlencode(fields).encode())
     if way == "spool":
-        parts.spool.append([push])
-        parts.spool.close()
-        parts.drain(parts.spool.directory)
+        services.spool.append([push])
+        services.spool.close()
+        services.drain(services.spool.directory)
     elif way == "replay":
         unread = replace(push, reading=Unreadable(error="status: not read by an older version"))
-        projection.save_pushes_in(parts.database, [unread])
-        parts.database.write(lambda c: replay_push(c, push))
+        projection.save_pushes_in(services.database, [unread])
+        services.database.write(lambda c: replay_push(c, push))
     else:
-        client = create_app(parts).test_client()
+        client = create_app(services).test_client()
         answer = client.post(f"/push/{OTHER_SECRET}", data=push.body)
         assert answer.headers["X-Push-Outcome"] == "accepted"
-    assert of_account(parts, "other") != []
-    assert of_account(parts, "default") == before
+    assert of_account(services, "other") != []
+    assert of_account(services, "default") == before
 
 
 # --- What a bound key sees --------------------------------------------------------------------------------
@@ -118,28 +118,28 @@ CASES: Mapping[str, Case] = {
     "GET sending.Balance": Case("/balance?account=other", shows=False),
     "GET reports.Billing": Case(f"/reports/billing?{SPAN}&account=other", shows=False),
     "GET reports.Delivery": Case(f"/reports/delivery?{SPAN}&group_by=template_id"),
-    "GET webhooks.Targets": Case("/webhooks"),
-    "POST webhooks.Targets": Case(
+    "GET webhooks.Webhooks": Case("/webhooks"),
+    "POST webhooks.Webhooks": Case(
         "/webhooks",
         {"name": "new", "url": "https://127.0.0.1:9/hooks", "format": "webhooks", "accounts": ["other"]},
         shows=False,
     ),
-    "GET webhooks.OneTarget": Case("/webhooks/theirs"),
+    "GET webhooks.OneWebhook": Case("/webhooks/theirs"),
     "POST webhooks.Pause": Case("/webhooks/theirs/pause", shows=False),
     "POST webhooks.Resume": Case("/webhooks/theirs/resume", shows=False),
     "POST webhooks.Rotate": Case("/webhooks/theirs/rotate", shows=False),
     "POST webhooks.Test": Case("/webhooks/theirs/test", shows=False),
     "GET webhooks.Dead": Case("/webhooks/theirs/dead", shows=False),
     "POST webhooks.Replay": Case("/webhooks/theirs/replay", {}, shows=False),
-    "DELETE webhooks.OneTarget": Case("/webhooks/theirs", shows=False),
+    "DELETE webhooks.OneWebhook": Case("/webhooks/theirs", shows=False),
     "GET audit.Audit": Case("/audit", shows=False),
     "GET reports.Busiest": Case("/reports/busiest?from=2026-11-23&to=2026-11-24&by=mobile&min_sent=2"),
 }
 
 
-def test_every_call_has_a_case(parts: Runtime) -> None:
+def test_every_call_has_a_case(services: Runtime) -> None:
     """So that a new one fails until somebody has said what a bound key may see of it."""
-    app = create_app(parts)
+    app = create_app(services)
     calls = {
         f"{method} {rule.endpoint}"
         for rule in app.url_map.iter_rules()
@@ -151,25 +151,25 @@ def test_every_call_has_a_case(parts: Runtime) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_key_bound_to_an_account_sees_nothing_of_another(name: str, parts: Runtime) -> None:
+def test_key_bound_to_an_account_sees_nothing_of_another(name: str, services: Runtime) -> None:
     common: dict[str, Any] = {"account": "other", "mobile": "13900000001", "sent_at": NOON}
     sends = [make_send(**common, task_id=task, template_id="template-theirs") for task in ("task-theirs", "second")]
-    parts.database.write(lambda c: recording.record_sent(c, sends, recorded_at=parts.now()))
+    services.database.write(lambda c: recording.record_sent(c, sends, recorded_at=services.now()))
     theirs: dict[str, Any] = {"account": "other", "mobile": "13900000001", "task_id": "task-theirs"}
     pushes = [make_push(**theirs), make_push(**theirs, status=None, content="words-theirs", second=1), make_push()]
-    projection.save_pushes_in(parts.database, pushes)
+    projection.save_pushes_in(services.database, pushes)
     target = NewEndpoint(
         name="theirs", url="https://127.0.0.1:9/hooks-theirs", format=PayloadFormat.WEBHOOKS, accounts=("other",)
     )
-    parts.database.write(lambda c: create_target(c, target, now=parts.now()))
+    services.database.write(lambda c: create_endpoint(c, target, now=services.now()))
     own = sa.select(messages.c.id).where(messages.c.task_id == "task-theirs")
-    (message,) = parts.ask(lambda c: c.execute(own).all())
-    client = create_app(parts).test_client()
+    (message,) = services.ask(lambda c: c.execute(own).all())
+    client = create_app(services).test_client()
     case, (method, _) = CASES[name], name.split()
     path = "/api/v1" + case.path.format(message=message.id, push=pushes[0].id)
     answers = {}
     for accounts in (("default",), None):  # in that order: what is done is not there any more
-        bearer = {"Authorization": make_key(parts, *Scope, accounts=accounts)}
+        bearer = {"Authorization": make_key(services, *Scope, accounts=accounts)}
         answers[accounts] = client.open(path, method=method, json=case.body, headers=bearer)
     everybody, bound = answers[None], answers["default",]
     seen = everybody.get_data(as_text=True)

@@ -84,7 +84,7 @@ def test_null_is_filled_and_a_differing_value_is_a_conflict(client: FlaskClient,
     assert (filled.status_code, filled.json["template_id"]) == (200, "540")
     refused = client.post(URL, json=SEND | {"template_id": "541", "reference": "r"}, headers=bearer)
     assert refused.status_code == 409
-    assert problem_of(refused) == {"#/template_id": "differs from what is recorded"}
+    assert problem_of(refused) == {"#/template_id": "differs from the recorded value"}
     unchanged = client.get(f"{URL}/{filled.json['id']}", headers=bearer).json
     assert (unchanged["template_id"], unchanged["reference"]) == ("540", None)
 

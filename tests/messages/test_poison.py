@@ -90,7 +90,7 @@ def readers(
 def await_told(runtime: Runtime) -> None:
     """Wait until nothing is left to be made into deliveries."""
     count = sa.select(sa.func.count()).select_from(forward_queue)
-    runtime.webhook_worker.look()
+    runtime.webhook_worker.run_now()
     await_true(lambda: runtime.ask(lambda connection: connection.scalar(count)) == 0)
 
 
@@ -314,7 +314,7 @@ def test_a_fan_out_that_errs_at_every_change_drops_none_and_goes_on_once_it_is_m
         patch.setattr(fan_out, "fan_out", err)
         patch.setattr(worker, "fan_out", err)
         save_pushes_in(runtime.database, [make_push(task_id=f"t{number}") for number in range(40)])
-        runtime.webhook_worker.look()
+        runtime.webhook_worker.run_now()
         left = count.where(forward_queue.c.left_at.isnot(None))
         await_true(lambda: (runtime.ask(lambda connection: connection.scalar(left)) or 0) > 20)
         assert runtime.ask(lambda connection: connection.scalar(count)) == 40
@@ -345,5 +345,5 @@ def test_a_damaged_push_of_a_forgotten_number_is_found_all_the_same(readers: Rea
     runtime = readers.runtime
     fill(runtime)
     spoiled = spoil(runtime, "pushes", "endpoint = 'nowhere'")
-    found = erase.find(runtime.database, NUMBER, runtime.admission.read_again)
+    found = erase.find_traces(runtime.database, NUMBER, runtime.admission.read_again)
     assert spoiled in {push_id.hex for push_id in found.push_ids}

@@ -22,7 +22,7 @@ from receiver.db.encryption import Keyring, is_token
 from receiver.db.engine import Database
 from receiver.db.tables import messages, pushes, replies
 from receiver.maintenance import rekey
-from receiver.maintenance.erase import find, forget
+from receiver.maintenance.erase import erase_number, find_traces
 from receiver.maintenance.move_to_postgres import Copy
 from receiver.maintenance.prune import Plan, RetentionKind, prune
 from receiver.maintenance.verify import verify
@@ -45,7 +45,7 @@ NUMBER, OTHER, MASKED = "15080921090", "15080921091", "1508092****"
 
 
 @pytest.fixture(params=["plain", "encrypted"])
-def parts(request: pytest.FixtureRequest, settings: Settings, make_runtime: Callable[..., Runtime]) -> Runtime:
+def services(request: pytest.FixtureRequest, settings: Settings, make_runtime: Callable[..., Runtime]) -> Runtime:
     """A runtime on a plain database, and on one that is encrypted."""
     keys = ENCRYPTION_KEYS or ((KEY,) if request.param == "encrypted" else ())
     if keys:
@@ -103,11 +103,13 @@ def test_task_id_that_is_there_and_bad_is_a_fault_of_a_reply_too(given: bytes, e
     assert READER.read(body=body, query=b"", endpoint=None)[0] == Unreadable(error=error)
 
 
-def test_it_is_kept_once_makes_no_message_and_is_told_everywhere_alike(parts: Runtime) -> None:
+def test_it_is_kept_once_makes_no_message_and_is_told_everywhere_alike(services: Runtime) -> None:
     with hook() as target:
-        parts.webhooks.add("test", name="shop", url=target.url(), form="webhooks", pii=True, events=["reply.received"])
-        first = fill(parts)
-        client, headers = create_app(parts).test_client(), {"Authorization": make_key(parts)}
+        services.webhooks.add(
+            "test", name="shop", url=target.url(), form="webhooks", pii=True, events=["reply.received"]
+        )
+        first = fill(services)
+        client, headers = create_app(services).test_client(), {"Authorization": make_key(services)}
 
         def get(path: str, **query: str) -> Any:
             return client.get(f"/api/v1/{path}", query_string=query, headers=headers)
@@ -122,7 +124,7 @@ def test_it_is_kept_once_makes_no_message_and_is_told_everywhere_alike(parts: Ru
         (mine,) = [row for row in listed if row["push_id"] == str(first.id)]
         wanted = {"message_id": None, "task_id": None, "account": "default", "content": "退订", "opt_out": True}
         assert {name: mine[name] for name in wanted} == wanted
-        assert scalar(parts, sa.select(sa.func.count()).select_from(messages)) == 3  # those that were recorded
+        assert scalar(services, sa.select(sa.func.count()).select_from(messages)) == 3  # those that were recorded
         found = get("replies", mobile=NUMBER).json["items"]
         assert {row["id"] for row in found} == {row["id"] for row in listed if row["mobile"] == NUMBER}
         assert [row["mobile"] for row in get("replies", mobile=MASKED).json["items"]] == [MASKED]
@@ -144,21 +146,21 @@ def test_it_is_kept_once_makes_no_message_and_is_told_everywhere_alike(parts: Ru
         ]
         table = parquet.read_table(BytesIO(get("exports/replies", format="parquet").data))
         assert sorted(map(str, table["task_id"].to_pylist())) == ["3313746", "None", "None", "None"]
-        masked = {"Authorization": make_key(parts, Scope.READ)}
+        masked = {"Authorization": make_key(services, Scope.READ)}
         (hidden,) = [
             row
             for row in client.get(f"/api/v1/replies?mobile={NUMBER}", headers=masked).json["items"]
             if row["task_id"] is None
         ]
         assert hidden["mobile"] == "150****1090"
-        elsewhere = {"Authorization": make_key(parts, Scope.READ, accounts=("other",))}
+        elsewhere = {"Authorization": make_key(services, Scope.READ, accounts=("other",))}
         assert client.get("/api/v1/replies", headers=elsewhere).json["items"] == []
-        assert faults(parts) == []
+        assert faults(services) == []
 
 
-def test_inbox_shows_it_without_a_message(parts: Runtime) -> None:
-    projection.save_pushes_in(parts.database, [taskless("别再发了")])
-    page = log_in(create_app(parts), parts, "analyst").page("/replies")
+def test_inbox_shows_it_without_a_message(services: Runtime) -> None:
+    projection.save_pushes_in(services.database, [taskless("别再发了")])
+    page = log_in(create_app(services), services, "analyst").page("/replies")
     assert "别再发了" in page.html
     assert ">–</td>" in page.html
     assert "None" not in page.html
@@ -169,86 +171,88 @@ def test_inbox_shows_it_without_a_message(parts: Runtime) -> None:
     [("en", "never sent", "A reply came"), ("zh-CN", "没有发出", "收到过该号码的上行回复")],
 )
 def test_look_up_of_its_number_shows_it_and_does_not_say_that_nothing_was_sent(
-    parts: Runtime, language: str, never_sent: str, said: str
+    services: Runtime, language: str, never_sent: str, said: str
 ) -> None:
-    staff = log_in(create_app(parts), parts, "support")
+    staff = log_in(create_app(services), services, "support")
 
     def look_up(number: str) -> str:
         return str(staff.look_up(number, headers={"Accept-Language": language}).text)
 
     alone = make_push(task_id="9", mobile=OTHER, content="别再发了")  # of a message that nobody recorded
-    projection.save_pushes_in(parts.database, [taskless("别再发了"), alone])
+    projection.save_pushes_in(services.database, [taskless("别再发了"), alone])
     for number in (NUMBER, OTHER):
         page = look_up(number)
         assert (page.count("别再发了"), never_sent in page, said in page) == (1, False, True)
     assert never_sent in look_up("15080921099")
-    sends = [make_send(sent_at=parts.now()), make_send(task_id="9", mobile=OTHER, sent_at=parts.now())]
-    parts.database.write(partial(recording.record_sent, sends=sends, recorded_at=parts.now()))
+    sends = [make_send(sent_at=services.now()), make_send(task_id="9", mobile=OTHER, sent_at=services.now())]
+    services.database.write(partial(recording.record_sent, sends=sends, recorded_at=services.now()))
     for number in (NUMBER, OTHER):
         page = look_up(number)
         assert (page.count("别再发了"), said in page) == (1, False)
 
 
-def test_its_number_is_sealed_in_an_encrypted_database_and_opened_with_it(parts: Runtime) -> None:
-    fill(parts)
+def test_its_number_is_sealed_in_an_encrypted_database_and_opened_with_it(services: Runtime) -> None:
+    fill(services)
     query = sa.text("SELECT masked_mobile FROM replies WHERE task_id IS NULL AND masked_mobile NOT LIKE '%*%'")
-    kept = parts.ask(lambda connection: connection.scalars(query).all())
-    sealed = parts.database.sealer() is not None
+    kept = services.ask(lambda connection: connection.scalars(query).all())
+    sealed = services.database.cipher() is not None
     assert [is_token(number) for number in kept if number] == [sealed] * 2
     if not sealed:
         return
-    database = Database(parts.settings.database_url)
-    rekey.decrypt(database, Keyring(parts.settings.encryption_keys))
+    database = Database(services.settings.database_url)
+    rekey.decrypt(database, Keyring(services.settings.encryption_keys))
     with database.reading() as connection:
         assert {number for number in connection.scalars(query) if number} == {NUMBER, OTHER}
-    rekey.encrypt(database, Keyring(parts.settings.encryption_keys))
+    rekey.encrypt(database, Keyring(services.settings.encryption_keys))
     with database.reading() as connection:
         assert all(is_token(number) for number in connection.scalars(query) if number)
     database.close()
 
 
-def test_it_is_forgotten_with_its_number_and_nobody_elses_is(parts: Runtime) -> None:
-    fill(parts)
-    projection.save_pushes_in(parts.database, [taskless(f"call {NUMBER}", mobile=OTHER, second=5)])
-    projection.save_pushes_in(parts.database, [taskless(f"call me: {NUMBER}", second=5)])
-    work = parts.database, NUMBER, parts.admission.read_again
-    found = find(*work)
+def test_it_is_forgotten_with_its_number_and_nobody_elses_is(services: Runtime) -> None:
+    fill(services)
+    projection.save_pushes_in(services.database, [taskless(f"call {NUMBER}", mobile=OTHER, second=5)])
+    projection.save_pushes_in(services.database, [taskless(f"call me: {NUMBER}", second=5)])
+    work = services.database, NUMBER, services.admission.read_again
+    found = find_traces(*work)
     assert (found.rows["pushes"], found.rows["replies"], found.mentions["replies"]) == (4, 3, 1)
-    now = parts.now()
-    gone = forget(*work, found=found, since=now, now=now, actor="cli", reason=None, mobile_hmac="x")
+    now = services.now()
+    gone = erase_number(*work, found=found, since=now, now=now, actor="cli", reason=None, mobile_hmac="x")
     assert gone == found.rows
-    kept = parts.ask(lambda connection: connection.scalars(sa.select(replies.c.masked_mobile)).all())
+    kept = services.ask(lambda connection: connection.scalars(sa.select(replies.c.masked_mobile)).all())
     assert sorted(kept) == [MASKED, OTHER, OTHER]
-    assert not any(find(*work).rows.values())
-    assert faults(parts) == []
+    assert not any(find_traces(*work).rows.values())
+    assert faults(services) == []
 
 
-def test_it_is_forgotten_whose_push_is_pruned_already(parts: Runtime) -> None:
-    fill(parts)
-    parts.database.write(lambda connection: connection.execute(sa.delete(pushes)))
-    work = parts.database, NUMBER, parts.admission.read_again
-    found, now = find(*work), parts.now()
+def test_it_is_forgotten_whose_push_is_pruned_already(services: Runtime) -> None:
+    fill(services)
+    services.database.write(lambda connection: connection.execute(sa.delete(pushes)))
+    work = services.database, NUMBER, services.admission.read_again
+    found, now = find_traces(*work), services.now()
     assert found.rows["replies"] == 2
-    forget(*work, found=found, since=now, now=now, actor="cli", reason=None, mobile_hmac="x")
-    kept = parts.ask(lambda connection: connection.scalars(sa.select(replies.c.masked_mobile)).all())
+    erase_number(*work, found=found, since=now, now=now, actor="cli", reason=None, mobile_hmac="x")
+    kept = services.ask(lambda connection: connection.scalars(sa.select(replies.c.masked_mobile)).all())
     assert sorted(kept) == [MASKED, OTHER]
 
 
-def test_it_is_pruned_by_the_age_of_replies(parts: Runtime) -> None:
-    fill(parts)
-    now = parts.now()
+def test_it_is_pruned_by_the_age_of_replies(services: Runtime) -> None:
+    fill(services)
+    now = services.now()
     early = Plan(kinds=(RetentionKind.REPLIES,), cutoffs={RetentionKind.REPLIES: now - timedelta(hours=1)})
     late = Plan(kinds=(RetentionKind.REPLIES,), cutoffs={RetentionKind.REPLIES: now + timedelta(seconds=1)})
-    assert prune(parts.database, early, now=parts.now) == {RetentionKind.REPLIES: 0}
-    assert prune(parts.database, late, now=parts.now) == {RetentionKind.REPLIES: 4}
+    assert prune(services.database, early, now=services.now) == {RetentionKind.REPLIES: 0}
+    assert prune(services.database, late, now=services.now) == {RetentionKind.REPLIES: 4}
 
 
-def test_tampering_with_it_is_found(parts: Runtime) -> None:
-    first = fill(parts)
-    assert faults(parts) == []
+def test_tampering_with_it_is_found(services: Runtime) -> None:
+    first = fill(services)
+    assert faults(services) == []
     ours = replies.c.push_id == first.id
-    parts.database.write(lambda connection: connection.execute(sa.update(replies).where(ours).values(account="second")))
-    (fault,) = faults(parts)
+    services.database.write(
+        lambda connection: connection.execute(sa.update(replies).where(ours).values(account="second"))
+    )
+    (fault,) = faults(services)
     assert fault.name == "receipts and replies follow from the journal"
     assert len(fault.details) == 2
     assert NUMBER not in str(fault.details)

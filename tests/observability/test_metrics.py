@@ -170,7 +170,7 @@ def test_place_of_a_killed_master_is_removed_and_that_of_a_living_one_is_not(
     monkeypatch.setattr(multiprocess_metrics, "_MEMORY", tmp_path / "none")
     killed, living = MultiprocessMetrics(tmp_path), MultiprocessMetrics(tmp_path)
     os.close(killed._lock)
-    assert living.take_slot({0, 2}) == 1
+    assert living.assign_slot({0, 2}) == 1
     next_one = MultiprocessMetrics(tmp_path)
     assert killed.directory is not None
     assert not killed.directory.exists()
@@ -183,4 +183,4 @@ def test_place_of_a_killed_master_is_removed_and_that_of_a_living_one_is_not(
 
 def test_without_a_place_each_process_counts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocess_metrics, "_MEMORY", tmp_path / "none")
-    assert MultiprocessMetrics(tmp_path / "none either").take_slot(set()) is None
+    assert MultiprocessMetrics(tmp_path / "none either").assign_slot(set()) is None

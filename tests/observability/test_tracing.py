@@ -94,7 +94,7 @@ def test_collector_gets_requests_batches_and_platform_calls_without_a_secret(
             "PUT /push/***",
             "GET /push/***",
             "GET /api/v1/messages",
-            "keep pushes",
+            "append pushes",
             "platform /verifyCode",
         }
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -106,7 +106,7 @@ def test_collector_gets_requests_batches_and_platform_calls_without_a_secret(
     assert trace == _TRACE
     assert pushed["http.response.status_code"] == 200
     assert pushed["receiver.push_id"]
-    assert found["keep pushes"][0]["receiver.pushes"] == 1
+    assert found["append pushes"][0]["receiver.pushes"] == 1
     assert found["platform /verifyCode"][0]["error.type"] == "PlatformUnreachable"
     assert leaks("\n".join(map(str, collector.exports))) == []
 
@@ -117,5 +117,5 @@ def test_nothing_is_traced_and_nothing_loaded_where_nobody_asks(monkeypatch: pyt
     tracing.start()
     assert tracing.span("a") is tracing.span("b", kind="SERVER")
     with tracing.span("a") as span:
-        span.note({"a": 1})
+        span.set_attributes({"a": 1})
         span.fail("b")

@@ -330,9 +330,9 @@ def test_receipt_before_the_answer_is_the_messages(sending: Callable[..., Sendin
     def behave(connection: socket.socket) -> None:
         for content in (None, "收到"):
             push = make_push(mobile=MOBILE, second=3, content=content)
-            shop.runtime.batch_writer.submit(push).result(60)
+            shop.runtime.batch_writer.enqueue(push).result(60)
         push = make_push(mobile=MOBILE[:7] + "****", second=4)
-        shop.runtime.batch_writer.submit(push).result(60)
+        shop.runtime.batch_writer.enqueue(push).result(60)
         connection.sendall(http(GOOD_ANSWER))
 
     with scripted(behave) as (port, _):
@@ -355,14 +355,14 @@ def test_task_id_joins_the_row_of_its_pushes_however_they_interleave(runtime: Ru
         runtime.recorder.begin(attempt, day_began=NOON)
         work: list[Callable[[], Any]] = [
             lambda: runtime.recorder.finish(attempt, result),
-            lambda: runtime.batch_writer.submit(make_push(mobile=mobile, task_id=task_id)).result(20),
+            lambda: runtime.batch_writer.enqueue(make_push(mobile=mobile, task_id=task_id)).result(20),
             lambda: runtime.recorder.record([make_send(mobile=mobile, task_id=task_id, reference="own")]),
         ]
         with ThreadPoolExecutor(3) as pool:
             for future in [pool.submit(part) for part in work[number % 3 :] + work[: number % 3]]:
                 future.result(30)
 
-    runtime.batch_writer.submit(make_push(task_id="first")).result(20)  # first contact
+    runtime.batch_writer.enqueue(make_push(task_id="first")).result(20)  # first contact
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(race, range(40)))
     deadline = time.monotonic() + 20
@@ -384,7 +384,7 @@ def test_no_two_writers_wait_for_each_other_in_a_circle(postgres_runtime: Runtim
     url = postgres_runtime.settings.database_url
     # A circle is found, and counted, long before a writer's patience ends; whoever only waits has 30 seconds.
     database = Database(f"{url}?application_name=writers&options=-c%20deadlock_timeout%3D10ms")
-    recorder = Recorder(database, link=postgres_runtime.availability, spool=postgres_runtime.spool)
+    recorder = Recorder(database, availability=postgres_runtime.availability, spool=postgres_runtime.spool)
 
     def push(tasks: list[str], chance: random.Random) -> None:
         numbers = chance.choice([(MOBILE,), (MOBILE, MOBILE), (MOBILE, "1560891****", MOBILE)])

@@ -203,19 +203,19 @@ def test_refusals_beyond_a_bound_are_counted_in_the_log_and_not_told(
     def told() -> list[object]:
         lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
         caplog.clear()
-        return [line.get("left_out", 1) for line in lines if "refused" in line["event"]]
+        return [line.get("suppressed", 1) for line in lines if "refused" in line["event"]]
 
-    assert [refuse().told for _ in range(50)] == [True] * 20 + [False] * 30
-    gate.tidy()
+    assert [refuse().logged for _ in range(50)] == [True] * 20 + [False] * 30
+    gate.log_suppressed()
     assert told() == [1] * 20
     now += 10
-    gate.tidy()
-    gate.tidy()
+    gate.log_suppressed()
+    gate.log_suppressed()
     assert told() == [30]
-    assert [refuse().told for _ in range(21)] == [True] * 20 + [False]
+    assert [refuse().logged for _ in range(21)] == [True] * 20 + [False]
     assert len(told()) == 20
     now += 10
-    assert refuse().told
+    assert refuse().logged
     assert told() == [1, 1]  # what was left out, and this one
     assert len(gate.refusals) == 72
 
@@ -239,5 +239,5 @@ def test_guesses_drive_no_honest_head_out_of_the_lanes_memory(make_runtime: Call
     assert len(lane._wrong_heads) == 256
     refused: list[object] = []
     assert guess is not None
-    assert lane.take(guess, b"mobile=1", client, refused.append)  # so that no thread has to
+    assert lane.admit_and_enqueue(guess, b"mobile=1", client, refused.append)  # so that no thread has to
     assert [type(answer) for answer in refused] == [Refused]

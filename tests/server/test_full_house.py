@@ -1,4 +1,4 @@
-"""More connections than there is room for: the idlest go, newcomers and honest pushes do not."""
+"""More connections than there is pool for: the idlest go, newcomers and honest pushes do not."""
 
 from __future__ import annotations
 
@@ -147,12 +147,12 @@ def test_shares_leave_room_for_all_else(open_files: int) -> None:
     limits = ConnectionLimits.within(open_files)
     assert 16 < limits.connections <= 4096
     assert open_files - limits.connections - 2 * limits.ended >= min(256, open_files // 2)
-    assert 0 < limits.inside + limits.door < limits.connections / 2
+    assert 0 < limits.internal + limits.send_proxy < limits.connections / 2
 
 
 def test_idlest_goes_first_and_who_was_acknowledged_after_the_strangers() -> None:
-    room = ConnectionPool(9)
-    entrance = Entry(("127.0.0.1", 1), room, None)
+    pool = ConnectionPool(9)
+    entrance = Entry(("127.0.0.1", 1), pool, None)
     now = time.monotonic()
 
     def idle(seconds: float, *, trusted: bool = False) -> Peer:
@@ -160,14 +160,14 @@ def test_idlest_goes_first_and_who_was_acknowledged_after_the_strangers() -> Non
             peer = Peer(PeerConnection(Config(), sock, ("127.0.0.1", 2), entrance))
         peer.conn.trusted = trusted
         peer.idle_since = now - seconds
-        room.rest(peer)
+        pool.mark_idle(peer)
         return peer
 
-    assert room.idlest(now) is None
+    assert pool.idlest(now) is None
     long_kept, kept = idle(70, trusted=True), idle(0.1, trusted=True)
     stranger, newcomer = idle(3), idle(0)
     order: list[Any] = []
-    while (peer := room.idlest(now)) is not None:
+    while (peer := pool.idlest(now)) is not None:
         order.append(peer)
-        room.wake(peer)
+        pool.mark_active(peer)
     assert order == [stranger, long_kept, newcomer, kept]

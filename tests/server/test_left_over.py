@@ -45,7 +45,7 @@ def test_push_behind_left_over_bytes_is_kept(served: ServeProcess) -> None:
     assert sorted(came) == sorted([_TEXT.encode()[: len(_TEXT)], form("first"), form("second")])
     assert b"\nreceiver_pushes_left_over_total 2.0\n" in served.request("GET", "/metrics").body
     deadline = time.monotonic() + 10  # a line is written a moment after the answer
-    while (log := served.log.read_text()).count('"event": "skipped what a push has left over') < 2:
+    while (log := served.log.read_text()).count('"event": "skipped surplus bytes after a push') < 2:
         assert time.monotonic() < deadline, log
         time.sleep(0.05)
     assert SECRET not in log

@@ -71,14 +71,14 @@ def test_half_a_request_is_answered_408_and_counted(served: ServeProcess) -> Non
         )
     assert counted(served) == (refused + len(_PUSHES), late + len(_PUSHES) + len(_OTHERS))
     deadline = time.monotonic() + 10  # a line is written a moment after the answer
-    while (log := served.log.read_text()).count('"timeout"') < len(_PUSHES) or "requests given up on" not in log:
+    while (log := served.log.read_text()).count('"timeout"') < len(_PUSHES) or "requests timed out" not in log:
         assert time.monotonic() < deadline, log
         time.sleep(0.05)
     lines = [json.loads(line) for line in log.splitlines()]
     told = [line for line in lines if line.get("reason") == "timeout"]
     assert [line["status"] for line in told] == [408] * len(_PUSHES)
     assert {line["remote_addr"] for line in told} == {"127.0.0.1", "203.0.113.7"}
-    given_up = [line for line in lines if line["event"].startswith("requests given up on")]
+    given_up = [line for line in lines if line["event"].startswith("requests timed out")]
     assert sum(line["requests"] for line in given_up) == len(_OTHERS)
 
 

@@ -108,7 +108,7 @@ def test_api_and_console_are_told_that_it_is_https(served: ServeProcess) -> None
 def test_addresses_that_are_told_are_https(served: ServeProcess) -> None:
     assert served.run("push-url").stdout.startswith(f"https://127.0.0.1:{served.port}/push/")
     assert f"https://127.0.0.1:{served.port}/api/v1/docs" in served.told.read_text()
-    assert "ready, keeps pushes in the database" in served.run("status").stdout
+    assert "ready, stores pushes in the database" in served.run("status").stdout
 
 
 def test_large_bodies_come_in_many_records_and_answers_go_out_in_many(served: ServeProcess) -> None:
@@ -301,7 +301,7 @@ def test_door_beside_it_stays_plain(tmp_path: Path, files: Files) -> None:
     port = free_port()
     environment = {**files.environment, "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{port}"}
     with ServeProcess(tmp_path, environment=environment, tls=files.trusting()) as process:
-        assert b"this listener takes" in ask(port, "/nowhere")[2]
+        assert b"this listener only serves" in ask(port, "/nowhere")[2]
         assert process.push(RECEIPT).status == 200
 
 
@@ -341,7 +341,7 @@ def test_half_written_or_unfitting_renewal_is_told_once_and_the_old_one_serves_o
     assert ends > time.time()
 
     def warnings_told() -> int:
-        return process.log.read_text().count("the old one serves on")
+        return process.log.read_text().count("still serving the old one")
 
     new = files.authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=90))
     text = chain_of(new)

@@ -102,13 +102,13 @@ def test_full_disk_of_small_blocks_is_503_and_ends_no_worker(tmp_path: Path) -> 
 def test_room_is_taken_ahead_of_what_sqlite_maps(tmp_path: Path) -> None:
     index = tmp_path / "receiver.db-shm"
     room = WalIndex(tmp_path / "receiver.db")
-    room.take_room()
+    room.preallocate()
     assert not index.exists()
     for holes, expected in ((3, MIB), (MIB + 32768, 2 * MIB + 32768)):
         with index.open("wb") as file:
             file.truncate(holes)
-        room.take_room()
-        room.take_room()
+        room.preallocate()
+        room.preallocate()
         assert (index.stat().st_size, index.stat().st_blocks * 512 >= expected) == (expected, True)
 
 
@@ -117,7 +117,7 @@ def test_room_stays_where_the_database_is_reached_anew(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{path}")
     with database.reading() as connection:
         connection.exec_driver_sql("SELECT 1 FROM sqlite_schema")
-    WalIndex(path).take_room()
+    WalIndex(path).preallocate()
     database.connect()
     assert path.with_name(f"{path.name}-shm").stat().st_size == MIB
     database.close()

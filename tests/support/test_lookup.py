@@ -20,7 +20,7 @@ from receiver.support.lookup import (
     answer_of,
     group_resends,
     moment_of,
-    parse_wanted,
+    parse_lookup,
 )
 from tests.harness.factories import NOON, make_push, make_send
 from tests.sending.test_sending import make_attempt
@@ -75,7 +75,7 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
     ],
 )
 def test_a_number_is_found_in_whatever_form_it_is_pasted(pasted: str) -> None:
-    wanted = parse_wanted(pasted)
+    wanted = parse_lookup(pasted)
     assert wanted is not None
     assert (wanted.mobile, wanted.last_digits, wanted.masked) == (NUMBER, None, None)
 
@@ -118,7 +118,7 @@ def test_a_number_is_found_in_whatever_form_it_is_pasted(pasted: str) -> None:
     ],
 )
 def test_what_else_may_be_meant(pasted: str, expected: LookupQuery | None) -> None:
-    assert parse_wanted(pasted) == expected
+    assert parse_lookup(pasted) == expected
 
 
 _UNSEEN = ["", "", "", " ", "-", "\u00a0", "\u3000", "\u200b", "\u202a", "\u202c", "\ufeff", "\u2011", "–", "."]
@@ -137,14 +137,14 @@ def test_a_number_is_always_found_as_itself(
 ) -> None:
     digits = "".join(chr(ord(digit) + 0xFEE0) for digit in number) if wide else number
     apart = "".join(digit + gap for digit, gap in zip(digits, [*between[:10], ""], strict=True))
-    wanted = parse_wanted(before + apart + after)
+    wanted = parse_lookup(before + apart + after)
     assert wanted is not None
     assert wanted.mobile == number
 
 
 @given(st.text())
 def test_whatever_is_pasted_is_read_or_left(pasted: str) -> None:
-    wanted = parse_wanted(pasted)
+    wanted = parse_lookup(pasted)
     assert wanted is None or wanted != LookupQuery()
 
 
@@ -240,7 +240,7 @@ def record(runtime: Runtime, *sends: SentMessage) -> None:
 
 
 def found(runtime: Runtime, pasted: str, *, since: datetime = NOON - DAY, limit: int = 100) -> list[str | None]:
-    wanted = parse_wanted(pasted)
+    wanted = parse_lookup(pasted)
     assert wanted is not None
     clock = runtime.clock(NOON + MINUTE)
     rows = runtime.ask(lambda c: store.find_messages(c, wanted, since=since, clock=clock, limit=limit))

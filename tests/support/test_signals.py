@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from receiver.alerting import DiagnosisReason, Judgement, Situation, Verdict, judge
+from receiver.alerting.diagnosis import DiagnosisReason, Judgement, Situation, Verdict, judge
 from receiver.core import Disk, Kind, first_id_of
 from receiver.db.tables import receipts
 from receiver.intake import replay_push
@@ -255,7 +255,7 @@ def test_without_sends_the_time_alone_decides(runtime: Runtime, gap: timedelta, 
 def test_without_sends_a_night_is_no_silence_even_where_the_newest_pushes_know_of_none(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "_GAPS_LOOKED_AT", 10)
+    monkeypatch.setattr(signals, "_GAPS_MAX", 10)
     night = [NOON - 3 * DAY, NOON - 3 * DAY + 5 * HOUR]
     long_ago = [NOON - 9 * DAY, NOON - 9 * DAY + 20 * HOUR]  # before the week
     daytime = [NOON - 3 * DAY + 5 * HOUR + n * 10 * MINUTE for n in range(1, 67 * 6 + 1)]
@@ -354,7 +354,7 @@ def test_newest_messages_are_judged_where_there_are_too_many(runtime: Runtime, m
     monkeypatch.setattr(signals, "_JUDGED_MAX", 5)
     assert delivery(runtime) == RecentDelivery(sent=5, arrived=0, within_seconds=None, share=0.0)
     monkeypatch.setattr(signals, "_JUDGED_MAX", 2000)
-    monkeypatch.setattr(signals, "_LOOKED_AT", 10)
+    monkeypatch.setattr(signals, "_NEWEST_MAX", 10)
     assert delivery(runtime) == RecentDelivery(sent=10, arrived=5, within_seconds=2, share=0.5)
 
 
@@ -384,9 +384,9 @@ def test_unreported_can_be_those_of_some_accounts(runtime: Runtime) -> None:
 def test_unreported_are_looked_for_among_the_newest_only(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     record(runtime, sent(NOW - 2 * HOUR, number=1), sent(NOW - HOUR, number=2), sent(NOW - MINUTE * 2, number=3))
     keep(runtime, pushed(NOW, number=2), pushed(NOW + SECOND, number=3))
-    monkeypatch.setattr(signals, "_LOOKED_AT", 2)
+    monkeypatch.setattr(signals, "_NEWEST_MAX", 2)
     assert unreported(runtime) == []
-    monkeypatch.setattr(signals, "_LOOKED_AT", 3)
+    monkeypatch.setattr(signals, "_NEWEST_MAX", 3)
     assert unreported(runtime) == ["t1"]
 
 

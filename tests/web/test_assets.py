@@ -109,14 +109,14 @@ def _live(round_: int) -> str:
   <div class="columns">
   <figure class="chart" id="bars" data-chart="bars" data-stacked data-table="#by-day">
     <figcaption>Receipts by day</figcaption>
-    <div class="plot" role="img" aria-label="Receipts by day; the numbers are in the table below"></div>
+    <div class="plot" role="img" aria-label="Receipts by day; the data is in the table below"></div>
   </figure>
   <figure class="chart" id="lines" data-chart="lines" data-table="#by-day" data-unit=" s">
     <figcaption>Delay by day</figcaption>
-    <div class="plot" role="img" aria-label="Delay by day; the numbers are in the table below"></div>
+    <div class="plot" role="img" aria-label="Delay by day; the data is in the table below"></div>
   </figure>
   </div>
-  <details id="numbers"><summary>The numbers</summary>
+  <details id="numbers"><summary>Data</summary>
     <div class="scroll" tabindex="0" role="region" aria-label="Receipts by day">
       <table id="by-day"><thead><tr><th scope="col">Day</th>
         <th scope="col" class="num" data-colour="ok">Delivered</th>
@@ -194,7 +194,7 @@ def _page() -> str:
     <dt>Signature</dt><dd>【测试签名】 您的验证码是 4821，请勿告诉他人。</dd>
     <dt>Carrier’s word</dt><dd><code>MK:0001</code></dd>
     <dt>State</dt><dd>{badges}</dd></dl></section>
-<section class="card"><h2>What happened</h2>
+<section class="card"><h2>Timeline</h2>
   <ol class="timeline">
     <li data-state="sending"><p><time>09:31:03</time> Handed to the platform</p></li>
     <li data-state="pending"><p><time>09:31:04</time> Taken by the platform <small>task 2044</small></p></li>

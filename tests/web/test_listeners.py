@@ -67,17 +67,17 @@ def test_door_keeps_to_itself(apart: tuple[ServeProcess, Inside]) -> None:
     outside, _ = apart
     port = int(outside.environment["RECEIVER_SEND_PROXY_BIND"].rpartition(":")[2])
     assert ask(port, "/readyz", method="GET")[0] == 404
-    assert b"this listener takes" in ask(port, outside.target)[2]
+    assert b"this listener only serves" in ask(port, outside.target)[2]
 
 
 def test_everybody_is_told_the_right_address(apart: tuple[ServeProcess, Inside]) -> None:
     outside, inside = apart
     told = outside.told.read_text()
-    assert f"listens on http://127.0.0.1:{outside.port}\n  for pushes alone" in told
+    assert f"listens on http://127.0.0.1:{outside.port}\n  pushes only; " in told
     assert f"console: http://127.0.0.1:{inside.port}/console" in told
     assert f"http://127.0.0.1:{inside.port}/api/v1/docs" in told
     assert outside.run("push-url").stdout.startswith(f"http://127.0.0.1:{outside.port}/push/")
-    assert "ready, keeps pushes in the database" in outside.run("status").stdout
+    assert "ready, stores pushes in the database" in outside.run("status").stdout
 
 
 def test_both_speak_tls(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ TECHNICAL = {
 SHOWN_ATTRIBUTES = {"aria-label", "placeholder", "alt", "data-announce", "data-copied", "data-failed", "content"}
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 # Included or imported by pages, so that no signal tells of them.
-PARTS = {"base.html", "parts.html", "answer.html", "look_up_form.html"}
+PARTS = {"base.html", "macros.html", "answer.html", "look_up_form.html"}
 
 
 class _Shown(HTMLParser):
@@ -194,10 +194,10 @@ def _fill(runtime: Runtime) -> None:
         )
     )
     new = NewEndpoint(name="shop", url="https://192.0.2.1/", format=PayloadFormat.RAW, pii=True)
-    runtime.database.write(lambda connection: endpoints.create_target(connection, new, now=runtime.now()))
-    shop = runtime.ask(lambda connection: endpoints.get_target(connection, "shop"))
+    runtime.database.write(lambda connection: endpoints.create_endpoint(connection, new, now=runtime.now()))
+    shop = runtime.ask(lambda connection: endpoints.get_endpoint(connection, "shop"))
     runtime.database.write(
-        lambda connection: endpoints.pause_target(connection, shop, because="by user:ada", now=runtime.now())
+        lambda connection: endpoints.pause_endpoint(connection, shop, because="by user:ada", now=runtime.now())
     )
     present = runtime.now().replace(microsecond=0)
     ages = {"1": 30, "2": 150, "3": 3 * 3600, "4": 80 * 3600, "5": 120 * 3600, "6": 60, "7": 61, "8": 62, "9": 63}
@@ -240,7 +240,7 @@ def _push(runtime: Runtime, body: bytes) -> None:
         content_type="application/x-www-form-urlencoded", remote_addr="203.0.113.7", received_at=runtime.now(),
         reading=UNREAD,
     )  # fmt: skip
-    runtime.batch_writer.submit(runtime.admission.read_again(push)).result(timeout=20)
+    runtime.batch_writer.enqueue(runtime.admission.read_again(push)).result(timeout=20)
 
 
 class _Visitor:
@@ -342,8 +342,8 @@ def test_no_page_shows_english_to_who_reads_chinese(
 
 
 def test_english_is_noticed() -> None:
-    page = '<p>短信 <bdi>Hello</bdi> <code>x</code></p><p title="y" aria-label="All times">CSV</p><b>Nothing here.</b>'
-    assert english(page) == ["All times", "Nothing here."]
+    page = '<p>短信 <bdi>Hello</bdi> <code>x</code></p><p title="y" aria-label="All times">CSV</p><b>No entries.</b>'
+    assert english(page) == ["All times", "No entries."]
 
 
 @pytest.mark.parametrize(

@@ -41,15 +41,15 @@ def database_url(sqlite_database_url: str) -> str:
 
 
 @pytest.fixture
-def parts(make_runtime: Callable[..., Runtime]) -> Runtime:
+def services(make_runtime: Callable[..., Runtime]) -> Runtime:
     """A runtime with two accounts that may reach this machine."""
     return make_runtime(webhooks_allow=ALLOW, push_tokens=TWO_ACCOUNTS)
 
 
 @pytest.fixture
-def client(parts: Runtime) -> FlaskClient:
+def client(services: Runtime) -> FlaskClient:
     """A client of it."""
-    return create_app(parts).test_client()
+    return create_app(services).test_client()
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def target() -> Iterator[Hook]:
         yield made
 
 
-def ask(client: FlaskClient, parts: Runtime, *scopes: Scope, accounts: tuple[str, ...] | None = None) -> Any:
-    headers = {"Authorization": make_key(parts, *(scopes or (Scope.WEBHOOKS, Scope.PII)), accounts=accounts)}
+def ask(client: FlaskClient, services: Runtime, *scopes: Scope, accounts: tuple[str, ...] | None = None) -> Any:
+    headers = {"Authorization": make_key(services, *(scopes or (Scope.WEBHOOKS, Scope.PII)), accounts=accounts)}
 
     def request(method: str, path: str, body: Any = None) -> TestResponse:
         more: dict[str, Any] = {} if body is None else {"json": body}
@@ -74,13 +74,13 @@ def wanted(target: Hook, name: str = "shop", **more: Any) -> dict[str, Any]:
 
 
 def test_target_is_made_seen_and_removed_and_its_secret_is_shown_once(
-    client: FlaskClient, parts: Runtime, target: Hook
+    client: FlaskClient, services: Runtime, target: Hook
 ) -> None:
-    request = ask(client, parts)
+    request = ask(client, services)
     made = request("POST", "", wanted(target, not_delivered_after_seconds=30))
     assert made.status_code == 201
     secret = made.json["secret"]
-    keep(parts, make_push())
+    keep(services, make_push())
     sent = target.await_taken(1)[0]
     assert Webhook(secret).verify(sent.body, dict(sent.headers))
     (listed,) = request("GET", "").json["items"]
@@ -95,8 +95,8 @@ def test_target_is_made_seen_and_removed_and_its_secret_is_shown_once(
     assert request("GET", "").json == {"items": []}
 
 
-def test_every_wrong_field_is_named(client: FlaskClient, parts: Runtime) -> None:
-    request = ask(client, parts)
+def test_every_wrong_field_is_named(client: FlaskClient, services: Runtime) -> None:
+    request = ask(client, services)
     body = {"name": "a b", "url": "http://10.0.0.1/", "format": "raw", "events": ["reply.received"], "accounts": ["x"]}
     refused = request("POST", "", body)
     assert refused.status_code == 422
@@ -106,20 +106,20 @@ def test_every_wrong_field_is_named(client: FlaskClient, parts: Runtime) -> None
 
 @pytest.mark.parametrize("more", [{"pii": True}, {"format": "raw"}])
 def test_key_that_sees_no_numbers_makes_no_target_that_does(
-    client: FlaskClient, parts: Runtime, target: Hook, more: dict[str, Any]
+    client: FlaskClient, services: Runtime, target: Hook, more: dict[str, Any]
 ) -> None:
-    request = ask(client, parts, Scope.WEBHOOKS)
+    request = ask(client, services, Scope.WEBHOOKS)
     refused = request("POST", "", wanted(target, **more))
     assert (refused.status_code, refused.json["code"]) == (403, "missing_scope")
-    assert parts.ask(endpoints.list_targets) == []
+    assert services.ask(endpoints.list_endpoints) == []
     assert request("POST", "", wanted(target)).status_code == 201
 
 
 def test_key_of_an_account_sees_and_makes_targets_of_that_alone(
-    client: FlaskClient, parts: Runtime, target: Hook
+    client: FlaskClient, services: Runtime, target: Hook
 ) -> None:
-    everything = ask(client, parts)
-    bound = ask(client, parts, accounts=("second",))
+    everything = ask(client, services)
+    bound = ask(client, services, accounts=("second",))
     assert everything("POST", "", wanted(target, "all")).status_code == 201
     assert everything("POST", "", wanted(target, "first", accounts=["default"])).status_code == 201
     refused = bound("POST", "", wanted(target, "other", accounts=["default"]))
@@ -137,14 +137,14 @@ def test_key_of_an_account_sees_and_makes_targets_of_that_alone(
     assert target.all == []
 
 
-def test_dead_letters_are_listed_by_pages_and_replayed(client: FlaskClient, parts: Runtime, target: Hook) -> None:
-    request = ask(client, parts)
+def test_dead_letters_are_listed_by_pages_and_replayed(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
     request("POST", "", wanted(target, format="raw"))
     request("POST", "/shop/pause")
-    keep(parts, *(make_push(task_id=f"{number}") for number in range(3)))
-    await_true(lambda: count(parts, deliveries_table) == 3)
-    now = parts.now()
-    change(parts, sa.update(deliveries_table).values(dead_at=now, failing_since=now - deliveries.LIFE, attempts=9))
+    keep(services, *(make_push(task_id=f"{number}") for number in range(3)))
+    await_true(lambda: count(services, deliveries_table) == 3)
+    now = services.now()
+    change(services, sa.update(deliveries_table).values(dead_at=now, failing_since=now - deliveries.LIFE, attempts=9))
     page = request("GET", "/shop/dead?limit=2").json
     rest = request("GET", f"/shop/dead?limit=2&cursor={page['next_cursor']}").json
     assert (len(page["items"]), len(rest["items"]), rest["next_cursor"]) == (2, 1, None)
@@ -157,28 +157,28 @@ def test_dead_letters_are_listed_by_pages_and_replayed(client: FlaskClient, part
 
 
 def test_target_that_refuses_everything_is_failing_wherever_it_is_shown(
-    client: FlaskClient, parts: Runtime, target: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, services: Runtime, target: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("RECEIVER_DATABASE_URL", parts.settings.database_url)
-    runner, request = CliRunner(), ask(client, parts)
+    monkeypatch.setenv("RECEIVER_DATABASE_URL", services.settings.database_url)
+    runner, request = CliRunner(), ask(client, services)
 
     def states() -> tuple[str, str, bool]:
         (listed,) = json.loads(runner.invoke(cli, ["webhooks", "list", "--json"]).stdout)
         checks = {row["check"]: row["ok"] for row in json.loads(runner.invoke(cli, ["doctor", "--json"]).stdout)}
-        return request("GET", "/shop").json["state"], listed["state"], checks["forwarding"]
+        return request("GET", "/shop").json["state"], listed["state"], checks["webhooks"]
 
     assert request("POST", "", wanted(target)).json["state"] == "good"
     assert states() == ("good", "good", True)
     target.behave = lambda _sent: (404, {})
-    keep(parts, make_push())
-    await_true(lambda: parts.ask(partial(endpoints.get_target, name="shop")).failed_at is not None)
+    keep(services, make_push())
+    await_true(lambda: services.ask(partial(endpoints.get_endpoint, name="shop")).failed_at is not None)
     assert states() == ("failing", "failing", False)
     assert "failing" in runner.invoke(cli, ["webhooks", "list"]).stdout
 
 
-def test_test_and_rotation_answer_what_came_of_them(client: FlaskClient, parts: Runtime, target: Hook) -> None:
-    request = ask(client, parts)
+def test_test_and_rotation_answer_what_came_of_them(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
     first = request("POST", "", wanted(target)).json["secret"]
     tried = request("POST", "/shop/test").json
     assert (tried["taken"], tried["status"], tried["error"]) == (True, 200, None)
@@ -189,14 +189,14 @@ def test_test_and_rotation_answer_what_came_of_them(client: FlaskClient, parts: 
     assert request("POST", "/old/rotate").status_code == 404
 
 
-def test_every_change_is_audited_without_url_or_secret(client: FlaskClient, parts: Runtime, target: Hook) -> None:
-    request = ask(client, parts)
+def test_every_change_is_audited_without_url_or_secret(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
     secret = request("POST", "", wanted(target)).json["secret"]
     for step in ("pause", "resume", "test", "replay"):
         request("POST", f"/shop/{step}", {} if step == "replay" else None)
     new = request("POST", "/shop/rotate").json["secret"]
     request("DELETE", "/shop")
-    entries = parts.ask(lambda connection: log.list_audit(connection, 20))[::-1]
+    entries = services.ask(lambda connection: log.list_audit(connection, 20))[::-1]
     told = [entry["action"] for entry in entries if entry["action"].startswith("webhook.")]
     steps = ("create", "pause", "resume", "test", "replay", "rotate", "remove")
     assert told == [f"webhook.{step}" for step in steps]
@@ -206,16 +206,16 @@ def test_every_change_is_audited_without_url_or_secret(client: FlaskClient, part
 def test_metrics_tell_what_waits_and_what_became_of_attempts(
     make_runtime: Callable[..., Runtime], target: Hook
 ) -> None:
-    parts = make_runtime(webhooks_allow=ALLOW, metrics_allow=ALLOW[:1])
-    client = create_app(parts).test_client()
+    services = make_runtime(webhooks_allow=ALLOW, metrics_allow=ALLOW[:1])
+    client = create_app(services).test_client()
     name = "metered"
-    ask(client, parts)("POST", "", wanted(target, name, format="raw"))
-    keep(parts, make_push())
+    ask(client, services)("POST", "", wanted(target, name, format="raw"))
+    keep(services, make_push())
     target.await_taken(1)
-    await_true(lambda: count(parts, deliveries_table) == 0)
-    ask(client, parts)("POST", f"/{name}/pause")
-    keep(parts, make_push())
-    await_true(lambda: count(parts, deliveries_table) == 1)
+    await_true(lambda: count(services, deliveries_table) == 0)
+    ask(client, services)("POST", f"/{name}/pause")
+    keep(services, make_push())
+    await_true(lambda: count(services, deliveries_table) == 1)
     page = client.get("/metrics").text
     for line in (
         f'receiver_webhook_pending{{target="{name}"}} 1.0', f'receiver_webhook_dead_letters{{target="{name}"}} 0.0',
@@ -225,10 +225,10 @@ def test_metrics_tell_what_waits_and_what_became_of_attempts(
 
 
 def test_commands_do_what_the_api_does(
-    parts: Runtime, target: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    services: Runtime, target: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("RECEIVER_DATABASE_URL", parts.settings.database_url)
+    monkeypatch.setenv("RECEIVER_DATABASE_URL", services.settings.database_url)
     monkeypatch.setenv("RECEIVER_PUSH_TOKENS", f"default:{SECRET}")
     monkeypatch.setenv("RECEIVER_WEBHOOKS_ALLOW", "localhost")
     runner = CliRunner()
@@ -251,10 +251,10 @@ def test_commands_do_what_the_api_does(
     assert secret not in run("list", "--json")
     run("resume", "shop")
     new = run("rotate", "shop").splitlines()[-1]
-    found = parts.ask(partial(endpoints.get_target, name="shop"))
+    found = services.ask(partial(endpoints.get_endpoint, name="shop"))
     assert found.signing_secrets == (new, secret)
     assert run("dead-letters", "shop", "--json") == "[]\n"
     assert "0 will" in run("replay", "shop", "--all")
     run("replay", "shop", code=2)
     run("remove", "old")
-    assert [target.name for target in parts.ask(endpoints.list_targets)] == ["shop"]
+    assert [target.name for target in services.ask(endpoints.list_endpoints)] == ["shop"]

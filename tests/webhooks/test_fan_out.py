@@ -61,7 +61,7 @@ def deliveries_of(url: str, history: list[Push | SentMessage], chance: random.Ra
         ("raw", PayloadFormat.RAW, (), None),
     ):
         new = NewEndpoint(name=name, url="https://example.com/", format=form, events=events, accounts=accounts)
-        database.write(partial(endpoints.create_target, new=new, now=datetime.now(UTC)))
+        database.write(partial(endpoints.create_endpoint, new=new, now=datetime.now(UTC)))
     for step in history:
         if isinstance(step, SentMessage):
             database.write(partial(recording.record_sent, sends=[step], recorded_at=NOON))

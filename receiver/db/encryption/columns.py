@@ -1,7 +1,8 @@
-"""Encryption at rest, where the rows are: column types that seal what goes in and open what comes out.
+"""Encryption at rest, in the tables: column types that encrypt what is stored and decrypt what is read.
 
-A dialect, of which each `Database` has its own, carries what the process knows (`ColumnEncryption`). Without keys, or
-while the database is plain, every type hands values through. An encrypted value says so itself: none is mistaken.
+A dialect carries the state that the process knows (`ColumnEncryption`); each `Database` has its own dialect. Without
+keys, or while the database is plain, the types change nothing. An encrypted value has a mark, so plain ones are not
+mistaken.
 """
 
 from __future__ import annotations
@@ -24,92 +25,90 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-_ATTRIBUTE = "receiver_sealing"  # of a dialect
+_ATTRIBUTE = "receiver_encryption"  # of a dialect
 _ROOT = b"encryption.root"
 TEXT_MARK = "sealed:"
-REFUSED = "the encryption of this database was changed"  # how the guards begin what they refuse writes with
+REFUSED = "the encryption of this database was changed"  # prefix of the error by which the guards refuse writes
 
 
 class EncryptionState(StrEnum):
-    """How far the encryption of a database is."""
+    """The state of a database's encryption; the stored names are older."""
 
     PLAIN = "plain"
-    SEALING = "sealing"
-    SEALED = "sealed"
-    OPENING = "opening"
+    ENCRYPTING = "sealing"
+    ENCRYPTED = "sealed"
+    DECRYPTING = "opening"
 
 
 _UNDER_WAY = {
-    EncryptionState.SEALING: "the database is being encrypted; if nobody is at it, go on with `receiver db encrypt`",
-    EncryptionState.OPENING: "the database is being decrypted; if nobody is at it, go on with `receiver db decrypt`",
+    EncryptionState.ENCRYPTING: "the database is being encrypted; if interrupted, run `receiver db encrypt` again",
+    EncryptionState.DECRYPTING: "the database is being decrypted; if interrupted, run `receiver db decrypt` again",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encryption:
-    """What a database says of its own encryption."""
+    """The encryption state that a database has stored."""
 
     state: EncryptionState
-    root: bytes = b""  # of its tokens' keys, sealed
+    root: bytes = b""  # root of the keys of its tokens, encrypted
 
-    def sealer(self, ring: Keyring | None) -> FieldCipher:
-        """Return what its rows are sealed with. Raises StoreUnfit where that key is missing."""
+    def cipher(self, ring: Keyring | None) -> FieldCipher:
+        """Return the cipher of its rows. Raises DatabaseMisconfigured if the key is missing."""
         if ring is None:
-            raise DatabaseMisconfigured(
-                "the database is encrypted; set RECEIVER_ENCRYPTION_KEYS to the keys that it had"
-            )
-        return FieldCipher(ring, ring.open(self.root, _ROOT))
+            raise DatabaseMisconfigured("the database is encrypted; set RECEIVER_ENCRYPTION_KEYS to its keys")
+        return FieldCipher(ring, ring.decrypt(self.root, _ROOT))
 
 
 class ColumnEncryption:
-    """What one process knows of its database's encryption; its Databases share it. Safe for many threads."""
+    """The encryption state that one process knows; shared by its Databases. Safe for many threads."""
 
     def __init__(self, keys: Sequence[tuple[str, bytes]] = ()) -> None:
         self.ring = Keyring(keys) if keys else None
-        self.sealer: FieldCipher | None = None  # None: the database is plain, as far as is known
+        self.cipher: FieldCipher | None = None  # None: the database is plain, or not loaded yet
         self.known = False
 
     def load(self, connection: sa.Connection) -> None:
-        """Find out whether the database is encrypted, and with what.
+        """Load the encryption state and the cipher from the database.
 
-        Raises StoreUnavailable while that is being changed, StoreUnfit where its keys are missing.
+        Raises DatabaseUnavailable while encryption is being changed, DatabaseMisconfigured if its keys are missing.
         """
         found = find_encryption(connection)
         connection.rollback()
         if reason := being_changed(found.state):
             raise DatabaseUnavailable(reason)
-        self.sealer = found.sealer(self.ring) if found.state is EncryptionState.SEALED else None
+        self.cipher = found.cipher(self.ring) if found.state is EncryptionState.ENCRYPTED else None
         self.known = True
 
     def is_outdated(self, connection: sa.Connection) -> bool:
-        """Return whether the database's encryption is another than it was found to be."""
-        sealed = self.sealer is not None
+        """Return whether the database's encryption state differs from the loaded one."""
+        encrypted = self.cipher is not None
         return self.known and find_encryption(connection).state is not (
-            EncryptionState.SEALED if sealed else EncryptionState.PLAIN
+            EncryptionState.ENCRYPTED if encrypted else EncryptionState.PLAIN
         )
 
     def forget(self) -> None:
-        """Find it out anew before the next question."""
+        """Load the state again before the next query."""
         self.known = False
 
     def attach(self, dialect: Dialect) -> None:
-        """Let the types of a dialect seal and open by this."""
+        """Use this state for the column types of a dialect."""
         setattr(dialect, _ATTRIBUTE, self)
 
 
 def being_changed(state: EncryptionState) -> str | None:
-    """Say that a database's encryption is being changed; None: it is not."""
+    """Return that a database's encryption is being changed, and what to do; None: it is not."""
     return _UNDER_WAY.get(state)
 
 
 def cipher_of(dialect: Dialect) -> FieldCipher | None:
-    """Return what a database's rows are sealed with; None: nothing."""
-    sealing: ColumnEncryption | None = getattr(dialect, _ATTRIBUTE, None)
-    return None if sealing is None else sealing.sealer
+    """Return the cipher of a database's rows; None: it is plain."""
+    encryption: ColumnEncryption | None = getattr(dialect, _ATTRIBUTE, None)
+    return None if encryption is None else encryption.cipher
 
 
 def find_encryption(connection: sa.Connection) -> Encryption:
-    """Ask a database how far its encryption is; one whose schema knows of none is plain."""
+    """Return the encryption state of a database; without the table it is plain."""
     if not sa.inspect(connection).has_table("encryption"):
         return Encryption(state=EncryptionState.PLAIN)
     row = connection.execute(sa.text("SELECT state, root FROM encryption")).one_or_none()
@@ -121,31 +120,31 @@ def find_encryption(connection: sa.Connection) -> Encryption:
 
 
 def encrypt_root(ring: Keyring, root: bytes) -> bytes:
-    """Seal what an encrypted database's tokens are made from, as it is kept there."""
-    return ring.seal(root, _ROOT)
+    """Return the root of an encrypted database's tokens, encrypted for storage."""
+    return ring.encrypt(root, _ROOT)
 
 
-def decrypt_root(ring: Keyring, sealed: bytes) -> bytes:
-    """Return what `encrypt_root` sealed. Raises NotOpened."""
-    return ring.open(sealed, _ROOT)
+def decrypt_root(ring: Keyring, encrypted: bytes) -> bytes:
+    """Return the root that `encrypt_root` encrypted. Raises DecryptionError."""
+    return ring.decrypt(encrypted, _ROOT)
 
 
 # --- Column types ---------------------------------------------------------------------------------------
 
 
 class Mobile(TypeDecorator[str]):
-    """A full number, kept as its token. One that the platform masked is kept as it is."""
+    """A full number, stored as its token. A number masked by the platform is stored unchanged."""
 
     impl = sa.Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = cipher_of(dialect)
-        return value if sealer is None or value is None else mobile_token(sealer, value)
+        cipher = cipher_of(dialect)
+        return value if cipher is None or value is None else mobile_token(cipher, value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = cipher_of(dialect)
-        return value if sealer is None or value is None or not is_token(value) else sealer.number(value)
+        cipher = cipher_of(dialect)
+        return value if cipher is None or value is None or not is_token(value) else cipher.number(value)
 
 
 class MobileEnd(TypeDecorator[str]):
@@ -155,12 +154,12 @@ class MobileEnd(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = cipher_of(dialect)
-        return value if sealer is None or value is None or len(value) != END_DIGITS else sealer.end(value)
+        cipher = cipher_of(dialect)
+        return value if cipher is None or value is None or len(value) != END_DIGITS else cipher.end(value)
 
 
 class EncryptedBytes(TypeDecorator[bytes]):
-    """Bytes that are sealed for one place. Nothing at all, and what the self-test pushes, are kept as they are."""
+    """Bytes encrypted for one place. Empty bytes and the self-test's body are stored unchanged."""
 
     impl = sa.LargeBinary
     cache_ok = True
@@ -170,18 +169,18 @@ class EncryptedBytes(TypeDecorator[bytes]):
         self.place = place
 
     def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
-        sealer = cipher_of(dialect)
-        return value if sealer is None or value is None else encrypt_bytes(sealer.ring, value, self.place.encode())
+        cipher = cipher_of(dialect)
+        return value if cipher is None or value is None else encrypt_bytes(cipher.ring, value, self.place.encode())
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:
-        sealer = cipher_of(dialect)
-        if sealer is None or value is None or not value.startswith(MARK):
+        cipher = cipher_of(dialect)
+        if cipher is None or value is None or not value.startswith(MARK):
             return value
-        return sealer.ring.open(value, self.place.encode())
+        return cipher.ring.decrypt(value, self.place.encode())
 
 
 class EncryptedText(TypeDecorator[str]):
-    """Text that is sealed for one place."""
+    """Text encrypted for one place."""
 
     impl = sa.Text
     cache_ok = True
@@ -191,18 +190,18 @@ class EncryptedText(TypeDecorator[str]):
         self.place = place
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = cipher_of(dialect)
-        return value if sealer is None or value is None else encrypt_text(sealer.ring, value, self.place.encode())
+        cipher = cipher_of(dialect)
+        return value if cipher is None or value is None else encrypt_text(cipher.ring, value, self.place.encode())
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        sealer = cipher_of(dialect)
-        if sealer is None or value is None or not value.startswith(TEXT_MARK):
+        cipher = cipher_of(dialect)
+        if cipher is None or value is None or not value.startswith(TEXT_MARK):
             return value
-        return decrypt_text(sealer.ring, value, self.place.encode())
+        return decrypt_text(cipher.ring, value, self.place.encode())
 
 
 class EncryptedJson(TypeDecorator[Any]):
-    """JSON that is no text by itself, sealed for one place as one."""
+    """JSON other than a string, encrypted for one place as a string."""
 
     impl = sa.JSON
     cache_ok = True
@@ -212,78 +211,78 @@ class EncryptedJson(TypeDecorator[Any]):
         self.place = place
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        sealer = cipher_of(dialect)
-        return value if sealer is None or value is None else encrypt_json(sealer.ring, value, self.place.encode())
+        cipher = cipher_of(dialect)
+        return value if cipher is None or value is None else encrypt_json(cipher.ring, value, self.place.encode())
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        sealer = cipher_of(dialect)
-        if sealer is None or not isinstance(value, str):
+        cipher = cipher_of(dialect)
+        if cipher is None or not isinstance(value, str):
             return value
-        return decrypt_json(sealer.ring, value, self.place.encode())
+        return decrypt_json(cipher.ring, value, self.place.encode())
 
 
 class ContentDigest(TypeDecorator[bytes]):
-    """What tells contents apart: their SHA-256, or what stands for it where they are sealed."""
+    """The SHA-256 that identifies a content, keyed if the database is encrypted."""
 
     impl = sa.LargeBinary
     cache_ok = True
 
     def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
-        sealer = cipher_of(dialect)
-        return value if sealer is None or value is None else sealer.digest(value)
+        cipher = cipher_of(dialect)
+        return value if cipher is None or value is None else cipher.digest(value)
 
 
-def mobile_token(sealer: FieldCipher, mobile: str) -> str:
-    """Return the token of a number; of what is none, what no row has."""
-    return sealer.token(mobile) if mobile.isascii() and mobile.isdigit() and len(mobile) < _NO_NUMBER else mobile
+def mobile_token(cipher: FieldCipher, mobile: str) -> str:
+    """Return the token of a number; text that is no number stays as it is, and matches no row."""
+    return cipher.token(mobile) if mobile.isascii() and mobile.isdigit() and len(mobile) < _NO_NUMBER else mobile
 
 
 _NO_NUMBER = 17  # digits, or more
 
 
 def encrypt_bytes(ring: Keyring, value: bytes, place: bytes) -> bytes:
-    """Seal bytes of a push."""
-    return ring.seal(value, place) if value and not value.startswith(SELF_TEST_BODY) else value
+    """Return bytes of a push, encrypted."""
+    return ring.encrypt(value, place) if value and not value.startswith(SELF_TEST_BODY) else value
 
 
 def encrypt_text(ring: Keyring, value: str, place: bytes) -> str:
-    """Seal text as text."""
-    return TEXT_MARK + b64encode(ring.seal(value.encode("utf-8", "surrogatepass"), place)).decode()
+    """Return text, encrypted, as text."""
+    return TEXT_MARK + b64encode(ring.encrypt(value.encode("utf-8", "surrogatepass"), place)).decode()
 
 
 def decrypt_text(ring: Keyring, value: str, place: bytes) -> str:
-    """Return what `encrypt_text` sealed. Raises NotOpened."""
-    return ring.open(b64decode(value.removeprefix(TEXT_MARK)), place).decode("utf-8", "surrogatepass")
+    """Return the text that `encrypt_text` encrypted. Raises DecryptionError."""
+    return ring.decrypt(b64decode(value.removeprefix(TEXT_MARK)), place).decode("utf-8", "surrogatepass")
 
 
 def is_under(ring: Keyring, value: str) -> bool:
-    """Return whether text was sealed under the first of these keys."""
+    """Return whether text is encrypted under the first of these keys."""
     return value.startswith(TEXT_MARK) and b64decode(value.removeprefix(TEXT_MARK)).startswith(ring.head)
 
 
 def encrypt_json(ring: Keyring, value: Any, place: bytes) -> str:
-    """Seal JSON as a text, which is JSON too."""
+    """Return JSON, encrypted, as a string, which is JSON too."""
     return encrypt_text(ring, dumps(value), place)
 
 
 def decrypt_json(ring: Keyring, value: str, place: bytes) -> Any:
-    """Return what `encrypt_json` sealed. Raises NotOpened."""
+    """Return the JSON that `encrypt_json` encrypted. Raises DecryptionError."""
     return loads(decrypt_text(ring, value, place))
 
 
 # --- Guards ---------------------------------------------------------------------------------------------
-# A process that has not heard of a change yet must keep nothing as it did: the same number would have two messages.
-# Each table's guard refuses its writes, from the transaction on that begins the change; they wait in the spool.
+# A process that does not know of a change yet must not write as before: one number would get two messages. Each table's
+# guard refuses such writes from the transaction on that begins the change; the pushes go to the spool.
 
 _GUARDED = ("pushes", "messages", "replies", "look_ups")
 _EVENTS = ("insert", "update")
-# Whoever changes the encryption sets this for each of its transactions, on PostgreSQL.
+# The command that changes the encryption sets this in each of its transactions, on PostgreSQL.
 UNHINDERED = "SET LOCAL receiver.encrypts = 'on'"
 _OTHERS = "coalesce(current_setting('receiver.encrypts', true), '') = ''"
 
 
 def guard_statements(dialect: str, state: EncryptionState) -> Iterator[str]:
-    """Return the statements that let only rows of a state be written, and none while that is being changed."""
+    """Return the statements that permit only writes of rows in that state, and none while it is being changed."""
     if dialect == "postgresql":
         yield (
             "CREATE OR REPLACE FUNCTION refuse_other_encryption() RETURNS trigger LANGUAGE plpgsql AS"
@@ -291,8 +290,8 @@ def guard_statements(dialect: str, state: EncryptionState) -> Iterator[str]:
         )
     for table in _GUARDED:
         yield from _drops(dialect, table)
-        if state is EncryptionState.SEALED:
-            condition = f"NOT ({_is_sealed(dialect, table)})"
+        if state is EncryptionState.ENCRYPTED:
+            condition = f"NOT ({_is_encrypted(dialect, table)})"
         else:
             condition = _OTHERS if dialect == "postgresql" else "true"
         if state is not EncryptionState.PLAIN:
@@ -320,8 +319,8 @@ def _creations(dialect: str, table: str, condition: str) -> Iterator[str]:
         )
 
 
-def _is_sealed(dialect: str, table: str) -> str:
-    """Write whether a new row of a table is sealed, or has nothing that would be."""
+def _is_encrypted(dialect: str, table: str) -> str:
+    """Return the condition that a new row of a table is encrypted, or has nothing to encrypt."""
 
     def literal(value: bytes) -> str:
         return f"'\\x{value.hex()}'::bytea" if dialect == "postgresql" else f"x'{value.hex()}'"

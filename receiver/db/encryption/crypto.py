@@ -1,9 +1,9 @@
-"""Encryption at rest: what is written where others may read it, sealed so that only our keys open it.
+"""Encryption at rest: keys and ciphers.
 
-Contents (AES-256-GCM) are sealed anew each time, under a key that is named in what comes out, so that keys can be
-changed. Numbers become tokens, which have to be the same each time, since rows are found by them: AES-SIV, whose
-synthetic IV is a keyed hash of the number, so that the token is both what a number is looked up by and what it is read
-from. Their key is made once, and kept in the database, sealed.
+Contents (AES-256-GCM) have a random nonce and the name of their key, so that keys can be changed. Numbers become
+tokens, equal for equal numbers, because rows are found by them: AES-SIV, whose synthetic IV is a keyed hash of the
+number. So a token serves both to look a number up and to decrypt it. The tokens' key is made once, and stored in the
+database, encrypted.
 """
 
 from __future__ import annotations
@@ -25,89 +25,88 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT_BYTES = 32
-MARK = b"\xf5\xe5"  # begins what is sealed; no UTF-8 text does
+MARK = b"\xf5\xe5"  # prefix of encrypted bytes; no UTF-8 text has it
 _NONCE_BYTES = 12
-_REMEMBERED = 16_384  # numbers, each way: what was sent to a moment ago is reported on now
+_REMEMBERED = 16_384  # numbers, each way: reports follow a moment after the sends
 
 
 class DecryptionError(DatabaseMisconfigured):
-    """Something was sealed under a key that is not here, or is not what was sealed."""
+    """A value is encrypted under a missing key, or is damaged."""
 
 
 class CiphertextDamaged(DecryptionError):
-    """What is sealed under a key that is here does not open: it was changed, and it alone."""
+    """A value under a known key cannot be decrypted: this value was changed."""
 
 
 class Keyring:
-    """The keys of RECEIVER_ENCRYPTION_KEYS: every one opens, the first seals. Safe for many threads."""
+    """The keys of RECEIVER_ENCRYPTION_KEYS: the first encrypts, each decrypts. Safe for many threads."""
 
     def __init__(self, keys: Sequence[tuple[str, bytes]]) -> None:
         self._ciphers = {name.encode(): AESGCM(key) for name, key in keys}
         self.newest = keys[0][0]
         self._cipher = self._ciphers[self.newest.encode()]
-        self.head = head_of(self.newest)  # begins what the first key seals
+        self.head = head_of(self.newest)  # prefix of bytes encrypted under the first key
 
-    def seal(self, plain: bytes, place: bytes) -> bytes:
-        """Seal bytes for one place, such as a column: they open there and nowhere else."""
+    def encrypt(self, plain: bytes, place: bytes) -> bytes:
+        """Return bytes encrypted for one place, such as a column: they can be decrypted for no other."""
         nonce = os.urandom(_NONCE_BYTES)
         return self.head + nonce + self._cipher.encrypt(nonce, plain, place)
 
-    def open(self, sealed: bytes, place: bytes) -> bytes:
-        """Return what was sealed for a place. Raises NotOpened, naming a key that is missing."""
-        name = _key_name(sealed)
+    def decrypt(self, encrypted: bytes, place: bytes) -> bytes:
+        """Return the bytes that were encrypted for a place. Raises DecryptionError, naming a missing key."""
+        name = _key_name(encrypted)
         cipher = self._ciphers.get(name)
         if cipher is None:
-            raise DecryptionError(
-                f"something is sealed under the key {name.decode('ascii', 'replace')}, which RECEIVER_ENCRYPTION_KEYS"
-                " does not name; add it there, behind the others"
-            )
+            missing = name.decode("ascii", "replace")
+            raise DecryptionError(f"the key {missing} is missing; add it to RECEIVER_ENCRYPTION_KEYS, after the others")
         begin = len(MARK) + 1 + len(name)
         nonce_end = begin + _NONCE_BYTES
         try:
-            return cipher.decrypt(sealed[begin:nonce_end], sealed[nonce_end:], place)
+            return cipher.decrypt(encrypted[begin:nonce_end], encrypted[nonce_end:], place)
         except (InvalidTag, ValueError):
             raise CiphertextDamaged(
-                f"what is sealed under the key {name.decode()} does not open: RECEIVER_ENCRYPTION_KEYS has another key"
-                " of that name, or it was changed"
+                f"a value under the key {name.decode()} cannot be decrypted: it was changed,"
+                " or RECEIVER_ENCRYPTION_KEYS has another key of that name"
             ) from None
 
-    def opens(self, value: bytes, place: bytes) -> bool:
-        """Return whether bytes were sealed for a place, by one of these keys."""
+    def can_decrypt(self, value: bytes, place: bytes) -> bool:
+        """Return whether bytes were encrypted for a place, by one of these keys."""
         if not value.startswith(MARK):
             return False
         try:
-            self.open(value, place)
+            self.decrypt(value, place)
         except DecryptionError:
             return False
         return True
 
 
 def head_of(name: str) -> bytes:
-    """Return the bytes that begin what a key seals."""
+    """Return the prefix of bytes encrypted under a key."""
     return MARK + bytes([len(name)]) + name.encode()
 
 
-def _key_name(sealed: bytes) -> bytes:
+def _key_name(encrypted: bytes) -> bytes:
     begin = len(MARK) + 1
-    return sealed[begin : begin + sealed[len(MARK)]] if sealed.startswith(MARK) and len(sealed) > begin else b"?"
+    has_name = encrypted.startswith(MARK) and len(encrypted) > begin
+    return encrypted[begin : begin + encrypted[len(MARK)]] if has_name else b"?"
 
 
 # --- Numbers, and what replies are found by -------------------------------------------------------------
 
-RANGE_DIGITS, END_DIGITS = 7, 4  # of a number, by which numbers are put together and found
+RANGE_DIGITS, END_DIGITS = 7, 4  # of a number, to group numbers and to find them by their end
 _NUMBER_BYTES = 7
 _SIV_CHARS = 31  # of 16 bytes of IV and 7 of the number
 TOKEN_CHARS = RANGE_DIGITS + _SIV_CHARS + END_DIGITS
 _GRAM_BYTES = 2
 
-_LETTERS = "0123456789abcdefghijklmnopqrstuv"  # sort alike wherever text is sorted
+_LETTERS = "0123456789abcdefghijklmnopqrstuv"  # sort the same in every collation
 
 
 class FieldCipher:
-    """What one encrypted database seals with. Safe for many threads.
+    """The ciphers of one encrypted database. Safe for many threads.
 
-    A token begins with a keyed hash of the number's first seven digits and ends with one of its last four, as many
-    characters each: so ranges are grouped, and numbers found by their end, by the same indexes as plain numbers.
+    A token begins with a keyed hash of the number's first seven digits and ends with one of its last four, with as many
+    characters each. So the same indexes group ranges, and find numbers by their end, as for plain numbers.
     """
 
     def __init__(self, ring: Keyring, root: bytes) -> None:
@@ -128,25 +127,25 @@ class FieldCipher:
         return begin + urlsafe_b64encode(siv)[:_SIV_CHARS].decode() + self.end(mobile[-END_DIGITS:])
 
     def _number(self, token: str) -> str:
-        """Return the number of a token. Raises Damaged."""
+        """Return the number of a token. Raises CiphertextDamaged."""
         try:
             siv = urlsafe_b64decode(token[RANGE_DIGITS:-END_DIGITS] + "=")
             return str(int.from_bytes(self._numbers.decrypt(siv, [b"mobile"])))[1:]
         except (InvalidTag, ValueError):
-            raise CiphertextDamaged("a number in the database does not open: it was changed") from None
+            raise CiphertextDamaged("a number in the database cannot be decrypted: it was changed") from None
 
     def end(self, digits: str) -> str:
-        """Return how the tokens end of numbers that end with these four digits."""
+        """Return the end of the tokens of numbers that end with these four digits."""
         return urlsafe_b64encode(_keyed(self._ends, digits.encode(), 3)).decode()
 
     def digest(self, sha256: bytes) -> bytes:
-        """Return what stands for a content's digest: nobody without the key can try contents."""
+        """Return the keyed digest for a content's digest: without the key, contents cannot be guessed by trying."""
         return _keyed(self._digests, sha256, 32)
 
     def grams(self, text: str) -> str:
-        """Return the hashes of a text's characters and pairs of neighbours, in lower case: what it is found by.
+        """Return the hashes of a text's characters and pairs of neighbours, in lower case, for the search.
 
-        Short, so that each stands for several; which one is meant, the content itself has to say.
+        They are short, so each stands for several; the decrypted content decides.
         """
         return " ".join(sorted({self._gram(gram) for gram in _grams(text.lower())}))
 
@@ -155,7 +154,7 @@ class FieldCipher:
 
 
 def is_token(text: str) -> bool:
-    """Return whether a text in place of a number is a token; no number is so long."""
+    """Return whether a text in place of a number is a token; no number is that long."""
     return len(text) == TOKEN_CHARS
 
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from receiver.db.tables.base import Json, RowId, UtcDateTime, metadata, table
 
-# Who looked at what, and who changed what. Numbers stand here as keyed hashes only. Each entry is a link of a chain
+# Who read what, and who changed what. Numbers stand here as keyed hashes only. Each entry is a link of a chain
 # (`store.audit`); the two are null until it is, which the version before leaves to this one.
 audit = table(
     "audit",

@@ -1,4 +1,4 @@
-"""Keys, push secrets, users, sessions, look-ups, advice."""
+"""API keys, push secrets, users, sessions, look-ups, advice."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ users = table(
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("role", sa.Text, nullable=False),
-    sa.Column("password_hash", sa.Text),  # argon2id; null: comes by another way
+    sa.Column("password_hash", sa.Text),  # argon2id; null: logs in by single sign-on
     sa.Column("oidc_subject", sa.Text, unique=True),
     sa.Column("totp_secret", sa.Text),
-    sa.Column("totp_step", sa.BigInteger),  # of the last code that was used: none is taken twice
+    sa.Column("totp_step", sa.BigInteger),  # time step of the last code used: no code works twice
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("disabled_at", UtcDateTime),
     sa.Column("accounts", Json),  # null: every account
@@ -67,7 +67,7 @@ login_failures = sa.Table(
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("last_at", UtcDateTime, nullable=False),
 )
-# What somebody looked up, under the address that leads to it: so that no number stands in a URL.
+# Look-ups by users, each under a random address: so that no URL holds a number.
 look_ups = sa.Table(
     "look_ups",
     metadata,
@@ -77,7 +77,7 @@ look_ups = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 sa.Index("ix_look_ups_created_at", look_ups.c.created_at)  # to drop the old ones
-# What the team tells its support staff to do, where it is not what comes with the program.
+# The team's own advice for support staff, if it replaces the built-in one.
 advice = sa.Table(
     "advice",
     metadata,

@@ -1,4 +1,4 @@
-"""What all tables share: column types, and the metadata."""
+"""Column types shared by all tables, and their metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Takes aware times only and gives them back in UTC; SQLite would drop the zone."""
+    """Accepts aware times only and returns them in UTC; SQLite would drop the zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -47,7 +47,7 @@ class _SqliteTime(sqlite.DATETIME):
         return lambda value: None if value is None else read_time(value)
 
 
-# SQLite makes row ids only for INTEGER; AUTOINCREMENT, so that an id is never given twice.
+# SQLite makes row ids only for INTEGER; AUTOINCREMENT, so that no id is reused.
 RowId = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 # Not JSONB: unknown fields of a push may hold NUL, which JSONB refuses.
 Json = sa.JSON(none_as_null=True)

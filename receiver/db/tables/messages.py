@@ -14,7 +14,7 @@ pushes = table(
     "pushes",
     sa.Column("id", sa.Uuid, primary_key=True),  # UUIDv7, made before durability: the idempotency key
     sa.Column("account", sa.Text, nullable=False),
-    sa.Column("endpoint", sa.Text),  # what its URL asked for; null: the combined one
+    sa.Column("endpoint", sa.Text),  # kind by the URL; null: the combined URL
     sa.Column("kind", sa.Text),
     sa.Column("outcome", sa.Text, nullable=False),
     sa.Column("error", sa.Text),
@@ -38,31 +38,31 @@ sa.Index(
     sqlite_where=pushes.c.outcome == "quarantined",
 )
 
-# One row per (account, task_id, mobile), made by whichever comes first: the record of the send or its first push.
+# One row per (account, task_id, mobile), created by the record of the send or by its first push.
 messages = table(
     "messages",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
     sa.Column("account", sa.Text, nullable=False),
-    sa.Column("task_id", sa.Text),  # null: the platform gave none (refused)
+    sa.Column("task_id", sa.Text),  # null: the platform assigned none (refused)
     sa.Column("mobile", Mobile, nullable=False),
     # The fold of its receipts, see domain.MessageState.
     sa.Column("status", sa.SmallInteger, nullable=False, server_default="0"),
     sa.Column("reported_at", UtcDateTime),
     sa.Column("seen", sa.SmallInteger, nullable=False, server_default="0"),
-    # What the sender said; recorded_at null: nobody has recorded it (unmatched).
+    # As the sender reported; recorded_at null: the send is not recorded (unmatched).
     sa.Column("recorded_at", UtcDateTime),
     sa.Column("sent_at", UtcDateTime),
     sa.Column("template_id", sa.Text),
     sa.Column("reference", sa.Text),
     sa.Column("success_counts", sa.Integer),
     sa.Column("remain_point", sa.Integer),
-    sa.Column("send_state", sa.Text),  # null: the platform took it; else a MessageStatus that no receipt can give
+    sa.Column("send_state", sa.Text),  # null: the platform accepted it; else a MessageStatus that no receipt can set
     sa.Column("error_message", sa.Text),
-    sa.Column("verified_at", UtcDateTime),  # when its code was first used, as the sender says
+    sa.Column("verified_at", UtcDateTime),  # when its code was first used, as the sender reported
 )
 # The identity, and look-ups by task id: hence that order.
 sa.Index("uq_messages_key", messages.c.task_id, messages.c.mobile, messages.c.account, unique=True)
-# A refused send has no task id to be told apart by.
+# A refused send has no task id to identify it.
 REFUSED_KEY_WHERE = messages.c.task_id.is_(None)
 sa.Index(
     "uq_messages_refused",
@@ -96,7 +96,7 @@ sa.Index(
     postgresql_where=messages.c.recorded_at.isnot(None),
     sqlite_where=messages.c.recorded_at.isnot(None),
 )
-# The list of unmatched messages: few among very many, or all of them where nobody records.
+# The list of unmatched messages: few among very many, or all if sends are not recorded.
 sa.Index(
     "ix_messages_unmatched",
     messages.c.id,
@@ -126,12 +126,12 @@ sa.Index(
 )  # a repeated Idempotency-Key
 
 
-def _sightings(name: str) -> list[sa.Column[Any]]:
-    """What receipts and replies share: where they belong and how often they were seen.
+def _inbound_event_columns(name: str) -> list[sa.Column[Any]]:
+    """Return the columns that receipts and replies share: their message, and how often they arrived.
 
-    A full number's account, task id and number stand in its message. A masked number has no message of its
-    own: it keeps the three here, and `message_id` is what they match at present. Nor has a reply without a task id,
-    masked or not: it keeps account and number here, and `message_id` stays null.
+    A full number's account, task id and number are in its message. A masked number has no message of its own: it has
+    the three here, and `message_id` is its current match. A reply without a task id, masked or not, has none either: it
+    has account and number here, and `message_id` stays null.
     """
     return [
         sa.Column("id", RowId, sa.Identity(), primary_key=True),
@@ -149,21 +149,23 @@ def _sightings(name: str) -> list[sa.Column[Any]]:
 
 receipts = table(
     "receipts",
-    *_sightings("receipts"),
+    *_inbound_event_columns("receipts"),
     sa.Column("vendor_status", sa.Text, nullable=False),
     sa.Column("reported_at", UtcDateTime, nullable=False),
 )
 replies = table(
     "replies",
-    *_sightings("replies"),
-    sa.Column("content", sa.Text, nullable=False),  # NUL as its picture, which text columns take; empty where sealed
-    sa.Column("content_exact", sa.LargeBinary),  # UTF-8, where `content` is not what was written
+    *_inbound_event_columns("replies"),
+    sa.Column(
+        "content", sa.Text, nullable=False
+    ),  # NUL as its picture, since text columns reject NUL; empty if encrypted
+    sa.Column("content_exact", sa.LargeBinary),  # UTF-8, if it differs from `content`
     sa.Column("content_sha256", ContentDigest, nullable=False),
     sa.Column("replied_at", UtcDateTime, nullable=False),
     sa.Column("opt_out", sa.Boolean(create_constraint=False), nullable=False),
-    # Not quite a word for it, but near enough for somebody to look.
+    # Not quite an opt-out word, but close enough for a person to review.
     sa.Column("opt_out_review", sa.Boolean(create_constraint=False), nullable=False, server_default=sa.false()),
-    # Where the database is encrypted: exactly what was written, as UTF-8, and the hashes that it is found by.
+    # If the database is encrypted: the exact content as UTF-8, and its search hashes.
     sa.Column("content_sealed", EncryptedBytes("replies.content")),
     sa.Column("content_grams", sa.Text),
 )
@@ -184,12 +186,12 @@ def full_key(table: sa.Table) -> tuple[sa.Column[Any], ...]:
 
 
 def masked_key(table: sa.Table) -> tuple[sa.Column[Any], ...]:
-    """The columns that make a row of a masked number one of its kind; led by what finds a task's."""
+    """Return the columns that identify a row of a masked number; the first ones find those of a task."""
     return (table.c.task_id, table.c.account, table.c.masked_mobile, *IDENTITY[table.name])
 
 
 def masked_key_where(table: sa.Table) -> sa.ColumnElement[bool]:
-    """Which rows keep account, task id and number themselves; the masked key holds for them."""
+    """Return the condition on rows that store account, task id and number themselves; the masked key covers these."""
     return table.c.masked_mobile != sa.literal_column("''")
 
 
@@ -198,7 +200,7 @@ def masked_of_task_where(table: sa.Table) -> sa.ColumnElement[bool]:
     return sa.and_(masked_key_where(table), table.c.task_id.isnot(None))
 
 
-# The columns that make a reply without a task id one of its kind; led by what finds a number's.
+# The columns that identify a reply without a task id; the first ones find those of a number.
 TASKLESS_KEY = (replies.c.masked_mobile, replies.c.account, *IDENTITY["replies"])
 TASKLESS_WHERE = sa.and_(masked_key_where(replies), replies.c.task_id.is_(None))
 sa.Index(
@@ -206,20 +208,20 @@ sa.Index(
 )
 
 
-for _sighted in (receipts, replies):
+for _table in (receipts, replies):
     # Lists of a time of receiving, which goes nearly with the ids: PostgreSQL needs no more than each block's range.
     # Blocks that are not yet summed up are read whole: hence at once, and not when a vacuum comes by.
     sa.Index(
-        f"ix_{_sighted.name}_received_at",
-        _sighted.c.received_at,
+        f"ix_{_table.name}_received_at",
+        _table.c.received_at,
         postgresql_using="brin",
         postgresql_with={"autosummarize": "on"},
     )
-    sa.Index(f"uq_{_sighted.name}_key", *full_key(_sighted), unique=True)
+    sa.Index(f"uq_{_table.name}_key", *full_key(_table), unique=True)
     sa.Index(
-        f"uq_{_sighted.name}_masked",
-        *masked_key(_sighted),
+        f"uq_{_table.name}_masked",
+        *masked_key(_table),
         unique=True,
-        postgresql_where=masked_key_where(_sighted),
-        sqlite_where=masked_key_where(_sighted),
+        postgresql_where=masked_key_where(_table),
+        sqlite_where=masked_key_where(_table),
     )

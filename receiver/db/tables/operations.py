@@ -1,4 +1,4 @@
-"""Retention, erasure, alarms, and what processes share."""
+"""Retention, erasure, alarms, and state shared by processes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sqlalchemy as sa
 
 from receiver.db.tables.base import Json, RowId, UtcDateTime, metadata, table
 
-# From when on each kind of row is whole: what is older is pruned, or being pruned.
+# From when on each kind of row is complete: older ones are pruned, or being pruned.
 retention = table(
     "retention",
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("horizon", UtcDateTime, nullable=False),
-    sa.Column("pruned_at", UtcDateTime),  # when everything before was last seen to be gone; null: not yet
+    sa.Column("pruned_at", UtcDateTime),  # when all older rows were last verified as gone; null: not yet
 )
 # Rows that cannot be read, or whose times cannot be right: readers leave them out (`set_aside`).
 rows_set_aside = table(
@@ -21,7 +21,7 @@ rows_set_aside = table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("found_at", UtcDateTime, nullable=False),
 )
-# Numbers that were forgotten, as keyed hashes, and how much went with each.
+# Erased numbers, as keyed hashes, and how many rows were erased with each.
 tombstones = table(
     "tombstones",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
@@ -34,14 +34,14 @@ tombstones = table(
     sa.Column("wal_position", sa.Text),  # PostgreSQL: up to where its log may hold it
 )
 
-# What was last said, so that several processes say it once.
+# The last time of each notice, so that several processes give it once.
 notices = table(
     "notices",
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("said_at", UtcDateTime, nullable=False),
 )
 
-# What is, or was, wrong for a time, as `receiver run alarms` follows it.
+# Open and recovered incidents, tracked by `receiver run alarms`.
 incidents = table(
     "incidents",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
@@ -63,17 +63,17 @@ sa.Index(
     sqlite_where=incidents.c.recovered_at.is_(None),
 )
 sa.Index("ix_incidents_recovered_at", incidents.c.recovered_at)  # those that are open, or were a day ago
-# Who was told: one row for each incident, target and state.
+# Notifications sent: one row for each incident, target and state.
 incident_tellings = sa.Table(
     "incident_tellings",
     metadata,
     sa.Column("incident_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("target", sa.Text, primary_key=True),  # a hash of its address, which is secret
     sa.Column("state", sa.Text, primary_key=True),
-    sa.Column("claimed_at", UtcDateTime, nullable=False),  # by the process that tells it
-    sa.Column("told_at", UtcDateTime),  # null: that has not been told, or not yet
+    sa.Column("claimed_at", UtcDateTime, nullable=False),  # by the notifying process
+    sa.Column("told_at", UtcDateTime),  # null: not sent, or not yet
 )
-# What may become an event by time alone.
+# Events that become due by time alone.
 timers = table(
     "timers",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
@@ -92,11 +92,11 @@ shared_secrets = table(
     sa.Column("value", sa.LargeBinary, nullable=False),
 )
 
-# How far the encryption of this database is (`sealed`): one row, or none while it is plain.
+# The state of this database's encryption (`db.encryption`): one row, or none while it is plain.
 encryption = sa.Table(
     "encryption",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("root", sa.LargeBinary, nullable=False),  # what tokens are made from, itself sealed
+    sa.Column("root", sa.LargeBinary, nullable=False),  # root key of the tokens, itself encrypted
 )

@@ -1,4 +1,4 @@
-"""What reports add up."""
+"""Pre-aggregated figures of reports."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sqlalchemy as sa
 
 from receiver.db.tables.base import UtcDateTime, metadata, table
 
-# What the delivery report adds up, kept by triggers on `messages` in the same transaction (`rollup`). An hour is one of
-# the reports' zone, counted from 1970. On PostgreSQL, changes wait in tables of their own to be added up.
+# Counts of the delivery report, maintained by triggers on `messages` in the same transaction (`rollup`). An hour is one
+# of the reports' zone, counted from 1970. On PostgreSQL, changes are appended to tables of their own and added up
+# later.
 _COUNTS = ("sent", "refused", "open", "delivered", "failed", "unknown", "waiting", "unmatched", "verified")
-_DEFAULTS = {"verified": "0"}  # younger than the rows of others
+_DEFAULTS = {"verified": "0"}  # added later than the other columns
 
 
 def _hour_columns(*, key: bool) -> list[sa.Column[Any]]:
@@ -43,11 +44,11 @@ delivery_zone = table(
     sa.Column("offset_seconds", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("closed_before", sa.BigInteger, nullable=False, server_default="-1000000000000"),  # seconds from 1970
 )
-# What messages count that are gone, of forgotten numbers or by a prune with a wrong clock: kept in those as well.
+# Counts of deleted messages, of erased numbers or pruned with a wrong clock; included in the tables above.
 forgotten_hours = table("forgotten_hours", *_hour_columns(key=True))
 forgotten_latencies = table("forgotten_latencies", *_latency_columns(key=True))
 
-# How many messages an account had left, as the platform said it. One reading is one row, however often recorded.
+# How many messages an account had left, as the platform reported. One reading is one row, however often recorded.
 balance_readings = table(
     "balance_readings",
     sa.Column("account", sa.Text, primary_key=True),

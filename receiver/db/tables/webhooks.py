@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from receiver.db.tables.base import Json, RowId, UtcDateTime, table
 
-# Where to, and how it goes there.
+# Webhook endpoints and their settings.
 targets = table(
     "targets",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
@@ -17,47 +17,49 @@ targets = table(
     sa.Column("accounts", Json),  # null: every account
     sa.Column("pii", sa.Boolean(create_constraint=False), nullable=False),
     sa.Column("not_delivered_after_seconds", sa.Integer),
-    sa.Column("timed", sa.Boolean(create_constraint=False), nullable=False),  # wants what time alone brings about
-    sa.Column("secret", sa.Text),  # that posts are signed with
-    sa.Column("old_secret", sa.Text),  # beside it for a while, after a rotation
+    sa.Column(
+        "timed", sa.Boolean(create_constraint=False), nullable=False
+    ),  # subscribes to events that time alone brings about
+    sa.Column("secret", sa.Text),  # signs requests
+    sa.Column("old_secret", sa.Text),  # signs too for a while after a rotation
     sa.Column("old_secret_until", UtcDateTime),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("paused_at", UtcDateTime),
     sa.Column("paused_because", sa.Text),
-    # How it has gone of late. `retry_at`: nothing is sent before; shared by all nodes.
-    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),  # one after the other
+    # Recent results. `retry_at`: nothing is sent before; shared by all nodes.
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),  # in a row
     sa.Column("retry_at", UtcDateTime),
     sa.Column("delivered", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("delivered_at", UtcDateTime),
     sa.Column("failed_at", UtcDateTime),
     sa.Column("last_error", sa.Text),
 )
-# What the transactions that change rows leave for the fan-out to look at: only while there is a target.
+# Changes for the fan-out, added by the transactions that change rows: only while there is an endpoint.
 forward_queue = table(
     "forward_queue",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
     sa.Column("kind", sa.Text, nullable=False),  # of forward_queue.Change
     sa.Column("push_id", sa.Uuid),
     sa.Column("message_id", sa.BigInteger),
-    # What a push has brought, where that is known already; a plain push's is looked up by its message.
+    # The row that a push created, if known; a plain push's is looked up by its message.
     sa.Column("receipt_id", sa.BigInteger),
     sa.Column("reply_id", sa.BigInteger),
-    sa.Column("left_at", UtcDateTime),  # since when no delivery of it can be made; tried again each hour
+    sa.Column("left_at", UtcDateTime),  # since when creating its delivery fails; tried again each hour
 )
-# What is to go out, one row for each target. References only: what is sent is read when it is.
+# Pending deliveries, one row for each endpoint. References only: the content is read when it is sent.
 deliveries = table(
     "deliveries",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
     sa.Column("target_id", sa.BigInteger, nullable=False),
-    sa.Column("event_id", sa.Uuid, nullable=False),  # what the receiver of it knows it by, however often it is sent
+    sa.Column("event_id", sa.Uuid, nullable=False),  # the same in every attempt
     sa.Column("event", sa.Text, nullable=False),
-    sa.Column("order_key", sa.BigInteger),  # one after the other where they have the same; null: before or after any
+    sa.Column("order_key", sa.BigInteger),  # equal keys are sent in order; null: in any order
     sa.Column("push_id", sa.Uuid),
     sa.Column("receipt_id", sa.BigInteger),
     sa.Column("reply_id", sa.BigInteger),
     sa.Column("message_id", sa.BigInteger),
     sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("next_at", UtcDateTime, nullable=False),  # not before; whoever sends it sets it to when others may
+    sa.Column("next_at", UtcDateTime, nullable=False),  # not before; a sender sets it to when others may take over
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("failing_since", UtcDateTime),
     sa.Column("last_error", sa.Text),

@@ -56,7 +56,7 @@ _WEAK: Mapping[str, str] = {
     **dict.fromkeys(("模板", "模版", "短信模板", "template"), "template_id"),
     **dict.fromkeys(("订单号", "流水号", "订单编号"), "reference"),
 }
-# What such values look like, to tell which of several columns is meant; fields that are not here may be anything.
+# The form of values, to choose between several columns; other fields may have any form.
 _LOOKS_LIKE: Mapping[str, Callable[[str], object]] = {
     "mobile": parse_mobile,
     "task_id": re.compile(r"[!-~]{1,64}").fullmatch,
@@ -65,7 +65,7 @@ _LOOKS_LIKE: Mapping[str, Callable[[str], object]] = {
     "return_status": re.compile(r"[01](\.0)?").fullmatch,
 }
 _SAMPLE_ROWS = 100
-_NUMBER_DIGITS = 15  # that a number of a spreadsheet keeps
+_NUMBER_DIGITS = 15  # precision of a spreadsheet's number
 _ZEROS_NO_CHANCE = 8
 _IN_BRACKETS = re.compile(r"\s*[(（]([^()（）]*)[)）]\s*$")
 _UNUSED_NAMED = 20
@@ -85,14 +85,14 @@ def is_known(name: str) -> bool:
 
 
 class RecordReader:
-    """Gives the rows of a file as records. Raises ReceiverError for a heading that cannot be used."""
+    """Reads the rows of a file as records. Raises ReceiverError for an unusable header."""
 
     def __init__(self, mapping: Mapping[str, str], *, zone: ZoneInfo, time_formats: Sequence[str]) -> None:
         self._mapping = mapping
         self._zone = zone
         self._formats = time_formats
         self._unused: dict[str, None] = {}
-        self.rounded = False  # whether the ids look as if a spreadsheet had rounded them, which none alone shows
+        self.rounded = False  # whether the ids look rounded by a spreadsheet; a single id cannot show it
         # Objects mostly have the same names, one after the other.
         self._columns = lru_cache(maxsize=64)(self._resolve)
 
@@ -102,7 +102,7 @@ class RecordReader:
         return list(self._unused)[:_UNUSED_NAMED] + (["…"] if len(self._unused) > _UNUSED_NAMED else [])
 
     def read(self, file: Rows) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-        """Return the place and the record of each row; one that cannot be read is a text that says why."""
+        """Yield the place and the record of each row; an unreadable row is a text that says why."""
         if not file.table:
             for row in file.rows:
                 yield row.place, row.content if isinstance(row.content, str) else self._object(row)
@@ -187,7 +187,7 @@ class RecordReader:
     # --- Values -----------------------------------------------------------------------------------------
 
     def _value(self, column: _Column, value: Any, file: Rows | None) -> Any:
-        """Return a value as `records` takes it; what cannot be made so stays as it is, for it to be refused there."""
+        """Return a value as `send_records` expects it; other values stay unchanged, and are refused there."""
         if isinstance(value, str) and file is not None:
             bare = file.unescape(value)
             value = _null(_unquoted(value, column.field) if bare == value else bare)
@@ -219,7 +219,7 @@ class RecordReader:
 
 
 def _without_other_words(record: dict[str, Any]) -> Mapping[str, Any]:
-    """Leave out words that are not those of a refusal, such as `success`; say of our own export what was refused."""
+    """Return a record without messages that are no refusal, such as `success`; mark refused sends of our own export."""
     if record.pop(_STATUS, None) == "refused":
         record["return_status"] = "0"
     if str(record.get("return_status")).strip() not in ("0", "0.0"):
@@ -228,7 +228,7 @@ def _without_other_words(record: dict[str, Any]) -> Mapping[str, Any]:
 
 
 def _look_rounded(columns: Sequence[_Column | None], sample: Sequence[Row]) -> bool:
-    """Return whether all task ids are zeros from where a spreadsheet's numbers end, and that is no chance."""
+    """Return whether all task ids are zeros beyond a spreadsheet's precision, and that is no chance."""
     places = [place for place, column in enumerate(columns) if column and column.field == "task_id"]
     ids = {str(row.content[place]) for row in sample for place in places if _has_cell(row, place)}  # type: ignore[index]
     ends = [text[_NUMBER_DIGITS:] for text in ids if text.isdigit() and len(text) > _NUMBER_DIGITS]
@@ -240,7 +240,7 @@ def _has_cell(row: Row, place: int) -> bool:
 
 
 def _fit(field: str | None, place: int, sample: Sequence[Sequence[Cell]]) -> bool:
-    """Return whether a column may be that field by what stands in it: nothing at all, or at least one such value."""
+    """Return whether a column's values may be that field: it is empty, or has at least one such value."""
     looks_like = _LOOKS_LIKE.get(field or "")
     values = [str(cells[place]).strip() for cells in sample if place < len(cells) and cells[place] not in (None, "")]
     return looks_like is None or not values or any(map(looks_like, values))
@@ -288,7 +288,7 @@ _IDENTIFYING = ("mobile", "task_id", "template_id")
 
 
 def _unquoted(text: str, field: str) -> str:
-    """Take off what makes a spreadsheet keep digits as text: `="123"`, and the apostrophe of `'123`."""
+    """Return a cell without what makes a spreadsheet show digits as text: `="123"`, and the apostrophe of `'123`."""
     if match := _FORMULA_OF_TEXT.fullmatch(text):
         return match[1]
     match = _MARKED_NUMBER.fullmatch(text) if field in _IDENTIFYING else None

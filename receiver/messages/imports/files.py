@@ -1,6 +1,6 @@
-"""Files of sends, from bytes to rows: the kind of file, its encoding and its separator. Memory is bounded.
+"""Files of sends, from bytes to rows: format, encoding and separator. Memory is bounded.
 
-Nothing is taken from a name: files are renamed, and standard input has none. A file's own first bytes decide.
+File names are ignored: files are renamed, and standard input has none. The first bytes decide.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 4096
 _LINE_MAX_CHARS = 1024 * 1024
 _PIECE_CHARS = 64 * 1024
-_IN_MEMORY_BYTES = 8 * 1024 * 1024  # of standard input; what is longer waits in a temporary file
+_IN_MEMORY_BYTES = 8 * 1024 * 1024  # of standard input; a longer one goes to a temporary file
 
 
 class Form(StrEnum):
@@ -51,7 +51,7 @@ _EMPTY = "the file is empty: the first line names the columns, or is a JSON obje
 
 
 def rewindable(file: BinaryIO) -> BinaryIO:
-    """Return the file itself, or a copy of one that can be read only once, such as standard input."""
+    """Return the file itself, or a copy if it can be read only once, such as standard input."""
     if file.seekable():
         return file
     copy = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115  (lives as long as the import)
@@ -61,10 +61,10 @@ def rewindable(file: BinaryIO) -> BinaryIO:
 
 
 def open_rows(file: BinaryIO, form: Form | None, *, known: Callable[[str], bool]) -> Rows:
-    """Return the rows of a file that can be rewound. `form` None: told by what is in it.
+    """Return the rows of a file that can be rewound. `form` None: detected from the content.
 
-    `known`: whether a text is the name of a column that is used; it helps to tell the separator.
-    Raises ReceiverError for what is no such file, here or while the rows are read.
+    `known` returns whether a text is the name of a used column; it helps to detect the separator. Raises ReceiverError
+    for an invalid file, here or while the rows are read.
     """
     head = file.read(_HEAD_BYTES)
     file.seek(0)
@@ -115,7 +115,7 @@ codecs.register_error("receiver.undecoded", _mark_undecoded)
 
 
 def _encoding(file: BinaryIO, head: bytes) -> str:
-    """Tell the encoding of the whole file, since a line alone may be valid in two."""
+    """Return the encoding of the whole file, since a single line may be valid in two."""
     for bom, encoding in _BOMS:
         if head.startswith(bom):
             return encoding
@@ -163,7 +163,7 @@ class _Lines:
         return line
 
     def skip_blank(self) -> None:
-        """Go to the first line with something in it. Raises ReceiverError where there is none."""
+        """Advance to the first line that is not blank. Raises ReceiverError if there is none."""
         for line in self:
             if line.strip(_BLANK):
                 self._give_back(line)
@@ -171,14 +171,14 @@ class _Lines:
         raise ReceiverError(_EMPTY)
 
     def peek(self, count: int) -> list[str]:
-        """Return the next lines, to be read again."""
+        """Return the next lines without consuming them."""
         lines = list(islice(self, count))
         for line in reversed(lines):
             self._give_back(line)
         return lines
 
     def take_separator(self) -> str | None:
-        """Take the line by which Excel names the separator, if it is next."""
+        """Consume the line by which Excel names the separator, if it is next."""
         line = next(self)
         match = _SEPARATOR_LINE.fullmatch(line)
         if match is None:
@@ -202,7 +202,7 @@ def _fit(lines: Sequence[str], known: Callable[[str], bool]) -> Callable[[str], 
 
 
 def _reader(lines: Iterable[str], separator: str, *, strict: bool = False) -> Iterator[list[str]]:
-    # A blank before a cell does not keep its quotation marks from being such.
+    # Quotation marks also count after a blank at the start of a cell.
     return csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=strict)
 
 
@@ -226,7 +226,7 @@ _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\0": "\0", "\\\\": "\\"}
 
 
 def _batch_lines(lines: _Lines) -> Iterator[Row]:
-    """Read lines as `mysql -B` writes them: NULL as a word, tabs and newlines escaped."""
+    """Yield cells of lines that `mysql -B` wrote: NULL as a word, tabs and newlines escaped."""
     for line in lines:
         if line.strip():
             yield Row(f"line {lines.number}", [_unescaped(cell) for cell in line.rstrip("\r\n").split("\t")])
@@ -308,7 +308,7 @@ class _Buffer:
         self._decoder = json.JSONDecoder()
 
     def at_end(self) -> bool:
-        """Go past white space; whether that was all."""
+        """Skip white space; return whether the end was reached."""
         while True:
             while self._at < len(self._held) and self._held[self._at] in _JSON_SPACE:
                 self._at += 1
@@ -316,13 +316,13 @@ class _Buffer:
                 return self._at >= len(self._held)
 
     def take(self, sign: str) -> bool:
-        """Take a sign if it is next."""
+        """Consume a character if it is next; return whether it was."""
         taken = not self.at_end() and self._held[self._at] == sign
         self._at += taken
         return taken
 
     def take_value(self) -> tuple[bool, Any]:
-        """Take one value: whether there is one, and which."""
+        """Consume one value; return whether there is one, and the value."""
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._held, self._at)

@@ -1,4 +1,4 @@
-"""What every kind of file is read into."""
+"""The rows that every file format is read into."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ class Rows:
 
     rows: Iterator[Row]
     table: bool
-    notes: tuple[str, ...] = ()  # what its reader should know, such as the encoding that was found
-    unescape: Callable[[str], str] = str  # what a cell was before it was made safe for spreadsheets
+    notes: tuple[str, ...] = ()  # notes for the user, such as the detected encoding
+    unescape: Callable[[str], str] = str  # undoes the escaping of cells for spreadsheets
     serial_time: Callable[[float], Any] | None = None  # a number of a sheet as a time; None: numbers are no times

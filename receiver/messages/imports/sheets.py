@@ -1,6 +1,6 @@
-"""The first sheet of an XLSX file, row by row.
+"""Reads the first sheet of an XLSX file, row by row.
 
-A workbook is a ZIP file of XML: how much it may unpack to is looked at before anything is read.
+A workbook is a ZIP file of XML: its unpacked size is checked before anything is read.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MIB = 1024 * 1024
 _SHEET_MAX_BYTES = 1024 * _MIB  # read as a stream
 _STRINGS_MAX_BYTES = 128 * _MIB  # held in memory, as are all other parts
 _PART_MAX_BYTES = 16 * _MIB
-_RATIO_MAX = 200  # a full sheet packs to a thirtieth; what packs to a thousandth was made to fill memory
+_RATIO_MAX = 200  # a full sheet packs to a thirtieth; a thousandth is an attack on memory
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml", re.IGNORECASE)
 _STRINGS = "xl/sharedstrings.xml"
 _BOOK = "xl/workbook.xml"
 _STRICT = b"http://purl.oclc.org/ooxml/"  # names that the library does not know
-_NUMBER_DIGITS = 15  # that a number of a sheet keeps
+_NUMBER_DIGITS = 15  # precision of a sheet's number
 # Whatever a damaged or foreign file makes the library raise.
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, ParseError, InvalidFileException, EOFError, OSError, RuntimeError,
@@ -45,8 +45,8 @@ _DAMAGED = (
 
 
 def read_sheet(file: BinaryIO) -> Rows:
-    """Return the rows of the first sheet. Raises ReceiverError for what is no XLSX, here or while they are read."""
-    with _told():
+    """Return the rows of the first sheet. Raises ReceiverError for an invalid XLSX, here or while they are read."""
+    with _own_errors():
         _require_small(file)
         file.seek(0)
         book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
@@ -82,10 +82,10 @@ def _require_small(file: BinaryIO) -> None:
 
 
 def _rows(sheet: Any) -> Iterator[Row]:
-    with _told():
+    with _own_errors():
         for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
             if number > _SHEET_ROWS:
-                raise ReceiverError(f"row {number}: beyond what a sheet can have")
+                raise ReceiverError(f"row {number}: more than a sheet can have")
             if any(cell not in (None, "") for cell in cells):
                 yield Row(f"row {number}", [_cell(cell) for cell in cells])
 
@@ -101,8 +101,8 @@ def _cell(cell: Cell) -> Cell:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn what the library raises into one line, and keep to ourselves what it warns of."""
+def _own_errors() -> Iterator[None]:
+    """Convert the library's errors into one line, and suppress its warnings."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="openpyxl")
         try:

@@ -25,10 +25,9 @@ _LOOSE = re.compile(
 
 
 def read_loose_time(text: str, formats: Sequence[str] = ()) -> datetime | None:
-    """Return a local time in one of `formats`, or with the year first and in slashes, in Chinese or without signs.
+    """Return a local time in one of `formats`, or with the year first and slashes, Chinese signs or no signs.
 
-    None: it is in the usual form, ISO 8601; or in none of these, and what it may be is not for us to guess (a day and a
-    month before the year).
+    None: it is ISO 8601, the usual form; or ambiguous (a day and a month before the year), and is not guessed.
     """
     if not text.isdigit() and _is_iso(text):
         return None

@@ -1,6 +1,6 @@
-"""What is asked of the rows: pages by keyset, one message with its timeline, the journal.
+"""Queries of messages, receipts and replies: pages by keyset, one message with its timeline.
 
-Every function takes an open connection and gives frozen rows; none of them counts a whole table.
+Every function takes an open connection and returns frozen rows; none counts a whole table.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[M
 def find_message(
     connection: sa.Connection, message_id: int, clock: Clock, accounts: tuple[str, ...] | None = None
 ) -> MessageRow | None:
-    """Return one message, None where there is none in these accounts."""
+    """Return one message; None: there is none in these accounts."""
     query = MESSAGES.where(messages.c.id == message_id, *message_conditions(Filter(accounts=accounts), clock))
     return read_row(connection, query, messages, lambda row: as_message_row(row, clock))
 
@@ -74,12 +74,12 @@ def get_messages(connection: sa.Connection, ids: Sequence[int], clock: Clock) ->
 
 
 def seen_both() -> sa.ColumnElement[bool]:
-    """Return whether both delivered and failed were reported of a message."""
+    """Return the condition that both delivered and failed were reported of a message."""
     return messages.c.seen.bitwise_and(_SEEN_BOTH) == _SEEN_BOTH
 
 
 def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bool]]:
-    """Return what a filter asks of `messages`."""
+    """Return the conditions of a filter on `messages`."""
     column = messages.c
     conditions: list[sa.ColumnElement[bool]] = []
     for name in ("mobile", "task_id", "template_id", "reference"):
@@ -104,17 +104,17 @@ def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bo
 
 
 def waits() -> sa.ColumnElement[bool]:
-    """Return whether the platform took a message and has reported nothing of it."""
+    """Return the condition that the platform accepted a message and has reported nothing of it."""
     return sa.and_(messages.c.status == DeliveryStatus.PENDING.value, messages.c.send_state.is_(None))
 
 
 def _older(age: timedelta, clock: Clock) -> sa.ColumnElement[bool]:
-    # Unmatched messages have no age: nobody has said when they were sent.
+    # Unmatched messages have no age: the time of sending is unknown.
     return sa.func.coalesce(clock.now - age > AGE_FROM, sa.false())
 
 
 def is_late(clock: Clock) -> sa.ColumnElement[bool]:
-    """Return whether a message waits for longer than it should."""
+    """Return the condition that a message is pending longer than it should be."""
     return sa.and_(waits(), _older(clock.late_after, clock), sa.not_(_older(clock.no_receipt_after, clock)))
 
 
@@ -178,8 +178,8 @@ _PLAIN_MESSAGE_FIELDS = (
 # --- Receipts and replies -----------------------------------------------------------------------------
 
 
-def sighted(table: sa.Table) -> sa.Select[Any]:
-    """Receipts or replies with the account, task id and number that full numbers keep in their message."""
+def select_inbound_events(table: sa.Table) -> sa.Select[Any]:
+    """Return a query of receipts or replies with account, task id and number, joined from their message if need be."""
     own = table.c.masked_mobile != ""
     return sa.select(
         table,
@@ -189,7 +189,7 @@ def sighted(table: sa.Table) -> sa.Select[Any]:
     ).select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
 
 
-def _sighted_conditions(table: sa.Table, wanted: Filter) -> list[sa.ColumnElement[bool]]:
+def _inbound_event_conditions(table: sa.Table, wanted: Filter) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     # By way of the messages, which have the indexes, and of the masked rows, which have their own.
     of_messages = [messages.c[name] == getattr(wanted, name) for name in ("mobile", "task_id") if getattr(wanted, name)]
@@ -216,7 +216,7 @@ def _sighted_conditions(table: sa.Table, wanted: Filter) -> list[sa.ColumnElemen
 
 
 def in_accounts(table: sa.Table, accounts: tuple[str, ...] | None) -> list[sa.ColumnElement[bool]]:
-    """Narrow `sighted(table)` to accounts; None: all."""
+    """Return `select_inbound_events(table)` narrowed to accounts; None: all."""
     if accounts is None:
         return []
     return [sa.case((table.c.masked_mobile != "", table.c.account), else_=messages.c.account).in_(accounts)]
@@ -227,12 +227,12 @@ _VENDOR_STATUS_OF = {"delivered": "1", "failed": "0"}
 
 def list_receipts(connection: sa.Connection, page: Page) -> list[ReceiptRow]:
     """Return a page of receipts, newest first by id."""
-    return _sightings(connection, receipts, receipt_conditions(page.filter), page, as_receipt_row)
+    return _list_inbound_events(connection, receipts, receipt_conditions(page.filter), page, as_receipt_row)
 
 
 def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
-    """Return what a filter asks of `sighted(receipts)`."""
-    conditions = _sighted_conditions(receipts, wanted)
+    """Return the conditions of a filter on `select_inbound_events(receipts)`."""
+    conditions = _inbound_event_conditions(receipts, wanted)
     if wanted.status is not None:
         known = _VENDOR_STATUS_OF.get(wanted.status)
         vendor_status = receipts.c.vendor_status
@@ -243,13 +243,13 @@ def receipt_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 
 def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
     """Return a page of replies, newest first by id."""
-    sealer = cipher_of(connection.dialect)
-    conditions = reply_conditions(page.filter, sealer)
+    cipher = cipher_of(connection.dialect)
+    conditions = reply_conditions(page.filter, cipher)
     text = page.filter.q
     found: list[ReplyRow] = []
     while True:
-        rows = _sightings(connection, replies, conditions, page, as_reply_row)
-        if sealer is None or text is None:
+        rows = _list_inbound_events(connection, replies, conditions, page, as_reply_row)
+        if cipher is None or text is None:
             return rows
         # The database knows which may contain it.
         found += [row for row in rows if has_text(row.content, text)]
@@ -259,15 +259,18 @@ def list_replies(connection: sa.Connection, page: Page) -> list[ReplyRow]:
 
 
 def has_text(content: str, text: str) -> bool:
-    """Say of a reply that was sealed what `search.contains` says of others: whether it contains a text, in any case."""
+    """Return whether a decrypted reply contains a text, in any case, as `search.contains` does in the database."""
     return text.lower() in content.lower()
 
 
-def reply_conditions(wanted: Filter, sealer: FieldCipher | None = None) -> list[sa.ColumnElement[bool]]:
-    """Return what a filter asks of `sighted(replies)`; where they are sealed, a text also finds some that lack it."""
-    conditions = _sighted_conditions(replies, wanted)
+def reply_conditions(wanted: Filter, cipher: FieldCipher | None = None) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of a filter on `select_inbound_events(replies)`.
+
+    If the database is encrypted, a text filter also finds some replies that lack the text.
+    """
+    conditions = _inbound_event_conditions(replies, wanted)
     if wanted.q is not None:
-        conditions.append(search.contains(wanted.q) if sealer is None else search.may_contain(sealer.grams(wanted.q)))
+        conditions.append(search.contains(wanted.q) if cipher is None else search.may_contain(cipher.grams(wanted.q)))
     for flag in (replies.c.opt_out, replies.c.opt_out_review):
         asked = getattr(wanted, flag.name)
         if asked is not None:
@@ -275,7 +278,7 @@ def reply_conditions(wanted: Filter, sealer: FieldCipher | None = None) -> list[
     return conditions
 
 
-def _sightings(
+def _list_inbound_events(
     connection: sa.Connection,
     table: sa.Table,
     conditions: list[sa.ColumnElement[bool]],
@@ -293,17 +296,17 @@ def _sightings(
         ids = _by_time(
             paged(ids, table.c.id, page), table.c.id, wanted.received_from, wanted.received_to or datetime.now(UTC)
         )
-        # First the page, and then the messages of its rows: else every row that fits is looked up before it is sorted.
-        return sighted(table).where(table.c.id.in_(ids)).order_by(table.c.id.desc())
+        # First the page, then the messages of its rows: else every matching row is joined before sorting.
+        return select_inbound_events(table).where(table.c.id.in_(ids)).order_by(table.c.id.desc())
 
     return read_rows(connection, without(()), table, convert, without=without)
 
 
-def list_sightings(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
+def list_inbound_events(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
     """Return every receipt and reply of one message, oldest first."""
 
     def of(table: sa.Table) -> sa.Select[Any]:
-        return sighted(table).where(table.c.message_id == message_id).order_by(table.c.id)
+        return select_inbound_events(table).where(table.c.message_id == message_id).order_by(table.c.id)
 
     return (
         read_rows(connection, of(receipts), receipts, as_receipt_row),
@@ -328,7 +331,7 @@ def _shared(row: Any) -> dict[str, Any]:
 
 
 def as_receipt_row(row: Any) -> ReceiptRow:
-    """Return a row of `sighted(receipts)` as a value."""
+    """Return a row of `select_inbound_events(receipts)` as a value."""
     require_texts(row.vendor_status)
     return ReceiptRow(
         **_shared(row),
@@ -339,12 +342,12 @@ def as_receipt_row(row: Any) -> ReceiptRow:
 
 
 def content_of(row: Any) -> str:
-    """Return what a row of `replies` says, as it is shown."""
+    """Return the content of a row of `replies`, as shown."""
     return row.content if row.content_sealed is None else shown_content(row.content_sealed.decode())
 
 
 def as_reply_row(row: Any) -> ReplyRow:
-    """Return a row of `sighted(replies)` as a value."""
+    """Return a row of `select_inbound_events(replies)` as a value."""
     require_texts(row.content)
     return ReplyRow(
         **_shared(row),
@@ -373,9 +376,9 @@ def paged(query: sa.Select[Any], id_column: sa.Column[Any], page: Page) -> sa.Se
 def _by_time(
     query: sa.Select[Any], id_column: sa.Column[Any], since: datetime | None, until: datetime
 ) -> sa.Select[Any]:
-    """Take a short time's rows by the index of the times, and sort them then.
+    """Select the rows of a short period by the index of times, and then sort them.
 
-    Going down the ids, a page of what is rare, or long ago, would go through all of them.
+    In the order of ids, a page of rare or old rows would read all of them.
     """
     if since is None or until - since > _SHORT_SPAN:
         return query

@@ -1,4 +1,4 @@
-"""The journal, read: pushes as they came, and what became of each."""
+"""Queries of the journal: pushes as received, and their outcomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from receiver.messages.queries.messages import (
     as_receipt_row,
     as_reply_row,
     paged,
-    sighted,
+    select_inbound_events,
 )
 from receiver.messages.queries.rows import Clock, Filter, Page, PushRow
 
@@ -36,7 +36,7 @@ def list_pushes(connection: sa.Connection, page: Page) -> list[PushRow]:
 
 
 def find_newest_push_at(connection: sa.Connection) -> datetime | None:
-    """Return when the newest push came; None: there is none."""
+    """Return when the newest push arrived; None: there is none."""
     return connection.scalar(sa.select(pushes.c.received_at).order_by(pushes.c.id.desc()).limit(1))
 
 
@@ -49,7 +49,7 @@ def iter_new_pushes(connection: sa.Connection, after: UUID | None, limit: int) -
 
 
 def find_push(connection: sa.Connection, push_id: UUID, accounts: tuple[str, ...] | None = None) -> PushRow | None:
-    """Return one push, None where there is none in these accounts."""
+    """Return one push; None: there is none in these accounts."""
     query = sa.select(pushes).where(pushes.c.id == push_id, *_push_conditions(Filter(accounts=accounts)))
     return read_row(connection, query, pushes, as_push_row)
 
@@ -75,7 +75,7 @@ def as_push_row(row: Any) -> PushRow:
     """Return a row of `PUSH_COLUMNS` as a value."""
     fields = {name: getattr(row, name) for name in PushRow.__slots__ if name != "flags"}
     if row.endpoint is not None:
-        Kind(row.endpoint)  # else it is no row of ours
+        Kind(row.endpoint)  # else it is not one of our rows
     return PushRow(**fields, flags=row.flags or ())
 
 
@@ -83,13 +83,13 @@ PUSH_COLUMNS = tuple(pushes.c[name] for name in PushRow.__slots__)
 
 
 def try_row(connection: sa.Connection, table_name: str, row_id: str) -> bool | None:
-    """Return whether a row that could not be read can be read now; None: it is gone."""
+    """Return whether a row that was unreadable can be read now; None: it is gone."""
     no_clock = Clock(now=datetime.now(UTC), late_after=timedelta(0), no_receipt_after=timedelta(0))
     tries: Mapping[str, tuple[sa.Select[Any], sa.Table, Callable[[Any], object]]] = {
         "pushes": (sa.select(pushes), pushes, as_push_row),
         "messages": (MESSAGES, messages, lambda row: as_message_row(row, no_clock)),
-        "receipts": (sighted(receipts), receipts, as_receipt_row),
-        "replies": (sighted(replies), replies, as_reply_row),
+        "receipts": (select_inbound_events(receipts), receipts, as_receipt_row),
+        "replies": (select_inbound_events(replies), replies, as_reply_row),
     }
     if table_name not in tries:
         return False

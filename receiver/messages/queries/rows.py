@@ -1,4 +1,4 @@
-"""What queries give, and what they are narrowed by: plain values, one class for each kind of row."""
+"""Rows that queries return, and their filters: plain values, one class for each kind of row."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class ReplyRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PushRow:
-    """A push as the journal keeps it."""
+    """A push in the journal."""
 
     id: UUID
     account: str
@@ -127,7 +127,7 @@ class PushRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Filter:
-    """What a page is narrowed to. None: not narrowed by that; what does not fit a list is not offered to it."""
+    """The filter of a page. None: not filtered by that field; a list ignores fields that do not apply to it."""
 
     accounts: tuple[str, ...] | None = None
     mobile: str | None = None

@@ -20,9 +20,9 @@ PREFIX = "/api/v1"
 
 
 class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
-    """Documents errors as they are answered (`web.problems`), and leaves the answering to it.
+    """Documents errors as `web.errors` answers them, and installs no error handlers of its own.
 
-    The description is written when it is first asked for: it is most of the work of making an application.
+    It builds the description at its first request: building it takes most of the time of creating an application.
     """
 
     ERROR_SCHEMA = ProblemSchema
@@ -59,7 +59,7 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
 
 
 class RowIdConverter(BaseConverter):
-    """An id in a path: as many digits as every database takes. Anything else is no such page, and no other route's."""
+    """An id in a path: up to 18 digits, which every database accepts."""
 
     regex = "[0-9]{1,18}"
 
@@ -67,7 +67,7 @@ class RowIdConverter(BaseConverter):
 _OPTIONS: dict[str, Any] = {
     "info": {
         "description": (
-            "What became of the messages sent through the SMS platform. Numbers are masked unless the key has"
+            "Delivery states of messages sent through the SMS platform. Numbers are masked unless the key has"
             " the scope `pii`; looking up by the full number works without it."
         )
     },

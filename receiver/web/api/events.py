@@ -1,4 +1,4 @@
-"""`/events`: receipts and replies as a stream that a reader can go on from."""
+"""`/events`: receipts and replies as a resumable stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import marshmallow as ma
 from flask import Response, request, stream_with_context
 from flask.views import MethodView
 
-from receiver.core import Cursors, Kind
+from receiver.core import Kind
+from receiver.core.cursors import Cursors
 from receiver.messages import Event, Position, events
 from receiver.web import runtime
 from receiver.web.api.common import (
@@ -19,8 +20,8 @@ from receiver.web.api.common import (
     MAX_WAIT_SECONDS,
     RECEIPT_STATUSES,
     Blueprint,
+    InboundEventSchema,
     PlatformTime,
-    SightingSchema,
     StrictSchema,
     Text,
     WholeNumber,
@@ -41,32 +42,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-blueprint = Blueprint("events", __name__, description="Receipts and replies in the order in which they came.")
+blueprint = Blueprint("events", __name__, description="Receipts and replies in order of arrival.")
 
 NDJSON = "application/x-ndjson"
 
 
 class EventFilterSchema(StrictSchema):
-    """Where a reader goes on, and how long it waits."""
+    """The cursor of a reader, and how long it waits."""
 
     after = Text(
         max_chars=1000,
-        metadata={"description": "`next_cursor` of the page before; without it, from the beginning."},
+        metadata={"description": "`next_cursor` of the previous page; without it, from the beginning."},
     )
     limit = WholeNumber(load_default=DEFAULT_LIMIT, validate=ma.validate.Range(1, MAX_LIMIT))
     account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
     wait = WholeNumber(
         load_default=0,
         validate=ma.validate.Range(0, MAX_WAIT_SECONDS),
-        metadata={"description": "Seconds to hold the answer while there is nothing new."},
+        metadata={"description": "Seconds to wait for new events."},
     )
 
 
-class EventSchema(SightingSchema):
+class EventSchema(InboundEventSchema):
     """A receipt or a reply, told apart by `kind`."""
 
     task_id = ma.fields.String(
-        required=True, allow_none=True, metadata={"description": "Null for a reply that the platform gave none."}
+        required=True, allow_none=True, metadata={"description": "Null for a reply without a task id."}
     )
     kind = ma.fields.String(required=True, validate=ma.validate.OneOf([kind.value for kind in Kind]))
     status = ma.fields.String(validate=ma.validate.OneOf(RECEIPT_STATUSES), metadata={"description": "Receipts."})
@@ -85,7 +86,7 @@ EventListSchema = ma.Schema.from_dict(
         "next_cursor": ma.fields.String(required=True),
         "lag_seconds": ma.fields.Float(
             required=True,
-            metadata={"description": "For how long a transaction that does not end has held newer events back."},
+            metadata={"description": "How long an open transaction has held back newer events."},
         ),
     },
     name="EventList",
@@ -108,10 +109,10 @@ class Events(MethodView):
     def get(self, arguments: dict[str, Any]) -> Any:
         """Return receipts and replies, oldest first.
 
-        A reader that goes on from `next_cursor` never misses one and sees none twice, however many writers there are.
-        With `Accept: application/x-ndjson`, every event that there is, one a line, each with the `cursor` to go on
-        from; the stream ends once there was nothing new for `wait` seconds. What never comes is asked for by
-        `GET /messages?status=no_receipt`, or `late=true` with a `sent_from` of a few minutes ago.
+        A reader that continues from `next_cursor` misses no event and sees none twice, also with many writers.
+        With `Accept: application/x-ndjson`, the answer is a stream: one event per line, each with its `cursor`. It ends
+        when there was nothing new for `wait` seconds. For missing receipts, use `GET /messages?status=no_receipt`, or
+        `late=true` with a `sent_from` of a few minutes ago.
         """
         reader = _Reader(arguments)
         if request.accept_mimetypes.best_match(["application/json", NDJSON]) == NDJSON:
@@ -127,43 +128,43 @@ class Events(MethodView):
 
 
 class _Reader:
-    """One reader's way through the stream."""
+    """The position of one reader in the stream."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
-        self._parts = runtime()
+        self._services = runtime()
         self._accounts = readable_accounts(arguments.get("account"))
         self._limit = arguments["limit"]
         self._wait = arguments["wait"]
-        self._noted = False  # in the audit: once a request, however long its stream is
-        self._cursors = Cursors(self._parts.shared_secret("cursor"), "events", {"accounts": self._accounts})
+        self._audited = False  # once per request, however long its stream is
+        self._cursors = Cursors(self._services.shared_secret("cursor"), "events", {"accounts": self._accounts})
         self._position = Position()
         if "after" in arguments:
             self._position = Position(*map(int, self._cursors.read(arguments["after"])))
 
     @property
     def cursor(self) -> str:
-        """Where it goes on."""
+        """The cursor to continue from."""
         return self._cursors.make(self._position.receipt_id, self._position.reply_id)
 
     def next_page(self) -> Sequence[Event]:
-        """Return what comes next, and move on."""
-        self._parts.require_database()
-        final = self._parts.horizon.find()
-        page = self._parts.ask(
+        """Return the next events, and advance."""
+        self._services.require_database()
+        final = self._services.horizon.find()
+        page = self._services.ask(
             lambda connection: events.list_events(connection, self._position, final, self._limit, self._accounts)
         )
         if page:
             self._position = page[-1].position
-        if page and not self._noted and (caller().sees_numbers or any(event.kind is Kind.REPLY for event in page)):
+        if page and not self._audited and (caller().sees_numbers or any(event.kind is Kind.REPLY for event in page)):
             audit_look_up("events.read")
-            self._noted = True
+            self._audited = True
         return page
 
-    def _page_to_tell(self) -> Sequence[Event]:
+    def _page_to_write(self) -> Sequence[Event]:
         page = self.next_page()
         if not page and self._wait:
             return hold(self._wait, lambda: self.next_page() or None) or []
-        check_again()  # however slowly the lines before were read
+        check_again()  # the client may have read the lines before slowly
         return page
 
     def shown(self, event: Event) -> dict[str, Any]:
@@ -171,11 +172,11 @@ class _Reader:
         return {"kind": event.kind.value, **asdict(shown(event.row))}
 
     def lines(self) -> Iterator[str]:
-        """Return every event as a line, until there is nothing new for as long as asked for."""
+        """Yield every event as a line, until there is nothing new for the wait time."""
         while True:
             try:
-                page = self._page_to_tell()
-            except Denied:  # the answer has begun: it ends here, and the next request is refused
+                page = self._page_to_write()
+            except Denied:  # the answer has begun: it ends here, and the next request gets the error
                 return
             if not page:
                 return

@@ -1,4 +1,4 @@
-"""`/exports`: whole lists as files."""
+"""`/exports`: complete lists as files."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from receiver.web.auth import caller
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-blueprint = Blueprint("exports", __name__, description="Whole lists as files, oldest row first.")
+blueprint = Blueprint("exports", __name__, description="Complete lists as files, oldest row first.")
 
-# Each holds a thread and a connection, and reads what could be everything.
+# Each holds a thread and a connection, and may read all rows.
 _AT_ONCE = 2
-# Built whole before its first byte: on two busy cores 2,500 rows a second, and proxies wait 75 s.
+# A sheet is complete before its first byte: two busy cores write 2,500 rows a second, and proxies wait 75 s.
 SHEET_ROWS_MAX = 100_000
 _NOT_NEGATIVE = ma.validate.Range(min=0)
 _COMPRESSIBLE = (FileFormat.CSV, FileFormat.NDJSON)
@@ -44,44 +44,46 @@ _places = threading.BoundedSemaphore(_AT_ONCE)
 
 
 class _Place:
-    """One of the few exports that run at once. Raises Overloaded where there is none left."""
+    """One of the few places for concurrent exports. Raises Overloaded if all are taken."""
 
     def __init__(self) -> None:
         if not _places.acquire(blocking=False):
-            raise Overloaded(f"{_AT_ONCE} exports run already; try again when one has ended")
+            raise Overloaded(f"{_AT_ONCE} exports are running; try again when one has ended")
         self._held = True
 
-    def give_back(self) -> None:
-        """Let another one begin; the second time, nothing happens."""
+    def release(self) -> None:
+        """Free the place; a second call does nothing."""
         if self._held:
             self._held = False
             _places.release()
 
 
-_ABOUT_FORMATS = f"Parquet is an extra. XLSX has up to {SHEET_ROWS_MAX:,} rows; for more it is 422, `too_many_rows`."
-_ABOUT_NEUTRAL = "CSV: an apostrophe before what a spreadsheet would take for a formula. `false`: none, for programs."
+_ABOUT_FORMATS = (
+    f"Parquet is an extra. XLSX holds up to {SHEET_ROWS_MAX:,} rows; beyond, the answer is 422, `too_many_rows`."
+)
+_ABOUT_NEUTRAL = "CSV: put an apostrophe before values that a spreadsheet would run as formulas. For programs: `false`."
 
 
 class FormatSchema(StrictSchema):
-    """How a file is written."""
+    """The format of a file."""
 
     format = ma.fields.Enum(
         FileFormat, by_value=True, load_default=FileFormat.CSV, metadata={"description": _ABOUT_FORMATS}
     )
-    bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: begin with a byte order mark."})
+    bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: start with a byte order mark."})
     neutral = StrictBoolean(load_default=True, metadata={"description": _ABOUT_NEUTRAL})
     after_id = WholeNumber(
         validate=_NOT_NEGATIVE,
-        metadata={"description": "Rows with a higher id: to go on behind the last one that arrived."},
+        metadata={"description": "Only rows with a higher id, to continue a file that ended early."},
     )
     to_id = WholeNumber(
         validate=_NOT_NEGATIVE,
-        metadata={"description": "Rows with this id or a lower one: to take a long list in parts."},
+        metadata={"description": "Only rows with this id or a lower one, to export a long list in parts."},
     )
 
 
 def _filters(schema: type[ma.Schema], name: str) -> type[ma.Schema]:
-    """The filters of a list, without what pages it."""
+    """Return the filters of a list without `limit` and `cursor`."""
     fields = {field: made for field, made in schema().declared_fields.items() if field not in ("limit", "cursor")}
     return type(name, (FormatSchema,), fields)
 
@@ -92,7 +94,7 @@ _FILE = {
 }
 
 
-# What each file can be asked for with.
+# The parameters of each export.
 FORMS: Mapping[str, type[ma.Schema]] = {
     "messages": _filters(MessageFilterSchema, "MessagesExport"),
     "receipts": _filters(ReceiptFilterSchema, "ReceiptsExport"),
@@ -118,23 +120,23 @@ for _name in FORMS:
 
 
 def answer_export(name: str, arguments: dict[str, Any]) -> Response:
-    """Stream a list to the present caller; `arguments` are loaded by its form. HEAD is no export: it has no rows.
+    """Return a list as a streamed file; `arguments` are loaded by its form. HEAD reads no rows.
 
     Raises Overloaded.
     """
-    parts = runtime()
+    services = runtime()
     form, bom, neutral = (arguments.pop(name) for name in ("format", "bom", "neutral"))
     wanted = Filter(**arguments | {"accounts": readable_accounts(arguments.pop("account", None))})
-    in_full, clock = caller().sees_numbers, parts.clock()
-    parts.require_database()
-    if request.method == "HEAD":  # asks what it would be: nothing is read, and nothing leaves
+    in_full, clock = caller().sees_numbers, services.clock()
+    services.require_database()
+    if request.method == "HEAD":  # headers only: no row is read or sent
         return _as_file(name, form, iter(()))
     audit_look_up(f"{name}.export", mobile=arguments.get("mobile"), format=form.value, in_full=in_full)
     place = _Place()
 
     def pieces() -> Generator[bytes]:
         try:
-            with parts.exporting() as connection:
+            with services.exporting() as connection:
                 yield from iter_file(
                     connection,
                     name,
@@ -142,25 +144,25 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
                     wanted,
                     clock,
                     in_full=in_full,
-                    zone=parts.settings.timezone,
+                    zone=services.settings.timezone,
                     bom=bom,
                     neutral=neutral,
                     sheet_rows=SHEET_ROWS_MAX,
-                    gives_way=lambda: parts.batch_writer.busy,
+                    gives_way=lambda: services.batch_writer.is_busy,
                 )
         finally:
-            place.give_back()
+            place.release()
 
     file = pieces()
-    begin = next(file, b"")  # so that what cannot be done is answered as such
+    begin = next(file, b"")  # so that errors before the first byte get their own status
     response = _as_file(name, form, chain((begin,), file))
     response.call_on_close(file.close)
-    response.call_on_close(place.give_back)  # also where nobody has read any of it
+    response.call_on_close(place.release)  # also if the client read nothing
     return response
 
 
 def _as_file(name: str, form: FileFormat, pieces: Iterator[bytes]) -> Response:
-    """Answer with a file, compressed where the caller takes it and it helps."""
+    """Return the response of a file, compressed if the client accepts it and it helps."""
     compressed = form in _COMPRESSIBLE and request.accept_encodings.quality("gzip") > 0
     response = Response(gzipped(pieces) if compressed else pieces, content_type=MEDIA_TYPES[form])
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.{form.value}"'

@@ -1,4 +1,4 @@
-"""What a message and the record of a send look like over the API."""
+"""API schemas of messages and send records."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ MAX_RECORDS = 1000
 
 
 class MessageFilterSchema(AccountFilterSchema):
-    """What messages can be narrowed to."""
+    """Filters of messages."""
 
     mobile = MobileField()
     task_id = Text(max_chars=64)
     status = ma.fields.String(validate=ma.validate.OneOf(MESSAGE_STATUSES))
-    late = StrictBoolean(metadata={"description": "Pending for longer than `RECEIVER_LATE_AFTER_SECONDS`."})
+    late = StrictBoolean(metadata={"description": "Pending longer than `RECEIVER_LATE_AFTER_SECONDS`."})
     template_id = Text()
     reference = Text()
-    sent_from = InputTime(metadata={"description": "Sent then or later."})
-    sent_to = InputTime(metadata={"description": "Sent before then."})
+    sent_from = InputTime(metadata={"description": "Sent at or after this time."})
+    sent_to = InputTime(metadata={"description": "Sent before this time."})
     matched = StrictBoolean(metadata={"description": "Whether the send is recorded."})
     conflicting = StrictBoolean(metadata={"description": "Whether both delivered and failed were reported."})
 
@@ -64,7 +64,7 @@ class MessageSchema(ma.Schema):
 
 
 class TimelineEntrySchema(ma.Schema):
-    """One thing that happened to a message."""
+    """One event of a message."""
 
     kind = ma.fields.String(
         required=True, validate=ma.validate.OneOf(["sent", "recorded", "refused", "receipt", "reply", "verified"])
@@ -73,7 +73,7 @@ class TimelineEntrySchema(ma.Schema):
         required=True,
         metadata={
             "format": "date-time",
-            "description": "When it happened; for a push, by the platform's clock.",
+            "description": "Time of the event; for a push, by the platform's clock.",
         },
     )
     received_at = OurTime(allow_none=True)
@@ -93,7 +93,7 @@ class MessageDetailSchema(MessageSchema):
     timeline = ma.fields.List(ma.fields.Nested(TimelineEntrySchema), required=True)
 
 
-# Senders keep ids and counts as text or as numbers, as the platform's own answer does.
+# Senders store ids and counts as text or as numbers, as the platform's answers do.
 _ID: dict[str, Any] = {"allow_none": True, "metadata": {"type": ["string", "integer"]}}
 _COUNT: dict[str, Any] = {
     "allow_none": True,
@@ -102,10 +102,10 @@ _COUNT: dict[str, Any] = {
 
 
 class SendSchema(StrictSchema):
-    """The record of one send; with `return_status` 0, of one that the platform refused.
+    """The record of one send; with `return_status` 0, of a refused one.
 
-    Describes what `receiver.messages.records` reads, which is faster and serves imports too; a test holds the two
-    together.
+    Documents the input of `receiver.messages.send_records`, which is faster and also parses imports; a test compares
+    the two.
     """
 
     task_id = Text(max_chars=64, **_ID)
@@ -119,10 +119,10 @@ class SendSchema(StrictSchema):
     return_status = ma.fields.Raw(
         metadata={
             "anyOf": [{"type": "string", "enum": ["0", "1"]}, {"type": "integer", "enum": [0, 1]}, {"type": "null"}],
-            "description": "0: the platform refused it.",
+            "description": "0: the platform refused the send.",
         }
     )
-    message = Text(**_ID | {"metadata": {"description": "The platform's words, for a refused one."}})
+    message = Text(**_ID | {"metadata": {"description": "The platform's message for a refused send."}})
 
 
 _MESSAGE = MessageSchema()
@@ -143,7 +143,7 @@ _RECORD_BODY = {
                         "items": {
                             "anyOf": [
                                 {"$ref": "#/components/schemas/Send"},
-                                {"description": "Anything else is answered as wrong, in its place."},
+                                {"description": "Anything else gets an error at its position."},
                             ]
                         },
                     },
@@ -155,7 +155,7 @@ _RECORD_BODY = {
 
 
 class RecordedItemSchema(ma.Schema):
-    """What became of one record of a list."""
+    """The result of one record of a list."""
 
     status = ma.fields.Integer(required=True, validate=ma.validate.OneOf([200, 201, 202, 403, 409, 422]))
     message = ma.fields.Nested(MessageSchema)
@@ -163,28 +163,28 @@ class RecordedItemSchema(ma.Schema):
 
 
 class RecordedListSchema(ma.Schema):
-    """What became of a list of records, each in its place."""
+    """The results of a list of records, in order."""
 
     items = ma.fields.List(ma.fields.Nested(RecordedItemSchema), required=True)
 
 
 class SpooledSchema(ma.Schema):
-    """Kept in the spool, since the database is away; whether it is new will be seen when that is back."""
+    """Spooled because the database is unavailable; whether it is new is decided later."""
 
     status = ma.fields.Integer(required=True, validate=ma.validate.OneOf([202]))
 
 
 class VerifiedSchema(StrictSchema):
-    """A code that was used: whose, never which."""
+    """The use of a code, without the code itself."""
 
     task_id = Text(required=True, max_chars=TASK_ID_MAX_CHARS)
     mobile = MobileField(required=True)
-    account = Text(max_chars=64, metadata={"description": "May be left out where only one is configured."})
-    verified_at = InputTime(metadata={"description": "By default, now."})
+    account = Text(max_chars=64, metadata={"description": "Optional if only one account is configured."})
+    verified_at = InputTime(metadata={"description": "Default: now."})
 
 
 class WaitSchema(StrictSchema):
-    """How long to hold the answer."""
+    """How long to wait for a change."""
 
     wait = WholeNumber(
         load_default=0,

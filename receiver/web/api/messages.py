@@ -1,4 +1,4 @@
-"""`/messages`: record sends, look them up, wait for their fate."""
+"""`/messages`: record sends, query messages, wait for a change of status."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
     from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow
     from receiver.sending.recorder import Recorder
 
-blueprint = Blueprint("messages", __name__, description="What was sent, and what became of it.")
+blueprint = Blueprint("messages", __name__, description="Sent messages and their delivery state.")
 
 
-# What the description of recording refers to by name.
+# Schemas that the description of recording refers to by name.
 BODIES: Mapping[str, type[ma.Schema]] = {
     "Send": SendSchema,
     "RecordedList": RecordedListSchema,
@@ -71,7 +71,7 @@ BODIES: Mapping[str, type[ma.Schema]] = {
 
 
 def _record_answer(description: str, one: str) -> dict[str, Any]:
-    """An answer to a record, `one` by its schema, or to a list of them."""
+    """Return the description of an answer to one record, of schema `one`, or to a list."""
     either = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in (one, "RecordedList")]}
     return {"description": description, "content": {"application/json": {"schema": either}}}
 
@@ -83,13 +83,13 @@ _RECORDED = {
 _RECORD_ANSWERS = {
     "200": _record_answer("Nothing new.", "Message") | {"links": _RECORDED},
     "201": _record_answer("At least one is new.", "Message") | {"links": _RECORDED},
-    "202": _record_answer("Kept in the spool: the database is away.", "Spooled"),
+    "202": _record_answer("Spooled: the database is unavailable.", "Spooled"),
 }
 
 
 @blueprint.route("/messages")
 class Messages(MethodView):
-    """The list, and recording."""
+    """List messages and record sends."""
 
     @operation(
         blueprint,
@@ -100,13 +100,13 @@ class Messages(MethodView):
     @blueprint.arguments(MessageFilterSchema, location="query")
     @blueprint.response(200, MessageListSchema)
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """List messages, newest first."""
+        """Return messages, newest first."""
         return _answer_list(arguments)
 
     @documents(blueprint, 400, 401, 403, 409, 413, 415, 422, 503)
     @blueprint.doc(operationId="record_messages", requestBody=_RECORD_BODY, responses=_RECORD_ANSWERS)
     def post(self) -> Response:
-        """Record one send, or up to 1000. Repeating is no change; one bad item refuses no other."""
+        """Record one send, or up to 1000. Repeating changes nothing; an invalid item does not affect others."""
         body = read_json()
         if isinstance(body, list):
             return _record_list(body)
@@ -115,23 +115,23 @@ class Messages(MethodView):
 
 @blueprint.route("/messages/verified")
 class MessageVerified(MethodView):
-    """Codes that were used."""
+    """Record used codes."""
 
     @operation(blueprint, "record_verified", links={"message": link("get_message", message_id="id")})
     @documents(blueprint, 400, 401, 403, 413, 415, 422, 503)
     @blueprint.arguments(VerifiedSchema, location="json")
     @blueprint.response(200, MessageSchema)
     def post(self, body: dict[str, Any]) -> Any:
-        """Note that the code of a message was used, for the conversion rate of reports. The earliest time stands."""
+        """Record that a message's code was used, for the conversion rate of reports. The earliest time is stored."""
         account = account_to_write(body.get("account"))
         if is_masked(body["mobile"]):
-            raise Invalid({"#/mobile": "masked; give the full number"})
-        parts = runtime()
-        parts.require_database()
-        moment = whole_milliseconds(body.get("verified_at") or parts.now())
-        if (fault := implausible(moment, parts.now(), parts.settings.timezone)) is not None:
+            raise Invalid({"#/mobile": "masked; send the full number"})
+        services = runtime()
+        services.require_database()
+        moment = whole_milliseconds(body.get("verified_at") or services.now())
+        if (fault := implausible(moment, services.now(), services.settings.timezone)) is not None:
             raise Invalid({"#/verified_at": fault})
-        message_id = parts.database.write(
+        message_id = services.database.write(
             lambda connection: record_verified(
                 connection, account=account, task_id=body["task_id"], mobile=body["mobile"], verified_at=moment
             )
@@ -141,14 +141,14 @@ class MessageVerified(MethodView):
 
 @blueprint.route("/messages/search")
 class MessageSearch(MethodView):
-    """The list again, with the filters in the body."""
+    """List messages with the filters in the body."""
 
     @operation(blueprint, "search_messages", links={"newest": link("get_message", message_id="items/0/id")})
     @documents(blueprint, 400, 401, 403, 413, 415, 422, 503)
     @blueprint.arguments(MessageFilterSchema, location="json", required=False)
     @blueprint.response(200, MessageListSchema)
     def post(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """List messages, newest first: the filters of the list as JSON, so that numbers stay out of URLs."""
+        """Return messages, newest first. Takes the filters as JSON, so that numbers stay out of URLs."""
         return _answer_list(arguments)
 
 
@@ -177,23 +177,25 @@ def _answer_list(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(text: str) -> MessageRow:
-    parts = runtime()
-    found = parts.ask(lambda connection: queries.find_message(connection, int(text), parts.clock(), caller().accounts))
+    services = runtime()
+    found = services.ask(
+        lambda connection: queries.find_message(connection, int(text), services.clock(), caller().accounts)
+    )
     if found is None:
-        raise NotFound("there is no message under that id")
+        raise NotFound("there is no message with this id")
     return found
 
 
 def _changed(row: MessageRow, seconds: int) -> MessageRow:
-    def look() -> MessageRow | None:
+    def find_changed() -> MessageRow | None:
         latest = _find(str(row.id))
         return latest if latest.status != row.status else None
 
-    return hold(seconds, look) or row
+    return hold(seconds, find_changed) or row
 
 
 def _with_timeline(row: MessageRow) -> dict[str, Any]:
-    receipts, replies = runtime().ask(lambda connection: queries.list_sightings(connection, row.id))
+    receipts, replies = runtime().ask(lambda connection: queries.list_inbound_events(connection, row.id))
     if replies or caller().sees_numbers:
         audit_look_up("message.read", message_id=str(row.id), replies=len(replies) or None)
     moments: list[tuple[datetime, dict[str, Any]]] = []
@@ -229,14 +231,14 @@ def _pushed(kind: str, at: datetime, row: ReceiptRow | ReplyRow) -> dict[str, An
 # --- Recording ----------------------------------------------------------------------------------------
 
 
-# The database is away: durable here, recorded there when it is back. Whether it is new will be seen then.
+# The database is unavailable: the record is durable in the spool and saved later. Whether it is new is decided then.
 _SPOOLED = {"status": 202}
 
 
 def _recorder() -> Recorder:
-    parts = runtime()
-    parts.start()  # what goes to the spool is to be saved from there
-    return parts.recorder
+    services = runtime()
+    services.start()  # starts the thread that saves the spool
+    return services.recorder
 
 
 def _record_one(body: Any) -> Response:
@@ -252,7 +254,7 @@ def _record_one(body: Any) -> Response:
 
 def _record_list(body: list[Any]) -> Response:
     if not 1 <= len(body) <= MAX_RECORDS:
-        raise Invalid({"#": f"a list of 1 to {MAX_RECORDS} records is taken at once"})
+        raise Invalid({"#": f"send a list of 1 to {MAX_RECORDS} records"})
     items: list[dict[str, Any]] = [{} for _ in body]
     sends: dict[int, SentMessage] = {}
     for index, item in enumerate(body):
@@ -276,7 +278,7 @@ def _record_list(body: list[Any]) -> Response:
 
 
 def _send(item: Any, path: str = "#") -> SentMessage:
-    """Check one record. Raises Invalid, naming its wrong fields."""
+    """Return one parsed record. Raises Invalid, naming its wrong fields."""
     if not isinstance(item, dict):
         raise Invalid({path: "not an object"})
     settings, allowed = runtime().settings, caller().accounts
@@ -293,19 +295,19 @@ def _send(item: Any, path: str = "#") -> SentMessage:
 
 
 def _messages(results: Sequence[RecordResult]) -> Mapping[int, Any]:
-    parts = runtime()
+    services = runtime()
     ids = [result.message_id for result in results]
-    rows = parts.ask(lambda connection: queries.get_messages(connection, ids, parts.clock()))
+    rows = services.ask(lambda connection: queries.get_messages(connection, ids, services.clock()))
     return {message_id: _MESSAGE.dump(shown(row)) for message_id, row in rows.items()}
 
 
 def _differences(result: RecordResult, path: str = "#") -> dict[str, str]:
     names = {"error_message": "message"}
-    return {f"{path}/{names.get(name, name)}": "differs from what is recorded" for name in result.differing}
+    return {f"{path}/{names.get(name, name)}": "differs from the recorded value" for name in result.differing}
 
 
 def _failed(invalid: Invalid) -> dict[str, Any]:
-    detail = "some of this item cannot be used"
+    detail = "some fields of this item are not valid"
     return {
         "status": invalid.status,
         "error": problem_body(invalid.status, invalid.code, detail, invalid.errors),

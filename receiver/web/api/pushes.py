@@ -1,4 +1,4 @@
-"""`/pushes`: the journal, and reading a push again."""
+"""`/pushes`: the journal, and replay."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from receiver.web.api.common import (
 )
 from receiver.web.auth import caller
 
-blueprint = Blueprint("pushes", __name__, description="Every push, as it came.")
+blueprint = Blueprint("pushes", __name__, description="The journal: every push as received.")
 
 _KINDS = [kind.value for kind in Kind]
 _OUTCOMES = [Outcome.ACCEPTED.value, Outcome.QUARANTINED.value]
 
 
 class PushFilterSchema(ReceivedFilterSchema):
-    """What the journal can be narrowed to."""
+    """Filters of the journal."""
 
     outcome = ma.fields.String(validate=ma.validate.OneOf(_OUTCOMES))
 
@@ -52,9 +52,7 @@ class PushSchema(ma.Schema):
     flags = ma.fields.List(
         ma.fields.String(),
         required=True,
-        metadata={
-            "description": "How the reading was helped: `gb18030`, `damaged`, `fraction_dropped`, `clock`, `path`."
-        },
+        metadata={"description": "Parsing notes: `gb18030`, `damaged`, `fraction_dropped`, `clock`, `path`."},
     )
     method = ma.fields.String(required=True)
     query = ma.fields.String(required=True, allow_none=True, metadata={"description": "With scope `pii` only."})
@@ -77,7 +75,7 @@ class Pushes(MethodView):
     @blueprint.arguments(PushFilterSchema, location="query")
     @blueprint.response(200, list_schema(PushSchema, "PushList"))
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """List pushes, newest first."""
+        """Return pushes, newest first."""
         if caller().sees_numbers:
             runtime().audit(caller().name, "pushes.read")
         return answer_page(
@@ -93,7 +91,7 @@ class PushDetail(MethodView):
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, PushSchema)
     def get(self, push_id: str) -> dict[str, Any]:
-        """Return one push: the `X-Push-Id` of every acknowledgement leads here."""
+        """Return one push, by the `X-Push-Id` of its acknowledgement."""
         push = find_push(push_id)
         if caller().sees_numbers:
             runtime().audit(caller().name, "push.read", push_id=str(push.id))
@@ -102,38 +100,40 @@ class PushDetail(MethodView):
 
 @blueprint.route("/pushes/<string:push_id>/replay")
 class PushReplay(MethodView):
-    """Reading again."""
+    """Parse a push again."""
 
     @operation(blueprint, "replay_push", links={"push": link("get_push", push_id="id")})
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, PushSchema)
     def post(self, push_id: str) -> dict[str, Any]:
-        """Read a push again with the present settings.
+        """Parse a push again with the current settings.
 
-        Adds what was missing. Where it says something else now, that takes the place of what this push alone had
-        brought. What was accepted and cannot be read any more stands.
+        Adds missing data. A different result replaces the rows that only this push created. If an accepted push can no
+        longer be parsed, its rows stay.
         """
         return _shown(replay(push_id))
 
 
 def replay(push_id: str) -> PushRow:
-    """Read a push again, and note who did; give it as it is now. Raises NotFound."""
-    parts = runtime()
+    """Parse a push again, audit that, and return the push. Raises NotFound."""
+    services = runtime()
     found = find_push(push_id).as_push()
-    push = parts.admission.read_again(found, seen_at=max(parts.now(), found.received_at))
-    parts.audited(lambda connection: replay_push(connection, push), caller().name, "push.replay", push_id=str(push.id))
+    push = services.admission.read_again(found, seen_at=max(services.now(), found.received_at))
+    services.audited(
+        lambda connection: replay_push(connection, push), caller().name, "push.replay", push_id=str(push.id)
+    )
     return find_push(push_id)
 
 
 def find_push(text: str) -> PushRow:
-    """Return the push of an id, of the caller's accounts. Raises NotFound."""
+    """Return the push with an id, within the caller's accounts. Raises NotFound."""
     try:
         push_id = UUID(text)
     except ValueError:
-        raise NotFound("there is no push under that id") from None
+        raise NotFound("there is no push with this id") from None
     found = runtime().ask(lambda connection: queries.find_push(connection, push_id, caller().accounts))
     if found is None:
-        raise NotFound("there is no push under that id")
+        raise NotFound("there is no push with this id")
     return found
 
 

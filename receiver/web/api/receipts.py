@@ -1,4 +1,4 @@
-"""`/receipts`: what the operators reported."""
+"""`/receipts`: delivery receipts."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from receiver.messages import queries
 from receiver.web.api.common import (
     RECEIPT_STATUSES,
     Blueprint,
+    InboundEventFilterSchema,
+    InboundEventSchema,
     PlatformTime,
-    SightingFilterSchema,
-    SightingSchema,
     answer_page,
     audit_list,
     documents,
+    inbound_event_links,
     list_schema,
     operation,
     shown,
-    sighting_links,
 )
 
-blueprint = Blueprint("receipts", __name__, description="Delivery receipts, as the platform pushed them.")
+blueprint = Blueprint("receipts", __name__, description="Delivery receipts as pushed by the platform.")
 
 
-class ReceiptFilterSchema(SightingFilterSchema):
-    """What receipts can be narrowed to."""
+class ReceiptFilterSchema(InboundEventFilterSchema):
+    """Filters of receipts."""
 
     status = ma.fields.String(validate=ma.validate.OneOf(RECEIPT_STATUSES))
 
 
-class ReceiptSchema(SightingSchema):
+class ReceiptSchema(InboundEventSchema):
     """A delivery receipt (DLR)."""
 
     status = ma.fields.String(required=True, validate=ma.validate.OneOf(RECEIPT_STATUSES))
     vendor_status = ma.fields.String(
-        required=True, metadata={"description": "The platform's own word: 1 delivered, 0 failed."}
+        required=True, metadata={"description": "The platform's value: 1 delivered, 0 failed."}
     )
     reported_at = PlatformTime(required=True)
 
 
 @blueprint.route("/receipts")
 class Receipts(MethodView):
-    """The list."""
+    """List receipts."""
 
-    @operation(blueprint, "list_receipts", links=sighting_links("list_receipts"))
+    @operation(blueprint, "list_receipts", links=inbound_event_links("list_receipts"))
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(ReceiptFilterSchema, location="query")
     @blueprint.response(200, list_schema(ReceiptSchema, "ReceiptList"))
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """List receipts, newest first."""
+        """Return receipts, newest first."""
         audit_list("receipts", arguments)
         return answer_page(
             "receipts", arguments, lambda connection, page, _: queries.list_receipts(connection, page), shown

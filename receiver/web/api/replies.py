@@ -1,4 +1,4 @@
-"""`/replies`: what people wrote back."""
+"""`/replies`: replies from phones."""
 
 from __future__ import annotations
 
@@ -10,61 +10,59 @@ from flask.views import MethodView
 from receiver.messages import queries
 from receiver.web.api.common import (
     Blueprint,
+    InboundEventFilterSchema,
+    InboundEventSchema,
     PlatformTime,
-    SightingFilterSchema,
-    SightingSchema,
     StrictBoolean,
     Text,
     answer_page,
     audit_look_up,
     documents,
+    inbound_event_links,
     list_schema,
     operation,
     shown,
-    sighting_links,
 )
 
-blueprint = Blueprint("replies", __name__, description="Replies (MO), as the platform pushed them.")
+blueprint = Blueprint("replies", __name__, description="Replies (MO) as pushed by the platform.")
 
 
-class ReplyFilterSchema(SightingFilterSchema):
-    """What replies can be narrowed to."""
+class ReplyFilterSchema(InboundEventFilterSchema):
+    """Filters of replies."""
 
-    q = Text(metadata={"description": "Text that the content contains, in any case."})
-    opt_out = StrictBoolean(metadata={"description": "Whether the reply asks for no more."})
-    opt_out_review = StrictBoolean(
-        metadata={"description": "Whether it may ask for no more, so that somebody should look."}
-    )
+    q = Text(metadata={"description": "Text that the content contains, case-insensitive."})
+    opt_out = StrictBoolean(metadata={"description": "Whether the reply is an opt-out."})
+    opt_out_review = StrictBoolean(metadata={"description": "Whether the reply may be an opt-out and needs a review."})
 
 
-class ReplySchema(SightingSchema):
+class ReplySchema(InboundEventSchema):
     """A reply (mobile-originated message)."""
 
     task_id = ma.fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "Null where the platform gave none; then there is no message either."},
+        metadata={"description": "Null if the platform sent none; then there is no message either."},
     )
-    content = ma.fields.String(required=True, metadata={"description": "As written; NUL is shown as ␀."})
+    content = ma.fields.String(required=True, metadata={"description": "The text as received; NUL is shown as ␀."})
     opt_out = ma.fields.Boolean(
-        required=True, metadata={"description": "The whole reply is one of `RECEIVER_OPT_OUT_WORDS`."}
+        required=True, metadata={"description": "The reply equals one of `RECEIVER_OPT_OUT_WORDS`."}
     )
     opt_out_review = ma.fields.Boolean(
-        required=True, metadata={"description": "It is not, but contains one or is nearly one."}
+        required=True, metadata={"description": "The reply contains one of these words or is similar to one."}
     )
     replied_at = PlatformTime(required=True)
 
 
 @blueprint.route("/replies")
 class Replies(MethodView):
-    """The list."""
+    """List replies."""
 
-    @operation(blueprint, "list_replies", links=sighting_links("list_replies"))
+    @operation(blueprint, "list_replies", links=inbound_event_links("list_replies"))
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(ReplyFilterSchema, location="query")
     @blueprint.response(200, list_schema(ReplySchema, "ReplyList"))
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """List replies, newest first."""
+        """Return replies, newest first."""
         audit_look_up("replies.read", mobile=arguments.get("mobile"))
         return answer_page(
             "replies", arguments, lambda connection, page, _: queries.list_replies(connection, page), shown

@@ -1,4 +1,4 @@
-"""`/reports`: what adds up over many messages."""
+"""`/reports`: figures over many messages."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ CSV = "text/csv"
 _ALLOCATED = ("operator", "province")
 _GROUPS = (*(unit.value for unit in Unit), "template_id", "account", *_ALLOCATED)
 _GROUPS_MAX = 2
-# What is read message by message is bounded, so that no report stands in anybody's way.
+# Reports that read single messages have a limited span, so that they do not slow down others.
 _MAX_DAYS: Mapping[Unit | None, int] = {Unit.FIVE_MINUTES: 2, Unit.HOUR: 31}
 _MAX_DAYS_OF_OTHERS = 800
 _MAX_DAYS_BY_NUMBER = 31
 _EARLIEST_YEAR = 1970
-_OF_HOURS = "In `timezone`; what comes twice as summer time ends has its offset: 2026-11-01T01:00-05:00."
+_OF_HOURS = "In `timezone`. Times that occur twice when summer time ends have an offset: 2026-11-01T01:00-05:00."
 _SAME_DAY = "the same day as `from`: that whole day."
 
 
 class GroupBy(ma.fields.String):
-    """Up to two of the groups, with a comma between them."""
+    """Up to two groups, separated by a comma."""
 
     def __init__(self, **kwargs: Any) -> None:
         one = "|".join(_GROUPS)
@@ -66,24 +66,24 @@ class GroupBy(ma.fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         names = super()._deserialize(value, attr, data, **kwargs).split(",")
         if any(name not in _GROUPS for name in names):
-            raise ma.ValidationError(f"Not of {', '.join(_GROUPS)}.")
+            raise ma.ValidationError(f"Must be one of: {', '.join(_GROUPS)}.")
         if len(names) > _GROUPS_MAX or len(set(names)) < len(names):
-            raise ma.ValidationError("Not up to two different ones.")
+            raise ma.ValidationError("At most two different groups.")
         if sum(name in set(Unit) for name in names) > 1:
-            raise ma.ValidationError("Two lengths of time; give one.")
+            raise ma.ValidationError("At most one unit of time.")
         return names
 
 
 class SpanSchema(StrictSchema):
-    """Which messages are added up."""
+    """The span and account of a report."""
 
-    from_ = InputTime(required=True, data_key="from", metadata={"description": "Sent then or later."})
-    to = InputTime(required=True, metadata={"description": f"Sent before then; {_SAME_DAY}"})
+    from_ = InputTime(required=True, data_key="from", metadata={"description": "Sent at or after this time."})
+    to = InputTime(required=True, metadata={"description": f"Sent before this time; {_SAME_DAY}"})
     account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
 
     @ma.post_load(pass_original=True)
     def _end_same_day(self, data: dict[str, Any], original: Mapping[str, str], **_kwargs: Any) -> dict[str, Any]:
-        """End a span from a day to the same day with that day; what names an hour is longer than a day's name."""
+        """Extend a span from a day to the same day to that whole day. Times are longer than a date."""
         if original["from"] == original["to"] and len(original["to"]) <= len("2026-11-23"):
             day = data["to"].astimezone(runtime().settings.timezone).date()
             data["to"] = midnight(day + timedelta(days=1))
@@ -91,7 +91,7 @@ class SpanSchema(StrictSchema):
 
 
 def _require_span(since: Any, until: Any, most: timedelta, by: str = "") -> None:
-    """Raise Invalid where a time ends before it begins, or is longer than `most`."""
+    """Raises Invalid if a span is empty or longer than `most`."""
     if not since < until:
         raise Invalid({"#/to": "not after `from`"})
     if until - since > most:
@@ -99,63 +99,63 @@ def _require_span(since: Any, until: Any, most: timedelta, by: str = "") -> None
 
 
 class DeliveryFilterSchema(SpanSchema):
-    """What a delivery report is about."""
+    """Filters and groups of a delivery report."""
 
     group_by = GroupBy(load_default=list)
     template_id = Text()
-    operator = Text(metadata={"description": "Of the extra `numbers`, such as 中国移动.", "example": "中国移动"})
-    province = Text(metadata={"description": "Of the extra `numbers`, such as 湖南.", "example": "湖南"})
+    operator = Text(metadata={"description": "By the extra `numbers`, such as 中国移动.", "example": "中国移动"})
+    province = Text(metadata={"description": "By the extra `numbers`, such as 湖南.", "example": "湖南"})
 
 
 class FiguresSchema(ma.Schema):
-    """What adds up in one group. A message counts when it was sent, else when it was recorded."""
+    """The figures of one group. A message counts at its send time, else at its record time."""
 
-    sent = ma.fields.Integer(required=True, metadata={"description": "Messages that the platform took."})
-    refused = ma.fields.Integer(required=True, metadata={"description": "Messages that it would not take."})
-    outcome_unknown = ma.fields.Integer(required=True, metadata={"description": "Requests of which nobody knows."})
+    sent = ma.fields.Integer(required=True, metadata={"description": "Messages accepted by the platform."})
+    refused = ma.fields.Integer(required=True, metadata={"description": "Messages refused by the platform."})
+    outcome_unknown = ma.fields.Integer(required=True, metadata={"description": "Requests with an unknown outcome."})
     delivered = ma.fields.Integer(required=True)
     failed = ma.fields.Integer(required=True)
     unknown_ = ma.fields.Integer(  # a schema has an attribute `unknown` of its own
         required=True,
         data_key="unknown",
         attribute="unknown",
-        metadata={"description": "Reported with a status that says neither."},
+        metadata={"description": "Reported with any other status."},
     )
-    pending = ma.fields.Integer(required=True, metadata={"description": "No report yet."})
+    pending = ma.fields.Integer(required=True, metadata={"description": "No receipt yet."})
     no_receipt = ma.fields.Integer(
-        required=True, metadata={"description": "No report for longer than `RECEIVER_NO_RECEIPT_AFTER_HOURS`."}
+        required=True, metadata={"description": "No receipt for longer than `RECEIVER_NO_RECEIPT_AFTER_HOURS`."}
     )
     delivery_rate = ma.fields.Float(
-        required=True, allow_none=True, metadata={"description": "delivered / sent; null for none sent."}
+        required=True, allow_none=True, metadata={"description": "delivered / sent; null if none were sent."}
     )
     latency_p50_seconds = ma.fields.Integer(
         required=True,
         allow_none=True,
-        metadata={"description": "From sending to report, of delivered messages: nearest rank over whole seconds."},
+        metadata={"description": "From sending to receipt, for delivered messages: nearest rank over whole seconds."},
     )
     latency_p95_seconds = ma.fields.Integer(required=True, allow_none=True)
     latency_p99_seconds = ma.fields.Integer(required=True, allow_none=True)
     verified = ma.fields.Integer(
-        required=True, metadata={"description": "Messages whose code was used, as told to `/messages/verified`."}
+        required=True, metadata={"description": "Messages whose code was used, as recorded by `/messages/verified`."}
     )
     conversion_rate = ma.fields.Float(
-        required=True, allow_none=True, metadata={"description": "verified / sent; null for none sent."}
+        required=True, allow_none=True, metadata={"description": "verified / sent; null if none were sent."}
     )
     unmatched = ma.fields.Integer(
         required=True,
         metadata={
-            "description": "Reported messages whose send nobody recorded, by the time of the report; in no rate."
+            "description": "Reported messages without a recorded send, by time of the receipt; not part of any rate."
         },
     )
     match_rate = ma.fields.Float(
         required=True,
         allow_none=True,
-        metadata={"description": "Of all reported messages, the share whose send is recorded."},
+        metadata={"description": "Share of reported messages whose send is recorded."},
     )
 
 
 class GroupSchema(FiguresSchema):
-    """One group: its figures, and the groups that were asked for."""
+    """One group with its figures."""
 
     month = ma.fields.String(metadata={"example": "2026-11"})
     day = ma.fields.String(metadata={"example": "2026-11-23"})
@@ -185,7 +185,7 @@ DeliverySchema = ma.Schema.from_dict(
 
 @blueprint.route("/reports/delivery")
 class Delivery(MethodView):
-    """What became of what was sent."""
+    """The delivery report."""
 
     @operation(blueprint, "get_delivery_report")
     @documents(blueprint, 401, 403, 422, 503)
@@ -193,23 +193,23 @@ class Delivery(MethodView):
     @blueprint.response(200, DeliverySchema)
     @documents_text(blueprint, CSV)
     def get(self, arguments: dict[str, Any]) -> Any:
-        """Add up what was sent and what became of it, up to this second. As CSV with `Accept: text/csv`."""
-        parts = runtime()
-        asked = _question(arguments, arguments["group_by"], parts.settings.timezone)
+        """Return the figures of sent messages up to now. As CSV with `Accept: text/csv`."""
+        services = runtime()
+        question = _question(arguments, arguments["group_by"], services.settings.timezone)
         (groups, total), whole_since = browse(
             lambda connection: (
-                delivery.delivery_report(connection, asked, parts.clock()),
-                delivery.whole_since(connection, asked),
+                delivery.delivery_report(connection, question, services.clock()),
+                delivery.whole_since(connection, question),
             )
         )
         names = [name for name in _GROUPS if name in arguments["group_by"]]
         items = [dict(zip(names, key, strict=True)) | _shown(figures) for key, figures in groups.items()]
         if request.accept_mimetypes.best_match(["application/json", CSV]) == CSV:
             return Response(_as_csv([*names, *_shown(total)], items), content_type=f"{CSV}; charset=utf-8")
-        source: dict[str, Any] = {"allocation": allocation().source} if asked.allocated else {}
+        source: dict[str, Any] = {"allocation": allocation().source} if question.allocated else {}
         if whole_since is not None:
             source |= {"whole_since": whole_since}
-        return {"timezone": str(asked.zone), **source, "items": items, "total": _shown(total)}
+        return {"timezone": str(question.zone), **source, "items": items, "total": _shown(total)}
 
 
 def _question(arguments: dict[str, Any], groups: list[str], zone: ZoneInfo) -> ReportQuestion:
@@ -234,7 +234,7 @@ def _question(arguments: dict[str, Any], groups: list[str], zone: ZoneInfo) -> R
 
 
 def _allocated(arguments: dict[str, Any], groups: list[str]) -> Iterator[CarrierGroup]:
-    """What is asked of the numbers' allocation. Raises MissingExtra."""
+    """Yield the groups and filters by carrier. Raises MissingExtra."""
     for name in _ALLOCATED:
         wanted = arguments.get(name)
         if wanted is not None or name in groups:
@@ -280,13 +280,13 @@ _BUSIEST_MAX = timedelta(days=2)
 
 
 class BusiestFilterSchema(SpanSchema):
-    """When, and how many are worth a look."""
+    """Span and thresholds of the busiest numbers."""
 
     by = ma.fields.Enum(By, by_value=True, load_default=By.PREFIX, metadata={"description": "A prefix is 7 digits."})
     min_sent = WholeNumber(
         load_default=SPIKE_MIN_SENT,
         validate=ma.validate.Range(min=2),
-        metadata={"description": "Sent in the hour, at least."},
+        metadata={"description": "Minimum of messages in the hour."},
     )
     limit = WholeNumber(load_default=50, validate=ma.validate.Range(min=1, max=200))
 
@@ -299,11 +299,11 @@ class BusySchema(ma.Schema):
     prefix = ma.fields.String()
     sent = ma.fields.Integer(required=True)
     delivered = ma.fields.Integer(required=True)
-    verified = ma.fields.Integer(required=True, metadata={"description": "Whose code was used."})
+    verified = ma.fields.Integer(required=True, metadata={"description": "Messages whose code was used."})
     usual_per_hour = ma.fields.Float(
-        required=True, metadata={"description": "Sent an hour, in the week before `from`."}
+        required=True, metadata={"description": "Messages per hour in the week before `from`."}
     )
-    spike = ma.fields.Boolean(required=True, metadata={"description": "At least 20, and five times what is usual."})
+    spike = ma.fields.Boolean(required=True, metadata={"description": "At least 20, and five times the usual number."})
 
 
 BusiestSchema = ma.Schema.from_dict(
@@ -317,18 +317,18 @@ BusiestSchema = ma.Schema.from_dict(
 
 @blueprint.route("/reports/busiest")
 class Busiest(MethodView):
-    """Who was sent to most."""
+    """The busiest numbers or prefixes."""
 
     @operation(blueprint, "get_busiest_report")
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(BusiestFilterSchema, location="query")
     @blueprint.response(200, BusiestSchema)
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """List the numbers or prefixes that most was sent to in an hour, beside what is usual: shows SMS pumping."""
+        """Return the numbers or prefixes with most messages in an hour, with the usual number: shows SMS pumping."""
         since, until, by = arguments["from_"], arguments["to"], arguments["by"]
         _require_span(since, until, _BUSIEST_MAX)
-        parts = runtime()
-        zone, in_full = parts.settings.timezone, caller().sees_numbers
+        services = runtime()
+        zone, in_full = services.settings.timezone, caller().sees_numbers
         if in_full and by is not By.PREFIX:
             audit_look_up("busiest.read")
         found = browse(
@@ -381,7 +381,7 @@ class Day(ma.fields.String):
 
 
 class BillingFilterSchema(StrictSchema):
-    """Which days, of which account."""
+    """Days and account of a billing report."""
 
     from_ = Day(required=True, data_key="from", metadata={"description": "The first day."})
     to = Day(required=True, metadata={"description": f"The day after the last; {_SAME_DAY}"})
@@ -394,11 +394,11 @@ class BillingDaySchema(ma.Schema):
     account = ma.fields.String(required=True)
     day = ma.fields.String(required=True, metadata={"format": "date"})
     opening = ma.fields.Integer(
-        required=True, allow_none=True, metadata={"description": "By the last reading before the day; see `gaps`."}
+        required=True, allow_none=True, metadata={"description": "Last reading before the day; see `gaps`."}
     )
-    top_ups = ma.fields.Integer(required=True, metadata={"description": "Rises from one reading to the next."})
+    top_ups = ma.fields.Integer(required=True, metadata={"description": "Increases between readings."})
     closing = ma.fields.Integer(
-        required=True, allow_none=True, metadata={"description": "By the last reading of the day, or before it."}
+        required=True, allow_none=True, metadata={"description": "Last reading of the day, or before it."}
     )
     accepted = ma.fields.Integer(
         required=True, metadata={"description": "Sum of the platform's `success_counts` of the day's messages."}
@@ -409,10 +409,10 @@ class BillingDaySchema(ma.Schema):
     difference = ma.fields.Integer(
         required=True,
         allow_none=True,
-        metadata={"description": "opening + top_ups - closing - accepted: what the balance lost beyond `accepted`."},
+        metadata={"description": "opening + top_ups - closing - accepted: decrease of the balance beyond `accepted`."},
     )
     gaps = ma.fields.List(
-        ma.fields.String(), required=True, metadata={"description": "What is missing for the figures to be whole."}
+        ma.fields.String(), required=True, metadata={"description": "Missing data that makes the figures incomplete."}
     )
 
 
@@ -423,27 +423,27 @@ BillingSchema = ma.Schema.from_dict(
 
 @blueprint.route("/reports/billing")
 class Billing(MethodView):
-    """The balance against what was sent."""
+    """The balance compared with sent messages."""
 
     @operation(blueprint, "get_billing_report")
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(BillingFilterSchema, location="query")
     @blueprint.response(200, BillingSchema)
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Hold each account's balance against what was sent, day by day. Knows no charging rule."""
-        parts = runtime()
+        """Return each account's balance compared with sent messages, day by day. Applies no pricing rules."""
+        services = runtime()
         first, end = arguments["from_"], arguments["to"]
         end += timedelta(days=first == end)
         _require_span(first, end, timedelta(days=_BILLING_MAX_DAYS))
         days = [first + timedelta(days=number) for number in range((end - first).days)]
         bounds = [(midnight(day), midnight(day + timedelta(days=1))) for day in days]
         allowed = readable_accounts(arguments.get("account"))
-        accounts = sorted(parts.settings.accounts if allowed is None else allowed)
+        accounts = sorted(services.settings.accounts if allowed is None else allowed)
         found = browse(lambda connection: balance.list_billing(connection, accounts, bounds))
         day_of = {begins_at: day for (begins_at, _), day in zip(bounds, days, strict=True)}
         return {"items": [asdict(row) | {"day": day_of[row.begins_at].isoformat()} for row in found]}
 
 
 def midnight(day: date) -> datetime:
-    """Return the moment at which a day of the platform's zone begins."""
+    """Return the start of a day of the platform's zone, in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=runtime().settings.timezone).astimezone(UTC)

@@ -1,4 +1,4 @@
-"""`/webhooks`: own systems that hear of everything."""
+"""`/webhooks`: webhook endpoints and their deliveries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import marshmallow as ma
 from flask.views import MethodView
 
 from receiver.auth.api_keys import Scope
-from receiver.core import Cursors, NameTaken
+from receiver.core import NameTaken
+from receiver.core.cursors import Cursors
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -29,15 +30,15 @@ from receiver.web.errors import Denied, Invalid
 from receiver.webhooks import endpoints, service
 from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, PayloadFormat
 
-blueprint = Blueprint("webhooks", __name__, description="Own systems that everything is forwarded to.")
+blueprint = Blueprint("webhooks", __name__, description="Webhook endpoints and their deliveries.")
 
 _FORMATS = [form.value for form in PayloadFormat]
 _EVENTS = [event.value for event in EventType]
 _IDS_MAX = 1000
 
 
-class NewTargetSchema(StrictSchema):
-    """A target that is to be."""
+class NewWebhookSchema(StrictSchema):
+    """A webhook to create."""
 
     name = Text(required=True, max_chars=64, metadata={"pattern": service.NAME_PATTERN, "example": "shop"})
     url = Text(required=True, max_chars=2000, metadata={"example": "https://shop.example.com/hooks"})
@@ -49,25 +50,25 @@ class NewTargetSchema(StrictSchema):
     events = ma.fields.List(
         ma.fields.String(validate=ma.validate.OneOf(_EVENTS)),
         load_default=[],
-        metadata={"description": "Of webhooks. None: every one."},
+        metadata={"description": "For `webhooks`. Empty: all events."},
     )
     accounts = ma.fields.List(
         Text(max_chars=64),
         validate=ma.validate.Length(min=1),
-        metadata={"description": "Left out: every account that the key is for."},
+        metadata={"description": "Default: all accounts of the key."},
     )
     pii = StrictBoolean(
         load_default=False,
-        metadata={"description": "Numbers and contents in full. This, and `raw`, take the scope `pii`."},
+        metadata={"description": "Send full numbers and contents. This and `raw` require the scope `pii`."},
     )
     not_delivered_after_seconds = WholeNumber(
         validate=ma.validate.Range(1, service.LONGEST_WAIT_SECONDS),
-        metadata={"description": "Tell of a message that is not delivered so long after it was sent."},
+        metadata={"description": "Send an event for a message that is not delivered after so many seconds."},
     )
 
 
-class TargetSchema(ma.Schema):
-    """A target, and how it fares."""
+class WebhookSchema(ma.Schema):
+    """A webhook and its state."""
 
     name = ma.fields.String(required=True)
     url = ma.fields.String(required=True, metadata={"description": "Without its query."})
@@ -86,37 +87,37 @@ class TargetSchema(ma.Schema):
     state = ma.fields.String(
         required=True,
         validate=ma.validate.OneOf([state.value for state in EndpointState]),
-        metadata={"description": "`failing`: its last answer was no 2xx, or it gave none; `last_error` says why."},
+        metadata={"description": "`failing`: the last delivery got no 2xx answer; `last_error` says why."},
     )
     paused_at = OurTime(required=True, allow_none=True)
     paused_because = ma.fields.String(required=True, allow_none=True)
-    failures = ma.fields.Integer(required=True, metadata={"description": "In a row."})
-    retry_at = OurTime(required=True, allow_none=True, metadata={"description": "Nothing is sent before."})
+    failures = ma.fields.Integer(required=True, metadata={"description": "Consecutive failures."})
+    retry_at = OurTime(required=True, allow_none=True, metadata={"description": "Nothing is sent before this time."})
     delivered = ma.fields.Integer(required=True)
     delivered_at = OurTime(required=True, allow_none=True)
     failed_at = OurTime(required=True, allow_none=True)
     last_error = ma.fields.String(required=True, allow_none=True)
-    pending = ma.fields.Integer(required=True, metadata={"description": "100,000 stands for more."})
+    pending = ma.fields.Integer(required=True, metadata={"description": "Capped at 100,000."})
     dead = ma.fields.Integer(required=True)
-    oldest_at = OurTime(required=True, allow_none=True, metadata={"description": "Of what is pending."})
+    oldest_at = OurTime(required=True, allow_none=True, metadata={"description": "Oldest pending delivery."})
 
 
-class MadeTargetSchema(TargetSchema):
-    """A target that was made."""
+class CreatedWebhookSchema(WebhookSchema):
+    """A webhook that was created."""
 
     secret = ma.fields.String(
-        required=True, allow_none=True, metadata={"description": "That its posts are signed with. Shown this once."}
+        required=True, allow_none=True, metadata={"description": "Signing secret. Shown only once."}
     )
 
 
 class SecretSchema(ma.Schema):
-    """A secret, shown this once."""
+    """A secret, shown only once."""
 
     secret = ma.fields.String(required=True)
 
 
-class TriedSchema(ma.Schema):
-    """What came of a test."""
+class TestResultSchema(ma.Schema):
+    """The result of a test delivery."""
 
     taken = ma.fields.Boolean(required=True)
     status = ma.fields.Integer(required=True, allow_none=True)
@@ -125,7 +126,7 @@ class TriedSchema(ma.Schema):
 
 
 class DeadLetterSchema(ma.Schema):
-    """Something that was given up."""
+    """A delivery that failed for three days."""
 
     id = ma.fields.String(required=True)
     event = ma.fields.String(required=True)
@@ -138,46 +139,48 @@ class DeadLetterSchema(ma.Schema):
 
 
 class ReplaySchema(StrictSchema):
-    """What is to be sent again."""
+    """The dead letters to send again."""
 
     ids = ma.fields.List(
         ma.fields.String(validate=ma.validate.Regexp(r"^[0-9]{1,18}\Z")),
         validate=ma.validate.Length(1, _IDS_MAX),
-        metadata={"description": "Of dead letters. Left out: all of them."},
+        metadata={"description": "Ids of dead letters. Default: all."},
     )
 
 
 class ReplayedSchema(ma.Schema):
-    """How many will be sent again."""
+    """The number of deliveries that will be sent again."""
 
     replayed = ma.fields.Integer(required=True)
 
 
-TargetListSchema = ma.Schema.from_dict(
-    {"items": ma.fields.List(ma.fields.Nested(TargetSchema), required=True)}, name="TargetList"
+WebhookListSchema = ma.Schema.from_dict(
+    {"items": ma.fields.List(ma.fields.Nested(WebhookSchema), required=True)}, name="WebhookList"
 )
 
 
 @blueprint.route("/webhooks")
-class Targets(MethodView):
-    """All of them."""
+class Webhooks(MethodView):
+    """List and create webhooks."""
 
     @operation(blueprint, "list_webhooks")
     @documents(blueprint, 401, 403, 503)
-    @blueprint.response(200, TargetListSchema)
+    @blueprint.response(200, WebhookListSchema)
     def get(self) -> dict[str, Any]:
-        """List the targets, oldest first; a key that is bound to accounts sees those of its accounts alone."""
-        found = runtime().ask(partial(endpoints.list_targets, accounts=caller().accounts))
+        """Return the webhooks, oldest first; a key bound to accounts sees only those of its accounts."""
+        found = runtime().ask(partial(endpoints.list_endpoints, accounts=caller().accounts))
         return {"items": [_shown(target) for target in found]}
 
     @operation(blueprint, "create_webhook")
     @documents(blueprint, 400, 401, 403, 409, 413, 415, 422, 503)
-    @blueprint.arguments(NewTargetSchema, location="json")
-    @blueprint.response(201, MadeTargetSchema)
+    @blueprint.arguments(NewWebhookSchema, location="json")
+    @blueprint.response(201, CreatedWebhookSchema)
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Make a target: from now on it hears of what comes."""
+        """Create a webhook. It receives all events from now on."""
         if (body["pii"] or body["format"] == PayloadFormat.RAW) and not caller().sees_numbers:
-            raise Denied(403, "missing_scope", f"numbers in full take the scope {Scope.PII.value}; `raw` has them too")
+            raise Denied(
+                403, "missing_scope", f"full numbers, which `raw` contains too, require the scope {Scope.PII.value}"
+            )
         allowed = caller().accounts
         accounts = body.get("accounts", allowed)
         if allowed is not None and not set(accounts or ()) <= set(allowed):
@@ -201,84 +204,84 @@ class Targets(MethodView):
 
 
 @blueprint.route("/webhooks/<string:name>")
-class OneTarget(MethodView):
-    """One of them."""
+class OneWebhook(MethodView):
+    """One webhook."""
 
     @operation(blueprint, "get_webhook")
     @documents(blueprint, 401, 403, 404, 503)
-    @blueprint.response(200, TargetSchema)
+    @blueprint.response(200, WebhookSchema)
     def get(self, name: str) -> dict[str, Any]:
-        """Return a target, and how it fares."""
+        """Return a webhook and its state."""
         return _shown(_find(name))
 
     @operation(blueprint, "remove_webhook")
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(204)
     def delete(self, name: str) -> None:
-        """Remove a target, and all that waits for it."""
+        """Remove a webhook and its pending deliveries."""
         runtime().webhooks.remove(caller().name, _find(name))
 
 
 @blueprint.route("/webhooks/<string:name>/pause")
 class Pause(MethodView):
-    """Holding it."""
+    """Pause a webhook."""
 
     @operation(blueprint, "pause_webhook")
     @documents(blueprint, 401, 403, 404, 503)
-    @blueprint.response(200, TargetSchema)
+    @blueprint.response(200, WebhookSchema)
     def post(self, name: str) -> dict[str, Any]:
-        """Send a target nothing; what it is to hear of is kept for it."""
+        """Pause a webhook. Its deliveries are queued."""
         runtime().webhooks.pause(caller().name, _find(name))
         return _shown(_find(name))
 
 
 @blueprint.route("/webhooks/<string:name>/resume")
 class Resume(MethodView):
-    """Going on."""
+    """Resume a webhook."""
 
     @operation(blueprint, "resume_webhook")
     @documents(blueprint, 401, 403, 404, 503)
-    @blueprint.response(200, TargetSchema)
+    @blueprint.response(200, WebhookSchema)
     def post(self, name: str) -> dict[str, Any]:
-        """Send to a target again, at once all that waits."""
+        """Resume a webhook and send its pending deliveries at once."""
         runtime().webhooks.resume(caller().name, _find(name))
         return _shown(_find(name))
 
 
 @blueprint.route("/webhooks/<string:name>/rotate")
 class Rotate(MethodView):
-    """Another secret."""
+    """Rotate a secret."""
 
     @operation(blueprint, "rotate_webhook")
     @documents(blueprint, 401, 403, 404, 503)
     @blueprint.response(200, SecretSchema)
     def post(self, name: str) -> dict[str, Any]:
-        """Make a new secret; for a day, posts are signed with the old one as well."""
+        """Create a new secret. For a day, deliveries are signed with the old one too."""
         return {"secret": runtime().webhooks.rotate(caller().name, _find(name))}
 
 
 @blueprint.route("/webhooks/<string:name>/test")
 class Test(MethodView):
-    """Trying it."""
+    """Test a webhook."""
 
     @operation(blueprint, "test_webhook")
     @documents(blueprint, 401, 403, 404, 503)
-    @blueprint.response(200, TriedSchema)
+    @blueprint.response(200, TestResultSchema)
     def post(self, name: str) -> Any:
-        """Send a target a test, which says that it is one, and tell what it answers."""
+        """Send a test event and return the answer."""
         return runtime().webhooks.try_out(caller().name, _find(name))
 
 
 @blueprint.route("/webhooks/<string:name>/dead")
 class Dead(MethodView):
-    """What was given up."""
+    """List dead letters."""
 
     @operation(blueprint, "list_dead_letters")
     @documents(blueprint, 401, 403, 404, 422, 503)
     @blueprint.arguments(PageSchema, location="query")
     @blueprint.response(200, list_schema(DeadLetterSchema, "DeadLetterList"))
     def get(self, arguments: dict[str, Any], name: str) -> dict[str, Any]:
-        """List what was given up after three days, newest first."""
+        """Return deliveries that failed for three days, newest first."""
         target, limit = _find(name), arguments["limit"]
         cursors = Cursors(runtime().shared_secret("cursor"), "dead", {"target": target.id})
         before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None
@@ -289,14 +292,14 @@ class Dead(MethodView):
 
 @blueprint.route("/webhooks/<string:name>/replay")
 class Replay(MethodView):
-    """Once more."""
+    """Replay dead letters."""
 
     @operation(blueprint, "replay_dead_letters")
     @documents(blueprint, 400, 401, 403, 404, 413, 415, 422, 503)
     @blueprint.arguments(ReplaySchema, location="json")
     @blueprint.response(200, ReplayedSchema)
     def post(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        """Send again what was given up."""
+        """Send dead letters again."""
         ids = [int(text) for text in body["ids"]] if "ids" in body else None
         return {"replayed": runtime().webhooks.replay(caller().name, _find(name), ids)}
 
@@ -307,4 +310,4 @@ def _find(name: str) -> Endpoint:
 
 def _shown(target: Endpoint) -> dict[str, Any]:
     health = runtime().ask(partial(endpoints.find_health, target=target))
-    return asdict(target) | asdict(health) | {"url": target.place, "state": target.state}
+    return asdict(target) | asdict(health) | {"url": target.display_url, "state": target.state}

@@ -1,4 +1,4 @@
-"""The staff pages, `/console`: the answer in ten seconds, for people who do not program."""
+"""The staff pages, `/console`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For administrators: users, keys, the team's own advice."""
+"""Pages for administrators: users, keys, access review, advice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from receiver.support.lookup import LookupAnswer
 from receiver.web import runtime
 from receiver.web.console.advice import BUILT_IN
 from receiver.web.console.pages import CATALOGUES, LANGUAGES, blueprint, language, render
-from receiver.web.console.session import may_manage, seen_accounts, visitor
+from receiver.web.console.session import current_user, may_manage, seen_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +38,8 @@ _DAYS = re.compile(r"[0-9]{1,5}")
 
 
 def _change(work: Callable[[Connection], T], action: str, **detail: Any) -> T:
-    """Change something, and note who did."""
-    return runtime().audited(work, visitor().caller.name, action, **detail)
+    """Run a change and audit it."""
+    return runtime().audited(work, current_user().caller.name, action, **detail)
 
 
 def _again(endpoint: str) -> Response:
@@ -51,12 +51,12 @@ def _again(endpoint: str) -> Response:
 
 @blueprint.route("/users", methods=["GET", "POST"], endpoint="users")
 def users_page() -> Response:
-    """List the users, and make one."""
+    """List the users, and create one."""
     if request.method == "GET":
         return _show_users()
-    parts, name = runtime(), request.form.get("name", "").strip()
+    services, name = runtime(), request.form.get("name", "").strip()
     if not NAME.fullmatch(name):
-        return _show_users(gettext("A name has letters, digits, and . _ @ + - only, 64 at most."))
+        return _show_users(gettext("A name may contain letters, digits and . _ @ + - only, at most 64 characters."))
     if request.form.get("role") not in set(Role):
         return _show_users(gettext("Choose a role."))
     role = Role(request.form["role"])
@@ -65,7 +65,7 @@ def users_page() -> Response:
         password_hash = hash_password(request.form.get("password", ""), name=name)
         _change(
             lambda connection: users.create_user(
-                connection, name=name, role=role, now=parts.now(), password_hash=password_hash, accounts=accounts
+                connection, name=name, role=role, now=services.now(), password_hash=password_hash, accounts=accounts
             ),
             "user.create",
             name=name,
@@ -74,29 +74,29 @@ def users_page() -> Response:
         )
     except SettingsError:
         return _show_users(
-            gettext("Take a password of at least %(least)s characters that does not hold the name.", least=MIN_CHARS)
+            gettext("The password needs at least %(least)s characters and must not contain the name.", least=MIN_CHARS)
         )
     except NameTaken:
-        return _show_users(gettext("There is a user of that name already."))
-    flash(gettext("%(name)s may log in now.", name=name), "good")
+        return _show_users(gettext("A user with this name already exists."))
+    flash(gettext("%(name)s can log in now.", name=name), "good")
     return _again("users")
 
 
 def _bound_to(chosen: Sequence[str]) -> list[str] | None:
-    """Return the accounts that a new key or user is bound to: those chosen, else as the visitor is. None: to none."""
+    """Return the accounts of a new key or user: those chosen, else those of the current user. None: all."""
     within = [account for account in seen_accounts() if account in chosen]
-    own = visitor().user.accounts
+    own = current_user().user.accounts
     return within or (list(own) if own is not None else None)
 
 
 def _show_users(error: str | None = None) -> Response:
-    parts = runtime()
+    services = runtime()
     return render(
         "users.html",
         422 if error else 200,
-        users=[user for user in parts.ask(users.list_users) if may_manage(user.accounts)],
+        users=[user for user in services.ask(users.list_users) if may_manage(user.accounts)],
         accounts=seen_accounts(),
-        sessions=parts.ask(lambda connection: users.count_sessions(connection, parts.now())),
+        sessions=services.ask(lambda connection: users.count_sessions(connection, services.now())),
         roles=tuple(Role),
         error=error,
         given=request.form,
@@ -105,17 +105,17 @@ def _show_users(error: str | None = None) -> Response:
 
 @blueprint.post("/users/<name>")
 def user(name: str) -> Response:
-    """Change one user: role, whether they are kept out, their second factor, their sessions."""
+    """Change one user: role, access, second factor, sessions, accounts."""
     action = request.form.get("action", "")
-    parts = runtime()
-    found = parts.ask(lambda connection: users.get_user(connection, name))
-    if found.id == visitor().user.id:
-        flash(gettext("Somebody else has to change that for you."), "bad")
+    services = runtime()
+    found = services.ask(lambda connection: users.get_user(connection, name))
+    if found.id == current_user().user.id:
+        flash(gettext("You cannot change your own account here. Ask another administrator."), "bad")
         return _again("users")
     if not may_manage(found.accounts):
-        raise NotFound(gettext("There is no user of that name."))
+        raise NotFound(gettext("No such user."))
     name = found.name
-    now = parts.now()
+    now = services.now()
     changes: dict[str, Callable[[Connection], object]] = {
         "disable": lambda connection: users.set_disabled(connection, name, now, now=now),
         "enable": lambda connection: users.set_disabled(connection, name, None, now=now),
@@ -131,7 +131,7 @@ def user(name: str) -> Response:
     if action in changes:
         more = {"accounts": accounts or "all"} if action == "accounts" else {}
         _change(changes[action], f"user.{action}", name=name, **more)
-        flash(gettext("%(name)s: done. Their sessions have ended.", name=name), "good")
+        flash(gettext("%(name)s: changed. All their sessions have ended.", name=name), "good")
     return _again("users")
 
 
@@ -140,20 +140,20 @@ def user(name: str) -> Response:
 
 @blueprint.route("/keys", methods=["GET", "POST"])
 def keys() -> Response:
-    """List the keys of the API, and make one, which is shown this once."""
+    """List the API keys, and create one, which is shown only once."""
     if request.method == "GET":
         return _show_keys()
-    parts, form = runtime(), request.form
+    services, form = runtime(), request.form
     name, days = form.get("name", "").strip(), form.get("expires_days", "").strip()
     scopes = [scope for scope in Scope if scope.value in form.getlist("scope")]
     accounts = _bound_to(form.getlist("account"))
     if not name or len(name) > 64 or not name.isprintable():
-        return _show_keys(error=gettext("Give the key a name that says what it is for."))
+        return _show_keys(error=gettext("Enter a name for the key that says what it is for."))
     if not scopes:
-        return _show_keys(error=gettext("Choose at least one thing that the key may do."))
+        return _show_keys(error=gettext("Choose at least one scope."))
     if days and not (_DAYS.fullmatch(days) and 0 < int(days) <= _EXPIRES_DAYS_MAX):
-        return _show_keys(error=gettext("The number of days is not a whole number above 0."))
-    now = parts.now()
+        return _show_keys(error=gettext("Days must be a whole number above 0."))
+    now = services.now()
     try:
         key = _change(
             lambda connection: api_keys.create_key(
@@ -170,34 +170,34 @@ def keys() -> Response:
             accounts=accounts,
         )
     except NameTaken:
-        return _show_keys(error=gettext("There is a key of that name already."))
+        return _show_keys(error=gettext("A key with this name already exists."))
     return _show_keys(fresh=key)
 
 
 def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Response:
-    parts = runtime()
+    services = runtime()
     return render(
         "keys.html",
         422 if error else 200,
-        keys=[key for key in parts.ask(api_keys.list_keys) if may_manage(key.accounts)],
+        keys=[key for key in services.ask(api_keys.list_keys) if may_manage(key.accounts)],
         scopes=tuple(Scope),
         accounts=seen_accounts(),
         error=error,
         fresh=fresh,
-        now=parts.now(),
+        now=services.now(),
         given={} if fresh else request.form,
     )
 
 
 @blueprint.post("/keys/revoke")
 def revoke_key() -> Response:
-    """End a key, at once."""
-    parts, name = runtime(), request.form.get("name", "")
-    bound = {key.name: key.accounts for key in parts.ask(api_keys.list_keys)}
+    """Revoke a key."""
+    services, name = runtime(), request.form.get("name", "")
+    bound = {key.name: key.accounts for key in services.ask(api_keys.list_keys)}
     if not may_manage(bound.get(name)):
-        raise NotFound(gettext("There is no key of that name."))
-    _change(lambda connection: api_keys.revoke_key(connection, name=name, now=parts.now()), "key.revoke", name=name)
-    flash(gettext("The key %(name)s is revoked.", name=name), "good")
+        raise NotFound(gettext("No such key."))
+    _change(lambda connection: api_keys.revoke_key(connection, name=name, now=services.now()), "key.revoke", name=name)
+    flash(gettext("Key %(name)s revoked.", name=name), "good")
     return _again("keys")
 
 
@@ -206,7 +206,7 @@ def revoke_key() -> Response:
 
 @blueprint.get("/access", endpoint="access")
 def access_page() -> Response:
-    """List who may do what, and what nobody has used for long."""
+    """List all keys and users with their permissions and last use."""
     now = runtime().now()
     found = _change(lambda connection: list_access(connection, now), "access.review")
     return render("access.html", rows=[row for row in found if may_manage(row.accounts)])
@@ -217,22 +217,22 @@ def access_page() -> Response:
 
 @blueprint.route("/advice", methods=["GET", "POST"])
 def advice() -> Response:
-    """Let the team say in its own words what to do about each answer."""
-    parts = runtime()
+    """Edit the team's own advice for each answer."""
+    services = runtime()
     tag = request.values.get("language", language())
     if tag not in LANGUAGES:
         tag = language()
     if request.method == "POST":
         texts = {answer.value: " ".join(request.form.get(answer.value, "").split()) for answer in LookupAnswer}
         if too_long := [name for name, text in texts.items() if len(text) > _ADVICE_MAX_CHARS]:
-            flash(gettext("One line of advice is over %(most)s characters.", most=_ADVICE_MAX_CHARS), "bad")
+            flash(gettext("One text is longer than %(most)s characters.", most=_ADVICE_MAX_CHARS), "bad")
             return _show_advice(tag, texts, too_long)
         _change(
             lambda connection: users.save_advice(connection, tag, texts, list(texts)), "advice.change", language=tag
         )
-        flash(gettext("The advice is changed."), "good")
+        flash(gettext("Advice saved."), "good")
         return redirect(url_for("console.advice", language=tag), HTTPStatus.SEE_OTHER)
-    return _show_advice(tag, parts.ask(lambda connection: users.list_advice(connection, tag)), [])
+    return _show_advice(tag, services.ask(lambda connection: users.list_advice(connection, tag)), [])
 
 
 def _show_advice(tag: str, own: Mapping[str, str], too_long: list[str]) -> Response:

@@ -1,4 +1,4 @@
-"""What support staff are told to do about each answer: what comes with the program, and what the team says instead."""
+"""Advice for support staff for each answer: the built-in text, or the team's own."""
 
 from __future__ import annotations
 
@@ -17,43 +17,46 @@ if TYPE_CHECKING:
 
 BUILT_IN: Mapping[LookupAnswer, Any] = {
     LookupAnswer.DELIVERED: lazy_gettext(
-        "It is on the phone. Ask to look under blocked or junk messages, to switch flight mode on and off, and whether"
-        " this is the phone that holds the number."
+        "The message reached the phone. Ask them to check blocked and junk messages, to switch flight mode on and"
+        " off, and whether this phone holds the SIM card of the number."
     ),
     LookupAnswer.FAILED: lazy_gettext(
-        "The operator could not deliver it. Ask whether the phone is on, has signal and is not out of credit; then let"
-        " them ask for a new code."
+        "The operator could not deliver it. Ask whether the phone is on, has signal and has credit. Then let them"
+        " request a new code."
     ),
     LookupAnswer.UNKNOWN: lazy_gettext(
-        "The platform reported a status that says neither yes nor no. Treat it as not delivered; give the task id to"
-        " the platform's hotline."
+        "The platform reported a status that means neither delivered nor failed. Treat it as not delivered, and pass"
+        " the task id to the platform's hotline."
     ),
     LookupAnswer.CONFLICTING: lazy_gettext(
-        "The platform has said both. Ask whether it arrived; if not, give the task id to the platform's hotline."
+        "The platform reported both delivered and failed. Ask whether it arrived. If not, pass the task id to the"
+        " platform's hotline."
     ),
-    LookupAnswer.WAITING: lazy_gettext("Wait with the person for a moment; this page looks again by itself."),
+    LookupAnswer.WAITING: lazy_gettext("Ask them to wait a moment. This page refreshes by itself."),
     LookupAnswer.LATE: lazy_gettext(
-        "It takes longer than usual. Ask whether the phone is on and has signal; after a minute, let them ask for a new"
-        " code."
+        "It takes longer than usual. Ask whether the phone is on and has signal. If it still does not arrive, let"
+        " them request a new code."
     ),
     LookupAnswer.NO_RECEIPT: lazy_gettext(
-        "The operator never reported, and will not any more. Let them ask for a new code; if that fails too, check the"
-        " number with them, digit by digit."
+        "The operator sent no receipt and will not send one any more. Let them request a new code. If that fails too,"
+        " check the number with them digit by digit."
     ),
     LookupAnswer.REFUSED: lazy_gettext(
-        "Nothing was sent. If the reason is a limit, let them wait and ask again; otherwise tell the team."
+        "Nothing was sent. If the reason is a limit, let them wait and request again. Otherwise inform the technical"
+        " team."
     ),
-    LookupAnswer.SENDING: lazy_gettext("It is on its way to the platform; this page looks again by itself."),
+    LookupAnswer.SENDING: lazy_gettext("It is being submitted to the platform. This page refreshes by itself."),
     LookupAnswer.OUTCOME_UNKNOWN: lazy_gettext(
-        "The platform did not answer when it was sent: it may have arrived. Ask; if not, let them ask for a new code."
+        "The platform did not answer the request, so the message may have arrived. Ask. If it did not arrive, let"
+        " them request a new code."
     ),
     LookupAnswer.UNREADABLE: lazy_gettext(
-        "A report came, but we cannot read it: nobody knows yet whether it arrived. Ask; and tell an administrator, who"
-        " can read the report again."
+        "A receipt arrived but could not be parsed, so the result is not known yet. Ask whether the message arrived,"
+        " and ask an administrator to re-parse the receipt."
     ),
     LookupAnswer.NOTHING: lazy_gettext(
-        "Check the number with the person, digit by digit, and whether they asked for the code with another one. If it"
-        " is right, the message was never sent."
+        "Check the number with them digit by digit, and ask whether they used another number to request the code. If"
+        " the number is right, the message was never sent."
     ),
 }
 

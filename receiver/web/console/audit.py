@@ -1,4 +1,4 @@
-"""The audit, for administrators: who did what, by whom, when and about which number; and as a file."""
+"""The audit log, for administrators: as a page and as a file."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from flask import Response, request
 from receiver.audit import MEDIA_TYPES, AuditFormat, iter_audit_file, iter_entries, verify_audit
 from receiver.core import CheckResult, InvalidCursor
 from receiver.web import runtime
-from receiver.web.api.audit import AuditFilterSchema, answer_audit, asked_of
+from receiver.web.api.audit import AuditFilterSchema, answer_audit, audit_filter_of
 from receiver.web.console.error_texts import fault_words
 from receiver.web.console.pages import blueprint, faults, render
-from receiver.web.console.session import visitor
+from receiver.web.console.session import current_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 _FILTERS = ("actor", "action", "mobile", "since", "until")
-_PROVED = 1000  # of the newest entries, at each page; `receiver verify` does all
+_PROVED = 1000  # newest entries checked with each page; `receiver verify` checks all
 
 
 @blueprint.route("/audit", methods=["GET", "POST"])
 def audit() -> Response:
-    """Show who did what, newest first. A number is sent in a form, so that it stands in no address."""
+    """Show the entries, newest first. Filters are sent by POST, so that numbers stay out of URLs."""
     return _show(dict(request.values))
 
 
 @blueprint.post("/audit/export")
 def audit_export() -> Response:
-    """Return all of it as a file, with the same filters."""
+    """Return all entries as a file, with the same filters."""
     given = dict(request.form)
     form = AuditFormat.NDJSON if given.get("format") == AuditFormat.NDJSON else AuditFormat.CSV
     try:
         arguments = AuditFilterSchema().load(_narrowed(given))
     except ma.ValidationError:
         return _show(given)
-    parts, asked = runtime(), asked_of(arguments)
-    parts.audit(visitor().caller.name, "audit.export", mobile=arguments.get("mobile"), format=form.value)
+    services, audit_filter = runtime(), audit_filter_of(arguments)
+    services.audit(current_user().caller.name, "audit.export", mobile=arguments.get("mobile"), format=form.value)
 
     def pieces() -> Iterator[bytes]:
-        with parts.exporting() as connection:
-            yield from iter_audit_file(iter_entries(connection, asked), form)
+        with services.exporting() as connection:
+            yield from iter_audit_file(iter_entries(connection, audit_filter), form)
 
     file = pieces()
     response = Response(file, content_type=MEDIA_TYPES[form])
@@ -80,6 +80,6 @@ def _show(given: dict[str, str]) -> Response:
 
 
 def _proof() -> CheckResult:
-    parts = runtime()
-    anchors, _ = parts.checkpoints.read()
-    return verify_audit(parts.database, anchors, newest=_PROVED)
+    services = runtime()
+    anchors, _ = services.checkpoints.read()
+    return verify_audit(services.database, anchors, newest=_PROVED)

@@ -1,4 +1,4 @@
-"""Words for what the parts below say in English: why a push could not be read, what is wrong with a filter."""
+"""Translations of English errors of other layers: parse errors of pushes, validation errors of fields."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from flask_babel import lazy_gettext
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What a schema says of a value that somebody typed, or that stands in an address.
+# Validation errors of schemas and services, for values of forms and URLs.
 _FAULTS: Mapping[str, Any] = {
-    "Has a control character.": lazy_gettext("This has a control character."),
-    "Longer than * characters.": lazy_gettext("This is too long."),
-    "Must be one of: *": lazy_gettext("There is no such choice."),
-    "Not a phone number.": lazy_gettext("This is not a phone number."),
-    "Not a whole number.": lazy_gettext("This is not a whole number."),
-    "Not true or false.": lazy_gettext("There is no such choice."),
-    "Unknown field.": lazy_gettext("There is no such filter."),
-    "no such account is configured": lazy_gettext("No such account is configured."),
-    "not a time such as *": lazy_gettext("This is not a time."),
+    "Must not contain control characters.": lazy_gettext("Must not contain control characters."),
+    "Longer than * characters.": lazy_gettext("Too long."),
+    "Must be one of: *": lazy_gettext("Not a valid choice."),
+    "Not a phone number.": lazy_gettext("Not a phone number."),
+    "Not a whole number.": lazy_gettext("Not a whole number."),
+    "Not true or false.": lazy_gettext("Not a valid choice."),
+    "Unknown field.": lazy_gettext("Unknown filter."),
+    "no such account is configured": lazy_gettext("This account is not configured."),
+    "not a time such as *": lazy_gettext("Not a valid time."),
     "letters, digits, and . _ - only, 64 at most": lazy_gettext(
-        "A name has letters, digits, and . _ - only, 64 at most."
+        "A name may contain letters, digits and . _ - only, at most 64 characters."
     ),
-    "not a URL*": lazy_gettext("This is no address of the form https://HOST/PATH or http://HOST/PATH, in ASCII."),
-    "no user, password or backslash in it*": lazy_gettext("Put no user or password before the host."),
+    "not a URL*": lazy_gettext("Enter a URL of the form https://HOST/PATH or http://HOST/PATH, in ASCII."),
+    "no user, password or backslash in it*": lazy_gettext("The URL must not contain a user name or password."),
     "it has an address that is not public*": lazy_gettext(
-        "It has an address that is not public; RECEIVER_WEBHOOKS_ALLOW may name it."
+        "This address is not public. To allow it, add it to RECEIVER_WEBHOOKS_ALLOW."
     ),
-    "its name does not resolve": lazy_gettext("Its name does not resolve."),
-    "its certificate is not valid": lazy_gettext("Its certificate is not valid."),
-    "it takes no connection": lazy_gettext("It takes no connection."),
-    "no answer within *": lazy_gettext("It did not answer in time."),
-    "not from 1 to * seconds": lazy_gettext("Take a number of seconds, up to a week."),
-    "* needs it: after how many seconds?": lazy_gettext("message.not_delivered needs a number of seconds."),
-    "this cursor *": lazy_gettext("This address does not belong to this list. Begin with its first page."),
-    "there is no push under that id": lazy_gettext("There is no push under this address."),
+    "its name does not resolve": lazy_gettext("The host name does not resolve."),
+    "its certificate is not valid": lazy_gettext("The server's certificate is not valid."),
+    "it takes no connection": lazy_gettext("Cannot connect to the server."),
+    "no answer within *": lazy_gettext("The server did not answer in time."),
+    "not from 1 to * seconds": lazy_gettext("Enter a number of seconds, at most one week."),
+    "* needs it: after how many seconds?": lazy_gettext("message.not_delivered requires a number of seconds."),
+    "this cursor *": lazy_gettext("This page link is not valid. Start again from the first page."),
+    "there is no push with this id": lazy_gettext("There is no push at this address."),
 }
-_UNKNOWN_FAULT = lazy_gettext("This cannot be used.")
+_UNKNOWN_FAULT = lazy_gettext("Invalid value.")
 
-# Why a push could not be read, of one field.
+# Parse errors of one field of a push.
 _REASONS: Mapping[str, Any] = {
     "control character": lazy_gettext("control character"),
     "empty": lazy_gettext("empty"),
@@ -55,35 +55,35 @@ _REASONS: Mapping[str, Any] = {
     "refused by the database": lazy_gettext("refused by the database"),
 }
 _FLAGS: Mapping[str, Any] = {
-    "gb18030": lazy_gettext("not UTF-8, so read as GB18030"),
-    "damaged": lazy_gettext("a character was cut or broken"),
-    "fraction_dropped": lazy_gettext("fraction of a second dropped"),
-    "path": lazy_gettext("pushed to another path behind the secret"),
+    "gb18030": lazy_gettext("not UTF-8, decoded as GB18030"),
+    "damaged": lazy_gettext("a character was truncated or damaged"),
+    "fraction_dropped": lazy_gettext("fraction of a second ignored"),
+    "path": lazy_gettext("pushed to another path after the secret"),
 }
 
 
-def _find(words: Mapping[str, Any], said: str, default: Any) -> str:
-    """Find what was said; a `*` stands for any text."""
-    for known, word in words.items():
-        if re.fullmatch(re.escape(known).replace(r"\*", ".*"), said, re.DOTALL):
-            return str(word)
+def _find(texts: Mapping[str, Any], error: str, default: Any) -> str:
+    """Return the text for an error; a `*` in a pattern stands for any text."""
+    for pattern, text in texts.items():
+        if re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), error, re.DOTALL):
+            return str(text)
     return str(default)
 
 
-def fault_words(said: str, *, default: str | None = None) -> str:
-    """Say what is wrong with a value, in the page's language."""
-    return _find(_FAULTS, said, default or _UNKNOWN_FAULT)
+def fault_words(error: str, *, default: str | None = None) -> str:
+    """Return a validation error in the page's language."""
+    return _find(_FAULTS, error, default or _UNKNOWN_FAULT)
 
 
 def why_unread(error: str) -> str:
-    """Say why a push could not be read, in the page's language: every fault as `field: reason`, as it is kept."""
-    told = []
+    """Return why a push could not be parsed, in the page's language: every fault as `field: reason`."""
+    texts = []
     for fault in error.split("; "):
         field, _, reason = fault.partition(": ")
-        told.append(f"{field}: {_find(_REASONS, reason, reason)}")
-    return "; ".join(told)
+        texts.append(f"{field}: {_find(_REASONS, reason, reason)}")
+    return "; ".join(texts)
 
 
 def flag_words(flag: str) -> str:
-    """Say how the reading of a push was helped, in the page's language."""
+    """Return a parsing note in the page's language."""
     return _find(_FLAGS, flag, flag)

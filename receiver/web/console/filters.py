@@ -1,5 +1,4 @@
-"""How values are shown: times in the platform's zone, durations and numbers as the language writes them, hostile text
-as text."""
+"""Template filters: times in the platform's zone, durations and numbers in the page's language, untrusted text."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
 
 _NEVER_SHOWN_RAW = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _KEPT = frozenset("\n")
-_BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul fillers: letters by category, nothing to the eye
+_BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul fillers: letters by category, but invisible
 
 
 def visible(text: str) -> Markup:
-    """Show text of strangers: as text, in its own direction, with every character that has no picture of its own named.
+    """Return untrusted text as markup: isolated in direction, with the names of invisible characters.
 
     Source: Unicode Standard Annex 9 (bidirectional controls) and Technical Report 36, section 2.
     """
@@ -46,7 +45,7 @@ def _visible_character(character: str) -> Markup | str:
 
 
 def moment(when: datetime | None, *, exact: bool = False) -> Markup:
-    """Show a time in the platform's zone: the time alone for today, the day before it otherwise."""
+    """Return a time in the platform's zone, with its day unless that is today."""
     if when is None:
         return Markup('<span class="none">–</span>')
     locale, local, today = _locale(), in_zone(when, _zone()), runtime().now().astimezone(_zone()).date()
@@ -59,12 +58,12 @@ def moment(when: datetime | None, *, exact: bool = False) -> Markup:
 
 
 def clock(when: datetime) -> str:
-    """Write the minute of a time of day."""
+    """Return the hour and minute of a time."""
     return f"{in_zone(when, _zone()):%H:%M}"
 
 
 def day(when: datetime) -> str:
-    """Write a day of the platform's zone; with its year where that is another one."""
+    """Return a day of the platform's zone, with its year unless that is the current one."""
     local = in_zone(when, _zone())
     this_year = local.year == runtime().now().astimezone(_zone()).year
     return format_skeleton("MMMd" if this_year else "yMMMd", local, locale=_locale())
@@ -75,23 +74,23 @@ _UNITS = ((96 * 3600, "day", 86400), (7200, "hour", 3600), (120, "minute", 60))
 
 
 def duration(seconds: float | timedelta | None) -> str:
-    """Write a length of time in the largest unit that says enough: 4 seconds, 73 hours; none is below 0."""
+    """Return a duration in its largest useful unit: 4 seconds, 73 hours. Negative ones count as 0."""
     if seconds is None:
         return "–"
     whole = max(0, seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
     unit, size = next(((unit, size) for least, unit, size in _UNITS if whole >= least), ("second", 1))
-    # Of Chinese, Babel has the short forms only, apart from seconds; they are words too.
+    # For Chinese, Babel has only short forms, apart from seconds.
     length: Literal["short", "long"] = "short" if _locale().language == "zh" else "long"
     return format_unit(int(whole // size), f"duration-{unit}", length=length, locale=_locale())
 
 
 def is_ahead(age: timedelta) -> bool:
-    """Return whether something is dated ahead of our clock by more than clocks differ."""
+    """Return whether a time is ahead of our clock by more than clocks usually differ."""
     return age <= -_CLOCKS_DIFFER
 
 
 def ago(age: timedelta) -> str:
-    """Say how long ago something was, or how far ahead of our clock it is dated."""
+    """Return how long ago a time was, or how far it is ahead of our clock."""
     if is_ahead(age):
         text = gettext("%(ahead)s ahead of this server's clock", ahead=duration(-age))
     else:
@@ -100,17 +99,17 @@ def ago(age: timedelta) -> str:
 
 
 def number(value: float | None) -> str:
-    """Write a number with the language's separators."""
+    """Return a number with the language's separators."""
     return "–" if value is None else format_decimal(value, locale=_locale())
 
 
 def percent(share: float | None) -> str:
-    """Write a share of 1 as a percentage, with one place behind the point unless it is whole."""
+    """Return a share as a percentage, with at most one decimal."""
     return "–" if share is None else format_percent(round(share, 3), format="#,##0.#%", locale=_locale())
 
 
 def zone_name() -> str:
-    """Name the zone of every time shown."""
+    """Return the name of the zone of all times shown."""
     now = runtime().now().astimezone(_zone())
     offset = re.sub(r"(\d\d)(\d\d)$", r"\1:\2", f"{now:%z}")
     return f"{get_timezone_name(now, locale=_locale())} (UTC{offset})"

@@ -1,4 +1,4 @@
-"""The journal: what came, byte for byte, what could not be read and why, and reading it again."""
+"""The journal: every push byte for byte, its parse errors, and replay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from receiver.web import runtime
 from receiver.web.api.pushes import PushFilterSchema, find_push, replay
 from receiver.web.console.lists import read_list
 from receiver.web.console.pages import blueprint, render
-from receiver.web.console.session import visitor
+from receiver.web.console.session import current_user
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -26,7 +26,7 @@ _BYTES_A_LINE = 16
 
 @blueprint.get("/pushes")
 def pushes() -> Response:
-    """List pushes, or those that could not be read."""
+    """List pushes, optionally by outcome."""
     status, values = read_list(
         "pushes",
         PushFilterSchema,
@@ -43,29 +43,29 @@ def pushes() -> Response:
 
 @blueprint.get("/pushes/<push_id>")
 def push(push_id: str) -> Response:
-    """Show one push as it came: numbers and content with it, so this is noted."""
+    """Show one push as received. Audited, since it shows numbers and content."""
     found = find_push(push_id)
-    runtime().audit(visitor().caller.name, "push.read", push_id=str(found.id))
-    return render("push.html", push=found, parts=[_part("query", found.query), _part("body", found.body)])
+    runtime().audit(current_user().caller.name, "push.read", push_id=str(found.id))
+    return render("push.html", push=found, pieces=[_part("query", found.query), _part("body", found.body)])
 
 
 @blueprint.post("/pushes/<push_id>/replay", endpoint="replay")
 def replay_push(push_id: str) -> Response:
-    """Read it again with the present settings."""
+    """Parse a push again with the current settings."""
     read_again = replay(push_id)
     if read_again.error is None:
-        flash(gettext("It could be read now; its message has been brought up to date."), "good")
+        flash(gettext("Parsed. The message was updated."), "good")
     else:
-        flash(gettext("It still cannot be read."), "bad")
+        flash(gettext("The push still cannot be parsed."), "bad")
     return redirect(url_for("console.push", push_id=push_id), HTTPStatus.SEE_OTHER)
 
 
 @blueprint.post("/pushes/seen")
 def quarantine_seen() -> Response:
-    """Note that somebody has looked at what is quarantined: the banner speaks of what comes after."""
-    parts = runtime()
-    parts.database.write(lambda connection: once.note(connection, once.QUARANTINE_SEEN, now=parts.now()))
-    parts.audit(visitor().caller.name, "quarantine.seen")
+    """Mark the quarantined pushes as reviewed: the banner then counts only newer ones."""
+    services = runtime()
+    services.database.write(lambda connection: once.note(connection, once.QUARANTINE_SEEN, now=services.now()))
+    services.audit(current_user().caller.name, "quarantine.seen")
     return redirect(url_for("console.pushes", outcome="quarantined"), HTTPStatus.SEE_OTHER)
 
 
@@ -76,7 +76,7 @@ def _part(name: str, data: bytes) -> dict[str, object]:
 
 
 def hexdump(data: bytes) -> str:
-    """Write bytes as people compare them: place, sixteen in hexadecimal, and the letters among them."""
+    """Return a hex dump: offset, sixteen bytes, and their printable characters."""
     lines = []
     for place in range(0, len(data), _BYTES_A_LINE):
         piece = data[place : place + _BYTES_A_LINE]

@@ -1,4 +1,4 @@
-"""Lists with the API's filters, kept in the address bar; numbers stay out of it, and are masked."""
+"""Lists with the API's filters in the URL. Numbers are masked and never part of a URL."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Response
 
-# Lists that people ask for by name: what they narrow to.
+# Common lists and their filters.
 MESSAGE_VIEWS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
     "all": (lazy_gettext("All"), {}),
     "late": (lazy_gettext("Late"), {"late": "true"}),
-    "no_receipt": (lazy_gettext("Never reported"), {"status": "no_receipt"}),
+    "no_receipt": (lazy_gettext("No receipt"), {"status": "no_receipt"}),
     "failed": (lazy_gettext("Failed"), {"status": "failed"}),
     "refused": (lazy_gettext("Refused"), {"status": "refused"}),
     "conflicting": (lazy_gettext("Conflicting"), {"conflicting": "true"}),
@@ -47,9 +47,9 @@ def read_list(
     fetch: Callable[..., Any],
     present: Callable[[Any], Any],
 ) -> tuple[int, dict[str, Any]]:
-    """Read the page of a list that the address asks for: the status, and what its template shows.
+    """Return the status and the template's values for the page of a list.
 
-    What cannot be used is named beside its field, and the list stays empty.
+    An invalid filter is shown beside its field, and the list stays empty.
     """
     given = {field: value.strip() for field, value in request.args.items() if value.strip()}
     wanted = {field: given[field] for field in (*filters, "cursor") if field in given}
@@ -67,7 +67,7 @@ def read_list(
     except ma.ValidationError as error:
         return 422, values | {"errors": faults(error)}
     if "account" in arguments and arguments["account"] not in values["accounts"]:
-        return 422, values | {"errors": {"account": gettext("No such account is configured.")}}
+        return 422, values | {"errors": {"account": gettext("This account is not configured.")}}
     try:
         return 200, values | answer_page(name, arguments, fetch, present)
     except InvalidCursor as error:
@@ -89,7 +89,7 @@ def message(message_id: str) -> Response:
 
 @blueprint.get("/replies")
 def replies() -> Response:
-    """Show what people wrote back: the inbox."""
+    """List replies."""
     audit_look_up("replies.read")
     status, values = read_list(
         "replies",
@@ -101,6 +101,6 @@ def replies() -> Response:
     views = {
         "all": (gettext("All"), {}),
         "opt_out": (gettext("Opt-outs"), {"opt_out": "true"}),
-        "review": (gettext("Perhaps opt-outs"), {"opt_out_review": "true"}),
+        "review": (gettext("Possible opt-outs"), {"opt_out_review": "true"}),
     }
     return render("replies.html", status, **values, views=views)

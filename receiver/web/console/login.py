@@ -1,4 +1,4 @@
-"""Logging in and out: password, second factor, the account's own page."""
+"""Login and logout: password, second factor, the account page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from receiver.auth.users import Role, User
 from receiver.core import SettingsError
 from receiver.web import denials, runtime
 from receiver.web.console.pages import blueprint, inside, render
-from receiver.web.console.session import TOKEN, address, begin, end, visitor
+from receiver.web.console.session import TOKEN, address, begin, current_user, end
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -38,18 +38,20 @@ def log_in() -> Response:
     if request.method == "GET":
         return render("login.html", following=following)
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
-    parts, came_from = runtime(), address()
-    now = parts.now()
-    if parts.ask(lambda connection: users.is_locked(connection, name=name, address=came_from, now=now)):
-        denials.note("console", "login.locked", address=came_from, route="console.log_in", reason="locked")
-        error = gettext("Too many attempts. Wait a quarter of an hour, or ask an administrator.")
+    services, came_from = runtime(), address()
+    now = services.now()
+    if services.ask(lambda connection: users.is_locked(connection, name=name, address=came_from, now=now)):
+        denials.record("console", "login.locked", address=came_from, route="console.log_in", reason="locked")
+        error = gettext("Too many attempts. Try again in 15 minutes, or ask an administrator.")
         return render("login.html", 429, following=following, name=name, error=error)
-    user = parts.ask(lambda connection: users.match_user(connection, name))
+    user = services.ask(lambda connection: users.match_user(connection, name))
     fits = fits_password(user.password_hash if user else None, password)
     if user is None or not fits or user.disabled_at is not None:
-        parts.database.write(lambda connection: users.note_failure(connection, name=name, address=came_from, now=now))
+        services.database.write(
+            lambda connection: users.note_failure(connection, name=name, address=came_from, now=now)
+        )
         _note_failed(user, came_from, factor="password")
-        error = gettext("This name and password do not go together.")
+        error = gettext("Incorrect username or password.")
         return render("login.html", 401, following=following, name=name, error=error)
     confirmed = not (user.totp_secret or needs_second_factor(user))
     enter(user, confirmed=confirmed)
@@ -58,13 +60,13 @@ def log_in() -> Response:
     return redirect(inside(following), HTTPStatus.SEE_OTHER)
 
 
-_FAILURES_NOTED = 20  # in ten minutes; each is, up to where log-ins are locked
+_FAILURES_NOTED = 20  # audited in ten minutes: each one, up to the lock of logins
 
 
 def _note_failed(user: User | None, came_from: str, *, factor: str) -> None:
     actor = f"user:{user.name}" if user and factor != "password" else "console"
     name = user.name if user else None
-    denials.note(
+    denials.record(
         actor,
         "login.failed",
         address=came_from,
@@ -77,27 +79,27 @@ def _note_failed(user: User | None, came_from: str, *, factor: str) -> None:
 
 
 def enter(user: User, *, confirmed: bool, by: str | None = None) -> None:
-    """Let somebody in, and note it; `by` says who has vouched for them, where it was not their password here.
+    """Start a session and audit the login; `by` names the identity provider, if any.
 
-    Their failures are forgotten once they are in wholly: a code can be guessed too.
+    Failures are cleared only after the second factor: a code can be guessed too.
     """
-    parts, came_from = runtime(), address()
+    services, came_from = runtime(), address()
     begin(user, confirmed=confirmed)
     if confirmed:
-        parts.database.write(lambda connection: users.forget_failures(connection, name=user.name, address=came_from))
-        parts.audit(f"user:{user.name}", "login", address=came_from, by=by)
+        services.database.write(lambda connection: users.forget_failures(connection, name=user.name, address=came_from))
+        services.audit(f"user:{user.name}", "login", address=came_from, by=by)
 
 
 def needs_second_factor(user: User) -> bool:
-    """Return whether this user may not go without."""
+    """Return whether this user must use a second factor."""
     return runtime().settings.console_totp and user.role is not Role.SUPPORT
 
 
 @blueprint.route("/second-factor", methods=["GET", "POST"])
 def second_factor() -> Response:
-    """Ask for the code of the authenticator; show how to set one up where there is none."""
-    user, following = visitor().user, request.values.get("next", "")
-    if visitor().confirmed:
+    """Ask for the authenticator's code, or show how to set up an authenticator."""
+    user, following = current_user().user, request.values.get("next", "")
+    if current_user().confirmed:
         return redirect(inside(following), HTTPStatus.SEE_OTHER)
     secret = user.totp_secret or _new_secret()
     shown: dict[str, Any] = {"following": following, "fresh": user.totp_secret is None}
@@ -107,21 +109,23 @@ def second_factor() -> Response:
         shown |= {"secret": secret, "picture": Markup(picture)}  # noqa: S704  (made here, of nothing that was typed)
     if request.method == "GET":
         return render("second_factor.html", **shown)
-    parts, came_from = runtime(), address()
-    now = parts.now()
-    # Six digits can be guessed: the same bound as for passwords.
-    if parts.ask(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
+    services, came_from = runtime(), address()
+    now = services.now()
+    # Six digits can be guessed: the limit of passwords applies.
+    if services.ask(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
         actor = f"user:{user.name}"
-        denials.note(actor, "login.locked", address=came_from, route="console.second_factor", reason="locked")
-        error = gettext("Too many attempts. Wait a quarter of an hour, or ask an administrator.")
+        denials.record(actor, "login.locked", address=came_from, route="console.second_factor", reason="locked")
+        error = gettext("Too many attempts. Try again in 15 minutes, or ask an administrator.")
         return render("second_factor.html", 429, **shown, error=error)
     step = _step_of(secret, request.form.get("code", ""))
-    if step is None or not parts.database.write(lambda connection: users.use_totp_step(connection, user.id, step)):
-        parts.database.write(
+    if step is None or not services.database.write(lambda connection: users.use_totp_step(connection, user.id, step)):
+        services.database.write(
             lambda connection: users.note_failure(connection, name=user.name, address=came_from, now=now)
         )
         _note_failed(user, came_from, factor="totp")
-        error = gettext("This code does not fit, or was used already. Wait for the next one; check the phone's clock.")
+        error = gettext(
+            "The code is incorrect or was already used. Wait for the next one, and check the phone's clock."
+        )
         return render("second_factor.html", 401, **shown, error=error)
     if user.totp_secret is None:
 
@@ -129,23 +133,22 @@ def second_factor() -> Response:
             users.set_totp(connection, user.name, secret, now=now)
             users.use_totp_step(connection, user.id, step)
 
-        parts.audited(set_up, f"user:{user.name}", "user.set_totp")
+        services.audited(set_up, f"user:{user.name}", "user.set_totp")
     enter(user, confirmed=True)
     return redirect(inside(following), HTTPStatus.SEE_OTHER)
 
 
 def _new_secret() -> str:
-    """Return the secret that this half-way session may set up.
+    """Return the secret that this session may set up.
 
-    The same on every node, and kept nowhere until it is used.
-    From the session's token, so that neither a cookie nor a form has to hold it.
+    It is derived from the session's token: equal on every node, and stored nowhere until it is used.
     """
     key = runtime().shared_secret("totp")
     return base64.b32encode(hmac.digest(key, str(session.get(TOKEN)).encode(), hashlib.sha256)[:20]).decode()
 
 
 def _step_of(secret: str, code: str) -> int | None:
-    """Return the time step whose code this is: the present one, or a neighbour for clocks that differ."""
+    """Return the time step of a code: the current one or a neighbour; None: the code is wrong."""
     given = "".join(code.split())
     present = int(time.time()) // _STEP_SECONDS
     totp = pyotp.TOTP(secret)
@@ -158,20 +161,20 @@ def _step_of(secret: str, code: str) -> int | None:
 @blueprint.post("/logout")
 def log_out() -> Response:
     """End this session."""
-    runtime().audit(f"user:{visitor().user.name}", "logout", address=address())
+    runtime().audit(f"user:{current_user().user.name}", "logout", address=address())
     end()
     return redirect(url_for("console.log_in"), HTTPStatus.SEE_OTHER)
 
 
 @blueprint.route("/account", methods=["GET", "POST"])
 def account() -> Response:
-    """Change one's own password, or end all of one's sessions."""
-    parts, user = runtime(), visitor().user
+    """Change the own password, or end all own sessions."""
+    services, user = runtime(), current_user().user
     if request.method == "GET":
         return render("account.html")
-    now = parts.now()
+    now = services.now()
     if "end" in request.form:
-        parts.audited(
+        services.audited(
             lambda connection: users.end_sessions_of(connection, user.id, now=now),
             f"user:{user.name}",
             "user.end_sessions",
@@ -179,27 +182,27 @@ def account() -> Response:
         end()
         return redirect(url_for("console.log_in"), HTTPStatus.SEE_OTHER)
     came_from = address()
-    if parts.ask(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
-        error = gettext("Too many attempts. Wait a quarter of an hour, or ask an administrator.")
+    if services.ask(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
+        error = gettext("Too many attempts. Try again in 15 minutes, or ask an administrator.")
         return render("account.html", 429, error=error)
     if not fits_password(user.password_hash, request.form.get("present", "")):
-        parts.database.write(
+        services.database.write(
             lambda connection: users.note_failure(connection, name=user.name, address=came_from, now=now)
         )
         _note_failed(user, came_from, factor="present password")
-        return render("account.html", 422, error=gettext("The present password is another one."))
+        return render("account.html", 422, error=gettext("Current password is incorrect."))
     try:
         password_hash = hash_password(request.form.get("new", ""), name=user.name)
     except SettingsError:
         error = gettext(
-            "Take a new password of at least %(least)s characters that does not hold your name.", least=MIN_CHARS
+            "The new password needs at least %(least)s characters and must not contain your name.", least=MIN_CHARS
         )
         return render("account.html", 422, error=error)
-    parts.audited(
+    services.audited(
         lambda connection: users.set_password(connection, user.name, password_hash, now=now),
         f"user:{user.name}",
         "user.password",
         name=user.name,
     )
     begin(user, confirmed=True)
-    return render("account.html", done=gettext("The password is changed; every other session has ended."))
+    return render("account.html", done=gettext("Password changed. All your other sessions have ended."))

@@ -1,6 +1,6 @@
-"""Logging in by OpenID Connect: the company's own provider says who somebody is, and what they are there for.
+"""Login by OpenID Connect: the company's provider identifies the user and their role.
 
-The authorization code flow with PKCE. The libraries are the extra `oidc`, and are loaded when somebody logs in.
+The authorization code flow with PKCE. The libraries are the extra `oidc`, loaded at the first login.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_KEPT = "oidc"  # in the session: what the answer has to fit
-_FOLLOWING_MAX_CHARS = 1000  # it travels in a cookie, which holds 4096 bytes
+_PENDING = "oidc"  # session key of the pending login
+_FOLLOWING_MAX_CHARS = 1000  # it is stored in a cookie, which holds 4096 bytes
 _LASTS_SECONDS = 600
 _TIMEOUT_SECONDS = 5
 _LEEWAY_SECONDS = 60  # between the provider's clock and ours
-# Signed with a key that the provider alone has: neither `none` nor what our own secret could sign.
+# Asymmetric signatures only: neither `none` nor one that our own secret could make.
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
-# Anybody may begin to log in, and each waits for the provider: a slow one may not hold every thread.
+# Logins need no authentication and wait for the provider: a slow provider must not hold every thread.
 _talks = threading.BoundedSemaphore(4)
 
 
 class _Refused(Exception):
-    """Nobody is let in; `reason` is for log and audit, the text for whoever wanted in."""
+    """The login is refused; `reason` is for log and audit, the text for the user."""
 
     def __init__(self, status: int, reason: str, text: str, name: str | None = None) -> None:
         super().__init__(reason)
@@ -60,11 +60,11 @@ class _Refused(Exception):
 
 @blueprint.get("/oidc")
 def oidc_begin() -> Response:
-    """Send the browser to the provider."""
+    """Redirect the browser to the provider."""
     settings = _settings()
-    runtime().require_database()  # it holds what the session is signed with
+    runtime().require_database()  # the key of session cookies is stored there
     following = inside(request.args.get("next"))
-    kept: dict[str, Any] = {
+    pending: dict[str, Any] = {
         "state": secrets.token_urlsafe(24),
         "nonce": secrets.token_urlsafe(24),
         "verifier": secrets.token_urlsafe(48),
@@ -79,77 +79,77 @@ def oidc_begin() -> Response:
                 scope += " groups"
             target, _ = client.create_authorization_url(
                 provider["authorization_endpoint"],
-                state=kept["state"],
-                nonce=kept["nonce"],
-                code_verifier=kept["verifier"],
+                state=pending["state"],
+                nonce=pending["nonce"],
+                code_verifier=pending["verifier"],
                 scope=scope,
             )
     except _Refused as refusal:
         return _refusal_page(refusal, following)
-    session[_KEPT] = kept
+    session[_PENDING] = pending
     return redirect(target, HTTPStatus.SEE_OTHER)
 
 
 @blueprint.get("/oidc/done")
 def oidc_done() -> Response:
-    """Take the provider's answer, and let in whom it vouches for."""
+    """Take the provider's answer and log the user in."""
     settings = _settings()
     runtime().require_database()
-    kept: Mapping[str, Any] = session.pop(_KEPT, None) or {}
-    following = kept.get("next")
+    pending: Mapping[str, Any] = session.pop(_PENDING, None) or {}
+    following = pending.get("next")
     try:
-        user = _admit(settings, _fetch_claims(settings, _code(kept), kept))
+        user = _admit(settings, _fetch_claims(settings, _code(pending), pending))
     except _Refused as refusal:
         _log.warning("log-in by OpenID Connect refused", reason=refusal.reason, user=refusal.name)
         detail = {"by": "oidc", "reason": refusal.reason, "name": refusal.name}
         runtime().audit("console", "login.failed", address=address(), **detail)
         return _refusal_page(refusal, following)
-    enter(user, confirmed=True, by="oidc")  # a second factor is the provider's business
+    enter(user, confirmed=True, by="oidc")  # the provider is responsible for a second factor
     return redirect(inside(following), HTTPStatus.SEE_OTHER)
 
 
 def _settings() -> Settings:
     settings = runtime().settings
     if not settings.oidc_issuer:
-        raise NotFound(gettext("There is no page under this address."))
+        raise NotFound(gettext("There is no page at this address."))
     return settings
 
 
 def _refusal_page(refusal: _Refused, following: str | None) -> Response:
-    # Whoever changes the language comes back to a page that can be loaded again: the answer cannot.
+    # A change of language leads back to the login page: this answer cannot be loaded twice.
     shown = {"here": url_for("console.log_in", next=following)}
     if refusal.status == HTTPStatus.FORBIDDEN:
-        return render("problem.html", 403, heading=gettext("This is not for you"), detail=refusal.text, **shown)
+        return render("problem.html", 403, heading=gettext("Access denied"), detail=refusal.text, **shown)
     return render("login.html", refusal.status, following=following or "", error=refusal.text, **shown)
 
 
-def _code(kept: Mapping[str, Any]) -> str:
-    """Return the code that this browser has brought back. Raises _Refused."""
-    state, fitting = request.args.get("state", ""), kept.get("state", "")
-    fresh = 0 <= time.time() - kept.get("at", 0) <= _LASTS_SECONDS
+def _code(pending: Mapping[str, Any]) -> str:
+    """Return the code that the browser brought back. Raises _Refused."""
+    state, fitting = request.args.get("state", ""), pending.get("state", "")
+    fresh = 0 <= time.time() - pending.get("at", 0) <= _LASTS_SECONDS
     if not fitting or not fresh or not hmac.compare_digest(state.encode(errors="replace"), fitting.encode()):
-        text = gettext("This log-in was not begun in this browser, or over ten minutes ago. Begin again.")
+        text = gettext("This login was not started in this browser, or over ten minutes ago. Log in again.")
         raise _Refused(400, "state", text)
     if error := request.args.get("error"):
         reason = error if re.fullmatch(r"[a-z_]{1,40}", error, re.ASCII) else "error"
-        text = gettext("Your company's log-in has not let you in (%(reason)s).", reason=reason)
+        text = gettext("Your company's login denied access (%(reason)s).", reason=reason)
         raise _Refused(401, f"provider: {reason}", text)
     return request.args.get("code", "")
 
 
-# --- What the provider is asked -----------------------------------------------------------------------
+# --- Requests to the provider -------------------------------------------------------------------------
 
 
 @contextmanager
 def _talk(settings: Settings) -> Iterator[Any]:
-    """Return a client for the provider. Raises _Refused for whatever goes wrong with it."""
+    """Yield a client for the provider. Raises _Refused for every error of it."""
     import requests  # noqa: PLC0415  (an extra)
     from authlib.common.errors import AuthlibBaseError  # noqa: PLC0415
     from authlib.integrations.requests_client import OAuth2Session  # noqa: PLC0415
     from joserfc.errors import JoseError  # noqa: PLC0415
 
     if not _talks.acquire(blocking=False):
-        raise _away("busy")
+        raise _unavailable("busy")
     try:
         with OAuth2Session(
             settings.oidc_client_id,
@@ -160,7 +160,7 @@ def _talk(settings: Settings) -> Iterator[Any]:
         ) as client:
             yield client
     except requests.RequestException as error:
-        raise _away(type(error).__name__) from None
+        raise _unavailable(type(error).__name__) from None
     except AuthlibBaseError as error:
         raise _untrue(str(error.error)[:60]) from None
     except (JoseError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -169,14 +169,16 @@ def _talk(settings: Settings) -> Iterator[Any]:
         _talks.release()
 
 
-def _away(reason: str) -> _Refused:
+def _unavailable(reason: str) -> _Refused:
     _log.error("OpenID provider unusable", reason=reason)
-    text = gettext("Your company's log-in does not answer at present. Try again in a moment, or use a password.")
+    text = gettext("Your company's login does not respond. Try again in a moment, or use a password.")
     return _Refused(503, f"provider: {reason}", text)
 
 
 def _untrue(reason: str) -> _Refused:
-    text = gettext("What your company's log-in has answered cannot be trusted. Begin again; tell an administrator.")
+    text = gettext(
+        "The answer of your company's login could not be verified. Log in again, and inform an administrator."
+    )
     return _Refused(401, f"answer: {reason}", text)
 
 
@@ -187,7 +189,7 @@ def _redirect_uri(settings: Settings) -> str:
 
 
 def _discover(client: Any, settings: Settings) -> dict[str, Any]:
-    """Ask the provider where everything is. Raises _Refused where it is another one, or has no safe addresses."""
+    """Return the provider's configuration. Raises _Refused for another issuer or unsafe addresses."""
     root = settings.oidc_issuer.rstrip("/")
     found: dict[str, Any] = _get(client, f"{root}/.well-known/openid-configuration", withhold_token=True)
     try:
@@ -196,7 +198,7 @@ def _discover(client: Any, settings: Settings) -> dict[str, Any]:
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             secure_url(found[name])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise _away(f"discovery: {error}") from None
+        raise _unavailable(f"discovery: {error}") from None
     return found
 
 
@@ -211,10 +213,10 @@ def _ask(client: Any, url: str, **options: Any) -> Any:
 
 
 def _proof(settings: Settings, methods: list[str] | None) -> str | Callable[..., tuple[Any, ...]]:
-    """Return the way in which the client proves itself, as authlib wants it.
+    """Return the client's authentication method, as authlib names it.
 
-    For Basic, RFC 6749 (2.3.1) has id and secret form-encoded. Not every provider undoes that: where it would change
-    something and there is another way, that is taken.
+    For Basic, RFC 6749 (2.3.1) requires form-encoded id and secret. Some providers do not decode them: if encoding
+    changes them, another method is preferred.
     """
     plain = all(quote_plus(text) == text for text in (settings.oidc_client_id, settings.oidc_client_secret))
     if methods and ("client_secret_basic" not in methods or (not plain and "client_secret_post" in methods)):
@@ -230,8 +232,8 @@ def _prove_by_basic(
     return uri, headers, body
 
 
-def _fetch_claims(settings: Settings, code: str, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the provider says of whoever brought this code, once it is proved. Raises _Refused."""
+def _fetch_claims(settings: Settings, code: str, pending: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the verified claims of the user with this code. Raises _Refused."""
     from authlib.oidc.core import CodeIDToken  # noqa: PLC0415  (an extra)
     from joserfc import jwt  # noqa: PLC0415
     from joserfc.jwk import KeySet  # noqa: PLC0415
@@ -240,7 +242,7 @@ def _fetch_claims(settings: Settings, code: str, kept: Mapping[str, Any]) -> dic
     with _talk(settings) as client:
         provider = _discover(client, settings)
         client.token_endpoint_auth_method = _proof(settings, provider.get("token_endpoint_auth_methods_supported"))
-        token = client.fetch_token(provider["token_endpoint"], code=code, code_verifier=kept["verifier"])
+        token = client.fetch_token(provider["token_endpoint"], code=code, code_verifier=pending["verifier"])
         keys = [key for key in _get(client, provider["jwks_uri"], withhold_token=True)["keys"] if _signs(key)]
         decode = partial(
             jwt.decode,
@@ -254,24 +256,24 @@ def _fetch_claims(settings: Settings, code: str, kept: Mapping[str, Any]) -> dic
             "sub": {"essential": True},
         }
         expected = {
-            "nonce": kept["nonce"],
+            "nonce": pending["nonce"],
             "client_id": settings.oidc_client_id,
             "access_token": token.get("access_token"),
         }
         proved = CodeIDToken(read.claims, read.header, options, expected)
         proved.validate(leeway=_LEEWAY_SECONDS)
         claims = dict(proved)
-        # Some say groups and names there alone.
+        # Some providers send groups and names only there.
         if _at(claims, settings.oidc_claim) is None and (endpoint := provider.get("userinfo_endpoint")):
             more = _read_userinfo(_ask(client, secure_url(endpoint)), decode)
             if more["sub"] != claims["sub"]:
-                raise ValueError("somebody else's")
+                raise ValueError("of another user")
             claims = more | claims
         return claims
 
 
 def _read_userinfo(answer: Any, decode: Callable[[str], Any]) -> dict[str, Any]:
-    """Read what is said of somebody: JSON, or the same signed, by the provider's choice. Raises JoseError."""
+    """Return the claims of the userinfo endpoint, as JSON or signed. Raises JoseError."""
     signed = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/jwt"
     found: dict[str, Any] = decode(answer.text.strip()).claims if signed else answer.json()
     return found
@@ -281,51 +283,51 @@ def _signs(key: Mapping[str, Any]) -> bool:
     return key.get("kty") in ("RSA", "EC") and key.get("use", "sig") == "sig"
 
 
-# --- Who that is here ---------------------------------------------------------------------------------
+# --- Users --------------------------------------------------------------------------------------------
 
 
 def _admit(settings: Settings, claims: Mapping[str, Any]) -> User:
-    """Return the user whom the provider vouches for, made or changed as it says. Raises _Refused."""
-    parts, role = runtime(), _role_of(settings, claims)
-    now = parts.now()
+    """Return the user of these claims, created or updated. Raises _Refused."""
+    services, role = runtime(), _role_of(settings, claims)
+    now = services.now()
     subject = f"{claims['iss']}|{claims['sub']}"
-    user = parts.ask(lambda connection: users.find_user_of_subject(connection, subject))
+    user = services.ask(lambda connection: users.find_user_of_subject(connection, subject))
     name = user.name if user else _name_of(claims)
     if user is not None and user.disabled_at is not None:
-        raise _Refused(403, "disabled", gettext("An administrator has closed your access."), name)
+        raise _Refused(403, "disabled", gettext("An administrator has disabled your access."), name)
     if role is None:
         if user is not None:
             user_id = user.id
-            parts.database.write(lambda connection: users.end_sessions_of(connection, user_id, now=now))
+            services.database.write(lambda connection: users.end_sessions_of(connection, user_id, now=now))
         text = gettext(
-            "No role here goes with what your company's log-in says of you; it was looked for in the claim %(claim)s."
-            " Ask whoever looks after the accounts.",
+            "Your company account has no role in this system (claim: %(claim)s). Ask the administrator of the company"
+            " accounts.",
             claim=settings.oidc_claim,
         )
         raise _Refused(403, f"no role in {settings.oidc_claim}", text, name)
     if user is None:
         user = _create(name, role, subject)
     elif user.role is not role:
-        parts.database.write(lambda connection: users.set_role(connection, name, role, now=now))
-        parts.audit("oidc", "user.role", name=name, role=role.value)
+        services.database.write(lambda connection: users.set_role(connection, name, role, now=now))
+        services.audit("oidc", "user.role", name=name, role=role.value)
     return user
 
 
 def _create(name: str, role: Role, subject: str) -> User:
-    parts = runtime()
+    services = runtime()
     try:
-        user = parts.database.write(
+        user = services.database.write(
             lambda connection: users.create_user(
-                connection, name=name, role=role, now=parts.now(), oidc_subject=subject
+                connection, name=name, role=role, now=services.now(), oidc_subject=subject
             )
         )
     except NameTaken:
         text = gettext(
-            "Somebody else here has the name %(name)s already, and nobody is let in as another. Ask an administrator.",
+            "The name %(name)s already belongs to another user of this system. Ask an administrator.",
             name=name,
         )
         raise _Refused(403, "name taken", text, name) from None
-    parts.audit("oidc", "user.create", name=name, role=role.value)
+    services.audit("oidc", "user.create", name=name, role=role.value)
     return user
 
 
@@ -337,7 +339,7 @@ def _role_of(settings: Settings, claims: Mapping[str, Any]) -> Role | None:
 
 
 def _at(claims: Mapping[str, Any], path: str) -> Any:
-    """Return the claim of that name, dots and all, else what is at that path; None: nothing."""
+    """Return the claim with that exact name, else the one at that dotted path; None: there is none."""
     if path in claims:
         return claims[path]
     found: Any = claims
@@ -347,7 +349,7 @@ def _at(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def _name_of(claims: Mapping[str, Any]) -> str:
-    """Return the name that somebody would have here, made to fit."""
+    """Return a valid user name made from the claims."""
     for claim in ("preferred_username", "email", "sub"):
         plain = unicodedata.normalize("NFKC", str(claims.get(claim) or ""))
         name = re.sub(r"[^\w.@+-]+", "-", plain).strip("-")[:64]

@@ -1,4 +1,4 @@
-"""What all staff pages share: who is let in, the headers that keep them safe, languages, errors as pages."""
+"""Shared parts of the staff pages: access checks, security headers, languages, error pages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from receiver.web.console.session import (
     Permission,
     Sessions,
     address,
-    find_visitor,
+    find_current_user,
     in_console,
     over_https,
 )
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-# Tag of the language: as it names itself. Catalogues are found under the name that Babel gives the locale.
+# Language tag: name. Catalogues are stored under Babel's name of the locale.
 LANGUAGES: Mapping[str, str] = {"zh-CN": "中文", "en": "English"}
 CATALOGUES = {"zh-CN": "zh_Hans_CN", "en": "en"}
 
@@ -73,7 +73,7 @@ _csrf = CSRFProtect()
 
 
 def render(template: str, status: int = 200, **values: Any) -> Response:
-    """Answer with a page."""
+    """Return a rendered page."""
     return Response(render_template(f"console/{template}", **values), status=status)
 
 
@@ -83,33 +83,33 @@ def _check() -> AnyResponse | None:
     if _holds_nul():
         abort(HTTPStatus.BAD_REQUEST)
     if not current_app.secret_key and request.endpoint != "console.static":
-        raise DatabaseUnavailable("the key of cookies and forms has not been read from the database yet")
+        raise DatabaseUnavailable("the key for cookies and forms has not been read from the database yet")
     if request.method == "POST":
         _csrf.protect()
     if policy is Access.OPEN:
         return None
-    found = find_visitor()
+    found = find_current_user()
     if found is None:
         return _to_log_in()
-    g.visitor, g.caller = found, found.caller
-    if not found.confirmed and policy is not Access.HALF:
+    g.current_user, g.caller = found, found.caller
+    if not found.confirmed and policy is not Access.PENDING_2FA:
         return redirect(url_for("console.second_factor"), HTTPStatus.SEE_OTHER)
     reason = _reason_against(found, policy)
     if reason is not None:
-        _note_refusal(reason)
+        _audit_refusal(reason)
         return render("problem.html", 403, heading=_REFUSALS[reason])
     return None
 
 
 _REFUSALS = {
-    "closed": lazy_gettext("This page is closed"),
-    "role": lazy_gettext("Your role does not include this page"),
-    "account": lazy_gettext("You are bound to accounts, and this concerns every one"),
+    "closed": lazy_gettext("This page is not available"),
+    "role": lazy_gettext("Your role has no access to this page"),
+    "account": lazy_gettext("Your access is limited to some accounts, and this page concerns all of them"),
 }
 
 
 def _reason_against(found: CurrentUser, policy: Access | Permission | None) -> str | None:
-    """Say why somebody who has logged in is refused a page; None: they are not."""
+    """Return why a logged-in user may not see a page; None: they may."""
     if policy is None:
         return "closed"
     if isinstance(policy, Permission) and not found.may(policy):
@@ -119,13 +119,13 @@ def _reason_against(found: CurrentUser, policy: Access | Permission | None) -> s
     return None
 
 
-def _note_refusal(reason: str) -> None:
+def _audit_refusal(reason: str) -> None:
     route = f"{request.method} {request.url_rule.rule if request.url_rule else '?'}"
-    denials.note(g.caller.name, "denied", address=address(), route=route, reason=reason)
+    denials.record(g.caller.name, "denied", address=address(), route=route, reason=reason)
 
 
 def _holds_nul() -> bool:
-    """Return whether the path or the form has a NUL, which PostgreSQL cannot store and no browser lets anybody type."""
+    """Return whether path or form contain NUL, which PostgreSQL cannot store and browsers do not send."""
     typed = (text for texts in request.form.listvalues() for text in texts)
     return "\0" in request.path or any("\0" in text for text in typed)
 
@@ -133,7 +133,7 @@ def _holds_nul() -> bool:
 def _to_log_in() -> AnyResponse:
     wanted = request.full_path.rstrip("?") if request.method == "GET" and request.path != f"{PREFIX}/" else None
     target = url_for("console.log_in", next=wanted)
-    if "HX-Request" in request.headers:  # a part of a page: the page itself has to go there
+    if "HX-Request" in request.headers:  # a fragment: the whole page has to be redirected
         return Response(status=401, headers={"HX-Redirect": url_for("console.log_in")})
     return redirect(target, HTTPStatus.SEE_OTHER)
 
@@ -158,18 +158,18 @@ def _secure(response: Response) -> Response:
 
 
 def language() -> str:
-    """Which language the present page is in: the one that was chosen, else the browser's wish."""
+    """Return the language of the current page: the chosen one, else the browser's."""
     chosen = session.get("language") if request.blueprint == CONSOLE else None
     if chosen in LANGUAGES:
         return str(chosen)
-    # Whoever reads any Chinese reads this one; without any wish, English.
+    # Every kind of Chinese maps to this one; the default is English.
     wished = request.accept_languages.best_match([*LANGUAGES, "zh"], default="en")
     return "zh-CN" if wished.startswith("zh") else "en"
 
 
 @blueprint.post("/language", endpoint="language")
 def choose_language() -> AnyResponse:
-    """Change the language, and come back."""
+    """Change the language, and redirect back."""
     chosen = request.form.get("language")
     if chosen in LANGUAGES:
         session["language"] = chosen
@@ -177,7 +177,7 @@ def choose_language() -> AnyResponse:
 
 
 def inside(path: str | None) -> str:
-    """Return a path of the console, whatever was asked for: nobody is led elsewhere."""
+    """Return a path within the console; other paths become the home page, so that no link redirects elsewhere."""
     path = path.removeprefix(request.script_root) if path else None
     if path and path.startswith(f"{PREFIX}/") and "\\" not in path and "//" not in path and path.isprintable():
         return request.script_root + path
@@ -187,14 +187,14 @@ def inside(path: str | None) -> str:
 # --- Errors -------------------------------------------------------------------------------------------
 
 _HEADINGS = {
-    400: lazy_gettext("This page cannot be read"),
-    403: lazy_gettext("This is not for you"),
-    404: lazy_gettext("There is nothing here"),
-    405: lazy_gettext("There is nothing here"),
-    413: lazy_gettext("That is too much at once"),
-    422: lazy_gettext("Something that was typed cannot be used"),
-    500: lazy_gettext("Something went wrong here"),
-    503: lazy_gettext("Not now"),
+    400: lazy_gettext("The request cannot be processed"),
+    403: lazy_gettext("Access denied"),
+    404: lazy_gettext("Page not found"),
+    405: lazy_gettext("Page not found"),
+    413: lazy_gettext("Request too large"),
+    422: lazy_gettext("Invalid input"),
+    500: lazy_gettext("Something went wrong"),
+    503: lazy_gettext("Temporarily unavailable"),
 }
 _STATUS_OF = {
     NotFound: 404,
@@ -212,7 +212,7 @@ _STATUS_OF = {
 def _receiver_error(error: ReceiverError) -> Response:
     status = _STATUS_OF.get(type(error), 500)
     if isinstance(error, Denied):
-        _note_refusal(error.code)
+        _audit_refusal(error.code)
     if status >= 500:
         _log.error("page failed", error=str(error), status=status)
     return render("problem.html", status, heading=_HEADINGS[status], detail=_detail_of(error))
@@ -221,25 +221,27 @@ def _receiver_error(error: ReceiverError) -> Response:
 def _detail_of(error: ReceiverError) -> str:
     match error:
         case NotFound():
-            return fault_words(str(error), default=str(error))  # from the console itself, it is translated already
+            return fault_words(str(error), default=str(error))  # the console's own texts are translated already
         case Invalid():
             return " ".join(fault_words(fault["detail"]) for fault in error.errors)
         case DatabaseUnavailable() | DatabaseMisconfigured():
-            text = gettext("The database is away. Pushes are kept meanwhile, nothing is lost; try again in a moment.")
+            text = gettext(
+                "The database is unavailable. Pushes are still saved and nothing is lost. Try again in a moment."
+            )
         case Denied():
-            text = gettext("You are bound to other accounts.")
+            text = gettext("You have no access to this account.")
         case Overloaded():
-            text = gettext("Too much is being asked for at once; try again in a moment.")
+            text = gettext("Too many requests. Try again in a moment.")
         case TooManyRows():
-            text = gettext("These are more rows than such a file can have. Narrow it, or take CSV.")
+            text = gettext("Too many rows for this format. Narrow the filters or choose CSV.")
         case _:
-            text = gettext("The server's log says more.")
+            text = gettext("See the server's log for details.")
     return str(text)
 
 
 @blueprint.errorhandler(CSRFError)
 def _form_too_old(error: CSRFError) -> Response:  # noqa: ARG001  (Flask's own signature)
-    detail = gettext("This form is too old, or did not come from here. Go back, load the page again and repeat it.")
+    detail = gettext("This form has expired or came from another site. Go back, reload the page and try again.")
     return render("problem.html", 400, heading=_HEADINGS[400], detail=detail)
 
 
@@ -255,15 +257,15 @@ def _http_error(error: HTTPException) -> AnyResponse:
 
 
 def faults(error: ValidationError) -> dict[str, str]:
-    """Return what a schema found wrong, by field."""
+    """Return validation errors by field, in the page's language."""
     by_field: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]
     return {field: " ".join(dict.fromkeys(map(fault_words, texts))) for field, texts in by_field.items()}
 
 
 @blueprint.get("/<path:path>")
 def missing(path: str) -> Response:  # noqa: ARG001  (Flask's own signature)
-    """Say that there is no such page, in the console's own words."""
-    raise NotFound(gettext("There is no page under this address."))
+    """Answer unknown paths with the console's own page."""
+    raise NotFound(gettext("There is no page at this address."))
 
 
 def register(app: Flask) -> None:
@@ -274,7 +276,7 @@ def register(app: Flask) -> None:
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         WTF_CSRF_CHECK_DEFAULT=False,  # the push and the API have no forms
-        WTF_CSRF_TIME_LIMIT=None,  # as long as the session
+        WTF_CSRF_TIME_LIMIT=None,  # valid as long as the session
         WTF_CSRF_SSL_STRICT=True,
         BABEL_DEFAULT_LOCALE="en",
     )
@@ -295,9 +297,9 @@ def register(app: Flask) -> None:
 def _context() -> dict[str, Any]:
     if request.blueprint != CONSOLE:
         return {}
-    known = g.get("visitor")
+    known = g.get("current_user")
     return {
-        "visitor": known,
+        "current_user": known,
         "may": (lambda what: known is not None and known.may(Permission[what])),
         "language": language(),
         "languages": LANGUAGES,

@@ -1,4 +1,4 @@
-"""Reports: pictures of how it went, each with its table and its CSV; and whole lists as files."""
+"""Reports with charts, tables and CSV; and exports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from receiver.web.api.common import browse
 from receiver.web.api.exports import FORMS, SHEET_ROWS_MAX, answer_export
 from receiver.web.api.reports import midnight
 from receiver.web.console.pages import blueprint, faults, render
-from receiver.web.console.session import seen_accounts, visitor
+from receiver.web.console.session import current_user, seen_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ _MINUTES = 60
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportColumn:
-    """One column of a table: what it is called, and how its values are written."""
+    """One column of a table: its label and format."""
 
     label: Any
     form: str = "number"  # a filter of the templates, or `text`
@@ -50,7 +50,7 @@ class ReportColumn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """One report: a picture, the table that it is drawn from, and a file of it."""
+    """One report: a table, shown as chart and CSV too."""
 
     name: str
     title: Any
@@ -62,65 +62,65 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportParams:
-    """What the address asks for."""
+    """The parameters of the page."""
 
     first: date
-    last: date  # the day itself is part of it
+    last: date  # inclusive
     template_id: str | None
     account: str | None
     compare: bool
 
     @property
     def days(self) -> list[str]:
-        """Each of them."""
+        """Each day of the period."""
         return [
             (self.first + timedelta(days=number)).isoformat() for number in range((self.last - self.first).days + 1)
         ]
 
     def before(self) -> ReportParams:
-        """As many days, right before."""
+        """The previous period of the same length."""
         length = timedelta(days=len(self.days))
         return replace(self, first=self.first - length, last=self.last - length)
 
     def question(self, **by: Any) -> ReportQuestion:
-        """Return the same as the store takes it."""
+        """Return the parameters as a report query."""
         return ReportQuestion(
             since=midnight(self.first),
             until=midnight(self.last + timedelta(days=1)),
             zone=runtime().settings.timezone,
             template_id=self.template_id,
-            accounts=(self.account,) if self.account else visitor().user.accounts,
+            accounts=(self.account,) if self.account else current_user().user.accounts,
             **by,
         )
 
 
 class ReportData:
-    """What the tables are made from: each thing that several of them need is read once."""
+    """The data of the tables. Data that several tables need is read once."""
 
-    def __init__(self, connection: Connection, asked: ReportParams) -> None:
+    def __init__(self, connection: Connection, params: ReportParams) -> None:
         self.connection = connection
-        self.asked = asked
+        self.params = params
         self.now = runtime().now()
 
     @cached_property
     def delivery(self) -> tuple[list[tuple[str, DeliveryFigures]], DeliveryFigures]:
-        """The figures of each day, and of all."""
-        return self._delivery(self.asked)
+        """The figures by day, and their total."""
+        return self._delivery(self.params)
 
     @cached_property
     def delivery_before(self) -> tuple[list[tuple[str, DeliveryFigures]], DeliveryFigures] | None:
-        """The same of the period before, where that is to be compared."""
-        return self._delivery(self.asked.before()) if self.asked.compare else None
+        """The figures of the previous period, if they are compared."""
+        return self._delivery(self.params.before()) if self.params.compare else None
 
-    def _delivery(self, asked: ReportParams) -> tuple[list[tuple[str, DeliveryFigures]], DeliveryFigures]:
+    def _delivery(self, params: ReportParams) -> tuple[list[tuple[str, DeliveryFigures]], DeliveryFigures]:
         groups, total = reports.delivery_report(
-            self.connection, asked.question(unit=Unit.DAY), runtime().clock(self.now)
+            self.connection, params.question(unit=Unit.DAY), runtime().clock(self.now)
         )
-        return [(day, groups.get((day,), DeliveryFigures())) for day in asked.days], total
+        return [(day, groups.get((day,), DeliveryFigures())) for day in params.days], total
 
 
-def _asked() -> tuple[ReportParams, dict[str, str]]:
-    """Read what the address asks for; what cannot be used is named, and the last week shown."""
+def _read_params() -> tuple[ReportParams, dict[str, str]]:
+    """Return the parameters of the URL and their faults; a faulty period becomes the last week."""
     given, errors = request.args, {}
     today = runtime().now().astimezone(runtime().settings.timezone).date()
     days = {"from": today - timedelta(days=_DAYS - 1), "to": today}
@@ -135,31 +135,31 @@ def _asked() -> tuple[ReportParams, dict[str, str]]:
         if 1970 < day.year < 9998:
             days[name] = day
         else:
-            errors[name] = gettext("This is not a day.")
+            errors[name] = gettext("Not a valid date.")
     first, last = days["from"], days["to"]
     if first > last:
-        errors["to"] = gettext("This is before the first day.")
+        errors["to"] = gettext("The last day is before the first day.")
         first = last
     elif (last - first).days >= _DAYS_MAX:
-        errors["from"] = gettext("This is over a year before the last day.")
+        errors["from"] = gettext("The period is longer than a year.")
         first = last - timedelta(days=_DAYS_MAX - 1)
     account = given.get("account", "").strip() or None
     if account is not None and account not in seen_accounts():
-        errors["account"], account = gettext("No such account is configured."), None
+        errors["account"], account = gettext("This account is not configured."), None
     template_id = given.get("template_id", "").strip() or None
     if template_id is not None and "\0" in template_id:
-        errors["template_id"], template_id = gettext("No template has such an id."), None
-    asked = ReportParams(first=first, last=last, template_id=template_id, account=account, compare="compare" in given)
-    return asked, errors
+        errors["template_id"], template_id = gettext("Not a valid template id."), None
+    params = ReportParams(first=first, last=last, template_id=template_id, account=account, compare="compare" in given)
+    return params, errors
 
 
 @blueprint.get("/reports", endpoint="reports")
 def reports_page() -> Response:
-    """Show how it went."""
-    asked, errors = _asked()
+    """Show the reports."""
+    params, errors = _read_params()
 
     def read(connection: Connection) -> tuple[list[Table], DeliveryFigures, DeliveryFigures | None]:
-        source = ReportData(connection, asked)
+        source = ReportData(connection, params)
         _, total = source.delivery
         before = source.delivery_before
         return [make(source) for make in TABLES.values()], total, before[1] if before else None
@@ -168,7 +168,7 @@ def reports_page() -> Response:
     return render(
         "reports.html",
         422 if errors else 200,
-        asked=asked,
+        params=params,
         errors=errors,
         tables=tables,
         total=total,
@@ -179,19 +179,19 @@ def reports_page() -> Response:
 
 @blueprint.get("/reports/<name>.csv")
 def report_csv(name: str) -> Response:
-    """Return one table as a file; no cell begins a spreadsheet's formula."""
+    """Return one table as CSV, without formulas in cells."""
     if name not in TABLES:
-        raise NotFound(gettext("There is no such table."))
-    asked, errors = _asked()
+        raise NotFound(gettext("There is no such report."))
+    params, errors = _read_params()
     if errors:
         return reports_page()
-    table = browse(lambda connection: TABLES[name](ReportData(connection, asked)))
+    table = browse(lambda connection: TABLES[name](ReportData(connection, params)))
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\r\n")
     lines.writerow([neutral(str(column.label)) for column in table.columns])
     lines.writerows([neutral("" if value is None else value) for value in row] for row in table.rows)
-    named = f'attachment; filename="{name}_{asked.first}_{asked.last}.csv"'
-    # With the mark that tells Excel the encoding: column names may be Chinese.
+    named = f'attachment; filename="{name}_{params.first}_{params.last}.csv"'
+    # With a byte order mark, so that Excel reads UTF-8: column names may be Chinese.
     return Response(
         "\ufeff" + text.getvalue(), content_type="text/csv; charset=utf-8", headers={"Content-Disposition": named}
     )
@@ -208,7 +208,7 @@ def _days(source: ReportData) -> Table:
         _DAY,
         ReportColumn(label=lazy_gettext("Delivered"), colour="ok"),
         ReportColumn(label=lazy_gettext("Failed"), colour="bad"),
-        ReportColumn(label=lazy_gettext("Never reported"), colour="unsure"),
+        ReportColumn(label=lazy_gettext("No receipt"), colour="unsure"),
         ReportColumn(label=lazy_gettext("Pending"), colour="wait"),
         ReportColumn(label=lazy_gettext("Sent"), plotted=False),
         ReportColumn(label=lazy_gettext("Refused"), plotted=False),
@@ -220,11 +220,11 @@ def _days(source: ReportData) -> Table:
     ]
     return Table(
         name="days",
-        title=lazy_gettext("What became of what was sent, by day"),
+        title=lazy_gettext("Outcome by day"),
         columns=columns,
         rows=rows,
         chart="bars",
-        note=lazy_gettext("A message counts in the day on which it was sent."),
+        note=lazy_gettext("Messages are counted on the day they were sent."),
     )
 
 
@@ -232,43 +232,43 @@ def _rates(source: ReportData) -> Table:
     columns = [_DAY, ReportColumn(label=lazy_gettext("Delivery rate"), form="percent", unit="%")]
     rows: list[tuple[Any, ...]] = [(day, _rounded(f.delivery_rate)) for day, f in source.delivery[0]]
     if source.delivery_before:
-        columns.append(ReportColumn(label=lazy_gettext("The period before"), form="percent", unit="%"))
+        columns.append(ReportColumn(label=lazy_gettext("Previous period"), form="percent", unit="%"))
         before = [_rounded(f.delivery_rate) for _, f in source.delivery_before[0]]
         rows = [(*row, rate) for row, rate in zip(rows, before, strict=True)]
-    return Table(name="rates", title=lazy_gettext("Delivery rate, by day"), columns=columns, rows=rows, chart="lines")
+    return Table(name="rates", title=lazy_gettext("Delivery rate by day"), columns=columns, rows=rows, chart="lines")
 
 
 def _latencies(source: ReportData) -> Table:
     columns = [
         _DAY,
         *(
-            ReportColumn(label=gettext("%(percent)s %% arrived within", percent=percent), form="duration", unit="s")
+            ReportColumn(label=gettext("%(percent)s %% delivered within", percent=percent), form="duration", unit="s")
             for percent in _PERCENTS
         ),
     ]
     rows = [(day, *figures.percentiles_seconds(_PERCENTS)) for day, figures in source.delivery[0]]
     return Table(
         name="latencies",
-        title=lazy_gettext("How long delivery took, by day"),
+        title=lazy_gettext("Delivery time by day"),
         columns=columns,
         rows=rows,
         chart="lines",
-        note=lazy_gettext("From sending to the operator's report, of delivered messages, in whole seconds."),
+        note=lazy_gettext("From sending to the operator's receipt, for delivered messages, in whole seconds."),
     )
 
 
 def _templates(source: ReportData) -> Table:
     groups, _ = reports.delivery_report(
-        source.connection, source.asked.question(by_template=True), runtime().clock(source.now)
+        source.connection, source.params.question(by_template=True), runtime().clock(source.now)
     )
     columns = [
         ReportColumn(label=lazy_gettext("Template"), form="text"),
         ReportColumn(label=lazy_gettext("Sent"), plotted=False),
         ReportColumn(label=lazy_gettext("Delivered"), colour="ok"),
         ReportColumn(label=lazy_gettext("Failed"), colour="bad"),
-        ReportColumn(label=lazy_gettext("Never reported"), colour="unsure"),
+        ReportColumn(label=lazy_gettext("No receipt"), colour="unsure"),
         ReportColumn(label=lazy_gettext("Delivery rate"), form="percent", plotted=False),
-        ReportColumn(label=gettext("%(percent)s %% arrived within", percent=95), form="duration", plotted=False),
+        ReportColumn(label=gettext("%(percent)s %% delivered within", percent=95), form="duration", plotted=False),
     ]
     most_first = sorted(groups.items(), key=lambda group: (-group[1].sent, group[0][0] or ""))
     rows = [
@@ -287,12 +287,12 @@ def _templates(source: ReportData) -> Table:
 
 
 def _replies(source: ReportData) -> Table:
-    found = reports.replies_by_day(source.connection, source.asked.question())
+    found = reports.replies_by_day(source.connection, source.params.question())
     return Table(
         name="replies",
-        title=lazy_gettext("Replies, by day"),
+        title=lazy_gettext("Replies by day"),
         columns=[_DAY, ReportColumn(label=lazy_gettext("Replies")), ReportColumn(label=lazy_gettext("Opt-outs"))],
-        rows=[(day, *found.get(day, (0, 0))) for day in source.asked.days],
+        rows=[(day, *found.get(day, (0, 0))) for day in source.params.days],
         chart="bars",
     )
 
@@ -302,12 +302,12 @@ def _balances(source: ReportData) -> Table:
         ReportColumn(label=lazy_gettext("Account"), form="text"),
         ReportColumn(label=lazy_gettext("Messages left")),
         ReportColumn(label=lazy_gettext("As of"), form="moment"),
-        ReportColumn(label=lazy_gettext("Used a day")),
+        ReportColumn(label=lazy_gettext("Used per day")),
         ReportColumn(label=lazy_gettext("Days left")),
-        ReportColumn(label=lazy_gettext("Warned below")),
+        ReportColumn(label=lazy_gettext("Alert below")),
     ]
     rows = []
-    own = visitor().user.accounts
+    own = current_user().user.accounts
     for account, reading in balance.find_last_readings(source.connection, now=source.now).items():
         if own is not None and account not in own:
             continue
@@ -320,13 +320,13 @@ def _balances(source: ReportData) -> Table:
         title=lazy_gettext("Balance"),
         columns=columns,
         rows=rows,
-        note=lazy_gettext("By the platform's own answers; how fast it is used is taken from the last week."),
+        note=lazy_gettext("The balance is the platform's answer. The usage is the average of the last week."),
     )
 
 
 def _minutes(source: ReportData) -> Table:
     zone = runtime().settings.timezone
-    every = visitor().user.accounts is None  # over which minutes are counted
+    every = current_user().user.accounts is None  # minutes are counted over all accounts
     found = signals.list_minutes(source.connection, now=source.now, minutes=_MINUTES) if every else []
     columns = [
         ReportColumn(label=lazy_gettext("Minute"), form="text"),
@@ -337,7 +337,7 @@ def _minutes(source: ReportData) -> Table:
     rows = [(f"{minute.at.astimezone(zone):%H:%M}", minute.pushes, minute.sent, minute.receipts) for minute in found]
     return Table(
         name="minutes",
-        title=lazy_gettext("Pushes and sends, minute by minute"),
+        title=lazy_gettext("Pushes and sends per minute"),
         columns=columns,
         rows=rows,
         chart="lines",
@@ -359,12 +359,12 @@ TABLES: Mapping[str, Callable[[ReportData], Table]] = {
 }
 
 
-# --- Files --------------------------------------------------------------------------------------------
+# --- Exports ------------------------------------------------------------------------------------------
 
 
 @blueprint.get("/exports")
 def exports() -> Response:
-    """Offer whole lists as files."""
+    """Show the page of exports."""
     return _offer(200, errors={}, given={})
 
 
@@ -381,7 +381,7 @@ def _offer(status: int, **values: Any) -> Response:
 
 @blueprint.get("/exports/<name>")
 def export(name: str) -> Any:
-    """Return a whole list as a file, numbers masked."""
+    """Return a complete list as a file, with masked numbers."""
     if name not in FORMS:
         raise NotFound(gettext("There is no such list."))
     given = {field: value.strip() for field, value in request.args.items() if value.strip()}

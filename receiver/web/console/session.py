@@ -1,4 +1,4 @@
-"""Who has logged in, and what their role lets them see: one table of policies, as with the API's keys."""
+"""Sessions of the staff pages, and their access control: one table of policies, as for API keys."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 PREFIX = "/console"
 TOKEN = "token"  # noqa: S105  (a name: of the session's token in the cookie)
-_HALF_LASTS = timedelta(minutes=10)
+_PENDING_LASTS = timedelta(minutes=10)
 
 
 class Permission(StrEnum):
-    """What a role may do."""
+    """Permissions of roles."""
 
     LOOK_UP = "look up"
     READ = "read lists"
@@ -48,22 +48,22 @@ _OF_ROLE: Mapping[Role, frozenset[Permission]] = {
 
 
 class Access(Enum):
-    """Pages that no role is asked for."""
+    """Access that depends on no role."""
 
     OPEN = "to all"
-    HALF = "after the password, before the second factor"
+    PENDING_2FA = "after the password, before the second factor"
     STAFF = "to all who have logged in"
 
 
-# Endpoint: what it takes. What is not here is closed.
+# Endpoint: the access that it requires. Endpoints outside the table are closed.
 POLICIES: Mapping[str, Access | Permission] = {
     "console.static": Access.OPEN,
     "console.log_in": Access.OPEN,
     "console.oidc_begin": Access.OPEN,
     "console.oidc_done": Access.OPEN,
     "console.language": Access.OPEN,
-    "console.second_factor": Access.HALF,
-    "console.log_out": Access.HALF,
+    "console.second_factor": Access.PENDING_2FA,
+    "console.log_out": Access.PENDING_2FA,
     "console.home": Access.STAFF,
     "console.banner": Access.STAFF,
     "console.account": Access.STAFF,
@@ -100,7 +100,7 @@ POLICIES: Mapping[str, Access | Permission] = {
 }
 
 
-# What concerns every account, and so is closed to whoever is bound to some.
+# Endpoints that concern all accounts: closed to users bound to some.
 OF_ALL_ACCOUNTS = frozenset(
     {
         "console.audit", "console.audit_export", "console.advice", "console.quarantine_seen",
@@ -111,57 +111,57 @@ OF_ALL_ACCOUNTS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurrentUser:
-    """Somebody who has logged in, wholly or but for the second factor."""
+    """A logged-in user; `confirmed`: with the second factor, where one is required."""
 
     user: User
     confirmed: bool
 
     def may(self, what: Permission) -> bool:
-        """Return whether their role lets them."""
+        """Return whether the user has a permission."""
         return self.confirmed and what in _OF_ROLE[self.user.role]
 
     @property
     def caller(self) -> Caller:
-        """The same as the API's rows and audit know it; numbers are masked until they are asked for one by one."""
+        """The user as caller of the API; numbers are masked until they are revealed one by one."""
         return Caller(name=f"user:{self.user.name}", sees_numbers=False, accounts=self.user.accounts)
 
 
-def visitor() -> CurrentUser:
-    """Who makes the present request; only on pages that are not open."""
-    found = g.visitor
+def current_user() -> CurrentUser:
+    """Return the user of the current request; only on pages that require a login."""
+    found = g.current_user
     assert isinstance(found, CurrentUser)  # noqa: S101
     return found
 
 
 def seen_accounts() -> list[str]:
-    """The configured accounts that the present visitor may see."""
-    own = visitor().user.accounts
+    """Return the configured accounts that the current user may see."""
+    own = current_user().user.accounts
     return sorted(account for account in runtime().settings.accounts if own is None or account in own)
 
 
 def may_manage(accounts: Sequence[str] | None) -> bool:
-    """Return whether a key or user bound to these (None: to none) is within what the present visitor is bound to."""
-    own = visitor().user.accounts
+    """Return whether the current user may manage a key or user with these accounts (None: all)."""
+    own = current_user().user.accounts
     return own is None or (accounts is not None and set(accounts) <= set(own))
 
 
 def address() -> str:
-    """Where the present request comes from."""
+    """Return the client address of the current request."""
     settings = runtime().settings
     peer, forwarded = request.environ.get("REMOTE_ADDR") or "", request.headers.get("X-Forwarded-For")
     return client_address(peer, forwarded, settings.trusted_proxies)
 
 
 def by_trusted_proxy() -> bool:
-    """Return whether the present request comes by a proxy whose headers are believed."""
+    """Return whether the current request comes from a trusted proxy."""
     return within(request.environ.get("REMOTE_ADDR") or "", runtime().settings.trusted_proxies)
 
 
-def find_visitor() -> CurrentUser | None:
-    """Find out who makes the present request: by the proxy that they have logged in at, else by their session."""
+def find_current_user() -> CurrentUser | None:
+    """Return the user of the current request, by a trusted proxy's header, else by the session; None: nobody."""
     header = runtime().settings.console_user_header
     if header and by_trusted_proxy() and (name := request.headers.get(header, "")):
-        # Exactly: names that are one here may be two people's there.
+        # An exact match: names that are equal here may be two people's there.
         user = runtime().ask(lambda connection: users.find_user(connection, name))
         if user is None or user.disabled_at is not None:
             return None
@@ -172,34 +172,34 @@ def find_visitor() -> CurrentUser | None:
 
 
 _SEEN_MAX = 1000
-_seen: OrderedDict[bytes, Session] = OrderedDict()  # by digest: sessions that hold on while the database is away
+_seen: OrderedDict[bytes, Session] = OrderedDict()  # by digest: sessions for times without a database
 
 
 def _find_session(token: str) -> Session | None:
-    parts = runtime()
-    now = parts.now()
+    services = runtime()
+    now = services.now()
     digest = hashlib.sha256(token.encode()).digest()
     try:
-        held = parts.ask(lambda connection: users.find_session(connection, token, now))
+        held = services.ask(lambda connection: users.find_session(connection, token, now))
     except (DatabaseUnavailable, DatabaseMisconfigured):
-        kept = _seen.get(digest)
-        if kept is None or kept.expires_at <= now:
+        cached = _seen.get(digest)
+        if cached is None or cached.expires_at <= now:
             raise
-        return kept
+        return cached
     _seen.pop(digest, None)
     if held is None:
         return None
     _seen[digest] = held
     if len(_seen) > _SEEN_MAX:
         _seen.popitem(last=False)
-    looks_again = "HX-Request" in request.headers  # by itself, which is nobody's use
-    if held.confirmed and not looks_again and now - held.last_seen_at > SEEN_EVERY:
-        parts.database.write(lambda connection: users.note_seen(connection, held, now))
+    refreshes = "HX-Request" in request.headers  # a refresh by the page is no use by the user
+    if held.confirmed and not refreshes and now - held.last_seen_at > SEEN_EVERY:
+        services.database.write(lambda connection: users.note_seen(connection, held, now))
     return held
 
 
 def end() -> None:
-    """End the session of the present request, here and in the browser."""
+    """End the session of the current request, here and in the browser."""
     token = session.get(TOKEN)
     if isinstance(token, str):
         now = runtime().now()
@@ -213,7 +213,7 @@ def _forget(token: str) -> None:
 
 
 def _empty_cookie() -> None:
-    """Keep nothing in the browser but the language that was chosen."""
+    """Clear the cookie, except for the chosen language."""
     language = session.get("language")
     session.clear()
     if language:
@@ -221,19 +221,19 @@ def _empty_cookie() -> None:
 
 
 def in_console(path: str) -> bool:
-    """Return whether a path is one of the staff pages', there or not."""
+    """Return whether a path belongs to the staff pages."""
     return path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
 class Sessions(SecureCookieSessionInterface):
-    """Flask's signed cookie, for the console alone, signed with a key that all nodes share.
+    """Flask's signed cookie, for the console only, signed with a key that all nodes share.
 
-    It holds the session's token, which the database knows, what guards forms, the language that was chosen, and
-    while somebody logs in at an OpenID provider, what its answer has to fit; nothing else is kept in it.
+    It holds the session's token, the CSRF token, the chosen language and, during a login at an OpenID provider, the
+    state of that login.
     """
 
     def open_session(self, app: Flask, request: Request) -> Any:
-        """Read the cookie; anywhere but in the console there is none."""
+        """Return the cookie's session; None outside of the console."""
         if not in_console(request.path):
             return None
         if not app.secret_key:
@@ -244,37 +244,37 @@ class Sessions(SecureCookieSessionInterface):
         return super().open_session(app, request)
 
     def get_cookie_path(self, app: Flask) -> str:  # noqa: ARG002  (Flask's own signature)
-        """Where the browser is to send it: to the console, wherever that is mounted."""
+        """Return the path of the console, including its prefix."""
         return request.script_root + PREFIX
 
     def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002  (Flask's own signature)
-        """Return whether the browser is to send it over HTTPS only: where it came so."""
+        """Return whether the cookie is for HTTPS only: if the request came by HTTPS."""
         return over_https()
 
 
 def over_https() -> bool:
-    """Return whether the browser reached us over HTTPS, here or at a trusted proxy."""
+    """Return whether the browser used HTTPS, to us or to a trusted proxy."""
     if request.is_secure:
         return True
-    said = request.headers.get("X-Forwarded-Proto", "")  # each proxy may add its own; the first is the browser's
+    said = request.headers.get("X-Forwarded-Proto", "")  # each proxy may append a value; the first is the browser's
     return by_trusted_proxy() and said.partition(",")[0].strip().lower() == "https"
 
 
 def begin(user: User, *, confirmed: bool) -> None:
-    """Begin a session under a token of its own, whatever the browser had before."""
-    parts = runtime()
-    lasts = parts.settings.console_session if confirmed else _HALF_LASTS
+    """Begin a session with a new token, and end the browser's old one."""
+    services = runtime()
+    lasts = services.settings.console_session if confirmed else _PENDING_LASTS
     came_from = address()
 
     def work(connection: Any) -> str:
         token = session.get(TOKEN)
         if isinstance(token, str):
-            users.end_session(connection, token, now=parts.now())
+            users.end_session(connection, token, now=services.now())
             _forget(token)
         return users.begin_session(
-            connection, user.id, confirmed=confirmed, address=came_from, now=parts.now(), lasts=lasts
+            connection, user.id, confirmed=confirmed, address=came_from, now=services.now(), lasts=lasts
         )
 
-    token = parts.database.write(work)
+    token = services.database.write(work)
     _empty_cookie()
     session[TOKEN] = token

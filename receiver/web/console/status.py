@@ -1,4 +1,4 @@
-"""The present: where to begin, what is wrong, what to paste into the platform's console on the first day."""
+"""Home, warnings, status, setup and self-test."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from flask import flash, g, redirect, request, url_for
 from flask_babel import gettext
 
-from receiver.alerting import Incident, NodeIncidents, Situation, incidents, judge
+from receiver.alerting import incidents
+from receiver.alerting.diagnosis import Situation, judge
 from receiver.alerting.messages import title_of
+from receiver.alerting.node_state import NodeIncidents
 from receiver.config import push_urls
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, find_disk, mask_mobile
 from receiver.db import once
@@ -28,13 +30,14 @@ from receiver.web import denials, runtime
 from receiver.web.console.filters import duration, zone_name
 from receiver.web.console.lookup import PERIODS
 from receiver.web.console.pages import blueprint, language, render
-from receiver.web.console.session import Permission, seen_accounts, visitor
+from receiver.web.console.session import Permission, current_user, seen_accounts
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from werkzeug.wrappers import Response
 
+    from receiver.alerting.follow import Incident
     from receiver.support.signals import LastPush, Minute, Silence
 
 _LATELY = timedelta(minutes=15)
@@ -46,25 +49,25 @@ _SELF_TEST_SECONDS = 10
 
 @blueprint.get("/")
 def home() -> Response:
-    """Begin: the field for a look-up for whoever answers the phone, lists for the others."""
-    if visitor().may(Permission.LOOK_UP):
+    """Show the search field, or redirect to the reports without permission for look-ups."""
+    if current_user().may(Permission.LOOK_UP):
         return render("home.html", periods=PERIODS)
     return redirect(url_for("console.reports"), HTTPStatus.SEE_OTHER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Warnings:
-    """What every page says at its top, where there is something to say."""
+    """The warnings at the top of every page."""
 
-    spooling: str | None  # why
+    spooling: str | None  # why the database is unavailable
     spool: SpoolState
     silence: Silence | None
-    quarantined: int  # that nobody has looked at yet; at most 1,000 are counted
+    quarantined: int  # not reviewed yet; at most 1,000 are counted
 
 
 @blueprint.get("/banner")
 def banner() -> Response:
-    """Say again what is wrong, for a page that is open."""
+    """Return the warnings again, for a page that refreshes."""
     return render("banner.html", warnings=warnings())
 
 
@@ -74,7 +77,7 @@ def _warnings_in_templates() -> dict[str, Any]:
 
 
 def warnings() -> Warnings:
-    """Return what every page should say at its top, found out once for a request."""
+    """Return the warnings, read once per request."""
     if "warnings" not in g:
         g.warnings = _find_warnings()
     found: Warnings = g.warnings
@@ -82,84 +85,88 @@ def warnings() -> Warnings:
 
 
 def _find_warnings() -> Warnings:
-    parts = runtime()
-    away = parts.availability.reason if parts.availability.known and not parts.availability.up else None
+    services = runtime()
+    unavailable = services.availability.reason if services.availability.known and not services.availability.up else None
     silence, quarantined = None, 0
-    if away is None:
+    if unavailable is None:
         try:
-            silence, quarantined = parts.ask(
+            silence, quarantined = services.ask(
                 lambda connection: (
-                    signals.find_silence(connection, now=parts.now()),
+                    signals.find_silence(connection, now=services.now()),
                     signals.count_quarantined(
                         connection,
-                        since=once.find_noted(connection, once.QUARANTINE_SEEN, now=parts.now()),
-                        accounts=visitor().user.accounts,
+                        since=once.find_noted(connection, once.QUARANTINE_SEEN, now=services.now()),
+                        accounts=current_user().user.accounts,
                     ),
                 )
             )
         except (DatabaseUnavailable, DatabaseMisconfigured) as error:
-            away = str(error)
-    if silence is not None and visitor().user.accounts is not None:
-        silence = replace(silence, unreported_sends=0)  # which are those of every account
-    return Warnings(spooling=away, spool=spool_state(parts.spool.directory), silence=silence, quarantined=quarantined)
+            unavailable = str(error)
+    if silence is not None and current_user().user.accounts is not None:
+        silence = replace(silence, unreported_sends=0)  # counted over all accounts
+    return Warnings(
+        spooling=unavailable, spool=spool_state(services.spool.directory), silence=silence, quarantined=quarantined
+    )
 
 
-# --- The bad night ------------------------------------------------------------------------------------
+# --- Status -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Known:
-    """What the database says of the present; without it, nothing of this is known."""
+class DatabaseStatus:
+    """Data of the status page that needs the database."""
 
     last_push: LastPush | None
     minutes: list[Minute]
     balances: list[tuple[Reading, Trend, int | None]]
     evidence: list[Any]
-    clocks: str | None  # how the platform's differs from ours
-    incidents: list[Incident]  # those of all nodes
+    clocks: str | None  # how the platform's clock differs from ours
+    incidents: list[Incident]  # of all nodes
 
 
 @blueprint.get("/status")
 def status() -> Response:
-    """Say whose trouble it is, and what to tell the platform's hotline."""
-    parts = runtime()
-    now, told = parts.now(), warnings()
-    known, away = None, told.spooling
-    if away is None:
+    """Show where the problem is, and the details for the platform's hotline."""
+    services = runtime()
+    now, current = services.now(), warnings()
+    known, unavailable = None, current.spooling
+    if unavailable is None:
         try:
-            known = parts.ask(lambda connection: _known(connection, now))
+            known = services.ask(lambda connection: _known(connection, now))
         except (DatabaseUnavailable, DatabaseMisconfigured) as error:
-            away = str(error)
-    disk = find_disk(parts.settings.data_dir)
-    certificate = certificate_days_left(parts.settings.public_url)
-    reachable = can_connect(parts.settings.platform_url) if told.silence or away else None
-    refused = [refusal for refusal in parts.admission.refusals if refusal.at > now - _LATELY]
+            unavailable = str(error)
+    disk = find_disk(services.settings.data_dir)
+    certificate = certificate_days_left(services.settings.public_url)
+    reachable = can_connect(services.settings.platform_url) if current.silence or unavailable else None
+    refused = [refusal for refusal in services.admission.refusals if refusal.at > now - _LATELY]
     judgement = judge(
         Situation(
-            database_up=away is None,
-            spool_records=told.spool.records,
-            spool_oldest_seconds=time.time() - told.spool.oldest_at if told.spool.oldest_at else 0,
+            database_up=unavailable is None,
+            spool_records=current.spool.records,
+            spool_oldest_seconds=time.time() - current.spool.oldest_at if current.spool.oldest_at else 0,
             disk=disk,
             certificate_days_left=certificate,
             recent_refusals=Counter(refusal.reason for refusal in refused),
-            redirected=parts.admission.is_redirected(now),
-            silence=told.silence,
+            redirected=services.admission.is_redirected(now),
+            silence=current.silence,
             platform_reachable=reachable,
             ever_pushed=known is None or known.last_push is not None,
         )
     )
-    every = [*NodeIncidents(parts.settings.data_dir).list_open(), *(known.incidents if known else [])]
+    every = [*NodeIncidents(services.settings.data_dir).list_open(), *(known.incidents if known else [])]
     own = {"", *seen_accounts()}
-    open_ones = [incident for incident in every if incident.subject in own or visitor().user.accounts is None]
+    open_ones = [incident for incident in every if incident.subject in own or current_user().user.accounts is None]
     return render(
         "status.html",
         judgement=judgement,
         incidents=[(title_of(incident, language()), incident.since) for incident in open_ones],
         known=known,
-        away=away,
-        warnings=told,
+        unavailable=unavailable,
+        warnings=current,
         disk=disk,
-        spool_lasts=seconds_left(told.spool, max_bytes=parts.settings.spool_max_bytes, disk=disk, now=time.time()),
+        spool_lasts=seconds_left(
+            current.spool, max_bytes=services.settings.spool_max_bytes, disk=disk, now=time.time()
+        ),
         certificate=certificate,
         reachable=reachable,
         refused=len(refused),
@@ -168,15 +175,15 @@ def status() -> Response:
     )
 
 
-def _evidence_text(known: Known) -> str:
-    """Write what the platform's hotline asks for, to be copied: no number in full."""
+def _evidence_text(known: DatabaseStatus) -> str:
+    """Return the details for the platform's hotline, with masked numbers."""
     lines = [gettext("Times: %(zone)s", zone=zone_name())]
     if known.last_push is not None:
         lines.append(gettext("Last push received: %(at)s", at=_platform_time(known.last_push.at)))
     if known.last_push is None:
-        lines.append(gettext("No push has ever come."))
+        lines.append(gettext("No push has been received yet."))
     elif not known.evidence:
-        lines.append(gettext("Every message of the last 24 hours that is due has its receipt."))
+        lines.append(gettext("Every message of the last 24 hours that is due has a receipt."))
     else:
         lines.append(gettext("Messages without a receipt (task id, number, sent):"))
     for row in known.evidence:
@@ -189,66 +196,71 @@ def _platform_time(moment: datetime) -> str:
     return f"{moment.astimezone(runtime().settings.timezone):%Y-%m-%d %H:%M:%S}"
 
 
-def _known(connection: Any, now: datetime) -> Known:
-    parts, accounts = runtime(), visitor().user.accounts
-    return Known(
+def _known(connection: Any, now: datetime) -> DatabaseStatus:
+    services, accounts = runtime(), current_user().user.accounts
+    return DatabaseStatus(
         last_push=signals.find_last_push(connection, accounts, now=now),
         # Minutes are counted over every account.
         minutes=list(signals.list_minutes(connection, now=now, minutes=_MINUTES)) if accounts is None else [],
         balances=[
-            (reading, balance.find_trend(connection, account, now=now), parts.settings.balance_low_of(account))
+            (reading, balance.find_trend(connection, account, now=now), services.settings.balance_low_of(account))
             for account, reading in balance.find_last_readings(connection, now=now).items()
             if accounts is None or account in accounts
         ],
-        evidence=list(signals.list_unreported(connection, parts.clock(now), limit=_EVIDENCE_LINES, accounts=accounts)),
+        evidence=list(
+            signals.list_unreported(connection, services.clock(now), limit=_EVIDENCE_LINES, accounts=accounts)
+        ),
         clocks=_clock_words(connection, now),
         incidents=incidents.list_open(connection),
     )
 
 
 def _clock_words(connection: Any, now: datetime) -> str | None:
-    """Say how the platform's clock differs from ours; None: it does not, by a zone."""
+    """Return how the platform's clock differs from ours; None: by less than a time zone."""
     difference = find_difference(connection, now=now)
     if difference is None:
         return None
     length = duration(abs(difference))
     if difference > timedelta():
-        said = gettext("Its times are %(length)s ahead of this server's clock.", length=length)
+        said = gettext("The platform's times are %(length)s ahead of this server's clock.", length=length)
     else:
-        said = gettext("Its times are %(length)s behind this server's clock.", length=length)
-    asks = gettext("Is RECEIVER_TIMEZONE (%(zone)s) the platform's zone, and this clock right?", zone=zone_name())
+        said = gettext("The platform's times are %(length)s behind this server's clock.", length=length)
+    asks = gettext(
+        "Check that RECEIVER_TIMEZONE (%(zone)s) is the platform's time zone and that this server's clock is right.",
+        zone=zone_name(),
+    )
     return f"{said} {asks}"
 
 
-# --- The first day ------------------------------------------------------------------------------------
+# --- Setup --------------------------------------------------------------------------------------------
 
 
 @blueprint.get("/setup")
 def setup() -> Response:
-    """Show what to paste into the platform's console, and what has come since."""
-    parts = runtime()
-    last_push, clocks = parts.ask(
+    """Show the push URLs, and what was received."""
+    services = runtime()
+    last_push, clocks = services.ask(
         lambda connection: (
-            signals.find_last_push(connection, visitor().user.accounts, now=parts.now()),
-            _clock_words(connection, parts.now()),
+            signals.find_last_push(connection, current_user().user.accounts, now=services.now()),
+            _clock_words(connection, services.now()),
         )
     )
-    uses = parts.list_secret_uses()
-    refusals = list(parts.admission.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
-    # A page that looks again by itself says nothing new; but anybody can send what says that it does.
-    if "HX-Request" not in request.headers or denials.is_first(visitor().caller.name, "push_url.read"):
-        parts.audit(visitor().caller.name, "push_url.read")
+    uses = services.list_secret_uses()
+    refusals = list(services.admission.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
+    # A refresh shows the same secrets and is not audited again; but any client can send this header.
+    if "HX-Request" not in request.headers or denials.is_first(current_user().caller.name, "push_url.read"):
+        services.audit(current_user().caller.name, "push_url.read")
     return render(
         "setup.html",
         urls=[
-            (url, use) for url, use in zip(push_urls(parts.settings), uses, strict=True) if url[0] in seen_accounts()
+            (url, use) for url, use in zip(push_urls(services.settings), uses, strict=True) if url[0] in seen_accounts()
         ],
         unused_days=UNUSED_FOR.days,
-        now=parts.now(),
-        observes=bool(parts.settings.push_allow) and not parts.settings.push_allow_enforced,
-        observed=parts.admission.observed[:_REFUSALS_SHOWN],
-        public=bool(parts.settings.public_url),
-        probe=parts.admission.last_probe,
+        now=services.now(),
+        observes=bool(services.settings.push_allow) and not services.settings.push_allow_enforced,
+        observed=services.admission.observed[:_REFUSALS_SHOWN],
+        public=bool(services.settings.public_url),
+        probe=services.admission.last_probe,
         last_push=last_push,
         clocks=clocks,
         refusals=refusals,
@@ -257,26 +269,29 @@ def setup() -> Response:
 
 @blueprint.post("/setup/self-test")
 def self_test() -> Response:
-    """Push a receipt as the platform would, through the front door; it is in no report."""
-    parts = runtime()
-    accounts = [account for account, _ in parts.settings.push_tokens if account in seen_accounts()]
+    """Push a receipt to the push URL, as the platform would. It is not counted in reports."""
+    services = runtime()
+    accounts = [account for account, _ in services.settings.push_tokens if account in seen_accounts()]
     if not accounts:
         return redirect(url_for("console.setup"), HTTPStatus.SEE_OTHER)
     wanted = request.form.get("account", accounts[0])
     account = wanted if wanted in accounts else accounts[0]
-    # The active one: a use of another would look as if the platform still had it.
-    secret = next(secret for name, secret in parts.settings.push_tokens if name == account)
+    # The active secret: use of a retiring one would look as if the platform still had it.
+    secret = next(secret for name, secret in services.settings.push_tokens if name == account)
     began = time.monotonic()
-    connection = connection_here(parts.settings, timeout_seconds=_SELF_TEST_SECONDS)
+    connection = connection_here(services.settings, timeout_seconds=_SELF_TEST_SECONDS)
     try:
-        answer = push_self_test(connection, f"/push/{secret}", at=parts.now().astimezone(parts.settings.timezone))
+        answer = push_self_test(connection, f"/push/{secret}", at=services.now().astimezone(services.settings.timezone))
     except OSError:
-        flash(gettext("The self-test did not get through to this server's own address."), "bad")
+        flash(gettext("Self-test failed: cannot connect to this server's own address."), "bad")
     else:
-        if answer.status == parts.settings.ack_status and answer.kept:
+        if answer.status == services.settings.ack_status and answer.kept:
             took = round((time.monotonic() - began) * 1000)
-            flash(gettext("The self-test was acknowledged in %(took)s ms and kept.", took=took), "good")
+            flash(gettext("Self-test passed: the push was acknowledged in %(took)s ms and saved.", took=took), "good")
         else:
-            flash(gettext("The self-test was answered with %(status)s, not acknowledged.", status=answer.status), "bad")
-    parts.audit(visitor().caller.name, "self_test", account=account)
+            flash(
+                gettext("Self-test failed: the push was not acknowledged (status %(status)s).", status=answer.status),
+                "bad",
+            )
+    services.audit(current_user().caller.name, "self_test", account=account)
     return redirect(url_for("console.setup"), HTTPStatus.SEE_OTHER)

@@ -203,7 +203,7 @@ def test_no_form_is_taken_without_its_own_sessions_token(app: Flask, runtime: Ru
         for token in ({}, {"csrf_token": ""}, {"csrf_token": "x"}, {"csrf_token": other.csrf}):
             answer = staff.client.post(path, data=fields | token)
             assert answer.status_code == 400, (path, token)
-            assert "This form is too old" in answer.text
+            assert "This form has expired" in answer.text
             assert Staff(app).client.post(path, data=fields | token).status_code == 400
     assert everything(runtime) == before
     assert staff.logged_in
@@ -463,7 +463,7 @@ def test_unknown_name_wrong_password_and_kept_out_are_answered_alike(app: Flask,
     runtime.database.write(lambda c: users.set_disabled(c, "gone", runtime.now(), now=runtime.now()))
     tried = [enter(app, *pair) for pair in (("li.wei", "wrong"), ("nobody", PASSWORD), ("gone", PASSWORD), ("", ""))]
     assert [answer.status_code for _, answer in tried] == [401] * 4
-    assert {Page(answer.text).at("error") for _, answer in tried} == {"This name and password do not go together."}
+    assert {Page(answer.text).at("error") for _, answer in tried} == {"Incorrect username or password."}
     assert not any(staff.logged_in for staff, _ in tried)
 
 
@@ -553,9 +553,9 @@ def test_proxy_is_believed_who_it_is_only_from_its_address_and_only_where_that_i
     create(runtime, "gone", "admin")
     runtime.database.write(lambda c: users.set_disabled(c, "gone", runtime.now(), now=runtime.now()))
 
-    def status(parts: Runtime, name: str, peer: str = "10.0.0.1", header: str = "X-Remote-User") -> int:
+    def status(services: Runtime, name: str, peer: str = "10.0.0.1", header: str = "X-Remote-User") -> int:
         more = {"environ_overrides": {"REMOTE_ADDR": peer}, "headers": {header: name}}
-        return create_app(parts).test_client().get("/console/users", **more).status_code
+        return create_app(services).test_client().get("/console/users", **more).status_code
 
     assert status(runtime, "boss") == 200
     assert status(runtime, "boss", peer="192.0.2.1") == 303

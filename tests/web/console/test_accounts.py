@@ -35,7 +35,7 @@ pytestmark = one_database
 
 NUMBER, UNREADABLE = "13800138777", "13800138999"
 # Whatever tells of the other account: its name, numbers as they are shown, words, secret.
-MARKS = ("zeta", "8777", "8999", "13800138", OTHER_SECRET, "could not read it")
+MARKS = ("zeta", "8777", "8999", "13800138", OTHER_SECRET, "may be about this")
 # Endpoint: requests, and whether somebody who is bound to no account sees a mark of the other account there, so that a
 # page that has come to show none proves nothing. Every page stands here.
 NOTHING: dict[str, bool] = {}
@@ -133,7 +133,7 @@ def both(make_runtime: Callable[..., Runtime]) -> Runtime:
         users.create_user(connection, name="zeta.user", role=Role.SUPPORT, now=now, accounts=["zeta"])
         url = "https://127.0.0.1:9/hooks"
         new = NewEndpoint(name="zeta-target", url=url, format=PayloadFormat.WEBHOOKS, accounts=("zeta",))
-        endpoints.create_target(connection, new, now=now)
+        endpoints.create_endpoint(connection, new, now=now)
 
     runtime.database.write(work)
     runtime.audit("user:zeta.user", "test")

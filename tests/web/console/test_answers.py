@@ -82,18 +82,18 @@ def test_every_state_has_its_sentence(app: Flask, runtime: Runtime, clock: time_
     expected = {
         "delivered": "Delivered 11:59:54, 4 seconds after it was sent.",
         "failed": "Not delivered: the operator reported a failure 11:59:55.",
-        "unknown": "Unclear: the platform reported 11:59:56 with a status that says neither yes nor no.",
-        "conflicting": "Contradictory: the platform has reported both delivered and failed."
-        " The last word, 11:59:58: Delivered.",
+        "unknown": "Unclear: the platform's receipt of 11:59:56 has a status that means neither delivered nor failed.",
+        "conflicting": "Conflicting: the platform reported both delivered and failed."
+        " The latest receipt, 11:59:58: Delivered.",
         "waiting": "Sent 8 seconds ago, no receipt yet.",
         "late": "Sent 2 minutes ago, no receipt yet.",
-        "no_receipt": "Sent, no receipt for 73 hours: the operator never reported.",
+        "no_receipt": "Sent 73 hours ago: the operator sent no receipt.",
         "refused": "Refused by the platform: 余额不足",
         "dumb": "Refused by the platform, without a reason.",
-        "sending": "On its way to the platform for 3 seconds now.",
-        "perhaps": "Perhaps sent, 61 seconds ago: the platform did not say whether it took it.",
-        "unmatched": "Delivered 11:59:59; when it was sent is not recorded here.",
-        "unreadable": "Sent 90 seconds ago. A report arrived 11:59:30 that we could not read.",
+        "sending": "Being submitted to the platform for 3 seconds.",
+        "perhaps": "Possibly sent 61 seconds ago: the platform did not confirm the request.",
+        "unmatched": "Delivered 11:59:59. The send time is not recorded.",
+        "unreadable": "Sent 90 seconds ago. A receipt arrived 11:59:30 that could not be parsed.",
     }
     pages = {name: staff.look_up(number, "7d") for name, number in numbers.items()}
     assert {name: sentences(page) for name, page in pages.items()} == {name: [text] for name, text in expected.items()}
@@ -120,7 +120,10 @@ def test_every_state_has_its_sentence(app: Flask, runtime: Runtime, clock: time_
         (5 * SECOND, "Sent just now, no receipt yet."),
         (
             7 * MINUTE,
-            "No receipt yet. It was sent 12:07:00 by its sender's clock, which is 7 minutes ahead of this server's.",
+            (
+                "No receipt yet. By the sender's clock it was sent 12:07:00, which is 7 minutes ahead of this server's"
+                " clock."
+            ),
         ),
     ],
 )
@@ -146,10 +149,13 @@ def test_waiting_message_is_told_how_others_with_its_template_arrive(
         make_send(task_id="b", template_id="b", sent_at=NOON - 3 * SECOND),
     )
     keep(runtime, *(at(sent_at + 6 * SECOND, task_id=f"t{n}", mobile=f"139000000{n:02d}") for n in range(9)))
-    none_of_them = "none of the 5 others with this template in the last 10 minutes arrived either."
+    none_of_them = "In the last 10 minutes, none of the 5 other messages with this template arrived."
     assert sentences(staff.look_up(NUMBER)) == [
-        f"Sent 3 seconds ago, no receipt yet; {none_of_them}",
-        "Sent 4 seconds ago, no receipt yet; 90% with this template arrived within 6 seconds in the last 10 minutes.",
+        f"Sent 3 seconds ago, no receipt yet. {none_of_them}",
+        (
+            "Sent 4 seconds ago, no receipt yet. In the last 10 minutes, 90% of the messages with this template arrived"
+            " within 6 seconds."
+        ),
     ]
 
 
@@ -158,12 +164,12 @@ def test_nothing_found_earlier_found_and_unreadable_are_told_apart(
 ) -> None:
     staff = log_in(app, runtime, "support")
     nothing = staff.look_up(NUMBER)
-    assert sentences(nothing) == ["Nothing recorded under this number in 30 days."]
+    assert sentences(nothing) == ["No record of this number in the last 30 days."]
     assert "hx-get" in nothing.by_id["answers"]
-    assert sentences(staff.look_up("order-17")) == ["Nothing recorded that fits this in 30 days."]
+    assert sentences(staff.look_up("order-17")) == ["No matching record in the last 30 days."]
     keep(runtime, at(NOON - MINUTE, body=f"phone={NUMBER}".encode()))
     assert sentences(staff.look_up(NUMBER)) == [
-        "A report that seems to be about this arrived 11:59:00, but we could not read it."
+        "A push that may be about this arrived 11:59:00, but could not be parsed."
     ]
     record(
         runtime,
@@ -174,7 +180,7 @@ def test_nothing_found_earlier_found_and_unreadable_are_told_apart(
     keep(runtime, at(NOON - 2 * HOUR + 5 * SECOND, task_id="t3"))
     earlier = staff.look_up(NUMBER)
     assert sentences(earlier) == ["Delivered 10:00:05, 5 seconds after it was sent."]
-    assert "Nothing in the last 10 minutes. This is the newest before that." in earlier.text
+    assert "Nothing in the last 10 minutes. This is the latest message before that." in earlier.text
     assert "Nothing in" not in staff.look_up(NUMBER, "24h").text
     assert len(sentences(staff.look_up(NUMBER, "24h"))) == 2
     for wanted, period in (("", "10m"), ("x" * 256, "10m"), ("\u200b", "10m"), (NUMBER, "1y")):
@@ -208,10 +214,10 @@ def test_more_than_fit_on_a_page_are_told_of(app: Flask, runtime: Runtime, clock
     sends = [make_send(task_id=f"t{n}", mobile=f"1390000{n:04d}"[:7] + "1090", template_id=f"{n}") for n in range(9)]
     record(runtime, *(replace(send, sent_at=NOON - MINUTE) for send in sends[:8]))
     page = staff.look_up("1090")
-    assert (len(sentences(page)), "There are more than these." in page.text) == (8, False)
+    assert (len(sentences(page)), "There are more results." in page.text) == (8, False)
     record(runtime, replace(sends[8], sent_at=NOON - MINUTE))
     page = staff.look_up("1090")
-    assert (len(sentences(page)), "There are more than these." in page.text) == (8, True)
+    assert (len(sentences(page)), "There are more results." in page.text) == (8, True)
 
 
 @one_database
@@ -251,7 +257,7 @@ def test_number_is_shown_in_full_only_to_whoever_looks_it_up_or_says_why(app: Fl
         refused = admin.post("/messages/1/reveal", {"reason": reason})
         assert refused.status_code == 422
         assert NUMBER not in refused.text
-        assert Page(refused.text).at("error") == "Say why you need to see the number."
+        assert Page(refused.text).at("error") == "Enter a reason for viewing the full number."
     assert not any(action == "number.reveal" for _, action, _ in audit(runtime))
     revealed = admin.post("/messages/1/reveal", {"reason": " a  caller asks "})
     assert NUMBER in Page(revealed.text).text

@@ -244,7 +244,7 @@ def test_nothing_typed_is_answered_beside_the_field(site: Site, open_context: Op
     page.locator("[name=wanted]").fill("   ")
     page.locator("[name=wanted]").press("Enter")
 
-    expect(page.get_by_role("alert")).to_contain_text("Type a phone number")
+    expect(page.get_by_role("alert")).to_contain_text("Enter a phone number")
     expect(page.locator("[name=wanted]")).to_have_attribute("aria-invalid", "true")
 
 
@@ -342,7 +342,7 @@ def test_what_is_pushed_comes_into_the_open_lists(site: Site, open_page: OpenPag
     replies = messages.context.new_page()
     replies.goto("/console/replies?task_id=65001")
     for page in (messages, replies):
-        expect(page.locator("tbody")).to_contain_text("Nothing here.")
+        expect(page.locator("tbody")).to_contain_text("No entries.")
         mark(page)
     messages.locator("[name=template_id]").fill("half typed")
     site.push("15080925001", "65001", status="1")
@@ -365,7 +365,7 @@ def test_an_unreadable_push_is_told_looked_at_and_read_again(site: Site, open_pa
     mark(page)
     site.serve.push(b"mobile=1&taskid=66001&status=1")
     banner = page.locator("#banner .banner")
-    expect(banner).to_contain_text("1 push could not be read", timeout=POLLED)
+    expect(banner).to_contain_text("1 push could not be parsed", timeout=POLLED)
     assert_not_reloaded(page)
 
     banner.get_by_role("link").click()
@@ -373,10 +373,10 @@ def test_an_unreadable_push_is_told_looked_at_and_read_again(site: Site, open_pa
     expect(page.locator("main")).to_contain_text("mobile: not a phone number")
     page.get_by_text("Bytes", exact=True).click()
     expect(page.locator("#hex-body pre")).to_contain_text("000000  6d 6f 62 69 6c 65 3d 31 26")
-    page.get_by_role("button", name="Read it again").click()
-    expect(page.locator("[role=status].banner")).to_contain_text("still cannot be read")
+    page.get_by_role("button", name="Re-parse").click()
+    expect(page.locator("[role=status].banner")).to_contain_text("still cannot be parsed")
     page.goto("/console/pushes?outcome=quarantined")
-    page.get_by_role("button", name="I have looked at these").click()
+    page.get_by_role("button", name="Mark as reviewed").click()
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.locator("#banner .banner")).to_have_count(0)
 
@@ -408,7 +408,7 @@ def test_an_analyst_reads_reports_and_takes_files(site: Site, open_page: OpenPag
     today = f"{datetime.now(ZONE):%Y-%m-%d}"
     expect(page.locator("#table-days tbody tr").last).to_contain_text(today)
     with page.expect_download() as started:
-        page.locator("#days").get_by_role("link", name="CSV of this table").click()
+        page.locator("#days").get_by_role("link", name="Download as CSV").click()
     assert started.value.suggested_filename.startswith("days_")
     lines = started.value.path().read_text(encoding="utf-8-sig").splitlines()
     assert lines[0].startswith("Day,Delivered,Failed")
@@ -417,10 +417,10 @@ def test_an_analyst_reads_reports_and_takes_files(site: Site, open_page: OpenPag
     page.locator("[name=compare]").check()
     page.get_by_role("button", name="Show").click()
     page.wait_for_url("**compare=1**")
-    expect(page.locator("#rates .u-legend")).to_contain_text("The period before")
-    expect(page.locator(".tile").first).to_contain_text("before: 0")
+    expect(page.locator("#rates .u-legend")).to_contain_text("Previous period")
+    expect(page.locator(".tile").first).to_contain_text("Previous period: 0")
 
-    page.get_by_role("link", name="Files").click()
+    page.get_by_role("link", name="Exports").click()
     with page.expect_download() as started:
         page.locator(".card", has_text="Messages").get_by_role("button").click()
     text = started.value.path().read_text(encoding="utf-8-sig")
@@ -437,9 +437,9 @@ def test_an_administrator_makes_a_user_who_logs_in(site: Site, open_page: OpenPa
     page.locator("input[name=name]").fill("new.one")
     page.locator("[name=role]").select_option("analyst")
     page.locator("[name=password]").fill(PASSWORD)
-    page.get_by_role("button", name="Make the user").click()
+    page.get_by_role("button", name="Create user").click()
 
-    expect(page.locator(".banner[role=status]")).to_contain_text("new.one may log in now.")
+    expect(page.locator(".banner[role=status]")).to_contain_text("new.one can log in now.")
     expect(page.locator("tbody tr", has_text="new.one")).to_contain_text("Analyst")
     other = open_page(site.origin, "/console/")
     log_in(other, "new.one")
@@ -451,7 +451,7 @@ def test_a_key_is_copied_used_and_revoked(site: Site, open_page: OpenPage) -> No
     log_in(page, "ada")
     page.locator("input[name=name]").fill("dashboard")
     page.locator("[name=scope][value=read]").check()
-    page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="Create key").click()
     page.locator("[data-copy='#fresh']").click()
     expect(page.locator("#announce")).to_have_text("Copied")
     bearer = {"Authorization": f"Bearer {page.evaluate('navigator.clipboard.readText()')}"}
@@ -468,7 +468,7 @@ def test_the_teams_own_advice_reaches_support(site: Site, open_page: OpenPage) -
     page = open_page(site.origin, "/console/advice?language=en")
     log_in(page, "ada")
     page.locator("[name=refused]").fill("Ask Bo on floor 3.")
-    page.get_by_role("button", name="Keep").click()
+    page.get_by_role("button", name="Save").click()
     expect(page.locator("[name=refused]")).to_have_value("Ask Bo on floor 3.")
     site.record("15080928001", None, reference="order-68001", return_status="0", message="number is on a list")
     other = open_page(site.origin, "/console/")
@@ -487,7 +487,7 @@ def test_setup_gives_the_url_to_copy_and_tests_itself(site: Site, open_page: Ope
     page.locator("[data-copy='#url-1-1']").click()
     expect(page.locator("#announce")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == site.origin + site.serve.target
-    page.get_by_role("button", name="Self-test").click()
+    page.get_by_role("button", name="Run self-test").click()
 
     expect(page.locator(".banner[role=status]")).to_contain_text("acknowledged in")
 
@@ -532,7 +532,7 @@ def test_a_wrong_password_is_told(site: Site, open_context: OpenContext) -> None
     page.locator("[name=password]").fill("wrong horse battery")
     page.locator("[name=password]").press("Enter")
 
-    expect(page.get_by_role("alert")).to_contain_text("do not go together")
+    expect(page.get_by_role("alert")).to_contain_text("Incorrect username")
     expect(page.locator("[name=password]")).to_be_focused()
     log_in(page, "sue")
 
@@ -582,7 +582,7 @@ def test_pages_work_without_scripts(site: Site, open_page: OpenPage) -> None:
     page.get_by_role("link", name="Setup").click()
     expect(page.locator("#url-1-1")).to_be_visible()
     expect(page.locator("[data-copy]").first).to_be_hidden()
-    page.get_by_role("button", name="Self-test").click()
+    page.get_by_role("button", name="Run self-test").click()
     expect(page.locator(".banner[role=status]")).to_contain_text("acknowledged in")
     page.get_by_role("button", name="中文").click()
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")

@@ -139,11 +139,11 @@ def test_journal_shows_each_byte_and_reads_again(make_runtime: Callable[..., Run
     assert admin.post("/pushes/nonsense/replay").status_code == 404
     answer = admin.post(f"/pushes/{odd.id}/replay")
     assert answer.headers["Location"] == f"/console/pushes/{odd.id}"
-    assert "It still cannot be read." in admin.page(f"/pushes/{odd.id}").text
+    assert "The push still cannot be parsed." in admin.page(f"/pushes/{odd.id}").text
     mended = make_runtime(time_formats=("%Y/%m/%d %H:%M:%S",))
     other = log_in(create_app(mended), mended, "admin")
     other.post(f"/pushes/{odd.id}/replay")
-    assert "It could be read now" in other.page(f"/pushes/{odd.id}").text
+    assert "Parsed. The message was updated." in other.page(f"/pushes/{odd.id}").text
     assert rows_of(admin.page("/pushes?outcome=quarantined"), "p") == []
     assert len(rows_of(admin.page("/messages"), "m")) == 2
 
@@ -195,8 +195,8 @@ def test_figures_are_those_of_the_api_and_each_file_is_its_table(
     of_a = staff.page(f"/reports?{span}&template_id=a")
     assert re.findall(r'tile-value">([^<]*)<', of_a.html)[:2] == ["4", "3"]
     compared = staff.page("/reports?from=2026-11-17&to=2026-11-23&compare=1")
-    assert "before: 2" in compared.text
-    assert "before: 50%" in compared.text
+    assert "Previous period: 2" in compared.text
+    assert "Previous period: 50%" in compared.text
     assert table_of(compared, "rates")[-1] == ["2026-11-23", "75%", "–"]
     assert table_of(compared, "rates")[5] == ["2026-11-22", "0%", "50%"]
     files = [str(given["href"]) for _, given in compared.tags if ".csv" in str(given.get("href"))]
@@ -210,6 +210,6 @@ def test_figures_are_those_of_the_api_and_each_file_is_its_table(
         table = table_of(compared, name)
         assert len(heading) == len(rows[0]) if rows else True
         if name != "balances":
-            assert [row[0] or "none given" for row in rows] == [re.sub("<.*?>", "", row[0]) for row in table]
+            assert [row[0] or "not specified" for row in rows] == [re.sub("<.*?>", "", row[0]) for row in table]
         if name in ("days", "replies", "minutes"):  # the others have units in the table
             assert rows == table

@@ -198,7 +198,7 @@ def test_without_a_role_the_page_says_where_it_was_looked_for(company: Company, 
     company.provider.claims |= claims
     response = company.log_in()
     company.require_refused(response, 403, "no role in groups")
-    assert "the claim groups" in response.text
+    assert "claim: groups" in response.text
     assert company.user("li.wei") is None
 
 

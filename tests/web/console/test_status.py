@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from receiver.alerting import Alarm, Finding, NodeIncidents, SharedIncidents
+from receiver.alerting.incidents import SharedIncidents
+from receiver.alerting.node_state import NodeIncidents
+from receiver.alerting.rules import Alarm, Finding
 from receiver.app import create_app
 from receiver.messages import Reading, save_readings
 from receiver.web.console import status as now
@@ -53,18 +55,18 @@ def test_banner_speaks_of_silence_quarantine_and_the_database(app: Flask, runtim
     keep(runtime, at(now - HOUR), at(now - HOUR - MINUTE, body=b"mobile=1"), at(now - HOUR - 2 * MINUTE, body=b"x=1"))
     record(runtime, *(make_send(task_id=f"t{n}", sent_at=now - 30 * MINUTE) for n in range(5)))
     page = admin.page("/banner")
-    assert "The platform has gone silent: the last push came" in page.text
-    assert "2 pushes could not be read and wait to be looked at." in page.text
+    assert "The platform has stopped pushing: the last push came" in page.text
+    assert "2 pushes could not be parsed and need a review." in page.text
     assert (banners(admin), banners(support)) == (["alarm", "warn"], ["alarm"])
     assert admin.post("/pushes/seen").headers["Location"] == "/console/pushes?outcome=quarantined"
     assert banners(admin) == ["alarm"]
     keep(runtime, make_push(body=b"mobile=2"))
-    assert "1 push could not be read" in admin.page("/banner").text
+    assert "1 push could not be parsed" in admin.page("/banner").text
     admin.get("/status")
     runtime._drainer.stop()  # it would find the database there
     runtime.availability.mark_down("gone")
     assert banners(admin) == ["alarm"]
-    assert "The database is away. Pushes are kept on disk" in admin.page("/banner").text
+    assert "The database is unavailable. Pushes are saved on disk" in admin.page("/banner").text
 
 
 @one_database
@@ -73,7 +75,7 @@ def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(
 ) -> None:
     staff, stranger = log_in(app, runtime, "support"), log_in(app, runtime, "support")
     keep(runtime, at(runtime.now() - SECOND))
-    assert "Pushes come in and are kept." in staff.page("/status").at("verdict")
+    assert "Pushes arrive and are saved." in staff.page("/status").at("verdict")
     gone = log_in(app, runtime, "support")
     assert gone.logged_in
     old = str(gone.token)
@@ -82,12 +84,12 @@ def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(
     runtime._drainer.stop()
     runtime.availability.mark_down("gone")
     page = staff.page("/status")
-    assert page.at("verdict") == "Something here needs a hand; the platform is not the cause."
-    assert "The database is away; pushes are kept on disk meanwhile." in page.text
+    assert page.at("verdict") == "This system needs attention. The platform is not the cause."
+    assert "The database is unavailable. Pushes are saved on disk." in page.text
     assert "At the present rate" not in page.text  # nothing waits
     monkeypatch.setattr(now, "seconds_left", lambda *_, **__: 7.5 * 3600)
-    assert "At the present rate there is room for 7 hours more." in staff.page("/status").text
-    assert "not known without the database" in page.text
+    assert "At the current rate, there is room for another 7 hours." in staff.page("/status").text
+    assert "unknown while the database is unavailable" in page.text
     assert "evidence" not in page.by_id
     for other in (stranger, gone):
         assert other.get("/status").status_code == 503
@@ -104,7 +106,7 @@ def test_right_after_a_start_without_the_database_every_page_says_so(app: Flask,
     client = app.test_client()
     for path in ("/console/login", "/console/", "/console/status", "/console/nowhere"):
         answer = client.get(path)
-        assert (answer.status_code, Page(answer.text).at("main")[:7]) == (503, "Not now")
+        assert (answer.status_code, Page(answer.text).at("main")[:23]) == (503, "Temporarily unavailable")
     assert client.post("/console/login", data={}).status_code == 503
     assert client.get("/console/static/console.css").status_code == 200
 
@@ -112,11 +114,11 @@ def test_right_after_a_start_without_the_database_every_page_says_so(app: Flask,
 def test_status_of_a_server_that_never_had_a_push_does_not_say_that_all_is_well(app: Flask, runtime: Runtime) -> None:
     staff = log_in(app, runtime, "admin")
     page = staff.page("/status")
-    assert page.at("verdict") == "No push has ever come: finish the set-up."
-    assert page._texts["evidence"][0].splitlines()[1:] == ["No push has ever come."]
+    assert page.at("verdict") == "No push has been received yet: finish the setup."
+    assert page._texts["evidence"][0].splitlines()[1:] == ["No push has been received yet."]
     assert 'href="/console/setup"' in page.html.partition('id="verdict"')[2].partition("</section>")[0]
     keep(runtime, at(runtime.now() - SECOND))
-    assert staff.page("/status").at("verdict") == "Pushes come in and are kept."
+    assert staff.page("/status").at("verdict") == "Pushes arrive and are saved."
 
 
 def test_status_has_what_the_hotline_asks_for(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:
@@ -138,7 +140,7 @@ def test_status_has_what_the_hotline_asks_for(app: Flask, runtime: Runtime, cloc
         *(f"u{n}  139****000{n}  2026-11-23 11:29:00" for n in (3, 2, 1, 0)),
     ]
     # The platform's address refuses connections here.
-    assert page.at("verdict") == "Neither do pushes reach us, nor do we reach the platform."
+    assert page.at("verdict") == "No pushes arrive, and the platform cannot be reached from here."
     minutes = [given["data-value"] for _, given in page.tags if "data-value" in given]
     assert len(minutes) == 4 * 60
 
@@ -156,7 +158,7 @@ def test_balance_is_told_with_the_days_that_it_lasts(
     ((account, left, as_of, used, days, warned),) = table_of(staff.page("/reports"), "balances")
     assert (account, left, used, days, warned) == ("default", "700", "101.4", "6.9", "800")
     assert "11:00:00" in as_of
-    assert "Balance (default)700 · for about 6.9 days Low" in staff.page("/status").text
+    assert "Balance (default)700 · lasts about 6.9 days Low" in staff.page("/status").text
 
 
 @one_database
@@ -168,7 +170,7 @@ def test_a_strangers_push_is_nobodys_fault_while_none_is_missing(app: Flask, run
     keep(runtime, at(runtime.now() - HOUR))
     record(runtime, make_send(sent_at=runtime.now() - HOUR))  # as at night: a send, and nothing that waits
     page = staff.page("/status")
-    assert page.at("verdict") == "Pushes come in and are kept."
+    assert page.at("verdict") == "Pushes arrive and are saved."
     assert wrong not in page.text
 
 
@@ -187,10 +189,10 @@ def test_setup_shows_the_urls_and_what_has_come(app: Flask, runtime: Runtime) ->
     came = admin.page("/setup").at("came")
     assert "GET · 127.0.0.1" in came
     assert "wrong secret" in came
-    assert "could not be read" in came
+    assert "not parsed" in came
     assert secret not in admin.page("/audit").html
     assert admin.post("/setup/self-test").status_code == 303
-    assert "did not get through" in admin.page("/setup").text
+    assert "cannot connect to this server" in admin.page("/setup").text
 
 
 def test_self_test_lands_in_the_journal_and_in_no_report(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_self_test_lands_in_the_journal_and_in_no_report(tmp_path: Path) -> None
         assert browser.post("/login", name="boss", password=PASSWORD)[0] == 303
         assert browser.post("/setup/self-test") == (303, "/console/setup")
         page = browser.get("/setup")
-        assert re.search(r"The self-test was acknowledged in [\d,]+ ms and kept\.", page)
+        assert re.search(r"Self-test passed: the push was acknowledged in [\d,]+ ms and saved\.", page)
         assert re.search(r"Last push</dt><dd>\s*none yet", page)  # which speaks of the platform
         key = server.make_key("pushes", "reports", "read")
         (push,) = server.request("GET", "/api/v1/pushes", headers=key).json["items"]
@@ -242,7 +244,7 @@ class _Browser:
 
 def test_status_lists_the_alarms_of_all_nodes_and_of_this_one(app: Flask, runtime: Runtime) -> None:
     staff = log_in(app, runtime, "support")
-    assert "Alarms, and since when" not in staff.page("/status").text
+    assert "Open alarms" not in staff.page("/status").text
     begun = runtime.now() - HOUR
     of_all = {Alarm.BALANCE_LOW: [Finding(alarm=Alarm.BALANCE_LOW, subject="shop", evidence={"left": 1, "low": 2})]}
     of_node = {Alarm.SPOOL_GROWING: [Finding(alarm=Alarm.SPOOL_GROWING)]}
@@ -250,7 +252,7 @@ def test_status_lists_the_alarms_of_all_nodes_and_of_this_one(app: Flask, runtim
         SharedIncidents(runtime.database).follow(of_all, begun + minute * MINUTE)
         NodeIncidents(runtime.settings.data_dir).follow(of_node, begun + minute * MINUTE)
     text = staff.page("/status").text
-    assert "Alarms, and since when" in text
+    assert "Open alarms" in text
     assert "few messages are left: shop" in text
     assert "the spool grows" in text
     assert "余额不足：shop" in staff.page("/status", headers={"Accept-Language": "zh-CN"}).text

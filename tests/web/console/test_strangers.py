@@ -126,10 +126,10 @@ def test_ten_thousand_characters_nul_and_emoji_are_shown(app: Flask, runtime: Ru
     assert "长" * 10_000 in text
     assert "a␀b👍" in text
     page = staff.page("/messages/1")
-    assert page.at("answer") == "Only a reply speaks of this message; that it was sent is not recorded here."
+    assert page.at("answer") == "Only a reply refers to this message. There is no record of the send."
     assert "a␀b👍" in page.text
     assert sentences(staff.look_up(NUMBER)) == [
-        "A reply came from this number; no message to it is recorded here in 30 days."
+        "A reply from this number was received. No message to it was recorded in the last 30 days."
     ]
 
 

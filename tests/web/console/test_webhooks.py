@@ -30,7 +30,7 @@ def database_url(sqlite_database_url: str) -> str:
 
 
 @pytest.fixture
-def parts(make_runtime: Callable[..., Runtime]) -> Runtime:
+def services(make_runtime: Callable[..., Runtime]) -> Runtime:
     """A runtime that may reach this machine."""
     return make_runtime(webhooks_allow=ALLOW)
 
@@ -42,8 +42,8 @@ def target() -> Iterator[Hook]:
         yield made
 
 
-def test_target_is_made_tried_and_held_in_the_console(parts: Runtime, target: Hook) -> None:
-    staff = log_in(create_app(parts), parts, "admin")
+def test_target_is_made_tried_and_held_in_the_console(services: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(services), services, "admin")
     made = staff.post("/webhooks", {"name": "shop", "url": target.url("/x?key=K1"), "format": "webhooks"})
     (secret,) = re.findall(r"whsec_[A-Za-z0-9+/=]+", made.text)
     staff.post("/webhooks/change", {"name": "shop", "action": "test"})
@@ -56,46 +56,46 @@ def test_target_is_made_tried_and_held_in_the_console(parts: Runtime, target: Ho
     assert "paused" in staff.get("/webhooks").text
     rotated = staff.post("/webhooks/change", {"name": "shop", "action": "rotate"}).text
     assert secret not in rotated
-    assert parts.webhooks.find("shop").signing_secrets[0] in rotated
+    assert services.webhooks.find("shop").signing_secrets[0] in rotated
     staff.post("/webhooks/change", {"name": "shop", "action": "resume"})
-    assert parts.webhooks.find("shop").paused_at is None
+    assert services.webhooks.find("shop").paused_at is None
     staff.post("/webhooks/change", {"name": "shop", "action": "remove"})
-    assert parts.ask(endpoints.list_targets) == []
+    assert services.ask(endpoints.list_endpoints) == []
 
 
-def test_target_that_refuses_everything_is_shown_as_failing_with_its_answer(parts: Runtime, target: Hook) -> None:
-    staff = log_in(create_app(parts), parts, "admin")
+def test_target_that_refuses_everything_is_shown_as_failing_with_its_answer(services: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(services), services, "admin")
     staff.post("/webhooks", {"name": "old", "url": target.url(), "format": "raw"})
     assert 'data-state="delivered"' in staff.get("/webhooks").text
     target.behave = lambda _sent: (404, {})
-    keep(parts, make_push())
-    await_true(lambda: parts.webhooks.find("old").failed_at is not None)
+    keep(services, make_push())
+    await_true(lambda: services.webhooks.find("old").failed_at is not None)
     page = staff.get("/webhooks").text
     assert 'data-state="failed">failing<' in page
     assert "answered with HTTP status 404" in page
     assert 'value="resume"' in page
 
 
-def test_wrong_target_is_told_beside_its_field(parts: Runtime) -> None:
-    staff = log_in(create_app(parts), parts, "admin")
+def test_wrong_target_is_told_beside_its_field(services: Runtime) -> None:
+    staff = log_in(create_app(services), services, "admin")
     fields = {"name": "a b", "url": "http://169.254.169.254/", "format": "webhooks", "not_delivered_after_seconds": "x"}
     answer = staff.post("/webhooks", fields)
     assert answer.status_code == 422
     for name in ("name", "url", "not_delivered_after_seconds"):
         assert f'id="{name}-error"' in answer.text
     assert "RECEIVER_WEBHOOKS_ALLOW" in answer.text
-    assert parts.ask(endpoints.list_targets) == []
+    assert services.ask(endpoints.list_endpoints) == []
 
 
-def test_what_was_given_up_is_listed_and_sent_again(parts: Runtime, target: Hook) -> None:
-    staff = log_in(create_app(parts), parts, "admin")
+def test_what_was_given_up_is_listed_and_sent_again(services: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(services), services, "admin")
     staff.post("/webhooks", {"name": "old", "url": target.url(), "format": "raw"})
     staff.post("/webhooks/change", {"name": "old", "action": "pause"})
     push = make_push()
-    keep(parts, push)
-    await_true(lambda: count(parts, deliveries_table) == 1)
-    now = parts.now()
-    change(parts, sa.update(deliveries_table).values(dead_at=now, failing_since=now - deliveries.LIFE, attempts=9))
+    keep(services, push)
+    await_true(lambda: count(services, deliveries_table) == 1)
+    now = services.now()
+    change(services, sa.update(deliveries_table).values(dead_at=now, failing_since=now - deliveries.LIFE, attempts=9))
     assert str(push.id) in staff.get("/webhooks/old/dead").text
     staff.post("/webhooks/change", {"name": "old", "action": "resume"})
     staff.post("/webhooks/change", {"name": "old", "action": "replay"})

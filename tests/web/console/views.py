@@ -218,9 +218,9 @@ def _make_targets(connection: sa.Connection) -> None:
     made_at = NOW - timedelta(days=20)
     for name, form in (("erp", PayloadFormat.RAW), ("shop", PayloadFormat.WEBHOOKS)):
         new = NewEndpoint(name=name, url=f"https://{name}.example.com/sms", format=form, events=tuple(EventType))
-        endpoints.create_target(connection, new, now=made_at)
-    shop = endpoints.get_target(connection, "shop")
-    endpoints.pause_target(connection, shop, because="answered with HTTP status 410", now=NOW - timedelta(hours=2))
+        endpoints.create_endpoint(connection, new, now=made_at)
+    shop = endpoints.get_endpoint(connection, "shop")
+    endpoints.pause_endpoint(connection, shop, because="answered with HTTP status 410", now=NOW - timedelta(hours=2))
     at, dead_at = NOW - timedelta(days=4), NOW - timedelta(days=1)
     row = {"target_id": shop.id, "event_id": first_id_of(at), "event": EventType.STATUS_CHANGED.value, "message_id": 1}
     tried = {"attempts": 17, "last_error": "answered with HTTP status 500", "failing_since": at}

@@ -1,4 +1,4 @@
-"""What the resources of the API share: fields, schemas, pages, what a caller may see."""
+"""Shared parts of the API: fields, schemas, pagination, visibility."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from receiver.web.api.common.blueprint import (
     Blueprint,
     documents,
     documents_text,
+    inbound_event_links,
     link,
     next_page,
     operation,
     read_json,
-    sighting_links,
 )
 from receiver.web.api.common.fields import (
     MOBILE_PATTERN,
@@ -29,11 +29,11 @@ from receiver.web.api.common.schemas import (
     MESSAGE_STATUSES,
     RECEIPT_STATUSES,
     AccountFilterSchema,
+    InboundEventFilterSchema,
+    InboundEventSchema,
     PageSchema,
     ProblemSchema,
     ReceivedFilterSchema,
-    SightingFilterSchema,
-    SightingSchema,
     StrictSchema,
     list_schema,
 )
@@ -48,6 +48,8 @@ __all__ = [
     "RECEIPT_STATUSES",
     "AccountFilterSchema",
     "Blueprint",
+    "InboundEventFilterSchema",
+    "InboundEventSchema",
     "InputTime",
     "MobileField",
     "OurTime",
@@ -55,8 +57,6 @@ __all__ = [
     "PlatformTime",
     "ProblemSchema",
     "ReceivedFilterSchema",
-    "SightingFilterSchema",
-    "SightingSchema",
     "StrictBoolean",
     "StrictSchema",
     "Text",
@@ -69,6 +69,7 @@ __all__ = [
     "documents",
     "documents_text",
     "hold",
+    "inbound_event_links",
     "link",
     "list_schema",
     "next_page",
@@ -76,5 +77,4 @@ __all__ = [
     "read_json",
     "readable_accounts",
     "shown",
-    "sighting_links",
 ]

@@ -1,4 +1,4 @@
-"""What the resources share: fields, filters, pages, masking."""
+"""Blueprints of the API, request parsing, and helpers for the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Parser(FlaskParser):
-    """Refuses a parameter that nobody knows, where it would otherwise be passed over in silence."""
+    """Rejects unknown parameters instead of ignoring them."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"query": ma.RAISE, "json": ma.RAISE, "headers": ma.EXCLUDE}  # noqa: RUF012  (as in the base class)
 
@@ -34,30 +34,24 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no
     ARGUMENTS_PARSER = Parser()
 
     def route(self, rule: str, **options: Any) -> Any:
-        """Serve a path, with a slash at its end or without."""
+        """Serve a path, with or without a trailing slash."""
         return super().route(rule, strict_slashes=False, **options)
 
 
 def read_json() -> Any:
-    """Return what the body of the present request says. Raises Unreadable."""
+    """Return the parsed JSON body of the current request. Raises Unreadable."""
     if not request.is_json:
-        raise Unreadable(415, "the body is not declared as JSON: send it with Content-Type: application/json")
+        raise Unreadable(415, "the body is not declared as JSON: send Content-Type: application/json")
     try:
         return current_app.json.loads(request.get_data())
     except JSONDecodeError as error:
         raise Unreadable(400, f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
     except UnicodeDecodeError as error:
-        raise Unreadable(400, f"not UTF-8 at byte {error.start + 1}: JSON is always UTF-8") from None
-
-
-# --- Fields -------------------------------------------------------------------------------------------
-
-
-# --- Schemas ------------------------------------------------------------------------------------------
+        raise Unreadable(400, f"not UTF-8 at byte {error.start + 1}: JSON must be UTF-8") from None
 
 
 def documents(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
-    """Document the errors of a call."""
+    """Return a decorator that documents the errors of a call."""
 
     def decorate(view: Any) -> Any:
         for status in (*statuses, *((429,) if 401 in statuses else ())):
@@ -70,7 +64,7 @@ def documents(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
 
 
 def operation(blueprint: Blueprint, name: str, links: Mapping[str, Any] | None = None) -> Callable[[Any], Any]:
-    """Name a call for generated clients, and say where its answer leads."""
+    """Return a decorator that sets the operation id and the links of a call."""
     doc: dict[str, Any] = {"operationId": name}
     if links:
         doc["responses"] = {200: {"links": links}}
@@ -79,7 +73,7 @@ def operation(blueprint: Blueprint, name: str, links: Mapping[str, Any] | None =
 
 
 def link(name: str, **parameters: str) -> dict[str, Any]:
-    """A call that an answer leads to, its `parameters` by the place of their values in the answer's body."""
+    """Return an OpenAPI link; `parameters` maps names to the places of their values in the answer's body."""
     return {
         "operationId": name,
         "parameters": {parameter: f"$response.body#/{place}" for parameter, place in parameters.items()},
@@ -87,12 +81,12 @@ def link(name: str, **parameters: str) -> dict[str, Any]:
 
 
 def next_page(name: str, parameter: str = "cursor") -> dict[str, Any]:
-    """Where a list goes on."""
+    """Return the link to the next page of a list."""
     return link(name, **{parameter: "next_cursor"}) | {"description": "With the same filters."}
 
 
-def sighting_links(name: str) -> dict[str, Any]:
-    """Where a list of receipts or replies leads."""
+def inbound_event_links(name: str) -> dict[str, Any]:
+    """Return the links of a list of receipts or replies."""
     return {
         "next_page": next_page(name),
         "message": link("get_message", message_id="items/0/message_id"),
@@ -101,18 +95,6 @@ def sighting_links(name: str) -> dict[str, Any]:
 
 
 def documents_text(blueprint: Blueprint, content_type: str) -> Callable[[Any], Any]:
-    """Document that the answer comes as this instead of JSON, where `Accept` asks for it."""
+    """Return a decorator that documents another content type, chosen by `Accept`."""
     decorate: Callable[[Any], Any] = blueprint.alt_response(200, schema={"type": "string"}, content_type=content_type)
     return decorate
-
-
-# --- Accounts -----------------------------------------------------------------------------------------
-
-
-# --- Pages --------------------------------------------------------------------------------------------
-
-
-# --- Waiting ------------------------------------------------------------------------------------------
-
-
-# --- What a caller sees -------------------------------------------------------------------------------

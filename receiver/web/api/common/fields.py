@@ -1,4 +1,4 @@
-"""Fields of the API: how each kind of value is written, read and refused."""
+"""Fields of the API: parsing, validation and output."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from receiver.messages import parse_filter_time
 from receiver.web import runtime
 
 _TEXT_MAX_CHARS = 255
-_TEXT = r"^[^\u0000-\u001f\u007f-\u009f]*$"  # PostgreSQL takes no NUL, and nobody means the others
+_TEXT = r"^[^\u0000-\u001f\u007f-\u009f]*$"  # PostgreSQL rejects NUL; the others have no use
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MOBILE_PATTERN = r"^[+0-9][-0-9 *]{3,23}[0-9*]$"
 
 
 class Text(ma.fields.String):
-    """Text that both databases take: no control characters, bounded."""
+    """Text without control characters, of limited length."""
 
     def __init__(self, *, max_chars: int = _TEXT_MAX_CHARS, **kwargs: Any) -> None:
         metadata = {"pattern": _TEXT, "maxLength": max_chars}
@@ -28,14 +28,14 @@ class Text(ma.fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
         if isinstance(text, str) and _CONTROL.search(text):
-            raise ma.ValidationError("Has a control character.")
+            raise ma.ValidationError("Must not contain control characters.")
         if isinstance(text, str) and len(text) > self._max_chars:
             raise ma.ValidationError(f"Longer than {self._max_chars} characters.")
         return text
 
 
 class MobileField(ma.fields.String):
-    """A telephone number in any usual spelling; comes out as digits."""
+    """A phone number in any usual format; loaded as digits."""
 
     def __init__(self, **kwargs: Any) -> None:
         metadata = {"pattern": MOBILE_PATTERN, "example": "15080921090"}
@@ -50,7 +50,7 @@ class MobileField(ma.fields.String):
 
 
 class InputTime(ma.fields.String):
-    """A moment as ISO 8601, with or without an offset (without: the platform's zone); comes out as UTC."""
+    """A time as ISO 8601, with or without an offset (without: the platform's zone); loaded as UTC."""
 
     def __init__(self, **kwargs: Any) -> None:
         metadata = {"format": "date-time", "example": "2026-11-23T09:14:03+08:00"}
@@ -58,7 +58,7 @@ class InputTime(ma.fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
-        # In a query, `+08:00` arrives as ` 08:00` from whoever forgets to encode it.
+        # In a query, an unencoded `+08:00` arrives as ` 08:00`.
         text = re.sub(r" (\d\d:?\d\d)$", r"+\1", text) if "T" in text else text
         try:
             return parse_filter_time(text, runtime().settings.timezone)
@@ -67,7 +67,7 @@ class InputTime(ma.fields.String):
 
 
 class StrictBoolean(ma.fields.Boolean):
-    """`true` or `false`, nothing like it."""
+    """`true` or `false` only."""
 
     truthy = {"true", True}  # noqa: RUF012  (as in the base class)
     falsy = {"false", False}  # noqa: RUF012
@@ -79,7 +79,7 @@ class StrictBoolean(ma.fields.Boolean):
 
 
 class WholeNumber(ma.fields.Integer):
-    """An integer as JSON writes it, or as digits."""
+    """An integer, or a text of digits."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
@@ -94,7 +94,7 @@ def _date_time(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 class PlatformTime(ma.fields.DateTime):
-    """A time of the platform's: whole seconds, UTC."""
+    """A time from the platform: whole seconds, UTC."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**_date_time(kwargs))
@@ -104,7 +104,7 @@ class PlatformTime(ma.fields.DateTime):
 
 
 class OurTime(ma.fields.DateTime):
-    """A time of ours or the sender's: milliseconds, UTC."""
+    """A time from us or the sender: milliseconds, UTC."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**_date_time(kwargs))

@@ -1,4 +1,4 @@
-"""Pages of a list, and answers that wait or may lag behind."""
+"""Pages of a list, long polling, and reads from a replica."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from flask import after_this_request
 
-from receiver.core import Cursors
+from receiver.core.cursors import Cursors
 from receiver.messages.queries import Clock, Filter, Page
 from receiver.web import runtime
 from receiver.web.api.common.visibility import readable_accounts
@@ -34,27 +34,27 @@ def answer_page(
     fetch: Callable[[Connection, Page, Clock], Sequence[Any]],
     present: Callable[[Any], Any],
 ) -> dict[str, Any]:
-    """Fetch one page of the list `name`, its items as `present` shows them.
+    """Return one page of the list `name`, its items converted by `present`.
 
-    `arguments` are the loaded filters with `limit` and `cursor`. What depends on the present moment is asked as of
-    the moment of the first page, which the cursor carries.
+    `arguments` are the loaded filters with `limit` and `cursor`. Filters that depend on the time use the time of the
+    first page, which the cursor carries.
     """
-    parts = runtime()
+    services = runtime()
     wanted = {key: value for key, value in arguments.items() if key not in ("limit", "cursor", "account")}
     accounts = readable_accounts(arguments.get("account"))
     narrowed = Filter(**wanted, accounts=accounts)
-    cursors = Cursors(parts.shared_secret("cursor"), name, asdict(narrowed))
-    before, now = None, parts.now()
+    cursors = Cursors(services.shared_secret("cursor"), name, asdict(narrowed))
+    before, now = None, services.now()
     if "cursor" in arguments:
         before, moment = cursors.read(arguments["cursor"])
         now = datetime.fromisoformat(moment)
     limit = arguments["limit"]
     page = Page(limit=limit + 1, before=_key_of(name, before), filter=narrowed)
-    # Who asks for one person or one message has just heard of it; lists may be a little behind. Not so the pages after
-    # a first one, which may have shown more than the replica has: it would lack what comes next.
-    settled = parts.now() - now > parts.settings.replica_max_lag + _CLOCKS_APART
-    behind = not _ASKS_FOR_ONE.intersection(wanted) and ("cursor" not in arguments or settled)
-    rows = (browse if behind else parts.ask)(lambda connection: fetch(connection, page, parts.clock(now)))
+    # A search for one person or message needs the newest rows; a list may lag. A later page may only lag once the
+    # replica certainly has what the first page showed: otherwise rows would be missing.
+    replicated = services.now() - now > services.settings.replica_max_lag + _CLOCKS_APART
+    may_lag = not _ASKS_FOR_ONE.intersection(wanted) and ("cursor" not in arguments or replicated)
+    rows = (browse if may_lag else services.ask)(lambda connection: fetch(connection, page, services.clock(now)))
     next_cursor = cursors.make(rows[limit - 1].id, now.isoformat()) if len(rows) > limit else None
     return {"items": [present(row) for row in rows[:limit]], "next_cursor": next_cursor}
 
@@ -65,16 +65,16 @@ DATA_LAG_HEADER = "X-Data-Lag-Seconds"
 
 
 def browse(question: Callable[[Connection], T]) -> T:
-    """Answer a question that does not need the newest rows; where a replica answers, the response says how old it is.
+    """Return the answer to a query that does not need the newest rows.
 
-    Its `X-Data-Lag-Seconds`: what was kept before that many seconds is in the answer.
+    If a replica answers, the response gets `X-Data-Lag-Seconds`: rows older than that are in the answer.
     """
     answer, lag = runtime().browse(question)
     if lag is not None:
         shown_lag = f"{lag:.1f}"
 
         @after_this_request
-        def _tell(response: Response) -> Response:
+        def _add_lag(response: Response) -> Response:
             response.headers[DATA_LAG_HEADER] = shown_lag
             return response
 
@@ -89,14 +89,14 @@ def _key_of(name: str, before: str | None) -> Any:
 
 MAX_WAIT_SECONDS = 30
 _POLL_SECONDS = 0.25
-# Every one that waits holds a thread; beyond these the answer comes at once, as it is.
+# Each waiting request holds a thread; beyond this number, requests are answered at once.
 _waiters = threading.BoundedSemaphore(16)
 
 
-def hold(seconds: float, look: Callable[[], T | None]) -> T | None:
-    """Look again and again for something, and give it once it is there; None: it was not in that time.
+def hold(seconds: float, find: Callable[[], T | None]) -> T | None:
+    """Return the first result of `find`, called repeatedly; None: there was none in that time.
 
-    Raises Denied where the caller's key was revoked, or has expired, meanwhile.
+    Raises Denied if the caller's key was revoked or expired meanwhile.
     """
     if not _waiters.acquire(blocking=False):
         return None
@@ -104,7 +104,7 @@ def hold(seconds: float, look: Callable[[], T | None]) -> T | None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-            if (found := look()) is not None:
+            if (found := find()) is not None:
                 break
         else:
             found = None

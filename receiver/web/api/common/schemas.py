@@ -17,45 +17,45 @@ DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
 
 
 class StrictSchema(ma.Schema):
-    """Takes the fields that it names and no other."""
+    """Rejects unknown fields."""
 
     class Meta:
         unknown = ma.RAISE
 
 
 class PageSchema(StrictSchema):
-    """Where a list goes on."""
+    """Limit and cursor of a list."""
 
     limit = WholeNumber(
         load_default=DEFAULT_LIMIT,
         validate=ma.validate.Range(1, MAX_LIMIT),
-        metadata={"description": "How many items at most."},
+        metadata={"description": "Maximum number of items."},
     )
     cursor = Text(
         max_chars=1000,
-        metadata={"description": "`next_cursor` of the page before, with the same filters."},
+        metadata={"description": "`next_cursor` of the previous page, with the same filters."},
     )
 
 
 class AccountFilterSchema(PageSchema):
-    """What every list can be narrowed to."""
+    """The filter by account, common to all lists."""
 
     account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
 
 
 class ReceivedFilterSchema(AccountFilterSchema):
-    """Lists of what the platform pushed."""
+    """Filters of lists of pushed items."""
 
-    received_from = InputTime(metadata={"description": "Received then or later."})
-    received_to = InputTime(metadata={"description": "Received before then."})
+    received_from = InputTime(metadata={"description": "Received at or after this time."})
+    received_to = InputTime(metadata={"description": "Received before this time."})
 
 
-class SightingFilterSchema(ReceivedFilterSchema):
-    """Lists of receipts and replies."""
+class InboundEventFilterSchema(ReceivedFilterSchema):
+    """Filters of receipts and replies."""
 
     mobile = MobileField()
     task_id = Text(max_chars=64)
-    matched = StrictBoolean(metadata={"description": "Whether its message's send is recorded."})
+    matched = StrictBoolean(metadata={"description": "Whether the message's send is recorded."})
 
 
 class ProblemErrorSchema(ma.Schema):
@@ -66,22 +66,22 @@ class ProblemErrorSchema(ma.Schema):
 
 
 class ProblemSchema(ma.Schema):
-    """An error, as RFC 9457 has it."""
+    """An error (RFC 9457)."""
 
     type = ma.fields.String(required=True)
     title = ma.fields.String(required=True)
     status = ma.fields.Integer(required=True)
-    code = ma.fields.String(required=True, metadata={"description": "Stable; what a program decides by."})
+    code = ma.fields.String(required=True, metadata={"description": "Stable code for programs."})
     detail = ma.fields.String(required=True)
     errors = ma.fields.List(ma.fields.Nested(ProblemErrorSchema))
     waiting_helps = ma.fields.Boolean(
-        metadata={"description": "Of a refusal of the platform's: whether it may be sent later."}
+        metadata={"description": "For a refusal by the platform: whether sending later may succeed."}
     )
-    advice = ma.fields.String(metadata={"description": "Of a refusal of the platform's: what to do."})
+    advice = ma.fields.String(metadata={"description": "For a refusal by the platform: what to do."})
 
 
-class SightingSchema(ma.Schema):
-    """What receipts and replies share."""
+class InboundEventSchema(ma.Schema):
+    """The common fields of receipts and replies."""
 
     id = ma.fields.String(required=True)
     message_id = ma.fields.String(required=True, allow_none=True)
@@ -90,18 +90,18 @@ class SightingSchema(ma.Schema):
     mobile = ma.fields.String(required=True)
     received_at = OurTime(required=True)
     last_seen_at = OurTime(required=True)
-    copies = ma.fields.Integer(required=True, metadata={"description": "How often it was pushed."})
+    copies = ma.fields.Integer(required=True, metadata={"description": "How many times it was pushed."})
     extra = ma.fields.Dict(
         keys=ma.fields.String(),
         values=ma.fields.String(),
         required=True,
-        metadata={"description": "Fields that the platform's page does not name."},
+        metadata={"description": "Fields that the platform does not document."},
     )
-    push_id = ma.fields.String(required=True, metadata={"description": "The push that first brought it."})
+    push_id = ma.fields.String(required=True, metadata={"description": "The push that first contained it."})
 
 
 def list_schema(item: type[ma.Schema], name: str) -> type[ma.Schema]:
-    """The schema of a page of items."""
+    """Return the schema of a page of items."""
     return ma.Schema.from_dict(
         {
             "items": ma.fields.List(ma.fields.Nested(item), required=True),
@@ -116,16 +116,16 @@ RECEIPT_STATUSES = ["delivered", "failed", "unknown"]
 
 
 PROBLEMS: Mapping[int, str] = {
-    400: "The body is not JSON.",
-    401: "No key, or one that is unknown, revoked or expired.",
+    400: "The body is not valid JSON.",
+    401: "The key is missing, unknown, revoked or expired.",
     403: "The key lacks the scope.",
-    404: "Nothing is there.",
+    404: "Not found.",
     409: "A given value differs from the recorded one.",
     413: "The body is over 4 MiB.",
     415: "The body is not declared as JSON.",
-    422: "Some input cannot be used; `errors` names it.",
+    422: "Some fields are not valid; `errors` names them.",
     429: "Too many wrong keys came from this address; try again after `Retry-After` seconds.",
-    502: "The platform was not reached, or said nothing that can be read; `code` says which.",
+    502: "The platform was not reached or its answer cannot be parsed; `code` says which.",
     504: "The platform did not answer in time; the message may have been sent.",
     503: "The database is unavailable; try again after `Retry-After` seconds.",
 }

@@ -1,4 +1,4 @@
-"""What a caller may see: its accounts, whole numbers or masked ones; and the audit of what was read."""
+"""What a caller may see: its accounts, full or masked numbers; and the audit of reads."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 
 
-def readable_accounts(asked: str | None) -> tuple[str, ...] | None:
-    """The accounts that a read covers; None: all. Raises Invalid for an unknown one, Denied for a closed one."""
+def readable_accounts(account: str | None) -> tuple[str, ...] | None:
+    """Return the accounts of a read; None: all. Raises Invalid for an unknown account, Denied without access."""
     allowed = caller().accounts
-    if asked is None:
+    if account is None:
         return allowed
-    if asked not in runtime().settings.accounts:
+    if account not in runtime().settings.accounts:
         raise Invalid({"#/account": "no such account is configured"})
-    if allowed is not None and asked not in allowed:
+    if allowed is not None and account not in allowed:
         raise Denied(403, "account_closed", "this key is bound to other accounts")
-    return (asked,)
+    return (account,)
 
 
-def account_to_write(asked: str | None) -> str:
-    """The account that a write is for: the one asked for, else the only one. Raises Invalid or Denied."""
-    if asked is not None:
-        readable_accounts(asked)
-        return asked
+def account_to_write(account: str | None) -> str:
+    """Return the account of a write: the given one, else the only one. Raises Invalid or Denied."""
+    if account is not None:
+        readable_accounts(account)
+        return account
     choices = runtime().settings.accounts
     allowed = caller().accounts
     if allowed is not None:
         choices &= set(allowed)
     if len(choices) != 1:
-        raise Invalid({"#/account": "several accounts are configured: say which"})
+        raise Invalid({"#/account": "several accounts are configured: name one"})
     return next(iter(choices))
 
 
@@ -48,7 +48,7 @@ _NUMBER_INSIDE = re.compile(r"(?<![0-9])(?:86|0086)?1[0-9]{10}(?![0-9])")
 
 
 def shown(row: Row) -> Row:
-    """Return a row as the caller may see it: numbers masked without the scope `pii`."""
+    """Return a row as the caller may see it: without the scope `pii`, numbers are masked."""
     if caller().sees_numbers:
         return row
     changes: dict[str, Any] = {"mobile": mask_mobile(row.mobile)}  # type: ignore[attr-defined]
@@ -62,7 +62,7 @@ def _without_numbers(text: str) -> str:
 
 
 def audit_list(name: str, arguments: Mapping[str, Any]) -> None:
-    """Note a list of messages or receipts where it was asked for by number, or shows numbers in full."""
+    """Audit a list of messages or receipts if it was filtered by number or shows full numbers."""
     mobile = arguments.get("mobile")
     if mobile is not None:
         audit_look_up(f"{name}.look_up", mobile=mobile)
@@ -71,5 +71,5 @@ def audit_list(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def audit_look_up(action: str, *, mobile: str | None = None, **detail: Any) -> None:
-    """Note a look-up by number, or a read of content. The number goes in as a keyed hash."""
+    """Audit a look-up by number or a read of content. The number is stored as a keyed hash."""
     runtime().audit(caller().name, action, mobile=mobile, **detail)

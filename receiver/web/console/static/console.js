@@ -1,4 +1,4 @@
-// Copy buttons, charts drawn from the tables beside them, and words for screen readers. Pages work without it.
+// Copy buttons, charts drawn from the tables beside them, and announcements for screen readers. Pages work without it.
 (() => {
     "use strict";
     document.documentElement.classList.add("js");
@@ -15,11 +15,11 @@
         setTimeout(() => { region.textContent = text; }, 50);
     }
 
-    const said = new Map();  // of every [data-announce]: its id, and what it said last
+    const announced = new Map();  // id of each [data-announce]: its last text
     function announceChanges() {
         for (const {id, dataset: {announce: text}} of document.querySelectorAll("[data-announce][id]")) {
-            if (said.has(id) && said.get(id) !== text) announce(text);
-            said.set(id, text);
+            if (announced.has(id) && announced.get(id) !== text) announce(text);
+            announced.set(id, text);
         }
     }
 
@@ -51,7 +51,7 @@
         }
     });
 
-    const drawn = new Map();  // of every .plot: its uPlot, and what it was drawn from
+    const drawn = new Map();  // each .plot: its uPlot and the data of the drawing
     const resized = new ResizeObserver(entries => {
         for (const {target, contentRect: {width}} of entries) {
             if (width > 0) drawn.get(target)?.plot.setSize({width, height: width < 480 ? 180 : 220});
@@ -78,13 +78,13 @@
         const [bars, count, beside] = [chart === "bars", xs.length, stacked === undefined ? names.length : 1];
         const from = bars ? -0.5 : xs[0] - (count > 1 ? 0 : 1);
         const to = bars ? count - 0.5 : xs.at(-1) + (count > 1 ? 0 : 1);
-        const tell = value => (value === null || value === undefined ? "–" : numbers.format(value) + unit);
+        const format = value => (value === null || value === undefined ? "–" : numbers.format(value) + unit);
         pen.font = FONT;
         const room = 16 + Math.max(...labels.map(label => pen.measureText(label).width));
         const axis = {stroke: colour("--mute"), font: FONT, grid: {stroke: colour("--line"), width: 1}, ticks: {show: false}};
         const whole = values.flat().every(value => value === null || Number.isInteger(value));
         const steps = Array.from({length: 12}, (_, power) => [1, 2, 5].map(step => step * 10 ** power)).flat();
-        // As many labels as there is room for, each as the table writes it.
+        // As many labels as fit, with the texts of the table.
         const splits = plot => {
             let [last, perUnit] = [-Infinity, (plot.width - 60) / (to - from)];
             return plot.data[0].filter(x => (x - last) * perUnit >= room && (last = x, true));
@@ -100,12 +100,12 @@
             scales: {x: {time: false, range: [from, to]}, y: {range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1]}},
             axes: [
                 {...axis, size: 28, grid: {show: false}, splits, values: (plot, at) => at.map(x => labels[plot.data[0].indexOf(x)])},
-                {...axis, size: 52, incrs: whole ? steps : undefined, values: (_, at) => at.map(tell)},
+                {...axis, size: 52, incrs: whole ? steps : undefined, values: (_, at) => at.map(format)},
             ],
             series: [
                 {label: first, value: (_, __, ___, i) => labels[i] ?? ""},
                 ...names.map((label, s) => ({
-                    label, paths: paths(s), value: (_, __, ___, i) => (i == null ? "" : tell(values[s][i])),
+                    label, paths: paths(s), value: (_, __, ___, i) => (i == null ? "" : format(values[s][i])),
                     stroke: colour(colours[s]), fill: bars ? colour(colours[s]) : undefined,
                     width: bars ? 0 : 2, dash: bars ? undefined : DASHES[s % 4], points: {show: !bars && count < 40, size: 6, fill: colour("--card")},
                 })),

@@ -53,7 +53,7 @@ FIELDS = frozenset(
 
 
 class InvalidSendRecord(ReceiverError):
-    """A record that cannot be used. `faults` maps each wrong field to what is wrong with it."""
+    """A record that cannot be used. `faults` maps each invalid field to its error."""
 
     def __init__(self, faults: Mapping[str, str], *, closed: bool = False) -> None:
         super().__init__("; ".join(f"{name}: {reason}" for name, reason in faults.items()))
@@ -70,10 +70,10 @@ class SendRecordParser:
     allowed: frozenset[str] | None = None  # the caller's own; None: all
 
     def read(self, item: Mapping[str, Any]) -> SentMessage:
-        """Check one record and give it as a value. Raises InvalidSend, naming every wrong field.
+        """Return one record as a value. Raises InvalidSendRecord, naming every invalid field.
 
-        An empty text or null counts as not given. Numbers may come as text and ids as numbers, as the platform's
-        own answer has them; `return_status` "0" makes it the record of a refused send.
+        An empty text or null counts as not given. Numbers may be text and ids numbers, as in the platform's own answer;
+        `return_status` "0" makes it the record of a refused send.
         """
         faults: dict[str, str] = {str(name): "unknown field" for name in item if name not in FIELDS}
         return_status = _whole_number(item, "return_status", faults)
@@ -89,7 +89,7 @@ class SendRecordParser:
             sent_at=self._time(item, faults),
             success_counts=_whole_number(item, "success_counts", faults),
             remain_point=_whole_number(item, "remain_point", faults),
-            # Of a send that was taken the platform says `message` too: no fault, and nothing to keep.
+            # The platform sends `message` for accepted sends too: valid, but not stored.
             error_message=None if return_status == 1 else _text(item, "message", faults),
         )
         required = ("reference", "sent_at", "error_message") if refused else ("task_id",)
@@ -130,7 +130,7 @@ class SendRecordParser:
 
 
 def parse_time(text: str, zone: ZoneInfo) -> datetime:
-    """Read ISO 8601, with or without an offset (without: of `zone`), as UTC in whole milliseconds.
+    """Return ISO 8601 with or without an offset (without: of `zone`) as UTC in whole milliseconds.
 
     Raises ValueError.
     """
@@ -144,10 +144,9 @@ def parse_time(text: str, zone: ZoneInfo) -> datetime:
 
 
 def parse_filter_time(text: str, zone: ZoneInfo) -> datetime:
-    """Read a time that rows are held against, as `parse_time` does; far outside of their years, the nearest end of it.
+    """Return a time of a filter, as `parse_time` does; outside the years of our rows, their nearest bound.
 
-    So that "from the year 1" and "to the year 9999" mean what they should, and arithmetic around them holds.
-    Raises ValueError.
+    So "from the year 1" and "to the year 9999" work, and so does arithmetic with the result. Raises ValueError.
     """
     try:
         year = datetime.fromisoformat(text).year
@@ -180,9 +179,9 @@ def _text(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_cha
 
 
 def _id(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_chars: int = TEXT_MAX_CHARS) -> str | None:
-    """Read an id that others will name: without marks that cannot be seen, and refused where a program has spoilt it.
+    """Return an id without invisible marks; a fault if a program has damaged it.
 
-    Else its receipts would come for another one, for ever.
+    Otherwise its receipts would never match it.
     """
     text = _text(item, name, faults, max_chars=max_chars)
     if text is None:
@@ -192,24 +191,24 @@ def _id(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_chars
     if plain.isascii() and plain.isdigit():
         text = plain
     if _THOUSANDS.fullmatch(text) and len(digits := text.replace(",", "")) <= _KEPT_DIGITS:
-        text = digits  # a number of a spreadsheet, as it is shown
+        text = digits  # a spreadsheet's number, as displayed
     if fault := _spoilt(text):
         faults.setdefault(name, fault)
     return text or None
 
 
 def _spoilt(text: str) -> str | None:
-    """Say what a spreadsheet or a data frame has made of an id; None: nothing."""
+    """Return how a spreadsheet or data frame has damaged an id; None: it has not."""
     if _THOUSANDS.fullmatch(text):
-        return "a number of a spreadsheet, rounded beyond 15 digits: make its column text and export the ids anew"
+        return "a number of a spreadsheet, rounded beyond 15 digits: format its column as text and export the ids again"
     if _ROUNDED.fullmatch(text):
-        return "rounded to the form 1.2E+18 by a spreadsheet: make its column text and export the ids anew"
+        return "rounded to the form 1.2E+18 by a spreadsheet: format its column as text and export the ids again"
     if _FLOAT.fullmatch(text):
-        return "made a number with .0 by a spreadsheet or data frame: read its column as text and export anew"
+        return "made a number with .0 by a spreadsheet or data frame: read its column as text and export it again"
     if text.lower() in _EMPTY_WORDS:
-        return "a word that stands for no value: leave it empty"
+        return "a word for no value: leave the cell empty"
     if _MARKED_NUMBER.fullmatch(text):
-        return "begins with the apostrophe by which spreadsheets mark text: leave it out"
+        return "begins with a spreadsheet's text apostrophe: remove it"
     return None
 
 

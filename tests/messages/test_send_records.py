@@ -11,11 +11,11 @@ from receiver.messages import InvalidSendRecord, SendRecordParser
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 SENDS = SendRecordParser(zone=SHANGHAI, accounts=frozenset({"default"}))
 MOBILE = "15080921090"
-ID_ROUNDED = "rounded to the form 1.2E+18 by a spreadsheet: make its column text and export the ids anew"
-ID_FLOAT = "made a number with .0 by a spreadsheet or data frame: read its column as text and export anew"
-ID_SHOWN = "a number of a spreadsheet, rounded beyond 15 digits: make its column text and export the ids anew"
-ID_EMPTY = "a word that stands for no value: leave it empty"
-ID_MARKED = "begins with the apostrophe by which spreadsheets mark text: leave it out"
+ID_ROUNDED = "rounded to the form 1.2E+18 by a spreadsheet: format its column as text and export the ids again"
+ID_FLOAT = "made a number with .0 by a spreadsheet or data frame: read its column as text and export it again"
+ID_SHOWN = "a number of a spreadsheet, rounded beyond 15 digits: format its column as text and export the ids again"
+ID_EMPTY = "a word for no value: leave the cell empty"
+ID_MARKED = "begins with a spreadsheet's text apostrophe: remove it"
 NO_TIME = "not a time such as 2026-11-23T09:14:03+08:00"
 
 

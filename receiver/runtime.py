@@ -82,15 +82,7 @@ class Runtime:
             clock=self.clock,
             is_busy=lambda: self.batch_writer.is_busy,
         )
-        self.webhooks = Webhooks(
-            self.database,
-            accounts=settings.accounts,
-            allow=settings.webhooks_allow,
-            ask=self.ask,
-            audit=self.audit,
-            now=self.now,
-            wake=self.webhook_worker.run_now,
-        )
+        self.webhooks = self._make_webhooks()
         self.batch_writer = BatchWriter(
             save_pushes, availability=self.availability, spool=self.spool, notify_webhooks=self.webhook_worker.nudge
         )
@@ -106,6 +98,17 @@ class Runtime:
         self._shared_secrets: dict[str, bytes] = {}
         self._starting = threading.Lock()
         self._started_in: int | None = None  # id of the process whose threads run
+
+    def _make_webhooks(self) -> Webhooks:
+        return Webhooks(
+            self.database,
+            accounts=self.settings.accounts,
+            allow=self.settings.webhooks_allow,
+            ask=self.ask,
+            audit=self.audit,
+            now=self.now,
+            wake=self.webhook_worker.run_now,
+        )
 
     def make_ready(self) -> None:
         """Connect to the database and check that it is usable; migrate the embedded one.

@@ -20,9 +20,9 @@ import click
 
 from receiver.config import PUSH_SECRET_FILE, sqlite_url
 from receiver.core import ReceiverError
-from receiver.simulator import Awkwardness, PushTarget, Rules, StandIn
+from receiver.simulator import PushFaults, PushTarget, Rules, Simulator
 from receiver.simulator.check import ReceiverApi
-from receiver.simulator.traffic import make_up
+from receiver.simulator.traffic import generate_messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ _SEED = 540
 _DAYS = 30
 _STARTS_WITHIN_SECONDS = 15
 _STOPS_WITHIN_SECONDS = 30
-_HOW = Awkwardness(
+_HOW = PushFaults(
     failures=0.04,
     replies=0.05,
     lost=0.02,
@@ -43,7 +43,7 @@ _HOW = Awkwardness(
     max_delay=timedelta(minutes=20),
     hurry=True,
 )
-_LIVE_HOW = Awkwardness(failures=0.1, replies=0.5)
+_LIVE_HOW = PushFaults(failures=0.1, replies=0.5)
 
 
 @click.command()
@@ -75,12 +75,12 @@ def demo(messages: int, port: int) -> None:
             target = PushTarget(receipt_url=push_url, reply_url=push_url, retries=3)
             _fill(messages, ReceiverApi(f"http://127.0.0.1:{port}", key), target)
             rules = Rules(one_a_minute=True, per_number_per_day=10)
-            with StandIn(
+            with Simulator(
                 bind=("127.0.0.1", platform_port), rules=rules, how=_LIVE_HOW, target=target, seed=_SEED
-            ) as stand_in:
+            ) as simulator:
                 _tour(port, key, password, messages)
                 stopped.wait()
-                stand_in.forget()
+                simulator.cancel()
     print("\nstopped; all files are removed")
 
 
@@ -178,11 +178,11 @@ def _run(environment: Mapping[str, str], *arguments: str, stdin: str | None = No
 def _fill(count: int, api: ReceiverApi, target: PushTarget) -> None:
     """Generate thirty days of messages: record them as a shop would, push for them as the platform would."""
     print(f"generating {count:,} messages over {_DAYS} days …", flush=True)
-    messages = make_up(count, _DAYS, _SEED, datetime.now(UTC))
+    messages = generate_messages(count, _DAYS, _SEED, datetime.now(UTC))
     api.record(messages)
-    with StandIn(bind=("127.0.0.1", 0), rules=Rules(), how=_HOW, target=target, seed=_SEED) as stand_in:
-        stand_in.add_made_up(messages)
-    done = stand_in.ledger.summary()
+    with Simulator(bind=("127.0.0.1", 0), rules=Rules(), how=_HOW, target=target, seed=_SEED) as simulator:
+        simulator.add_messages(messages)
+    done = simulator.ledger.summary()
     print(f"{done['sent']:,} messages, {done['acked']:,} pushes acknowledged")
 
 

@@ -1,4 +1,4 @@
-"""`simulate`: a local stand-in for the platform."""
+"""`simulate`: a local simulator of the platform."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from receiver.cli.common import print_json
 from receiver.core import ReceiverError
-from receiver.simulator import Awkwardness, Ledger, PushTarget, Rules, StandIn
+from receiver.simulator import Ledger, PushFaults, PushTarget, Rules, Simulator
 from receiver.simulator.check import ReceiverApi, await_agreement
-from receiver.simulator.traffic import make_up
+from receiver.simulator.traffic import generate_messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ _SPAN = re.compile(r"(\d+)([smhd]?)", re.ASCII)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATES = (
     ("failures", 0.03, "that are not delivered"),
-    ("replies", 0.02, "that are replied to"),
+    ("replies", 0.02, "that get a reply"),
     ("lost", 0.0, "whose receipt never comes"),
     ("flips", 0.0, "whose second receipt says the opposite"),
     ("early", 0.0, "whose receipt comes before the answer to the send"),
@@ -41,7 +41,7 @@ _RATES = (
     ("masked", 0.0, "pushed with a masked number"),
     ("gb18030", 0.0, "pushed in GB18030"),
     ("in-query", 0.0, "pushed in the query, without a body"),
-    ("slow", 0.0, "whose body trickles in"),
+    ("slow", 0.0, "whose body arrives slowly"),
 )
 
 
@@ -51,12 +51,12 @@ class Duration(click.ParamType[timedelta]):
     name = "span"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read it."""
+        """Return the value as a timedelta."""
         if isinstance(value, timedelta):
             return value
         match = _SPAN.fullmatch(str(value))
         if match is None or int(match[1]) * _UNITS[match[2]] > 366 * 86400:
-            self.fail("not a length of time such as 90s, 15m, 36h or 3d, at most a year", param, ctx)
+            self.fail("not a duration such as 90s, 15m, 36h or 3d, at most a year", param, ctx)
         return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
@@ -76,45 +76,47 @@ def _rate_options(command: Any) -> Any:
 
 @click.command()
 @click.option(
-    "--bind", default="127.0.0.1:8100", show_default=True, metavar="HOST:PORT", help="Where it answers sends."
+    "--bind", default="127.0.0.1:8100", show_default=True, metavar="HOST:PORT", help="Address that answers sends."
 )
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Answer over HTTPS; with --tls-key.")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False))
-@click.option("--push-url", metavar="URL", help="Where both receipts and replies are pushed (`receiver push-url`).")
-@click.option("--receipt-url", metavar="URL", help="Where receipts are pushed, instead.")
-@click.option("--reply-url", metavar="URL", help="Where replies are pushed, instead.")
+@click.option("--push-url", metavar="URL", help="Push URL of receipts and replies (`receiver push-url`).")
+@click.option("--receipt-url", metavar="URL", help="Push URL of receipts, instead.")
+@click.option("--reply-url", metavar="URL", help="Push URL of replies, instead.")
 @click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="Trust these certificates when pushing.")
 @click.option("--seed", type=click.IntRange(0), help="Repeat a run: the same sends give the same pushes.")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Pushes a second at most; 0: no limit.")
 @click.option("--connections", type=click.IntRange(1, 256), default=8, show_default=True, help="Connections that push.")
 @click.option("--new-connections", is_flag=True, help="A new connection for every push.")
-@click.option("--burst", type=click.IntRange(1), default=1, help="Gather so many pushes, then make them at once.")
+@click.option("--burst", type=click.IntRange(1), default=1, help="Collect so many pushes, then make them at once.")
 @click.option("--retries", type=click.IntRange(0, 100), default=0, help="Push again after anything but a 2xx.")
 @_rate_options
-@click.option("--reorder", is_flag=True, help="Push what belongs to a message in any order.")
+@click.option("--reorder", is_flag=True, help="Push the receipts and replies of a message in any order.")
 @click.option(
-    "--max-delay", type=Duration(), default=timedelta(0), help="Receipts up to that late, by their times: 3d."
+    "--max-delay", type=Duration(), default=timedelta(0), help="Longest delay in the receipts' times, such as 3d."
 )
-@click.option("--hurry", is_flag=True, help="Push at once, with the times of one who has waited.")
-@click.option("--limits", is_flag=True, help="One a minute and ten a day per number, as the platform has it.")
+@click.option("--hurry", is_flag=True, help="Push at once, with the times of a delayed push.")
+@click.option("--limits", is_flag=True, help="The platform's limits: per number one a minute and ten a day.")
 @click.option("--per-day", type=click.IntRange(0), default=0, help="Sends a day at most; 0: no limit.")
 @click.option("--balance", type=click.IntRange(0), default=100_000, show_default=True, help="Messages left at first.")
 @click.option("--credentials", multiple=True, metavar="APPID:APPKEY", help="Refuse others; may be repeated.")
 @click.option("--template", "templates", multiple=True, metavar="ID", help="Refuse others; may be repeated.")
-@click.option("--make-up", type=click.IntRange(0), default=0, help="Make up so many messages and push for them.")
-@click.option("--days", type=click.IntRange(0, 366), default=0, help="Spread made-up messages over the last days.")
-@click.option("--api", metavar="URL", help="The receiver; made-up messages are recorded there, a check asks there.")
+@click.option("--make-up", type=click.IntRange(0), default=0, help="Generate so many messages and push for them.")
+@click.option("--days", type=click.IntRange(0, 366), default=0, help="Spread these messages over the last days.")
+@click.option("--api", metavar="URL", help="The receiver, to record these messages and for a check.")
 @click.option("--key-file", type=click.File(), help="The key for --api; else RECEIVER_API_KEY.")
-@click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Write down what was done, at the end.")
-@click.option("--once", is_flag=True, help="End when all pushes are made, instead of waiting for sends.")
+@click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Write a record of the run to a file.")
+@click.option("--once", is_flag=True, help="Stop after the planned pushes, instead of waiting for sends.")
 @click.option("--check", type=click.Path(dir_okay=False, exists=True, path_type=Path), metavar="LEDGER",
               help="Only compare a ledger with the receiver at --api.")  # fmt: skip
-@click.option("--check-seconds", type=click.IntRange(0, 3600), default=30, help="How long a check waits for agreement.")
+@click.option(
+    "--check-seconds", type=click.IntRange(0, 3600), default=30, help="How long a check may wait for agreement."
+)
 def simulate(**options: Any) -> None:
-    """Stand in for the platform: answer sends, push receipts and replies, misbehave as asked. Ends with a ledger.
+    """Simulate the platform: answer sends, push receipts and replies, with the given faults. Ends with a summary.
 
-    Point the receiver at it with RECEIVER_PLATFORM_URL=http://127.0.0.1:8100/smsApi. A check's key needs the scopes
-    read and pii; recording made-up messages, messages:write.
+    Set the receiver's RECEIVER_PLATFORM_URL=http://127.0.0.1:8100/smsApi. The key needs the scopes read and pii for
+    a check, and messages:write to record messages.
 
     \b
     Examples:
@@ -129,22 +131,22 @@ def simulate(**options: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     seed = random.randrange(10**6) if options["seed"] is None else options["seed"]  # noqa: S311
-    made_up = make_up(options["make_up"], options["days"], seed, datetime.now(UTC))
-    if made_up and options["api"]:
-        _api(options).record(made_up)
-    stand_in = _stand_in(options, seed)
-    with stand_in:
-        print(f"the stand-in answers on http{'s' if options['tls_cert'] else ''}://{_host(options)}:{stand_in.port}/smsApi"
+    messages = generate_messages(options["make_up"], options["days"], seed, datetime.now(UTC))
+    if messages and options["api"]:
+        _api(options).record(messages)
+    simulator = _simulator(options, seed)
+    with simulator:
+        print(f"the simulator listens on http{'s' if options['tls_cert'] else ''}://{_host(options)}:{simulator.port}/smsApi"
               f" (seed {seed})", file=sys.stderr, flush=True)  # fmt: skip
-        stand_in.add_made_up(made_up)
-        with _progress(stand_in) as tell:
+        simulator.add_messages(messages)
+        with _progress(simulator) as update:
             while not stopped.wait(0.1):
-                tell()
-                if options["once"] and not stand_in.waiting:
+                update()
+                if options["once"] and not simulator.waiting:
                     break
     if options["ledger"] is not None:
-        stand_in.ledger.save(options["ledger"])
-    print_json({"seed": seed, **stand_in.ledger.summary()})
+        simulator.ledger.save(options["ledger"])
+    print_json({"seed": seed, **simulator.ledger.summary()})
 
 
 def _host(options: dict[str, Any]) -> str:
@@ -152,15 +154,15 @@ def _host(options: dict[str, Any]) -> str:
     return host
 
 
-def _stand_in(options: dict[str, Any], seed: int) -> StandIn:
+def _simulator(options: dict[str, Any], seed: int) -> Simulator:
     host, _, port = options["bind"].rpartition(":")
     if not host or not port.isdigit():
         raise ReceiverError("--bind: not an address of the form HOST:PORT")
     try:
-        return StandIn(
+        return Simulator(
             bind=(host.strip("[]"), int(port)),
             rules=_rules(options),
-            how=Awkwardness(
+            how=PushFaults(
                 **{name.replace("-", "_"): options[name.replace("-", "_")] for name, _, _ in _RATES},
                 reorder=options["reorder"],
                 max_delay=options["max_delay"],
@@ -194,9 +196,9 @@ def _target(options: dict[str, Any]) -> PushTarget | None:
     if receipt_url is None and reply_url is None:
         return None
     if receipt_url is None or reply_url is None:
-        raise ReceiverError("--receipt-url and --reply-url go together; or give one --push-url for both")
+        raise ReceiverError("--receipt-url and --reply-url go together; or pass one --push-url for both")
     if any(not url.startswith(("http://", "https://")) for url in (receipt_url, reply_url)):
-        raise ReceiverError("a push URL begins with http:// or https://; `receiver push-url` prints it")
+        raise ReceiverError("a push URL starts with http:// or https://; `receiver push-url` prints it")
     return PushTarget(
         receipt_url=receipt_url,
         reply_url=reply_url,
@@ -221,7 +223,7 @@ def _api(options: dict[str, Any]) -> ReceiverApi:
     file = options["key_file"]
     key = file.read().strip() if file is not None else os.environ.get("RECEIVER_API_KEY", "")
     if not options["api"] or not key:
-        raise ReceiverError("give the receiver with --api URL, and its key with --key-file or RECEIVER_API_KEY")
+        raise ReceiverError("--api URL is required, with a key by --key-file or RECEIVER_API_KEY")
     return ReceiverApi(options["api"], key)
 
 
@@ -240,16 +242,16 @@ def _check(options: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _progress(stand_in: StandIn) -> Iterator[Callable[[], None]]:
-    """Show what has been done so far, on a terminal."""
+def _progress(simulator: Simulator) -> Iterator[Callable[[], None]]:
+    """Show the progress, on a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
 
-        def tell() -> None:
-            done = stand_in.ledger.summary()
+        def update() -> None:
+            done = simulator.ledger.summary()
             text = ", ".join(f"{count:,} {name}" for name, count in done.items())
-            bar.update(task, description=f"{text}, {stand_in.waiting:,} to come")
+            bar.update(task, description=f"{text}, {simulator.waiting:,} to come")
 
-        yield tell
+        yield update

@@ -1,4 +1,4 @@
-"""Holds a ledger of the stand-in against what the receiver answers: nothing missing, nothing extra."""
+"""Compares a simulator's ledger with the receiver's API: nothing missing, nothing extra."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _TIMEOUT_SECONDS = 60.0
 _IN_DOUBT = frozenset({"outcome_unknown", "sending"})
 
 
-class Unanswered(ReceiverError):
-    """The receiver's API gives no answer at present."""
+class ApiUnavailable(ReceiverError):
+    """The receiver's API is not available at present."""
 
 
 class ReceiverApi:
-    """The receiver's query API, as any client of it sees it. Keeps one connection."""
+    """A client of the receiver's query API, with one connection."""
 
     def __init__(self, url: str, key: str) -> None:
         parts = urlsplit(url)
@@ -39,24 +39,24 @@ class ReceiverApi:
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Make one call and give its JSON. Raises Unanswered for a 503 or no answer, ReceiverError for no 2xx."""
+        """Return the JSON of one call. Raises ApiUnavailable for a 503 or no answer, ReceiverError for no 2xx."""
         data = None if body is None else json.dumps(body)
         try:
             self._connection.request(method, f"/api/v1{path}", data, self._headers)
             answer = self._connection.getresponse()
             status, text = answer.status, answer.read()
-            found = json.loads(text)
+            content = json.loads(text)
         except (OSError, ValueError, http.client.HTTPException) as error:
             self._connection.close()
-            raise Unanswered(f"the receiver's API does not answer ({type(error).__name__})") from None
+            raise ApiUnavailable(f"the receiver's API does not answer ({type(error).__name__})") from None
         if status == 503:
-            raise Unanswered(f"the receiver's API answers 503: {found.get('detail', '')}")
+            raise ApiUnavailable(f"the receiver's API answers 503: {content.get('detail', '')}")
         if not 200 <= status < 300:
-            raise ReceiverError(f"the receiver's API answers {status}: {found.get('detail', '')}")
-        return found
+            raise ReceiverError(f"the receiver's API answers {status}: {content.get('detail', '')}")
+        return content
 
     def iter_all(self, name: str) -> Iterator[Mapping[str, Any]]:
-        """Return every item of a list."""
+        """Yield every item of a list."""
         cursor: str | None = None
         while True:
             query = {"limit": str(_PAGE)} | ({"cursor": cursor} if cursor else {})
@@ -84,7 +84,7 @@ class ReceiverApi:
 
 @dataclass(slots=True)
 class Comparison:
-    """What was looked at, and what does not agree."""
+    """The numbers compared, and the differences."""
 
     counts: Counter[str] = field(default_factory=Counter)
     missing: list[str] = field(default_factory=list)
@@ -93,11 +93,11 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """Return whether all agrees."""
+        """Return whether there is no difference."""
         return not (self.missing or self.extra or self.differing)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for a program; of each kind the first twenty."""
+        """Return it for a program, with the first twenty differences of each kind."""
         return {
             **self.counts,
             "missing": len(self.missing),
@@ -108,17 +108,17 @@ class Comparison:
 
 
 def compare(ledger: Ledger, api: ReceiverApi) -> Comparison:
-    """Compare a ledger with a receiver that has nothing else. The key needs the scopes `read` and `pii`."""
+    """Return how a ledger differs from a receiver without other data. The key needs the scopes `read` and `pii`."""
     found = Comparison()
     in_api = list(api.iter_all("messages"))
     if any(is_masked(message["mobile"]) for message in in_api):
         raise ReceiverError("the key shows masked numbers; the check needs the scope pii")
-    _compare_sightings(ledger, api, found)
+    _compare_events(ledger, api, found)
     _compare_messages(ledger, in_api, found)
     return found
 
 
-def _compare_sightings(ledger: Ledger, api: ReceiverApi, found: Comparison) -> None:
+def _compare_events(ledger: Ledger, api: ReceiverApi, found: Comparison) -> None:
     in_api: dict[PushKey, int] = {}
     for name, kind, said, at in (
         ("receipts", Kind.RECEIPT, "vendor_status", "reported_at"),
@@ -135,9 +135,9 @@ def _compare_sightings(ledger: Ledger, api: ReceiverApi, found: Comparison) -> N
     for key, (requests, acked) in pushed.items():
         copies = in_api.get(key, 0)
         if copies < acked:
-            found.missing.append(f"{_named(key)}: {acked} acknowledged, {copies} kept")
+            found.missing.append(f"{_named(key)}: {acked} acknowledged, {copies} stored")
         elif copies > requests:
-            found.extra.append(f"{_named(key)}: {requests} pushed, {copies} kept")
+            found.extra.append(f"{_named(key)}: {requests} pushed, {copies} stored")
     found.extra += [f"{_named(key)}: never pushed" for key in in_api.keys() - pushed.keys()]
 
 
@@ -153,7 +153,7 @@ def _named(key: PushKey) -> str:
 
 def _compare_messages(ledger: Ledger, in_api: Sequence[Mapping[str, Any]], found: Comparison) -> None:
     by_task = {message["task_id"]: message for message in in_api if message["task_id"] is not None}
-    # A send whose answer the receiver never saw has a row without a task id, which says so.
+    # A send whose answer did not reach the receiver has a row without a task id, in one of these states.
     in_doubt = Counter(message["mobile"] for message in in_api if message["status"] in _IN_DOUBT)
     receipts: dict[str, list[tuple[Receipt, bool]]] = defaultdict(list)
     for (kind, task_id, mobile, said, at), requests in ledger.pushed.items():
@@ -188,28 +188,28 @@ def _compare_messages(ledger: Ledger, in_api: Sequence[Mapping[str, Any]], found
 def _compare_refused(
     ledger: Ledger, in_api: Sequence[Mapping[str, Any]], in_doubt: Counter[str], found: Comparison
 ) -> None:
-    kept = Counter(
+    stored = Counter(
         (message["mobile"], message["error_message"]) for message in in_api if message["status"] == "refused"
     )
     for (mobile, words), count in ledger.refused.items():
-        missing = count - kept.pop((mobile, words), 0)
+        missing = count - stored.pop((mobile, words), 0)
         if missing > 0 and in_doubt[mobile] < missing:
             found.missing.append(f"{missing} refused sends: {words}")
         elif missing < 0:
             found.extra.append(f"{-missing} refused sends: {words}")
     unsent = ("not sent: ", "local limit: ")  # these never reached the platform
     found.extra += [
-        f"{count} refused sends: {words}" for (_, words), count in kept.items() if not words.startswith(unsent)
+        f"{count} refused sends: {words}" for (_, words), count in stored.items() if not words.startswith(unsent)
     ]
 
 
 def await_agreement(ledger: Ledger, api: ReceiverApi, pause: Callable[[], bool]) -> Comparison:
-    """Compare until all agrees, or `pause` says that it has been long enough."""
+    """Compare until there is no difference, or `pause` returns False. Return the last comparison."""
     while True:
         try:
             found = compare(ledger, api)
             if found.ok or not pause():
                 return found
-        except Unanswered:
+        except ApiUnavailable:
             if not pause():
                 raise

@@ -1,4 +1,4 @@
-"""What the stand-in did: what it sent and refused, what it pushed, and what of that was acknowledged."""
+"""The simulator's record of sends, refusals, pushes and acknowledgements."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from receiver.simulator.traffic import PlannedPush, SimulatedMessage
 
-PushKey = tuple[str, str, str, str, str]  # kind, task id, number as pushed, what it said, when (ISO 8601)
+PushKey = tuple[str, str, str, str, str]  # kind, task id, number as pushed, status or content, time (ISO 8601)
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Safe for many threads."""
+    """The record of one run. Safe for many threads."""
 
     sent: dict[str, tuple[str, str]] = field(default_factory=dict)  # task id: (number, template id)
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)  # (number, words)
@@ -28,28 +28,28 @@ class Ledger:
     acked: Counter[PushKey] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note_sent(self, message: SimulatedMessage) -> None:
-        """Note a message that was taken."""
+    def add_sent(self, message: SimulatedMessage) -> None:
+        """Record a send that was accepted."""
         with self._lock:
             self.sent[message.task_id] = (message.mobile, message.template_id)
 
-    def note_refused(self, mobile: str, words: str) -> None:
-        """Note a message that was not."""
+    def add_refused(self, mobile: str, words: str) -> None:
+        """Record a send that was refused."""
         with self._lock:
             self.refused[mobile, words] += 1
 
-    def note_pushed(self, push: PlannedPush) -> None:
-        """Note a push that goes out: from here on it may have arrived."""
+    def add_pushed(self, push: PlannedPush) -> None:
+        """Record a push before its request: from then on it may have arrived."""
         with self._lock:
             self.pushed[push.key] += 1
 
-    def note_acked(self, push: PlannedPush) -> None:
-        """Note that a push was acknowledged."""
+    def add_acked(self, push: PlannedPush) -> None:
+        """Record an acknowledgement of a push."""
         with self._lock:
             self.acked[push.key] += 1
 
     def summary(self) -> dict[str, int]:
-        """Add it up."""
+        """Return the totals."""
         with self._lock:
             return {
                 "sent": len(self.sent),
@@ -59,7 +59,7 @@ class Ledger:
             }
 
     def save(self, path: Path) -> None:
-        """Write it down, to be checked later."""
+        """Write it to a file, for a later check."""
         with self._lock:
             data: dict[str, Any] = {
                 "sent": [[task_id, *rest] for task_id, rest in self.sent.items()],
@@ -70,7 +70,7 @@ class Ledger:
 
     @classmethod
     def load(cls, path: Path) -> Ledger:
-        """Read one that was written down. Raises ReceiverError."""
+        """Return the ledger of a file. Raises ReceiverError."""
         try:
             data = json.loads(path.read_text())
             ledger = cls(sent={task_id: (mobile, template) for task_id, mobile, template in data["sent"]})
@@ -81,5 +81,5 @@ class Ledger:
                 ledger.pushed[kind, task_id, mobile, said, at] = pushed
                 ledger.acked[kind, task_id, mobile, said, at] = acked
         except (OSError, ValueError, KeyError, TypeError):
-            raise ReceiverError(f"{path}: not a ledger that `receiver simulate --ledger` has written") from None
+            raise ReceiverError(f"{path}: not a ledger of `receiver simulate --ledger`") from None
         return ledger

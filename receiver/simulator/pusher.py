@@ -1,4 +1,4 @@
-"""Pushes from the stand-in to the receiver, over HTTP or HTTPS."""
+"""Pushes from the simulator to the receiver, over HTTP or HTTPS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PushTarget:
     reply_url: str
     connections: int = 8
     rate: float = 0.0  # pushes a second at most; 0: as fast as they go
-    burst: int = 1  # so many are gathered, and then go out together
+    burst: int = 1  # pushes to collect before they go out together
     retries: int = 0  # after anything but a 2xx
     new_connections: bool = False  # one for each push
     tls: ssl.SSLContext | None = None  # None: the system's, verified
@@ -58,7 +58,7 @@ class Pusher:
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
@@ -69,7 +69,7 @@ class Pusher:
             self._changed.notify()
 
     def push_now(self, push: PlannedPush) -> None:
-        """Make a push before going on, on a connection of its own."""
+        """Make a push and wait for it, on its own connection."""
         self._push(None, push)
 
     def drain(self) -> None:
@@ -80,14 +80,14 @@ class Pusher:
         for thread in self._threads:
             thread.join()
 
-    def forget(self) -> None:
-        """Forget the pushes that are not made yet."""
+    def cancel(self) -> None:
+        """Drop the pushes that are not made yet."""
         with self._changed:
             self._due.clear()
 
     @property
     def waiting(self) -> int:
-        """How many pushes are not made yet."""
+        """The number of pushes to come."""
         with self._changed:
             return len(self._due) + self._under_way
 
@@ -101,7 +101,7 @@ class Pusher:
             connection.close()
 
     def _next(self) -> PlannedPush | None:
-        """Wait for the next push that is due and allowed. None: there will be none."""
+        """Wait for the next push that is due and within the rate, and return it; None if no more will come."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -110,7 +110,7 @@ class Pusher:
                     gathered = self._burst_left > 0 or self._stopping or self._has_burst(now)
                     wait = max(due, self._next_at) - now
                     if wait <= 0 and gathered:
-                        return self._take(now)
+                        return self._pop(now)
                     self._changed.wait(wait if wait > 0 else 0.05)
                 elif self._stopping:
                     return None
@@ -122,7 +122,7 @@ class Pusher:
             return True
         return sum(1 for due, _, _ in self._due[: 2 * self._target.burst] if due <= now) >= self._target.burst
 
-    def _take(self, now: float) -> PlannedPush:
+    def _pop(self, now: float) -> PlannedPush:
         _, _, push = heapq.heappop(self._due)
         self._under_way += 1
         self._burst_left = (self._burst_left or self._target.burst) - 1
@@ -134,13 +134,13 @@ class Pusher:
     def _push(
         self, connection: http.client.HTTPConnection | None, push: PlannedPush
     ) -> http.client.HTTPConnection | None:
-        """Make one push, with its retries; give the connection to go on with."""
+        """Make one push, with its retries. Return the connection for the next one."""
         url = self._target.receipt_url if push.kind is Kind.RECEIPT else self._target.reply_url
         for retry in range(self._target.retries + 1):
             if retry:
                 time.sleep(_RETRY_SECONDS[min(retry - 1, len(_RETRY_SECONDS) - 1)])
             connection = self._connection_to(url, connection)
-            self._ledger.note_pushed(push)
+            self._ledger.add_pushed(push)
             try:
                 status = self._request(connection, url, push)
             except (OSError, http.client.HTTPException):
@@ -151,7 +151,7 @@ class Pusher:
                 connection.close()
                 connection = None
             if 200 <= status < 300:
-                self._ledger.note_acked(push)
+                self._ledger.add_acked(push)
                 break
         return connection
 

@@ -1,4 +1,4 @@
-"""The platform's two interfaces, with its own checks, limits and words.
+"""The platform's two interfaces, with its checks, limits and messages.
 
 Source: the platform's page, sections 1 and 3.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SEND, _BALANCE = "/smsApi/verifyCode", "/smsApi/verifyCode/getBalance"
 _JSON = "application/json;charset=UTF-8"
-# A servlet container reads a form under this alone, with any charset: else there are no parameters.
+# The only content type whose body a servlet container parses as a form, with any charset.
 _FORM = "application/x-www-form-urlencoded"
 _BODY_MAX_BYTES = 64 * 1024
 _LINE_MAX_BYTES = 4096
@@ -38,7 +38,7 @@ _DIGITS = re.compile(r"\d+", re.ASCII)
 _CODE = re.compile(r"\d{2,8}", re.ASCII)
 _MINUTE = timedelta(minutes=1)
 
-# The platform's words, by what is wrong.
+# The platform's error messages.
 CREDENTIALS = "账号或密码错误"
 MISSING = "缺少参数"
 PARAMETER = "参数错误"
@@ -56,7 +56,7 @@ ADDRESS = "IP受限"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """What the stand-in checks. None and 0: not."""
+    """The simulator's checks; None and 0 switch one off."""
 
     credentials: Mapping[str, str] | None = None  # appId: appKey
     templates: frozenset[str] | None = None
@@ -66,12 +66,12 @@ class Rules:
     per_number_per_day: int = 0
     per_day: int = 0
     balance: int = 100_000
-    unknown_every: int = 0  # every so manieth send fails for no known reason
+    unknown_every: int = 0  # every n-th send fails for an unknown reason
 
 
 @dataclass(slots=True)
 class Platform:
-    """The platform behind the interfaces. Safe for many threads."""
+    """The platform's state and rules. Safe for many threads."""
 
     rules: Rules
     first_task_id: int
@@ -89,12 +89,12 @@ class Platform:
         self.balance = self.rules.balance
 
     def send(self, fields: Mapping[str, str], address: str) -> dict[str, str | None]:
-        """Answer a send as the platform does."""
+        """Return the platform's answer to a send."""
         with self._lock:
             now = self.now()
             words = self._refusal(fields, address) or self._over_limit(fields["phone"], now)
             if words is None:
-                message = self._take(fields, now)
+                message = self._accept(fields, now)
                 left = str(self.balance)
         if words is not None:
             self.on_refused(fields.get("phone", ""), words)
@@ -109,7 +109,7 @@ class Platform:
         }
 
     def read_balance(self, fields: Mapping[str, str], address: str) -> dict[str, str | None]:
-        """Answer a balance query as the platform does."""
+        """Return the platform's answer to a balance query."""
         with self._lock:
             words = self._account_refusal(fields, address)
             left = str(self.balance)
@@ -154,7 +154,7 @@ class Platform:
             return VOLUME
         return None
 
-    def _take(self, fields: Mapping[str, str], now: datetime) -> SimulatedMessage:
+    def _accept(self, fields: Mapping[str, str], now: datetime) -> SimulatedMessage:
         mobile = fields["phone"]
         day = f"{now.astimezone(ZONE):%Y-%m-%d}"
         self._last[mobile] = now
@@ -177,34 +177,34 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 512
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Pass over a peer that has gone: senders that die are part of what is simulated."""
+        """Ignore a closed connection: senders that die are part of the simulation."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 def make_server(platform: Platform, bind: tuple[str, int], tls: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
-    """Listen, for `serve_forever` to answer. Raises OSError where that address cannot be had."""
+    """Return a listening server, for `serve_forever`. Raises OSError if the address is not available."""
     server = _Server(bind, _handler(platform))
     if tls is not None:
-        # Hands are shaken when a connection's own thread first reads: who says nothing stops nobody else.
+        # The handshake happens in the connection's own thread, so that a silent client blocks no other.
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     return server
 
 
 class _BadBodyError(Exception):
-    """A body of which nobody can tell where it ends, or that is too large."""
+    """A body without a clear end, or a too large one."""
 
 
 def _read_body(headers: Message, stream: BufferedIOBase) -> bytes | None:
-    """Read a request's body, by its length or in chunks. None: it breaks off. Raises _BadBodyError."""
+    """Return a request's body, by its length or in chunks; None if it ends early. Raises _BadBodyError."""
     coding = headers.get("Transfer-Encoding")
     if coding is not None:
         if coding.strip().lower() != "chunked" or "Content-Length" in headers:
-            raise _BadBodyError("no such transfer coding")
+            raise _BadBodyError("unknown transfer coding")
         return _read_chunks(stream)
     length = headers.get("Content-Length", "0")
     if not _DIGITS.fullmatch(length) or int(length) > _BODY_MAX_BYTES:
-        raise _BadBodyError("no such length")
+        raise _BadBodyError("invalid length")
     body = stream.read(int(length))
     return body if len(body) == int(length) else None
 
@@ -217,21 +217,21 @@ def _read_chunks(stream: BufferedIOBase) -> bytes | None:
         if not line.endswith(b"\n"):
             return None
         if not _CHUNK_SIZE.fullmatch(size):
-            raise _BadBodyError("no such chunk")
+            raise _BadBodyError("invalid chunk")
         if len(body) + int(size, 16) > _BODY_MAX_BYTES:
             raise _BadBodyError("the body is too large")
         if int(size, 16) == 0:
-            return body if _pass_trailers(stream) else None
+            return body if _skip_trailers(stream) else None
         data = stream.read(int(size, 16) + 2)
         if len(data) < int(size, 16) + 2:
             return None
         if not data.endswith(b"\r\n"):
-            raise _BadBodyError("no such chunk")
+            raise _BadBodyError("invalid chunk")
         body += data[:-2]
 
 
-def _pass_trailers(stream: BufferedIOBase) -> bool:
-    """Read over what follows the last chunk; whether it is whole."""
+def _skip_trailers(stream: BufferedIOBase) -> bool:
+    """Read the trailers after the last chunk. Return whether they are complete."""
     for _ in range(_TRAILERS_MAX):
         line = stream.readline(_LINE_MAX_BYTES)
         if not line.strip():
@@ -252,7 +252,7 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
             except _BadBodyError as error:
                 self._answer(400, {"error": str(error)}, closes=True)
                 return
-            if body is None:  # the sender has gone: nothing was asked for
+            if body is None:  # the sender closed the connection: there is no request
                 self.close_connection = True
                 return
             fields = parse_qsl(parts.query)
@@ -266,7 +266,7 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
                 self._answer(200, answer(dict(fields), self.client_address[0]))
 
         def do_GET(self) -> None:
-            self._answer(405, {"error": "use POST"}, closes=True)  # a body that it may have is not read
+            self._answer(405, {"error": "use POST"}, closes=True)  # its body, if any, is not read
 
         def _answer(self, status: int, body: dict[str, Any], *, closes: bool = False) -> None:
             data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -279,6 +279,6 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing: a request line may hold credentials and a code."""
+            """Log nothing: a request line may contain credentials and a code."""
 
     return Handler

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 import pytest
 
-from receiver.simulator import Awkwardness, PushTarget, Rules, StandIn
+from receiver.simulator import PushFaults, PushTarget, Rules, Simulator
 from tests.harness.nginx import Nginx, find_nginx
 from tests.harness.platforms import APP_ID, APP_KEY
 from tests.harness.server import ServeProcess
@@ -139,11 +139,11 @@ class FirstDay:
             command = command.replace(written, here)
         return command
 
-    def _stand_in(self, target: PushTarget | None) -> StandIn:
-        return StandIn(
+    def _stand_in(self, target: PushTarget | None) -> Simulator:
+        return Simulator(
             bind=("127.0.0.1", self._platform_port),
             rules=Rules(credentials={APP_ID: APP_KEY}, templates=frozenset(["540"]), balance=100),
-            how=Awkwardness(failures=0, replies=1, hurry=True),
+            how=PushFaults(failures=0, replies=1, hurry=True),
             target=target,
             seed=1,
         )

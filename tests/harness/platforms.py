@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from receiver.platform.client import Credentials
-from receiver.simulator import Awkwardness, PushTarget, Rules, StandIn
+from receiver.simulator import PushFaults, PushTarget, Rules, Simulator
 
 if TYPE_CHECKING:
     import ssl
@@ -25,13 +25,13 @@ GOOD_ANSWER = (
 
 
 def stand_in(
-    push_url: str | None = None, *, tls: ssl.SSLContext | None = None, how: Awkwardness | None = None, **rules: Any
-) -> StandIn:
+    push_url: str | None = None, *, tls: ssl.SSLContext | None = None, how: PushFaults | None = None, **rules: Any
+) -> Simulator:
     """A stand-in on a port of its own; its first task id and balance give the page's own sample."""
-    return StandIn(
+    return Simulator(
         bind=("127.0.0.1", 0),
         rules=Rules(**{"balance": 242} | rules),
-        how=how or Awkwardness(failures=0, replies=0, hurry=True),
+        how=how or PushFaults(failures=0, replies=0, hurry=True),
         target=PushTarget(receipt_url=push_url, reply_url=push_url) if push_url else None,
         seed=1,
         first_task_id=3313746,

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from receiver.simulator import Awkwardness, PushTarget, Rules, StandIn
+from receiver.simulator import PushFaults, PushTarget, Rules, Simulator
 from receiver.simulator.check import ReceiverApi, await_agreement
 from tests.harness.platforms import APP_ID, APP_KEY, CODE
 from tests.harness.server import ServeProcess
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MESSAGES = int(os.environ.get("RECEIVER_TEST_LOOP", "250"))  # 100,000 were sent by hand
 SENDERS = 8
 AGREES_WITHIN_SECONDS = 60 + MESSAGES / 200
-EVERYTHING = Awkwardness(
+EVERYTHING = PushFaults(
     failures=0.1, lost=0.05, flips=0.1, replies=0.3, duplicates=0.2, early=0.2, masked=0.1, gb18030=0.2, in_query=0.2,
     slow=0.01, reorder=True, max_delay=timedelta(days=3), hurry=True,
 )  # fmt: skip
@@ -120,7 +120,7 @@ def test_ledger_agrees_after_everything_and_two_kills(tmp_path: Path, database_u
     target = PushTarget(receipt_url=push_url, reply_url=push_url, connections=8, burst=5, retries=200)
     rules = Rules(balance=10**6, unknown_every=37)
     senders = Senders(process, door_port, MESSAGES)
-    with StandIn(
+    with Simulator(
         bind=("127.0.0.1", platform_port), rules=rules, how=EVERYTHING, target=target, seed=4, first_task_id=10**9
     ) as platform:
         senders.start()

@@ -18,9 +18,9 @@ import trustme
 
 from receiver.core import Kind
 from receiver.platform.push_form import GB18030_FLAG
-from receiver.simulator import Awkwardness, Ledger
+from receiver.simulator import Ledger, PushFaults
 from receiver.simulator.check import ReceiverApi, compare
-from receiver.simulator.traffic import SimulatedMessage, is_early, make_up, plan
+from receiver.simulator.traffic import SimulatedMessage, generate_messages, is_early, plan
 from tests.harness.factories import READER
 from tests.harness.platforms import APP_ID, APP_KEY, CODE, MOBILE, stand_in
 from tests.harness.server import ServeProcess
@@ -28,7 +28,7 @@ from tests.harness.server import ServeProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from receiver.simulator import StandIn
+    from receiver.simulator import Simulator
 
 # The page's samples as they are printed there (正常响应示例, 异常响应示例 of sections 1 and 3), comments and all.
 SEND_ACCEPTED = """{
@@ -63,7 +63,7 @@ def as_bytes(sample: str) -> bytes:
     return re.sub(r"\s*([{}:,\n])\s*", r"\1", bare).replace("\n", "").encode()
 
 
-def ask(platform: StandIn, path: str, body: str = "", headers: dict[str, str] = AS_FORM) -> tuple[int, bytes]:
+def ask(platform: Simulator, path: str, body: str = "", headers: dict[str, str] = AS_FORM) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=60)
     connection.request("POST", path, body.encode(), headers)
     answer = connection.getresponse()
@@ -185,15 +185,15 @@ def test_other_paths_and_methods_are_refused() -> None:
 MESSAGE = SimulatedMessage(
     task_id="3313746", mobile=MOBILE, template_id="540", sent_at=datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
 )
-EVERYTHING = Awkwardness(
+EVERYTHING = PushFaults(
     failures=0.3, lost=0.2, flips=0.3, replies=0.5, duplicates=0.5, early=0.3, masked=0.3, gb18030=0.5, in_query=0.3,
     slow=0.01, reorder=True, max_delay=timedelta(days=3), hurry=True,
 )  # fmt: skip
 
 
 def test_same_seed_gives_the_same_pushes_and_another_seed_others() -> None:
-    messages = make_up(200, 30, 7, datetime(2026, 11, 23, tzinfo=UTC))
-    assert messages == make_up(200, 30, 7, datetime(2026, 11, 23, tzinfo=UTC))
+    messages = generate_messages(200, 30, 7, datetime(2026, 11, 23, tzinfo=UTC))
+    assert messages == generate_messages(200, 30, 7, datetime(2026, 11, 23, tzinfo=UTC))
     first = [plan(message, 7, EVERYTHING) for message in messages]
     assert first == [plan(message, 7, EVERYTHING) for message in messages]
     assert first != [plan(message, 8, EVERYTHING) for message in messages]
@@ -201,7 +201,7 @@ def test_same_seed_gives_the_same_pushes_and_another_seed_others() -> None:
 
 
 def test_every_push_says_to_the_reader_what_the_ledger_says_of_it() -> None:
-    messages = make_up(400, 30, 7, datetime(2026, 11, 23, tzinfo=UTC))
+    messages = generate_messages(400, 30, 7, datetime(2026, 11, 23, tzinfo=UTC))
     flags = set()
     for message in messages:
         for push in plan(message, 7, EVERYTHING):
@@ -214,7 +214,7 @@ def test_every_push_says_to_the_reader_what_the_ledger_says_of_it() -> None:
 
 
 def test_without_flags_each_message_has_one_receipt_soon() -> None:
-    (push,) = plan(MESSAGE, 1, Awkwardness(failures=0, replies=0))
+    (push,) = plan(MESSAGE, 1, PushFaults(failures=0, replies=0))
     assert (push.kind, push.said, push.in_query, push.slow) == (Kind.RECEIPT, "1", False, False)
     assert timedelta(0) <= push.at - MESSAGE.sent_at <= timedelta(seconds=60)
 
@@ -226,11 +226,11 @@ def test_check_finds_what_is_missing_extra_and_different(tmp_path: Path) -> None
     with ServeProcess(tmp_path) as process:
         key = process.make_key("read", "messages:write", "pii")
         api = ReceiverApi(f"http://127.0.0.1:{process.port}", key["Authorization"].partition(" ")[2])
-        messages = make_up(20, 1, 7, datetime.now(UTC))
+        messages = generate_messages(20, 1, 7, datetime.now(UTC))
         api.record(messages)
-        how = Awkwardness(failures=0.3, replies=0.5, duplicates=0.3, masked=0.2, hurry=True)
+        how = PushFaults(failures=0.3, replies=0.5, duplicates=0.3, masked=0.2, hurry=True)
         with stand_in(f"http://127.0.0.1:{process.port}{process.target}", how=how) as platform:
-            platform.add_made_up(messages)
+            platform.add_messages(messages)
         ledger = platform.ledger
         ledger.save(tmp_path / "run.json")
         ledger = Ledger.load(tmp_path / "run.json")
@@ -272,7 +272,7 @@ def test_bursts_rate_and_new_connections_push_everything(tmp_path: Path) -> None
     ("arguments", "says"),
     [
         (("--receipt-url", "http://127.0.0.1:1/push/x"), "--receipt-url and --reply-url go together"),
-        (("--push-url", "ftp://x"), "begins with http"),
+        (("--push-url", "ftp://x"), "starts with http"),
         (("--credentials", "x"), "--credentials"),
         (("--bind", "nowhere"), "--bind"),
         (("--check", __file__), "not a ledger"),

@@ -100,7 +100,7 @@ def oidc_done() -> Response:
     try:
         user = _admit(settings, _fetch_claims(settings, _code(pending), pending))
     except _Refused as refusal:
-        _log.warning("log-in by OpenID Connect refused", reason=refusal.reason, user=refusal.name)
+        _log.warning("OpenID Connect login refused", reason=refusal.reason, user=refusal.name)
         detail = {"by": "oidc", "reason": refusal.reason, "name": refusal.name}
         runtime().audit("console", "login.failed", address=address(), **detail)
         return _refusal_page(refusal, following)

@@ -341,7 +341,7 @@ def test_pushes_wait_while_a_database_is_encrypted_and_a_job_broken_off_goes_on(
     assert again.outcome is Outcome.SPOOLED
     with pytest.raises(DatabaseUnavailable, match="run `receiver db encrypt` again"):
         make_runtime(encryption_keys=(OLD,)).make_ready()
-    with pytest.raises(ReceiverError, match="end that first, with `receiver db encrypt`"):
+    with pytest.raises(ReceiverError, match="finish that first with `receiver db encrypt`"):
         rekey.decrypt(database, Keyring([OLD]))
     rekey.encrypt(database, Keyring([OLD]))
     await_true(lambda: runtime.spool.empty and runtime.availability.up)

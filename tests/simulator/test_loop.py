@@ -81,7 +81,8 @@ class Senders:
         mobile = f"156{number // 3:08d}"
         if through_door:
             form = {"appId": APP_ID, "appKey": APP_KEY, "phone": mobile, "templateId": "540", "variables": CODE}
-            connection.request("POST", SEND, urlencode(form))
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            connection.request("POST", SEND, urlencode(form), headers)
         else:
             body = json.dumps({"mobile": mobile, "template_id": "540", "code": CODE})
             headers = {"Content-Type": "application/json", "Idempotency-Key": str(number), **self._process.key}

@@ -30,7 +30,7 @@ SENDERS = 8
 AGREES_WITHIN_SECONDS = 60 + MESSAGES / 200
 EVERYTHING = PushFaults(
     failures=0.1, lost=0.05, flips=0.1, replies=0.3, duplicates=0.2, early=0.2, masked=0.1, gb18030=0.2, in_query=0.2,
-    slow=0.01, reorder=True, max_delay=timedelta(days=3), hurry=True,
+    slow=0.01, reorder=True, max_delay=timedelta(days=1), hurry=True,
 )  # fmt: skip
 
 

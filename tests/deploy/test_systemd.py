@@ -74,7 +74,7 @@ def systemd() -> Iterator[Systemd]:
 def test_systemd_hears_of_the_start_a_reload_and_the_stop(systemd: Systemd, tmp_path: Path) -> None:
     process = ServeProcess(tmp_path, environment={"NOTIFY_SOCKET": systemd.address})
     with process:
-        assert systemd.hear() == {"READY": "1", "WATCHDOG": "1", "STATUS": "takes pushes"}
+        assert systemd.hear() == {"READY": "1", "WATCHDOG": "1", "STATUS": "accepting pushes"}
         assert process.push(RECEIPT).headers["X-Push-Outcome"] == "accepted"
         master, first = process.await_worker()
         os.kill(master, signal.SIGHUP)

@@ -283,4 +283,4 @@ def test_command_follows_and_goes_on_from_its_file(tmp_path: Path) -> None:
     assert len(second.stdout.splitlines()) == 1
     (tmp_path / "cursor").write_text("nonsense")
     wrong = process.run(*arguments)
-    assert (wrong.returncode, "remove it" in wrong.stderr) == (1, True)
+    assert (wrong.returncode, "remove the file" in wrong.stderr) == (1, True)

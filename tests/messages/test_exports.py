@@ -327,6 +327,6 @@ def test_export_gives_way_to_pushes(filled: Filled, monkeypatch: pytest.MonkeyPa
     assert filled.export("messages").data
     assert rests
     rests.clear()
-    monkeypatch.setattr(filled.runtime.batch_writer, "_kept_at", time.monotonic() - 2)
+    monkeypatch.setattr(filled.runtime.batch_writer, "_appended_at", time.monotonic() - 2)
     assert filled.export("messages").data
     assert not rests

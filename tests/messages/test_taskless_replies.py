@@ -168,7 +168,7 @@ def test_inbox_shows_it_without_a_message(services: Runtime) -> None:
 
 @pytest.mark.parametrize(
     ("language", "never_sent", "said"),
-    [("en", "never sent", "A reply came"), ("zh-CN", "没有发出", "收到过该号码的上行回复")],
+    [("en", "never sent", "A reply from this number was received"), ("zh-CN", "没有发出", "收到过该号码的上行回复")],
 )
 def test_look_up_of_its_number_shows_it_and_does_not_say_that_nothing_was_sent(
     services: Runtime, language: str, never_sent: str, said: str

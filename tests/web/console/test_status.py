@@ -253,6 +253,6 @@ def test_status_lists_the_alarms_of_all_nodes_and_of_this_one(app: Flask, runtim
         NodeIncidents(runtime.settings.data_dir).follow(of_node, begun + minute * MINUTE)
     text = staff.page("/status").text
     assert "Open alarms" in text
-    assert "few messages are left: shop" in text
-    assert "the spool grows" in text
+    assert "balance is low: shop" in text
+    assert "the spool is growing" in text
     assert "余额不足：shop" in staff.page("/status", headers={"Accept-Language": "zh-CN"}).text

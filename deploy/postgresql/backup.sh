@@ -53,7 +53,7 @@ finish() {
     [ -z "$work" ] || rm -rf "$work"
     [ $code = 0 ] || how=failed
     [ ! -d "${RECEIVER_DATA_DIR-}" ] || touch "$RECEIVER_DATA_DIR/backup.sh.$how" ||
-        echo "backup.sh: the alarms of $RECEIVER_DATA_DIR do not hear of this" >&2
+        echo "backup.sh: the alarms of $RECEIVER_DATA_DIR will not know of this backup" >&2
 }
 trap finish EXIT
 

@@ -1,1 +1,1 @@
-"""The only package that speaks SQL: one set of tables, on SQLite and on PostgreSQL."""
+"""The database, SQLite or PostgreSQL: engine, tables, schema versions, encryption at rest."""

@@ -1,1 +1,1 @@
-"""Other hosts: what may be reached, what can be, and how it is spoken to."""
+"""Other hosts: egress rules, probes, checks of our public address, certificates, syslog."""

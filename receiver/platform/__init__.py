@@ -1,0 +1,1 @@
+"""The SMS platform: requests to it, and the pushes that it sends."""

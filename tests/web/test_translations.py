@@ -27,11 +27,13 @@ from receiver.core import UNREAD, Push, new_id
 from receiver.net.self_test import SelfTestAnswer
 from receiver.web import console
 from receiver.web.console import status as now
+from receiver.web.console.error_texts import flag_words, why_unread
 from receiver.web.console.filters import duration
 from receiver.web.console.pages import CATALOGUES
 from receiver.webhooks import endpoints
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.harness.factories import make_send
+from tests.payloads import CASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -344,6 +346,18 @@ def test_no_page_shows_english_to_who_reads_chinese(
 def test_english_is_noticed() -> None:
     page = '<p>短信 <bdi>Hello</bdi> <code>x</code></p><p title="y" aria-label="All times">CSV</p><b>No entries.</b>'
     assert english(page) == ["All times", "No entries."]
+
+
+def test_every_reason_and_flag_of_a_push_has_its_chinese(app: Flask) -> None:
+    faults = {fault for case in CASES for fault in case.error.split("; ") if fault}
+    flags = {flag for case in CASES for flag in case.flags}
+    assert len(faults) > 20
+    assert len(flags) > 3
+    with app.test_request_context("/console/", headers={"Accept-Language": "zh-CN"}):
+        told = {fault: why_unread(fault).partition(": ")[2] for fault in faults} | {
+            name: flag_words(name) for name in flags
+        }
+    assert [said for said, shown in told.items() if not re.search(r"[\u4e00-\u9fff]", shown)] == []
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,12 @@ _UNKNOWN_FAULT = lazy_gettext("Invalid value.")
 
 # Parse errors of one field of a push.
 _REASONS: Mapping[str, Any] = {
+    "before 2000": lazy_gettext("before 2000"),
     "control character": lazy_gettext("control character"),
     "empty": lazy_gettext("empty"),
     "given twice with two values": lazy_gettext("given twice with two values"),
     "missing": lazy_gettext("missing"),
+    "more than 48 hours ahead": lazy_gettext("more than 48 hours ahead"),
     "neither UTF-8 nor GB18030": lazy_gettext("neither UTF-8 nor GB18030"),
     "not a phone number": lazy_gettext("not a phone number"),
     "not of the form yyyy-MM-dd HH:mm:ss": lazy_gettext("not of the form yyyy-MM-dd HH:mm:ss"),

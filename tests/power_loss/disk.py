@@ -203,7 +203,7 @@ class Disk:
     def _name(self, node: _Node, old: str | None, new: str | None) -> None:
         directories = {_parent(path) for path in (old, new) if path is not None}
         if len(directories) > 1 or (isinstance(node, _Directory) and old and new):
-            raise NotImplementedError(f"{old} becomes {new}")
+            raise ValueError(f"not replayed: {old} becomes {new}, in another directory or as a directory")
         naming = _Naming(self._at, directories.pop(), node, old, new)
         self._live = _named(self._live, [naming])
         self._strict.pending.append(naming)

@@ -145,6 +145,8 @@ def _resume(url: str, *, hurry: bool) -> int:
         if hurry:
             connection.execute("UPDATE targets SET retry_at = NULL WHERE retry_at IS NOT NULL")
             connection.execute("UPDATE deliveries SET next_at = now() WHERE next_at > now() AND attempts > 0")
+            # No lease is longer than a minute: these wait for an earlier one of their message, which was just hurried.
+            connection.execute("UPDATE deliveries SET next_at = now() WHERE next_at > now() + interval '60 s'")
             # Not those that are in somebody's hands just now, which have most of their lease before them.
             lapsed = "UPDATE deliveries SET next_at = now() WHERE next_at BETWEEN now() AND now() + interval '55 s'"
             connection.execute(lapsed)

@@ -77,6 +77,11 @@ def encrypt(settings: Settings, *keys: tuple[str, bytes]) -> int:
         database.close()
 
 
+def await_encrypted(runtime: Runtime) -> None:
+    """Wait until a runtime that ran while its database was encrypted uses it again."""
+    await_true(lambda: runtime.encryption.cipher is not None and runtime.availability.up)
+
+
 def fill(runtime: Runtime) -> None:
     """Keep some of each kind."""
     batch = [
@@ -194,7 +199,7 @@ def test_an_encrypted_database_answers_as_the_plain_one_did(make_runtime: Callab
 def test_a_number_is_forgotten_from_sealed_rows(make_runtime: Callable[..., Runtime]) -> None:
     runtime = make_runtime(encryption_keys=(OLD,))
     encrypt(runtime.settings, OLD)
-    runtime.make_ready()
+    await_encrypted(runtime)
     fill(runtime)
     save_pushes_in(runtime.database, [make_push(mobile=OTHER, task_id="m", content=f"call {NUMBER}", second=9)])
     work = runtime.database, NUMBER, runtime.admission.read_again
@@ -354,7 +359,7 @@ def test_a_process_that_no_push_reaches_hears_of_the_encryption_too(make_runtime
     runtime = make_runtime(encryption_keys=(OLD,))
     save_pushes_in(runtime.database, [make_push()])
     encrypt(runtime.settings, OLD)
-    await_true(lambda: runtime.encryption.cipher is not None and runtime.availability.up)
+    await_encrypted(runtime)
     page = Page(limit=9, filter=Filter(mobile=NUMBER))
     assert len(runtime.ask(lambda connection: queries.list_receipts(connection, page))) == 1
 
@@ -387,7 +392,7 @@ def test_keys_are_changed_beside_pushes_and_a_rotation_broken_off_goes_on(
 ) -> None:
     first = make_runtime(encryption_keys=(OLD,))
     encrypt(first.settings, OLD)
-    first.make_ready()
+    await_encrypted(first)
     fill(first)
     serving = make_runtime(encryption_keys=(NEW, OLD))
     monkeypatch.setattr(rekey, "_BESIDE_ROWS", 2)

@@ -182,7 +182,7 @@ def test_flood_of_wrong_secrets_writes_nothing_and_stops_no_push(door: ServeProc
     assert set(pushers.outcomes) <= {"accepted", "spooled"}
     assert rows(door) == before
     # The place in the audit's chain is that of what a test before may have had audited.
-    known = {"receiver.db-wal", "receiver.db-shm", "audit.anchors"}
+    known = {"receiver.db-wal", "receiver.db-shm", "receiver.db-checkpoint", "audit.anchors"}
     assert {path.name for path in door.data_dir.rglob("*")} - files <= known
     log = door.log.read_text()
     told = log.count('"event": "push refused"')

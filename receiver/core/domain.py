@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -200,6 +201,10 @@ class Push:
                 return self.endpoint
 
 
+_random = random.Random()  # noqa: S311
+os.register_at_fork(after_in_child=_random.seed)  # else two processes would draw the same
+
+
 def new_id() -> uuid.UUID:
     """Return a new UUIDv7: 48 bits of milliseconds, 12 bits of their fraction, 62 random bits.
 
@@ -207,8 +212,12 @@ def new_id() -> uuid.UUID:
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction = nanoseconds * 4096 // 1_000_000
-    random_bits = int.from_bytes(os.urandom(8)) >> 2
-    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random_bits)
+    # Unique, not secret. The constructor would check what is right by construction.
+    random_bits = _random.getrandbits(62)
+    made = object.__new__(uuid.UUID)
+    object.__setattr__(made, "int", milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random_bits)
+    object.__setattr__(made, "is_safe", uuid.SafeUUID.unknown)
+    return made
 
 
 def first_id_of(moment: datetime) -> uuid.UUID:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, require_room
 from receiver.db.checkpointer import checkpointer, write_turns
 from receiver.db.encryption import REFUSED, ColumnEncryption, FieldCipher
-from receiver.db.sqlite import CACHE_KIB, OpenFiles, open_files, path_of, set_up, sqlite3
+from receiver.db.sqlite import CACHE_KIB, OpenFiles, open_files, path_of, sqlite_engine
 from receiver.db.unreachable import explain
 
 if TYPE_CHECKING:
@@ -108,13 +108,14 @@ class Database:
         if url.startswith("sqlite"):
             self._path = path_of(url) if sa.make_url(url).database else None
             self._files = None if self._path is None or "immutable=1" in url else open_files(self._path)
-            self.engine = _sqlite_engine(url, patience_seconds, cache_kib, self._files)
+            self.engine = sqlite_engine(url, patience_seconds, cache_kib, self._files)
         else:
             self.engine = _postgresql_engine(url, patience_seconds, self._connecting)
         self.postgresql = self.engine.dialect.name == "postgresql"
         self._turns = None if self._path is None else write_turns(self._path)
         self._checkpointer = None if self._path is None else checkpointer(self._path)
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        self._kept: list[Any] = []  # by `write_at_once`, from one call to the next; each thread takes one out
         self._encryption = encryption
         if encryption is not None:
             encryption.attach(self.engine.dialect)
@@ -161,29 +162,33 @@ class Database:
     def write_at_once(self, work: Callable[[Any], None]) -> None:
         """Run `work`, which sends one statement through PostgreSQL's driver, as a transaction of its own.
 
-        Saves the cost of a connection of SQLAlchemy, which exceeds that of a small batch. Raises as `write` does.
+        Saves the cost of a connection of SQLAlchemy, and of the pool's hand-over, which exceed that of a small batch.
+        Raises as `write` does.
         """
         deadline = time.monotonic() + self._patience_seconds
 
         def at_once() -> None:
             with self._own_errors():
-                with self._connecting.until(deadline):
-                    pooled = self.engine.raw_connection()
+                try:
+                    pooled = self._kept.pop()
+                except IndexError:
+                    with self._connecting.until(deadline):
+                        pooled = self.engine.raw_connection()
                 driver: Any = pooled.driver_connection
                 try:
                     driver.deadline = deadline
-                    driver.autocommit = True
+                    if not driver.autocommit:
+                        driver.autocommit = True
                     work(driver)
                 except self._driver_error as error:
                     if _sqlstate(error) == _READ_ONLY_STATE:
                         driver.close()
                     raise
                 finally:
-                    if driver.closed:
+                    if driver.closed or self._kept:
                         pooled.invalidate()
                     else:
-                        driver.autocommit = False
-                    pooled.close()
+                        self._kept.append(pooled)
 
         _despite_deadlocks(at_once)
 
@@ -215,6 +220,7 @@ class Database:
         full disk has no room.
         """
         if self.postgresql:
+            self._close_kept()
             self.engine.dispose()
 
     def require_writable(self) -> None:
@@ -259,9 +265,15 @@ class Database:
         """Close every connection."""
         if self._checkpointer is not None:
             self._checkpointer.leave(self)
+        self._close_kept()
         self.engine.dispose()
         if self._files is not None:
             self._files.forget()
+
+    def _close_kept(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._kept.pop().invalidate()
 
     @contextmanager
     def _connected(self, deadline: float) -> Iterator[sa.Connection]:
@@ -314,41 +326,6 @@ class _Connecting(threading.local):
             yield
         finally:
             self.deadline = None
-
-
-def _sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: OpenFiles | None) -> sa.Engine:
-    engine = sa.create_engine(
-        url,
-        module=sqlite3,
-        hide_parameters=True,
-        connect_args={"timeout": patience_seconds, "check_same_thread": False},
-        pool_size=20,
-    )
-
-    @event.listens_for(engine, "do_connect")
-    def _require_the_files_that_are_open(*_args: Any) -> None:
-        if files is not None:
-            files.require_same()
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, record: Any) -> None:
-        if files is None:
-            connection.isolation_level = None
-            return
-        set_up(connection, cache_kib=cache_kib)
-        files.note_opened(record)
-
-    @event.listens_for(engine, "close")
-    def _note_closing(_connection: Any, record: Any) -> None:
-        if files is not None:
-            files.note_closing(record)
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        # A transaction that begins as a reader and then writes can fail without waiting: so writers begin as writers.
-        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
-
-    return engine
 
 
 def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connecting) -> sa.Engine:

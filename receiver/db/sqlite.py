@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakSet
 
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from receiver.core import DatabaseUnavailable
 
@@ -178,3 +179,39 @@ def identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: OpenFiles | None) -> sa.Engine:
+    """Return the engine of an embedded database, whose files are those that `files` knows."""
+    engine = sa.create_engine(
+        url,
+        module=sqlite3,
+        hide_parameters=True,
+        connect_args={"timeout": patience_seconds, "check_same_thread": False},
+        pool_size=20,
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def _require_the_files_that_are_open(*_args: Any) -> None:
+        if files is not None:
+            files.require_same()
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, record: Any) -> None:
+        if files is None:
+            connection.isolation_level = None
+            return
+        set_up(connection, cache_kib=cache_kib)
+        files.note_opened(record)
+
+    @event.listens_for(engine, "close")
+    def _note_closing(_connection: Any, record: Any) -> None:
+        if files is not None:
+            files.note_closing(record)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        # A transaction that begins as a reader and then writes can fail without waiting: so writers begin as writers.
+        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+    return engine

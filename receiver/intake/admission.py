@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from receiver.core import Kind, Push, ReceiverError, earliest, new_id
 from receiver.intake.secrets import PushSecret, PushSecrets
@@ -59,6 +59,30 @@ class PushRequest:
     forwarded_for: str | None
     referred: bool = False  # it has a Referer header
     read: Callable[[int], bytes]  # returns at most that many bytes, empty at the end; raises BrokenBody
+
+
+class PushHead(Protocol):
+    """What a push takes from its request beside the body."""
+
+    @property
+    def endpoint(self) -> Kind | None:
+        """Return the kind by the URL."""
+
+    @property
+    def strayed(self) -> bool:
+        """Return whether the path behind the secret is not one of ours."""
+
+    @property
+    def method(self) -> str:
+        """Return the request's method."""
+
+    @property
+    def query(self) -> bytes:
+        """Return the query without `?`."""
+
+    @property
+    def content_type(self) -> str | None:
+        """Return the header as sent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +207,7 @@ class Admission:
         refused = Refused(status, reason, "the push could not be read")
         self._record_refusal(refused, client_address(peer, forwarded_for, self._trusted_proxies))
 
-    def admit_checked(self, request: PushRequest, body: bytes, *, secret: PushSecret, address: str) -> Push:
+    def admit_checked(self, request: PushHead, body: bytes, *, secret: PushSecret, address: str) -> Push:
         """Return the push of a request whose secret, address and size are already checked."""
         received_at = datetime.now(UTC)
         reading, flags = self._reader.read(

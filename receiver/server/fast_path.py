@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -22,7 +21,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
 from receiver.core import Kind, Overloaded, ReceiverError, new_id
-from receiver.intake import PUSH_MAX_BYTES, Acknowledged, PushRequest, PushSecret, Refused, read_push_path, within
+from receiver.intake import PUSH_MAX_BYTES, Acknowledged, PushSecret, Refused, read_push_path, within
 from receiver.server.answers import keep_alive_seconds
 from receiver.web import RUNTIME
 from receiver.web.access_log import PushLog, request_id
@@ -128,22 +127,9 @@ class FastPath:
         address = admission.allowed_address(peer, head.forwarded_for)
         if address is None:
             return False
-        request = PushRequest(
-            secret="",
-            endpoint=head.endpoint,
-            strayed=head.strayed,
-            method="POST",
-            query=head.query,
-            content_length=head.content_length,
-            chunked=False,
-            content_type=head.content_type,
-            peer=peer,
-            forwarded_for=head.forwarded_for,
-            read=_NOTHING.read,
-        )
         try:
             self._runtime.batch_writer.enqueue_with_callback(
-                admission.admit_checked(request, body, secret=head.secret, address=address), on_done
+                admission.admit_checked(head, body, secret=head.secret, address=address), on_done
             )
         except Overloaded:
             return False
@@ -254,4 +240,3 @@ class FastPath:
 
 
 _ID_PLACEHOLDER = "-" * 32
-_NOTHING = BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -142,3 +143,16 @@ def test_latency_is_never_negative_and_unknown_without_a_send() -> None:
 def test_naive_time_is_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
         require_aware(datetime(2026, 11, 23))  # noqa: DTZ001
+
+
+def test_forked_processes_draw_other_ids() -> None:
+    """Two workers of one server must not give the same id to two pushes."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, new_id().bytes[8:])
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 8) != new_id().bytes[8:]
+    os.close(reader)
+    os.close(writer)

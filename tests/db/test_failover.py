@@ -223,6 +223,23 @@ def test_commit_whose_wait_for_the_standby_was_cancelled_is_not_taken_for_one(
     impatient.close()
 
 
+def test_connection_that_appends_is_kept_and_let_go_long_after_its_deadline(postgres_url: str) -> None:
+    database = Database(postgres_url, patience_seconds=0.2)
+    pids: list[int] = []
+
+    def note(driver: Any) -> None:
+        pids.append(driver.info.backend_pid)
+
+    database.write_at_once(note)
+    database.write_at_once(note)
+    time.sleep(0.3)
+    database.connect()  # drops it
+    database.write_at_once(note)
+    assert pids[0] == pids[1] != pids[2]
+    time.sleep(0.3)
+    database.close()
+
+
 def commits_that_wait(server: PostgresServer) -> int:
     return len(_waiting_commits(server))
 

@@ -11,7 +11,19 @@ from flask.json.provider import DefaultJSONProvider
 from receiver.config import load_settings
 from receiver.observability import configure_logging
 from receiver.runtime import Runtime
-from receiver.web import RUNTIME, access_log, api, api_docs, auth, console, errors, health, push, security_headers
+from receiver.web import (
+    RUNTIME,
+    access_log,
+    api,
+    api_docs,
+    auth,
+    console,
+    data_lag,
+    errors,
+    health,
+    push,
+    security_headers,
+)
 from receiver.web.mounted import Mounted
 
 
@@ -55,6 +67,7 @@ def create_app(runtime: Runtime | None = None) -> Flask:
     app.json.ensure_ascii = False
     access_log.register(app)
     security_headers.register(app)
+    data_lag.register(app)
     app.register_blueprint(push.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(api_docs.blueprint)

@@ -7,6 +7,7 @@ import hmac
 import os
 import threading
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,7 @@ from receiver.db.encryption import ColumnEncryption
 from receiver.db.engine import Connection, Database
 from receiver.db.replica import Replica
 from receiver.intake import SPOOL_DIR, Admission, BatchWriter, Drainer, NewUses, SecretUse, Spool, secret_usage
-from receiver.messages import EventHorizon, projection, queries
+from receiver.messages import Projector, find_oldest_pending, journal, queries
 from receiver.observability import tracing
 from receiver.platform.client import PlatformClient
 from receiver.reporting import rollup
@@ -42,6 +43,8 @@ T = TypeVar("T")
 INTAKE_PATIENCE_SECONDS = 0.4
 _INTAKE_CACHE_KIB = 65536  # for the connection that writes pushes, sized for the indexes that every push touches
 _EXPORT_PATIENCE_SECONDS = 3600.0
+# How old an answer of this request or command is, in seconds: acknowledged pushes may be missing. None: none is.
+DATA_LAG: ContextVar[float | None] = ContextVar("data_lag", default=None)
 _USES_SECONDS = 1.0  # for use counts: the drainer thread that saves them must not wait long
 
 
@@ -74,22 +77,29 @@ class Runtime:
         self.availability = CircuitBreaker()
         self.admission = Admission(settings)
         self.spool = self._open_spool(settings.data_dir / SPOOL_DIR)
-        save_pushes = partial(projection.save_pushes_in, self.intake_database)
         self.webhook_worker = WebhookWorker(
             self.database,
             availability=self.availability,
             allow=settings.webhooks_allow,
             clock=self.clock,
+            is_busy=lambda: self.batch_writer.is_busy or self.projector.is_late,
+        )
+        self.projector = Projector(
+            self.database,
+            availability=self.availability,
             is_busy=lambda: self.batch_writer.is_busy,
+            on_projected=self.webhook_worker.nudge,
         )
         self.webhooks = self._make_webhooks()
         self.batch_writer = BatchWriter(
-            save_pushes, availability=self.availability, spool=self.spool, notify_webhooks=self.webhook_worker.nudge
+            partial(journal.append, self.intake_database),
+            availability=self.availability,
+            spool=self.spool,
+            projector=self.projector,
         )
         self.recorder = Recorder(self.database, availability=self.availability, spool=self.spool)
         self.sender = Sender(settings, self.recorder, PlatformClient(settings.platform_url))
         self._drainer = self._make_drainer(self.spool)
-        self.horizon = EventHorizon(self.database)
         self.checkpoints = Checkpoints(settings.data_dir)
         self._shipper: Shipper | None = None
         if settings.audit_syslog:
@@ -155,7 +165,7 @@ class Runtime:
             availability=self.availability,
             make_ready=self.make_ready,
             read_again=self.admission.read_spooled,
-            save_pushes=partial(projection.save_pushes_in, self.database),
+            append=partial(journal.append, self.database),
             record_sends=self.recorder.record_spooled,
             require_durable=self.database.require_durable,
             housekeeping=self._housekeeping,
@@ -201,6 +211,7 @@ class Runtime:
                 return
             self.batch_writer.start()
             self._drainer.start()
+            self.projector.start()
             self.webhook_worker.start()
             if self._shipper is not None:
                 self._shipper.start()
@@ -216,6 +227,7 @@ class Runtime:
             if self.availability.up:
                 with suppress(ReceiverError):  # only counters: they must not delay or fail the stop
                     self.admission.secrets.flush_uses(self._save_uses, at_once=True)
+            self.projector.stop()
             self.webhook_worker.stop()
             if self._shipper is not None:
                 self._shipper.stop()
@@ -249,12 +261,31 @@ class Runtime:
         )
 
     def ask(self, question: Callable[[Connection], T]) -> T:
-        """Return the result of one query function on the database."""
-        with self._tracking_availability(), self.database.reading() as connection:
+        """Return the result of one query function, which sees every push that was acknowledged before this call.
+
+        Waits at most a second for that. Past it the answer lacks some, and `DATA_LAG` says how old it is.
+        """
+        with self._tracking_availability():
+            self._await_projection()
+            return self._query(question)
+
+    def ask_present(self, question: Callable[[Connection], T]) -> T:
+        """Return the result of one query function on the database as it is: no push changes the answer, or it shows how
+        far the projection is.
+        """
+        with self._tracking_availability():
+            return self._query(question)
+
+    def _await_projection(self) -> None:
+        if (lag := self.projector.await_reached()) is not None:
+            DATA_LAG.set(lag)
+
+    def _query(self, question: Callable[[Connection], T]) -> T:
+        with self.database.reading() as connection:
             return question(connection)
 
-    def browse(self, question: Callable[[Connection], T]) -> tuple[T, float | None]:
-        """Return the result of a query that may be slightly old, and its age in seconds (None: from the primary).
+    def browse(self, question: Callable[[Connection], T]) -> T:
+        """Return the result of a query that may be slightly old; `DATA_LAG` says how old.
 
         Uses the replica if it is in time. Not for queries that must see the latest writes: API keys, sessions, sends
         and their Idempotency-Keys, the state of one message.
@@ -263,10 +294,11 @@ class Runtime:
         if self.replica is not None:
             try:
                 with self.replica.reading() as (connection, lag):
-                    return question(connection), lag
+                    DATA_LAG.set(lag + (find_oldest_pending(connection) or 0.0))
+                    return question(connection)
             except (DatabaseUnavailable, DatabaseMisconfigured):
                 pass  # the replica may also cancel a query to continue its replay
-        return self.ask(question), None
+        return self.ask(question)
 
     @contextmanager
     def exporting(self) -> Iterator[Connection]:
@@ -285,8 +317,10 @@ class Runtime:
                 self._export_database = Database(
                     self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS, encryption=self.encryption
                 )
-        with self._tracking_availability(), self._export_database.reading() as connection:
-            yield connection
+        with self._tracking_availability():
+            self._await_projection()
+            with self._export_database.reading() as connection:
+                yield connection
 
     def shared_secret(self, name: str) -> bytes:
         """Return a secret shared by all nodes, read from the database once."""

@@ -17,7 +17,7 @@ from receiver.audit import log
 from receiver.core import DeliveryStatus, first_id_of
 from receiver.db import set_aside
 from receiver.db.tables import AGE_FROM, delivery_hour_changes, delivery_hours, messages, pushes
-from receiver.messages import balance, find_lag_seconds, queries
+from receiver.messages import balance, find_oldest_pending, queries
 from receiver.messages.queries import waits
 from receiver.reporting import rollup
 from receiver.support import signals
@@ -48,7 +48,7 @@ def find_stored_figures(
         unanswered_since=find_unanswered_since(connection, last_push_at, now=now),
         missed_pushes=count_missed(connection, last_push_at, now=now),
         quarantined=signals.count_quarantined(connection, since=now - _HOUR),
-        events_lag_seconds=find_lag_seconds(connection),
+        projection_lag_seconds=find_oldest_pending(connection) or 0.0,
         recent=find_recent_rate(connection, now=now),
         usual=find_usual_rate(connection, now=now),
         balances={

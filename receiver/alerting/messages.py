@@ -159,10 +159,10 @@ _ENGLISH = _Words(
             "{count} pushes were refused in the last 15 minutes: {subject}.",
             "if receipts still arrive, it is a third party. Else compare the platform's URL with `receiver push-url`.",
         ),
-        Alarm.EVENTS_HELD_BACK: (
-            "the events feed is blocked",
-            "An open transaction has delayed new events for {minutes} minutes.",
-            "find it in pg_stat_activity and end it with pg_terminate_backend.",
+        Alarm.PROJECTION_BEHIND: (
+            "the projection is behind",
+            "Pushes stored {minutes} minutes ago are not yet in lists, events and webhooks. None is lost.",
+            "check the database's load, and pg_stat_activity for a transaction that does not end.",
         ),
         Alarm.ROWS_SET_ASIDE: (
             "rows of {subject} are skipped",
@@ -282,10 +282,10 @@ _CHINESE = _Words(
             "最近 15 分钟有 {count} 条推送被拒绝：{subject}。",
             "若回执照常到达，则来自第三方；否则核对平台控制台中的推送地址与 `receiver push-url`。",
         ),
-        Alarm.EVENTS_HELD_BACK: (
-            "事件流被阻塞",
-            "一个未结束的事务使新事件延迟了 {minutes} 分钟。",
-            "在 pg_stat_activity 中找到它，用 pg_terminate_backend 结束。",
+        Alarm.PROJECTION_BEHIND: (
+            "数据处理滞后",
+            "{minutes} 分钟前保存的推送尚未出现在列表、事件流和 webhook 中。推送没有丢失。",
+            "检查数据库负载，并在 pg_stat_activity 中查找长时间未结束的事务。",
         ),
         Alarm.ROWS_SET_ASIDE: (
             "{subject} 表中有数据被跳过",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SPOOL_OLD_SECONDS = 300
 _SPOOL_FULL_SHARE = 0.5
-_EVENTS_LAG_SECONDS = 300
+_PROJECTION_LAG_SECONDS = 60
 _FORWARD_LATE = timedelta(minutes=15)
 _REPLICA_LAG_SECONDS = 60
 _AUDIT_LATE = timedelta(minutes=15)
@@ -39,7 +39,7 @@ class Alarm(StrEnum):
     DATABASE_AWAY = "database_away"
     SPOOL_GROWING = "spool_growing"
     PUSHES_REFUSED = "pushes_refused"
-    EVENTS_HELD_BACK = "events_held_back"
+    PROJECTION_BEHIND = "projection_behind"
     WEBHOOKS_BEHIND = "webhooks_behind"
     ROWS_SET_ASIDE = "rows_set_aside"
     PLATFORM_SILENT = "platform_silent"
@@ -145,7 +145,7 @@ class StoredFigures:
     unanswered_since: datetime | None  # since when five numbers have waited without any push; None: fewer
     missed_pushes: int  # pushes one week before the present silence; 0 if sends are recorded
     quarantined: int  # in the last hour
-    events_lag_seconds: float
+    projection_lag_seconds: float
     recent: Rate
     usual: Rate
     balances: Mapping[str, BalanceLeft] = field(default_factory=dict)  # of accounts with a reading
@@ -244,14 +244,14 @@ def _pushes_refused(figures: HealthFigures, limits: Thresholds) -> Found:
     ]
 
 
-def _events_held_back(figures: HealthFigures, _limits: Thresholds) -> Found:
+def _projection_behind(figures: HealthFigures, _limits: Thresholds) -> Found:
     if figures.stored is None:
         return None
-    lag = figures.stored.events_lag_seconds
-    if lag <= _EVENTS_LAG_SECONDS:
+    lag = figures.stored.projection_lag_seconds
+    if lag <= _PROJECTION_LAG_SECONDS:
         return []
     since = figures.now - timedelta(seconds=lag)
-    return [Finding(alarm=Alarm.EVENTS_HELD_BACK, since=since, evidence={"minutes": round(lag / 60)})]
+    return [Finding(alarm=Alarm.PROJECTION_BEHIND, since=since, evidence={"minutes": round(lag / 60)})]
 
 
 def _webhooks_behind(figures: HealthFigures, _limits: Thresholds) -> Found:
@@ -418,7 +418,7 @@ _RULES: Mapping[Alarm, Callable[[HealthFigures, Thresholds], Found]] = {
     Alarm.DATABASE_AWAY: _database_away,
     Alarm.SPOOL_GROWING: _spool_growing,
     Alarm.PUSHES_REFUSED: _pushes_refused,
-    Alarm.EVENTS_HELD_BACK: _events_held_back,
+    Alarm.PROJECTION_BEHIND: _projection_behind,
     Alarm.WEBHOOKS_BEHIND: _webhooks_behind,
     Alarm.ROWS_SET_ASIDE: _rows_set_aside,
     Alarm.PLATFORM_SILENT: _platform_silent,

@@ -37,7 +37,7 @@ from receiver.intake import SecretUse, find_sources, spool_state, within
 from receiver.maintenance import prune
 from receiver.maintenance.backup_notes import COMMAND, Noted, find_backups
 from receiver.maintenance.horizons import list_ahead
-from receiver.messages import queries
+from receiver.messages import find_oldest_pending, queries
 from receiver.messages.queries import Filter, Page
 from receiver.net.certificates import load_pair
 from receiver.net.probe import connection_here
@@ -403,8 +403,10 @@ def _journal(runtime: Runtime, connection: Any) -> dict[str, Any]:
     count = len(queries.list_pushes(connection, quarantined))
     horizons = prune.list_horizons(connection)
     pruned = {f"{kind}_whole_since": _time_text(state.horizon) for kind, state in horizons.items()}
+    behind = find_oldest_pending(connection)
     return {
         **pruned,
+        "projection": "up to date" if behind is None else f"{behind:.1f} s behind",
         "last_push": _time_text(newest[0].received_at) if newest else "none yet; see `receiver push-url`",
         "quarantined_last_day": f"{count}{'+' if count == quarantined.limit else ''}",
     }

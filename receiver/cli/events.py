@@ -54,8 +54,7 @@ def events(follow: bool, cursor_file: Path | None) -> None:
 
 
 def _next(runtime: Runtime, position: Position) -> list[Event]:
-    final = runtime.horizon.find()
-    return runtime.ask(lambda connection: list_events(connection, position, final, _PAGE, None))
+    return runtime.ask(lambda connection: list_events(connection, position, _PAGE, None))
 
 
 def _shown(event: Event) -> dict[str, Any]:

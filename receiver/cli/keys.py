@@ -74,7 +74,7 @@ def list_(as_json: bool) -> None:
       receiver keys list
     """
     with open_runtime() as runtime:
-        rows = runtime.ask(api_keys.list_keys)
+        rows = runtime.ask_present(api_keys.list_keys)
     if as_json:
         print_json([asdict(key) | {"scopes": sorted(key.scopes)} for key in rows])
         return

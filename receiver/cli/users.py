@@ -77,7 +77,7 @@ def list_(as_json: bool) -> None:
       receiver users list
     """
     with open_runtime() as runtime:
-        rows = runtime.ask(store.list_users)
+        rows = runtime.ask_present(store.list_users)
     if as_json:
         print_json(
             [
@@ -211,7 +211,7 @@ def known_accounts(runtime: Runtime, accounts: Sequence[str]) -> list[str] | Non
 
 def _exact(runtime: Runtime, name: str) -> str:
     """Return a user's name as stored, for the audit log. Raises NotFound."""
-    return runtime.ask(lambda connection: store.get_user(connection, name)).name
+    return runtime.ask_present(lambda connection: store.get_user(connection, name)).name
 
 
 def _change(name: str, action: str, change: Callable[[Connection, datetime], None], **detail: str) -> None:

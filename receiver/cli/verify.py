@@ -16,6 +16,7 @@ from receiver.core import CheckResult
 from receiver.db.engine import Database
 from receiver.intake import spool_state
 from receiver.maintenance.verify import verify
+from receiver.messages import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,6 +58,7 @@ def _findings(runtime: Runtime, advance: Callable[[int], None]) -> Iterator[Chec
         runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, encryption=runtime.encryption
     )
     try:
+        catch_up(database)
         yield from verify(database, runtime.admission.read_again, advance)
         audit = verify_audit(database, checkpoints, advance)
         yield replace(audit, ok=audit.ok and not faults, details=(*faults, *audit.details))

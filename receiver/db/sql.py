@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.core import CLOCKS_APART
+from receiver.core import CLOCKS_APART, VENDOR_STATUSES, DeliveryStatus
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -36,3 +36,9 @@ def epoch_seconds(dialect: str, time: str) -> str:
     if dialect == "postgresql":
         return f"floor(extract(epoch FROM {time}))::bigint"
     return f"coalesce(CAST(strftime('%s', {time}) AS INTEGER), 0)"
+
+
+def delivery_status(vendor_status: str) -> str:
+    """Write the meaning of the platform's `status` as its number; `core.delivery_status` in SQL."""
+    known = " ".join(f"WHEN '{word}' THEN {status:d}" for word, status in VENDOR_STATUSES.items())
+    return f"CASE {vendor_status} {known} ELSE {DeliveryStatus.UNKNOWN:d} END"

@@ -25,6 +25,7 @@ from receiver.core import (
     Unreadable,
 )
 from receiver.db.engine import RowRejected
+from receiver.messages.journal import REFUSED_BY_DATABASE
 from receiver.observability import get_logger, metrics, tracing
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 
     from receiver.db.availability import CircuitBreaker
     from receiver.intake.spool import Spool
+    from receiver.messages import Projector
 
 _log = get_logger(__name__)
 
 QUEUE_MAX_PUSHES = 10_000
 BATCH_MAX_PUSHES = 500
 _FIRST_CONTACT_SECONDS = 0.5
+# A projection that is so late gets this pause before each batch: a push waits for two of them at most.
+_LATE_SECONDS, _LATE_PAUSE_SECONDS = 5.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +55,26 @@ class Acknowledged:
 class BatchWriter:
     """Accepts pushes from many threads and writes them from one. An idle writer commits a single push at once.
 
-    `save_pushes` saves a batch in one transaction and bounded time. It is idempotent by push id, so a batch whose
-    commit is in doubt goes to the spool and is still stored once.
+    `append` appends a batch to the journal in one transaction and bounded time. It is idempotent by push id, so a batch
+    whose commit is in doubt goes to the spool and is still stored once.
     """
 
     def __init__(
         self,
-        save_pushes: Callable[[Sequence[Push]], None],
+        append: Callable[[Sequence[Push]], None],
         *,
         availability: CircuitBreaker,
         spool: Spool,
         queue_max: int = QUEUE_MAX_PUSHES,
         batch_max: int = BATCH_MAX_PUSHES,
-        notify_webhooks: Callable[[], None] = lambda: None,
+        projector: Projector | None = None,
     ) -> None:
-        self._save_pushes = save_pushes
+        self._append_to_journal = append
         self._availability = availability
         self._spool = spool
         self._queue_max = queue_max
         self._batch_max = batch_max
-        self._notify_webhooks = notify_webhooks  # must return at once: the next batch waits for it
+        self._projector = projector
         self._queue: deque[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -138,6 +142,8 @@ class BatchWriter:
         return batch
 
     def _append_batch(self, batch: list[tuple[Push, Callable[[Acknowledged | ReceiverError], None]]]) -> None:
+        if self._projector is not None and self._projector.lag_seconds > _LATE_SECONDS:
+            time.sleep(_LATE_PAUSE_SECONDS)
         begun = time.perf_counter()
         try:
             with tracing.span("append pushes") as span:
@@ -152,7 +158,8 @@ class BatchWriter:
             return
         for (_, on_done), result in zip(batch, results, strict=True):
             on_done(result)
-        self._notify_webhooks()
+        if self._projector is not None:
+            self._projector.nudge()
         metrics.BATCH_SECONDS.observe(time.perf_counter() - begun)
         metrics.BATCH_PUSHES.observe(len(batch))
         metrics.LAST_PUSH.set(time.time())
@@ -173,7 +180,10 @@ class BatchWriter:
             not self._availability.known and self._availability.await_known(_FIRST_CONTACT_SECONDS)
         ):
             try:
-                return [Acknowledged(push, push.outcome) for push in save_isolating_rejects(self._save_pushes, pushes)]
+                return [
+                    Acknowledged(push, push.outcome)
+                    for push in append_isolating_rejects(self._append_to_journal, pushes)
+                ]
             except (DatabaseUnavailable, DatabaseMisconfigured) as error:
                 metrics.STORE_FAILURES.labels(type(error).__name__).inc()
                 _log.warning("database unavailable, pushes go to the spool", reason=str(error))
@@ -186,21 +196,21 @@ class BatchWriter:
         return [Acknowledged(push, Outcome.SPOOLED) for push in pushes]
 
 
-def save_isolating_rejects(save: Callable[[Sequence[Push]], None], pushes: Sequence[Push]) -> list[Push]:
-    """Save pushes and return them as saved.
+def append_isolating_rejects(append: Callable[[Sequence[Push]], None], pushes: Sequence[Push]) -> list[Push]:
+    """Append pushes and return them as appended.
 
-    If the database rejects a batch, it is halved until the rejected push is alone; that one is saved as unreadable.
+    If the database rejects a batch, it is halved until the rejected push is alone; that one is appended as unreadable.
     Raises DatabaseUnavailable, DatabaseMisconfigured, or RowRejected for a push that is rejected even then.
     """
     try:
-        save(pushes)
+        append(pushes)
     except RowRejected:
         if len(pushes) > 1:
             middle = len(pushes) // 2
-            return save_isolating_rejects(save, pushes[:middle]) + save_isolating_rejects(save, pushes[middle:])
+            return append_isolating_rejects(append, pushes[:middle]) + append_isolating_rejects(append, pushes[middle:])
         (push,) = pushes
         if isinstance(push.reading, Unreadable):
             raise
         _log.error("parsed push rejected by the database, quarantined", push_id=str(push.id))
-        return save_isolating_rejects(save, [replace(push, reading=Unreadable(error="body: refused by the database"))])
+        return append_isolating_rejects(append, [replace(push, reading=Unreadable(error=REFUSED_BY_DATABASE))])
     return list(pushes)

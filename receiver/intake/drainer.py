@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from receiver.core import DatabaseMisconfigured, Push, ReceiverError
 from receiver.db.encryption import DecryptionError
 from receiver.db.engine import RowRejected
-from receiver.intake.batch_writer import save_isolating_rejects
+from receiver.intake.batch_writer import append_isolating_rejects
 from receiver.intake.spool_records import Damage, Record, SpooledAttempt, SpooledSends
 from receiver.observability import get_logger, metrics
 
@@ -41,7 +41,7 @@ class Drainer:
         availability: CircuitBreaker,
         make_ready: Callable[[], None],
         read_again: Callable[[Push], Push],
-        save_pushes: Callable[[Sequence[Push]], None],
+        append: Callable[[Sequence[Push]], None],
         record_sends: Callable[[Sequence[SpooledSends | SpooledAttempt]], None],
         require_durable: Callable[[], None],
         housekeeping: Callable[[], None],
@@ -50,7 +50,7 @@ class Drainer:
         self._availability = availability
         self._make_ready = make_ready  # raises DatabaseUnavailable or DatabaseMisconfigured
         self._read_again = read_again
-        self._save_pushes = save_pushes
+        self._append = append
         self._record_sends = record_sends
         self._require_durable = require_durable  # a file is removed only after this returns
         self._housekeeping = housekeeping  # called every few seconds while the database is available
@@ -151,7 +151,7 @@ class Drainer:
         sends = [record for record in batch if not isinstance(record, Push)]
         try:
             if pushes:
-                save_isolating_rejects(self._save_pushes, pushes)
+                append_isolating_rejects(self._append, pushes)
             for begin in range(0, len(sends), _SENDS_AT_ONCE):
                 self._record_sends(sends[begin : begin + _SENDS_AT_ONCE])
         except RowRejected as error:  # rejected even as unreadable: it stays in its file for the operator

@@ -13,9 +13,8 @@ import sqlalchemy as sa
 
 from receiver.core import OptOut, Outcome, Push, Receipt, Reply, Unreadable, shown_content
 from receiver.db.tables import messages, pushes, receipts, replies
-from receiver.messages import outbox
-from receiver.messages.outbox import Change
-from receiver.messages.projection import keep_readings, refold
+from receiver.messages.journal import update_reading
+from receiver.messages.projection import catch_up, project_again, refold
 from receiver.messages.queries import ReceiptRow, ReplyRow, as_receipt_row, as_reply_row, select_inbound_events
 
 
@@ -24,48 +23,26 @@ def replay_push(connection: sa.Connection, push: Push) -> Outcome:
 
     Leaves `copies` unchanged, except on the row that the push moves to.
     """
-    query = sa.select(pushes.c.outcome, pushes.c.received_at, pushes.c.replayed_at, pushes.c.reading_digest)
+    catch_up(connection)
+    query = sa.select(pushes.c.outcome, pushes.c.received_at, pushes.c.replayed_at, pushes.c.digest)
     before = connection.execute(query.where(pushes.c.id == push.id).with_for_update()).one()
     if before.outcome != Outcome.ACCEPTED:
-        _update_journal(connection, push, replayed_at=sa.func.now())
-        _add_reading(connection, push, counts_copies=False)
+        update_reading(connection, push, replayed_at=sa.func.now())
+        project_again(connection, push.id, counts_copies=False)
         return push.outcome
     if isinstance(push.reading, Unreadable):
         return Outcome.ACCEPTED
     own = [found for table in (receipts, replies) for found in _brought(connection, table, push, before.received_at)]
-    if not own and before.reading_digest not in (None, push.reading_digest):
+    if not own and before.digest not in (None, push.reading_digest):
         return Outcome.ACCEPTED  # a copy: another push brought the row
     if any(row.copies > 1 or _equals(row, push.reading) for row in own):
         return Outcome.ACCEPTED
     for row in own:
         _delete(connection, row)
-    _update_journal(connection, push, replayed_at=before.replayed_at)
+    update_reading(connection, push)
     # The push was counted on arrival, so it counts on its new row; one that was replayed before is not counted.
-    _add_reading(connection, push, counts_copies=bool(own) and before.replayed_at is None)
+    project_again(connection, push.id, counts_copies=bool(own) and before.replayed_at is None)
     return Outcome.ACCEPTED
-
-
-def _update_journal(connection: sa.Connection, push: Push, *, replayed_at: Any) -> None:
-    """Update the journal row with the new reading."""
-    connection.execute(
-        sa.update(pushes)
-        .where(pushes.c.id == push.id)
-        .values(
-            outcome=push.outcome,
-            error=push.error,
-            kind=push.kind,
-            flags=list(push.flags) or None,
-            reading_digest=push.reading_digest,
-            replayed_at=replayed_at,
-        )
-    )
-
-
-def _add_reading(connection: sa.Connection, push: Push, *, counts_copies: bool) -> None:
-    """Add its receipt or reply if that is missing."""
-    brought = keep_readings(connection, [push], counts_copies=counts_copies).get(push.id, {})
-    if "receipt_id" in brought or "reply_id" in brought:
-        outbox.add(connection, [{"kind": Change.READING, "push_id": push.id, **brought}])
 
 
 def _brought(

@@ -41,7 +41,7 @@ from receiver.db.tables import (
     tombstones,
 )
 from receiver.maintenance.prune import delete_messages
-from receiver.messages import match_recorded
+from receiver.messages import catch_up, match_recorded, projection
 from receiver.messages.projection import lock_tasks
 from receiver.messages.queries import content_of
 from receiver.messages.search import may_contain
@@ -157,6 +157,7 @@ def find_traces(
 
     Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
+    catch_up(database)
     with database.reading() as connection:
         patterns = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
     mine: set[UUID] = set()
@@ -196,7 +197,10 @@ def erase_number(
         if connection.dialect.name == "postgresql":
             # One snapshot of journal and messages: a concurrent push is in both or in neither.
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            # Before the snapshot is taken: no push that is erased here is being projected.
+            connection.exec_driver_sql("LOCK TABLE projection IN EXCLUSIVE MODE")
             _lift_statement_timeout(connection)
+        projection.catch_up(connection)
         patterns = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
         mine = found.push_ids | _search_since(connection, patterns, since) | _find_first_pushes(connection, mobile)
         rows = _rows(connection, patterns, mine)

@@ -25,6 +25,7 @@ from receiver.db.encryption import EncryptedText, being_changed, find_encryption
 from receiver.db.engine import Database, RowRejected
 from receiver.db.handover import find_mark, ledger, mark, remove_mark
 from receiver.db.tables import metadata, receipts, replies
+from receiver.messages import projection
 from receiver.reporting import rollup
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 5000
 _PASSES_MAX = 6  # passes without the lock; then it is taken in any case
 _FEW_ROWS = 20_000  # with fewer rows in a pass, the next may be the last
-_THERE_FROM_THE_BEGINNING = frozenset({"delivery_zone", "audit_chain"})  # one row each, copied whole
+_THERE_FROM_THE_BEGINNING = frozenset({"delivery_zone", "audit_chain", "projection"})  # one row each, copied whole
 _NUL, _NUL_SHOWN = "\0", "\u2400"  # PostgreSQL's text type has no NUL
 
 Row = tuple[Any, ...]
@@ -123,6 +124,7 @@ class Copy:
         def work(connection: sa.Connection) -> dict[str, int]:
             self._locked = connection
             try:
+                projection.catch_up(connection)
                 for chunked in self._chunked:
                     self._pass(chunked)
                 for whole in self._whole:
@@ -399,6 +401,8 @@ def _complete(connection: sa.Connection, sequences: dict[str, int]) -> None:
         if name in metadata.tables and last:
             sequence = sa.func.pg_get_serial_sequence(name, "id")
             connection.execute(sa.select(sa.func.setval(sequence, last)))
+    newest = "SELECT greatest(max(position), (SELECT max(sequence) FROM pushes), 1) FROM projection"
+    connection.exec_driver_sql(f"SELECT setval('pushes_sequence', ({newest}))")
     for module in (rollup, log):
         for statement in (*module.drop_statements("postgresql"), *module.create_statements("postgresql")):
             connection.exec_driver_sql(statement)

@@ -30,12 +30,13 @@ from receiver.db.tables import (
     forward_queue,
     masked_of_task_where,
     messages,
+    projection,
     pushes,
     receipts,
     replies,
     retention,
 )
-from receiver.messages import Position, match_recorded
+from receiver.messages import Position, catch_up, match_recorded
 from receiver.messages.projection import lock_tasks
 from receiver.reporting import rollup
 
@@ -145,6 +146,7 @@ def prune(
     In the order of RetentionKind: each kind stays complete from its horizon on if the prune is interrupted.
     Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
+    catch_up(database)
     gone = {}
     for kind in RetentionKind:
         if kind not in plan.kinds:
@@ -196,7 +198,9 @@ def _due(
     """Return a kind's table, its age column, and the conditions of due rows."""
     match kind:
         case RetentionKind.PUSHES:
-            return pushes, pushes.c.received_at, [pushes.c.id < first_id_of(before), _before_pending_deliveries()]
+            projected = pushes.c.sequence <= sa.select(projection.c.position).scalar_subquery()
+            where = [sa.or_(pushes.c.sequence.is_(None), projected), _before_pending_deliveries()]
+            return pushes, pushes.c.received_at, [pushes.c.id < first_id_of(before), *where]
         case RetentionKind.RECEIPTS | RetentionKind.REPLIES:
             table = receipts if kind is RetentionKind.RECEIPTS else replies
             return table, table.c.last_seen_at, _old_events(table, before, plan)

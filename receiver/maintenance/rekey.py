@@ -32,6 +32,7 @@ from receiver.db.encryption import (
 )
 from receiver.db.migration_ops import LOCK_TIMEOUT
 from receiver.db.tables import encryption, look_ups, messages, pushes, receipts, replies
+from receiver.messages import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ _BESIDE_SHARE = 0.5  # pause after a batch, as a share of its time, for pushes
 _LOCK_SECONDS, _LOCK_PAUSE_SECONDS = 600.0, 0.5
 _NAME = "database"
 _TABLES = (pushes, messages, receipts, replies, look_ups)
+_BYTES_OF_PUSHES = {"query": "pushes.query", "body": "pushes.body", "digest": "pushes.reading_digest"}
 
 Row = dict[str, Any]
 
@@ -60,6 +62,7 @@ def encrypt(database: Database, ring: Keyring, on_progress: Callable[[int], None
     if found.state is EncryptionState.ENCRYPTED:
         return 0
     if found.state is EncryptionState.PLAIN:
+        catch_up(database)
         root = columns.encrypt_root(ring, os.urandom(ROOT_BYTES))
         _set_state(database, EncryptionState.ENCRYPTING, root)
         found = _state(database)
@@ -173,9 +176,14 @@ class _Change:
         """Return the columns of a row that change."""
         new: Row
         if table is pushes:
-            new = {
-                name: self._bytes(getattr(row, name), f"pushes.{name}") for name in ("query", "body", "reading_digest")
+            new = {name: self._bytes(getattr(row, name), place) for name, place in _BYTES_OF_PUSHES.items()}
+            new |= {
+                "receipt_extra": self._json(row.receipt_extra, "receipts.extra"),
+                "reply_extra": self._json(row.reply_extra, "replies.extra"),
+                "mobile": None if row.mobile is None else self._mobile(row.mobile),
             }
+            if row.content is not None:
+                new |= self._content(row)
         elif table is messages:
             new = {"mobile": self._mobile(row.mobile)}
         elif table is look_ups:
@@ -321,7 +329,9 @@ def _may_be_stale(table: sa.Table, ring: Keyring) -> sa.ColumnElement[bool]:
 
     column = table.c
     if table is pushes:
-        return sa.or_(*map(sealed_by_other, (column.query, column.body, column.reading_digest)))
+        encrypted = (column.query, column.body, column.digest, column.content_sealed)
+        extra = (column.receipt_extra.isnot(None), column.reply_extra.isnot(None))
+        return sa.or_(*map(sealed_by_other, encrypted), *extra)
     if table is replies:
         return sa.or_(column.extra.isnot(None), sealed_by_other(column.content_sealed))
     return sa.true()

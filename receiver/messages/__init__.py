@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from receiver.messages.balance import Level, Reading, Trend, save_readings
-from receiver.messages.events import Event, EventHorizon, Position, find_lag_seconds, list_events
+from receiver.messages.events import Event, Position, list_events
+from receiver.messages.journal import find_oldest_pending
+from receiver.messages.projector import Projector, catch_up
 from receiver.messages.recording import Recorded, RecordResult, match_recorded, record_sent, record_verified
 from receiver.messages.send_records import FIELDS, InvalidSendRecord, SendRecordParser, parse_filter_time
 
 __all__ = [
     "FIELDS",
     "Event",
-    "EventHorizon",
     "InvalidSendRecord",
     "Level",
     "Position",
+    "Projector",
     "Reading",
     "RecordResult",
     "Recorded",
     "SendRecordParser",
     "Trend",
-    "find_lag_seconds",
+    "catch_up",
+    "find_oldest_pending",
     "list_events",
     "match_recorded",
     "parse_filter_time",

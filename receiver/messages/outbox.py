@@ -28,9 +28,14 @@ class Change(StrEnum):
     SENT = "sent"  # a send was recorded
 
 
+def is_wanted(connection: sa.Connection) -> bool:
+    """Return whether there is an endpoint."""
+    return bool(connection.scalar(_any_target()))
+
+
 def add(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Leave rows of `forward_queue`, where there is any target."""
-    if rows and connection.scalar(_any_target()):
+    if rows and is_wanted(connection):
         connection.execute(sa.insert(forward_queue), [_EMPTY | row for row in rows])
 
 
@@ -48,7 +53,7 @@ def add_sends(connection: sa.Connection, message_ids: Iterable[int]) -> None:
 
 def move(connection: sa.Connection, *, old: int, new: int) -> None:
     """Move the pending entries of one message to the message that it was merged into."""
-    if not connection.scalar(_any_target()):
+    if not is_wanted(connection):
         return
     connection.execute(sa.update(forward_queue).where(forward_queue.c.message_id == old).values(message_id=new))
     # After the queue: where the fan-out has taken its row, that waits until what it made can be seen.

@@ -15,7 +15,7 @@ from receiver.core import (
     MessageStatus,
     SentMessage,
 )
-from receiver.db.encryption import cipher_of
+from receiver.db.encryption import FieldCipher, cipher_of, mobile_token
 from receiver.db.engine import insert
 from receiver.db.tables import (
     REFUSED_KEY_WHERE,
@@ -26,7 +26,6 @@ from receiver.db.tables import (
 )
 from receiver.messages import outbox
 from receiver.messages.balance import Reading, save_readings
-from receiver.messages.bulk import lock_order
 from receiver.messages.projection import Row, Task, lock_tasks, match_inbound_events
 
 if TYPE_CHECKING:
@@ -92,6 +91,11 @@ def record_sent(
     return results
 
 
+def _lock_order(key: tuple[str, ...], cipher: FieldCipher | None) -> tuple[str, ...]:
+    """Return the sort key in which messages are locked: task id, number as it is stored, account."""
+    return key if cipher is None else (key[0], mobile_token(cipher, key[1]), *key[2:])
+
+
 _ADDS = frozenset({Recorded.NEW, Recorded.FILLED})
 # A sender's record has only the time of sending: the answer is assumed to have come within this time.
 _ANSWERED_WITHIN = timedelta(seconds=5)
@@ -116,7 +120,7 @@ def _insert_sends(
     first = {send.key: send for send in reversed(sends)}
     found: dict[tuple[str, ...], Row] = {}
     for refused in (False, True):
-        keys = sorted(first, key=lambda key: lock_order(key, cipher_of(connection.dialect)))
+        keys = sorted(first, key=lambda key: _lock_order(key, cipher_of(connection.dialect)))
         group = {key: first[key] for key in keys if first[key].refused == refused}
         # Again where the row that stood in the way went into another one before it could be locked (`attempts`).
         while missing := {key: send for key, send in group.items() if key not in found}:

@@ -202,7 +202,7 @@ def _find_key(services: Runtime, token: str) -> ApiKey | None:
         wait_seconds = _guard().failures.wait_seconds(_address())
         if wait_seconds and digest not in _guard().valid_digests(services):
             raise Denied(429, "too_many_failures", "too many wrong keys from this address", retry_after=wait_seconds)
-        key = services.ask(lambda connection: api_keys.find_key(connection, token))
+        key = services.ask_present(lambda connection: api_keys.find_key(connection, token))
     except (DatabaseUnavailable, DatabaseMisconfigured):
         if digest in _seen:
             return _seen[digest]
@@ -235,7 +235,9 @@ class _Guard:
     def valid_digests(self, services: Runtime) -> frozenset[bytes]:
         """Return the digests of all valid keys, read at most once a second."""
         if time.monotonic() >= self._valid_until:
-            self._valid = services.ask(lambda connection: api_keys.list_valid_digests(connection, services.now()))
+            self._valid = services.ask_present(
+                lambda connection: api_keys.list_valid_digests(connection, services.now())
+            )
             self._valid_until = time.monotonic() + _VALID_SECONDS
         return self._valid
 

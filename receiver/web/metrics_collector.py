@@ -32,7 +32,7 @@ from receiver.core import ReceiverError, find_disk
 from receiver.db.sqlite import log_bytes, path_of
 from receiver.intake import SpoolState, spool_state
 from receiver.maintenance.backup_notes import find_backups
-from receiver.messages import Reading, balance, find_lag_seconds
+from receiver.messages import Reading, balance, find_oldest_pending
 from receiver.reporting.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.support import signals
 from receiver.webhooks import endpoints, fan_out
@@ -59,7 +59,7 @@ class Scrape(Collector):
 
     def ask(self, question: Callable[[Connection], T]) -> T:
         """Return the answer of the database, without waiting. Raises DatabaseUnavailable or DatabaseMisconfigured."""
-        return self.services.ask(question)
+        return self.services.ask_present(question)
 
     @cached_property
     def spool(self) -> SpoolState:
@@ -196,9 +196,9 @@ def _backup_failed(scrape: Scrape) -> dict[str, float]:
     return {command: float(noted.failing) for command, noted in found.items()}
 
 
-@gauge("receiver_events_lag_seconds", "How long an open transaction has held back events; 0 if none.")
-def _events_lag(scrape: Scrape) -> float:
-    return scrape.ask(find_lag_seconds)
+@gauge("receiver_projection_lag_seconds", "Age of the oldest push that is acknowledged and not projected; 0 if none.")
+def _projection_lag(scrape: Scrape) -> float:
+    return scrape.ask(find_oldest_pending) or 0.0
 
 
 @gauge(

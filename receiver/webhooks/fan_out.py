@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.core import VENDOR_STATUSES, DeliveryStatus, MessageStatus, Receipt, fold, new_id
+from receiver.core import DeliveryStatus, MessageStatus, Receipt, fold, new_id
 from receiver.db.engine import insert
 from receiver.db.set_aside import ROW_FAULTS, note_left, read_rows
+from receiver.db.sql import delivery_status
 from receiver.db.tables import deliveries, forward_queue, messages, pushes, receipts, replies, targets, timers
 from receiver.messages import queries
 from receiver.messages.outbox import Change
@@ -297,7 +298,6 @@ _TAKE = sa.text(
            coalesce(array_agg(message_id) FILTER (WHERE kind = 'sent'), '{}') FROM taken
     """
 )
-_RANK = " ".join(f"WHEN '{word}' THEN {status:d}" for word, status in VENDOR_STATUSES.items())
 # Same as `_DeliveryBuilder.rows`. LIMIT makes lookups by row: a join plan chosen while the tables are small would scan
 # them completely once they are large.
 _MAKE = sa.text(
@@ -353,5 +353,5 @@ _MAKE = sa.text(
     JOIN subscriber ON events ? event AND (accounts IS NULL OR accounts ? account)
     WHERE happened AND kind <> 'sent' AND account IS NOT NULL
     ORDER BY change.id, place, target_id
-    """.replace("{rank}", f"CASE vendor_status {_RANK} ELSE {DeliveryStatus.UNKNOWN:d} END")  # noqa: S608
+    """.replace("{rank}", delivery_status("vendor_status"))  # noqa: S608
 )

@@ -38,7 +38,7 @@ def test_empty_database_tells_of_nothing_wrong(runtime: Runtime) -> None:
         unanswered_since=None,
         missed_pushes=0,
         quarantined=0,
-        events_lag_seconds=0.0,
+        projection_lag_seconds=0.0,
         recent=Rate(),
         usual=Rate(),
     )

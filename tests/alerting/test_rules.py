@@ -37,7 +37,7 @@ STORED = StoredFigures(
     unanswered_since=None,
     missed_pushes=0,
     quarantined=0,
-    events_lag_seconds=0.0,
+    projection_lag_seconds=0.0,
     recent=Rate(delivered=95, settled=100),
     usual=USUAL,
 )
@@ -84,7 +84,7 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (replace(WELL, spool_bytes=1, spool_oldest_seconds=301.0), Alarm.SPOOL_GROWING, ""),
         (replace(WELL, spool_bytes=501, spool_oldest_seconds=1.0), Alarm.SPOOL_GROWING, ""),
         (replace(WELL, refusals={"secret": 21, "size": 20}), Alarm.PUSHES_REFUSED, "secret"),
-        (kept(events_lag_seconds=301.0), Alarm.EVENTS_HELD_BACK, ""),
+        (kept(projection_lag_seconds=61.0), Alarm.PROJECTION_BEHIND, ""),
         (kept(forward_oldest={"shop": NOON - 16 * MINUTE, "old": NOON}), Alarm.WEBHOOKS_BEHIND, "shop"),
         (kept(last_push_at=NOON - HOUR, unanswered_since=NOON - 10 * MINUTE - SECOND), Alarm.PLATFORM_SILENT, ""),
         (kept(last_push_at=None, unanswered_since=NOON - 11 * MINUTE), Alarm.PLATFORM_SILENT, ""),
@@ -155,7 +155,7 @@ def test_spool_that_is_used_is_told_with_the_time_that_is_left(language: str, sa
     [
         replace(WELL, spool_bytes=500, spool_oldest_seconds=300.0),
         replace(WELL, refusals={"secret": 20}),
-        replace(kept(events_lag_seconds=300.0), replica_lag_seconds=60.0),
+        replace(kept(projection_lag_seconds=60.0), replica_lag_seconds=60.0),
         kept(forward_oldest={"shop": NOON - 15 * MINUTE}),
         kept(unshipped_since=NOON - 15 * MINUTE),
         backed_up(made=36 * HOUR),

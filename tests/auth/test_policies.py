@@ -12,10 +12,10 @@ from receiver.app import create_app
 from receiver.audit import list_audit
 from receiver.auth import api_keys
 from receiver.auth.api_keys import Scope
-from receiver.messages.projection import save_pushes
 from receiver.web.auth import CONSOLE, POLICIES, Open, policy_for
 from tests.conftest import make_key
 from tests.harness.factories import make_push
+from tests.harness.journal import save_pushes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +123,7 @@ def test_reads_of_numbers_and_contents_are_audited_without_the_number(
 
 def test_replay_is_audited(client: FlaskClient, runtime: Runtime, bearer: dict[str, str]) -> None:
     push = make_push()
-    runtime.database.write(lambda connection: save_pushes(connection, [push]))
+    save_pushes(runtime.database, [push])
     client.post(f"/api/v1/pushes/{push.id}/replay", headers=bearer)
     (entry,) = runtime.ask(lambda connection: list_audit(connection, 10))
     assert (entry["action"], entry["detail"]) == ("push.replay", {"push_id": str(push.id)})

@@ -19,12 +19,13 @@ from receiver.db.tables import deliveries as deliveries_table
 from receiver.db.tables import login_failures, look_ups
 from receiver.db.tables import notices as notices_table
 from receiver.db.tables import targets as targets_table
-from receiver.messages import Reading, balance, projection, recording
+from receiver.messages import Reading, balance, recording
 from receiver.sending import attempts
 from receiver.support import signals
 from receiver.webhooks import deliveries, endpoints
 from tests.conftest import make_key
 from tests.harness.factories import make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.maintenance.test_prune import id_of
 from tests.sending.test_sending import make_attempt
 
@@ -129,7 +130,7 @@ def test_claim_to_tell_of_an_incident_in_the_future_keeps_nobody_from_telling_it
 
 def test_push_of_the_future_does_not_hide_a_silence(runtime: Runtime) -> None:
     for at in (NOW - HOUR, LATER):
-        projection.save_pushes_in(runtime.database, [replace(make_push(), id=id_of(at), received_at=at)])
+        save_pushes(runtime.database, [replace(make_push(), id=id_of(at), received_at=at)])
     last = runtime.ask(lambda c: signals.find_last_push(c, now=NOW))
     assert last is not None
     assert last.at == NOW - HOUR

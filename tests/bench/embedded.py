@@ -17,11 +17,12 @@ from receiver.db.engine import Database
 from receiver.maintenance.backup import make_backup
 from receiver.maintenance.move_to_postgres import Copy
 from receiver.maintenance.verify import verify
-from receiver.messages import projection, queries
+from receiver.messages import queries
 from receiver.messages.queries import Filter, Page
 from receiver.runtime import Runtime
 from tests.conftest import make_settings
 from tests.harness.factories import make_push
+from tests.harness.journal import save_pushes
 from tests.harness.postgres import PostgresServer
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _save(runtime: Runtime, first: int) -> float:
     """Save a batch; give the processor time that it took."""
     batch = _batch(first)
     begun = time.process_time()
-    runtime.database.write(lambda connection: projection.save_pushes(connection, batch))
+    save_pushes(runtime.database, batch)
     return time.process_time() - begun
 
 

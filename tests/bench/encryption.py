@@ -30,10 +30,10 @@ from receiver.db.engine import Database
 from receiver.intake import Spool, spool_state
 from receiver.maintenance.rekey import encrypt
 from receiver.messages import record_sent
-from receiver.messages.projection import save_pushes_in
 from tests.bench.report import describe_machine, write_section
 from tests.bench.size import batches
 from tests.harness.factories import NOON, make_push
+from tests.harness.journal import save_pushes
 from tests.harness.postgres import PostgresServer
 from tests.harness.server import ServeProcess
 
@@ -128,7 +128,7 @@ def _sizes(server: PostgresServer, place: Path, count: int, keys: Keys) -> dict[
 def _fill(database: Database, count: int) -> None:
     for sends, pushes in batches(count):
         database.write(partial(record_sent, sends=sends, recorded_at=NOON))
-        save_pushes_in(database, pushes)
+        save_pushes(database, pushes)
 
 
 def _of_driver(url: str) -> str:
@@ -176,7 +176,7 @@ def _rotation(server: PostgresServer, place: Path, rows: int, rate: float) -> li
             make_push(task_id=f"r{n}", mobile=f"139{n % 10**8:08}", content=content)
             for n, content in enumerate(contents, first)
         ]
-        save_pushes_in(database, batch)
+        save_pushes(database, batch)
     database.close()
     begun = time.monotonic()
     _run(_node(place / "rotation", url, (OLD,)), "db", "encrypt")

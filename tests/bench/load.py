@@ -21,7 +21,7 @@ from tests.bench.clients import Clients, SlowClosers
 from tests.bench.usage import cpu_seconds, list_tree, peak_rss_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _FINISH_SECONDS = 10.0
 
@@ -30,7 +30,7 @@ _FINISH_SECONDS = 10.0
 class Usage:
     """What a process and its descendants used while they were measured."""
 
-    cpu_seconds_per_1000: float  # user and system time by 1,000 answered pushes
+    cpu_seconds_per_1000: float  # user and system time by 1,000 answered pushes, until they are settled
     peak_rss_bytes: int  # since their start, summed over them
 
 
@@ -50,6 +50,7 @@ class LoadResult:
     reconnects: int  # kept connections that the server ended between two pushes; the push went out again
     acked: int  # every push answered with 200, the warm-up's too: what a store must hold in the end
     generator_cpu: float  # cores that the measuring itself took
+    settle_seconds: float  # after the last answer, until all that follows from the pushes was done
     usage: Mapping[str, Usage]
 
 
@@ -63,13 +64,16 @@ def run_load(
     watch: Mapping[str, int] | None = None,
     slow_closers: int = 0,
     rate: float | None = None,
+    settle: Callable[[], object] = lambda: None,
 ) -> LoadResult:
     """Push to the URL for so many seconds after a warm-up, and tell how it went.
 
     `slow_closers`: so many further peers that each ask for the connection's end, read the answer and do not close for
     three seconds, over and over; what they push is not counted.
     `rate`: at most so many pushes a second; None: as fast as they are answered. `watch`: names and process ids; what
-    each one's tree uses is told under its name. Raises ValueError for another address than 127.0.0.1, ConnectionError
+    each one's tree uses is told under its name. `settle` returns once all that follows from the pushes so far is done:
+    it is called after the warm-up, so that nothing of that counts, and in the end, so that all of the measured does.
+    Raises ValueError for another address than 127.0.0.1, ConnectionError
     where nothing listens, RuntimeError where no push was answered.
     """
     parts = urlsplit(url)
@@ -84,7 +88,7 @@ def run_load(
             SlowClosers(parts.port, parts.path, slow_closers),
             Clients(parts.port, parts.path, clients, per_push=per_push, ramp_seconds=ramp, rate=rate) as running,
         ):
-            return _measure(running, clients, seconds, warm_up_seconds, watch or {}, per_push=per_push)
+            return _measure(running, clients, seconds, warm_up_seconds, watch or {}, settle, per_push=per_push)
     finally:
         gc.enable()
 
@@ -95,10 +99,12 @@ def _measure(
     seconds: float,
     warm_up_seconds: float,
     watch: Mapping[str, int],
+    settle: Callable[[], object],
     *,
     per_push: bool,
 ) -> LoadResult:
     running.run(time.perf_counter() + warm_up_seconds)
+    settle()
     before = {name: cpu_seconds(list_tree(root)) for name, root in watch.items()}
     own_before = time.process_time()
     running.begin_tally()
@@ -107,8 +113,11 @@ def _measure(
     took = time.perf_counter() - tally.begun
     own_cpu = time.process_time() - own_before
     answered = tally.answered
-    after = {name: cpu_seconds(list_tree(root)) for name, root in watch.items()}
     running.finish(_FINISH_SECONDS)
+    finished = time.perf_counter()
+    settle()
+    settled = time.perf_counter()
+    after = {name: cpu_seconds(list_tree(root)) for name, root in watch.items()}
     if not answered or not tally.latencies_seconds:
         raise RuntimeError(f"no push was answered in {took:.1f} s: {tally.first_error}")
     return LoadResult(
@@ -124,6 +133,7 @@ def _measure(
         reconnects=tally.reconnects,
         acked=running.acked,
         generator_cpu=round(own_cpu / took, 3),
+        settle_seconds=round(settled - finished, 3),
         usage={
             name: Usage(
                 cpu_seconds_per_1000=round(1000 * max(0.0, after[name] - before[name]) / answered, 4),

@@ -50,6 +50,7 @@ def main() -> int:
         for name, url in (("empty", given.empty), ("full", given.full)):
             with Running(CONTESTANTS["receiver"], "postgresql", url) as server:
                 rates[name].append(push_from_a_process(server.url, given.seconds)["pushes_per_second"])
+                server.settle()  # else the next one would project what this one left
             print(f"{name}: {rates[name][-1]:,.0f}/s", file=sys.stderr)
     empty, full = (statistics.median(rates[name]) for name in ("empty", "full"))
     pairs = [after / before for before, after in zip(rates["empty"], rates["full"], strict=True)]

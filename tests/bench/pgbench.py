@@ -56,6 +56,7 @@ def run_pgbench(database_url: str, *, clients: int, seconds: float, watch: Mappi
         reconnects=0,
         acked=len(latencies),
         generator_cpu=0.0,
+        settle_seconds=0.0,
         usage={"server": Usage(cpu_seconds_per_1000=0.0, peak_rss_bytes=0), **usage},
     )
 

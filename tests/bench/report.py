@@ -123,8 +123,8 @@ def _explain(rounds: int, seconds: float) -> str:
         f"Each number is {measured} after a warm-up, the servers taking turns; every server is started anew on an "
         "empty database for each. A client sends one push and waits for its answer before the next; the load "
         "generator runs on the same cores. *CPU*: user and system time of the server's processes; the database "
-        "server's beside it. *Peak RSS*: of the server's processes, added up. After every run the stored rows are "
-        "counted against the acknowledged pushes."
+        "server's beside it, both until the projection has caught up. *Peak RSS*: of the server's processes, added up. "
+        "After every run the stored pushes, and a receiver's receipts, are counted against the acknowledged pushes."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
+import os
 import shlex
 import shutil
 import statistics
@@ -20,27 +20,21 @@ from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 
-from receiver.db.engine import Database
-from receiver.messages.projection import save_pushes_in
+from tests.bench.contestants import ROOT, await_projected, await_true
 from tests.bench.report import describe_machine, write_section
 from tests.bench.slow_fsync import build_slow_fsync
 from tests.bench.usage import cpu_seconds, list_tree
-from tests.harness.factories import make_push
 from tests.harness.leaks import SECRET
 from tests.harness.postgres import PostgresServer
 from tests.harness.postgres_binaries import find_shared_place
 from tests.harness.server import ServeProcess
 
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Barrier
-
 _PAGE = Path("deploy/BENCHMARKS.md")
 _BATCH = 100
-_PUSHES_EACH = 20_000  # that a writer without a receiver saves
+_PUSHES_EACH = 40_000  # that a writer without a receiver saves
 _GENERATORS = 2
 _CLIENTS_EACH = 32
 
@@ -51,12 +45,14 @@ class Shape:
 
     nodes: int
     processes: int  # of each node; without a node: writers that hand over ready batches
+    projects: bool = True  # without a node: while they append, and until all is projected
 
     @property
     def text(self) -> str:
         """It in words."""
         if not self.nodes:
-            return f"no node: {self.processes} writer{'s' * (self.processes > 1)} of ready batches of {_BATCH}"
+            writers = f"{self.processes} writer{'s' * (self.processes > 1)}"
+            return f"no node: {writers} of ready batches of {_BATCH}{', appends alone' * (not self.projects)}"
         return f"{self.nodes} node{'s' * (self.nodes > 1)} of {self.processes} process{'es' * (self.processes > 1)}"
 
 
@@ -64,9 +60,25 @@ _SHAPES = (
     Shape(nodes=1, processes=1),
     Shape(nodes=2, processes=1),
     Shape(nodes=1, processes=2),
+    Shape(nodes=0, processes=1, projects=False),
     Shape(nodes=0, processes=1),
+    Shape(nodes=0, processes=2, projects=False),
     Shape(nodes=0, processes=2),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A tree of the program, and what a writer of ready batches calls there, as MODULE:NAME."""
+
+    tree: Path = ROOT
+    database: str = "receiver.db.engine:Database"
+    save: str = "receiver.messages.journal:append"
+    make_push: str = "tests.harness.factories:make_push"
+    projects: bool = True  # what follows from a push comes after it is saved
+
+
+_THIS = Program()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +109,7 @@ def main() -> int:
         for _ in range(given.rounds):
             for disk, server in servers.items():
                 for shape in _SHAPES:
-                    one = _measure(server, shape, given.seconds)
+                    one = measure(server, shape, given.seconds)
                     found[disk, shape].append(one)
                     print(f"{disk}, {shape.text}: {one.pushes_per_second:,.0f}/s", file=sys.stderr)
         version = servers["as it is"].version
@@ -118,7 +130,8 @@ def main() -> int:
         f"{_GENERATORS * _CLIENTS_EACH} clients that each wait for the answer before the next push, half of them to "
         f"each of two nodes; medians of {given.rounds} rounds in turns, every one on an empty database. The load, the "
         "nodes and PostgreSQL share the cores; the disk is the machine's own, and again with 2 ms more for each fsync. "
-        "Without a node, the function that a node calls saves batches that were made before.\n\n"
+        "Without a node, the function that a node calls appends batches that were made before, with a projector beside "
+        "it until all is projected, unless it says otherwise.\n\n"
         f"{describe_machine(version)}\n\nCommand: `{command}`.\n\n" + "\n".join(table)
     )
     write_section(_PAGE, text, name="scale")
@@ -144,27 +157,50 @@ def _row(disk: str, shape: Shape, found: dict[tuple[str, Shape], list[Found]]) -
     return "| " + " | ".join(cells) + " |"
 
 
-def _measure(server: PostgresServer, shape: Shape, seconds: float) -> Found:
+def measure(server: PostgresServer, shape: Shape, seconds: float, program: Program = _THIS) -> Found:
+    """Measure one shape on an empty database; all that was acknowledged must be stored, and projected."""
     url = server.create_database("scale")
     try:
         with tempfile.TemporaryDirectory(dir=find_shared_place(on_disk=True)) as directory:
-            upgraded = ServeProcess(Path(directory), url).run("db", "upgrade")
-            if upgraded.returncode:
-                raise RuntimeError(upgraded.stderr)
-            run = _run_nodes if shape.nodes else _run_writers
-            return run(server, url, shape, seconds, Path(directory))
+            _upgrade(Path(directory), url, program)
+            if shape.nodes:
+                return _run_nodes(server, url, shape, seconds, Path(directory), program)
+            return _run_writers(server, url, shape, program)
     finally:
         server.drop_database("scale")
 
 
-def _run_nodes(server: PostgresServer, url: str, shape: Shape, seconds: float, directory: Path) -> Found:
+def fill_embedded(data_dir: Path, rows: int, program: Program) -> None:
+    """Make an embedded database with so many messages, from their receipts."""
+    _upgrade(data_dir, "", program)
+    url = f"sqlite:///{data_dir / 'receiver.db'}"
+    for first in range(0, rows, _PUSHES_EACH):
+        with _writer(url, first, _SHAPES[-1], program, min(_PUSHES_EACH, rows - first)) as writer:
+            _hear([writer], "ready")
+            print(file=writer.stdin, flush=True)
+            _hear([writer], "done")
+
+
+def _upgrade(data_dir: Path, url: str, program: Program) -> None:
+    upgraded = _node(data_dir, url, program).run("db", "upgrade")
+    if upgraded.returncode:
+        raise RuntimeError(upgraded.stderr)
+
+
+def _node(place: Path, url: str, program: Program, processes: int = 1) -> ServeProcess:
+    tree = {"PYTHONPATH": str(program.tree)}
+    return ServeProcess(place, url, arguments=("--workers", str(processes)), environment=tree, patient=False)
+
+
+def _run_nodes(
+    server: PostgresServer, url: str, shape: Shape, seconds: float, directory: Path, program: Program
+) -> Found:
     with ExitStack() as stack:
         nodes = []
         for number in range(shape.nodes):
             place = directory / str(number)
             place.mkdir()
-            node = ServeProcess(place, url, arguments=("--workers", str(shape.processes)), patient=False)
-            nodes.append(stack.enter_context(node))
+            nodes.append(stack.enter_context(_node(place, url, program, shape.processes)))
         masters = [node.await_worker()[0] for node in nodes]
         loads = [
             subprocess.Popen(
@@ -179,36 +215,34 @@ def _run_nodes(server: PostgresServer, url: str, shape: Shape, seconds: float, d
         ]
         used_before = _used(server, masters)
         said = [load.communicate(timeout=seconds + 60)[0] for load in loads]
-        used = _used(server, masters)
         results = [json.loads(text) for text in said]
-        _require_stored(url, at_least := sum(result["acked"] for result in results))
+        acked = sum(result["acked"] for result in results)
+        _await_stored(url, acked, program)
+        used = _used(server, masters)
     errors = sum(result["errors"] for result in results)
     if errors:
         raise RuntimeError(f"{errors} errors, the first: {results[0]['first_error']}")
     return Found(
         pushes_per_second=sum(result["pushes_per_second"] for result in results),
         p99_ms=max(result["p99_ms"] for result in results),
-        node_cpu_per_1000=1000 * (used[1] - used_before[1]) / at_least,
-        database_cpu_per_1000=1000 * (used[0] - used_before[0]) / at_least,
+        node_cpu_per_1000=1000 * (used[1] - used_before[1]) / acked,
+        database_cpu_per_1000=1000 * (used[0] - used_before[0]) / acked,
     )
 
 
-def _run_writers(server: PostgresServer, url: str, shape: Shape, _seconds: float, _directory: Path) -> Found:
-    context = multiprocessing.get_context("spawn")
-    ready = context.Barrier(shape.processes + 1)
-    done = context.Barrier(shape.processes + 1)
-    writers = [context.Process(target=_write, args=(url, number, ready, done)) for number in range(shape.processes)]
-    for writer in writers:
-        writer.start()
-    ready.wait(60)
-    own = [writer.pid or 0 for writer in writers]
-    used_before, begun = _used(server, own), time.perf_counter()
-    done.wait(120)
-    took, used = time.perf_counter() - begun, _used(server, own)
-    for writer in writers:
-        writer.join(30)
+def _run_writers(server: PostgresServer, url: str, shape: Shape, program: Program) -> Found:
+    with ExitStack() as stack:
+        writers = [stack.enter_context(_writer(url, number, shape, program)) for number in range(shape.processes)]
+        _hear(writers, "ready")
+        own = [writer.pid for writer in writers]
+        used_before, begun = _used(server, own), time.perf_counter()
+        for writer in writers:
+            print(file=writer.stdin, flush=True)
+        _hear(writers, "done")
+        took, used = time.perf_counter() - begun, _used(server, own)
     saved = shape.processes * _PUSHES_EACH
-    _require_stored(url, saved)
+    if shape.projects or not program.projects:
+        _await_stored(url, saved, program)
     return Found(
         pushes_per_second=saved / took,
         p99_ms=None,
@@ -217,15 +251,21 @@ def _run_writers(server: PostgresServer, url: str, shape: Shape, _seconds: float
     )
 
 
-def _write(url: str, number: int, ready: Barrier, done: Barrier) -> None:
-    pushes = [make_push(task_id=f"{number}-{one}", mobile=f"150{one:08d}") for one in range(_PUSHES_EACH)]
-    database = Database(url.replace("postgresql://", "postgresql+psycopg://"), patience_seconds=60)
-    save_pushes_in(database, pushes[:1])
-    ready.wait(60)
-    for begin in range(1, _PUSHES_EACH, _BATCH):
-        save_pushes_in(database, pushes[begin : begin + _BATCH])
-    done.wait(120)
-    database.close()
+def _writer(url: str, number: int, shape: Shape, program: Program, pushes: int = _PUSHES_EACH) -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", str(Path(__file__).with_name("ready_batches.py"))]
+    command += [url.replace("postgresql://", "postgresql+psycopg://"), "--prefix", str(number)]
+    command += ["--pushes", str(pushes), "--batch", str(_BATCH)]
+    command += ["--database", program.database, "--save", program.save, "--make-push", program.make_push]
+    command += ["--project"] * (shape.projects and program.projects)
+    environment = {**os.environ, "PYTHONPATH": str(program.tree)}
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _hear(writers: list[subprocess.Popen[str]], word: str) -> None:
+    for writer in writers:
+        assert writer.stdout is not None
+        if (said := writer.stdout.readline().strip()) != word:
+            raise RuntimeError(f"a writer said {said!r} and not {word!r}")
 
 
 def _used(server: PostgresServer, masters: list[int]) -> tuple[float, float]:
@@ -234,11 +274,17 @@ def _used(server: PostgresServer, masters: list[int]) -> tuple[float, float]:
     return cpu_seconds(list_tree(server.pid)), sum(cpu_seconds(list_tree(master)) for master in masters)
 
 
-def _require_stored(url: str, at_least: int) -> None:
-    with psycopg.connect(url) as connection:
-        (stored,) = connection.execute("SELECT count(*) FROM pushes").fetchone() or (0,)
-    if stored < at_least:
-        raise RuntimeError(f"acknowledged {at_least} pushes, stored {stored}")
+def _await_stored(url: str, at_least: int, program: Program) -> None:
+    """Wait until all are stored and projected; a node may have spooled some. Raises TimeoutError."""
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        def count(query: str) -> int:
+            return int((connection.execute(query).fetchone() or (0,))[0])
+
+        await_true(lambda: count("SELECT count(*) FROM pushes") >= at_least, "pushes are missing")
+        if program.projects:
+            await_projected(connection)
+        await_true(lambda: count("SELECT sum(copies) FROM receipts") >= at_least, "receipts are missing")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from receiver.db import migrate
 from receiver.db.engine import Database
 from receiver.intake import Spool, spool_state
 from receiver.messages import record_sent
-from receiver.messages.projection import save_pushes_in
 from tests.bench.report import describe_machine, write_section
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.harness.postgres import PostgresServer
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _fill(database: Database, count: int) -> None:
     migrate.upgrade(database)
     for sends, pushes in batches(count):
         database.write(partial(_record, sends))
-        save_pushes_in(database, pushes)
+        save_pushes(database, pushes)
 
 
 def _record(sends: list[SentMessage], connection: sa.Connection) -> None:

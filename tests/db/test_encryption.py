@@ -39,7 +39,6 @@ from receiver.maintenance.move_to_postgres import Copy
 from receiver.maintenance.verify import verify
 from receiver.messages import Position, events, queries, record_sent
 from receiver.messages.export_files import FileFormat, iter_file
-from receiver.messages.projection import save_pushes_in
 from receiver.messages.queries import Filter, Page
 from receiver.reporting import delivery, figures
 from receiver.reporting.busiest import By, list_busiest
@@ -49,6 +48,7 @@ from receiver.support.lookup import parse_lookup
 from receiver.support.lookup_queries import find_messages
 from tests.conftest import make_settings
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.harness.postgres_binaries import as_unprivileged, find_binaries
 from tests.harness.server import ServeProcess
 
@@ -94,8 +94,8 @@ def fill(runtime: Runtime) -> None:
         make_push(body=f"mobile={NUMBER}&taskid=1&nothing={quote(CONTENT)}".encode()),
         make_push(body=f"mobile={NUMBER}&taskid=9&status=1&receivetime=2026-11-23+12:00:00&x={quote(EXTRA)}".encode()),
     ]
-    save_pushes_in(runtime.database, batch)
-    save_pushes_in(runtime.database, [replace(batch[0], id=make_push().id)])
+    save_pushes(runtime.database, batch)
+    save_pushes(runtime.database, [replace(batch[0], id=make_push().id)])
     sends = [
         make_send(template_id="540", sent_at=NOON - timedelta(seconds=4)),
         make_send(mobile=OTHER, task_id="3", sent_at=NOON),
@@ -132,7 +132,6 @@ def answers(runtime: Runtime) -> dict[str, Any]:
             allocated=(figures.CarrierGroup(name="operator", of_prefix=lambda prefix: prefix, grouped=True),),
         )
         busiest = partial(list_busiest, connection, since=since, until=until, min_sent=1, limit=10)
-        final = Position(1 << 40, 1 << 40)
         return {
             "messages": queries.list_messages(connection, page(), clock),
             "by number": queries.list_messages(connection, page(mobile=NUMBER), clock),
@@ -145,7 +144,7 @@ def answers(runtime: Runtime) -> dict[str, Any]:
             "masked": queries.list_receipts(connection, page(mobile="150****1091")),
             "journal": queries.list_pushes(connection, page()),
             "look-ups": [look_up(connection, text) for text in (NUMBER, "1090", "尾号1091", "150****1090", "3313746")],
-            "events": events.list_events(connection, Position(), final, 100, None),
+            "events": events.list_events(connection, Position(), 100, None),
             "busiest": [busiest(By.MOBILE), busiest(By.PREFIX)],
             "report": delivery.delivery_report(connection, question, clock),
             "quarantined": signals.find_quarantined_about(connection, needles=[NUMBER.encode()], since=None),
@@ -201,7 +200,7 @@ def test_a_number_is_forgotten_from_sealed_rows(make_runtime: Callable[..., Runt
     encrypt(runtime.settings, OLD)
     await_encrypted(runtime)
     fill(runtime)
-    save_pushes_in(runtime.database, [make_push(mobile=OTHER, task_id="m", content=f"call {NUMBER}", second=9)])
+    save_pushes(runtime.database, [make_push(mobile=OTHER, task_id="m", content=f"call {NUMBER}", second=9)])
     work = runtime.database, NUMBER, runtime.admission.read_again
     found = find_traces(*work)
     assert (found.rows["look_ups"], found.mentions["pushes"], found.mentions["replies"]) == (1, 1, 1)
@@ -255,7 +254,7 @@ def files_of(settings: Settings) -> bytes:
 def test_a_new_dump_and_the_embedded_file_show_no_number_and_no_content(make_runtime: Callable[..., Runtime]) -> None:
     runtime = make_runtime(encryption_keys=(OLD,))
     fill(runtime)
-    save_pushes_in(runtime.database, [make_push(task_id=f"n{number}") for number in range(300)])
+    save_pushes(runtime.database, [make_push(task_id=f"n{number}") for number in range(300)])
     assert set(traces_in(files_of(runtime.settings))) == {NUMBER, OTHER, *SAID, EXTRA, "digest"}
     runtime.stop()
     if runtime.settings.embedded:  # as it is where SQLite does not overwrite by itself, which it does here
@@ -269,7 +268,7 @@ def test_a_new_dump_and_the_embedded_file_show_no_number_and_no_content(make_run
     # Not as copies, and each by its own way in.
     new = f"mobile={NUMBER}&taskid=new&status=1&receivetime=2026-11-23+12:00:00&x={quote(EXTRA)}"
     for push in (make_push(content=CONTENT, second=9), make_push(body=new.encode())):
-        save_pushes_in(encrypted.database, [push])
+        save_pushes(encrypted.database, [push])
     encrypted.stop()
     assert traces_in(files_of(runtime.settings)) == []
 
@@ -332,7 +331,7 @@ def test_pushes_wait_while_a_database_is_encrypted_and_a_job_broken_off_goes_on(
     make_runtime: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = make_runtime(encryption_keys=(OLD,))
-    save_pushes_in(runtime.database, [make_push(), make_push(mobile=OTHER), make_push(content=CONTENT)])
+    save_pushes(runtime.database, [make_push(), make_push(mobile=OTHER), make_push(content=CONTENT)])
     monkeypatch.setattr(rekey, "_ALONE_ROWS", 1)
     database = Database(runtime.settings.database_url)
     with pytest.raises(BrokenOff):
@@ -357,7 +356,7 @@ def test_pushes_wait_while_a_database_is_encrypted_and_a_job_broken_off_goes_on(
 
 def test_a_process_that_no_push_reaches_hears_of_the_encryption_too(make_runtime: Callable[..., Runtime]) -> None:
     runtime = make_runtime(encryption_keys=(OLD,))
-    save_pushes_in(runtime.database, [make_push()])
+    save_pushes(runtime.database, [make_push()])
     encrypt(runtime.settings, OLD)
     await_encrypted(runtime)
     page = Page(limit=9, filter=Filter(mobile=NUMBER))
@@ -372,8 +371,8 @@ def test_writes_of_a_process_that_knows_no_keys_are_refused_not_quarantined(
     unknowing = Database(runtime.settings.database_url)
     clock = runtime.clock()
     writes: list[Callable[[], object]] = [
-        lambda: save_pushes_in(unknowing, [make_push()]),
-        lambda: save_pushes_in(unknowing, [make_push(body=b"a=b")]),
+        lambda: save_pushes(unknowing, [make_push()]),
+        lambda: save_pushes(unknowing, [make_push(body=b"a=b")]),
         lambda: unknowing.write(partial(record_sent, sends=[make_send()], recorded_at=NOON)),
         lambda: unknowing.write(partial(users.save_look_up, user_id=1, text=NUMBER, now=NOON)),
     ]
@@ -417,7 +416,7 @@ def test_keys_are_changed_beside_pushes_and_a_rotation_broken_off_goes_on(
         if not came_late:
             await_true(lambda: acked)
             came_late.append(replace(make_push(task_id="late"), id=first_id_of(NOON)))
-            save_pushes_in(first.database, came_late)
+            save_pushes(first.database, came_late)
 
     count, late = rekey.rotate(database, ring, tell)
     stopping.set()
@@ -465,7 +464,7 @@ def test_an_encrypted_database_moves_to_postgresql_as_it_is(
         assert after[name] == before[name], name
     assert [finding for finding in verify(moved.database, moved.admission.read_again) if not finding.ok] == []
     with pytest.raises(DatabaseUnavailable, match="encryption"):
-        save_pushes_in(target, [make_push()])
+        save_pushes(target, [make_push()])
     with moved.database.reading() as connection:
         shown = connection.execute(
             sa.text("SELECT mobile, content FROM reporting.replies WHERE mobile NOT LIKE '150%'")

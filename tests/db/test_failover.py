@@ -15,12 +15,12 @@ import sqlalchemy as sa
 from receiver.core import DatabaseUnavailable
 from receiver.db import migrate
 from receiver.db.engine import Database
-from receiver.messages import projection
+from receiver.messages import journal
 from tests.harness.factories import make_push
 from tests.harness.postgres import PostgresServer
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
-from tests.intake.test_promises import assert_kept, await_accepted, await_empty_spool, migrated
+from tests.intake.test_promises import assert_kept, await_accepted, await_empty_spool, migrated, project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,6 +179,7 @@ def test_without_its_standby_the_primary_is_away_and_is_asked_to_commit_once(
         await_accepted(pushers)
         await_empty_spool(process)
     assert pushers.failures == 0
+    project(process)
     process.database_url = standby.url()
     await_true(lambda: standby_has_all(primary, standby))
     assert_kept(process, pushers)
@@ -202,7 +203,7 @@ def test_commit_whose_wait_for_the_standby_was_cancelled_is_not_taken_for_one(
     plain_push, other_push = make_push(), make_push(mobile="1508092****")
     for push in (plain_push, other_push):
         with cancelling(primary), pytest.raises(DatabaseUnavailable):
-            projection.save_pushes_in(database, [push])
+            journal.append(database, [push])
     with psycopg.connect(primary.url()) as connection:
         rows = connection.execute("SELECT id FROM pushes ORDER BY id").fetchall()
         assert rows == [(plain_push.id,), (other_push.id,)]
@@ -211,8 +212,8 @@ def test_commit_whose_wait_for_the_standby_was_cancelled_is_not_taken_for_one(
     impatient = Database(url_of(primary), patience_seconds=1)
     unreadable = make_push(body=b"mobile=")
     with cancelling(primary), pytest.raises(DatabaseUnavailable):
-        projection.save_pushes_in(database, [unreadable])
-    projection.save_pushes_in(database, [unreadable])
+        journal.append(database, [unreadable])
+    journal.append(database, [unreadable])
     with pytest.raises(DatabaseUnavailable):
         impatient.require_durable()
     standby.start()

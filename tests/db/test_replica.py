@@ -15,10 +15,10 @@ from receiver.config import load_settings
 from receiver.core import DatabaseUnavailable, SettingsError
 from receiver.db import migrate
 from receiver.db.replica import Replica
-from receiver.messages import projection
 from receiver.runtime import Runtime
 from tests.conftest import make_key, make_settings
 from tests.harness.factories import make_push
+from tests.harness.journal import save_pushes
 from tests.harness.postgres import PostgresServer
 
 if TYPE_CHECKING:
@@ -80,12 +80,12 @@ def await_true(what: Callable[[], Any]) -> None:
 
 def port(runtime: Runtime) -> int:
     """Which server answers."""
-    found, _ = runtime.browse(lambda connection: connection.exec_driver_sql("SHOW port").scalar())
+    found = runtime.browse(lambda connection: connection.exec_driver_sql("SHOW port").scalar())
     return int(found or 0)
 
 
 def push(runtime: Runtime, task_id: str = "1") -> None:
-    projection.save_pushes_in(runtime.database, [make_push(task_id=task_id)])
+    save_pushes(runtime.database, [make_push(task_id=task_id)])
 
 
 def test_lists_come_from_the_replica_with_their_lag_and_look_ups_from_the_primary(

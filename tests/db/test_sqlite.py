@@ -20,10 +20,10 @@ from receiver.db import sqlite
 from receiver.db.checkpointer import checkpointer
 from receiver.db.engine import Database
 from receiver.messages.export_files import FileFormat, iter_file
-from receiver.messages.projection import save_pushes_in
 from receiver.messages.queries import Filter
 from receiver.web.metrics_collector import Scrape
 from tests.harness.factories import make_push
+from tests.harness.journal import save_pushes
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
 from tests.soak import own_sqlite, soak
@@ -177,7 +177,7 @@ def test_nobody_writes_while_the_log_is_moved(runtime: Runtime, monkeypatch: pyt
         checkpointer_module, "connect", lambda *args, **kwargs: Watched(sqlite.connect(*args, **kwargs))
     )
     work = checkpointer_module._Work(path, path.with_name("lock of its own"), path.with_name("request"))
-    save_pushes_in(runtime.database, [make_push()])
+    save_pushes(runtime.database, [make_push()])
     work.check()
     work.close()
     assert tried == ["database is locked"]
@@ -185,7 +185,7 @@ def test_nobody_writes_while_the_log_is_moved(runtime: Runtime, monkeypatch: pyt
 
 def test_a_command_without_a_server_keeps_the_log_small_by_itself(runtime: Runtime) -> None:
     path = sqlite.path_of(runtime.settings.database_url)
-    save_pushes_in(runtime.database, [make_push(task_id=f"t{number}") for number in range(200)])
+    save_pushes(runtime.database, [make_push(task_id=f"t{number}") for number in range(200)])
     deadline = time.monotonic() + 30
     while _left_in_log(path):
         assert time.monotonic() < deadline
@@ -210,13 +210,13 @@ def _index(path: Path) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("form", [FileFormat.CSV, FileFormat.NDJSON])
 def test_export_that_is_hardly_read_holds_no_old_state(runtime: Runtime, form: FileFormat) -> None:
-    save_pushes_in(runtime.database, [make_push(task_id=f"t{number}") for number in range(2500)])
+    save_pushes(runtime.database, [make_push(task_id=f"t{number}") for number in range(2500)])
     with runtime.exporting() as connection:
         pieces = iter_file(
             connection, "messages", form, Filter(), runtime.clock(), in_full=True, zone=runtime.settings.timezone
         )
         begin = next(pieces) + next(pieces)
-        save_pushes_in(runtime.database, [make_push(task_id="later")])
+        save_pushes(runtime.database, [make_push(task_id="later")])
         checkpointer(sqlite.path_of(runtime.settings.database_url)).truncate()  # raises where a reader is in the way
         text = (begin + b"".join(pieces)).decode()
     assert [f"t{number}" in text for number in (0, 2499)] == [True, True]
@@ -229,13 +229,13 @@ def test_log_that_has_grown_shrinks_and_its_size_is_a_metric(runtime: Runtime) -
         reader.exec_driver_sql("SELECT count(*) FROM pushes").scalar()  # an old state, as long as this is open
         while sqlite.log_bytes(path) <= sqlite.LOG_MAX_BYTES * 1.1:
             body = b"x" * 60_000
-            save_pushes_in(runtime.database, [make_push(body=body) for _ in range(50)])
+            save_pushes(runtime.database, [make_push(body=body) for _ in range(50)])
         gauges = {family.name: family for family in Scrape(runtime).collect()}
         assert gauges["receiver_sqlite_log_bytes"].samples[0].value > sqlite.LOG_MAX_BYTES
     deadline = time.monotonic() + 30
     while sqlite.log_bytes(path) > sqlite.LOG_MAX_BYTES:
         assert time.monotonic() < deadline
-        save_pushes_in(runtime.database, [make_push()])
+        save_pushes(runtime.database, [make_push()])
         time.sleep(0.1)
 
 
@@ -248,7 +248,7 @@ def test_checkpointer_that_failed_begins_again(runtime: Runtime, monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpointer_module, "connect", fail)
-        save_pushes_in(runtime.database, [make_push()])
+        save_pushes(runtime.database, [make_push()])
         deadline = time.monotonic() + 30
         while not failures:
             assert time.monotonic() < deadline

@@ -38,7 +38,7 @@ SEEN = {
     "receiver push-url": r"\Ahttps://\S+/push/\S+\n\Z",
     "receiver watch": r"\A\Z",
     "receiver send 15080921090": r"\Asent: task \d+, 99 messages left\n",
-    "receiver status": r"spool: empty\ndatabase: ok\nlast push: 2",
+    "receiver status": r"spool: empty\ndatabase: ok\nprojection: up to date\nlast push: 2",
     "receiver verify": r"\A(ok  .*\n)+\Z",
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -12,8 +14,8 @@ from receiver.core import DatabaseUnavailable, Outcome, Overloaded, Push, Receip
 from receiver.db.availability import CircuitBreaker
 from receiver.db.engine import RowRejected
 from receiver.intake import BatchWriter
-from receiver.messages.projection import save_pushes
 from tests.harness.factories import make_push
+from tests.harness.journal import save_pushes
 from tests.intake.test_push import journal, receipts
 
 if TYPE_CHECKING:
@@ -134,13 +136,30 @@ def test_neither_database_nor_spool_is_told_to_all_who_wait_and_ends_by_itself()
     writer.stop()
 
 
+def test_late_projection_delays_an_acknowledgement_by_a_fifth_of_a_second_at_most() -> None:
+    store = Store()
+    projector = SimpleNamespace(lag_seconds=4.9, nudge=lambda: None)
+    writer, _ = make_writer(store.save, projector=projector)
+
+    def seconds_of_acknowledgement() -> float:
+        begun = time.monotonic()
+        writer.enqueue(make_push()).result(20)
+        return time.monotonic() - begun
+
+    seconds_of_acknowledgement()
+    assert min(seconds_of_acknowledgement() for _ in range(5)) < 0.1
+    projector.lag_seconds = 5.1
+    assert 0.1 <= min(seconds_of_acknowledgement() for _ in range(5)) < 0.2
+    writer.stop()
+
+
 def test_one_push_that_the_database_refuses_is_quarantined_alone(runtime: Runtime) -> None:
     """A reading that no column takes: the real database refuses it, its neighbours are kept."""
 
     def poisoned(batch: Sequence[Push]) -> None:
         if any(isinstance(push.reading, Receipt) and push.reading.task_id == "bad" for push in batch):
             raise RowRejected("refused")
-        runtime.database.write(lambda connection: save_pushes(connection, batch))
+        save_pushes(runtime.database, batch)
 
     writer, _ = make_writer(poisoned)
     futures = [writer.enqueue(make_push(task_id="bad" if number == 5 else str(number))) for number in range(12)]

@@ -28,7 +28,7 @@ def make_drainer(
         availability=link,
         make_ready=lambda: None,
         read_again=lambda push: push,
-        save_pushes=save,
+        append=save,
         record_sends=record,
         require_durable=confirm,
         housekeeping=lambda: None,

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 import pytest
 
+from receiver.db.engine import Database
 from receiver.db.sqlite import sqlite3
+from receiver.messages import catch_up
 from tests.bench.usage import list_tree
 from tests.harness.postgres import PostgresServer
 from tests.harness.pushers import Pushers
@@ -33,6 +35,7 @@ DOORS = pytest.mark.parametrize("door", ["on", "off"])
 
 def stored(process: ServeProcess) -> dict[str, str]:
     """Every push in the journal, by id: the task id of what it brought. Fails where anything is there twice."""
+    project(process)
     if process.database_url:
         with psycopg.connect(process.database_url.replace("+psycopg", "")) as connection:
             rows = connection.execute(_STORED).fetchall()
@@ -44,6 +47,16 @@ def stored(process: ServeProcess) -> dict[str, str]:
     assert all(copies == 1 for _, _, copies in rows)
     assert len(ids) == len(set(ids)) == len(rows)
     return {_dashed(str(push_id)): task_id for push_id, task_id, _ in rows}
+
+
+def project(process: ServeProcess) -> None:
+    """Project what the journal has, as the next start or any reader would."""
+    if not process.database_url:  # as the user to whom the files belong
+        assert "projection: up to date" in process.run("status").stdout
+        return
+    database = Database(process.database_url)
+    catch_up(database)
+    database.close()
 
 
 _STORED = "SELECT r.push_id, m.task_id, r.copies FROM receipts r JOIN messages m ON m.id = r.message_id"

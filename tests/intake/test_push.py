@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from receiver.messages import queries
-from receiver.messages.projection import save_pushes
 from receiver.messages.queries import Page
 from tests.conftest import SECRET
 from tests.harness.factories import make_push
+from tests.harness.journal import save_pushes
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
@@ -81,7 +81,7 @@ def test_second_identical_receipt_is_counted_not_stored(client: FlaskClient, run
 def test_same_push_id_saved_again_counts_once(runtime: Runtime) -> None:
     batch = [make_push(), make_push(status="0")]
     for _ in range(2):
-        runtime.database.write(lambda connection: save_pushes(connection, batch))
+        save_pushes(runtime.database, batch)
     assert [row.copies for row in receipts(runtime)] == [1, 1]
     assert len(journal(runtime)) == 2
 

@@ -24,9 +24,9 @@ from receiver.db.tables import receipts
 from receiver.intake import Damage, Spool, copy_spool, read_file
 from receiver.maintenance.backup import make_backup, restore, serving_lock, take_serving_lock
 from receiver.maintenance.snapshot import summarize
-from receiver.messages import projection
 from tests.conftest import make_settings
 from tests.harness.factories import make_push
+from tests.harness.journal import save_pushes
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
 from tests.intake.test_promises import await_empty_spool, small_disk, stored
@@ -204,14 +204,14 @@ def test_restore_refuses_what_would_harm_and_force_moves_it_aside(settings: Sett
 
 def test_reader_of_events_that_was_further_on_misses_none_after_a_restore(settings: Settings, tmp_path: Path) -> None:
     database = Database(settings.database_url)
-    database.write(lambda connection: projection.save_pushes(connection, [make_push(task_id="kept")]))
+    save_pushes(database, [make_push(task_id="kept")])
     backup = back_up(settings, tmp_path / "backups")
-    database.write(lambda connection: projection.save_pushes(connection, [make_push(task_id="lost")]))
+    save_pushes(database, [make_push(task_id="lost")])
     with database.reading() as connection:
         read_up_to = connection.scalar(sa.select(sa.func.max(receipts.c.id)))
     database.close()
     restore(backup, settings.data_dir, force=True)
-    database.write(lambda connection: projection.save_pushes(connection, [make_push(task_id="new")]))
+    save_pushes(database, [make_push(task_id="new")])
     with database.reading() as connection:
         ids = list(connection.scalars(sa.select(receipts.c.id).order_by(receipts.c.id)))
     database.close()

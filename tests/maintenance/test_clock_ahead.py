@@ -15,11 +15,12 @@ from receiver.db.tables import messages, pushes, receipts, retention
 from receiver.maintenance import prune
 from receiver.maintenance.prune import RetentionKind, list_horizons
 from receiver.maintenance.verify import verify
-from receiver.messages import projection, recording
+from receiver.messages import recording
 from receiver.reporting.delivery import delivery_report
 from receiver.reporting.figures import ReportQuestion
 from receiver.runtime import Runtime
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.maintenance.test_prune import command, count, counts, id_of, on_sqlite
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def push_at(at: datetime, *, reported: datetime | None = None, task_id: str = "1
 
 
 def keep(runtime: Runtime, *batch: Push) -> None:
-    projection.save_pushes_in(runtime.database, batch)
+    save_pushes(runtime.database, batch)
 
 
 def deliver(runtime: Runtime, name: str, number: int, at: datetime) -> None:

@@ -40,11 +40,12 @@ from receiver.db.tables import (
 from receiver.intake import Spool
 from receiver.maintenance.erase import erase_number, find_traces
 from receiver.maintenance.verify import verify
-from receiver.messages import projection, recording
+from receiver.messages import recording
 from receiver.reporting import rollup
 from receiver.reporting.delivery import delivery_report
 from receiver.reporting.figures import ReportQuestion, Unit
 from tests.harness.factories import READER, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.harness.postgres_binaries import find_binaries
 from tests.harness.server import ServeProcess
 
@@ -135,8 +136,8 @@ def fill(runtime: Runtime, others: int = 40) -> None:
     """The number among others, as one who was sent to, wrote, was looked up."""
     for begin in range(0, others, 500):
         some = range(begin, min(begin + 500, others))
-        projection.save_pushes_in(runtime.database, [make_push(mobile=f"1508{n:07}", task_id=f"k{n}") for n in some])
-        projection.save_pushes_in(
+        save_pushes(runtime.database, [make_push(mobile=f"1508{n:07}", task_id=f"k{n}") for n in some])
+        save_pushes(
             runtime.database, [make_push(mobile=f"1508{n:07}", task_id=f"k{n}", content=f"您好 {n}") for n in some]
         )
     sends = [
@@ -148,7 +149,7 @@ def fill(runtime: Runtime, others: int = 40) -> None:
     ]
     results = runtime.database.write(lambda c: recording.record_sent(c, sends, recorded_at=NOW))
     for push in pushes_of_the_number():
-        projection.save_pushes_in(runtime.database, [push])
+        save_pushes(runtime.database, [push])
     rows = [{"id": new_id(), "message_id": result.message_id, "begun_at": NOW} for result in results]
     runtime.database.write(lambda c: c.execute(sa.insert(attempts), rows))
     texts = [
@@ -245,8 +246,8 @@ def test_all_of_the_number_goes_and_nothing_of_others(runtime: Runtime) -> None:
 @on_sqlite
 def test_what_others_wrote_of_it_stays_and_is_told(runtime: Runtime) -> None:
     fill(runtime)
-    projection.save_pushes_in(runtime.database, [make_push(content=f"call {MOBILE}", task_id="other")])
-    projection.save_pushes_in(runtime.database, [make_push(task_id=f"9{MOBILE}9")])  # no number at all
+    save_pushes(runtime.database, [make_push(content=f"call {MOBILE}", task_id="other")])
+    save_pushes(runtime.database, [make_push(task_id=f"9{MOBILE}9")])  # no number at all
     before = count(runtime, pushes)
     done = json.loads(command(runtime, MOBILE, "--yes", "--json").stdout)
     assert done["mentions"] == {"pushes": 1, "replies": 1, "audit": 0}
@@ -259,7 +260,7 @@ def test_push_that_comes_meanwhile_goes_whole_and_a_later_one_stays(runtime: Run
     begun = datetime.now(UTC) - timedelta(minutes=1)
     found = find_traces(runtime.database, MOBILE, runtime.admission.read_again)
     again, new = (raw_push(f"mobile={MOBILE}&taskid={task}&status=0&receivetime={LOCAL}") for task in ("plain", "new"))
-    projection.save_pushes_in(runtime.database, [again, new])
+    save_pushes(runtime.database, [again, new])
     rows = erase_number(
         runtime.database,
         MOBILE,
@@ -273,7 +274,7 @@ def test_push_that_comes_meanwhile_goes_whole_and_a_later_one_stays(runtime: Run
     )
     assert (rows["pushes"], rows["messages"]) == (51, 17)
     assert wrong(runtime) == []
-    projection.save_pushes_in(runtime.database, [replace(new, id=new_id())])
+    save_pushes(runtime.database, [replace(new, id=new_id())])
     assert count(runtime, messages) == 43
     assert wrong(runtime) == []
 

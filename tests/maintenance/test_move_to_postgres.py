@@ -19,10 +19,11 @@ from receiver.db.tables import attempts, metadata, pushes
 from receiver.maintenance import move_to_postgres as copy_module
 from receiver.maintenance.move_to_postgres import Copy, place_of, undo
 from receiver.maintenance.verify import verify
-from receiver.messages import projection, recording
+from receiver.messages import recording
 from receiver.runtime import Runtime
 from tests.conftest import make_key, make_settings
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
 from tests.intake.test_promises import assert_kept, await_empty_spool
@@ -134,7 +135,7 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def save(runtime: Runtime, *batch: Any) -> None:
-    runtime.database.write(lambda connection: projection.save_pushes(connection, batch))
+    save_pushes(runtime.database, batch)
 
 
 def run(database: Database, statement: str) -> None:
@@ -196,7 +197,7 @@ def test_ids_go_on_where_they_were(runtime: Runtime, target: Database) -> None:
     copied(runtime, target).finish(lambda: None)
     with runtime.database.reading() as connection:
         last = connection.scalar(sa.text("SELECT seq FROM sqlite_sequence WHERE name = 'messages'"))
-    target.write(lambda connection: projection.save_pushes(connection, [make_push(task_id="new")]))
+    save_pushes(target, [make_push(task_id="new")])
     with target.reading() as connection:
         assert connection.scalar(sa.text("SELECT id FROM messages WHERE task_id = 'new'")) == last + 1
 
@@ -227,7 +228,7 @@ def test_row_that_somebody_else_wrote_to_the_target_is_found(runtime: Runtime, t
 def test_target_with_rows_of_its_own_is_refused_and_left_alone(runtime: Runtime, target: Database) -> None:
     migrate.upgrade(target)
     push = make_push()
-    target.write(lambda connection: projection.save_pushes(connection, [push]))
+    save_pushes(target, [push])
     with pytest.raises(ReceiverError, match=r"already has rows in .*; use an empty database"):
         Copy(runtime.database, target, PLACE).prepare()
     with target.reading() as connection:

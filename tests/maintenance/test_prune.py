@@ -24,12 +24,13 @@ from receiver.core.cursors import Cursors
 from receiver.db.tables import attempts, deliveries, forward_queue, messages, pushes, receipts, replies
 from receiver.maintenance.prune import Plan, RetentionKind, list_horizons, look, prune
 from receiver.maintenance.verify import verify
-from receiver.messages import Position, projection, recording
+from receiver.messages import Position, catch_up, journal, recording
 from receiver.reporting import rollup
 from receiver.reporting.delivery import delivery_report
 from receiver.reporting.figures import ReportQuestion, Unit
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import appending, save_pushes
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def id_of(at: datetime) -> UUID:
 
 
 def save(runtime: Runtime, *batch: Push) -> None:
-    projection.save_pushes_in(runtime.database, batch)
+    save_pushes(runtime.database, batch)
 
 
 def record(runtime: Runtime, days_ago: float, **fields: Any) -> int:
@@ -315,6 +316,19 @@ def test_journal_stays_from_the_oldest_push_on_that_a_target_waits_for(runtime: 
     runtime.database.write(lambda c: c.execute(sa.insert(forward_queue).values(kind="push", push_id=batch[2].id)))
     assert run(runtime, RetentionKind.PUSHES)[RetentionKind.PUSHES] == 1
     assert runtime.ask(lambda c: list(c.scalars(sa.select(pushes.c.id)))) == [batch[2].id]
+
+
+def test_journal_stays_until_it_is_projected(postgres_runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = postgres_runtime
+    monkeypatch.setattr(
+        "receiver.maintenance.prune.catch_up", lambda _database: None
+    )  # it would wait for the open append
+    with appending(runtime.database, [push_of(50, task_id="open")]):
+        journal.append(runtime.database, [push_of(50, task_id="behind it")])
+        assert run(runtime, RetentionKind.PUSHES)[RetentionKind.PUSHES] == 0
+    assert catch_up(runtime.database) is None
+    assert run(runtime, RetentionKind.PUSHES)[RetentionKind.PUSHES] == 2
+    assert wrong(runtime) == []
 
 
 @on_both

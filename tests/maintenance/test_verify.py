@@ -14,7 +14,7 @@ from receiver.core import CheckResult, OptOut, Outcome, Reply, Unreadable
 from receiver.db.tables import messages, receipts, replies
 from receiver.intake import replay_push
 from receiver.maintenance.verify import verify
-from receiver.messages import queries
+from receiver.messages import catch_up, queries
 from tests.harness.factories import make_push, make_send
 from tests.harness.server import ServeProcess
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def submit(runtime: Runtime, *pushes: Push) -> None:
     for future in [runtime.batch_writer.enqueue(push) for push in pushes]:
         future.result(timeout=20)
+    catch_up(runtime.database)
 
 
 def findings(runtime: Runtime) -> dict[str, CheckResult]:
@@ -145,7 +146,7 @@ def test_what_was_read_when_it_came_stands_whatever_is_read_today(filled: Runtim
     pushed, rules = other_rules()
     submit(filled, *pushed)
     if age == "older":  # from before it was kept
-        filled.database.write(lambda connection: connection.execute(sa.text("UPDATE pushes SET reading_digest = NULL")))
+        filled.database.write(lambda connection: connection.execute(sa.text("UPDATE pushes SET digest = NULL")))
     assert verified_by(filled, rules) == []
     run(filled, "DELETE FROM receipts WHERE message_id = (SELECT id FROM messages WHERE task_id = 't1')")
     (followed, _) = verified_by(filled, rules)

@@ -16,10 +16,12 @@ from receiver.app import create_app
 from receiver.auth import api_keys
 from receiver.auth.api_keys import Scope
 from receiver.db.tables import receipts, replies
-from receiver.messages import EventHorizon, Position, projection
+from receiver.messages import Position, catch_up, journal, list_events
 from receiver.runtime import Runtime
 from tests.conftest import make_key, make_settings
 from tests.harness.factories import make_push
+from tests.harness.hooks import await_true
+from tests.harness.journal import appending, save_pushes
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from flask import Flask
     from flask.testing import FlaskClient
+
 
 WRITERS = 8
 SECONDS = 1.2
@@ -100,20 +103,21 @@ class Writers:
                 if chance.random() < 0.3:
                     self._save_slowly(batch, chance.random() * 0.05)
                 else:
-                    projection.save_pushes_in(self._runtime.database, batch)
+                    save_pushes(self._runtime.database, batch)
         except BaseException as error:  # noqa: BLE001  (told to the test)
             self.failures.append(error)
 
     def _hold_open(self) -> None:
-        """One transaction that has taken ids and stays open for seconds."""
+        """One transaction that has taken a place in the journal and stays open for seconds."""
         self._save_slowly([pushed(99, self._seed)], SECONDS * 0.7)
 
     def _save_slowly(self, batch: list[Any], seconds: float) -> None:
-        def work(connection: sa.Connection) -> None:
-            projection.save_pushes(connection, batch)
-            time.sleep(seconds)
-
-        self._runtime.database.write(work)
+        database = self._runtime.database
+        if database.postgresql:
+            with appending(database, batch):
+                time.sleep(seconds)
+        else:
+            journal.append(database, batch)
 
 
 @pytest.mark.thorough
@@ -136,27 +140,31 @@ def test_nothing_is_missed_and_nothing_seen_twice_however_many_write(runtime: Ru
     assert len(reader.seen) > 100
 
 
-def test_open_transaction_holds_events_back_and_the_lag_is_shown(postgres_runtime: Runtime) -> None:
-    runtime = postgres_runtime
-    projection.save_pushes_in(runtime.database, [make_push(task_id="before")])
-    horizon = EventHorizon(runtime.database)
-    assert horizon.find() == Position(1, 0)
-    with sa.create_engine(runtime.settings.database_url).begin() as connection:
-        projection.save_pushes(connection, [make_push(task_id="open")])
-        projection.save_pushes_in(runtime.database, [make_push(task_id="after")])
-        assert horizon.find() == Position(1, 0)
-        assert horizon.lag_seconds >= 0.5
-    assert horizon.find() == Position(3, 0)
-    assert horizon.lag_seconds == 0
+def task_ids(runtime: Runtime) -> list[str | None]:
+    page = runtime.ask_present(lambda connection: list_events(connection, Position(), 10, None))
+    return [event.row.task_id for event in page]
 
 
-def test_rolled_back_ids_hold_nothing_back(postgres_runtime: Runtime) -> None:
+def test_open_append_holds_back_what_came_after_it_and_the_lag_is_shown(postgres_runtime: Runtime) -> None:
     runtime = postgres_runtime
-    with sa.create_engine(runtime.settings.database_url).connect() as connection:
-        projection.save_pushes(connection, [make_push(task_id="open")])
-        connection.rollback()
-    projection.save_pushes_in(runtime.database, [make_push(task_id="after")])
-    assert EventHorizon(runtime.database).find() == Position(2, 0)
+    save_pushes(runtime.database, [make_push(task_id="before")])
+    with appending(runtime.database, [make_push(task_id="open")]):
+        journal.append(runtime.database, [make_push(task_id="after")])
+        assert catch_up(runtime.database, seconds=0.5) is not None
+        assert task_ids(runtime) == ["before"]
+        await_true(lambda: runtime.projector.lag_seconds > 0.3)
+    assert catch_up(runtime.database, seconds=10) is None
+    assert task_ids(runtime) == ["before", "open", "after"]
+    await_true(lambda: runtime.projector.lag_seconds == 0)
+
+
+def test_append_that_failed_holds_nothing_back(postgres_runtime: Runtime) -> None:
+    runtime = postgres_runtime
+    with pytest.raises(RuntimeError), appending(runtime.database, [make_push(task_id="failed")]):
+        raise RuntimeError
+    journal.append(runtime.database, [make_push(task_id="after")])
+    assert catch_up(runtime.database, seconds=10) is None
+    assert task_ids(runtime) == ["after"]
 
 
 def test_cursor_holds_after_a_dump_and_restore(postgres_database_url: str, tmp_path: Path) -> None:
@@ -164,7 +172,7 @@ def test_cursor_holds_after_a_dump_and_restore(postgres_database_url: str, tmp_p
     runtime = Runtime(make_settings(postgres_database_url, tmp_path))
     process = ServeProcess(tmp_path, postgres_database_url)
     process.upgrade()
-    projection.save_pushes_in(runtime.database, [pushed(0, number) for number in range(20)])
+    save_pushes(runtime.database, [pushed(0, number) for number in range(20)])
     reader = Reader([(create_app(runtime).test_client(), {"Authorization": make_key(runtime)})])
     assert reader.read(limit=5)
 
@@ -177,7 +185,7 @@ def test_cursor_holds_after_a_dump_and_restore(postgres_database_url: str, tmp_p
             connection.execute(sa.text("DROP TABLE copied"))
 
     runtime.database.write(restore)
-    projection.save_pushes_in(runtime.database, [pushed(1, 1)])
+    save_pushes(runtime.database, [pushed(1, 1)])
     while reader.read():
         pass
     assert sorted(reader.seen) == sorted(everything(runtime))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from receiver.messages import queries
-from receiver.messages.projection import save_pushes
 from receiver.messages.queries import Page
 from receiver.runtime import Runtime
 from tests.conftest import make_settings
 from tests.harness.factories import make_push
+from tests.harness.journal import save_pushes
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def test_import_that_breaks_off_says_what_it_has_recorded(installed: ServeProces
 def test_import_joins_what_pushes_have_made(installed: ServeProcess) -> None:
     runtime = opened(installed)
     pushes = [make_push(task_id="1"), make_push(task_id="2", mobile="1508092****")]
-    runtime.database.write(lambda connection: save_pushes(connection, pushes))
+    save_pushes(runtime.database, pushes)
     runtime.stop()
     assert import_(installed, "task_id,mobile\n1,15080921090\n2,15080921090\n")[1] == tally(new=2)
     assert {(row.status, row.matched) for row in recorded(installed).values()} == {("delivered", True)}

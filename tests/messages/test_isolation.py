@@ -14,11 +14,12 @@ from receiver.auth.api_keys import Scope
 from receiver.core import Unreadable
 from receiver.db.tables import messages, receipts, replies
 from receiver.intake import replay_push
-from receiver.messages import projection, recording
+from receiver.messages import recording
 from receiver.web.auth import policy_for
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat, create_endpoint
 from tests.conftest import OTHER_SECRET, SECRET, make_key
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,7 +54,7 @@ def of_account(runtime: Runtime, account: str) -> list[Any]:
 def test_push_under_one_account_changes_nothing_of_anothers(way: str, services: Runtime) -> None:
     send = make_send(mobile=NUMBER)
     services.database.write(lambda c: recording.record_sent(c, [send], recorded_at=services.now()))
-    projection.save_pushes_in(services.database, [make_push(), make_push(content="words", status=None, second=1)])
+    save_pushes(services.database, [make_push(), make_push(content="words", status=None, second=1)])
     before = of_account(services, "default")
     assert len(before) == 3
     fields = dict(CHANGE)
@@ -68,7 +69,7 @@ def test_push_under_one_account_changes_nothing_of_anothers(way: str, services: 
         services.drain(services.spool.directory)
     elif way == "replay":
         unread = replace(push, reading=Unreadable(error="status: not read by an older version"))
-        projection.save_pushes_in(services.database, [unread])
+        save_pushes(services.database, [unread])
         services.database.write(lambda c: replay_push(c, push))
     else:
         client = create_app(services).test_client()
@@ -157,7 +158,7 @@ def test_key_bound_to_an_account_sees_nothing_of_another(name: str, services: Ru
     services.database.write(lambda c: recording.record_sent(c, sends, recorded_at=services.now()))
     theirs: dict[str, Any] = {"account": "other", "mobile": "13900000001", "task_id": "task-theirs"}
     pushes = [make_push(**theirs), make_push(**theirs, status=None, content="words-theirs", second=1), make_push()]
-    projection.save_pushes_in(services.database, pushes)
+    save_pushes(services.database, pushes)
     target = NewEndpoint(
         name="theirs", url="https://127.0.0.1:9/hooks-theirs", format=PayloadFormat.WEBHOOKS, accounts=("other",)
     )

@@ -13,9 +13,9 @@ from receiver.app import create_app
 from receiver.auth.api_keys import Scope
 from receiver.core import OptOutWords
 from receiver.messages import record_sent
-from receiver.messages.projection import save_pushes
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.intake.test_push import REPLY, push
 from tests.messages.test_messages_api import problem_of
 
@@ -35,7 +35,7 @@ def arrive(runtime: Runtime, first: int, count: int) -> None:
         for number in range(first, first + count)
         for reply in (False, True)
     ]
-    runtime.database.write(lambda connection: save_pushes(connection, batch))
+    save_pushes(runtime.database, batch)
 
 
 def walk(client: FlaskClient, path: str, headers: dict[str, str], between: Callable[[], None]) -> list[str]:
@@ -123,7 +123,7 @@ def test_receipts_and_replies_are_narrowed_by_what_fits(
         make_push(task_id="1", content="Stop!"),
         make_push(task_id="2", mobile="15080921091", content="100% 好的"),
     ]
-    runtime.database.write(lambda connection: save_pushes(connection, batch))
+    save_pushes(runtime.database, batch)
     runtime.database.write(lambda connection: record_sent(connection, [make_send(task_id="1")], recorded_at=NOON))
 
     def tasks(path: str, **query: str) -> list[str]:
@@ -168,7 +168,7 @@ def test_words_for_opting_out_are_those_of_the_setting(make_runtime: Callable[..
 
 def test_journal_shows_bytes_to_those_who_may_see_numbers(client: FlaskClient, runtime: Runtime) -> None:
     bad = make_push(body=b"mobile=15080921090&taskid=1")
-    runtime.database.write(lambda connection: save_pushes(connection, [bad, make_push()]))
+    save_pushes(runtime.database, [bad, make_push()])
     plain = {"Authorization": make_key(runtime, Scope.PUSHES)}
     full = {"Authorization": make_key(runtime, Scope.PUSHES, Scope.PII)}
     (row,) = client.get("/api/v1/pushes?outcome=quarantined", headers=plain).json["items"]
@@ -183,7 +183,7 @@ def test_replay_reads_again_with_the_present_settings_and_changes_no_copies(
 ) -> None:
     body = b"mobile=15080921090&taskid=1&status=1&receivetime=2019/07/23%2017:00:00"
     odd, good = make_push(body=body), make_push(task_id="2")
-    runtime.database.write(lambda connection: save_pushes(connection, [odd, good, make_push(task_id="2")]))
+    save_pushes(runtime.database, [odd, good, make_push(task_id="2")])
     client = create_app(make_runtime(time_formats=("%Y/%m/%d %H:%M:%S",))).test_client()
     for _ in range(2):
         for one in (odd, good):

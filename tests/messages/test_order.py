@@ -1,12 +1,14 @@
-"""Any order, any copies, any batches: one state and one matching, the same as the pure model's."""
+"""Any order of appends, records, projections and crashes: one state and one matching, the same as the pure model's."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -15,10 +17,11 @@ from hypothesis import strategies as st
 
 from receiver.core import MessageState, Receipt, Reply, fits, fold, is_masked
 from receiver.db.tables import messages, pushes, receipts, replies
-from receiver.messages import queries, record_sent
-from receiver.messages.projection import save_pushes
+from receiver.messages import catch_up, journal, queries, record_sent
+from receiver.messages.projection import project
 from receiver.messages.queries import Page
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
@@ -56,7 +59,19 @@ def sent() -> st.SearchStrategy[Sent]:
     return st.builds(Sent, task_id=st.sampled_from(TASKS), mobile=st.sampled_from(NUMBERS))
 
 
-Steps = list[list[Pushed | Sent]]  # transactions
+@dataclass(frozen=True)
+class Projected:
+    """A turn of a projector."""
+
+    pushes_max: int
+    crashes: bool  # before its commit
+
+
+def projected() -> st.SearchStrategy[Projected]:
+    return st.builds(Projected, pushes_max=st.integers(1, 4), crashes=st.booleans())
+
+
+Steps = list[list[Pushed | Sent | Projected]]  # transactions; the turns of projectors are each their own
 
 
 @st.composite
@@ -64,7 +79,7 @@ def steps(draw: st.DrawFn) -> Steps:
     """Some things that happen, some of them more than once, in any order, in transactions of any size."""
     happened = draw(st.lists(st.one_of(pushed(), pushed(), sent()), min_size=1, max_size=10))
     again = draw(st.lists(st.sampled_from(happened), max_size=4))
-    order = draw(st.permutations(happened + again))
+    order = draw(st.permutations(happened + again + draw(st.lists(projected(), max_size=6))))
     cuts = sorted(draw(st.sets(st.integers(1, len(order)), max_size=3)))
     bounds = [0, *cuts, len(order)]
     return [order[a:b] for a, b in itertools.pairwise(bounds) if a < b]
@@ -78,13 +93,27 @@ def apply(runtime: Runtime, transactions: Steps) -> None:
             for p in transaction if isinstance(p, Pushed)
         ]  # fmt: skip
         sends = [make_send(task_id=s.task_id, mobile=s.mobile) for s in transaction if isinstance(s, Sent)]
+        if pushes:
+            journal.append(runtime.database, pushes)
+        if sends:
+            runtime.database.write(partial(record_sent, sends=sends, recorded_at=NOON))
+        for turn in transaction:
+            if isinstance(turn, Projected):
+                take(runtime, turn)
+    catch_up(runtime.database)
 
-        def work(connection: sa.Connection, pushes: Any = pushes, sends: Any = sends) -> None:
-            if pushes:
-                save_pushes(connection, pushes)
-            if sends:
-                record_sent(connection, sends, recorded_at=NOON)
 
+class Crash(Exception):
+    """What ends a projector as a kill would: nothing of its transaction stays."""
+
+
+def take(runtime: Runtime, turn: Projected) -> None:
+    def work(connection: sa.Connection) -> None:
+        project(connection, limit=turn.pushes_max)
+        if turn.crashes:
+            raise Crash
+
+    with suppress(Crash):
         runtime.database.write(work)
 
 
@@ -164,7 +193,7 @@ def empty(runtime: Runtime) -> None:
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 @given(transactions=steps())
-def test_any_order_and_any_copies_give_the_models_state(runtime: Runtime, transactions: Steps) -> None:
+def test_any_interleaving_gives_the_models_state(runtime: Runtime, transactions: Steps) -> None:
     empty(runtime)
     apply(runtime, transactions)
     assert stored(runtime) == expected(transactions)
@@ -203,7 +232,7 @@ def test_record_and_receipt_at_once_leave_no_unmatched_pair(runtime: Runtime) ->
                 else:
                     masked = mobile[:7] + "****" if index % 4 else mobile
                     push = make_push(task_id=task_id, mobile=masked)
-                    runtime.database.write(lambda c, p=push: save_pushes(c, [p]))  # type: ignore[misc]
+                    save_pushes(runtime.database, [push])
         except BaseException as error:
             failures.append(error)
             barrier.abort()
@@ -225,7 +254,7 @@ def test_two_recordings_at_once_leave_an_ambiguous_masked_receipt_to_nobody(runt
     for round_ in range(20):
         task_id = f"task-{round_}"
         push = make_push(task_id=task_id, mobile="1508092****")
-        runtime.database.write(lambda c, p=push: save_pushes(c, [p]))  # type: ignore[misc]
+        save_pushes(runtime.database, [push])
         barrier = threading.Barrier(2)
 
         def run(mobile: str, task_id: str = task_id, barrier: threading.Barrier = barrier) -> None:

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from receiver.core import MessageStatus
 from receiver.db.tables import messages, metadata
 from receiver.messages import queries, record_sent
-from receiver.messages.projection import save_pushes
 from receiver.messages.queries import Filter, Page
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +128,7 @@ def arrive(runtime: Runtime, steps: Sequence[Step]) -> None:
             push = make_push(**common, status=step.word, second=second)
         received_at = sent_at + timedelta(seconds=1)
         came = _received(push, received_at)
-        runtime.database.write(lambda c, came=came: save_pushes(c, [came]))  # type: ignore[misc]
+        save_pushes(runtime.database, [came])
 
 
 def _received(push: Any, at: datetime) -> Any:

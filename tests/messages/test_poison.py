@@ -21,11 +21,11 @@ from receiver.db import set_aside
 from receiver.db.tables import forward_queue, messages, rows_set_aside
 from receiver.maintenance import erase
 from receiver.messages import FIELDS, InvalidSendRecord, SendRecordParser, record_sent
-from receiver.messages.projection import save_pushes_in
 from receiver.webhooks import fan_out, worker
 from tests.conftest import SECRET
 from tests.harness.factories import make_push, make_send
 from tests.harness.hooks import Hook, await_true, hook
+from tests.harness.journal import save_pushes
 from tests.harness.platforms import GOOD_ANSWER, SETTING, http, scripted
 from tests.harness.readers import Readers
 from tests.webhooks.test_webhooks import ALLOW
@@ -225,9 +225,9 @@ def fill(runtime: Runtime) -> None:
     runtime.database.write(
         partial(record_sent, sends=[make_send(task_id=f"t{number}") for number in range(12)], recorded_at=runtime.now())
     )
-    save_pushes_in(runtime.database, [make_push(task_id=f"t{number}") for number in range(12)])
-    save_pushes_in(runtime.database, [make_push(task_id=f"t{number}", content="收到") for number in range(12)])
-    save_pushes_in(
+    save_pushes(runtime.database, [make_push(task_id=f"t{number}") for number in range(12)])
+    save_pushes(runtime.database, [make_push(task_id=f"t{number}", content="收到") for number in range(12)])
+    save_pushes(
         runtime.database,
         [replace(make_push(), id=new_id(), reading=Unreadable(error="mobile: missing")) for _ in range(2)],
     )
@@ -266,7 +266,7 @@ def assert_one_is_left_out(readers: Readers, kind: str, table: str, change: str)
         {} if shown else {table: [spoiled]}
     )
     # What comes afterwards is told, whatever that row is like.
-    save_pushes_in(runtime.database, [make_push(task_id="after")])
+    save_pushes(runtime.database, [make_push(task_id="after")])
     runtime.database.write(partial(record_sent, sends=[make_send(task_id="after2")], recorded_at=runtime.now()))
     await_told(runtime)
 
@@ -289,7 +289,7 @@ def test_a_spoiled_row_of_postgresql_stops_nothing_else(readers: Readers, kind: 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_program_that_errs_at_every_row_is_an_error_and_no_damage(readers: Readers) -> None:
     runtime = readers.runtime
-    save_pushes_in(runtime.database, [make_push(task_id=f"many{number}") for number in range(300)])
+    save_pushes(runtime.database, [make_push(task_id=f"many{number}") for number in range(300)])
 
     def err(_row: Any) -> None:
         raise TypeError("a mistake")
@@ -313,7 +313,7 @@ def test_a_fan_out_that_errs_at_every_change_drops_none_and_goes_on_once_it_is_m
     with monkeypatch.context() as patch:
         patch.setattr(fan_out, "fan_out", err)
         patch.setattr(worker, "fan_out", err)
-        save_pushes_in(runtime.database, [make_push(task_id=f"t{number}") for number in range(40)])
+        save_pushes(runtime.database, [make_push(task_id=f"t{number}") for number in range(40)])
         runtime.webhook_worker.run_now()
         left = count.where(forward_queue.c.left_at.isnot(None))
         await_true(lambda: (runtime.ask(lambda connection: connection.scalar(left)) or 0) > 20)

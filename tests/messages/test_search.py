@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from receiver.db.tables import replies
 from receiver.messages import queries, search
-from receiver.messages.projection import save_pushes
 from receiver.messages.queries import Filter, Page
 from tests.harness.factories import make_push
+from tests.harness.journal import save_pushes
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
@@ -34,7 +34,7 @@ def found(runtime: Runtime, text: str) -> set[str]:
 def test_every_part_of_a_reply_finds_it_and_nothing_else_does(runtime: Runtime, contents: list[str], more: str) -> None:
     runtime.database.write(lambda connection: connection.execute(sa.delete(replies)))
     batch = [make_push(content=content, task_id=str(number)) for number, content in enumerate(contents)]
-    runtime.database.write(lambda connection: save_pushes(connection, batch))
+    save_pushes(runtime.database, batch)
     kept = {content.replace("\0", "\u2400") for content in contents}
 
     def folded(text: str) -> str:
@@ -46,7 +46,7 @@ def test_every_part_of_a_reply_finds_it_and_nothing_else_does(runtime: Runtime, 
 
 
 def test_replies_that_were_there_before_the_index_are_found(runtime: Runtime) -> None:
-    runtime.database.write(lambda connection: save_pushes(connection, [make_push(content="我要退订")]))
+    save_pushes(runtime.database, [make_push(content="我要退订")])
 
     def make_anew(connection: sa.Connection) -> None:
         for statements in (search.drop_statements, search.create_statements):
@@ -59,5 +59,5 @@ def test_replies_that_were_there_before_the_index_are_found(runtime: Runtime) ->
 
 def test_a_reply_of_the_greatest_length_is_kept_and_found(runtime: Runtime) -> None:
     text = "".join(chr(0x4E00 + number % 9000) for number in range(7000))
-    runtime.database.write(lambda connection: save_pushes(connection, [make_push(content=text)]))
+    save_pushes(runtime.database, [make_push(content=text)])
     assert found(runtime, text[5000:5100]) == found(runtime, text[-1:]) == {text}

@@ -26,10 +26,11 @@ from receiver.maintenance.erase import erase_number, find_traces
 from receiver.maintenance.move_to_postgres import Copy
 from receiver.maintenance.prune import Plan, RetentionKind, prune
 from receiver.maintenance.verify import verify
-from receiver.messages import projection, recording
+from receiver.messages import recording
 from tests.conftest import ENCRYPTION_KEYS, make_key
 from tests.harness.factories import NOON, READER, make_push, make_send
 from tests.harness.hooks import hook
+from tests.harness.journal import save_pushes
 from tests.web.console.staff import log_in
 from tests.webhooks.test_webhooks import ALLOW
 
@@ -66,9 +67,9 @@ def fill(runtime: Runtime) -> Push:
     refused = make_send(task_id=None, mobile="15080920001", reference="r", sent_at=NOON, error_message="no")
     sends = [make_send(), make_send(task_id="2", mobile=OTHER), refused]
     runtime.database.write(partial(recording.record_sent, sends=sends, recorded_at=NOON))
-    projection.save_pushes_in(runtime.database, [first, make_push(content="退订"), taskless(mobile=OTHER)])
-    projection.save_pushes_in(runtime.database, [replace(first, id=new_id()), taskless(mobile=MASKED)])
-    projection.save_pushes_in(runtime.database, [first])  # as after a commit whose outcome was unknown
+    save_pushes(runtime.database, [first, make_push(content="退订"), taskless(mobile=OTHER)])
+    save_pushes(runtime.database, [replace(first, id=new_id()), taskless(mobile=MASKED)])
+    save_pushes(runtime.database, [first])  # as after a commit whose outcome was unknown
     return first
 
 
@@ -159,7 +160,7 @@ def test_it_is_kept_once_makes_no_message_and_is_told_everywhere_alike(services:
 
 
 def test_inbox_shows_it_without_a_message(services: Runtime) -> None:
-    projection.save_pushes_in(services.database, [taskless("别再发了")])
+    save_pushes(services.database, [taskless("别再发了")])
     page = log_in(create_app(services), services, "analyst").page("/replies")
     assert "别再发了" in page.html
     assert ">–</td>" in page.html
@@ -179,7 +180,7 @@ def test_look_up_of_its_number_shows_it_and_does_not_say_that_nothing_was_sent(
         return str(staff.look_up(number, headers={"Accept-Language": language}).text)
 
     alone = make_push(task_id="9", mobile=OTHER, content="别再发了")  # of a message that nobody recorded
-    projection.save_pushes_in(services.database, [taskless("别再发了"), alone])
+    save_pushes(services.database, [taskless("别再发了"), alone])
     for number in (NUMBER, OTHER):
         page = look_up(number)
         assert (page.count("别再发了"), never_sent in page, said in page) == (1, False, True)
@@ -211,8 +212,8 @@ def test_its_number_is_sealed_in_an_encrypted_database_and_opened_with_it(servic
 
 def test_it_is_forgotten_with_its_number_and_nobody_elses_is(services: Runtime) -> None:
     fill(services)
-    projection.save_pushes_in(services.database, [taskless(f"call {NUMBER}", mobile=OTHER, second=5)])
-    projection.save_pushes_in(services.database, [taskless(f"call me: {NUMBER}", second=5)])
+    save_pushes(services.database, [taskless(f"call {NUMBER}", mobile=OTHER, second=5)])
+    save_pushes(services.database, [taskless(f"call me: {NUMBER}", second=5)])
     work = services.database, NUMBER, services.admission.read_again
     found = find_traces(*work)
     assert (found.rows["pushes"], found.rows["replies"], found.mentions["replies"]) == (4, 3, 1)
@@ -260,7 +261,7 @@ def test_tampering_with_it_is_found(services: Runtime) -> None:
 
 def test_push_that_was_quarantined_for_it_is_read_by_a_replay(runtime: Runtime) -> None:
     pushed = taskless()
-    projection.save_pushes_in(runtime.database, [replace(pushed, reading=Unreadable(error="taskid: missing"))])
+    save_pushes(runtime.database, [replace(pushed, reading=Unreadable(error="taskid: missing"))])
     client, headers = create_app(runtime).test_client(), {"Authorization": make_key(runtime)}
     assert client.post(f"/api/v1/pushes/{pushed.id}/replay", headers=headers).json["outcome"] == "accepted"
     (row,) = client.get("/api/v1/replies", headers=headers).json["items"]
@@ -272,12 +273,12 @@ def test_it_moves_to_postgresql(sqlite_database_url: str, postgres_database_url:
     source, target = Database(sqlite_database_url), Database(postgres_database_url)
     migrate.upgrade(source)
     pushed = taskless()
-    projection.save_pushes_in(source, [pushed])
+    save_pushes(source, [pushed])
     copy = Copy(source, target, "there")
     copy.prepare()
     copy.catch_up()
     copy.finish(lambda: None)
-    projection.save_pushes_in(target, [replace(pushed, id=new_id())])
+    save_pushes(target, [replace(pushed, id=new_id())])
     with target.reading() as connection:
         (row,) = connection.execute(sa.select(replies)).all()
         shown = connection.execute(sa.text("SELECT message_id, task_id, mobile FROM reporting.replies")).one()

@@ -28,6 +28,7 @@ PARTS = {
     "access": "Console, keys and accounts",
     "audit": "The audit",
     "retention": "Retention",
+    "projection": "The journal and its projection",
     "forgetting": "Forgetting",
     "encryption": "Encryption at rest",
     "forwarding": "Forwarding",

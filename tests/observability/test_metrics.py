@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import sqlalchemy as sa
 
 from receiver.app import create_app
 from receiver.db.availability import CircuitBreaker
-from receiver.messages import find_lag_seconds
+from receiver.messages import find_oldest_pending, journal
 from receiver.server import multiprocess_metrics
 from receiver.server.multiprocess_metrics import MultiprocessMetrics
 from tests.bench.usage import is_running, list_tree
+from tests.harness.factories import make_push
+from tests.harness.journal import appending
 from tests.harness.server import ServeProcess, read_answer
 
 if TYPE_CHECKING:
@@ -155,13 +156,12 @@ def test_what_the_database_cannot_tell_is_left_out(make_runtime: Callable[..., R
     assert "receiver_database_up 0.0" in page
 
 
-def test_transaction_that_does_not_end_is_seen_by_whoever_is_asked(postgres_runtime: Runtime) -> None:
-    assert postgres_runtime.ask(find_lag_seconds) == 0
-    with postgres_runtime.database.reading() as holder:
-        holder.execute(sa.text("LOCK TABLE receipts IN ROW EXCLUSIVE MODE"))
-        assert postgres_runtime.ask(find_lag_seconds) > 0
-        holder.rollback()
-        assert postgres_runtime.ask(find_lag_seconds) == 0
+def test_append_that_does_not_end_is_seen_by_whoever_is_asked(postgres_runtime: Runtime) -> None:
+    assert postgres_runtime.ask_present(find_oldest_pending) is None
+    with appending(postgres_runtime.database, [make_push()]):
+        journal.append(postgres_runtime.database, [make_push(task_id="after")])
+        assert postgres_runtime.ask_present(find_oldest_pending) is not None
+    assert postgres_runtime.ask(find_oldest_pending) is None
 
 
 def test_place_of_a_killed_master_is_removed_and_that_of_a_living_one_is_not(

@@ -23,12 +23,13 @@ from receiver.auth.api_keys import Scope
 from receiver.core import MessageStatus, SendResult
 from receiver.db.tables import messages
 from receiver.maintenance.verify import verify
-from receiver.messages import projection, queries, recording
+from receiver.messages import queries, recording
 from receiver.messages.queries import Page
 from receiver.reporting import carriers, delivery, rollup
 from receiver.reporting.figures import COUNTED, DeliveryFigures, ReportQuestion, Unit
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.sending.test_sending import make_attempt
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _do(runtime: Runtime, attempts: dict[int, Any], kind: str, number: int, what
     account = ("default", "other")[number % 2]
 
     def keep(push: Any) -> None:
-        projection.save_pushes_in(runtime.database, [push])
+        save_pushes(runtime.database, [push])
 
     def finish() -> None:
         attempt = attempts.setdefault(number, make_attempt(mobile=mobile, sent_at=moment))
@@ -278,7 +279,7 @@ def test_report_names_its_groups_and_rates(asking: tuple[Runtime, FlaskClient, d
     timeline = client.get(f"/api/v1/messages/{told.json['id']}", headers=headers).json["timeline"]
     assert {"kind": "verified", "at": "2026-11-23T04:00:30.000Z"} in timeline
     keep = make_push(task_id="nobody", second=60)
-    projection.save_pushes_in(runtime.database, [keep])
+    save_pushes(runtime.database, [keep])
     path = "/api/v1/reports/delivery?from=2026-11-23&to=2026-11-24&group_by=day,template_id"
     answer = client.get(path, headers=headers).json
     assert answer["timezone"] == "Asia/Shanghai"
@@ -402,9 +403,7 @@ def test_report_by_what_numbers_were_allocated_to(asking: tuple[Runtime, FlaskCl
         for number, mobile in enumerate(mobiles)
     ]
     runtime.database.write(lambda c: recording.record_sent(c, sends, recorded_at=NOW))
-    projection.save_pushes_in(
-        runtime.database, [make_push(second=3, task_id="0"), make_push(second=5, task_id="nobody")]
-    )
+    save_pushes(runtime.database, [make_push(second=3, task_id="0"), make_push(second=5, task_id="nobody")])
     path = "/api/v1/reports/delivery?from=2026-11-23&to=2026-11-24"
 
     def groups(query: str, *names: str) -> list[tuple[Any, ...]]:
@@ -451,7 +450,7 @@ def test_busiest_shows_what_pumping_looks_like(asking: tuple[Runtime, FlaskClien
         make_send(mobile="17000000001", task_id=None, sent_at=NOON, reference="r", error_message="x"),
     ]
     runtime.database.write(lambda c: recording.record_sent(c, sends, recorded_at=NOW))
-    projection.save_pushes_in(runtime.database, [make_push(mobile="17000000003", task_id="p3", second=9)])
+    save_pushes(runtime.database, [make_push(mobile="17000000003", task_id="p3", second=9)])
     path = "/api/v1/reports/busiest?from=2026-11-23T12:00&to=2026-11-23T13:00"
     answer = client.get(path, headers=headers).json
     assert answer["items"] == [

@@ -12,9 +12,9 @@ from sqlalchemy import make_url
 from receiver.app import create_app
 from receiver.auth.api_keys import Scope
 from receiver.messages import record_sent, record_verified
-from receiver.messages.projection import save_pushes
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def fill(runtime: Runtime) -> None:
         make_push(task_id="1", content="please stop", second=9),
         make_push(task_id=None, content="TD", second=9),
     ]
-    runtime.database.write(lambda connection: save_pushes(connection, pushes))
+    save_pushes(runtime.database, pushes)
     now = runtime.now()
     runtime.database.write(lambda connection: record_sent(connection, sends, recorded_at=now))
     used = {"account": "default", "task_id": "1", "mobile": "15080921090"}

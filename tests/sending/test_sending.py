@@ -29,7 +29,7 @@ from receiver.db.engine import Database
 from receiver.db.tables import attempts as attempts_table
 from receiver.db.tables import messages as messages_table
 from receiver.intake import SpooledAttempt, read_file
-from receiver.messages import projection, queries, recording
+from receiver.messages import queries, recording
 from receiver.messages.queries import Filter, Page
 from receiver.platform.client import PlatformClient, RawAnswer
 from receiver.sending.attempts import CUT_OFF
@@ -37,6 +37,7 @@ from receiver.sending.recorder import Recorder
 from receiver.sending.service import Sender
 from tests.conftest import SECRET, make_key
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.harness.platforms import APP_ID, APP_KEY, CODE, GOOD_ANSWER, MOBILE, SETTING, http, scripted, stand_in
 
 if TYPE_CHECKING:
@@ -393,7 +394,7 @@ def test_no_two_writers_wait_for_each_other_in_a_circle(postgres_runtime: Runtim
             for task in tasks
             for number in numbers
         ]
-        projection.save_pushes_in(database, batch)
+        save_pushes(database, batch)
 
     def record(tasks: list[str], _chance: random.Random) -> None:
         numbers = [MOBILE, *(f"139{number:08}" for number in range(20))]
@@ -416,7 +417,7 @@ def test_no_two_writers_wait_for_each_other_in_a_circle(postgres_runtime: Runtim
 
     def push_some(tasks: list[str], chance: random.Random) -> None:
         batch = [make_push(task_id=task, mobile=number) for task, number in some_of_many(tasks, chance)]
-        projection.save_pushes_in(database, batch)
+        save_pushes(database, batch)
 
     def crowd(*writers: Callable[[list[str], random.Random], None], turns: int, into: str = "") -> None:
         """Let writers meet in six tasks: those of that name, or new ones after every six turns."""

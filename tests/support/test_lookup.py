@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.core import MessageStatus
-from receiver.messages import projection, recording
+from receiver.messages import recording
 from receiver.messages.queries import MessageRow
 from receiver.support import lookup_queries as store
 from receiver.support.lookup import (
@@ -23,6 +23,7 @@ from receiver.support.lookup import (
     parse_lookup,
 )
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.sending.test_sending import make_attempt
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ def test_time_bounds_go_by_when_a_message_was_sent_else_recorded(runtime: Runtim
 
 
 def test_unmatched_refused_and_unsettled_messages_are_found_too(runtime: Runtime) -> None:
-    projection.save_pushes_in(runtime.database, [make_push(task_id="unmatched", second=3)])
+    save_pushes(runtime.database, [make_push(task_id="unmatched", second=3)])
     record(runtime, make_send(task_id=None, reference="r", sent_at=NOON + MINUTE, error_message="余额不足"))
     attempt = make_attempt(mobile=NUMBER, sent_at=NOON, reference="r")
     runtime.recorder.begin(attempt, day_began=NOON)
@@ -297,6 +298,6 @@ def test_unmatched_refused_and_unsettled_messages_are_found_too(runtime: Runtime
 
 def test_push_with_another_number_of_the_task_is_not_found_by_the_number(runtime: Runtime) -> None:
     pushes = [make_push(), make_push(mobile="13900000000")]
-    projection.save_pushes_in(runtime.database, pushes)
+    save_pushes(runtime.database, pushes)
     assert found(runtime, NUMBER) == ["3313746"]
     assert found(runtime, "3313746") == ["3313746", "3313746"]

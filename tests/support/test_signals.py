@@ -13,11 +13,12 @@ from receiver.alerting.diagnosis import DiagnosisReason, Judgement, Situation, V
 from receiver.core import Disk, Kind, first_id_of
 from receiver.db.tables import receipts
 from receiver.intake import replay_push
-from receiver.messages import projection, recording
+from receiver.messages import recording
 from receiver.net.self_test import SELF_TEST_BODY
 from receiver.support import signals
 from receiver.support.signals import LastPush, Minute, RecentDelivery, Silence
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.sending.test_sending import make_attempt
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def sent(at: datetime | None, *, number: int = 0, **changes: Any) -> SentMessage
 
 
 def keep(runtime: Runtime, *pushes: Push) -> None:
-    projection.save_pushes_in(runtime.database, pushes)
+    save_pushes(runtime.database, pushes)
 
 
 def record(runtime: Runtime, *sends: SentMessage, recorded_at: datetime = NOW) -> None:

@@ -34,11 +34,12 @@ from receiver.auth import api_keys
 from receiver.auth.api_keys import Scope
 from receiver.db import migrate, tables
 from receiver.db.sqlite import sqlite3
-from receiver.messages import projection, recording
+from receiver.messages import recording
 from receiver.runtime import Runtime
 from receiver.web.auth import policy_for
 from tests.conftest import make_settings
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.harness.platforms import SETTING, stand_in
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def fill(runtime: Runtime) -> None:
         pushes = [make_push(**given, task_id=f"{account}-{n}", second=n) for n in range(3)]
         pushes += [make_push(**given, task_id=f"{account}-0", content=f"{CONTENTS[account]} {n}") for n in range(3)]
         pushes.append(make_push(account=account, body=f"mobile={number}&taskid=?".encode()))
-        projection.save_pushes_in(runtime.database, pushes)
+        save_pushes(runtime.database, pushes)
 
 
 def rows_of(runtime: Runtime, account: str | None) -> list[Any]:

@@ -15,11 +15,12 @@ from receiver.db import migrate
 from receiver.db.engine import Database
 from receiver.db.tables import deliveries, messages
 from receiver.db.tables import targets as targets_table
-from receiver.messages import projection, recording
+from receiver.messages import recording
 from receiver.webhooks import endpoints
 from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from receiver.webhooks.fan_out import fan_out
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def deliveries_of(url: str, history: list[Push | SentMessage], chance: random.Ra
         if isinstance(step, SentMessage):
             database.write(partial(recording.record_sent, sends=[step], recorded_at=NOON))
         else:
-            projection.save_pushes_in(database, [step])
+            save_pushes(database, [step])
         if chance.randrange(3) == 0:
             database.write(partial(fan_out, limit=chance.randrange(1, 9), no_receipt_after=timedelta(hours=1)))
     while database.write(partial(fan_out, limit=50, no_receipt_after=timedelta(hours=1))):

@@ -286,7 +286,8 @@ def test_what_was_spooled_is_forwarded_too(services: Runtime, target: Hook) -> N
 
 def test_nothing_is_left_to_forward_while_there_is_no_target(services: Runtime) -> None:
     services.recorder.record([make_send()])
-    keep(services, make_push(), make_push(), make_push(mobile="1508092****"), make_push(body=b"?"))
+    keep(services, make_push(), make_push(), make_push(body=b"?"))
+    keep(services, make_push(mobile="1508092****", status="0", second=9))  # changes the state of the send's message
     newest = sa.select(sa.func.max(forward_queue.c.id))
     assert services.ask(lambda connection: connection.scalar(newest)) is None
     last = "SELECT last_value, is_called FROM forward_queue_id_seq"

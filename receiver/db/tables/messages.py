@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from receiver.db.encryption import ContentDigest, EncryptedBytes, EncryptedJson, Mobile, MobileEnd
 from receiver.db.tables.base import Json, RowId, UtcDateTime, table
 
-# The journal: every acknowledged push, byte for byte. The source of all that follows.
+# The journal: every acknowledged push, byte for byte, and what was read in it. The source of all that follows.
 pushes = table(
     "pushes",
     sa.Column("id", sa.Uuid, primary_key=True),  # UUIDv7, made before durability: the idempotency key
@@ -28,8 +28,26 @@ pushes = table(
     sa.Column("replayed_at", UtcDateTime),  # first read by a replay, which changes no `copies`
     # What was read, as a digest (`domain.reading_digest`): it stands, whatever later rules would read. Null: nothing
     # was, or the row is older than this column.
-    sa.Column("reading_digest", EncryptedBytes("pushes.reading_digest")),
+    sa.Column("digest", EncryptedBytes("pushes.reading_digest")),
+    # The order in which pushes were appended. On PostgreSQL by a sequence of its own. Null: by an older version, which
+    # projected each at once.
+    sa.Column("sequence", sa.BigInteger),
+    # What was read, as the projection copies it; see `receipts` and `replies`, for which values are encrypted.
+    sa.Column("task_id", sa.Text),
+    sa.Column("mobile", Mobile),  # full or masked; null: nothing was read
+    sa.Column("event_at", UtcDateTime),  # `reported_at` or `replied_at`
+    sa.Column("vendor_status", sa.Text),  # of a receipt; null: a reply
+    sa.Column("receipt_extra", EncryptedJson("receipts.extra")),
+    sa.Column("reply_extra", EncryptedJson("replies.extra")),
+    sa.Column("content", sa.Text),
+    sa.Column("content_exact", sa.LargeBinary),
+    sa.Column("content_sha256", ContentDigest),
+    sa.Column("content_sealed", EncryptedBytes("replies.content")),
+    sa.Column("content_grams", sa.Text),
+    sa.Column("opt_out", sa.Boolean(create_constraint=False)),
+    sa.Column("opt_out_review", sa.Boolean(create_constraint=False)),
 )
+sa.Index("uq_pushes_sequence", pushes.c.sequence, unique=True)  # what the projection has not read yet
 # GET /pushes?outcome=quarantined: few among very many.
 sa.Index(
     "ix_pushes_quarantined",

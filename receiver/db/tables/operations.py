@@ -13,6 +13,13 @@ retention = table(
     sa.Column("horizon", UtcDateTime, nullable=False),
     sa.Column("pruned_at", UtcDateTime),  # when all older rows were last verified as gone; null: not yet
 )
+# One row: up to which `pushes.sequence` the journal is projected. Its lock is the projector's turn.
+projection = sa.Table(
+    "projection",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+)
 # Rows that cannot be read, or whose times cannot be right: readers leave them out (`set_aside`).
 rows_set_aside = table(
     "rows_set_aside",

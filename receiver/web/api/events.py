@@ -86,7 +86,7 @@ EventListSchema = ma.Schema.from_dict(
         "next_cursor": ma.fields.String(required=True),
         "lag_seconds": ma.fields.Float(
             required=True,
-            metadata={"description": "How long an open transaction has held back newer events."},
+            metadata={"description": "For how long newer events have not been read from the journal yet."},
         ),
     },
     name="EventList",
@@ -123,7 +123,7 @@ class Events(MethodView):
         return {
             "items": [reader.shown(event) for event in page],
             "next_cursor": reader.cursor,
-            "lag_seconds": round(runtime().horizon.lag_seconds, 3),
+            "lag_seconds": round(runtime().projector.lag_seconds, 3),
         }
 
 
@@ -149,9 +149,8 @@ class _Reader:
     def next_page(self) -> Sequence[Event]:
         """Return the next events, and advance."""
         self._services.require_database()
-        final = self._services.horizon.find()
         page = self._services.ask(
-            lambda connection: events.list_events(connection, self._position, final, self._limit, self._accounts)
+            lambda connection: events.list_events(connection, self._position, self._limit, self._accounts)
         )
         if page:
             self._position = page[-1].position

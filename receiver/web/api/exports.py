@@ -148,7 +148,7 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
                     bom=bom,
                     neutral=neutral,
                     sheet_rows=SHEET_ROWS_MAX,
-                    gives_way=lambda: services.batch_writer.is_busy,
+                    gives_way=lambda: services.batch_writer.is_busy or services.projector.is_late,
                 )
         finally:
             place.release()

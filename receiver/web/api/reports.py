@@ -27,7 +27,6 @@ from receiver.web.api.common import (
     Text,
     WholeNumber,
     audit_look_up,
-    browse,
     documents,
     documents_text,
     operation,
@@ -196,7 +195,7 @@ class Delivery(MethodView):
         """Return the figures of sent messages up to now. As CSV with `Accept: text/csv`."""
         services = runtime()
         question = _question(arguments, arguments["group_by"], services.settings.timezone)
-        (groups, total), whole_since = browse(
+        (groups, total), whole_since = runtime().browse(
             lambda connection: (
                 delivery.delivery_report(connection, question, services.clock()),
                 delivery.whole_since(connection, question),
@@ -331,7 +330,7 @@ class Busiest(MethodView):
         zone, in_full = services.settings.timezone, caller().sees_numbers
         if in_full and by is not By.PREFIX:
             audit_look_up("busiest.read")
-        found = browse(
+        found = runtime().browse(
             lambda connection: list_busiest(
                 connection,
                 by,
@@ -439,7 +438,7 @@ class Billing(MethodView):
         bounds = [(midnight(day), midnight(day + timedelta(days=1))) for day in days]
         allowed = readable_accounts(arguments.get("account"))
         accounts = sorted(services.settings.accounts if allowed is None else allowed)
-        found = browse(lambda connection: balance.list_billing(connection, accounts, bounds))
+        found = runtime().browse(lambda connection: balance.list_billing(connection, accounts, bounds))
         day_of = {begins_at: day for (begins_at, _), day in zip(bounds, days, strict=True)}
         return {"items": [asdict(row) | {"day": day_of[row.begins_at].isoformat()} for row in found]}
 

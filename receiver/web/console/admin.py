@@ -94,9 +94,9 @@ def _show_users(error: str | None = None) -> Response:
     return render(
         "users.html",
         422 if error else 200,
-        users=[user for user in services.ask(users.list_users) if may_manage(user.accounts)],
+        users=[user for user in services.ask_present(users.list_users) if may_manage(user.accounts)],
         accounts=seen_accounts(),
-        sessions=services.ask(lambda connection: users.count_sessions(connection, services.now())),
+        sessions=services.ask_present(lambda connection: users.count_sessions(connection, services.now())),
         roles=tuple(Role),
         error=error,
         given=request.form,
@@ -108,7 +108,7 @@ def user(name: str) -> Response:
     """Change one user: role, access, second factor, sessions, accounts."""
     action = request.form.get("action", "")
     services = runtime()
-    found = services.ask(lambda connection: users.get_user(connection, name))
+    found = services.ask_present(lambda connection: users.get_user(connection, name))
     if found.id == current_user().user.id:
         flash(gettext("You cannot change your own account here. Ask another administrator."), "bad")
         return _again("users")
@@ -179,7 +179,7 @@ def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Respons
     return render(
         "keys.html",
         422 if error else 200,
-        keys=[key for key in services.ask(api_keys.list_keys) if may_manage(key.accounts)],
+        keys=[key for key in services.ask_present(api_keys.list_keys) if may_manage(key.accounts)],
         scopes=tuple(Scope),
         accounts=seen_accounts(),
         error=error,
@@ -193,7 +193,7 @@ def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Respons
 def revoke_key() -> Response:
     """Revoke a key."""
     services, name = runtime(), request.form.get("name", "")
-    bound = {key.name: key.accounts for key in services.ask(api_keys.list_keys)}
+    bound = {key.name: key.accounts for key in services.ask_present(api_keys.list_keys)}
     if not may_manage(bound.get(name)):
         raise NotFound(gettext("No such key."))
     _change(lambda connection: api_keys.revoke_key(connection, name=name, now=services.now()), "key.revoke", name=name)
@@ -232,7 +232,7 @@ def advice() -> Response:
         )
         flash(gettext("Advice saved."), "good")
         return redirect(url_for("console.advice", language=tag), HTTPStatus.SEE_OTHER)
-    return _show_advice(tag, services.ask(lambda connection: users.list_advice(connection, tag)), [])
+    return _show_advice(tag, services.ask_present(lambda connection: users.list_advice(connection, tag)), [])
 
 
 def _show_advice(tag: str, own: Mapping[str, str], too_long: list[str]) -> Response:

@@ -64,6 +64,6 @@ BUILT_IN: Mapping[LookupAnswer, Any] = {
 def advice_for(answer: LookupAnswer) -> str:
     """Return the advice for an answer in the page's language."""
     if "advice" not in g:
-        g.advice = runtime().ask(lambda connection: users.list_advice(connection, language()))
+        g.advice = runtime().ask_present(lambda connection: users.list_advice(connection, language()))
     own: Mapping[str, str] = g.advice
     return own.get(answer.value) or str(BUILT_IN[answer])

@@ -40,11 +40,11 @@ def log_in() -> Response:
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
     services, came_from = runtime(), address()
     now = services.now()
-    if services.ask(lambda connection: users.is_locked(connection, name=name, address=came_from, now=now)):
+    if services.ask_present(lambda connection: users.is_locked(connection, name=name, address=came_from, now=now)):
         denials.record("console", "login.locked", address=came_from, route="console.log_in", reason="locked")
         error = gettext("Too many attempts. Try again in 15 minutes, or ask an administrator.")
         return render("login.html", 429, following=following, name=name, error=error)
-    user = services.ask(lambda connection: users.match_user(connection, name))
+    user = services.ask_present(lambda connection: users.match_user(connection, name))
     fits = fits_password(user.password_hash if user else None, password)
     if user is None or not fits or user.disabled_at is not None:
         services.database.write(
@@ -112,7 +112,7 @@ def second_factor() -> Response:
     services, came_from = runtime(), address()
     now = services.now()
     # Six digits can be guessed: the limit of passwords applies.
-    if services.ask(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
+    if services.ask_present(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
         actor = f"user:{user.name}"
         denials.record(actor, "login.locked", address=came_from, route="console.second_factor", reason="locked")
         error = gettext("Too many attempts. Try again in 15 minutes, or ask an administrator.")
@@ -182,7 +182,7 @@ def account() -> Response:
         end()
         return redirect(url_for("console.log_in"), HTTPStatus.SEE_OTHER)
     came_from = address()
-    if services.ask(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
+    if services.ask_present(lambda connection: users.is_locked(connection, name=user.name, address=came_from, now=now)):
         error = gettext("Too many attempts. Try again in 15 minutes, or ask an administrator.")
         return render("account.html", 429, error=error)
     if not fits_password(user.password_hash, request.form.get("present", "")):

@@ -291,7 +291,7 @@ def _admit(settings: Settings, claims: Mapping[str, Any]) -> User:
     services, role = runtime(), _role_of(settings, claims)
     now = services.now()
     subject = f"{claims['iss']}|{claims['sub']}"
-    user = services.ask(lambda connection: users.find_user_of_subject(connection, subject))
+    user = services.ask_present(lambda connection: users.find_user_of_subject(connection, subject))
     name = user.name if user else _name_of(claims)
     if user is not None and user.disabled_at is not None:
         raise _Refused(403, "disabled", gettext("An administrator has disabled your access."), name)

@@ -20,7 +20,6 @@ from receiver.reporting import delivery as reports
 from receiver.reporting.figures import DeliveryFigures, ReportQuestion, Unit
 from receiver.support import signals
 from receiver.web import runtime
-from receiver.web.api.common import browse
 from receiver.web.api.exports import FORMS, SHEET_ROWS_MAX, answer_export
 from receiver.web.api.reports import midnight
 from receiver.web.console.pages import blueprint, faults, render
@@ -164,7 +163,7 @@ def reports_page() -> Response:
         before = source.delivery_before
         return [make(source) for make in TABLES.values()], total, before[1] if before else None
 
-    tables, total, total_before = browse(read)
+    tables, total, total_before = runtime().browse(read)
     return render(
         "reports.html",
         422 if errors else 200,
@@ -185,7 +184,7 @@ def report_csv(name: str) -> Response:
     params, errors = _read_params()
     if errors:
         return reports_page()
-    table = browse(lambda connection: TABLES[name](ReportData(connection, params)))
+    table = runtime().browse(lambda connection: TABLES[name](ReportData(connection, params)))
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\r\n")
     lines.writerow([neutral(str(column.label)) for column in table.columns])

@@ -162,7 +162,7 @@ def find_current_user() -> CurrentUser | None:
     header = runtime().settings.console_user_header
     if header and by_trusted_proxy() and (name := request.headers.get(header, "")):
         # An exact match: names that are equal here may be two people's there.
-        user = runtime().ask(lambda connection: users.find_user(connection, name))
+        user = runtime().ask_present(lambda connection: users.find_user(connection, name))
         if user is None or user.disabled_at is not None:
             return None
         return CurrentUser(user=user, confirmed=True)
@@ -180,7 +180,7 @@ def _find_session(token: str) -> Session | None:
     now = services.now()
     digest = hashlib.sha256(token.encode()).digest()
     try:
-        held = services.ask(lambda connection: users.find_session(connection, token, now))
+        held = services.ask_present(lambda connection: users.find_session(connection, token, now))
     except (DatabaseUnavailable, DatabaseMisconfigured):
         cached = _seen.get(digest)
         if cached is None or cached.expires_at <= now:

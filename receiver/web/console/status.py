@@ -21,7 +21,7 @@ from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, find_disk,
 from receiver.db import once
 from receiver.db.clocks import find_difference
 from receiver.intake import UNUSED_FOR, SpoolState, seconds_left, spool_state
-from receiver.messages import Reading, Trend, balance
+from receiver.messages import Reading, Trend, balance, find_oldest_pending
 from receiver.net.probe import can_connect, certificate_days_left, connection_here
 from receiver.net.self_test import push_self_test
 from receiver.support import signals
@@ -122,6 +122,7 @@ class DatabaseStatus:
     evidence: list[Any]
     clocks: str | None  # how the platform's clock differs from ours
     incidents: list[Incident]  # of all nodes
+    behind_seconds: float | None  # age of the oldest push that lists do not show yet; None: they show all
 
 
 @blueprint.get("/status")
@@ -212,6 +213,7 @@ def _known(connection: Any, now: datetime) -> DatabaseStatus:
         ),
         clocks=_clock_words(connection, now),
         incidents=incidents.list_open(connection),
+        behind_seconds=find_oldest_pending(connection),
     )
 
 

@@ -16,10 +16,10 @@ from receiver.audit import list_audit
 from receiver.auth import users
 from receiver.auth.users import Role
 from receiver.db import tables
-from receiver.messages.projection import save_pushes_in
 from receiver.web.console.session import POLICIES
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push
+from tests.harness.journal import save_pushes
 from tests.intake.test_push import RECEIPT, push
 from tests.web.console.staff import PASSWORD, Page, Staff, create, log_in, one_database, plain_runtime
 
@@ -390,7 +390,7 @@ POLICY = (
 
 @one_database
 def test_every_answer_has_the_headers_and_no_page_has_code_of_its_own(app: Flask, runtime: Runtime) -> None:
-    save_pushes_in(runtime.database, [make_push(), make_push(content="你好"), make_push(body=b"mobile=1")])
+    save_pushes(runtime.database, [make_push(), make_push(content="你好"), make_push(body=b"mobile=1")])
     admin, clerk, nobody = log_in(app, runtime, "admin"), log_in(app, runtime, "support"), Staff(app)
     half = log_in(app, runtime, "admin", confirmed=False)
     answers = [

@@ -33,13 +33,13 @@ from receiver.db import migrate, once
 from receiver.db.tables import api_keys, audit, audit_chain, deliveries, login_failures
 from receiver.intake import Probe, Refusal
 from receiver.messages import Reading, balance, record_sent
-from receiver.messages.projection import save_pushes
 from receiver.sending import attempts
 from receiver.web.console.session import TOKEN
 from receiver.webhooks import endpoints
 from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from tests.conftest import make_settings
 from tests.harness.factories import READER, make_send
+from tests.harness.journal import save_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -279,7 +279,7 @@ def _keep(connection: sa.Connection, sends: list[SentMessage], pushes: list[Push
     """Keep them as they came, one after the other."""
     for send in sorted(sends, key=lambda each: each.sent_at or NOW):
         record_sent(connection, [send], recorded_at=(send.sent_at or NOW) + timedelta(milliseconds=350))
-    save_pushes(connection, sorted(pushes, key=lambda push: push.received_at))
+    save_within(connection, sorted(pushes, key=lambda push: push.received_at))
 
 
 _ids = random.Random(7)

@@ -22,7 +22,7 @@ from receiver.web.api.common.fields import (
     Text,
     WholeNumber,
 )
-from receiver.web.api.common.pagination import MAX_WAIT_SECONDS, answer_page, browse, hold
+from receiver.web.api.common.pagination import MAX_WAIT_SECONDS, answer_page, hold
 from receiver.web.api.common.schemas import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -65,7 +65,6 @@ __all__ = [
     "answer_page",
     "audit_list",
     "audit_look_up",
-    "browse",
     "documents",
     "documents_text",
     "hold",

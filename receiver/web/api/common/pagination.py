@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from flask import after_this_request
-
 from receiver.core.cursors import Cursors
 from receiver.messages.queries import Clock, Filter, Page
 from receiver.web import runtime
@@ -19,8 +17,6 @@ from receiver.web.auth import check_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from flask import Response
 
     from receiver.db.engine import Connection
 
@@ -54,31 +50,15 @@ def answer_page(
     # replica certainly has what the first page showed: otherwise rows would be missing.
     replicated = services.now() - now > services.settings.replica_max_lag + _CLOCKS_APART
     may_lag = not _ASKS_FOR_ONE.intersection(wanted) and ("cursor" not in arguments or replicated)
-    rows = (browse if may_lag else services.ask)(lambda connection: fetch(connection, page, services.clock(now)))
+    rows = (services.browse if may_lag else services.ask)(
+        lambda connection: fetch(connection, page, services.clock(now))
+    )
     next_cursor = cursors.make(rows[limit - 1].id, now.isoformat()) if len(rows) > limit else None
     return {"items": [present(row) for row in rows[:limit]], "next_cursor": next_cursor}
 
 
 _CLOCKS_APART = timedelta(minutes=1)  # of nodes, at most
 _ASKS_FOR_ONE = frozenset({"mobile", "task_id", "reference"})
-DATA_LAG_HEADER = "X-Data-Lag-Seconds"
-
-
-def browse(question: Callable[[Connection], T]) -> T:
-    """Return the answer to a query that does not need the newest rows.
-
-    If a replica answers, the response gets `X-Data-Lag-Seconds`: rows older than that are in the answer.
-    """
-    answer, lag = runtime().browse(question)
-    if lag is not None:
-        shown_lag = f"{lag:.1f}"
-
-        @after_this_request
-        def _add_lag(response: Response) -> Response:
-            response.headers[DATA_LAG_HEADER] = shown_lag
-            return response
-
-    return answer
 
 
 def _key_of(name: str, before: str | None) -> Any:

@@ -1,0 +1,133 @@
+"""The projection: a read sees what was acknowledged before it, and no push stops another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from receiver.app import create_app
+from receiver.db.tables import pushes
+from receiver.messages import catch_up, journal, queries
+from receiver.messages.queries import Filter, Page
+from tests.conftest import make_key
+from tests.harness.factories import make_push
+from tests.harness.journal import appending, save_pushes
+from tests.harness.pushers import Pushers
+from tests.harness.server import ServeProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from receiver.runtime import Runtime
+
+READS = 60
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_read_sees_what_was_acknowledged_before_it(tmp_path: Path, request: pytest.FixtureRequest, nodes: int) -> None:
+    """Under load; what one node has acknowledged, each of them shows."""
+    url = request.getfixturevalue("postgres_database_url") if nodes > 1 else ""
+    processes = [ServeProcess(tmp_path / str(number), url) for number in range(nodes)]
+    processes[0].data_dir.mkdir()
+    processes[0].upgrade()
+    with ExitStack() as stack:
+        for process in processes:
+            process.data_dir.mkdir(exist_ok=True)
+            stack.enter_context(process)
+        key = processes[0].make_key("read")
+        pushers = [stack.enter_context(Pushers(process, 4, pause_seconds=0.005)) for process in processes]
+        for each in pushers:
+            each.await_acks(20)
+        for number in range(READS):
+            writer, reader = processes[number % nodes], processes[(number + 1) % nodes]
+            body = b"mobile=15080921090&taskid=seen%d&status=1&receivetime=2026-11-23+12:00:00" % number
+            assert writer.push(body).headers["X-Push-Outcome"] == "accepted"
+            answer = reader.request("GET", f"/api/v1/messages?task_id=seen{number}", headers=key)
+            (message,) = answer.json["items"]
+            assert message["status"] == "delivered"
+            assert "X-Data-Lag-Seconds" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/api/v1/messages", "/api/v1/receipts", "/api/v1/events", "/api/v1/exports/messages"])
+def test_answer_that_is_late_says_by_how_much(postgres_runtime: Runtime, path: str) -> None:
+    runtime = postgres_runtime
+    client, bearer = create_app(runtime).test_client(), {"Authorization": make_key(runtime)}
+    save_pushes(runtime.database, [make_push(task_id="before")])
+    with appending(runtime.database, [make_push(task_id="open")]):
+        journal.append(runtime.database, [make_push(task_id="behind it")])
+        begun = time.monotonic()
+        answer = client.get(path, headers=bearer)
+        assert 1 <= time.monotonic() - begun < 5
+        assert (answer.status_code, "before" in answer.text, "behind it" in answer.text) == (200, True, False)
+        assert float(answer.headers["X-Data-Lag-Seconds"]) >= 0
+    answer = client.get(path, headers=bearer)
+    assert "behind it" in answer.text
+    assert "X-Data-Lag-Seconds" not in answer.headers
+
+
+def test_push_that_the_database_refuses_is_quarantined_and_stops_no_other(runtime: Runtime) -> None:
+    """As after a damage, or a rule of the database that another hand has added."""
+    refusal = (
+        "CREATE TRIGGER odd BEFORE INSERT ON receipts WHEN new.vendor_status = 'odd'"
+        " BEGIN SELECT RAISE(ABORT, 'constraint failed'); END"
+        if runtime.settings.embedded
+        else "ALTER TABLE receipts ADD CONSTRAINT odd CHECK (vendor_status <> 'odd')"
+    )
+    runtime.database.write(lambda connection: connection.exec_driver_sql(refusal))
+    given = [make_push(task_id=f"t{number}", status="odd" if number == 20 else "1") for number in range(40)]
+    journal.append(runtime.database, given)
+    assert catch_up(runtime.database) is None
+    quarantined = runtime.ask(lambda c: queries.list_pushes(c, Page(limit=9, filter=Filter(outcome="quarantined"))))
+    assert [(push.id, push.error) for push in quarantined] == [(given[20].id, "body: refused by the database")]
+    shown = runtime.ask(lambda c: queries.list_receipts(c, Page(limit=99)))
+    assert {row.task_id for row in shown} == {f"t{number}" for number in range(40)} - {"t20"}
+
+
+def test_projectors_of_many_processes_take_turns(runtime: Runtime) -> None:
+    """Each push once, whoever projects it."""
+    stopping = threading.Event()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while not stopping.is_set():
+                catch_up(runtime.database)
+        except BaseException as error:  # noqa: BLE001  (told to the test)
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for batch in range(20):
+        journal.append(runtime.database, [make_push(task_id=f"{batch}.{number}") for number in range(25)])
+    stopping.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+    def copies(connection: Any) -> list[int]:
+        return [row.copies for row in queries.list_receipts(connection, Page(limit=1000))]
+
+    assert runtime.ask(copies) == [1] * 500
+    assert runtime.ask(lambda c: c.scalar(sa.select(sa.func.count()).select_from(pushes))) == 500
+
+
+def test_projection_that_keeps_up_with_a_steady_load_is_not_late(runtime: Runtime) -> None:
+    """There is always a push more; none of them waits."""
+    ends = time.monotonic() + 5
+    lags = []
+    number = 0
+    while time.monotonic() < ends:
+        batch = [make_push(task_id=f"{number}.{each}") for each in range(30)]
+        for future in [runtime.batch_writer.enqueue(push) for push in batch]:
+            future.result(20)
+        lags.append(runtime.projector.lag_seconds)
+        number += 1
+    assert max(lags) < 3.5
+    assert runtime.projector.await_reached(20) is None
+    assert runtime.projector.lag_seconds < 3.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from receiver.db.engine import Connection, Database
 from receiver.intake import Admission
 from receiver.maintenance.horizons import Ahead, reopen
 from receiver.maintenance.move_to_postgres import Copy, place_of, undo
+from receiver.maintenance.rebuild import rebuild
 from receiver.maintenance.verify import verify
 from receiver.reporting import rollup
 from receiver.reporting.sql_views import make_reader
@@ -108,6 +110,37 @@ def rebuild_rollups(reopens: bool) -> None:
     if reopens:
         print(f"reset: {', '.join(map(str, ahead))}" if ahead else "no horizon is in the future")
     print("done")
+
+
+@db.command("rebuild")
+def rebuild_rows() -> None:
+    """Recompute messages, receipts and replies from the journal, in place, and print how many rows were wrong.
+
+    Use it if `receiver verify` finds differences. Rows that are right keep their ids and stay untouched; no webhook is
+    sent. Meanwhile pushes are stored, and lists show them afterwards.
+
+    \b
+    Example:
+      receiver db rebuild
+    """
+    with open_runtime() as runtime:
+        runtime.require_database()
+        found = rebuild(runtime.database, patience_seconds=_PATIENCE_SECONDS)
+        runtime.audit("cli", "db.rebuild", **{name: count for name, count in asdict(found).items() if count})
+    if found.nothing:
+        print("every row follows from the journal")
+    for name, count in asdict(found).items():
+        if count:
+            print(f"{_REBUILT[name]}: {count}")
+
+
+_REBUILT = {
+    "deleted": "receipts and replies deleted that no push has brought",
+    "inserted": "missing rows inserted",
+    "corrected": "receipts and replies with a wrong number of copies corrected",
+    "states": "message states corrected",
+    "report": "hours and days of the delivery report counted again",
+}
 
 
 @db.command()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import ConnDict, PQGen
     from psycopg.errors import Diagnostic
+    from psycopg.pq.abc import PGconn
 
 _TICK_SECONDS = 0.1
 _FIRST_TRY_SECONDS = 0.3  # one server of several, before the next has its turn
@@ -57,8 +58,50 @@ class DeadlineConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError("committed, but not on the synchronous standby")
         return found
 
+    def take_copied(self, least: int) -> tuple[bytes, int | None]:
+        """Return so many bytes of a COPY that has begun, in whole rows, or what is left, and the number of all rows.
+
+        The number is None until the end. The driver's own loop makes ready to wait for each row, and so takes longer.
+        """
+        taken: tuple[bytes, int | None] = self.wait(_take_copied(self.pgconn, least))
+        return taken
+
     def _look_at(self, notice: Diagnostic) -> None:
         self._on_one_server_only |= notice.source_function == _STANDBY_WAIT
+
+
+def _take_copied(pgconn: PGconn, least: int) -> PQGen[tuple[bytes, int | None]]:
+    rows: list[Any] = []
+    size = 0
+    while size < least:
+        length, row = pgconn.get_copy_data(1)
+        if length > 0:
+            rows.append(row)
+            size += length
+        elif length == 0:
+            yield from _receive(pgconn)
+        else:  # the end
+            return b"".join(rows), (yield from _finish_copy(pgconn))
+    return b"".join(rows), None
+
+
+def _finish_copy(pgconn: PGconn) -> PQGen[int]:
+    while pgconn.is_busy():
+        yield from _receive(pgconn)
+    result = pgconn.get_result()
+    while pgconn.get_result() is not None:
+        pass
+    if result is None:
+        raise psycopg.OperationalError("the server ended a COPY without a result")
+    if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
+        raise psycopg.errors.error_from_result(result)
+    return result.command_tuples or 0
+
+
+def _receive(pgconn: PGconn) -> PQGen[None]:
+    while not (yield waiting.WAIT_R):
+        pass  # it is asked now and then whether the time is up
+    pgconn.consume_input()
 
 
 class Servers:

@@ -45,18 +45,22 @@ class ColumnType(StrEnum):
     """The type of a column, for formats that have types."""
 
     TEXT = "text"
+    WORD = "word"  # letters, digits, `*`, `_`, `.` and `-` alone, as accounts and numbers are by their parsers
     TIME = "time"  # ISO 8601, UTC
     NUMBER = "number"
-    WHOLE = "whole"
+    ID = "id"
+    COUNT = "count"
     BOOLEAN = "boolean"
 
 
 # The types that SQLite may return for each; its columns accept any.
 TYPES: Mapping[ColumnType, tuple[type, ...]] = {
     ColumnType.TEXT: (str,),
+    ColumnType.WORD: (str,),
     ColumnType.TIME: (str,),
     ColumnType.NUMBER: (int, float),
-    ColumnType.WHOLE: (int,),
+    ColumnType.ID: (int,),
+    ColumnType.COUNT: (int,),
     ColumnType.BOOLEAN: (str,),
 }
 
@@ -117,6 +121,7 @@ class _iso(FunctionElement[str]):  # noqa: N801  (a function of SQL)
     type = sa.Text()
     inherit_cache = True
     digits = 3
+    quoted = False
 
 
 class _iso_seconds(_iso):  # noqa: N801
@@ -126,13 +131,46 @@ class _iso_seconds(_iso):  # noqa: N801
     digits = 0
 
 
+class _iso_quoted(_iso):  # noqa: N801
+    """In quotation marks, for PostgreSQL alone."""
+
+    inherit_cache = True
+    quoted = True
+
+
+class _iso_seconds_quoted(_iso_seconds):  # noqa: N801
+    """In quotation marks, for PostgreSQL alone."""
+
+    inherit_cache = True
+    quoted = True
+
+
+def in_json(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return the text of a time, or of a number of seconds, as PostgreSQL is to write it in JSON."""
+    for plain, written in _IN_JSON.items():
+        if type(value) is plain:
+            return written(*value.clauses)
+    raise TypeError(type(value).__name__)
+
+
+# Of times that readers of a file take: others have no text, and nothing is reckoned with them. Connections are in UTC.
+_FIRST, _TOO_LATE = "'0001-01-01'", "'10000-01-01'"
+
+
 @compiles(_iso, "postgresql")
 def _iso_postgresql(element: _iso, compiler: Any, **kwargs: Any) -> str:
-    form = 'YYYY-MM-DD"T"HH24:MI:SS' + (".MS" if element.digits else "") + '"Z"'
-    # Connections are in UTC. Putting the text of the time together by hand takes as long. A year that no reader of the
-    # file would take has none here.
     time = compiler.process(element.clauses, **kwargs)
-    return f"CASE WHEN {time} >= '0001-01-01' AND {time} < '10000-01-01' THEN to_char({time}, '{form}') END"
+    # A time's own text takes less than `to_char`, and least without a zone. It has no zeros at its end: so a
+    # microsecond is added, and cut off again.
+    if element.digits:
+        exact = f"date_bin('1 millisecond', {time}, {_FIRST}) + INTERVAL '1 microsecond'"
+        text = f"(({exact}) AT TIME ZONE INTERVAL '0')::varchar(23)"
+    else:
+        text = f"(date_bin('1 second', {time}, {_FIRST}) AT TIME ZONE INTERVAL '0')::text"
+    quote = '"' if element.quoted else ""
+    begin = f"'{quote}' || " if quote else ""
+    written = f"{begin}replace({text}, ' ', 'T') || 'Z{quote}'"
+    return f"CASE WHEN {time} >= {_FIRST} AND {time} < {_TOO_LATE} THEN {written} END"
 
 
 @compiles(_iso, "sqlite")
@@ -148,13 +186,33 @@ class _seconds_between(FunctionElement[Any]):  # noqa: N801
 
     type = sa.Float()
     inherit_cache = True
+    in_json = False
+
+
+class _seconds_in_json(_seconds_between):  # noqa: N801
+    """As a float of JSON, for PostgreSQL alone."""
+
+    inherit_cache = True
+    in_json = True
+
+
+_IN_JSON: Mapping[type[FunctionElement[Any]], type[FunctionElement[Any]]] = {
+    _iso: _iso_quoted,
+    _iso_seconds: _iso_seconds_quoted,
+    _seconds_between: _seconds_in_json,
+}
 
 
 @compiles(_seconds_between, "postgresql")
 def _between_postgresql(element: _seconds_between, compiler: Any, **kwargs: Any) -> str:
     later, earlier = (compiler.process(clause, **kwargs) for clause in element.clauses)
-    known = f"{later} IS NOT NULL AND {earlier} IS NOT NULL"
-    return f"CASE WHEN {known} THEN greatest(0, date_part('epoch', {later} - {earlier})) END"
+    sane = f"{later} < {_TOO_LATE} AND {earlier} >= {_FIRST}"  # the rest follows: one is above the other
+    seconds = f"date_part('epoch', {later} - {earlier})"
+    if not element.in_json:
+        return f"CASE WHEN {later} <= {earlier} THEN 0 WHEN {sane} THEN {seconds} END"
+    # As Python writes floats; up to 272 years, where their microseconds end.
+    whole = f"CASE WHEN date_bin('1 second', {later}, {earlier}) = {later} THEN '.0' ELSE '' END"
+    return f"CASE WHEN {later} <= {earlier} THEN '0.0' WHEN {sane} THEN {seconds}::text || {whole} ELSE 'null' END"
 
 
 @compiles(_seconds_between, "sqlite")
@@ -174,7 +232,9 @@ def _neutral(text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
     plain = sa.or_(*(first.between(ord(least), ord(most)) for least, most in _PLAIN_BEGINNINGS))
     sign = _first_code(sa.func.ltrim(text, formulas.SKIPPED)).in_(list(map(ord, formulas.SIGNS)))
     at_a_break = _first_code(sa.func.ltrim(text, "'")).in_(list(map(ord, formulas.BREAKS)))
-    return sa.case((plain, text), (sa.or_(sign, at_a_break), sa.literal("'") + text), else_=text)
+    return sa.case(
+        (sa.or_(text.is_(None), plain), text), (sa.or_(sign, at_a_break), sa.literal("'") + text), else_=text
+    )
 
 
 # Nearly every cell begins so; the full check takes seven times as long.
@@ -224,8 +284,8 @@ def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement
 
 def _number_column(number: sa.ColumnElement[Any], *, in_full: bool, cipher: FieldCipher | None) -> ExportColumn:
     if cipher is None:
-        return ExportColumn("mobile", ColumnType.TEXT, _mobile(number, in_full=in_full), nullable=False)
-    return ExportColumn("mobile", ColumnType.TEXT, number, nullable=False, to_text=str if in_full else mask_mobile)
+        return ExportColumn("mobile", ColumnType.WORD, _mobile(number, in_full=in_full), nullable=False)
+    return ExportColumn("mobile", ColumnType.WORD, number, nullable=False, to_text=str if in_full else mask_mobile)
 
 
 # --- The three lists ------------------------------------------------------------------------------------
@@ -250,15 +310,15 @@ def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, cipher: Fiel
     )
     return Export(
         columns=(
-            ExportColumn("id", ColumnType.WHOLE, column.id, nullable=False),
-            ExportColumn("account", ColumnType.TEXT, column.account, nullable=False, repeats=True),
+            ExportColumn("id", ColumnType.ID, column.id, nullable=False),
+            ExportColumn("account", ColumnType.WORD, column.account, nullable=False, repeats=True),
             ExportColumn("task_id", ColumnType.TEXT, column.task_id, written_by_people=True),
             _number_column(column.mobile, in_full=in_full, cipher=cipher),
             ExportColumn("template_id", ColumnType.TEXT, column.template_id, written_by_people=True, repeats=True),
             ExportColumn("reference", ColumnType.TEXT, column.reference, written_by_people=True),
             ExportColumn("sent_at", ColumnType.TIME, _iso(column.sent_at)),
             ExportColumn("recorded_at", ColumnType.TIME, _iso(column.recorded_at)),
-            ExportColumn("status", ColumnType.TEXT, status, nullable=False, repeats=True),
+            ExportColumn("status", ColumnType.WORD, status, nullable=False, repeats=True),
             ExportColumn("late", ColumnType.BOOLEAN, _boolean(is_late(clock)), nullable=False),
             ExportColumn("reported_at", ColumnType.TIME, _iso_seconds(column.reported_at)),
             ExportColumn("latency_seconds", ColumnType.NUMBER, _seconds_between(column.reported_at, column.sent_at)),
@@ -290,7 +350,7 @@ def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool, cipher: Fie
     known = {value: status.name.lower() for value, status in VENDOR_STATUSES.items()}
     status = sa.case(known, value=column.vendor_status, else_=DeliveryStatus.UNKNOWN.name.lower())
     own = (
-        ExportColumn("status", ColumnType.TEXT, status, nullable=False, repeats=True),
+        ExportColumn("status", ColumnType.WORD, status, nullable=False, repeats=True),
         ExportColumn(
             "vendor_status", ColumnType.TEXT, column.vendor_status, nullable=False, written_by_people=True, repeats=True
         ),
@@ -332,9 +392,9 @@ def _export_inbound_events(
     of = {column.name: column for column in query.selected_columns}
     mobile = of["of_mobile"].element
     columns = (
-        ExportColumn("id", ColumnType.WHOLE, table.c.id, nullable=False),
-        ExportColumn("message_id", ColumnType.WHOLE, table.c.message_id),
-        ExportColumn("account", ColumnType.TEXT, of["of_account"].element, nullable=False, repeats=True),
+        ExportColumn("id", ColumnType.ID, table.c.id, nullable=False),
+        ExportColumn("message_id", ColumnType.ID, table.c.message_id),
+        ExportColumn("account", ColumnType.WORD, of["of_account"].element, nullable=False, repeats=True),
         ExportColumn(
             "task_id", ColumnType.TEXT, of["of_task_id"].element, nullable=table is replies, written_by_people=True
         ),
@@ -342,7 +402,7 @@ def _export_inbound_events(
         *own,
         ExportColumn("received_at", ColumnType.TIME, _iso(table.c.received_at), nullable=False),
         ExportColumn("last_seen_at", ColumnType.TIME, _iso(table.c.last_seen_at), nullable=False),
-        ExportColumn("copies", ColumnType.WHOLE, table.c.copies, nullable=False),
+        ExportColumn("copies", ColumnType.COUNT, table.c.copies, nullable=False),
     )
     return Export(
         columns=columns,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import tempfile
 import time
@@ -25,7 +24,7 @@ from receiver.messages.export_columns import (
     export_receipts,
     export_replies,
 )
-from receiver.messages.export_rows import count_rows, iter_csv
+from receiver.messages.export_rows import count_rows, iter_csv, iter_ndjson, split_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -93,13 +92,14 @@ def iter_file(
     export = EXPORTS[name](wanted, clock, in_full=in_full, cipher=cipher_of(connection.dialect))
     if form is FileFormat.XLSX:
         _require_fit(connection, export, sheet_rows)
+    if form is FileFormat.NDJSON:
+        yield from _paced(iter_ndjson(connection, export, tell=tell), gives_way)
+        return
     rows = _paced(iter_csv(connection, export, neutral=neutral and form is FileFormat.CSV, tell=tell), gives_way)
     match form:
         case FileFormat.CSV:
             yield (_BOM if bom else b"") + (",".join(column.name for column in export.columns) + "\n").encode()
             yield from rows
-        case FileFormat.NDJSON:
-            yield from _ndjson(export.columns, rows)
         case FileFormat.PARQUET:
             yield from _parquet(export.columns, rows)
         case FileFormat.XLSX:
@@ -124,45 +124,6 @@ def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-# --- NDJSON ---------------------------------------------------------------------------------------------
-
-_FROM_TEXT: Mapping[ColumnType, Callable[[str], Any]] = {
-    ColumnType.TEXT: str,
-    ColumnType.TIME: str,
-    ColumnType.NUMBER: float,
-    ColumnType.WHOLE: str,  # ids are strings; counts are separated below
-    ColumnType.BOOLEAN: lambda text: text == "true",
-}
-_COUNTS = frozenset({"copies"})
-
-
-def _ndjson(columns: tuple[ExportColumn, ...], rows: Iterable[bytes]) -> Iterator[bytes]:
-    readers = [(column, int if column.name in _COUNTS else _FROM_TEXT[column.kind]) for column in columns]
-    lines: list[str] = []
-    for cells in csv.reader(_lines(rows)):
-        row = {
-            column.name: None if cell == "" and column.nullable else read(cell)
-            for (column, read), cell in zip(readers, cells, strict=True)
-        }
-        lines.append(json.dumps(row, ensure_ascii=False))
-        if len(lines) >= 1000:
-            yield ("\n".join(lines) + "\n").encode()
-            lines = []
-    if lines:
-        yield ("\n".join(lines) + "\n").encode()
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Part text at its newlines alone: a carriage return may be a reply's own."""
-    rest = b""
-    for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line.decode() + "\n"
-    if rest:
-        yield rest.decode()
-
-
 # --- Parquet --------------------------------------------------------------------------------------------
 
 
@@ -177,9 +138,11 @@ def _parquet(columns: tuple[ExportColumn, ...], rows: Iterable[bytes]) -> Iterat
         raise MissingExtra("Parquet needs the extra `parquet`: pip install 'receiver[parquet]'") from None
     types = {
         ColumnType.TEXT: pa.string(),
+        ColumnType.WORD: pa.string(),
         ColumnType.TIME: pa.timestamp("ms", tz="UTC"),
         ColumnType.NUMBER: pa.float64(),
-        ColumnType.WHOLE: pa.int64(),
+        ColumnType.ID: pa.int64(),
+        ColumnType.COUNT: pa.int64(),
         ColumnType.BOOLEAN: pa.bool_(),
     }
     schema = pa.schema([pa.field(column.name, types[column.kind]) for column in columns])
@@ -242,7 +205,7 @@ def _xlsx(columns: tuple[ExportColumn, ...], rows: Iterable[bytes], zone: ZoneIn
             sheet.set_column(place, place, 20)
             name = f"{column.name} ({zone.key})" if column.kind is ColumnType.TIME else column.name
             sheet.write_string(0, place, name, bold)
-        for number, cells in enumerate(csv.reader(_lines(rows)), start=1):
+        for number, cells in enumerate(csv.reader(split_lines(rows)), start=1):
             if number > most:
                 raise _too_many(most)
             for place, (column, cell) in enumerate(zip(columns, cells, strict=True)):
@@ -251,7 +214,7 @@ def _xlsx(columns: tuple[ExportColumn, ...], rows: Iterable[bytes], zone: ZoneIn
                 moment = _sheet_time(cell, zone) if column.kind is ColumnType.TIME else None
                 if moment is not None:
                     sheet.write_datetime(number, place, moment, time_form)
-                elif column.kind is ColumnType.NUMBER or column.name in _COUNTS:
+                elif column.kind in (ColumnType.NUMBER, ColumnType.COUNT):
                     sheet.write_number(number, place, float(cell))
                 elif column.kind is ColumnType.BOOLEAN:
                     sheet.write_boolean(number, place, cell == "true")

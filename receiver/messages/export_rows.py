@@ -10,15 +10,19 @@ import sqlalchemy as sa
 from receiver.core import formulas
 from receiver.db.set_aside import ROW_FAULTS, note, read_rows
 from receiver.messages.export_columns import TYPES, Export
+from receiver.messages.export_json import iter_json, json_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 _CHUNK_BYTES = 64 * 1024
 _PART_ROWS = 1000
 _PART_IDS = 5000
 _NEEDS_QUOTES = re.compile(r'[",\r\n]')
+_AS_CSV = "FORMAT csv"
+# One column, as it is: JSON has no control characters, so nothing in it needs quotes.
+_AS_LINES = r"FORMAT csv, DELIMITER E'\x01', QUOTE E'\x02'"
 
 
 def count_rows(connection: sa.Connection, export: Export, *, most: int) -> int:
@@ -40,12 +44,34 @@ def iter_csv(
         yield from _iter_decrypted(connection, export, query, tell, neutral=neutral)
         return
     if connection.dialect.name == "postgresql":
-        yield from _copy(connection, query, tell, narrow=export.narrow)
+        yield from _copy(connection, export, query, _AS_CSV, tell)
         return
     for rows in _parts(connection, export, query):
         lines = [line for row in rows if (line := _line(export, row)) is not None]
         yield "".join(lines).encode()
         tell(len(lines))
+
+
+def iter_ndjson(
+    connection: sa.Connection, export: Export, *, tell: Callable[[int], None] = lambda _rows: None
+) -> Iterator[bytes]:
+    """Yield the rows as JSON, one a line; `tell` as in `iter_csv`."""
+    if connection.dialect.name == "postgresql" and not export.encrypted:
+        line = export.query.with_only_columns(json_line(export).label("line"), maintain_column_froms=True)
+        yield from _copy(connection, export, line, _AS_LINES, tell)
+        return
+    yield from iter_json(export.columns, split_lines(iter_csv(connection, export, neutral=False, tell=tell)))
+
+
+def split_lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Part text at its newlines alone: a carriage return may be a reply's own."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.decode() + "\n"
+    if rest:
+        yield rest.decode()
 
 
 def _line(export: Export, row: Any) -> str | None:
@@ -132,23 +158,19 @@ def _cell(value: Any) -> str:
 
 
 def _copy(
-    connection: sa.Connection, query: sa.Select[Any], tell: Callable[[int], None], *, narrow: bool
+    connection: sa.Connection, export: Export, query: sa.Select[Any], form: str, tell: Callable[[int], None]
 ) -> Iterator[bytes]:
+    """Yield the rows of a query as PostgreSQL writes them, whole ones in each piece."""
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor:
-        if not narrow:
+        if not export.narrow:
             # In the order of the index, so that the first rows arrive at once and nothing is sorted on disk.
             cursor.execute("SET LOCAL enable_sort = off")
-        cursor.execute("SET LOCAL statement_timeout = 0")
-        gathered: list[bytes] = []
-        size = 0
-        with cursor.copy(f"COPY ({compiled}) TO STDOUT (FORMAT csv)", compiled.construct_params()) as copy:
-            for piece in copy:
-                gathered.append(bytes(piece))
-                size += len(piece)
-                if size >= _CHUNK_BYTES:
-                    yield b"".join(gathered)
-                    gathered, size = [], 0
-        tell(cursor.rowcount)
-        yield b"".join(gathered)
+        cursor.execute("SET LOCAL statement_timeout = 0; SET LOCAL datestyle = 'ISO'")
+        with cursor.copy(f"COPY ({compiled}) TO STDOUT ({form})", compiled.construct_params()):
+            rows = None
+            while rows is None:
+                piece, rows = driver.take_copied(_CHUNK_BYTES)
+                yield piece
+        tell(rows)

@@ -288,6 +288,7 @@ def test_head_has_the_headers_of_get_and_is_no_export(
     url = f"/api/v1/exports/{name}?format={form}"
     headers = filled.headers | {"Accept-Encoding": "gzip"}
     whole = filled.client.get(url, headers=headers)
+    whole.close()  # else its end is left to the garbage collector
     monkeypatch.setattr(exports_module, "iter_file", None)  # nothing is read
     monkeypatch.setattr(exports_module, "_Place", None)  # and no place taken
     entries = filled.runtime.ask(lambda connection: log.list_audit(connection, 1))

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from receiver.core import MessageState, Receipt, fold, match_masked
 from receiver.db.encryption import cipher_of
+from receiver.db.set_aside import ROW_FAULTS
 from receiver.db.tables import (
     masked_key_where,
     messages,
@@ -25,6 +26,7 @@ from receiver.db.tables import (
 )
 from receiver.messages import outbox
 from receiver.messages import projection_sql as sql
+from receiver.messages.journal import quarantine_next
 from receiver.messages.outbox import Change
 
 if TYPE_CHECKING:
@@ -65,6 +67,21 @@ def project(connection: sa.Connection, *, limit: int = BATCH_MAX_PUSHES) -> Prog
     pushes = _project(connection, sql.NEW, {"after": position, "upto": upto}, counts_copies=True)
     connection.execute(sa.update(projection).values(position=upto))
     return Progress(pushes=pushes, position=upto, more=more)
+
+
+def project_one(connection: sa.Connection) -> tuple[Progress | None, Exception | None]:
+    """Project the next push, and quarantine it if the database refuses what was read in it; return why, if it did.
+
+    In one turn: no other projector has moved on meanwhile, so that an innocent push would be quarantined.
+    """
+    if take_turn(connection, wait=False) is None:
+        return None, None
+    try:
+        with connection.begin_nested():
+            return project(connection, limit=1), None
+    except (sa.exc.IntegrityError, *ROW_FAULTS) as error:
+        quarantine_next(connection)
+        return project(connection, limit=1), error
 
 
 def take_turn(connection: sa.Connection, *, wait: bool) -> int | None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from receiver.core import DatabaseUnavailable, ReceiverError
 from receiver.db.engine import RowRejected
 from receiver.db.set_aside import ROW_FAULTS
-from receiver.messages.journal import find_end, find_oldest_pending, quarantine_next
-from receiver.messages.projection import BATCH_MAX_PUSHES, Progress, project
+from receiver.messages.journal import find_end, find_oldest_pending
+from receiver.messages.projection import BATCH_MAX_PUSHES, Progress, project, project_one
 from receiver.observability import get_logger
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class _Sets:
         self._database = database
         self._is_busy = is_busy
         self._limit = BATCH_MAX_PUSHES if database.postgresql else _FEWEST_PUSHES
+        self._refused = 0  # in a row
 
     def project_next(self) -> Progress | None:
         """Project the next set. None: another process is the projector at present.
@@ -64,18 +65,26 @@ class _Sets:
             finally:
                 held = time.monotonic() - begun
 
-        for _ in range(_REFUSED_MAX):
+        while self._limit > 1:
             try:
                 progress = self._database.write(work)
-            except (RowRejected, *ROW_FAULTS) as error:
-                if self._limit == 1:
-                    self._database.write(quarantine_next)
-                    _log.error("push refused by the projection, quarantined", error=type(error).__name__)
+            except (RowRejected, *ROW_FAULTS):
                 self._limit = max(1, self._limit // 8)
             else:
                 self._adjust(progress, held)
                 return progress
-        raise ReceiverError("the projection refuses one push after another; see the log")
+        return self._project_one()
+
+    def _project_one(self) -> Progress | None:
+        if self._refused >= _REFUSED_MAX:
+            raise ReceiverError("the projection refuses one push after another; see the log, then restart")
+        progress, error = self._database.write(project_one)
+        if error is not None:
+            self._refused += 1
+            _log.error("push refused by the projection, quarantined", error=type(error).__name__)
+        elif progress is not None:
+            self._refused, self._limit = 0, 2
+        return progress
 
     def _adjust(self, progress: Progress | None, held: float) -> None:
         if self._database.postgresql:

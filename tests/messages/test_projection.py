@@ -11,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
+from receiver.core import ReceiverError
+from receiver.db.engine import Database
 from receiver.db.tables import pushes
-from receiver.messages import catch_up, journal, queries
+from receiver.messages import catch_up, journal, projector, queries
 from receiver.messages.queries import Filter, Page
 from tests.conftest import make_key
 from tests.harness.factories import make_push
@@ -86,6 +88,32 @@ def test_push_that_the_database_refuses_is_quarantined_and_stops_no_other(runtim
     assert [(push.id, push.error) for push in quarantined] == [(given[20].id, "body: refused by the database")]
     shown = runtime.ask(lambda c: queries.list_receipts(c, Page(limit=99)))
     assert {row.task_id for row in shown} == {f"t{number}" for number in range(40)} - {"t20"}
+
+
+def test_fault_of_every_push_quarantines_few_and_says_so(runtime: Runtime) -> None:
+    """Such as a table that another hand has changed: the program must not take the whole journal for damaged."""
+    refusal = (
+        "CREATE TRIGGER odd BEFORE INSERT ON receipts BEGIN SELECT RAISE(ABORT, 'constraint failed'); END"
+        if runtime.settings.embedded
+        else "ALTER TABLE receipts ADD CONSTRAINT odd CHECK (copies > 9)"
+    )
+    runtime.stop()
+    database = Database(runtime.settings.database_url)
+    database.write(lambda connection: connection.exec_driver_sql(refusal))
+    journal.append(database, [make_push(task_id=f"t{number}") for number in range(80)])
+    sets = projector._Sets(database, lambda: False)
+
+    def project_all() -> None:
+        while sets.project_next():
+            pass
+
+    for _ in range(3):
+        with pytest.raises(ReceiverError, match="one push after another"):
+            project_all()
+    count = sa.select(sa.func.count()).where(pushes.c.outcome == "quarantined")
+    with database.reading() as connection:
+        assert connection.scalar(count) == projector._REFUSED_MAX
+    database.close()
 
 
 def test_projectors_of_many_processes_take_turns(runtime: Runtime) -> None:

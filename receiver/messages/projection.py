@@ -59,14 +59,18 @@ def project(connection: sa.Connection, *, limit: int = BATCH_MAX_PUSHES) -> Prog
     position = take_turn(connection, wait=False)
     if position is None:
         return None
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(_BY_INDEX)
-    upto, more = _final_end(connection, position, limit)
-    if upto == position:
-        return Progress(pushes=0, position=position, more=more)
-    pushes = _project(connection, sql.NEW, {"after": position, "upto": upto}, counts_copies=True)
+    there = _execute(connection, sql.SUMMARY, sql.NEXT, {"after": position, "limit": limit}).one()
+    if not there.pushes:
+        return Progress(pushes=0, position=position, more=False)
+    upto, more = there.upto, there.pushes == limit
+    if there.pushes < upto - position and connection.dialect.name == "postgresql":  # SQLite has one writer
+        upto, more = _final_end(connection, position, upto), True
+        if upto == position:
+            return Progress(pushes=0, position=position, more=more)
+        there = _execute(connection, sql.SUMMARY, sql.NEW, {"after": position, "upto": upto}).one()
+    _project(connection, sql.NEW, {"after": position, "upto": upto}, there, counts_copies=True)
     connection.execute(sa.update(projection).values(position=upto))
-    return Progress(pushes=pushes, position=upto, more=more)
+    return Progress(pushes=there.pushes, position=upto, more=more)
 
 
 def project_one(connection: sa.Connection) -> tuple[Progress | None, Exception | None]:
@@ -86,8 +90,17 @@ def project_one(connection: sa.Connection) -> tuple[Progress | None, Exception |
 
 def take_turn(connection: sa.Connection, *, wait: bool) -> int | None:
     """Return the position, locked until the end of the transaction. None: another has it, and `wait` is false."""
-    position: int | None = connection.scalar(sa.select(projection.c.position).with_for_update(skip_locked=not wait))
+    position: int | None = connection.scalar(_turn(connection.dialect.name).with_for_update(skip_locked=not wait))
     return position
+
+
+@cache
+def _turn(dialect: str) -> sa.Select[Any]:
+    turn = sa.select(projection.c.position)
+    if dialect == "postgresql":
+        # A plan made while the journal was small must not read all of it once it is large.
+        turn = turn.add_columns(sa.func.set_config("enable_seqscan", "off", True))
+    return turn
 
 
 def catch_up(connection: sa.Connection) -> None:
@@ -99,45 +112,34 @@ def catch_up(connection: sa.Connection) -> None:
 
 def project_again(connection: sa.Connection, push_id: UUID, *, counts_copies: bool) -> None:
     """Project one push of the journal as a replay has read it. The caller has caught up, and so has the turn."""
-    _project(connection, sql.ONE, {"push_id": push_id}, counts_copies=counts_copies)
+    there = _execute(connection, sql.SUMMARY, sql.ONE, {"push_id": push_id}).one()
+    _project(connection, sql.ONE, {"push_id": push_id}, there, counts_copies=counts_copies)
 
 
-# A plan made while the journal was small must not read all of it once it is large.
-_BY_INDEX = "SET LOCAL enable_seqscan = off"
-_NEXT = sa.text(
-    "SELECT count(*) AS pushes, max(sequence) AS upto FROM"
-    " (SELECT sequence FROM pushes WHERE sequence > :after ORDER BY sequence LIMIT :limit) AS p"
-)
-_SEQUENCES = sa.text("SELECT sequence FROM pushes WHERE sequence > :after ORDER BY sequence LIMIT :limit")
+_SEQUENCES = sa.text("SELECT sequence FROM pushes WHERE sequence > :after AND sequence <= :upto ORDER BY sequence")
 
 
-def _final_end(connection: sa.Connection, after: int, limit: int) -> tuple[int, bool]:
-    """Return up to which sequence, at most `limit` pushes on, no commit can still add one; and whether there is more.
+def _final_end(connection: sa.Connection, after: int, upto: int) -> int:
+    """Return up to which sequence no commit can still add one, where some are missing.
 
-    Numbers are given in order and committed in any order, and one whose append failed is missing for good. Without a
-    gap nothing can be added. A gap is final once all transactions are gone that may have taken a number when the
-    newest one was read: each holds a lock on the journal from before it takes one until it ends.
+    Numbers are given in order and committed in any order, and one whose append failed is missing for good. A gap is
+    final once all transactions are gone that may have taken a number when the newest one was read: each holds a lock on
+    the journal from before it takes one until it ends.
     """
-    window = {"after": after, "limit": limit}
-    found = connection.execute(_NEXT, window).one()
-    if not found.pushes:
-        return after, False
-    if found.pushes == found.upto - after or connection.dialect.name != "postgresql":  # SQLite has one writer
-        return int(found.upto), found.pushes == limit
     appending = set(connection.scalars(_APPENDERS))
     dense = after
-    for sequence in connection.scalars(_SEQUENCES, window):
+    for sequence in connection.scalars(_SEQUENCES, {"after": after, "upto": upto}):
         if sequence != dense + 1:
             break
         dense = sequence
     if dense > after:
-        return dense, True
+        return dense
     deadline = time.monotonic() + _LATE_COMMIT_SECONDS
     while appending & set(connection.scalars(_APPENDERS)):
         if time.monotonic() > deadline:
-            return after, True
+            return after
         time.sleep(_LATE_COMMIT_POLL_SECONDS)
-    return int(found.upto), True
+    return upto
 
 
 _APPENDERS = sa.text(
@@ -162,9 +164,8 @@ def restore_missing(connection: sa.Connection, *, after: int, upto: int) -> int:
     )
 
 
-def _project(connection: sa.Connection, which: str, parameters: Row, *, counts_copies: bool) -> int:
-    """Project pushes of the journal, and return their number."""
-    there = _execute(connection, sql.SUMMARY, which, parameters).one()
+def _project(connection: sa.Connection, which: str, parameters: Row, there: Any, *, counts_copies: bool) -> None:
+    """Project pushes of the journal. `there`: the summary of them."""
     masked: set[tuple[str, str, str]] = set()
     if there.masked:
         masked = {tuple(row) for row in _execute(connection, sql.MASKED_KEYS, which, parameters)}
@@ -175,10 +176,9 @@ def _project(connection: sa.Connection, which: str, parameters: Row, *, counts_c
         if getattr(there, name):
             _execute(connection, statement, which, parameters)
     match_inbound_events(connection, masked)
-    if outbox.is_wanted(connection):
+    if there.wanted:
         change = Change.PUSH if which == sql.NEW else Change.READING
         _execute(connection, sql.OUTBOX, which, parameters | {"kind": str(change)})
-    return int(there.pushes)
 
 
 @cache

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NEW = "p.sequence > :after AND p.sequence <= :upto"
+NEXT = """p.sequence > :after AND p.sequence <= (SELECT max(sequence) FROM
+    (SELECT sequence FROM pushes WHERE sequence > :after ORDER BY sequence LIMIT :limit) AS following)"""
 ONE = "p.id = :push_id"
 
 _RECEIPT, _REPLY = "p.vendor_status IS NOT NULL", "p.mobile IS NOT NULL AND p.vendor_status IS NULL"
@@ -129,9 +131,10 @@ def _number_of(condition: str, name: str) -> str:
     return f"coalesce(sum(CASE WHEN {condition} THEN 1 ELSE 0 END), 0) AS {name}"
 
 
-# What is among the pushes, so that no statement runs for nothing.
+# What is among the pushes, and whether webhooks want it, so that no statement runs for nothing.
 SUMMARY = f"""
-SELECT count(*) AS pushes, {_number_of(_FULL, "of_messages")}, {_number_of(_MASKED, "masked")},
+SELECT count(*) AS pushes, max(p.sequence) AS upto, EXISTS (SELECT 1 FROM targets) AS wanted,
+       {_number_of(_FULL, "of_messages")}, {_number_of(_MASKED, "masked")},
        {", ".join(_number_of(inbound.pushes, inbound.name) for inbound in INBOUND)}
 FROM pushes AS p WHERE {{which}}"""  # noqa: S608
 MASKED_KEYS = f"SELECT DISTINCT account, task_id, mobile FROM pushes AS p WHERE {{which}} AND {_MASKED}"  # noqa: S608

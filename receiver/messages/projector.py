@@ -30,7 +30,7 @@ CATCH_UP_SECONDS = 60.0  # of a command; what is not projected then is left out
 _POLL_SECONDS = 0.005
 _OTHERS_POLL_SECONDS = 0.5  # for pushes that another process has appended and not projected
 # Pushes that come within this time are one set: the statements of a set cost as much as those of one push.
-_GATHER_SECONDS = 0.012
+_GATHER_SECONDS = 0.03
 # The embedded database has one writer: a set may hold it for about this long, less while pushes come.
 _HOLD_SECONDS, _HOLD_BUSY_SECONDS = 0.015, 0.0015
 _FEWEST_PUSHES = 16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +19,7 @@ from receiver.alerting.follow import (
     pending_notifications,
 )
 from receiver.alerting.rules import Alarm, Finding
-from receiver.core import write_file
+from receiver.core import try_lock, write_file
 from receiver.observability import get_logger
 
 if TYPE_CHECKING:
@@ -136,12 +135,7 @@ class NodeIncidents:
 def open_node(data_dir: Path) -> Iterator[NodeIncidents | None]:
     """Lock and yield a node's incidents for one check. None: another check is running."""
     with (data_dir / _LOCK).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield None
-        else:
-            yield NodeIncidents(data_dir)
+        yield NodeIncidents(data_dir) if try_lock(lock) else None
 
 
 def count_rises(totals: Iterable[Mapping[str, int]]) -> Mapping[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import fcntl
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ from rich.table import Table
 
 from receiver.alerting.rules import hours_of
 from receiver.config import Settings, load_settings
-from receiver.core import DatabaseUnavailable, ReceiverError, find_disk, find_fault
+from receiver.core import DatabaseUnavailable, ReceiverError, find_disk, find_fault, try_lock
 from receiver.db.sqlite import path_of
 from receiver.intake import UNUSED_FOR, SecretUse, SpoolState, seconds_left
 from receiver.maintenance.backup import is_served
@@ -82,10 +81,9 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
     """Hold a lock, so that no other process does the same. Raises ReceiverError if one does."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(handle):
+            raise ReceiverError(f"another {what} is running")
         yield
-    except BlockingIOError:
-        raise ReceiverError(f"another {what} is running") from None
     finally:
         os.close(handle)
 

@@ -17,7 +17,15 @@ from dotenv import dotenv_values
 
 from receiver.config import parsers as to
 from receiver.config.names import find_unknown
-from receiver.core import OPT_OUT_WORDS, OptOutWords, SettingsError, make_directory, ownership, sync_directory
+from receiver.core import (
+    OPT_OUT_WORDS,
+    OptOutWords,
+    SettingsError,
+    make_directory,
+    ownership,
+    sync_directory,
+    write_new_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -316,10 +324,7 @@ def _own_push_tokens(path: Path) -> tuple[tuple[tuple[str, str], ...], bool]:
     generated = False
     if not path.exists():
         draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"default:{secrets.token_urlsafe(32)}\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_new_file(draft, f"default:{secrets.token_urlsafe(32)}\n".encode())
         try:
             os.link(draft, path)
             generated = True

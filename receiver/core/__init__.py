@@ -38,7 +38,6 @@ from receiver.core.domain import (
     still_lasts,
     whole_milliseconds,
 )
-from receiver.core.durable import make_directory, require_room, sync_directory, write_file
 from receiver.core.errors import (
     DatabaseMisconfigured,
     DatabaseUnavailable,
@@ -52,6 +51,7 @@ from receiver.core.errors import (
     SpoolUnavailable,
     TooManyRows,
 )
+from receiver.core.files import make_directory, require_room, sync_directory, try_lock, write_file, write_new_file
 from receiver.core.formulas import bare, neutral
 from receiver.core.numbers import (
     fits,
@@ -137,7 +137,9 @@ __all__ = [
     "shown_content",
     "still_lasts",
     "sync_directory",
+    "try_lock",
     "whole_milliseconds",
     "write_file",
+    "write_new_file",
     "write_time",
 ]

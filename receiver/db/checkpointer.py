@@ -9,7 +9,6 @@ restart the log.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from receiver.core import DatabaseUnavailable
+from receiver.core import DatabaseUnavailable, try_lock
 from receiver.db.sqlite import connect, identity, log_of, open_files, sqlite3
 from receiver.observability import get_logger
 
@@ -189,11 +188,9 @@ class _Work:
     def check(self) -> None:
         """Move the log if it has grown since the last time, and if this process holds the lock."""
         if not self._holds:
-            try:
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            self._holds = try_lock(self._handle)
+            if not self._holds:
                 return
-            self._holds = True
         requested = self._request.exists()
         written = self._log_written()
         if written is None:  # the last connection was closed, which moved and removed it

@@ -8,7 +8,6 @@ encryption key is missing stays until the key is there.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import threading
 import time
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from receiver.core import Disk, SpoolUnavailable, require_room, sync_directory
+from receiver.core import Disk, SpoolUnavailable, require_room, sync_directory, try_lock, write_new_file
 from receiver.intake.spool_records import (
     Damage,
     Record,
@@ -102,7 +101,7 @@ class Spool:
             _list_files(self.directory)
             require_room(place)
             with probe.open("wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try_lock(file)
                 file.write(bytes(4096))
                 os.fdatasync(file.fileno())
         except OSError as error:
@@ -279,10 +278,7 @@ def copy_spool(directory: Path, to: Path) -> list[Path]:
         except FileNotFoundError:
             continue  # saved and removed meanwhile
         copy = to / path.name
-        with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data if path.suffix == _DAMAGED else without_torn_end(data))
-            file.flush()
-            os.fsync(file.fileno())
+        write_new_file(copy, data if path.suffix == _DAMAGED else without_torn_end(data))
         copies.append(copy)
     sync_directory(to)
     return copies
@@ -325,10 +321,7 @@ def _lock_file(path: Path) -> int | None:
         return None
     held = False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = os.fstat(handle).st_nlink > 0
-    except BlockingIOError:
-        pass
+        held = try_lock(handle) and os.fstat(handle).st_nlink > 0
     finally:
         if not held:
             os.close(handle)

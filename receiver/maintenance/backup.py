@@ -6,7 +6,6 @@ is complete. Its manifest has the SHA-256 of each file.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from receiver import __version__
 from receiver.audit import checkpoints
 from receiver.config import PUSH_SECRET_FILE, Settings, make_data_dir
-from receiver.core import Push, ReceiverError, SettingsError, make_directory, sync_directory
+from receiver.core import Push, ReceiverError, SettingsError, make_directory, sync_directory, try_lock, write_new_file
 from receiver.db.encryption import DecryptionError, Keyring
 from receiver.db.sqlite import path_of
 from receiver.intake import SPOOL_DIR, Damage, copy_spool, count_frames, read_file
@@ -166,13 +165,9 @@ def take_serving_lock(data_dir: Path) -> int:
     Raises SettingsError if another process has it.
     """
     handle = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(handle):
         os.close(handle)
-        raise SettingsError(
-            f"another `receiver serve` runs on {data_dir}; stop it, or set another RECEIVER_DATA_DIR"
-        ) from None
+        raise SettingsError(f"another `receiver serve` runs on {data_dir}; stop it, or set another RECEIVER_DATA_DIR")
     return handle
 
 
@@ -199,7 +194,8 @@ def _draft(directory: Path, final: Path) -> Iterator[Path]:
     draft.mkdir(mode=0o700)
     handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not try_lock(handle):
+            raise ReceiverError("another backup took this one's draft for one left behind; try again")
         yield draft
         sync_directory(draft)
         draft.rename(final)
@@ -214,8 +210,7 @@ def _draft(directory: Path, final: Path) -> Iterator[Path]:
 def _remove_drafts_of_the_dead(directory: Path) -> None:
     for path in directory.glob(f".receiver-*{_DRAFT_SUFFIX}"):
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        with suppress(BlockingIOError):  # another backup is writing it
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if try_lock(handle):  # else another backup is writing it
             shutil.rmtree(path)
         os.close(handle)
 
@@ -269,7 +264,7 @@ def _write_manifest(draft: Path, manifest: Manifest) -> None:
     paths = sorted(path for path in draft.rglob("*") if path.is_file())
     files = {path.relative_to(draft).as_posix(): _digest(path) for path in paths}
     text = json.dumps(replace(manifest, files=files).as_json(), indent=1)
-    _write(draft / _MANIFEST, text.encode())
+    write_new_file(draft / _MANIFEST, text.encode())
 
 
 def _remove_older(directory: Path, newest: str, keep: int) -> tuple[str, ...]:
@@ -342,13 +337,6 @@ def _copy_file(source: Path, to: Path) -> None:
         shutil.copyfileobj(read, write, 1 << 20)
         write.flush()
         os.fsync(write.fileno())
-
-
-def _write(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_file(path: Path) -> None:

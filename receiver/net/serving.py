@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from receiver.core import try_lock
 from receiver.observability import get_logger
 
 if TYPE_CHECKING:
@@ -48,16 +48,12 @@ def _open(path: Path) -> int | None:
         _log.warning("cannot publish this server's addresses", reason=error.strerror)
         return None
     until = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < until:
-                time.sleep(_RETRY_SECONDS)
-                continue
+    while not try_lock(handle):
+        if time.monotonic() >= until:
             os.close(handle)
             return None
-        return handle
+        time.sleep(_RETRY_SECONDS)
+    return handle
 
 
 def _addresses(settings: Settings) -> dict[str, Any]:
@@ -94,10 +90,6 @@ def _read(path: Path) -> Any:
         return None
     handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return json.loads(path.read_text())
-    else:
-        return None
+        return None if try_lock(handle, shared=True) else json.loads(path.read_text())
     finally:
         os.close(handle)

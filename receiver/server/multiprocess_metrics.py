@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import values
 from prometheus_client.multiprocess import mark_process_dead
 
+from receiver.core import try_lock
 from receiver.observability import get_logger, metrics
 
 if TYPE_CHECKING:
@@ -108,10 +109,7 @@ def _remove_left_behind(place: Path) -> None:
         except OSError:
             continue  # another user's
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle).st_uid == os.geteuid():
+            if try_lock(handle) and os.fstat(handle).st_uid == os.geteuid():
                 shutil.rmtree(directory, ignore_errors=True)
-        except BlockingIOError:
-            pass  # in use
         finally:
             os.close(handle)

@@ -1,14 +1,16 @@
-"""Files and directories that are there after a power failure: their names too, which stand in the directory above."""
+"""Files that last through a power failure, with their names in the directory above; and locks on files."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import IO, Any
 
 
 # A disk with less free space counts as full: a few pages may still fit into an existing file, but a push does not.
@@ -21,6 +23,26 @@ def require_room(directory: Path) -> None:
     blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
     if found.f_blocks and blocks * found.f_frsize < _ROOM_BYTES:  # some file systems report no size
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def try_lock(handle: int | IO[Any], *, shared: bool = False) -> bool:
+    """Lock an open file or directory until it is closed. Return False if another process has the lock.
+
+    Raises OSError if it cannot be locked for any other reason; a retry would not help.
+    """
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_new_file(path: Path, data: bytes) -> None:
+    """Make a file of this user alone, which must not exist. Raises OSError."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:

@@ -1,8 +1,11 @@
 """`python -m tests.bench.older`: this tree beside commit 17a1081, where one transaction did all that a push asks for.
 
 That commit is taken out of the history and run by the same interpreter. Its acknowledgement waited for message, receipt
-and report; this one's waits for the journal, and the rest is projected later. So processor time is counted until all is
-projected. The programs take turns, burst by burst; each part is a section of the page.
+and report; this one's waits for the journal, and the rest is projected later. So processor time, of server and
+database, is counted until all is projected; then pushes and receipts are counted against the acknowledgements. The
+programs take turns, burst by burst, each on an empty database unless a part says otherwise; load, servers and
+PostgreSQL (1 GB of buffers) share the cores. The older program has the system's SQLite, this one its own. Each part is
+a section of the page, with the ratios to the older program in brackets.
 """
 
 from __future__ import annotations
@@ -308,24 +311,14 @@ PARTS = {
 
 def _write(part: Part, given: argparse.Namespace, found: Found, failures: Sequence[str], version: str) -> str:
     command = shlex.join(["python", "-m", "tests.bench.older", *sys.argv[1:]])
-    about = (
-        f"Medians of {given.rounds} bursts of {given.seconds:g} s by turns, and their ratio to those of {COMMIT}; each "
-        "on an empty database unless it says otherwise. Load, servers and PostgreSQL share the cores. Processor time "
-        "is that of server and database, until all is projected; then pushes and receipts were counted against the "
-        "acknowledgements. PostgreSQL has 1 GB of buffers; the older program has the system's SQLite, this one its "
-        f"own. {part.about}"
-    )
     compared = [column for column in part.columns if column in _COMPARED]
     heads = [*part.shape, "program", *part.columns, "lowest–highest pushes/s"]
     heads += [f"against {part.across}: pushes/s, CPU"] * bool(part.across)
     lines = [
         f"## Beside commit {COMMIT}: {part.title}",
         "",
-        about,
-        "",
-        describe_machine(version),
-        "",
-        f"Command: `{command}`.",
+        f"Medians of {given.rounds} bursts of {given.seconds:g} s. {part.about}".rstrip(),
+        f"{describe_machine(version)} Command: `{command}`.",
         "",
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * (len(part.shape) + 1) + "--:|" * (len(heads) - len(part.shape) - 1),

@@ -59,6 +59,11 @@ def project(process: ServeProcess) -> None:
     database.close()
 
 
+def assert_follows_from_the_journal(process: ServeProcess) -> None:
+    """Assert that recomputing messages, receipts, replies and report from the journal finds nothing to change."""
+    assert process.run("db", "rebuild").stdout == "every row follows from the journal\n"
+
+
 _STORED = "SELECT r.push_id, m.task_id, r.copies FROM receipts r JOIN messages m ON m.id = r.message_id"
 
 
@@ -133,6 +138,7 @@ def test_kill_9_at_any_moment_loses_no_acknowledged_push(
         await_empty_spool(process)
     assert set(pushers.outcomes) <= ({"spooled", "503"} if away else {"accepted", "503", "spooled"})
     assert_kept(process, pushers)
+    assert_follows_from_the_journal(process)
 
 
 def test_sigterm_leaves_nothing_unkept_while_the_database_is_away(tmp_path: Path, postgres_database_url: str) -> None:

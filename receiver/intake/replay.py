@@ -11,21 +11,24 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from receiver.core import OptOut, Outcome, Push, Receipt, Reply, Unreadable, shown_content
+from receiver.core import DatabaseUnavailable, OptOut, Outcome, Push, Receipt, Reply, Unreadable, shown_content
 from receiver.db.tables import messages, pushes, receipts, replies
 from receiver.messages.journal import update_reading
-from receiver.messages.projection import catch_up, project_again, refold
+from receiver.messages.projection import catch_up, project_again, refold, take_turn
 from receiver.messages.queries import ReceiptRow, ReplyRow, as_receipt_row, as_reply_row, select_inbound_events
 
 
 def replay_push(connection: sa.Connection, push: Push) -> Outcome:
     """Apply the new reading of a push in the journal and return its outcome.
 
-    Leaves `copies` unchanged, except on the row that the push moves to.
+    Leaves `copies` unchanged, except on the row that the push moves to. Raises DatabaseUnavailable.
     """
     catch_up(connection)
-    query = sa.select(pushes.c.outcome, pushes.c.received_at, pushes.c.replayed_at, pushes.c.digest)
+    query = sa.select(pushes.c.outcome, pushes.c.received_at, pushes.c.replayed_at, pushes.c.digest, pushes.c.sequence)
     before = connection.execute(query.where(pushes.c.id == push.id).with_for_update()).one()
+    if before.sequence is not None and before.sequence > (take_turn(connection, wait=True) or 0):
+        # Projected again here, it would be counted once more in its turn.
+        raise DatabaseUnavailable("a push that came before this one is still being committed; try again")
     if before.outcome != Outcome.ACCEPTED:
         update_reading(connection, push, replayed_at=sa.func.now())
         project_again(connection, push.id, counts_copies=False)

@@ -200,7 +200,7 @@ def erase_number(
             # Before the snapshot is taken: no push that is erased here is being projected.
             connection.exec_driver_sql("LOCK TABLE projection IN EXCLUSIVE MODE")
             _lift_statement_timeout(connection)
-        projection.catch_up(connection)
+        projection.catch_up(connection, passes_gaps=connection.dialect.name != "postgresql")
         patterns = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
         mine = found.push_ids | _search_since(connection, patterns, since) | _find_first_pushes(connection, mobile)
         rows = _rows(connection, patterns, mine)

@@ -37,6 +37,7 @@ Row = dict[str, Any]
 Task = tuple[str, str]  # account, task id
 
 BATCH_MAX_PUSHES = 2000
+_NO_END = 2**63 - 1
 _LATE_COMMIT_SECONDS, _LATE_COMMIT_POLL_SECONDS = 0.2, 0.002
 _TASK_LOCK_SLOTS = 64
 _TASK_LOCK_SPACE = 0x72637672  # "rcvr": apart from other programs' advisory locks
@@ -54,23 +55,28 @@ class Progress:
     more: bool  # there may be more, or a commit is awaited that may still add some
 
 
-def project(connection: sa.Connection, *, limit: int = BATCH_MAX_PUSHES) -> Progress | None:
-    """Project the next pushes of the journal, at most `limit`. None: another projector is at work."""
+def project(connection: sa.Connection, *, limit: int = BATCH_MAX_PUSHES, passes_gaps: bool = True) -> Progress | None:
+    """Project the next pushes of the journal, at most `limit`. None: another projector is at work.
+
+    `passes_gaps`: as `catch_up` has it.
+    """
     position = take_turn(connection, wait=False)
     if position is None:
         return None
-    there = _execute(connection, sql.SUMMARY, sql.NEXT, {"after": position, "limit": limit}).one()
+    window = {"after": position, "upto": _NO_END, "limit": limit}
+    there = _execute(connection, sql.SUMMARY, sql.NEXT, window).one()
     if not there.pushes:
         return Progress(pushes=0, position=position, more=False)
-    upto, more = there.upto, there.pushes == limit
-    if there.pushes < upto - position and connection.dialect.name == "postgresql":  # SQLite has one writer
-        upto, more = _final_end(connection, position, upto), True
-        if upto == position:
+    more = there.pushes == limit
+    if there.pushes < there.upto - position and connection.dialect.name == "postgresql":  # SQLite has one writer
+        end, more = _final_end(connection, position, there.upto, passes_gaps=passes_gaps), True
+        if end == position:
             return Progress(pushes=0, position=position, more=more)
-        there = _execute(connection, sql.SUMMARY, sql.NEW, {"after": position, "upto": upto}).one()
-    _project(connection, sql.NEW, {"after": position, "upto": upto}, there, counts_copies=True)
-    connection.execute(sa.update(projection).values(position=upto))
-    return Progress(pushes=there.pushes, position=upto, more=more)
+        # With what has come meanwhile.
+        there = _execute(connection, sql.SUMMARY, sql.NEXT, window | {"upto": end}).one()
+    _project(connection, sql.NEW, {"after": position, "upto": there.upto}, there, counts_copies=True)
+    connection.execute(sa.update(projection).values(position=there.upto))
+    return Progress(pushes=there.pushes, position=there.upto, more=more)
 
 
 def project_one(connection: sa.Connection) -> tuple[Progress | None, Exception | None]:
@@ -103,10 +109,14 @@ def _turn(dialect: str) -> sa.Select[Any]:
     return turn
 
 
-def catch_up(connection: sa.Connection) -> None:
-    """Project all that the journal has at present, in the caller's transaction."""
+def catch_up(connection: sa.Connection, *, passes_gaps: bool = True) -> None:
+    """Project all that the journal has at present, in the caller's transaction.
+
+    `passes_gaps` False: in a transaction with one snapshot, which never shows what commits later. It stops before a
+    number that may still be committed.
+    """
     take_turn(connection, wait=True)
-    while (progress := project(connection)) is not None and progress.pushes:
+    while (progress := project(connection, passes_gaps=passes_gaps)) is not None and progress.pushes:
         pass
 
 
@@ -119,7 +129,7 @@ def project_again(connection: sa.Connection, push_id: UUID, *, counts_copies: bo
 _SEQUENCES = sa.text("SELECT sequence FROM pushes WHERE sequence > :after AND sequence <= :upto ORDER BY sequence")
 
 
-def _final_end(connection: sa.Connection, after: int, upto: int) -> int:
+def _final_end(connection: sa.Connection, after: int, upto: int, *, passes_gaps: bool) -> int:
     """Return up to which sequence no commit can still add one, where some are missing.
 
     Numbers are given in order and committed in any order, and one whose append failed is missing for good. A gap is
@@ -132,7 +142,7 @@ def _final_end(connection: sa.Connection, after: int, upto: int) -> int:
         if sequence != dense + 1:
             break
         dense = sequence
-    if dense > after:
+    if dense > after or not passes_gaps:
         return dense
     deadline = time.monotonic() + _LATE_COMMIT_SECONDS
     while appending & set(connection.scalars(_APPENDERS)):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NEW = "p.sequence > :after AND p.sequence <= :upto"
 NEXT = """p.sequence > :after AND p.sequence <= (SELECT max(sequence) FROM
-    (SELECT sequence FROM pushes WHERE sequence > :after ORDER BY sequence LIMIT :limit) AS following)"""
+    (SELECT sequence FROM pushes WHERE sequence > :after AND sequence <= :upto ORDER BY sequence LIMIT :limit) AS n)"""
 ONE = "p.id = :push_id"
 
 _RECEIPT, _REPLY = "p.vendor_status IS NOT NULL", "p.mobile IS NOT NULL AND p.vendor_status IS NULL"

@@ -5,24 +5,31 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
-from receiver.core import ReceiverError
+from receiver.core import DatabaseUnavailable, ReceiverError
+from receiver.db import migrate
 from receiver.db.engine import Database
-from receiver.db.tables import pushes
-from receiver.messages import catch_up, journal, projector, queries
+from receiver.db.tables import messages, pushes, receipts
+from receiver.intake import Admission, replay_push
+from receiver.maintenance.erase import NumberTraces, erase_number
+from receiver.messages import catch_up, journal, projection, projector, queries
 from receiver.messages.queries import Filter, Page
-from tests.conftest import make_key
+from tests.conftest import make_key, make_settings
 from tests.harness.factories import make_push
 from tests.harness.journal import appending, save_pushes
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from receiver.runtime import Runtime
@@ -159,3 +166,72 @@ def test_projection_that_keeps_up_with_a_steady_load_is_not_late(runtime: Runtim
     assert max(lags) < 3.5
     assert runtime.projector.await_reached(20) is None
     assert runtime.projector.lag_seconds < 3.5
+
+
+# --- Gaps in the journal's numbers, on PostgreSQL ---------------------------------------------------------
+
+
+@pytest.fixture
+def with_a_gap(postgres_database_url: str) -> Iterator[tuple[Database, ExitStack]]:
+    """A database in which an append of `late` is under way, and `early`, with a later number, is committed."""
+    migrate.upgrade(database := Database(postgres_database_url))
+    with ExitStack() as late:
+        late.enter_context(appending(database, [make_push(task_id="late")]))
+        journal.append(database, [make_push(task_id="early", status="odd")])
+        yield database, late
+    database.close()
+
+
+def projected(database: Database) -> set[str | None]:
+    assert catch_up(database) is None
+    with database.reading() as connection:
+        return set(connection.scalars(sa.select(messages.c.task_id)))
+
+
+def test_erasure_in_its_snapshot_passes_over_no_append_that_is_under_way(
+    with_a_gap: tuple[Database, ExitStack], tmp_path: Path
+) -> None:
+    database, late = with_a_gap
+    now = datetime.now(UTC)
+    read_again = Admission(make_settings("", tmp_path)).read_again
+    of_another: Any = (database, "13900000000", read_again)
+    erasing = partial(erase_number, *of_another, found=NumberTraces(), since=now, now=now, actor="cli")
+    thread = threading.Thread(target=partial(erasing, reason=None, mobile_hmac="x"))
+    thread.start()
+    time.sleep(0.05)  # its snapshot is taken, and does not show what commits now
+    late.close()
+    thread.join()
+    assert projected(database) == {"early", "late"}
+
+
+def test_replay_of_a_push_that_is_not_projected_yet_is_refused(with_a_gap: tuple[Database, ExitStack]) -> None:
+    database, late = with_a_gap
+    with database.reading() as connection:
+        (push,) = queries.list_pushes(connection, Page(limit=9))
+    with pytest.raises(DatabaseUnavailable, match="still being committed"):
+        database.write(
+            lambda connection: replay_push(connection, replace(make_push(task_id="early", status="odd"), id=push.id))
+        )
+    late.close()
+    assert projected(database) == {"early", "late"}
+    with database.reading() as connection:
+        assert set(connection.scalars(sa.select(receipts.c.copies))) == {1}
+
+
+def test_late_commit_is_not_quarantined_for_the_push_after_it(with_a_gap: tuple[Database, ExitStack]) -> None:
+    database, late = with_a_gap
+    refusal = "ALTER TABLE receipts ADD CONSTRAINT odd CHECK (vendor_status <> 'odd')"
+    database.write(lambda connection: connection.exec_driver_sql(refusal))
+    found: list[tuple[projection.Progress | None, Exception | None]] = []
+    thread = threading.Thread(target=lambda: found.append(database.write(projection.project_one)))
+    thread.start()
+    time.sleep(0.05)  # it waits for the append to end
+    late.close()
+    thread.join()
+    ((progress, error),) = found
+    assert progress is not None
+    assert (progress.pushes, error) == (1, None)
+    assert projected(database) == {"late"}
+    with database.reading() as connection:
+        refused = connection.execute(sa.select(pushes.c.task_id, pushes.c.outcome).order_by(pushes.c.sequence)).all()
+    assert refused == [("late", "accepted"), (None, "quarantined")]

@@ -1,4 +1,7 @@
-"""Diagnosis: whether the platform, the network or this receiver causes missing receipts. Pure."""
+"""Diagnosis: whether the platform, the network or this receiver causes missing receipts. Pure.
+
+Judges by the findings of the alarm rules, so that no page says that all is well while an alarm is open.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from receiver.alerting.rules import Alarm
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from receiver.core import Disk
-    from receiver.support.signals import Silence
-
-_SPOOL_MAX_SECONDS = 300  # with the database up, spooled records are saved within seconds
+    from receiver.alerting.rules import Finding
 
 
 class Verdict(StrEnum):
@@ -21,24 +23,20 @@ class Verdict(StrEnum):
     US = "us"
     NETWORK = "network"
     PLATFORM = "platform"
+    ATTENTION = "attention"  # pushes arrive and are saved, and an alarm is open
     FINE = "fine"
     UNTRIED = "untried"  # no fault known, and no push has ever arrived
 
 
 class DiagnosisReason(StrEnum):
-    """One fault."""
+    """A fault for which there is no alarm: alone it says little."""
 
-    DATABASE_AWAY = "database_away"
-    SPOOL_STUCK = "spool_stuck"
-    DISK_NEARLY_FULL = "disk_nearly_full"
-    CERTIFICATE_EXPIRED = "certificate_expired"
     REDIRECTED = "redirected"
     REFUSED_SECRET = "refused_secret"  # noqa: S105  (a word, no secret)
     REFUSED_ADDRESS = "refused_address"
     REFUSED_LENGTH = "refused_length"
     REFUSED_SIZE = "refused_size"
     PLATFORM_UNREACHABLE = "platform_unreachable"
-    PLATFORM_SILENT = "platform_silent"
 
 
 # By the refusal reason of `intake.admission`; other reasons do not count.
@@ -48,35 +46,39 @@ _REFUSED = {
     "length": DiagnosisReason.REFUSED_LENGTH,
     "size": DiagnosisReason.REFUSED_SIZE,
 }
+# These keep pushes from being stored or shown, or soon will.
+_OURS = frozenset(
+    {
+        Alarm.SERVER_DOWN,
+        Alarm.DATABASE_AWAY,
+        Alarm.SPOOL_GROWING,
+        Alarm.PROJECTION_BEHIND,
+        Alarm.DISK_NEARLY_FULL,
+        Alarm.CERTIFICATE_ENDS_NOW,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Situation:
-    """The known facts of one moment."""
+    """What is known at one moment."""
 
-    database_up: bool
-    spool_records: int
-    spool_oldest_seconds: float  # 0: the spool is empty
-    disk: Disk  # that holds the data directory
-    certificate_days_left: float | None  # None: no certificate, or unknown
+    findings: Sequence[Finding]
+    open_alarms: Collection[Alarm] = ()  # of incidents, of any node, that are not over yet
     recent_refusals: Mapping[str, int]  # of the last 15 minutes, by reason
-    silence: Silence | None
     redirected: bool = False  # whether pushes arrive as bare GETs, as after a redirect
     platform_reachable: bool | None  # by the last request to its API; None: no request yet
-    ever_pushed: bool  # whether the platform has ever pushed
+    untried: bool  # whether no push has ever arrived, not even into the spool
 
     @property
-    def push_due(self) -> bool:
-        """Return whether a push is overdue.
-
-        Records in the spool count as arrived: the journal will have them.
-        """
-        return not self.spool_records and (self.silence is not None or not self.ever_pushed)
+    def alarms(self) -> frozenset[Alarm]:
+        """The alarms that are found or open."""
+        return frozenset((*self.open_alarms, *(finding.alarm for finding in self.findings)))
 
     @property
-    def untried(self) -> bool:
-        """Return whether no push has ever arrived, not even into the spool."""
-        return not self.ever_pushed and not self.spool_records
+    def silent(self) -> bool:
+        """Return whether the platform owes pushes and sends none."""
+        return Alarm.PLATFORM_SILENT in self.alarms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,40 +86,29 @@ class Judgement:
     """Who has to act, and why."""
 
     verdict: Verdict
-    reasons: tuple[DiagnosisReason, ...] = ()  # every reason, ours first; empty for FINE and UNTRIED
+    findings: tuple[Finding, ...] = ()  # ours first
+    reasons: tuple[DiagnosisReason, ...] = ()
 
 
 def judge(situation: Situation) -> Judgement:
     """Return who has to act. Our own faults come first: they hide the platform's."""
-    ours = tuple(_ours(situation))
-    theirs = tuple(_theirs(situation))
-    if ours:
+    findings = tuple(sorted(situation.findings, key=lambda finding: finding.alarm not in _OURS))
+    ours = tuple(_reasons(situation))
+    unreachable = situation.silent and situation.platform_reachable is False
+    if ours or situation.alarms & _OURS:
         verdict = Verdict.US
-    elif DiagnosisReason.PLATFORM_UNREACHABLE in theirs:
-        verdict = Verdict.NETWORK
+    elif situation.untried:
+        verdict = Verdict.UNTRIED
+    elif situation.silent:
+        verdict = Verdict.NETWORK if unreachable else Verdict.PLATFORM
     else:
-        verdict = Verdict.PLATFORM if theirs else Verdict.UNTRIED if situation.untried else Verdict.FINE
-    return Judgement(verdict=verdict, reasons=(*ours, *theirs))
+        verdict = Verdict.ATTENTION if situation.alarms else Verdict.FINE
+    theirs = (DiagnosisReason.PLATFORM_UNREACHABLE,) if unreachable else ()
+    return Judgement(verdict=verdict, findings=findings, reasons=ours + theirs)
 
 
-def _ours(situation: Situation) -> Iterator[DiagnosisReason]:
-    if not situation.database_up:
-        yield DiagnosisReason.DATABASE_AWAY
-    elif situation.spool_records and situation.spool_oldest_seconds > _SPOOL_MAX_SECONDS:
-        yield DiagnosisReason.SPOOL_STUCK
-    if situation.disk.nearly_full:
-        yield DiagnosisReason.DISK_NEARLY_FULL
-    if situation.certificate_days_left is not None and situation.certificate_days_left <= 0:
-        yield DiagnosisReason.CERTIFICATE_EXPIRED
+def _reasons(situation: Situation) -> Iterator[DiagnosisReason]:
     if situation.redirected:
         yield DiagnosisReason.REDIRECTED
-    if situation.push_due:  # while no push is overdue, refusals are a third party's
+    if situation.silent or situation.untried:  # while no push is overdue, refusals are a third party's
         yield from (reason for word, reason in _REFUSED.items() if situation.recent_refusals.get(word))
-
-
-def _theirs(situation: Situation) -> Iterator[DiagnosisReason]:
-    if situation.silence is None or not situation.push_due:
-        return
-    if situation.platform_reachable is False:
-        yield DiagnosisReason.PLATFORM_UNREACHABLE
-    yield DiagnosisReason.PLATFORM_SILENT

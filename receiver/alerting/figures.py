@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.alerting.rules import BalanceLeft, Rate, SetAsideRows, StoredFigures
+from receiver.alerting.rules import BalanceLeft, PushFlow, Rate, SetAsideRows, StoredFigures
 from receiver.audit import log
 from receiver.core import DeliveryStatus, first_id_of
 from receiver.db import set_aside
@@ -41,12 +41,8 @@ def find_stored_figures(
 
     `accounts`: accounts whose balance this deployment queries. `ships_audit`: whether the audit log goes to syslog.
     """
-    last_push = signals.find_last_push(connection, now=now)
-    last_push_at = last_push.at if last_push else None
     return StoredFigures(
-        last_push_at=last_push_at,
-        unanswered_since=find_unanswered_since(connection, last_push_at, now=now),
-        missed_pushes=count_missed(connection, last_push_at, now=now),
+        flow=find_push_flow(connection, now=now),
         quarantined=signals.count_quarantined(connection, since=now - _HOUR),
         projection_lag_seconds=find_oldest_pending(connection) or 0.0,
         recent=find_recent_rate(connection, now=now),
@@ -58,6 +54,17 @@ def find_stored_figures(
         forward_oldest=endpoints.find_oldest(connection),
         set_aside=find_set_aside(connection),
         unshipped_since=log.find_unshipped_since(connection) if ships_audit else None,
+    )
+
+
+def find_push_flow(connection: sa.Connection, *, now: datetime) -> PushFlow:
+    """Return what the platform has pushed, and what it owes."""
+    last_push = signals.find_last_push(connection, now=now)
+    last_push_at = last_push.at if last_push else None
+    return PushFlow(
+        last_push_at=last_push_at,
+        unanswered_since=_find_unanswered_since(connection, last_push_at, now=now),
+        missed_pushes=_count_missed(connection, last_push_at, now=now),
     )
 
 
@@ -87,7 +94,7 @@ def _is_skipped(connection: sa.Connection, one: set_aside.SetAside) -> bool:
 _CHECKED_MAX, _IDS_SHOWN = 100, 10  # of each table
 
 
-def find_unanswered_since(
+def _find_unanswered_since(
     connection: sa.Connection, last_push_at: datetime | None, *, now: datetime
 ) -> datetime | None:
     """Return since when five numbers have waited for a receipt without any push; None: fewer wait.
@@ -108,7 +115,7 @@ def find_unanswered_since(
     return found
 
 
-def count_missed(connection: sa.Connection, last_push_at: datetime | None, *, now: datetime) -> int:
+def _count_missed(connection: sa.Connection, last_push_at: datetime | None, *, now: datetime) -> int:
     """Return how many pushes arrived one week before the present silence, if no sends are recorded.
 
     0 in the first hour of a silence; at most 1,000. It never falls before the next push, so a quiet night does not end

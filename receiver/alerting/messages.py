@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from zoneinfo import ZoneInfo
 
+    from receiver.alerting.rules import Finding
 
 RUNBOOK = "deploy/RUNBOOK.md"
 
@@ -31,14 +32,12 @@ class MessageContext:
 def write_incident(incident: Incident, state: IncidentState, place: MessageContext) -> Notification:
     """Return the message for the start or end of an incident."""
     words, alarm = _LANGUAGES[place.language], incident.alarm
-    title, what, advice = _words_of(incident, words)
-    if alarm is Alarm.PLATFORM_SILENT and "last_week" in incident.evidence:
-        what = words.silent_unrecorded
-    if "lasts_hours" in incident.evidence and state is IncidentState.FIRING:
-        what += words.spool_lasts
-    evidence = {**incident.evidence, "subject": words.reasons.get(incident.subject, incident.subject)}
+    advice = _texts_of(incident.alarm, incident.evidence, words)[2]
     head = words.heads[state if state is IncidentState.RECOVERED or alarm.critical else "warning"]
-    lines = [f"[receiver] {head}{words.colon}{title.format_map(evidence)}", what.format_map(evidence)]
+    lines = [
+        f"[receiver] {head}{words.colon}{title_of(incident, place.language)}",
+        explain(incident, place.language, forecasts=state is IncidentState.FIRING),
+    ]
     if state is IncidentState.FIRING:
         lines += [words.since.format(_time(incident.since, place)), words.advice.format(advice)]
     else:
@@ -49,19 +48,36 @@ def write_incident(incident: Incident, state: IncidentState, place: MessageConte
     return Notification(text="\n".join(lines), fields=_fields(incident, state, place))
 
 
-def title_of(incident: Incident, language: str) -> str:
-    """Return the title of an incident."""
+def describe(incident: Incident | Finding, language: str) -> str:
+    """Return the title and what is wrong, as a line of a page."""
+    title = title_of(incident, language)
+    return f"{title[:1].upper()}{title[1:]}{_LANGUAGES[language].colon}{explain(incident, language)}"
+
+
+def explain(incident: Incident | Finding, language: str, *, forecasts: bool = True) -> str:
+    """Return what is wrong, in a sentence or two. `forecasts`: also for how long the spool has room."""
+    words, evidence = _LANGUAGES[language], incident.evidence
+    what = _texts_of(incident.alarm, evidence, words)[1]
+    if incident.alarm is Alarm.PLATFORM_SILENT and "last_week" in evidence:
+        what = words.silent_unrecorded
+    if forecasts and "lasts_hours" in evidence:
+        what += words.spool_lasts
+    return what.format_map({**evidence, "subject": words.reasons.get(incident.subject, incident.subject)})
+
+
+def title_of(incident: Incident | Finding, language: str) -> str:
+    """Return the title of an incident, or of a finding."""
     words = _LANGUAGES[language]
     subject = words.reasons.get(incident.subject, incident.subject)
-    return _words_of(incident, words)[0].format_map({"subject": subject})
+    return _texts_of(incident.alarm, incident.evidence, words)[0].format_map({"subject": subject})
 
 
-def _words_of(incident: Incident, words: _Words) -> tuple[str, str, str]:
-    if incident.alarm is Alarm.CERTIFICATE_ENDS_NOW and "fault" in incident.evidence:
+def _texts_of(alarm: Alarm, evidence: Mapping[str, Any], words: _Words) -> tuple[str, str, str]:
+    if alarm is Alarm.CERTIFICATE_ENDS_NOW and "fault" in evidence:
         return words.certificate_faulty
-    if incident.alarm is Alarm.BACKUP_OLD and "failed" in incident.evidence:
+    if alarm is Alarm.BACKUP_OLD and "failed" in evidence:
         return words.backup_failed
-    return words.alarms[incident.alarm]
+    return words.alarms[alarm]
 
 
 def write_test(place: MessageContext) -> Notification:

@@ -65,11 +65,17 @@ class Alarm(StrEnum):
         return self in _CRITICAL
 
     @property
+    def of_account(self) -> bool:
+        """Return whether its subject is an account."""
+        return self in _OF_ACCOUNT
+
+    @property
     def of_node(self) -> bool:
         """Return whether it concerns one node, and no other can detect it."""
         return self in _OF_NODE
 
 
+_OF_ACCOUNT = frozenset({Alarm.BALANCE_LOW, Alarm.BALANCE_STALE})
 _OF_NODE = frozenset(
     {
         Alarm.SERVER_DOWN,
@@ -138,12 +144,19 @@ class SetAsideRows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PushFlow:
+    """What the platform has pushed, and what it owes."""
+
+    last_push_at: datetime | None = None  # None: never
+    unanswered_since: datetime | None = None  # since when five numbers have waited without any push; None: fewer
+    missed_pushes: int = 0  # pushes one week before the present silence; 0 if sends are recorded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFigures:
     """The present figures from the database."""
 
-    last_push_at: datetime | None  # None: never
-    unanswered_since: datetime | None  # since when five numbers have waited without any push; None: fewer
-    missed_pushes: int  # pushes one week before the present silence; 0 if sends are recorded
+    flow: PushFlow
     quarantined: int  # in the last hour
     projection_lag_seconds: float
     recent: Rate
@@ -283,17 +296,23 @@ def _rows_set_aside(figures: HealthFigures, _limits: Thresholds) -> Found:
 
 
 def _platform_silent(figures: HealthFigures, limits: Thresholds) -> Found:
-    # Records in the spool count as arrived: the journal will have them.
     if figures.stored is None or figures.spool_bytes:
         return None
-    stored = figures.stored
-    since = stored.last_push_at
-    if stored.unanswered_since is not None and figures.now - stored.unanswered_since > limits.silent_after:
-        minutes = math.floor((figures.now - stored.unanswered_since).total_seconds() / 60)
-        return [Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"minutes": minutes})]
-    if stored.missed_pushes >= _MISSED_MIN:
-        return [Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"last_week": stored.missed_pushes})]
-    return []
+    silence = find_silence(figures.stored.flow, spooled=False, now=figures.now, silent_after=limits.silent_after)
+    return [] if silence is None else [silence]
+
+
+def find_silence(flow: PushFlow, *, spooled: bool, now: datetime, silent_after: timedelta) -> Finding | None:
+    """Return the platform's silence: it owes pushes and sends none. None: it is not silent, or has nothing to push."""
+    if spooled:  # such pushes count as arrived: the journal will have them
+        return None
+    since = flow.last_push_at
+    if flow.unanswered_since is not None and now - flow.unanswered_since > silent_after:
+        minutes = math.floor((now - flow.unanswered_since).total_seconds() / 60)
+        return Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"minutes": minutes})
+    if flow.missed_pushes >= _MISSED_MIN:
+        return Finding(alarm=Alarm.PLATFORM_SILENT, since=since, evidence={"last_week": flow.missed_pushes})
+    return None
 
 
 def _pushes_quarantined(figures: HealthFigures, limits: Thresholds) -> Found:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
+    from receiver.db.engine import Connection
     from receiver.runtime import Runtime
 
 _log = get_logger(__name__)
@@ -161,42 +162,26 @@ class Watch:
     # --- Figures --------------------------------------------------------------------------------
 
     def _find_figures(self, node: NodeIncidents, now: datetime) -> HealthFigures:
-        spool = spool_state(self._runtime.spool.directory)
         stored, database_fault = self._find_stored(now)
         exposition = self._read_metrics()
         server_fault, spools_because = self._ask_readiness()
-        disk = find_disk(self._settings.data_dir)
-        certificate = find_certificate(self._settings.public_url)
-        return HealthFigures(
-            now=now,
+        return gather_figures(
+            self._runtime,
+            now,
             server_fault=server_fault,
             # The server may have lost the database that this process can open: a replaced file.
             database_fault=database_fault or spools_because,
-            spool_bytes=spool.bytes,
-            spool_max_bytes=self._settings.spool_max_bytes,
-            spool_oldest_seconds=0.0 if spool.oldest_at is None else max(0.0, time.time() - spool.oldest_at),
             refusals=None if exposition is None else node.count_refusals(read_refusals(exposition), now),
             stored=stored,
-            spool_lasts_seconds=seconds_left(
-                spool, max_bytes=self._settings.spool_max_bytes, disk=disk, now=time.time()
-            ),
-            disk=disk,
-            backups=find_backups(self._settings.data_dir),
-            certificate_days_left=None if certificate is None else certificate.days_left,
-            certificate_fault=None if certificate is None else certificate.fault,
             replica_lag_seconds=None if exposition is None else read_replica_lag(exposition),
         )
 
     def _find_stored(self, now: datetime) -> tuple[StoredFigures | None, str | None]:
         """Return the figures from the database, or why it cannot be used."""
-        accounts = [account for account, _, _ in self._settings.platform_credentials]
         try:
             version.require_schema(self._runtime.database)
             self._runtime.database.require_writable()
-            ships = bool(self._settings.audit_syslog)
-            stored = self._runtime.ask(
-                lambda connection: find_stored_figures(connection, now=now, accounts=accounts, ships_audit=ships)
-            )
+            stored = self._runtime.ask(lambda connection: find_stored(connection, self._settings, now))
         except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             return None, str(error)
         return stored, None
@@ -223,6 +208,44 @@ class Watch:
             _log.warning("cannot read refused pushes: allow this host in RECEIVER_METRICS_ALLOW", status=status)
             return None
         return body.decode(errors="replace")
+
+
+def find_stored(connection: Connection, settings: Settings, now: datetime) -> StoredFigures:
+    """Return the present figures from the database, of the accounts of these settings."""
+    accounts = [account for account, _, _ in settings.platform_credentials]
+    return find_stored_figures(connection, now=now, accounts=accounts, ships_audit=bool(settings.audit_syslog))
+
+
+def gather_figures(
+    runtime: Runtime,
+    now: datetime,
+    *,
+    database_fault: str | None,
+    refusals: Mapping[str, int] | None,
+    stored: StoredFigures | None,
+    server_fault: str | None = None,
+    replica_lag_seconds: float | None = None,
+) -> HealthFigures:
+    """Return the figures of this moment: those given, and those of spool, disk, certificate and backups."""
+    settings = runtime.settings
+    spool, disk = spool_state(runtime.spool.directory), find_disk(settings.data_dir)
+    certificate = find_certificate(settings.public_url)
+    return HealthFigures(
+        now=now,
+        server_fault=server_fault,
+        database_fault=database_fault,
+        spool_bytes=spool.bytes,
+        spool_max_bytes=settings.spool_max_bytes,
+        spool_oldest_seconds=0.0 if spool.oldest_at is None else max(0.0, time.time() - spool.oldest_at),
+        refusals=refusals,
+        stored=stored,
+        spool_lasts_seconds=seconds_left(spool, max_bytes=settings.spool_max_bytes, disk=disk, now=time.time()),
+        disk=disk,
+        backups=find_backups(settings.data_dir),
+        certificate_days_left=None if certificate is None else certificate.days_left,
+        certificate_fault=None if certificate is None else certificate.fault,
+        replica_lag_seconds=replica_lag_seconds,
+    )
 
 
 def read_refusals(exposition: str) -> Mapping[str, int]:

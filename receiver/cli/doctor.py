@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver import __version__
-from receiver.alerting.figures import find_set_aside
+from receiver.alerting.figures import find_push_flow, find_set_aside
+from receiver.alerting.messages import explain
 from receiver.alerting.node_state import NodeIncidents
+from receiver.alerting.rules import find_silence
 from receiver.auth import api_keys
 from receiver.cli.common import (
     as_json,
@@ -161,6 +163,7 @@ def _in_database(runtime: Runtime) -> Iterator[tuple[str, bool | None, str]]:
     yield _checked("API keys", lambda: _keys(runtime))
     yield _retention(runtime)
     yield _set_aside(runtime)
+    yield "platform", *find_platform(runtime)
     yield _clocks(runtime)
     yield _webhooks(runtime)
 
@@ -230,6 +233,24 @@ def _set_aside(runtime: Runtime) -> tuple[str, bool | None, str]:
         return name, True, "every checked row is readable"
     named = "; ".join(f"{rows.count} of {table} ({rows.named})" for table, rows in found.items())
     return name, False, f"unreadable rows set aside, see RowsSetAside in deploy/RUNBOOK.md: {named}"
+
+
+def find_platform(runtime: Runtime) -> tuple[bool | None, str]:
+    """Return whether the platform pushes what it owes, by the rule of the alarm; None: nothing has come yet."""
+    now = runtime.now()
+    spooled = bool(spool_state(runtime.spool.directory).bytes)
+    try:
+        flow = runtime.ask(lambda connection: find_push_flow(connection, now=now))
+    except ReceiverError as error:
+        return False, str(error)
+    silence = find_silence(flow, spooled=spooled, now=now, silent_after=runtime.settings.alarm_silent)
+    untried = flow.last_push_at is None and not spooled
+    if silence is not None:
+        return False, f"{'nothing has come yet' if untried else 'silent'}: {explain(silence, 'en')}"
+    if untried:
+        return None, "nothing has come yet; see `receiver push-url`"
+    last = "in the spool" if flow.last_push_at is None else _time_text(flow.last_push_at)
+    return True, f"pushes, the last: {last}"
 
 
 def _clocks(runtime: Runtime) -> tuple[str, bool | None, str]:
@@ -380,6 +401,7 @@ def status(as_json: bool) -> None:
         try:
             require_files(runtime.settings)
             state |= {"database": "ok"} | runtime.ask(lambda connection: _journal(runtime, connection))
+            state["platform"] = find_platform(runtime)[1]
             uses = runtime.list_secret_uses()
             state["push_secrets"] = [_use_row(use, runtime.now()) for use in uses]
             if not runtime.settings.push_allow_enforced:

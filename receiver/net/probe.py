@@ -56,12 +56,6 @@ def find_certificate(url: str, *, tls: ssl.SSLContext | None = None) -> Certific
     return Certificate(days_left=max(0.0, (ends - time.time()) / _DAY_SECONDS))
 
 
-def certificate_days_left(url: str, *, tls: ssl.SSLContext | None = None) -> float | None:
-    """Return for how many days the certificate of an https URL is valid; 0: it is not. None: the server shows none."""
-    found = find_certificate(url, tls=tls)
-    return None if found is None else found.days_left
-
-
 def connection_here(settings: Settings, *, timeout_seconds: float) -> http.client.HTTPConnection:
     """Return an unopened connection to the server of these settings on this machine."""
     host, port = near(settings.inside)

@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -58,15 +57,6 @@ class Minute:
     pushes: int
     sent: int  # recorded, and not refused; as in the delivery report
     receipts: int  # first seen then; copies are not counted
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Silence:
-    """The platform has not pushed for unusually long."""
-
-    since: datetime  # its last push
-    usual_gap_seconds: float  # this silence is several times as long
-    unreported_sends: int  # accepted by the platform since then, without a receipt; at most 1,000 are counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,84 +196,10 @@ def _by_minute(connection: sa.Connection, rows: Any) -> Any:
     return sa.select(minute, found.label("found"), counted.label("counted")).select_from(of_rows).group_by(minute)
 
 
-# --- Silence --------------------------------------------------------------------------------------------
-
-_USUAL = timedelta(days=7)
-_GAP_TIMES = 3
-_GAPS_MAX = 2_000
-_GAP_PERCENT = 95
-_REPORT_AFTER = timedelta(seconds=60)  # a receipt is usually here by then
-_UNREPORTED_MIN, _UNREPORTED_MAX = 5, 1_000
-_QUIET_WITH_SENDS = timedelta(minutes=2)
-_QUIET_WITHOUT_SENDS = timedelta(minutes=15)
-
-
-def find_silence(connection: sa.Connection, *, now: datetime) -> Silence | None:
-    """Return the platform's silence: no push for several times the usual gap; None: it is not silent.
-
-    Where sends are recorded, several have to wait for their receipts, and nights without sends are no silence. Where
-    none were for a week, the time alone decides. None: it has not, or has never pushed anything.
-    """
-    last = connection.execute(
-        sa.select(pushes.c.id, pushes.c.received_at)
-        .where(OF_PLATFORM, _received_by(now))
-        .order_by(pushes.c.id.desc())
-        .limit(1)
-    ).one_or_none()
-    if last is None or now - last.received_at <= _QUIET_WITH_SENDS:
-        return None
-    since: datetime = last.received_at
-    unreported = _count_unreported(connection, since, now - _REPORT_AFTER)
-    if unreported >= _UNREPORTED_MIN:
-        # Sends without receipts are the evidence. The usual gap only extends the minimum where pushes are rare. It is a
-        # high percentile and not the longest gap, which a night sets and which would hide a silence of a whole day.
-        gaps = _newest_gaps(connection, last.id, since)
-        quiet, gap = _QUIET_WITH_SENDS, _nearest_rank(sorted(gaps), _GAP_PERCENT) if gaps else 0.0
-    elif now - since > _QUIET_WITHOUT_SENDS and not sends_since(connection, since - _USUAL):
-        # Only its length distinguishes a silence from a night: it must exceed the longest gap of the week. The price:
-        # in the week after a silence, shorter ones are not detected.
-        gaps = [*_newest_gaps(connection, last.id, since), *_hourly_gaps(connection, since)]
-        quiet, gap = _QUIET_WITHOUT_SENDS, max(gaps, default=0.0)
-    else:
-        return None
-    if now - since <= max(quiet, _GAP_TIMES * timedelta(seconds=gap)):
-        return None
-    return Silence(since=since, usual_gap_seconds=gap, unreported_sends=unreported)
-
-
-def _count_unreported(connection: sa.Connection, since: datetime, until: datetime) -> int:
-    looked_at = sent_between(since, until, waits().label("waits"))
-    some = sa.select(looked_at.c.waits).where(looked_at.c.waits).limit(_UNREPORTED_MAX).subquery()
-    return connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
-
-
 def sends_since(connection: sa.Connection, since: datetime) -> bool:
     """Return whether any send after that moment was recorded."""
     newest = connection.scalar(sa.select(AGE_FROM).where(_RECORDED).order_by(AGE_FROM.desc()).limit(1))
     return newest is not None and newest >= since
-
-
-def _newest_gaps(connection: sa.Connection, last_id: Any, since: datetime) -> list[float]:
-    """Return the seconds between the newest pushes of the week that ends with the last one."""
-    column = pushes.c
-    query = sa.select(column.received_at).where(column.id <= last_id, column.id >= first_id_of(since - _USUAL))
-    times = connection.scalars(query.where(OF_PLATFORM).order_by(column.id.desc()).limit(_GAPS_MAX)).all()
-    return [max(0.0, (later - earlier).total_seconds()) for later, earlier in pairwise(times)]
-
-
-def _hourly_gaps(connection: sa.Connection, since: datetime) -> list[float]:
-    """Return the gaps at each hour of that week, which include every gap of an hour or more.
-
-    The newest pushes may all be of one minute, without any gap of a night.
-    """
-    hours = [(first_id_of(since - timedelta(hours=hour)),) for hour in range(1, _USUAL // timedelta(hours=1) + 1)]
-    at = sa.values(sa.column("id", sa.Uuid), name="hours").data(hours).cte()
-    received = sa.select(pushes.c.received_at)
-    before = received.where(pushes.c.id < at.c.id).order_by(pushes.c.id.desc()).limit(1).scalar_subquery()
-    after = received.where(pushes.c.id >= at.c.id).order_by(pushes.c.id).limit(1).scalar_subquery()
-    rows = connection.execute(sa.select(before.label("before"), after.label("after")).select_from(at))
-    # Before the first push, the length of the gap is unknown.
-    return [max(0.0, (row.after - row.before).total_seconds()) for row in rows if row.before and row.after]
 
 
 def _nearest_rank(ascending: Sequence[Any], percent: int) -> Any:
@@ -295,6 +211,7 @@ def _nearest_rank(ascending: Sequence[Any], percent: int) -> Any:
 
 _JUDGED_MIN, _JUDGED_MAX = 5, 2_000
 _DELIVERY_PERCENT = 95
+_REPORT_AFTER = timedelta(seconds=60)  # a receipt is usually here by then
 _UNREPORTED_SPAN = timedelta(days=1)
 
 

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, TypeVar
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from receiver.alerting import figures
+from receiver.alerting import figures, rules
 from receiver.alerting.figures import find_set_aside
-from receiver.alerting.rules import Rate, SetAsideRows
+from receiver.alerting.rules import PushFlow, Rate, SetAsideRows
 from receiver.audit import log
 from receiver.core import ReceiverError, find_disk
 from receiver.db.sqlite import log_bytes, path_of
@@ -39,7 +39,6 @@ from receiver.webhooks import endpoints, fan_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
 
     from prometheus_client.core import Metric
 
@@ -78,10 +77,9 @@ class Scrape(Collector):
         return {one.name: self.ask(partial(endpoints.find_health, target=one)) for one in found}
 
     @cached_property
-    def last_push_at(self) -> datetime | None:
-        """The time of the platform's last push."""
-        found = self.ask(lambda connection: signals.find_last_push(connection, now=self.now))
-        return found.at if found else None
+    def flow(self) -> PushFlow:
+        """What the platform has pushed, and what it owes."""
+        return self.ask(lambda connection: figures.find_push_flow(connection, now=self.now))
 
     @cached_property
     def rates(self) -> Mapping[str, Rate]:
@@ -303,9 +301,7 @@ def _audit_syslog_lag(scrape: Scrape) -> float | None:
     "How long at least five numbers have had no receipt while the platform pushed nothing; 0 if none.",
 )
 def _unanswered(scrape: Scrape) -> float:
-    since = scrape.ask(
-        lambda connection: figures.find_unanswered_since(connection, scrape.last_push_at, now=scrape.now)
-    )
+    since = scrape.flow.unanswered_since
     return 0.0 if since is None else (scrape.now - since).total_seconds()
 
 
@@ -314,7 +310,18 @@ def _unanswered(scrape: Scrape) -> float:
     "Pushes received last week in the same period as the current silence, if no sends are recorded; 0 without silence.",
 )
 def _missed(scrape: Scrape) -> float:
-    return scrape.ask(lambda connection: figures.count_missed(connection, scrape.last_push_at, now=scrape.now))
+    return scrape.flow.missed_pushes
+
+
+@gauge(
+    "receiver_platform_silent",
+    "1: the platform owes pushes and sends none, for longer than RECEIVER_ALARM_SILENT_MINUTES; 0 otherwise.",
+)
+def _silent(scrape: Scrape) -> float:
+    silent_after = scrape.services.settings.alarm_silent
+    spooled = bool(scrape.spool.bytes)
+    found = rules.find_silence(scrape.flow, spooled=spooled, now=scrape.now, silent_after=silent_after)
+    return float(found is not None)
 
 
 @gauge("receiver_quarantined_last_hour", "Pushes of the last hour that could not be parsed (capped at 1,000).")

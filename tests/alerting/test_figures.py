@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from receiver.alerting import figures
-from receiver.alerting.rules import BalanceLeft, Rate, StoredFigures
+from receiver.alerting.rules import BalanceLeft, PushFlow, Rate, StoredFigures
 from receiver.audit import note_shipped
 from receiver.messages import Reading, balance
 from receiver.net.self_test import SELF_TEST_BODY
@@ -16,6 +16,7 @@ from receiver.webhooks import endpoints
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.harness.factories import NOON
 from tests.harness.hooks import await_true
+from tests.sending.test_sending import make_attempt
 from tests.support.test_signals import keep, pushed, record, sent, unreadable
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ def found(runtime: Runtime, now: datetime = NOON, accounts: Collection[str] = ("
 
 def test_empty_database_tells_of_nothing_wrong(runtime: Runtime) -> None:
     assert found(runtime) == StoredFigures(
-        last_push_at=None,
-        unanswered_since=None,
-        missed_pushes=0,
+        flow=PushFlow(last_push_at=None, unanswered_since=None, missed_pushes=0),
         quarantined=0,
         projection_lag_seconds=0.0,
         recent=Rate(),
@@ -54,53 +53,55 @@ def test_silence_is_as_old_as_the_fifth_number_that_waits(runtime: Runtime) -> N
     # To the same again: one that is switched off is no silence, however often it is tried.
     again = [replace(sent(NOON - 30 * MINUTE, number=1), task_id=f"again {time}") for time in range(9)]
     record(runtime, *again)
-    assert found(runtime).unanswered_since is None
+    assert found(runtime).flow.unanswered_since is None
     record(runtime, sent(NOON - 20 * MINUTE, number=4), sent(NOON - MINUTE, number=5))
-    assert found(runtime).unanswered_since == NOON - 20 * MINUTE
-    assert found(runtime).last_push_at == NOON - HOUR
+    assert found(runtime).flow.unanswered_since == NOON - 20 * MINUTE
+    assert found(runtime).flow.last_push_at == NOON - HOUR
 
 
 def test_any_push_ends_a_silence(runtime: Runtime) -> None:
     record(runtime, *(sent(NOON - 20 * MINUTE, number=number) for number in range(6)))
-    assert found(runtime).unanswered_since == NOON - 20 * MINUTE
+    assert found(runtime).flow.unanswered_since == NOON - 20 * MINUTE
     keep(runtime, unreadable(NOON - SECOND))
-    assert found(runtime).unanswered_since is None
+    assert found(runtime).flow.unanswered_since is None
 
 
 def test_self_test_ends_no_silence(runtime: Runtime) -> None:
     record(runtime, *(sent(NOON - 20 * MINUTE, number=number) for number in range(6)))
     body = SELF_TEST_BODY + b"1&status=1&receivetime=2026-11-23+12%3A00%3A00"
     keep(runtime, unreadable(NOON - SECOND, body=body))
-    assert found(runtime).unanswered_since == NOON - 20 * MINUTE
+    assert found(runtime).flow.unanswered_since == NOON - 20 * MINUTE
 
 
 def test_sends_from_before_the_first_day_are_no_silence(runtime: Runtime) -> None:
     record(runtime, *(sent(NOON - 2 * DAY, number=number) for number in range(6)))
-    assert found(runtime).unanswered_since is None
+    assert found(runtime).flow.unanswered_since is None
 
 
 def test_refused_sends_wait_for_nothing(runtime: Runtime) -> None:
     sends = [sent(NOON - HOUR, number=number, reference=f"{number}") for number in range(6)]
     record(runtime, *(replace(send, task_id=None, error_message="余额不足") for send in sends))
-    assert found(runtime).unanswered_since is None
+    for number in range(6):  # nor attempts whose outcome is not known yet
+        runtime.recorder.begin(make_attempt(mobile=f"1508090000{number}", sent_at=NOON - HOUR), day_began=NOON - DAY)
+    assert found(runtime).flow.unanswered_since is None
 
 
 def test_pushes_of_last_week_are_missed_where_nobody_records_sends(runtime: Runtime) -> None:
     keep(runtime, pushed(NOON - 2 * HOUR, number=99))
     keep(runtime, *(pushed(NOON - WEEK - minutes * MINUTE, number=minutes) for minutes in range(1, 240, 10)))
-    assert found(runtime).missed_pushes == 12  # of the two hours
-    assert found(runtime, NOON - HOUR - SECOND).missed_pushes == 0  # not an hour yet
+    assert found(runtime).flow.missed_pushes == 12  # of the two hours
+    assert found(runtime, NOON - HOUR - SECOND).flow.missed_pushes == 0  # not an hour yet
     # At night hardly any came last week: what is missed stays missed.
-    assert found(runtime, NOON + 12 * HOUR).missed_pushes == 12
+    assert found(runtime, NOON + 12 * HOUR).flow.missed_pushes == 12
     keep(runtime, pushed(NOON + 13 * HOUR))
-    assert found(runtime, NOON + 13 * HOUR + SECOND).missed_pushes == 0
+    assert found(runtime, NOON + 13 * HOUR + SECOND).flow.missed_pushes == 0
 
 
 def test_quiet_time_without_pushes_is_none_where_sends_are_recorded(runtime: Runtime) -> None:
     keep(runtime, pushed(NOON - 2 * HOUR, number=99))
     keep(runtime, *(pushed(NOON - WEEK - minutes * MINUTE, number=minutes) for minutes in range(1, 120, 10)))
     record(runtime, sent(NOON - DAY, number=99))
-    assert found(runtime).missed_pushes == 0
+    assert found(runtime).flow.missed_pushes == 0
 
 
 # --- Delivery -------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from receiver.alerting.rules import (
     BalanceLeft,
     Finding,
     HealthFigures,
+    PushFlow,
     Rate,
     SetAsideRows,
     StoredFigures,
@@ -33,9 +34,7 @@ from tests.harness.factories import NOON
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 USUAL = Rate(delivered=9_500, settled=10_000)
 STORED = StoredFigures(
-    last_push_at=NOON - SECOND,
-    unanswered_since=None,
-    missed_pushes=0,
+    flow=PushFlow(last_push_at=NOON - SECOND),
     quarantined=0,
     projection_lag_seconds=0.0,
     recent=Rate(delivered=95, settled=100),
@@ -60,8 +59,8 @@ def wrong(figures: HealthFigures) -> set[tuple[Alarm, str]]:
     return {finding.key for found in judge_all(figures, LIMITS).values() for finding in found}
 
 
-def kept(**changes: Any) -> HealthFigures:
-    return replace(WELL, stored=replace(STORED, **changes))
+def kept(*, flow: PushFlow = STORED.flow, **changes: Any) -> HealthFigures:
+    return replace(WELL, stored=replace(STORED, flow=flow, **changes))
 
 
 def backed_up(made: timedelta | None = None, failed: timedelta | None = None) -> HealthFigures:
@@ -86,9 +85,13 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (replace(WELL, refusals={"secret": 21, "size": 20}), Alarm.PUSHES_REFUSED, "secret"),
         (kept(projection_lag_seconds=61.0), Alarm.PROJECTION_BEHIND, ""),
         (kept(forward_oldest={"shop": NOON - 16 * MINUTE, "old": NOON}), Alarm.WEBHOOKS_BEHIND, "shop"),
-        (kept(last_push_at=NOON - HOUR, unanswered_since=NOON - 10 * MINUTE - SECOND), Alarm.PLATFORM_SILENT, ""),
-        (kept(last_push_at=None, unanswered_since=NOON - 11 * MINUTE), Alarm.PLATFORM_SILENT, ""),
-        (kept(last_push_at=NOON - HOUR, missed_pushes=20), Alarm.PLATFORM_SILENT, ""),
+        (
+            kept(flow=PushFlow(last_push_at=NOON - HOUR, unanswered_since=NOON - 10 * MINUTE - SECOND)),
+            Alarm.PLATFORM_SILENT,
+            "",
+        ),
+        (kept(flow=PushFlow(last_push_at=None, unanswered_since=NOON - 11 * MINUTE)), Alarm.PLATFORM_SILENT, ""),
+        (kept(flow=PushFlow(last_push_at=NOON - HOUR, missed_pushes=20)), Alarm.PLATFORM_SILENT, ""),
         (kept(quarantined=6), Alarm.PUSHES_QUARANTINED, ""),
         (kept(recent=Rate(delivered=83, settled=100)), Alarm.DELIVERY_FALLEN, ""),
         (kept(balances={"low": BalanceLeft(left=99, read_at=NOON, asked=True)}), Alarm.BALANCE_LOW, "low"),
@@ -161,9 +164,9 @@ def test_spool_that_is_used_is_told_with_the_time_that_is_left(language: str, sa
         backed_up(made=36 * HOUR),
         backed_up(made=HOUR, failed=2 * HOUR),
         # A night: the last push is hours ago, nobody was sent anything, and last week's nights were quiet too.
-        kept(last_push_at=NOON - 8 * HOUR, missed_pushes=19),
+        kept(flow=PushFlow(last_push_at=NOON - 8 * HOUR, missed_pushes=19)),
         # Sends wait, but for no longer than is usual.
-        kept(last_push_at=NOON - 8 * HOUR, unanswered_since=NOON - 10 * MINUTE),
+        kept(flow=PushFlow(last_push_at=NOON - 8 * HOUR, unanswered_since=NOON - 10 * MINUTE)),
         kept(quarantined=5),
         # Two in three of sixty, where four in five are usual: chance may do that.
         kept(recent=Rate(delivered=40, settled=60), usual=Rate(delivered=8_000, settled=10_000)),
@@ -195,7 +198,11 @@ def test_fall_of_a_perfect_delivery_is_found() -> None:
 def test_limits_are_those_that_were_chosen() -> None:
     strict = Thresholds(silent_after=MINUTE, refusals=0, quarantined=0, delivery_fall=0.001)
     figures = replace(
-        kept(unanswered_since=NOON - 2 * MINUTE, quarantined=1, recent=Rate(delivered=9_000, settled=10_000)),
+        kept(
+            flow=PushFlow(unanswered_since=NOON - 2 * MINUTE),
+            quarantined=1,
+            recent=Rate(delivered=9_000, settled=10_000),
+        ),
         refusals={"size": 1},
     )
     assert {alarm for alarm, found in judge_all(figures, strict).items() if found} == {
@@ -215,7 +222,7 @@ def test_what_cannot_be_known_is_judged_by_nobody() -> None:
 
 
 def test_pushes_in_the_spool_have_come() -> None:
-    silent = kept(last_push_at=NOON - HOUR, unanswered_since=NOON - HOUR)
+    silent = kept(flow=PushFlow(last_push_at=NOON - HOUR, unanswered_since=NOON - HOUR))
     assert Alarm.PLATFORM_SILENT not in judge_all(replace(silent, spool_bytes=1), LIMITS)
 
 
@@ -352,7 +359,7 @@ def test_message_is_whole_in_both_languages() -> None:
 
 @pytest.mark.parametrize("language", ALARM_LANGUAGES)
 def test_silence_without_recorded_sends_tells_of_last_week(language: str) -> None:
-    figures = kept(last_push_at=NOON - HOUR, missed_pushes=432)
+    figures = kept(flow=PushFlow(last_push_at=NOON - HOUR, missed_pushes=432))
     (finding,) = judge_all(figures, LIMITS)[Alarm.PLATFORM_SILENT]
     incident = follow(None, finding, NOON)
     assert incident

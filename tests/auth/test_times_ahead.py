@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.alerting import incidents
+from receiver.alerting.figures import find_push_flow
 from receiver.alerting.follow import IncidentState, PendingNotification, follow
 from receiver.alerting.rules import Alarm, Finding
 from receiver.app import create_app
@@ -136,9 +137,8 @@ def test_push_of_the_future_does_not_hide_a_silence(runtime: Runtime) -> None:
     assert last.at == NOW - HOUR
     sends = [make_send(mobile=f"1508092{n:04}", task_id="waits", sent_at=NOW - HOUR / 2) for n in range(9)]
     runtime.database.write(lambda c: recording.record_sent(c, sends, recorded_at=NOW))
-    silence = runtime.ask(lambda c: signals.find_silence(c, now=NOW))
-    assert silence is not None
-    assert silence.since == NOW - HOUR
+    flow = runtime.ask(lambda c: find_push_flow(c, now=NOW))
+    assert (flow.last_push_at, flow.unanswered_since) == (NOW - HOUR, NOW - HOUR / 2)
 
 
 def test_balance_of_the_future_is_not_the_last_one(runtime: Runtime) -> None:

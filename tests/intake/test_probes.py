@@ -9,7 +9,6 @@ import pytest
 
 from receiver.alerting.diagnosis import DiagnosisReason, Situation, judge
 from receiver.app import create_app
-from receiver.core import Disk
 from tests.conftest import SECRET
 from tests.harness.server import ServeProcess
 
@@ -35,17 +34,7 @@ def test_bare_gets_as_after_a_redirect_are_told(
 
 
 def test_status_names_a_redirect() -> None:
-    fine: dict[str, Any] = {
-        "database_up": True,
-        "spool_records": 0,
-        "spool_oldest_seconds": 0.0,
-        "disk": Disk(free_bytes=10**12, total_bytes=2 * 10**12),
-        "certificate_days_left": None,
-        "recent_refusals": {},
-        "silence": None,
-        "platform_reachable": None,
-        "ever_pushed": True,
-    }
+    fine: dict[str, Any] = {"findings": (), "recent_refusals": {}, "platform_reachable": None, "untried": False}
     assert judge(Situation(**fine, redirected=True)).reasons == (DiagnosisReason.REDIRECTED,)
     assert DiagnosisReason.REDIRECTED not in judge(Situation(**fine)).reasons
 

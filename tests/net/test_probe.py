@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from receiver.net.probe import ask_own_server, can_connect, certificate_days_left, find_certificate
+from receiver.net.probe import ask_own_server, can_connect, find_certificate
 from tests.conftest import make_settings
 from tests.harness.platforms import http, scripted
 
@@ -68,9 +68,9 @@ def test_server_is_reached_where_one_listens() -> None:
 def test_certificate_holds_for_as_long_as_it_says(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
     ends = datetime.now(UTC) + timedelta(days=12, hours=12)
     with server(authority.issue_cert("127.0.0.1", not_after=ends)) as port:
-        days = certificate_days_left(f"https://127.0.0.1:{port}/console", tls=trusting)
-    assert days is not None
-    assert 12.4 < days <= 12.5
+        found = find_certificate(f"https://127.0.0.1:{port}/console", tls=trusting)
+    assert found is not None
+    assert 12.4 < found.days_left <= 12.5
 
 
 def test_certificate_that_does_not_hold_holds_for_no_day(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
@@ -79,7 +79,6 @@ def test_certificate_that_does_not_hold_holds_for_no_day(authority: trustme.CA, 
     with server(expired) as port:
         ended_one = find_certificate(f"https://127.0.0.1:{port}", tls=trusting)
     with server(authority.issue_cert("elsewhere.example")) as port:
-        assert certificate_days_left(f"https://127.0.0.1:{port}", tls=trusting) == 0
         anothers = find_certificate(f"https://127.0.0.1:{port}", tls=trusting)
     with server(authority.issue_cert("127.0.0.1")) as port:
         of_nobody = find_certificate(f"https://127.0.0.1:{port}")  # of an authority that nobody knows
@@ -90,10 +89,10 @@ def test_certificate_that_does_not_hold_holds_for_no_day(authority: trustme.CA, 
 
 def test_no_certificate_is_seen_without_https_or_a_server() -> None:
     with server() as port:
-        assert certificate_days_left(f"http://127.0.0.1:{port}") is None
-        assert certificate_days_left(f"https://127.0.0.1:{port}") is None  # it speaks no TLS
-    assert certificate_days_left(f"https://127.0.0.1:{port}") is None
-    assert certificate_days_left("") is None
+        assert find_certificate(f"http://127.0.0.1:{port}") is None
+        assert find_certificate(f"https://127.0.0.1:{port}") is None  # it speaks no TLS
+    assert find_certificate(f"https://127.0.0.1:{port}") is None
+    assert find_certificate("") is None
 
 
 def test_own_server_is_asked_where_it_answers_the_house(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the present looks like, by the newest rows: the platform's silence, what arrives, what could not be read."""
+"""What the present looks like, by the newest rows: what arrives, and what could not be read."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from receiver.alerting.diagnosis import DiagnosisReason, Judgement, Situation, Verdict, judge
-from receiver.core import Disk, Kind, first_id_of
+from receiver.core import Kind, first_id_of
 from receiver.db.tables import receipts
 from receiver.intake import replay_push
 from receiver.messages import recording
 from receiver.net.self_test import SELF_TEST_BODY
 from receiver.support import signals
-from receiver.support.signals import LastPush, Minute, RecentDelivery, Silence
+from receiver.support.signals import LastPush, Minute, RecentDelivery
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
-from tests.sending.test_sending import make_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +60,6 @@ def last_push(runtime: Runtime) -> LastPush | None:
 
 def test_empty_database_has_no_signals(runtime: Runtime) -> None:
     assert last_push(runtime) is None
-    assert silence(runtime) is None
     assert delivery(runtime) is None
     assert unreported(runtime) == []
     assert quarantined(runtime) == 0
@@ -78,6 +75,16 @@ def test_last_push_is_that_of_the_newest_id(runtime: Runtime) -> None:
     assert last_push(runtime) == LastPush(
         at=NOON + SECOND, remote_addr="127.0.0.1", outcome="accepted", kind=Kind.REPLY
     )
+
+
+def test_what_we_push_to_ourselves_says_nothing_of_the_platform(runtime: Runtime) -> None:
+    keep(runtime, replace(pushed(NOW - MINUTE, number=2), body=SELF_TEST_BODY + b"1&status=1"))
+    assert last_push(runtime) is None
+    keep(runtime, pushed(NOW - 20 * MINUTE, number=1))
+    found = last_push(runtime)
+    assert found is not None
+    assert found.at == NOW - 20 * MINUTE
+    assert sum(pushes for _, pushes, _, _ in minutes(runtime)) == 1
 
 
 # --- Minutes --------------------------------------------------------------------------------------------
@@ -165,117 +172,6 @@ def test_receipts_that_a_spool_brought_late_hide_none(runtime: Runtime, monkeypa
     rows = [receipt_row(at, number) for number, at in enumerate(times)]
     runtime.database.write(lambda c: c.execute(sa.insert(receipts), rows))
     assert minutes(runtime, minutes=2) == [(NOON - MINUTE, 0, 0, 1), (NOON, 0, 0, 1)]
-
-
-# --- Silence --------------------------------------------------------------------------------------------
-
-
-def silence(runtime: Runtime, now: datetime = NOW) -> Silence | None:
-    return runtime.ask(lambda c: signals.find_silence(c, now=now))
-
-
-def waiting(runtime: Runtime, count: int, at: datetime) -> None:
-    record(runtime, *(sent(at, number=100 + n) for n in range(count)))
-
-
-@pytest.mark.parametrize(
-    ("sends", "age", "quiet", "silent"),
-    [
-        (5, 61, 121, True),
-        (5, 61, 120, False),  # not longer than two minutes
-        (5, 60, 121, False),  # not older than a minute
-        (4, 61, 121, False),
-    ],
-)
-def test_silent_with_sends_that_wait(runtime: Runtime, sends: int, age: int, quiet: int, silent: bool) -> None:
-    last = NOW - quiet * SECOND
-    keep(runtime, pushed(last))
-    waiting(runtime, sends, NOW - age * SECOND)
-    expected = Silence(since=last, usual_gap_seconds=0.0, unreported_sends=5) if silent else None
-    assert silence(runtime) == expected
-
-
-def test_what_we_push_to_ourselves_says_nothing_of_the_platform(runtime: Runtime) -> None:
-    last = NOW - 20 * MINUTE
-    own = replace(pushed(NOW - MINUTE, number=2), body=SELF_TEST_BODY + b"1&status=1")
-    keep(runtime, own)
-    assert last_push(runtime) is None
-    keep(runtime, pushed(last, number=1))
-    found = last_push(runtime)
-    assert found is not None
-    assert found.at == last
-    waiting(runtime, 5, NOW - 15 * MINUTE)
-    assert silence(runtime) == Silence(since=last, usual_gap_seconds=0.0, unreported_sends=5)
-    minutes = runtime.ask(lambda connection: signals.list_minutes(connection, now=NOW))
-    assert sum(minute.pushes for minute in minutes) == 1
-
-
-def test_only_sends_that_the_platform_took_and_that_no_push_followed_wait(runtime: Runtime) -> None:
-    last = NOW - 10 * MINUTE
-    keep(runtime, pushed(last, number=1))
-    waiting(runtime, 4, NOW - 9 * MINUTE)
-    record(
-        runtime,
-        sent(last, number=2),  # not since the last push
-        sent(NOW - 9 * MINUTE, number=1),  # has a receipt
-        make_send(task_id=None, reference="r", sent_at=NOW - 9 * MINUTE, error_message="余额不足"),
-    )
-    runtime.recorder.begin(make_attempt(sent_at=NOW - 9 * MINUTE), day_began=NOON)
-    assert silence(runtime) is None
-    record(runtime, sent(NOW - 9 * MINUTE, number=200))
-    assert silence(runtime) == Silence(since=last, usual_gap_seconds=0.0, unreported_sends=5)
-
-
-def test_with_sends_the_usual_gap_is_one_that_nights_do_not_make(runtime: Runtime) -> None:
-    last = NOW - HOUR
-    times = [last - n * MINUTE for n in range(96)]  # 95 gaps of a minute, and 5 of nights
-    times += [times[-1] - n * 8 * HOUR for n in range(1, 6)]
-    keep(runtime, *(unreadable(at) for at in times))
-    waiting(runtime, 5, last + SECOND)
-    at_once = last + 3 * MINUTE
-    assert silence(runtime, at_once) is None
-    assert silence(runtime, at_once + SECOND) == Silence(since=last, usual_gap_seconds=60.0, unreported_sends=5)
-
-
-def test_no_more_than_a_thousand_waiting_sends_are_counted(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "_UNREPORTED_MAX", 7)
-    keep(runtime, pushed(NOW - HOUR))
-    waiting(runtime, 8, NOW - 30 * MINUTE)
-    assert silence(runtime) == Silence(since=NOW - HOUR, usual_gap_seconds=0.0, unreported_sends=7)
-
-
-@pytest.mark.parametrize(("gap", "least"), [(4 * MINUTE, 15 * MINUTE), (6 * MINUTE, 18 * MINUTE)])
-def test_without_sends_the_time_alone_decides(runtime: Runtime, gap: timedelta, least: timedelta) -> None:
-    keep(runtime, unreadable(NOON - gap), unreadable(NOON))
-    assert silence(runtime, NOON + least) is None
-    assert silence(runtime, NOON + least + SECOND) == Silence(
-        since=NOON, usual_gap_seconds=gap.total_seconds(), unreported_sends=0
-    )
-
-
-def test_without_sends_a_night_is_no_silence_even_where_the_newest_pushes_know_of_none(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(signals, "_GAPS_MAX", 10)
-    night = [NOON - 3 * DAY, NOON - 3 * DAY + 5 * HOUR]
-    long_ago = [NOON - 9 * DAY, NOON - 9 * DAY + 20 * HOUR]  # before the week
-    daytime = [NOON - 3 * DAY + 5 * HOUR + n * 10 * MINUTE for n in range(1, 67 * 6 + 1)]
-    before = [NOON - 8 * DAY + n * HOUR for n in range(5 * 24)]
-    keep(runtime, *(unreadable(at) for at in [*long_ago, *before, *night, *daytime]))
-    assert daytime[-1] == NOON
-    assert silence(runtime, NOON + 15 * HOUR) is None
-    assert silence(runtime, NOON + 15 * HOUR + SECOND) == Silence(
-        since=NOON, usual_gap_seconds=5 * 3600.0, unreported_sends=0
-    )
-
-
-def test_a_send_of_the_week_makes_a_quiet_time_no_silence(runtime: Runtime) -> None:
-    keep(runtime, pushed(NOON))
-    expected = Silence(since=NOON, usual_gap_seconds=0.0, unreported_sends=0)
-    record(runtime, sent(NOON - 7 * DAY - SECOND, number=1))
-    assert silence(runtime, NOON + HOUR) == expected
-    record(runtime, sent(NOON - 7 * DAY, number=2))
-    assert silence(runtime, NOON + HOUR) is None
 
 
 # --- Delivery -------------------------------------------------------------------------------------------
@@ -451,89 +347,3 @@ def test_found_push_is_whole(runtime: Runtime) -> None:
     found = runtime.ask(lambda c: signals.find_quarantined_about(c, needles=[b"mobile"], since=None))
     assert found is not None
     assert (found.id, found.body, found.query, found.outcome) == (push.id, push.body, push.query, "quarantined")
-
-
-# --- The verdict ----------------------------------------------------------------------------------------
-
-QUIET = Silence(since=NOON, usual_gap_seconds=1.0, unreported_sends=5)
-FULL = Disk(free_bytes=0, total_bytes=10**12)
-FINE = Situation(
-    database_up=True,
-    spool_records=0,
-    spool_oldest_seconds=0,
-    disk=Disk(free_bytes=1024**3, total_bytes=20 * 1024**3),
-    certificate_days_left=None,
-    recent_refusals={},
-    silence=None,
-    platform_reachable=None,
-    ever_pushed=True,
-)
-NEVER = {"ever_pushed": False}
-
-
-@pytest.mark.parametrize(
-    ("changes", "verdict", "reasons"),
-    [
-        ({}, Verdict.FINE, ()),
-        ({"platform_reachable": True}, Verdict.FINE, ()),
-        (NEVER, Verdict.UNTRIED, ()),
-        (NEVER | {"spool_records": 1}, Verdict.FINE, ()),
-        ({"platform_reachable": False}, Verdict.FINE, ()),
-        ({"silence": QUIET}, Verdict.PLATFORM, (DiagnosisReason.PLATFORM_SILENT,)),
-        ({"silence": QUIET, "platform_reachable": True}, Verdict.PLATFORM, (DiagnosisReason.PLATFORM_SILENT,)),
-        ({"silence": QUIET, "spool_records": 1}, Verdict.FINE, ()),
-        (
-            {"silence": QUIET, "spool_records": 1, "spool_oldest_seconds": 301},
-            Verdict.US,
-            (DiagnosisReason.SPOOL_STUCK,),
-        ),
-        (
-            {"silence": QUIET, "platform_reachable": False},
-            Verdict.NETWORK,
-            (DiagnosisReason.PLATFORM_UNREACHABLE, DiagnosisReason.PLATFORM_SILENT),
-        ),
-        ({"database_up": False}, Verdict.US, (DiagnosisReason.DATABASE_AWAY,)),
-        (
-            {"database_up": False, "spool_records": 1, "spool_oldest_seconds": 301},
-            Verdict.US,
-            (DiagnosisReason.DATABASE_AWAY,),
-        ),
-        ({"spool_records": 1, "spool_oldest_seconds": 300}, Verdict.FINE, ()),
-        ({"spool_records": 1, "spool_oldest_seconds": 301}, Verdict.US, (DiagnosisReason.SPOOL_STUCK,)),
-        ({"disk": Disk(free_bytes=1024**3 - 1, total_bytes=1024**3)}, Verdict.US, (DiagnosisReason.DISK_NEARLY_FULL,)),
-        ({"disk": Disk(free_bytes=499 * 10**9, total_bytes=10**13)}, Verdict.US, (DiagnosisReason.DISK_NEARLY_FULL,)),
-        ({"disk": Disk(free_bytes=0, total_bytes=0)}, Verdict.FINE, ()),  # of a file system that tells no size
-        ({"certificate_days_left": 1}, Verdict.FINE, ()),
-        ({"certificate_days_left": 0}, Verdict.US, (DiagnosisReason.CERTIFICATE_EXPIRED,)),
-        ({"certificate_days_left": -3}, Verdict.US, (DiagnosisReason.CERTIFICATE_EXPIRED,)),
-        # A stranger's, while no push is missing; the platform's, where one is.
-        ({"recent_refusals": {"secret": 1}}, Verdict.FINE, ()),
-        (NEVER | {"recent_refusals": {"secret": 1}}, Verdict.US, (DiagnosisReason.REFUSED_SECRET,)),
-        (NEVER | {"recent_refusals": {"secret": 1}, "spool_records": 1}, Verdict.FINE, ()),
-        (
-            {"silence": QUIET, "recent_refusals": {"secret": 1}},
-            Verdict.US,
-            (DiagnosisReason.REFUSED_SECRET, DiagnosisReason.PLATFORM_SILENT),
-        ),
-        (NEVER | {"recent_refusals": {"secret": 0, "busy": 3}}, Verdict.UNTRIED, ()),
-        (
-            NEVER | {"recent_refusals": {"size": 1, "length": 2, "address": 3}},
-            Verdict.US,
-            (DiagnosisReason.REFUSED_ADDRESS, DiagnosisReason.REFUSED_LENGTH, DiagnosisReason.REFUSED_SIZE),
-        ),
-        (
-            {"silence": QUIET, "platform_reachable": False, "disk": FULL, "recent_refusals": {"address": 9}},
-            Verdict.US,
-            (
-                DiagnosisReason.DISK_NEARLY_FULL,
-                DiagnosisReason.REFUSED_ADDRESS,
-                DiagnosisReason.PLATFORM_UNREACHABLE,
-                DiagnosisReason.PLATFORM_SILENT,
-            ),
-        ),
-    ],
-)
-def test_verdict_follows_from_the_situation(
-    changes: dict[str, Any], verdict: Verdict, reasons: tuple[DiagnosisReason, ...]
-) -> None:
-    assert judge(replace(FINE, **changes)) == Judgement(verdict=verdict, reasons=reasons)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 from flask import flash, g, redirect, request, url_for
 from flask_babel import gettext
 
-from receiver.alerting import incidents
+from receiver.alerting import figures, incidents
 from receiver.alerting.diagnosis import Situation, judge
-from receiver.alerting.messages import title_of
+from receiver.alerting.messages import describe, title_of
 from receiver.alerting.node_state import NodeIncidents
+from receiver.alerting.rules import find_silence, judge_all
+from receiver.alerting.run import find_stored, gather_figures, thresholds_of
 from receiver.config import push_urls
-from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, find_disk, mask_mobile
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, mask_mobile
 from receiver.db import once
 from receiver.db.clocks import find_difference
-from receiver.intake import UNUSED_FOR, SpoolState, seconds_left, spool_state
-from receiver.messages import Reading, Trend, balance, find_oldest_pending
-from receiver.net.probe import can_connect, certificate_days_left, connection_here
+from receiver.intake import UNUSED_FOR, SpoolState, spool_state
+from receiver.messages import Reading, Trend, balance
+from receiver.net.probe import can_connect, connection_here
 from receiver.net.self_test import push_self_test
 from receiver.support import signals
 from receiver.support.lookup import moment_of
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
     from receiver.alerting.follow import Incident
-    from receiver.support.signals import LastPush, Minute, Silence
+    from receiver.alerting.rules import Finding, StoredFigures
+    from receiver.support.signals import LastPush, Minute
 
 _LATELY = timedelta(minutes=15)
 _REFUSALS_SHOWN = 10
@@ -61,7 +64,7 @@ class Warnings:
 
     spooling: str | None  # why the database is unavailable
     spool: SpoolState
-    silence: Silence | None
+    silence: Finding | None
     quarantined: int  # not reviewed yet; at most 1,000 are counted
 
 
@@ -88,11 +91,17 @@ def _find_warnings() -> Warnings:
     services = runtime()
     unavailable = services.availability.reason if services.availability.known and not services.availability.up else None
     silence, quarantined = None, 0
+    spool = spool_state(services.spool.directory)
     if unavailable is None:
         try:
             silence, quarantined = services.ask(
                 lambda connection: (
-                    signals.find_silence(connection, now=services.now()),
+                    find_silence(
+                        figures.find_push_flow(connection, now=services.now()),
+                        spooled=bool(spool.bytes),
+                        now=services.now(),
+                        silent_after=services.settings.alarm_silent,
+                    ),
                     signals.count_quarantined(
                         connection,
                         since=once.find_noted(connection, once.QUARANTINE_SEEN, now=services.now()),
@@ -102,11 +111,7 @@ def _find_warnings() -> Warnings:
             )
         except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             unavailable = str(error)
-    if silence is not None and current_user().user.accounts is not None:
-        silence = replace(silence, unreported_sends=0)  # counted over all accounts
-    return Warnings(
-        spooling=unavailable, spool=spool_state(services.spool.directory), silence=silence, quarantined=quarantined
-    )
+    return Warnings(spooling=unavailable, spool=spool, silence=silence, quarantined=quarantined)
 
 
 # --- Status -------------------------------------------------------------------------------------------
@@ -122,6 +127,7 @@ class DatabaseStatus:
     evidence: list[Any]
     clocks: str | None  # how the platform's clock differs from ours
     incidents: list[Incident]  # of all nodes
+    figures: StoredFigures  # over all accounts
     behind_seconds: float | None  # age of the oldest push that lists do not show yet; None: they show all
 
 
@@ -136,44 +142,57 @@ def status() -> Response:
             known = services.ask(lambda connection: _known(connection, now))
         except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             unavailable = str(error)
-    disk = find_disk(services.settings.data_dir)
-    certificate = certificate_days_left(services.settings.public_url)
+    refused = Counter(refusal.reason for refusal in services.admission.refusals if refusal.at > now - _LATELY)
+    # Refusals of all processes are the alarm's; this process knows its own.
+    found = gather_figures(
+        services, now, database_fault=unavailable, refusals=None, stored=known.figures if known else None
+    )
+    judged = judge_all(found, thresholds_of(services.settings)).values()
+    findings = [one for each in judged for one in each if _concerns(one)]
+    every = [*NodeIncidents(services.settings.data_dir).list_open(), *(known.incidents if known else [])]
+    open_ones = [incident for incident in every if _concerns(incident)]
     reachable = can_connect(services.settings.platform_url) if current.silence or unavailable else None
-    refused = [refusal for refusal in services.admission.refusals if refusal.at > now - _LATELY]
     judgement = judge(
         Situation(
-            database_up=unavailable is None,
-            spool_records=current.spool.records,
-            spool_oldest_seconds=time.time() - current.spool.oldest_at if current.spool.oldest_at else 0,
-            disk=disk,
-            certificate_days_left=certificate,
-            recent_refusals=Counter(refusal.reason for refusal in refused),
+            findings=findings,
+            open_alarms=[incident.alarm for incident in open_ones],
+            recent_refusals=refused,
             redirected=services.admission.is_redirected(now),
-            silence=current.silence,
             platform_reachable=reachable,
-            ever_pushed=known is None or known.last_push is not None,
+            untried=known is not None and known.last_push is None and not current.spool.bytes,
         )
     )
-    every = [*NodeIncidents(services.settings.data_dir).list_open(), *(known.incidents if known else [])]
-    own = {"", *seen_accounts()}
-    open_ones = [incident for incident in every if incident.subject in own or current_user().user.accounts is None]
+    sees_all = current_user().user.accounts is None
     return render(
         "status.html",
         judgement=judgement,
-        incidents=[(title_of(incident, language()), incident.since) for incident in open_ones],
+        # What explains an alarm is counted over all accounts, and its subject may be another team's endpoint.
+        reasons=[
+            (describe if sees_all else title_of)(finding, language())
+            for finding in judgement.findings
+            if _is_named(finding)
+        ],
+        incidents=[(title_of(incident, language()), incident.since) for incident in open_ones if _is_named(incident)],
         known=known,
         unavailable=unavailable,
         warnings=current,
-        disk=disk,
-        spool_lasts=seconds_left(
-            current.spool, max_bytes=services.settings.spool_max_bytes, disk=disk, now=time.time()
-        ),
-        certificate=certificate,
+        disk=found.disk,
+        certificate=found.certificate_days_left,
         reachable=reachable,
-        refused=len(refused),
+        refused=refused.total(),
         now=now,
         evidence=_evidence_text(known) if known else "",
     )
+
+
+def _concerns(one: Finding | Incident) -> bool:
+    """Return whether an alarm concerns the user: all do but those of other accounts."""
+    return current_user().user.accounts is None or not one.alarm.of_account or one.subject in seen_accounts()
+
+
+def _is_named(one: Finding | Incident) -> bool:
+    """Return whether the user may see what an alarm is about."""
+    return current_user().user.accounts is None or not one.subject or one.alarm.of_account
 
 
 def _evidence_text(known: DatabaseStatus) -> str:
@@ -199,6 +218,7 @@ def _platform_time(moment: datetime) -> str:
 
 def _known(connection: Any, now: datetime) -> DatabaseStatus:
     services, accounts = runtime(), current_user().user.accounts
+    stored = find_stored(connection, services.settings, now)
     return DatabaseStatus(
         last_push=signals.find_last_push(connection, accounts, now=now),
         # Minutes are counted over every account.
@@ -213,7 +233,8 @@ def _known(connection: Any, now: datetime) -> DatabaseStatus:
         ),
         clocks=_clock_words(connection, now),
         incidents=incidents.list_open(connection),
-        behind_seconds=find_oldest_pending(connection),
+        figures=stored,
+        behind_seconds=stored.projection_lag_seconds or None,
     )
 
 

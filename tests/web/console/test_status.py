@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from receiver.alerting import run
 from receiver.alerting.incidents import SharedIncidents
 from receiver.alerting.node_state import NodeIncidents
 from receiver.alerting.rules import Alarm, Finding
 from receiver.app import create_app
 from receiver.messages import Reading, save_readings
-from receiver.web.console import status as now
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.server import ServeProcess
 from tests.web.console.staff import (
@@ -53,7 +53,7 @@ def test_banner_speaks_of_silence_quarantine_and_the_database(app: Flask, runtim
     assert (banners(admin), banners(support)) == ([], [])
     now = runtime.now()
     keep(runtime, at(now - HOUR), at(now - HOUR - MINUTE, body=b"mobile=1"), at(now - HOUR - 2 * MINUTE, body=b"x=1"))
-    record(runtime, *(make_send(task_id=f"t{n}", sent_at=now - 30 * MINUTE) for n in range(5)))
+    record(runtime, *(make_send(task_id="t", mobile=f"1508092109{n}", sent_at=now - 30 * MINUTE) for n in range(5)))
     page = admin.page("/banner")
     assert "The platform has stopped pushing: the last push came" in page.text
     assert "2 pushes could not be parsed and need a review." in page.text
@@ -85,10 +85,10 @@ def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(
     runtime.availability.mark_down("gone")
     page = staff.page("/status")
     assert page.at("verdict") == "This system needs attention. The platform is not the cause."
-    assert "The database is unavailable. Pushes are saved on disk." in page.text
+    assert "The database is unavailable: gone. Pushes go to the spool" in page.text
     assert "At the present rate" not in page.text  # nothing waits
-    monkeypatch.setattr(now, "seconds_left", lambda *_, **__: 7.5 * 3600)
-    assert "At the current rate, there is room for another 7 hours." in staff.page("/status").text
+    monkeypatch.setattr(run, "seconds_left", lambda *_, **__: 7.5 * 3600)
+    assert "At the present rate the spool is full in 7.5 hours." in staff.page("/status").text
     assert "unknown while the database is unavailable" in page.text
     assert "evidence" not in page.by_id
     for other in (stranger, gone):

@@ -33,6 +33,7 @@ from receiver.db import migrate, once
 from receiver.db.tables import api_keys, audit, audit_chain, deliveries, login_failures
 from receiver.intake import Probe, Refusal
 from receiver.messages import Reading, balance, record_sent
+from receiver.net.probe import Certificate
 from receiver.sending import attempts
 from receiver.web.console.session import TOKEN
 from receiver.webhooks import endpoints
@@ -98,9 +99,9 @@ def serve_samples() -> Iterator[dict[str, Sample]]:
     """Serve each site: `usual`, `silent` (the platform pushes no more), and `empty` (nothing has come yet)."""
     with ExitStack() as stack:
         stack.enter_context(patch.object(runtime_module.Runtime, "now", lambda _: NOW))
-        for name, value in (("certificate_days_left", 61.0), ("can_connect", True)):
-            stack.enter_context(patch(f"receiver.web.console.status.{name}", lambda _, value=value: value))
-        stack.enter_context(patch("receiver.web.console.status.find_disk", lambda _: _DISK))
+        stack.enter_context(patch("receiver.web.console.status.can_connect", lambda _: True))
+        stack.enter_context(patch("receiver.alerting.run.find_certificate", lambda _: Certificate(days_left=61.0)))
+        stack.enter_context(patch("receiver.alerting.run.find_disk", lambda _: _DISK))
         stack.enter_context(patch("receiver.web.console.login._new_secret", lambda: _TOTP_KEY * 2))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         made = {}

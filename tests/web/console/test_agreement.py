@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
 STARTED = NOON + SECOND  # with the first send that no push answers
-MINUTES = 40
+MINUTES = 20
 
 
 def _push_every_ten_minutes(runtime: Runtime) -> None:

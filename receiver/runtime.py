@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import threading
-from contextlib import ExitStack, contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from receiver.audit import Checkpoint, Checkpoints, Shipper, log
-from receiver.auth import api_keys
+from receiver.audit import AuditTrail, Checkpoints, Shipper
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, find_fault, parse_address
 from receiver.db import set_aside, version
 from receiver.db.availability import CircuitBreaker
 from receiver.db.encryption import ColumnEncryption
-from receiver.db.engine import Connection, Database
+from receiver.db.engine import Database
 from receiver.db.replica import Replica
-from receiver.intake import SPOOL_DIR, Admission, BatchWriter, Drainer, NewUses, SecretUse, Spool, secret_usage
-from receiver.messages import Projector, find_oldest_pending, journal, queries
+from receiver.db.shared_secrets import SharedSecrets
+from receiver.intake import SPOOL_DIR, Admission, BatchWriter, Drainer, Spool, write_uses
+from receiver.messages import Projector, Reads, journal, queries
 from receiver.observability import tracing
 from receiver.platform.client import PlatformClient
 from receiver.reporting import rollup
@@ -31,21 +28,15 @@ from receiver.webhooks.service import Webhooks
 from receiver.webhooks.worker import WebhookWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from receiver.config import Settings
-
-T = TypeVar("T")
-
 
 # Acknowledgements take at most 700 ms at the 99th percentile; after this patience the spool takes over.
 INTAKE_PATIENCE_SECONDS = 0.4
 _INTAKE_CACHE_KIB = 65536  # for the connection that writes pushes, sized for the indexes that every push touches
 _EXPORT_PATIENCE_SECONDS = 3600.0
-# How old an answer of this request or command is, in seconds: acknowledged pushes may be missing. None: none is.
-DATA_LAG: ContextVar[float | None] = ContextVar("data_lag", default=None)
-_USES_SECONDS = 1.0  # for use counts: the drainer thread that saves them must not wait long
+_STOP_SECONDS = 1.0  # for what is saved while stopping
 
 
 class Runtime:
@@ -65,7 +56,9 @@ class Runtime:
             encryption=self.encryption,
             cache_kib=_INTAKE_CACHE_KIB,
         )
-        self._export_database: Database | None = None
+        self._export_database = Database(
+            settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS, encryption=self.encryption
+        )
         self.replica: Replica | None = None
         if settings.read_database_url:
             self.replica = Replica(
@@ -75,7 +68,9 @@ class Runtime:
                 encryption=self.encryption,
             )
         self.availability = CircuitBreaker()
+        self.require_database = self.availability.require
         self.admission = Admission(settings)
+        self._save_uses = partial(write_uses, self.database, now=self.now)
         self.spool = self._open_spool(settings.data_dir / SPOOL_DIR)
         self.webhook_worker = WebhookWorker(
             self.database,
@@ -90,6 +85,26 @@ class Runtime:
             is_busy=lambda: self.batch_writer.is_busy,
             on_projected=self.webhook_worker.nudge,
         )
+        reads = Reads(
+            self.database,
+            export_database=self._export_database,
+            replica=self.replica,
+            availability=self.availability,
+            projector=self.projector,
+        )
+        self.ask, self.ask_present, self.browse = reads.ask, reads.ask_present, reads.browse
+        self.exporting = reads.exporting
+        secrets = SharedSecrets(self.database, availability=self.availability)
+        self.shared_secret = secrets.get
+        self.checkpoints = Checkpoints(settings.data_dir)
+        self.trail = AuditTrail(
+            self.database,
+            availability=self.availability,
+            secrets=secrets,
+            checkpoints=self.checkpoints,
+            now=self.now,
+        )
+        self.audit, self.audited, self.mobile_hmac = self.trail.audit, self.trail.audited, self.trail.mobile_hmac
         self.webhooks = self._make_webhooks()
         self.batch_writer = BatchWriter(
             partial(journal.append, self.intake_database),
@@ -100,12 +115,10 @@ class Runtime:
         self.recorder = Recorder(self.database, availability=self.availability, spool=self.spool)
         self.sender = Sender(settings, self.recorder, PlatformClient(settings.platform_url))
         self._drainer = self._make_drainer(self.spool)
-        self.checkpoints = Checkpoints(settings.data_dir)
         self._shipper: Shipper | None = None
         if settings.audit_syslog:
             address = parse_address(settings.audit_syslog)
             self._shipper = Shipper(self.database, address, require_database=self.require_database)
-        self._shared_secrets: dict[str, bytes] = {}
         self._starting = threading.Lock()
         self._started_in: int | None = None  # id of the process whose threads run
 
@@ -190,18 +203,6 @@ class Runtime:
             self.database.write(rollup.fold)
         self.admission.secrets.flush_uses(self._save_uses)
 
-    def _save_uses(self, uses: Sequence[NewUses]) -> None:
-        self.database.write(
-            lambda connection: secret_usage.save_uses(connection, uses, now=self.now()), patience_seconds=_USES_SECONDS
-        )
-
-    def list_secret_uses(self) -> list[SecretUse]:
-        """Return the uses of each push secret, up to a minute old.
-
-        Raises DatabaseUnavailable or DatabaseMisconfigured.
-        """
-        return self.ask(lambda connection: secret_usage.find_uses(connection, self.settings.push_tokens))
-
     def start(self) -> None:
         """Start the threads of this process. Does nothing if they run."""
         if self._started_in == os.getpid():
@@ -234,19 +235,13 @@ class Runtime:
             tracing.stop()
         if self.availability.up or not self.availability.known:  # also what a command found; must not delay the stop
             with suppress(ReceiverError):
-                set_aside.save_noted(self.database, self.now(), patience_seconds=_USES_SECONDS)
+                set_aside.save_noted(self.database, self.now(), patience_seconds=_STOP_SECONDS)
         self.spool.close()
         self.database.close()
-        if self._export_database is not None:
-            self._export_database.close()
+        self._export_database.close()
         self.intake_database.close()
         if self.replica is not None:
             self.replica.close()
-
-    def require_database(self) -> None:
-        """Raise DatabaseUnavailable at once if the database is known to be unavailable."""
-        if self.availability.known and not self.availability.up:
-            raise DatabaseUnavailable(f"the database is unavailable: {self.availability.reason}")
 
     def now(self) -> datetime:
         """Return the current time, UTC."""
@@ -259,109 +254,3 @@ class Runtime:
             late_after=self.settings.late_after,
             no_receipt_after=self.settings.no_receipt_after,
         )
-
-    def ask(self, question: Callable[[Connection], T]) -> T:
-        """Return the result of one query function, which sees every push that was acknowledged before this call.
-
-        Waits at most a second for that. Past it the answer lacks some, and `DATA_LAG` says how old it is.
-        """
-        with self._tracking_availability():
-            self._await_projection()
-            return self._query(question)
-
-    def ask_present(self, question: Callable[[Connection], T]) -> T:
-        """Return the result of one query function on the database as it is: no push changes the answer, or it shows how
-        far the projection is.
-        """
-        with self._tracking_availability():
-            return self._query(question)
-
-    def _await_projection(self) -> None:
-        if (lag := self.projector.await_reached()) is not None:
-            DATA_LAG.set(lag)
-
-    def _query(self, question: Callable[[Connection], T]) -> T:
-        with self.database.reading() as connection:
-            return question(connection)
-
-    def browse(self, question: Callable[[Connection], T]) -> T:
-        """Return the result of a query that may be slightly old; `DATA_LAG` says how old.
-
-        Uses the replica if it is in time. Not for queries that must see the latest writes: API keys, sessions, sends
-        and their Idempotency-Keys, the state of one message.
-        """
-        self.require_database()
-        if self.replica is not None:
-            try:
-                with self.replica.reading() as (connection, lag):
-                    DATA_LAG.set(lag + (find_oldest_pending(connection) or 0.0))
-                    return question(connection)
-            except (DatabaseUnavailable, DatabaseMisconfigured):
-                pass  # the replica may also cancel a query to continue its replay
-        return self.ask(question)
-
-    @contextmanager
-    def exporting(self) -> Iterator[Connection]:
-        """Yield a separate connection for reads of up to an hour; to the replica if it is in time."""
-        if self.replica is not None:
-            with ExitStack() as stack:
-                try:
-                    connection, _ = stack.enter_context(self.replica.reading(for_long=True))
-                except (DatabaseUnavailable, DatabaseMisconfigured):
-                    pass
-                else:
-                    yield connection
-                    return
-        with self._starting:
-            if self._export_database is None:
-                self._export_database = Database(
-                    self.settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS, encryption=self.encryption
-                )
-        with self._tracking_availability():
-            self._await_projection()
-            with self._export_database.reading() as connection:
-                yield connection
-
-    def shared_secret(self, name: str) -> bytes:
-        """Return a secret shared by all nodes, read from the database once."""
-        if name not in self._shared_secrets:
-            with self._tracking_availability():
-                secret = self.database.write(lambda connection: api_keys.shared_secret(connection, name))
-            self._shared_secrets[name] = secret
-        return self._shared_secrets[name]
-
-    def audit(self, actor: str, action: str, *, mobile: str | None = None, **detail: Any) -> None:
-        """Write an audit entry and commit it. A phone number is stored as a keyed hash."""
-        self.audited(lambda _: None, actor, action, mobile=mobile, **detail)
-
-    def audited(
-        self, work: Callable[[Connection], T], actor: str, action: str, *, mobile: str | None = None, **detail: Any
-    ) -> T:
-        """Run a change and write its audit entry in one transaction. Return the result of the change."""
-        entry = {name: value for name, value in detail.items() if value is not None}
-        if mobile is not None:
-            entry["mobile_hmac"] = self.mobile_hmac(mobile)
-
-        def change_and_audit(connection: Connection) -> tuple[T, log.Link]:
-            result = work(connection)
-            return result, log.write_audit(connection, at=self.now(), actor=actor, action=action, detail=entry)
-
-        with self._tracking_availability():
-            result, link = self.database.write(change_and_audit)
-        self.checkpoints.add(Checkpoint(position=link.position, at=link.at, hash=link.hash))
-        return result
-
-    def mobile_hmac(self, mobile: str) -> str:
-        """Return the keyed hash of a number for the audit log; only the database's secret can reproduce it."""
-        return hmac.new(self.shared_secret("audit"), mobile.encode(), hashlib.sha256).hexdigest()
-
-    @contextmanager
-    def _tracking_availability(self) -> Iterator[None]:
-        """Use the database unless it is known to be unavailable; mark it down if it turns out to be."""
-        self.require_database()
-        try:
-            yield
-        except DatabaseUnavailable as error:
-            if self.availability.up:
-                self.availability.mark_down(str(error))
-            raise

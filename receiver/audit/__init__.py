@@ -21,6 +21,7 @@ from receiver.audit.log import (
     write_audit,
 )
 from receiver.audit.shipper import Shipper
+from receiver.audit.trail import AuditTrail
 from receiver.audit.verification import verify_audit
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MEDIA_TYPES",
     "AuditFilter",
     "AuditFormat",
+    "AuditTrail",
     "Checkpoint",
     "Checkpoints",
     "Shipper",

@@ -1,4 +1,4 @@
-"""Who may ask, and the secrets that all nodes share."""
+"""API keys: their scopes and accounts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.core import NameTaken, NotFound
-from receiver.db.engine import RowRejected
-from receiver.db.tables import api_keys, shared_secrets
+from receiver.db.tables import api_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
 KEY_PREFIX = "rcv_"
-_SHARED_SECRET_BYTES = 32
 USED_EVERY = timedelta(minutes=1)  # how exactly it is known when a key was last used, at a write each
 
 
@@ -137,21 +135,3 @@ def _api_key(row: Any) -> ApiKey:
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
     )
-
-
-def shared_secret(connection: sa.Connection, name: str) -> bytes:
-    """Return a secret that every node of this database shares, made by the first to ask."""
-    query = sa.select(shared_secrets.c.value).where(shared_secrets.c.name == name)
-    value = connection.scalar(query)
-    if value is None:
-        try:
-            with connection.begin_nested():
-                connection.execute(
-                    sa.insert(shared_secrets).values(name=name, value=secrets.token_bytes(_SHARED_SECRET_BYTES))
-                )
-        except sa.exc.IntegrityError:  # another node was first
-            pass
-        value = connection.scalar(query)
-    if not isinstance(value, bytes):
-        raise RowRejected(f"the shared secret {name} could not be stored")
-    return value

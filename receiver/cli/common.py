@@ -19,7 +19,7 @@ from receiver.alerting.rules import hours_of
 from receiver.config import Settings, load_settings
 from receiver.core import DatabaseUnavailable, ReceiverError, find_disk, find_fault, try_lock
 from receiver.db.sqlite import path_of
-from receiver.intake import UNUSED_FOR, SecretUse, SpoolState, seconds_left
+from receiver.intake import UNUSED_FOR, SecretUse, SpoolState, find_uses, seconds_left
 from receiver.maintenance.backup import is_served
 from receiver.net.serving import as_served
 from receiver.observability import configure_logging, get_logger
@@ -117,7 +117,7 @@ def room_text(seconds: float | None) -> str:
 def secret_lines(runtime: Runtime) -> list[str]:
     """Return a line for each push secret, in the order of the settings; [] without a database."""
     try:
-        uses = runtime.list_secret_uses()
+        uses = runtime.ask(lambda connection: find_uses(connection, runtime.settings.push_tokens))
     except ReceiverError:
         return []
     return [secret_line(use, runtime.now()) for use in uses]

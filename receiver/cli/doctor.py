@@ -35,7 +35,7 @@ from receiver.config import Settings, address_text, http_url, load_settings
 from receiver.core import ReceiverError, SettingsError, find_fault
 from receiver.db import sqlite, version
 from receiver.db.clocks import find_difference
-from receiver.intake import SecretUse, find_sources, spool_state, within
+from receiver.intake import SecretUse, find_sources, find_uses, spool_state, within
 from receiver.maintenance import prune
 from receiver.maintenance.backup_notes import COMMAND, Noted, find_backups
 from receiver.maintenance.horizons import list_ahead
@@ -402,7 +402,7 @@ def status(as_json: bool) -> None:
             require_files(runtime.settings)
             state |= {"database": "ok"} | runtime.ask(lambda connection: _journal(runtime, connection))
             state["platform"] = find_platform(runtime)[1]
-            uses = runtime.list_secret_uses()
+            uses = runtime.ask(lambda connection: find_uses(connection, runtime.settings.push_tokens))
             state["push_secrets"] = [_use_row(use, runtime.now()) for use in uses]
             if not runtime.settings.push_allow_enforced:
                 state["would_refuse"] = runtime.ask(lambda connection: _would_refuse(runtime, connection))

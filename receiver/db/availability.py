@@ -6,8 +6,14 @@ Whoever finds it unavailable, or available again, records that here; other threa
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from receiver.core import DatabaseUnavailable
 from receiver.observability import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class CircuitBreaker:
@@ -50,3 +56,19 @@ class CircuitBreaker:
         metrics.DATABASE_UP.set(0)
         self._known.set()
         self.changed.set()
+
+    def require(self) -> None:
+        """Raise DatabaseUnavailable at once if the database is known to be unavailable."""
+        if self.known and not self.up:
+            raise DatabaseUnavailable(f"the database is unavailable: {self.reason}")
+
+    @contextmanager
+    def tracking(self) -> Iterator[None]:
+        """Use the database unless it is known to be unavailable; mark it down if it turns out to be."""
+        self.require()
+        try:
+            yield
+        except DatabaseUnavailable as error:
+            if self.up:
+                self.mark_down(str(error))
+            raise

@@ -17,7 +17,7 @@ from receiver.intake.batch_writer import Acknowledged, BatchWriter
 from receiver.intake.drainer import Drainer
 from receiver.intake.push_path import PUSH_PATH, PushPath, is_push_path, read_push_path
 from receiver.intake.replay import replay_push
-from receiver.intake.secret_usage import UNUSED_FOR, NewUses, SecretUse, save_uses
+from receiver.intake.secret_usage import UNUSED_FOR, NewUses, SecretUse, find_uses, save_uses, write_uses
 from receiver.intake.secrets import PushSecret, PushSecrets
 from receiver.intake.sources import READ_MAX_PUSHES, find_sources
 from receiver.intake.spool import SPOOL_DIR, Spool, SpoolState, copy_spool, seconds_left, spool_state
@@ -53,6 +53,7 @@ __all__ = [
     "copy_spool",
     "count_frames",
     "find_sources",
+    "find_uses",
     "frame",
     "is_push_path",
     "read_file",
@@ -62,4 +63,5 @@ __all__ = [
     "seconds_left",
     "spool_state",
     "within",
+    "write_uses",
 ]

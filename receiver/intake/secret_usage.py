@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.auth.api_keys import shared_secret
 from receiver.db.engine import insert
+from receiver.db.shared_secrets import shared_secret
 from receiver.db.tables import push_secrets, shared_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from receiver.db.engine import Database
+
 _KEY = "push secrets"
+_PATIENCE_SECONDS = 1.0  # the drainer thread that saves uses must not wait long
 UNUSED_FOR = timedelta(days=7)  # an unused retiring secret can be removed then
 
 
@@ -52,6 +55,11 @@ class SecretUse:
         """Return whether it is retiring and has been unused long enough to be removed."""
         since = self.last_used_at or self.known_since
         return self.place > 0 and since is not None and now - since >= UNUSED_FOR
+
+
+def write_uses(database: Database, uses: Sequence[NewUses], *, now: Callable[[], datetime]) -> None:
+    """Commit the uses that one process has counted. Raises DatabaseUnavailable or DatabaseMisconfigured."""
+    database.write(lambda connection: save_uses(connection, uses, now=now()), patience_seconds=_PATIENCE_SECONDS)
 
 
 def save_uses(connection: sa.Connection, uses: Sequence[NewUses], *, now: datetime) -> None:

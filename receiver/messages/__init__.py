@@ -6,10 +6,12 @@ from receiver.messages.balance import Level, Reading, Trend, save_readings
 from receiver.messages.events import Event, Position, list_events
 from receiver.messages.journal import find_oldest_pending
 from receiver.messages.projector import Projector, catch_up
+from receiver.messages.reads import DATA_LAG, Reads
 from receiver.messages.recording import Recorded, RecordResult, match_recorded, record_sent, record_verified
 from receiver.messages.send_records import FIELDS, InvalidSendRecord, SendRecordParser, parse_filter_time
 
 __all__ = [
+    "DATA_LAG",
     "FIELDS",
     "Event",
     "InvalidSendRecord",
@@ -17,6 +19,7 @@ __all__ = [
     "Position",
     "Projector",
     "Reading",
+    "Reads",
     "RecordResult",
     "Recorded",
     "SendRecordParser",

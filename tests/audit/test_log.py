@@ -223,7 +223,7 @@ def test_what_is_audited_cannot_be_read_while_that_is_impossible(
     def away(*_: Any, **__: Any) -> None:
         raise DatabaseUnavailable("away")
 
-    monkeypatch.setattr(runtime, "audited", away)
+    monkeypatch.setattr(runtime.trail, "audited", away)
     for path in ("messages/1", f"messages?mobile={NUMBER}", "replies", "events", "exports/messages", "pushes"):
         answer = client.get(f"/api/v1/{path}", headers=bearer)
         assert answer.status_code == 503, path
@@ -292,7 +292,7 @@ def test_a_refusal_is_answered_as_such_where_it_cannot_be_noted(
     def away(*_: Any, **__: Any) -> None:
         raise DatabaseUnavailable("away")
 
-    monkeypatch.setattr(runtime, "audited", away)
+    monkeypatch.setattr(runtime.trail, "audited", away)
     assert client.get("/api/v1/messages").status_code == 401
 
 

@@ -23,7 +23,7 @@ from receiver.config import tokens
 from receiver.core import DatabaseUnavailable
 from receiver.db.tables import push_secrets as table
 from receiver.db.tables import pushes
-from receiver.intake import NewUses, PushSecrets, save_uses
+from receiver.intake import NewUses, PushSecrets, find_uses, save_uses
 from receiver.intake import secrets as push_secrets
 from receiver.net.self_test import SelfTestAnswer
 from receiver.web.console import status as now
@@ -120,7 +120,7 @@ def test_what_processes_have_counted_adds_up_and_no_secret_is_in_the_database(
     runtime = make_runtime(push_tokens=TOKENS)
     runtime._drainer.stop()  # which keeps the uses of this process
     runtime.database.write(lambda connection: connection.execute(sa.delete(table)))
-    assert [use.known_since for use in runtime.list_secret_uses()] == [None] * 3
+    assert [use.known_since for use in runtime.ask(lambda c: find_uses(c, TOKENS))] == [None] * 3
     for account, secret, count, at in (
         ("default", SECRET, 3, NOON),
         ("default", SECRET, 2, NOON - DAY),
@@ -130,7 +130,7 @@ def test_what_processes_have_counted_adds_up_and_no_secret_is_in_the_database(
     ):
         uses = [NewUses(account=account, secret=secret, pushes=count, last_used_at=at)]
         runtime.database.write(lambda c, uses=uses: save_uses(c, uses, now=NOON - 7 * DAY))  # type: ignore[misc]
-    found = runtime.list_secret_uses()
+    found = runtime.ask(lambda c: find_uses(c, TOKENS))
     assert [(use.account, use.name, use.pushes, use.last_used_at) for use in found] == [
         ("default", "active", 0, None),
         ("default", "retiring 1", 5, NOON),
@@ -151,7 +151,7 @@ def test_a_retiring_secret_that_was_never_used_goes_a_week_after_it_was_first_se
 ) -> None:
     runtime = make_runtime(push_tokens=TOKENS)
     deadline = time.monotonic() + 30
-    while (use := runtime.list_secret_uses()[1]).known_since is None:
+    while (use := runtime.ask(lambda c: find_uses(c, TOKENS))[1]).known_since is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert (use.name, use.last_used_at) == ("retiring 1", None)

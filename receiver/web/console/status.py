@@ -22,7 +22,7 @@ from receiver.config import push_urls
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, mask_mobile
 from receiver.db import once
 from receiver.db.clocks import find_difference
-from receiver.intake import UNUSED_FOR, SpoolState, spool_state
+from receiver.intake import UNUSED_FOR, SpoolState, find_uses, spool_state
 from receiver.messages import Reading, Trend, balance
 from receiver.net.probe import can_connect, connection_here
 from receiver.net.self_test import push_self_test
@@ -268,7 +268,7 @@ def setup() -> Response:
             _clock_words(connection, services.now()),
         )
     )
-    uses = services.list_secret_uses()
+    uses = services.ask(lambda connection: find_uses(connection, services.settings.push_tokens))
     refusals = list(services.admission.refusals)[: -_REFUSALS_SHOWN - 1 : -1]
     # A refresh shows the same secrets and is not audited again; but any client can send this header.
     if "HX-Request" not in request.headers or denials.is_first(current_user().caller.name, "push_url.read"):

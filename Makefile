@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVE_INSTALLED := $(VENV)/.serve-installed
 DEV_INSTALLED := $(VENV)/.dev-installed
-BENCH_INSTALLED := $(VENV)/.bench-installed
 CONSOLE := receiver/web/console
 TRANSLATIONS := $(CONSOLE)/translations
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
@@ -45,7 +44,7 @@ check: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.supply sbom requirements-extras.lock $(VENV)/receiver.cdx.json
 	$(BIN)/python -m tests.supply faults
 
-bench: $(BENCH_INSTALLED)
+bench: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 # Pictures of every staff page, of fixed data: PAGE-LANGUAGE-THEME-DEVICE.png in deploy/screenshots.
@@ -82,8 +81,6 @@ lock: $(DEV_INSTALLED)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--all-extras --constraint requirements-dev.lock --output-file requirements-extras.lock \
 		pyproject.toml requirements-build.in
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--group bench --constraint requirements-dev.lock --output-file requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -99,8 +96,4 @@ $(SERVE_INSTALLED): $(BIN)/pip requirements.lock pyproject.toml
 
 $(DEV_INSTALLED): $(SERVE_INSTALLED) requirements-dev.lock
 	$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
-	touch $@
-
-$(BENCH_INSTALLED): $(DEV_INSTALLED) requirements-bench.lock
-	$(PIP_INSTALL) --require-hashes --requirement requirements-bench.lock
 	touch $@

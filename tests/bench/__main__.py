@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.bench.load import LoadResult
 
-_DATABASES = ("none", "sqlite", "postgresql", "postgresql+2ms")
+_DATABASES = ("sqlite", "postgresql", "postgresql+2ms")
 _CLIENTS = (1, 8, 32, 128)
 _SLOW_CLOSERS = 8
 _SLOW_CLOSERS_BESIDE = 32  # clients

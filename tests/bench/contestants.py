@@ -36,7 +36,7 @@ _SETTLE_SECONDS = 120.0
 _POLL_SECONDS = 0.01
 
 # Workers and threads of the rivals, by database: the best that were found for each, see beside them.
-_WORKERS_AND_THREADS = {"none": (2, 4), "sqlite": (1, 1), "postgresql": (3, 8)}
+_WORKERS_AND_THREADS = {"sqlite": (1, 1), "postgresql": (3, 8)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Contestant:
     """Something that takes pushes at `/push/SECRET`."""
 
     name: str
-    databases: tuple[str, ...]  # of `none`, `sqlite`, `postgresql` and `postgresql+2ms`
+    databases: tuple[str, ...]  # of `sqlite`, `postgresql` and `postgresql+2ms`
     ready_path: str
     tree: Path = ROOT  # where its program is
     projects: bool = False  # what follows from a push comes after its acknowledgement
@@ -61,9 +61,6 @@ class Contestant:
         return [sys.executable, *self._python_arguments(database.partition("+")[0], port)]
 
     def _python_arguments(self, database: str, port: int | str) -> list[str]:
-        if self.name == "fastapi":
-            application = "tests.bench.rivals.fastapi_asyncpg:app"
-            return ["-m", "uvicorn", "--workers", "2", "--port", str(port), "--log-level", "error", application]
         if self.is_receiver:
             return ["-m", "receiver", "serve", "--bind", f"127.0.0.1:{port}"]
         workers, threads = _WORKERS_AND_THREADS[database]
@@ -107,9 +104,7 @@ def _fastify() -> Path:
 CONTESTANTS = {
     each.name: each
     for each in (
-        Contestant(name="noop", databases=("none",), ready_path="/"),
         Contestant(name="naive", databases=("sqlite", *_POSTGRESQL), ready_path="/"),
-        Contestant(name="fastapi", databases=_POSTGRESQL, ready_path="/"),
         Contestant(name="fastify", databases=_POSTGRESQL, ready_path="/"),
         Contestant(name=PGBENCH, databases=_POSTGRESQL, ready_path=""),
         Contestant(name="receiver", databases=("sqlite", *_POSTGRESQL), ready_path="/healthz", projects=True),
@@ -183,9 +178,7 @@ class Running:
             return int(json.load(connection.getresponse())["spool"]["records"])
 
     def count_stored(self) -> tuple[int, ...]:
-        """Count the pushes in its database, and of a receiver its receipts and their copies; () where it keeps none."""
-        if self._database == "none":
-            return ()
+        """Count the pushes in its database, and of a receiver its receipts and their copies."""
         queries = ["SELECT count(*) FROM pushes"]
         queries += ["SELECT coalesce(sum(copies), 0) FROM receipts"] * self._contestant.is_receiver
         with closing(self._open_database()) as connection:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shlex
 import signal
 import statistics
@@ -31,19 +32,21 @@ from receiver.intake import Spool, spool_state
 from receiver.maintenance.rekey import encrypt
 from receiver.messages import record_sent
 from tests.bench.report import describe_machine, write_section
-from tests.bench.size import batches
-from tests.harness.factories import NOON, make_push
+from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.harness.postgres import PostgresServer
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from receiver.core import Push, SentMessage
 
 OLD, NEW = ("old", bytes(range(32))), ("new", bytes(range(32, 64)))
 _SERVER = {"shared_buffers": "512MB", "max_wal_size": "8GB"}
 _ROOT = Path(__file__).parent.parent.parent
 _CLIENTS = 32
+_BATCH = 500
 _READY_SECONDS = 300.0
 
 Keys = tuple[tuple[str, bytes], ...]
@@ -114,7 +117,7 @@ def _sizes(server: PostgresServer, place: Path, count: int, keys: Keys) -> dict[
     _fill(embedded, count)
     embedded.close()
     spool = Spool(place / name, max_bytes=1 << 30, ring=Keyring(keys) if keys else None)
-    for _, pushes in batches(5000):
+    for _, pushes in _batches(5000):
         spool.append(pushes)
     spool.close()
     state = spool_state(place / name)
@@ -126,9 +129,22 @@ def _sizes(server: PostgresServer, place: Path, count: int, keys: Keys) -> dict[
 
 
 def _fill(database: Database, count: int) -> None:
-    for sends, pushes in batches(count):
+    for sends, pushes in _batches(count):
         database.write(partial(record_sent, sends=sends, recorded_at=NOON))
         save_pushes(database, pushes)
+
+
+def _batches(count: int) -> Iterator[tuple[list[SentMessage], list[Push]]]:
+    """Messages to numbers of all kinds, one a second."""
+    chance = random.Random(1)
+    for first in range(0, count, _BATCH):
+        keys = [
+            (str(3_000_000_000 + n), f"1{chance.randrange(3, 10)}{chance.randrange(10**9):09}")
+            for n in range(first, first + _BATCH)
+        ]
+        sends = [make_send(task_id=task_id, mobile=mobile, template_id="540", sent_at=NOON) for task_id, mobile in keys]
+        pushes = [make_push(task_id=task_id, mobile=mobile, second=n) for n, (task_id, mobile) in enumerate(keys)]
+        yield sends, pushes
 
 
 def _of_driver(url: str) -> str:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SERVE_INSTALLED := $(VENV)/.serve-installed
 DEV_INSTALLED := $(VENV)/.dev-installed
 CONSOLE := receiver/web/console
-TRANSLATIONS := $(CONSOLE)/translations
+TRANSLATIONS := receiver/translations
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .PHONY: serve demo test test-thorough check bench format translations lock clean
@@ -65,7 +65,7 @@ format: $(DEV_INSTALLED)
 # no translation yet is found by tests/web/test_translations.py.
 translations: $(SERVE_INSTALLED)
 	$(BIN)/pybabel --quiet extract --mapping-file $(TRANSLATIONS)/babel.cfg --keywords lazy_gettext \
-		--no-location --output-file $(VENV)/messages.pot $(CONSOLE)
+		--no-location --output-file $(VENV)/messages.pot receiver
 	$(BIN)/pybabel --quiet update --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date --width 120 \
 		--input-file $(VENV)/messages.pot --output-dir $(TRANSLATIONS)
 	$(BIN)/pybabel --quiet compile --directory $(TRANSLATIONS)

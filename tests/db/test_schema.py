@@ -142,12 +142,12 @@ def test_wheel_carries_what_pages_are_made_of(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
     folders = [ROOT / "receiver/web" / name for name in ("static", "console/static", "console/templates")]
-    folders.append(ROOT / "receiver/web/console/translations")
+    folders.append(ROOT / "receiver/translations")
     for folder in folders:
         files = {path.relative_to(ROOT).as_posix() for path in folder.rglob("*") if path.is_file()}
         assert files, folder
         assert files - inside == set()
-    assert "receiver/web/console/translations/zh_Hans_CN/LC_MESSAGES/messages.mo" in inside
+    assert "receiver/translations/zh_Hans_CN/LC_MESSAGES/messages.mo" in inside
 
 
 def test_installed_wheel_migrates(tmp_path: Path, wheel: Path) -> None:

@@ -25,11 +25,11 @@ from receiver.auth.passwords import hash_password
 from receiver.auth.users import Role
 from receiver.core import UNREAD, Push, new_id
 from receiver.net.self_test import SelfTestAnswer
+from receiver.translations import CATALOGUES, DIRECTORY
 from receiver.web import console
 from receiver.web.console import status as now
 from receiver.web.console.error_texts import flag_words, why_unread
 from receiver.web.console.filters import duration
-from receiver.web.console.pages import CATALOGUES
 from receiver.webhooks import endpoints
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.harness.factories import make_send
@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
 CONSOLE = Path(console.__file__).parent
-TRANSLATIONS = CONSOLE / "translations"
-CATALOGUE = TRANSLATIONS / CATALOGUES["zh-CN"] / "LC_MESSAGES"
+CATALOGUE = DIRECTORY / CATALOGUES["zh-CN"] / "LC_MESSAGES"
 
 Key = tuple[str | None, str]  # context and id
 
@@ -75,15 +74,17 @@ def _texts(texts: Any) -> tuple[str, ...]:
 
 
 MESSAGES = _by_key(_catalogue())
+# Placeholders, commands, marks and settings, and the space around a text.
+PUT_IN = (r"%\(\w+\)[a-z]|%%", r"\{\w*\}", r"`[^`]+`", r"</?\w[^>]*>", r"\bRECEIVER_\w+", r"^\s+", r"\s+$")
 
 
 # --- The catalogue ------------------------------------------------------------------------------------
 
 
 def test_every_text_of_the_sources_is_in_the_catalogue_and_nothing_else() -> None:
-    with (TRANSLATIONS / "babel.cfg").open() as file:
+    with (DIRECTORY / "babel.cfg").open() as file:
         methods, options = parse_mapping_cfg(file)  # type: ignore[no-untyped-call]
-    found = extract_from_dir(CONSOLE, methods, options, DEFAULT_KEYWORDS | {"lazy_gettext": None})
+    found = extract_from_dir(DIRECTORY.parent, methods, options, DEFAULT_KEYWORDS | {"lazy_gettext": None})
     wanted = {(context, _first(texts)) for _file, _line, texts, _comments, context in found}
     assert len(wanted) > 300
     assert wanted - MESSAGES.keys() == set(), "see `make translations`"
@@ -99,7 +100,15 @@ def test_text_is_translated_with_all_that_is_put_into_it(key: Key) -> None:
     for translated in _texts(message.string):
         assert translated, "not translated"
         assert translated != message.id
-        for pattern in (r"%\(\w+\)[a-z]|%%", r"</?\w[^>]*>", r"\bRECEIVER_\w+", r"^\s+", r"\s+$"):
+        for pattern in (
+            r"%\(\w+\)[a-z]|%%",
+            r"\{\w*\}",
+            r"`[^`]+`",
+            r"</?\w[^>]*>",
+            r"\bRECEIVER_\w+",
+            r"^\s+",
+            r"\s+$",
+        ):
             assert Counter(re.findall(pattern, translated)) == Counter(re.findall(pattern, texts[-1])), pattern
         assert not re.search(r"[\u4e00-\u9fff] ?[,;:?!]|[\u4e00-\u9fff]\.(?!\w)", translated), "half-width punctuation"
         if re.search(r"[.:?]$", texts[-1]):

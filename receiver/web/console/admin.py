@@ -18,9 +18,10 @@ from receiver.auth.passwords import MIN_CHARS, hash_password
 from receiver.auth.users import NAME, Role
 from receiver.core import NameTaken, NotFound, SettingsError
 from receiver.support.lookup import LookupAnswer
+from receiver.translations import CATALOGUES
 from receiver.web import runtime
 from receiver.web.console.advice import BUILT_IN
-from receiver.web.console.pages import CATALOGUES, LANGUAGES, blueprint, language, render
+from receiver.web.console.pages import LANGUAGES, blueprint, language, render
 from receiver.web.console.session import current_user, may_manage, seen_accounts
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from receiver.core import (
     TooManyRows,
 )
 from receiver.observability import get_logger
+from receiver.translations import CATALOGUES, DIRECTORY
 from receiver.web import denials, runtime
 from receiver.web.auth import CONSOLE
 from receiver.web.console import filters
@@ -48,9 +49,8 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-# Language tag: name. Catalogues are stored under Babel's name of the locale.
+# Language tag: name.
 LANGUAGES: Mapping[str, str] = {"zh-CN": "中文", "en": "English"}
-CATALOGUES = {"zh-CN": "zh_Hans_CN", "en": "en"}
 
 _HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -281,12 +281,11 @@ def register(app: Flask) -> None:
         BABEL_DEFAULT_LOCALE="en",
     )
     _csrf.init_app(app)
-    directories = f"{blueprint.root_path}/translations"
     Babel(
         app,
         locale_selector=lambda: CATALOGUES[language()],
         timezone_selector=lambda: str(runtime().settings.timezone),
-        default_translation_directories=directories,
+        default_translation_directories=str(DIRECTORY),
     )
     filters.register(app)
     app.jinja_env.add_extension("jinja2.ext.i18n")

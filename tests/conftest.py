@@ -19,7 +19,7 @@ import pytest
 from flask import Flask
 
 from receiver.app import create_app
-from receiver.auth import api_keys
+from receiver.auth import changes
 from receiver.auth.api_keys import Scope
 from receiver.config import Settings
 from receiver.db import migrate
@@ -243,7 +243,7 @@ def client(app: Flask) -> FlaskClient:
 def make_key(runtime: Runtime, *scopes: Scope, accounts: tuple[str, ...] | None = None) -> str:
     """Make an API key and give its header value."""
     key = runtime.database.write(
-        lambda connection: api_keys.create_key(
+        lambda connection: changes.create_key(
             connection,
             name=uuid.uuid4().hex,
             scopes=scopes or tuple(Scope),

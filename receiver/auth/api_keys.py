@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -11,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.core import NameTaken, NotFound
 from receiver.db.tables import api_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
 KEY_PREFIX = "rcv_"
@@ -54,33 +51,6 @@ class ApiKey:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
-def create_key(
-    connection: sa.Connection,
-    *,
-    name: str,
-    scopes: Sequence[Scope],
-    accounts: Sequence[str] | None,
-    now: datetime,
-    expires_at: datetime | None,
-) -> str:
-    """Create a key and return it, this once. Raises NameTaken."""
-    key = KEY_PREFIX + secrets.token_urlsafe(32)
-    taken = connection.scalar(sa.select(api_keys.c.id).where(api_keys.c.name == name))
-    if taken is not None:
-        raise NameTaken(f"there is a key named {name} already; revoke does not free its name, choose another")
-    connection.execute(
-        sa.insert(api_keys).values(
-            name=name,
-            key_sha256=digest_of(key),
-            scopes=sorted(scopes),
-            accounts=sorted(accounts) if accounts else None,
-            created_at=now,
-            expires_at=expires_at,
-        )
-    )
-    return key
-
-
 def find_key(connection: sa.Connection, key: str) -> ApiKey | None:
     """Return the stored key, valid or not; None: unknown.
 
@@ -100,16 +70,6 @@ def list_valid_digests(connection: sa.Connection, now: datetime) -> frozenset[by
 def list_keys(connection: sa.Connection) -> list[ApiKey]:
     """Return every key, oldest first."""
     return [_api_key(row) for row in connection.execute(sa.select(api_keys).order_by(api_keys.c.id))]
-
-
-def revoke_key(connection: sa.Connection, *, name: str, now: datetime) -> None:
-    """End a key at once; ending it twice changes nothing. Raises NotFound."""
-    known = connection.scalar(sa.select(api_keys.c.id).where(api_keys.c.name == name))
-    if known is None:
-        raise NotFound(f"there is no key named {name}; see `receiver keys list`")
-    connection.execute(
-        sa.update(api_keys).where(api_keys.c.id == known, api_keys.c.revoked_at.is_(None)).values(revoked_at=now)
-    )
 
 
 def note_used(connection: sa.Connection, key_id: int, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Staff who log in to the console: their roles, sessions, failed log-ins and look-ups."""
+"""Staff who log in to the console: their roles, sessions and failed log-ins."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.core import CLOCKS_APART, NameTaken, NotFound
+from receiver.core import CLOCKS_APART, NotFound
 from receiver.db.engine import insert
 from receiver.db.sql import is_over, still_lasts
-from receiver.db.tables import advice, login_failures, look_ups, user_sessions, users
+from receiver.db.tables import login_failures, user_sessions, users
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
 
 NAME = re.compile(r"\w[\w.@+-]{0,63}")
 IDLE_MAX = timedelta(hours=2)  # an idle session ends
 SEEN_EVERY = timedelta(minutes=1)  # how exactly that is known, at a write each
-_LOOK_UPS_KEPT = timedelta(days=1)
 _STEPS_APART = 2 + CLOCKS_APART // timedelta(seconds=30)  # codes of neighbouring steps are accepted too
 
 
@@ -68,31 +67,12 @@ class Session:
 # --- Users --------------------------------------------------------------------------------------------
 
 
-def create_user(
-    connection: sa.Connection,
-    *,
-    name: str,
-    role: Role,
-    now: datetime,
-    password_hash: str | None = None,
-    oidc_subject: str | None = None,
-    accounts: Sequence[str] | None = None,
-) -> User:
-    """Create a user; `accounts` None: all. Raises NameTaken, also for a name that folds to a taken one."""
-    if taken := _alike(connection, name):
-        raise NameTaken(f"there is a user named {taken[0]} already; choose another name, or `receiver users password`")
-    bound = sorted(accounts) if accounts is not None else None
-    values = {"password_hash": password_hash, "oidc_subject": oidc_subject, "accounts": bound}
-    connection.execute(sa.insert(users).values(name=name, role=role.value, created_at=now, **values))
-    return get_user(connection, name)
-
-
 def fold_name(name: str) -> str:
     """Return a name without differences of case and width."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
-def _alike(connection: sa.Connection, name: str) -> list[str]:
+def list_alike(connection: sa.Connection, name: str) -> list[str]:
     """Return the names that fold to the same: one at most, but where two are of a time when both could be made."""
     folded = fold_name(name)
     return [other for other in connection.scalars(sa.select(users.c.name)) if fold_name(other) == folded]
@@ -103,7 +83,7 @@ def match_user(connection: sa.Connection, name: str) -> User | None:
 
     Of two whose names fold to the same, only the exact name finds each.
     """
-    names = _alike(connection, name)
+    names = list_alike(connection, name)
     if name in names:
         return find_user(connection, name)
     return find_user(connection, names[0]) if len(names) == 1 else None
@@ -132,37 +112,6 @@ def get_user(connection: sa.Connection, name: str) -> User:
 def list_users(connection: sa.Connection) -> list[User]:
     """Return every user, by name."""
     return [_user(row) for row in connection.execute(sa.select(users).order_by(users.c.name))]
-
-
-def set_password(connection: sa.Connection, name: str, password_hash: str, *, now: datetime) -> None:
-    """Change a password, and end the user's sessions. Raises NotFound."""
-    _change(connection, name, now, password_hash=password_hash)
-
-
-def set_role(connection: sa.Connection, name: str, role: Role, *, now: datetime) -> None:
-    """Change a user's role, and end their sessions. Raises NotFound."""
-    _change(connection, name, now, role=role.value)
-
-
-def set_accounts(connection: sa.Connection, name: str, accounts: Sequence[str] | None, *, now: datetime) -> None:
-    """Restrict a user to accounts, None: all; ends their sessions. Raises NotFound."""
-    _change(connection, name, now, accounts=sorted(accounts) if accounts is not None else None)
-
-
-def set_disabled(connection: sa.Connection, name: str, disabled_at: datetime | None, *, now: datetime) -> None:
-    """Disable a user, None: enable them; ends their sessions. Raises NotFound."""
-    _change(connection, name, now, disabled_at=disabled_at)
-
-
-def set_totp(connection: sa.Connection, name: str, secret: str | None, *, now: datetime) -> None:
-    """Set a user's second factor, None: remove it; ends their sessions. Raises NotFound."""
-    _change(connection, name, now, totp_secret=secret, totp_step=None)
-
-
-def _change(connection: sa.Connection, name: str, now: datetime, **values: Any) -> None:
-    user = get_user(connection, name)
-    connection.execute(sa.update(users).where(users.c.id == user.id).values(**values))
-    end_sessions_of(connection, user.id, now=now)
 
 
 def use_totp_step(connection: sa.Connection, user_id: int, step: int) -> bool:
@@ -313,36 +262,3 @@ def _failure_keys(name: str, address: str) -> dict[bytes, int]:
     name = fold_name(name)  # else each spelling would have its own attempts
     texts = {"name and address": f"{name}\0{address}", "address": f"\0{address}", "name": f"{name}\0"}
     return {_digest(texts[kind]): most for kind, most in _FAILURES_MAX.items()}
-
-
-# --- What they look up, and what they are told to do ------------------------------------------------------
-
-
-def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: datetime) -> str:
-    """Save a user's look-up for a day; return the random part of its address."""
-    token = secrets.token_urlsafe(16)
-    connection.execute(sa.insert(look_ups).values(token=token, user_id=user_id, text=text, created_at=now))
-    connection.execute(sa.delete(look_ups).where(is_over(look_ups.c.created_at, _LOOK_UPS_KEPT, now)))
-    return token
-
-
-def find_look_up(connection: sa.Connection, user_id: int, token: str, *, now: datetime) -> str | None:
-    """Return the look-up under that address, for its own user, until it expires; None: there is none."""
-    column = look_ups.c
-    own = (column.token == token, column.user_id == user_id, column.created_at > now - _LOOK_UPS_KEPT)
-    found: str | None = connection.scalar(sa.select(column.text).where(*own))
-    return found
-
-
-def list_advice(connection: sa.Connection, language: str) -> Mapping[str, str]:
-    """Return the team's own advice in a language, by the answer that it is for."""
-    rows = connection.execute(sa.select(advice.c.answer, advice.c.text).where(advice.c.language == language))
-    return {row[0]: row[1] for row in rows}
-
-
-def save_advice(connection: sa.Connection, language: str, texts: Mapping[str, str], answers: Sequence[str]) -> None:
-    """Save the advice for these answers; an empty text restores the built-in one."""
-    connection.execute(sa.delete(advice).where(advice.c.language == language, advice.c.answer.in_(answers)))
-    rows = [{"answer": name, "language": language, "text": texts[name]} for name in answers if texts.get(name)]
-    if rows:
-        connection.execute(sa.insert(advice), rows)

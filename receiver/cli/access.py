@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import csv
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from receiver.auth.access_review import ReviewedAccess, list_access
-from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.auth import service
+from receiver.cli.common import ACTOR, accounts_text, as_json, cell_text, open_runtime, print_list
 from receiver.core import neutral
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Callable, Mapping
+
+    from receiver.auth.access_review import ReviewedAccess
 
 
-_HEADINGS = ("kind", "name", "may", "accounts", "created", "last used", "expires", "ended", "unused for 90 days")
+_COLUMNS: Mapping[str, Callable[[ReviewedAccess], object]] = {
+    "kind": lambda entry: entry.kind,
+    "name": lambda entry: entry.name,
+    "may": lambda entry: " ".join(entry.may),
+    "accounts": lambda entry: accounts_text(entry.accounts),
+    "created": lambda entry: entry.created_at,
+    "last used": lambda entry: entry.last_used_at,
+    "expires": lambda entry: entry.expires_at,
+    "ended": lambda entry: entry.ended_at,
+    "unused for 90 days": lambda entry: "unused" if entry.unused else "",
+}
 
 
 @click.group()
@@ -36,24 +47,10 @@ def review(as_csv: bool, as_json: bool) -> None:
       receiver access review --csv > access-2026-q4.csv
     """
     with open_runtime() as runtime:
-        now = runtime.now()
-        entries = runtime.audited(lambda connection: list_access(connection, now), "cli", "access.review")
-    if as_json:
-        for entry in entries:
-            print_json(asdict(entry))
-    elif as_csv:
+        entries = service.review_access(runtime.trail, ACTOR)
+    if as_csv and not as_json:
         rows = csv.writer(sys.stdout, lineterminator="\n")
-        rows.writerow(_HEADINGS)
-        rows.writerows([neutral(cell) for cell in _cells(entry)] for entry in entries)
-    else:
-        print_table(_HEADINGS, [_cells(entry) for entry in entries])
-
-
-def _cells(entry: ReviewedAccess) -> list[str]:
-    times = [_time_text(at) for at in (entry.created_at, entry.last_used_at, entry.expires_at, entry.ended_at)]
-    accounts = "all" if entry.accounts is None else " ".join(entry.accounts)
-    return [entry.kind, entry.name, " ".join(entry.may), accounts, *times, "unused" if entry.unused else ""]
-
-
-def _time_text(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M}Z" if at else ""
+        rows.writerow(_COLUMNS)
+        rows.writerows([neutral(cell_text(column(entry))) for column in _COLUMNS.values()] for entry in entries)
+        return
+    print_list(entries, _COLUMNS, as_json=as_json, by_line=True)

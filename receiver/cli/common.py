@@ -9,7 +9,9 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -17,7 +19,7 @@ from rich.table import Table
 
 from receiver.alerting.rules import hours_of
 from receiver.config import Settings, load_settings
-from receiver.core import DatabaseUnavailable, ReceiverError, find_disk, find_fault, try_lock
+from receiver.core import DatabaseUnavailable, ReceiverError, SettingsError, find_disk, find_fault, try_lock
 from receiver.db.sqlite import path_of
 from receiver.intake import UNUSED_FOR, SecretUse, SpoolState, find_uses, seconds_left
 from receiver.maintenance.backup import is_served
@@ -26,13 +28,14 @@ from receiver.observability import configure_logging, get_logger
 from receiver.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+T = TypeVar("T")
 
 _log = get_logger(__name__)
 
+ACTOR = "cli"  # in the audit log
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
 
 
@@ -94,13 +97,50 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=not is_utf8, default=str), flush=True)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def print_list(
+    rows: Sequence[T],
+    columns: Mapping[str, Callable[[T], object]],
+    *,
+    as_json: bool,
+    fields: Callable[[Any], Any] = asdict,
+    by_line: bool = False,
+) -> None:
+    """Print rows as a table for people, or as JSON: one array of their `fields`, or `by_line` an object a line."""
+    if not as_json:
+        print_table(list(columns), [[column(row) for column in columns.values()] for row in rows])
+    elif by_line:
+        for row in rows:
+            print_json(fields(row))
+    else:
+        print_json([fields(row) for row in rows])
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows for people: as wide as the terminal; without a terminal, lines do not wrap."""
     table = Table(*headings, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*map(cell_text, row))
     width = None if sys.stdout.isatty() else 200
     Console(width=width, soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def cell_text(cell: object) -> str:
+    """Return the text of one cell; a time is shown to the minute, in UTC."""
+    if cell is None:
+        return ""
+    return f"{cell:%Y-%m-%d %H:%M}Z" if isinstance(cell, datetime) else str(cell)
+
+
+def accounts_text(accounts: Sequence[str] | None) -> str:
+    """Return the accounts that a key, a user or a webhook is limited to."""
+    return "all" if accounts is None else " ".join(accounts)
+
+
+def known_accounts(runtime: Runtime, accounts: Sequence[str]) -> list[str] | None:
+    """Return the accounts to limit to; None: no limit. Raises SettingsError for an account that is not configured."""
+    if unknown := sorted(set(accounts) - runtime.settings.accounts):
+        raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
+    return sorted(set(accounts)) or None
 
 
 def find_room(settings: Settings, state: SpoolState) -> float | None:

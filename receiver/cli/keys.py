@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from datetime import timedelta
 
 import click
 
-from receiver.auth import api_keys
-from receiver.auth.api_keys import Scope
-from receiver.cli.common import as_json, open_runtime, print_json, print_table
-from receiver.core import SettingsError
-
-_ACTOR = "cli"
+from receiver.auth import service
+from receiver.auth.api_keys import Scope, list_keys
+from receiver.cli.common import ACTOR, accounts_text, as_json, known_accounts, open_runtime, print_list
 
 
 @click.group()
@@ -32,7 +28,7 @@ def keys() -> None:
     help="A permission; may be repeated.",
 )
 @click.option("--account", "accounts", multiple=True, help="Limit it to an account; may be repeated.")
-@click.option("--expires-days", type=click.IntRange(1, 36500), help="Expire after so many days.")
+@click.option("--expires-days", type=click.IntRange(1, service.EXPIRES_DAYS_MAX), help="Expire after so many days.")
 def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expires_days: int | None) -> None:
     """Create a key and print it, once, as the last line of standard output.
 
@@ -41,24 +37,13 @@ def create(name: str, scopes: tuple[str, ...], accounts: tuple[str, ...], expire
       receiver keys create support --scope read --expires-days 90
     """
     with open_runtime() as runtime:
-        unknown = sorted(set(accounts) - runtime.settings.accounts)
-        if unknown:
-            raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
-        now = runtime.now()
-        key = runtime.audited(
-            lambda connection: api_keys.create_key(
-                connection,
-                name=name,
-                scopes=[Scope(scope) for scope in scopes],
-                accounts=accounts,
-                now=now,
-                expires_at=now + timedelta(days=expires_days) if expires_days else None,
-            ),
-            _ACTOR,
-            "key.create",
+        key = service.create_key(
+            runtime.trail,
+            ACTOR,
             name=name,
-            scopes=sorted(scopes),
-            accounts=sorted(accounts) or None,
+            scopes=[Scope(scope) for scope in scopes],
+            accounts=known_accounts(runtime, accounts),
+            expires_days=expires_days,
         )
     print("Shown only once:", file=sys.stderr)
     print(key)
@@ -74,24 +59,19 @@ def list_(as_json: bool) -> None:
       receiver keys list
     """
     with open_runtime() as runtime:
-        rows = runtime.ask_present(api_keys.list_keys)
-    if as_json:
-        print_json([asdict(key) | {"scopes": sorted(key.scopes)} for key in rows])
-        return
-    print_table(
-        ["name", "scopes", "accounts", "created", "expires", "revoked"],
-        [
-            (
-                key.name,
-                " ".join(sorted(key.scopes)),
-                " ".join(key.accounts) if key.accounts else "all",
-                *(
-                    moment and f"{moment:%Y-%m-%d %H:%M}Z"
-                    for moment in (key.created_at, key.expires_at, key.revoked_at)
-                ),
-            )
-            for key in rows
-        ],
+        rows = runtime.ask_present(list_keys)
+    print_list(
+        rows,
+        {
+            "name": lambda key: key.name,
+            "scopes": lambda key: " ".join(sorted(key.scopes)),
+            "accounts": lambda key: accounts_text(key.accounts),
+            "created": lambda key: key.created_at,
+            "expires": lambda key: key.expires_at,
+            "revoked": lambda key: key.revoked_at,
+        },
+        as_json=as_json,
+        fields=lambda key: asdict(key) | {"scopes": sorted(key.scopes)},
     )
 
 
@@ -105,8 +85,5 @@ def revoke(name: str) -> None:
       receiver keys revoke support
     """
     with open_runtime() as runtime:
-        now = runtime.now()
-        runtime.audited(
-            lambda connection: api_keys.revoke_key(connection, name=name, now=now), _ACTOR, "key.revoke", name=name
-        )
+        service.revoke_key(runtime.trail, ACTOR, name)
     print(f"{name} is revoked")

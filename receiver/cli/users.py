@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from receiver.auth import users as store
-from receiver.auth.passwords import hash_password
-from receiver.auth.users import Role
-from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.auth import service
+from receiver.auth.users import Role, User, get_user, list_users
+from receiver.cli.common import ACTOR, accounts_text, as_json, known_accounts, open_runtime, print_list
 from receiver.config import inside_at
-from receiver.core import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
+    from collections.abc import Callable
 
-    from receiver.db.engine import Connection
-    from receiver.runtime import Runtime
-
-_ACTOR = "cli"
+    from receiver.audit import AuditTrail
 
 role_option = click.option(
     "--role", required=True, type=click.Choice([role.value for role in Role]), help="Permissions of the user."
@@ -48,21 +43,10 @@ def create(name: str, role: str, accounts: tuple[str, ...]) -> None:
     Example:
       receiver users create li.wei --role support --account default
     """
-    if not store.NAME.fullmatch(name):
-        raise SettingsError("NAME: letters, digits, and . _ @ + - only, 64 at most")
-    password_hash = hash_password(_ask_password(), name=name)
+    password = _ask_password()
     with open_runtime() as runtime:
-        now, bound = runtime.now(), known_accounts(runtime, accounts)
-        runtime.audited(
-            lambda connection: store.create_user(
-                connection, name=name, role=Role(role), now=now, password_hash=password_hash, accounts=bound
-            ),
-            _ACTOR,
-            "user.create",
-            name=name,
-            role=role,
-            accounts=bound,
-        )
+        bound = known_accounts(runtime, accounts)
+        service.create_user(runtime.trail, ACTOR, name=name, role=Role(role), password=password, accounts=bound)
         address = inside_at(runtime.settings)
     print(f"{name} may log in as {role}: {address}/console")
 
@@ -77,40 +61,34 @@ def list_(as_json: bool) -> None:
       receiver users list
     """
     with open_runtime() as runtime:
-        rows = runtime.ask_present(store.list_users)
-    if as_json:
-        print_json(
-            [
-                {
-                    "name": user.name,
-                    "role": user.role,
-                    "totp": user.totp_secret is not None,
-                    "oidc": user.oidc_subject is not None,
-                    "accounts": user.accounts,
-                    "created_at": user.created_at,
-                    "last_used_at": user.last_used_at,
-                    "disabled_at": user.disabled_at,
-                }
-                for user in rows
-            ]
-        )
-        return
-    print_table(
-        ["name", "role", "accounts", "second factor", "created", "last used", "disabled"],
-        [
-            (
-                user.name,
-                user.role,
-                "all" if user.accounts is None else " ".join(user.accounts),
-                "yes" if user.totp_secret else "no",
-                *(
-                    moment and f"{moment:%Y-%m-%d %H:%M}Z"
-                    for moment in (user.created_at, user.last_used_at, user.disabled_at)
-                ),
-            )
-            for user in rows
-        ],
+        rows = runtime.ask_present(list_users)
+    print_list(
+        rows,
+        {
+            "name": lambda user: user.name,
+            "role": lambda user: user.role,
+            "accounts": lambda user: accounts_text(user.accounts),
+            "second factor": lambda user: "yes" if user.totp_secret else "no",
+            "created": lambda user: user.created_at,
+            "last used": lambda user: user.last_used_at,
+            "disabled": lambda user: user.disabled_at,
+        },
+        as_json=as_json,
+        fields=_fields,
     )
+
+
+def _fields(user: User) -> dict[str, object]:
+    return {
+        "name": user.name,
+        "role": user.role,
+        "totp": user.totp_secret is not None,
+        "oidc": user.oidc_subject is not None,
+        "accounts": user.accounts,
+        "created_at": user.created_at,
+        "last_used_at": user.last_used_at,
+        "disabled_at": user.disabled_at,
+    }
 
 
 @users.command()
@@ -122,8 +100,7 @@ def password(name: str) -> None:
     Example:
       receiver users password li.wei
     """
-    password_hash = hash_password(_ask_password(), name=name)
-    _change(name, "user.password", lambda connection, now: store.set_password(connection, name, password_hash, now=now))
+    _change(name, partial(service.set_password, password=_ask_password()))
     print(f"{name} has a new password")
 
 
@@ -137,7 +114,7 @@ def role(name: str, role: str) -> None:
     Example:
       receiver users role li.wei --role admin
     """
-    _change(name, "user.role", lambda connection, now: store.set_role(connection, name, Role(role), now=now), role=role)
+    _change(name, partial(service.set_role, role=Role(role)))
     print(f"{name} is {role} now")
 
 
@@ -150,7 +127,7 @@ def disable(name: str) -> None:
     Example:
       receiver users disable li.wei
     """
-    _change(name, "user.disable", lambda connection, now: store.set_disabled(connection, name, now, now=now))
+    _change(name, service.disable_user)
     print(f"{name} is disabled")
 
 
@@ -163,7 +140,7 @@ def enable(name: str) -> None:
     Example:
       receiver users enable li.wei
     """
-    _change(name, "user.enable", lambda connection, now: store.set_disabled(connection, name, None, now=now))
+    _change(name, service.enable_user)
     print(f"{name} may log in again")
 
 
@@ -176,7 +153,7 @@ def reset_totp(name: str) -> None:
     Example:
       receiver users reset-totp li.wei
     """
-    _change(name, "user.reset_totp", lambda connection, now: store.set_totp(connection, name, None, now=now))
+    _change(name, service.reset_totp)
     print(f"{name} must set up a second factor at the next log-in")
 
 
@@ -191,33 +168,15 @@ def accounts(name: str, accounts: tuple[str, ...]) -> None:
       receiver users accounts li.wei --account default
     """
     with open_runtime() as runtime:
-        now, bound, name = runtime.now(), known_accounts(runtime, accounts), _exact(runtime, name)
-        runtime.audited(
-            lambda connection: store.set_accounts(connection, name, bound, now=now),
-            _ACTOR,
-            "user.accounts",
-            name=name,
-            accounts=bound or "all",
-        )
-    print(f"{name} sees {' '.join(bound) if bound else 'every account'} now")
+        user = runtime.ask_present(partial(get_user, name=name))
+        bound = known_accounts(runtime, accounts)
+        service.set_accounts(runtime.trail, ACTOR, user, bound)
+    print(f"{user.name} sees {' '.join(bound) if bound else 'every account'} now")
 
 
-def known_accounts(runtime: Runtime, accounts: Sequence[str]) -> list[str] | None:
-    """Return the accounts to limit to; None: no limit. Raises SettingsError for an account that is not configured."""
-    if unknown := sorted(set(accounts) - runtime.settings.accounts):
-        raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
-    return sorted(set(accounts)) or None
-
-
-def _exact(runtime: Runtime, name: str) -> str:
-    """Return a user's name as stored, for the audit log. Raises NotFound."""
-    return runtime.ask_present(lambda connection: store.get_user(connection, name)).name
-
-
-def _change(name: str, action: str, change: Callable[[Connection, datetime], None], **detail: str) -> None:
+def _change(name: str, change: Callable[[AuditTrail, str, User], None]) -> None:
     with open_runtime() as runtime:
-        now, name = runtime.now(), _exact(runtime, name)
-        runtime.audited(lambda connection: change(connection, now), _ACTOR, action, name=name, **detail)
+        change(runtime.trail, ACTOR, runtime.ask_present(partial(get_user, name=name)))
 
 
 def _ask_password() -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from receiver.audit import Checkpoint, list_audit
-from receiver.auth import api_keys, users
+from receiver.auth import api_keys, changes
 from receiver.auth.access_review import list_access
 from receiver.auth.api_keys import Scope
 from receiver.auth.users import Role
@@ -368,11 +368,11 @@ def test_the_review_marks_what_is_open_and_was_not_used_for_90_days(app: Flask, 
 
     def work(connection: Any) -> None:
         for name, expires_at in (("old", None), ("used", None), ("expired", long_ago), ("revoked", None)):
-            api_keys.create_key(connection, name=name, expires_at=expires_at, **made)
-        api_keys.revoke_key(connection, name="revoked", now=now)
+            changes.create_key(connection, name=name, expires_at=expires_at, **made)
+        changes.revoke_key(connection, name="revoked", now=now)
         (used,) = [key.id for key in api_keys.list_keys(connection) if key.name == "used"]
         api_keys.note_used(connection, used, now - timedelta(days=89))
-        users.create_user(connection, name="=old", role=Role.SUPPORT, now=long_ago, accounts=["default"])
+        changes.create_user(connection, name="=old", role=Role.SUPPORT, now=long_ago, accounts=["default"])
 
     runtime.database.write(work)
     found = runtime.ask(lambda c: list_access(c, now))

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
-from receiver.auth import api_keys, users
+from receiver.auth import api_keys, changes, users
 from receiver.auth.api_keys import Scope
 from receiver.auth.login_throttle import Throttle
 from receiver.db.tables import audit, login_failures
@@ -62,7 +62,7 @@ def test_guessing_keys_costs_no_look_up_and_keeps_no_good_key_out(
     good = make_key(runtime, Scope.READ)
     gone = make_key(runtime, Scope.READ)
     (name,) = [key.name for key in runtime.ask(api_keys.list_keys)][-1:]
-    runtime.database.write(lambda connection: api_keys.revoke_key(connection, name=name, now=runtime.now()))
+    runtime.database.write(lambda connection: changes.revoke_key(connection, name=name, now=runtime.now()))
 
     assert [ask(client, f"Bearer wrong-{number}")[0] for number in range(5)] == [401] * 5
     looked_up.clear()

@@ -10,7 +10,7 @@ import pytest
 
 from receiver.app import create_app
 from receiver.audit import list_audit
-from receiver.auth import api_keys
+from receiver.auth import changes
 from receiver.auth.api_keys import Scope
 from receiver.web.auth import CONSOLE, POLICIES, Open, policy_for
 from tests.conftest import make_key
@@ -64,7 +64,7 @@ def test_no_key_and_wrong_keys_are_refused_on_every_route(app: Flask, client: Fl
 
     def create(name: str, days: int) -> str:
         return runtime.database.write(
-            lambda connection: api_keys.create_key(
+            lambda connection: changes.create_key(
                 connection,
                 name=name,
                 scopes=list(Scope),
@@ -75,7 +75,7 @@ def test_no_key_and_wrong_keys_are_refused_on_every_route(app: Flask, client: Fl
         )
 
     revoked, expired = create("revoked", 1), create("expired", -1)
-    runtime.database.write(lambda connection: api_keys.revoke_key(connection, name="revoked", now=now))
+    runtime.database.write(lambda connection: changes.revoke_key(connection, name="revoked", now=now))
     bad = ["", "Bearer", "Bearer ", "Bearer rcv_wrong", f"Basic {revoked}", f"Bearer {revoked}", f"Bearer {expired}"]
     for _, method, path in scoped(app):
         for header in bad:

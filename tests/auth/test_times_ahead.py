@@ -14,7 +14,7 @@ from receiver.alerting.figures import find_push_flow
 from receiver.alerting.follow import IncidentState, PendingNotification, follow
 from receiver.alerting.rules import Alarm, Finding
 from receiver.app import create_app
-from receiver.auth import api_keys, users
+from receiver.auth import api_keys, changes, users
 from receiver.db import once
 from receiver.db.tables import deliveries as deliveries_table
 from receiver.db.tables import login_failures, look_ups
@@ -22,7 +22,7 @@ from receiver.db.tables import notices as notices_table
 from receiver.db.tables import targets as targets_table
 from receiver.messages import Reading, balance, recording
 from receiver.sending import attempts
-from receiver.support import signals
+from receiver.support import lookup_store, signals
 from receiver.webhooks import deliveries, endpoints
 from tests.conftest import make_key
 from tests.harness.factories import make_push, make_send
@@ -58,7 +58,7 @@ def test_failed_log_ins_of_the_future_lock_nobody_out(runtime: Runtime) -> None:
 
 
 def test_code_that_was_used_in_the_future_does_not_use_up_those_of_now(runtime: Runtime) -> None:
-    user = runtime.database.write(lambda c: users.create_user(c, name="a", role=users.Role.SUPPORT, now=NOW))
+    user = runtime.database.write(lambda c: changes.create_user(c, name="a", role=users.Role.SUPPORT, now=NOW))
 
     def use(step: int) -> bool:
         return runtime.database.write(lambda c: users.use_totp_step(c, user.id, step))
@@ -69,7 +69,7 @@ def test_code_that_was_used_in_the_future_does_not_use_up_those_of_now(runtime: 
 
 
 def test_session_of_the_future_does_not_hold_for_years(runtime: Runtime) -> None:
-    user = runtime.database.write(lambda c: users.create_user(c, name="a", role=users.Role.SUPPORT, now=NOW))
+    user = runtime.database.write(lambda c: changes.create_user(c, name="a", role=users.Role.SUPPORT, now=NOW))
     held = {"confirmed": True, "address": "", "lasts": timedelta(hours=12)}
     token = runtime.database.write(lambda c: users.begin_session(c, user.id, now=LATER, **held))  # type: ignore[arg-type]
     assert runtime.ask(lambda c: users.find_session(c, token, LATER)) is not None
@@ -79,7 +79,7 @@ def test_session_of_the_future_does_not_hold_for_years(runtime: Runtime) -> None
 
 def test_look_up_of_the_future_is_not_kept_until_then(runtime: Runtime) -> None:
     for at in (LATER, NOW):
-        runtime.database.write(lambda c, at=at: users.save_look_up(c, 1, "15080921090", now=at))  # type: ignore[misc]
+        runtime.database.write(lambda c, at=at: lookup_store.save_look_up(c, 1, "15080921090", now=at))  # type: ignore[misc]
     assert runtime.ask(lambda c: c.scalars(sa.select(look_ups.c.created_at)).all()) == [NOW]
 
 

@@ -17,7 +17,6 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
-from receiver.auth import users
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, Outcome, Push, ReceiverError, first_id_of
 from receiver.db import migrate
 from receiver.db.encryption import (
@@ -43,7 +42,7 @@ from receiver.messages.queries import Filter, Page
 from receiver.reporting import delivery, figures
 from receiver.reporting.busiest import By, list_busiest
 from receiver.runtime import Runtime
-from receiver.support import signals
+from receiver.support import lookup_store, signals
 from receiver.support.lookup import parse_lookup
 from receiver.support.lookup_queries import find_messages
 from tests.conftest import make_settings
@@ -102,7 +101,7 @@ def fill(runtime: Runtime) -> None:
         make_send(mobile=OTHER, task_id=None, reference="r", sent_at=NOON, error_message="IP受限"),
     ]
     runtime.database.write(partial(record_sent, sends=sends, recorded_at=NOON))
-    runtime.database.write(lambda connection: users.save_look_up(connection, 1, NUMBER, now=datetime.now(UTC)))
+    runtime.database.write(lambda connection: lookup_store.save_look_up(connection, 1, NUMBER, now=datetime.now(UTC)))
 
 
 def answers(runtime: Runtime) -> dict[str, Any]:
@@ -374,7 +373,7 @@ def test_writes_of_a_process_that_knows_no_keys_are_refused_not_quarantined(
         lambda: save_pushes(unknowing, [make_push()]),
         lambda: save_pushes(unknowing, [make_push(body=b"a=b")]),
         lambda: unknowing.write(partial(record_sent, sends=[make_send()], recorded_at=NOON)),
-        lambda: unknowing.write(partial(users.save_look_up, user_id=1, text=NUMBER, now=NOON)),
+        lambda: unknowing.write(partial(lookup_store.save_look_up, user_id=1, text=NUMBER, now=NOON)),
     ]
     for write in writes:
         with pytest.raises(DatabaseUnavailable, match="encryption of this database was changed"):

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from receiver.auth import api_keys
+from receiver.auth import api_keys, changes
 from receiver.db import migrate
 from receiver.db.engine import Database
 from tests.bench.usage import is_running, list_tree
@@ -213,7 +213,7 @@ class ServeProcess:
     def make_key(self, *scopes: str) -> dict[str, str]:
         """Make an API key, as `receiver keys create` does; its headers."""
         create = partial(
-            api_keys.create_key,
+            changes.create_key,
             name=f"key-{time.monotonic_ns()}",
             scopes=[api_keys.Scope(scope) for scope in scopes],
             accounts=None,

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
-from receiver.auth import api_keys
+from receiver.auth import api_keys, changes
 from receiver.auth.api_keys import Scope
 from receiver.db.tables import receipts, replies
 from receiver.messages import Position, catch_up, journal, list_events
@@ -253,7 +253,7 @@ def test_key_that_is_revoked_while_its_call_waits_gets_nothing(
     with ThreadPoolExecutor(len(calls)) as pool:
         waiting = [pool.submit(app.test_client().get, path, headers=given) for path, given in calls]
         time.sleep(0.7)
-        runtime.database.write(lambda connection: api_keys.revoke_key(connection, name=name, now=runtime.now()))
+        runtime.database.write(lambda connection: changes.revoke_key(connection, name=name, now=runtime.now()))
         runtime.batch_writer.enqueue(make_push(task_id="3313746", mobile="15080921090")).result(60)
         answers = [call.result(60) for call in waiting]
     assert [(answer.status_code, answer.json["code"]) for answer in answers[:2]] == [(401, "unauthorized")] * 2

@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from receiver.app import create_app
-from receiver.auth import api_keys
+from receiver.auth import changes
 from receiver.auth.api_keys import Scope
 from receiver.db import migrate, tables
 from receiver.db.sqlite import sqlite3
@@ -185,13 +185,13 @@ def make(runtime: Runtime, key: Key) -> str:
     """Make a key of that kind."""
     now = runtime.now()
     made = runtime.database.write(
-        lambda c: api_keys.create_key(
+        lambda c: changes.create_key(
             c, name="attacker", scopes=[*key.scopes], accounts=key.accounts, now=now,
             expires_at=now + timedelta(days=key.days),
         )
     )  # fmt: skip
     if key.revoked:
-        runtime.database.write(lambda c: api_keys.revoke_key(c, name="attacker", now=now))
+        runtime.database.write(lambda c: changes.revoke_key(c, name="attacker", now=now))
     return made
 
 

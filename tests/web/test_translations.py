@@ -19,7 +19,7 @@ from babel.messages.pofile import read_po
 from flask import template_rendered
 
 from receiver.app import create_app
-from receiver.auth import api_keys, users
+from receiver.auth import changes
 from receiver.auth.api_keys import Scope
 from receiver.auth.passwords import hash_password
 from receiver.auth.users import Role
@@ -195,12 +195,12 @@ def _fill(runtime: Runtime) -> None:
     for name, role in (("ada", Role.ADMIN), ("sue", Role.SUPPORT)):
         password_hash = hash_password("correct horse", name=name)
         runtime.database.write(
-            lambda connection, name=name, role=role, password_hash=password_hash: users.create_user(  # type: ignore[misc]
+            lambda connection, name=name, role=role, password_hash=password_hash: changes.create_user(  # type: ignore[misc]
                 connection, name=name, role=role, now=runtime.now(), password_hash=password_hash
             )
         )
     runtime.database.write(
-        lambda connection: api_keys.create_key(
+        lambda connection: changes.create_key(
             connection, name="partner", scopes=[Scope.READ], accounts=None, now=runtime.now(), expires_at=None
         )
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flask import g
 from flask_babel import lazy_gettext
 
-from receiver.auth import users
+from receiver.support.advice import list_advice
 from receiver.support.lookup import LookupAnswer
 from receiver.web import runtime
 from receiver.web.console.pages import language
@@ -64,6 +64,6 @@ BUILT_IN: Mapping[LookupAnswer, Any] = {
 def advice_for(answer: LookupAnswer) -> str:
     """Return the advice for an answer in the page's language."""
     if "advice" not in g:
-        g.advice = runtime().ask_present(lambda connection: users.list_advice(connection, language()))
+        g.advice = runtime().ask_present(lambda connection: list_advice(connection, language()))
     own: Mapping[str, str] = g.advice
     return own.get(answer.value) or str(BUILT_IN[answer])

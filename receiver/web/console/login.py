@@ -15,8 +15,8 @@ from flask import redirect, request, session, url_for
 from flask_babel import gettext
 from markupsafe import Markup
 
-from receiver.auth import users
-from receiver.auth.passwords import MIN_CHARS, fits_password, hash_password
+from receiver.auth import service, users
+from receiver.auth.passwords import MIN_CHARS, fits_password
 from receiver.auth.users import Role, User
 from receiver.core import SettingsError
 from receiver.web import denials, runtime
@@ -128,12 +128,7 @@ def second_factor() -> Response:
         )
         return render("second_factor.html", 401, **shown, error=error)
     if user.totp_secret is None:
-
-        def set_up(connection: Any) -> None:
-            users.set_totp(connection, user.name, secret, now=now)
-            users.use_totp_step(connection, user.id, step)
-
-        services.audited(set_up, f"user:{user.name}", "user.set_totp")
+        service.set_totp(services.trail, f"user:{user.name}", user, secret, step=step)
     enter(user, confirmed=True)
     return redirect(inside(following), HTTPStatus.SEE_OTHER)
 
@@ -174,11 +169,7 @@ def account() -> Response:
         return render("account.html")
     now = services.now()
     if "end" in request.form:
-        services.audited(
-            lambda connection: users.end_sessions_of(connection, user.id, now=now),
-            f"user:{user.name}",
-            "user.end_sessions",
-        )
+        service.end_sessions(services.trail, f"user:{user.name}", user)
         end()
         return redirect(url_for("console.log_in"), HTTPStatus.SEE_OTHER)
     came_from = address()
@@ -192,17 +183,11 @@ def account() -> Response:
         _note_failed(user, came_from, factor="present password")
         return render("account.html", 422, error=gettext("Current password is incorrect."))
     try:
-        password_hash = hash_password(request.form.get("new", ""), name=user.name)
+        service.set_password(services.trail, f"user:{user.name}", user, request.form.get("new", ""))
     except SettingsError:
         error = gettext(
             "The new password needs at least %(least)s characters and must not contain your name.", least=MIN_CHARS
         )
         return render("account.html", 422, error=error)
-    services.audited(
-        lambda connection: users.set_password(connection, user.name, password_hash, now=now),
-        f"user:{user.name}",
-        "user.password",
-        name=user.name,
-    )
     begin(user, confirmed=True)
     return render("account.html", done=gettext("Password changed. All your other sessions have ended."))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from flask import redirect, request, url_for
 from flask_babel import gettext, lazy_gettext
 
-from receiver.auth import users
 from receiver.core import NotFound
 from receiver.messages import queries
 from receiver.messages.queries import Clock, Filter, MessageRow, Page, PushRow, ReceiptRow, ReplyRow
@@ -28,6 +27,7 @@ from receiver.support.lookup import (
     moment_of,
     parse_lookup,
 )
+from receiver.support.lookup_store import find_look_up, save_look_up
 from receiver.web import runtime
 from receiver.web.api.common import audit_look_up, shown
 from receiver.web.console.advice import advice_for
@@ -101,9 +101,7 @@ def look_up() -> Response:
         return render("home.html", 422, periods=PERIODS, error=error, wanted=text[:TEXT_MAX_CHARS])
     services, user = runtime(), current_user().user
     audit_look_up("look_up", mobile=query.mobile or query.last_digits)
-    token = services.database.write(
-        lambda connection: users.save_look_up(connection, user.id, text, now=services.now())
-    )
+    token = services.database.write(lambda connection: save_look_up(connection, user.id, text, now=services.now()))
     return redirect(url_for("console.found", token=token, period=period), HTTPStatus.SEE_OTHER)
 
 
@@ -122,7 +120,7 @@ def found_answer(token: str) -> Response:
 def _answer(template: str, token: str) -> Response:
     services, user = runtime(), current_user().user
     now = services.now()
-    text = services.ask(lambda connection: users.find_look_up(connection, user.id, token, now=now))
+    text = services.ask(lambda connection: find_look_up(connection, user.id, token, now=now))
     query = parse_lookup(text) if text is not None else None
     if text is None or query is None:
         raise NotFound(

@@ -21,7 +21,7 @@ from urllib.parse import quote_plus
 from flask import redirect, request, session, url_for
 from flask_babel import gettext
 
-from receiver.auth import users
+from receiver.auth import service, users
 from receiver.auth.users import NAME, Role, User
 from receiver.config import Settings, secure_url
 from receiver.core import NameTaken, NotFound
@@ -308,27 +308,19 @@ def _admit(settings: Settings, claims: Mapping[str, Any]) -> User:
     if user is None:
         user = _create(name, role, subject)
     elif user.role is not role:
-        services.database.write(lambda connection: users.set_role(connection, name, role, now=now))
-        services.audit("oidc", "user.role", name=name, role=role.value)
+        service.set_role(services.trail, "oidc", user, role)
     return user
 
 
 def _create(name: str, role: Role, subject: str) -> User:
-    services = runtime()
     try:
-        user = services.database.write(
-            lambda connection: users.create_user(
-                connection, name=name, role=role, now=services.now(), oidc_subject=subject
-            )
-        )
+        return service.create_user(runtime().trail, "oidc", name=name, role=role, oidc_subject=subject)
     except NameTaken:
         text = gettext(
             "The name %(name)s already belongs to another user of this system. Ask an administrator.",
             name=name,
         )
         raise _Refused(403, "name taken", text, name) from None
-    services.audit("oidc", "user.create", name=name, role=role.value)
-    return user
 
 
 def _role_of(settings: Settings, claims: Mapping[str, Any]) -> Role | None:

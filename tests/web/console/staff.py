@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from receiver.audit import list_audit
-from receiver.auth import users
+from receiver.auth import changes, users
 from receiver.auth.passwords import hash_password
 from receiver.auth.users import Role
 from receiver.core import first_id_of
@@ -187,7 +187,7 @@ def create(runtime: Runtime, name: str, role: str, *, password: str = PASSWORD) 
     if password not in _HASHES:
         _HASHES[password] = hash_password(password, name="nobody")
     return runtime.database.write(
-        lambda c: users.create_user(c, name=name, role=Role(role), now=runtime.now(), password_hash=_HASHES[password])
+        lambda c: changes.create_user(c, name=name, role=Role(role), now=runtime.now(), password_hash=_HASHES[password])
     )
 
 

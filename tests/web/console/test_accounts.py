@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from receiver.app import create_app
 from receiver.audit import list_audit
-from receiver.auth import api_keys, users
+from receiver.auth import api_keys, changes, users
 from receiver.auth.api_keys import Scope
 from receiver.auth.users import Role
 from receiver.db import tables
@@ -129,8 +129,8 @@ def both(make_runtime: Callable[..., Runtime]) -> Runtime:
         save_readings(connection, readings)
         connection.execute(sa.insert(incidents).values(incident))
         for name, accounts in (("zeta-key", ["zeta"]), ("every-zeta-key", None), ("own-key", ["default"])):
-            api_keys.create_key(connection, name=name, scopes=[Scope.READ], accounts=accounts, now=now, expires_at=None)
-        users.create_user(connection, name="zeta.user", role=Role.SUPPORT, now=now, accounts=["zeta"])
+            changes.create_key(connection, name=name, scopes=[Scope.READ], accounts=accounts, now=now, expires_at=None)
+        changes.create_user(connection, name="zeta.user", role=Role.SUPPORT, now=now, accounts=["zeta"])
         url = "https://127.0.0.1:9/hooks"
         new = NewEndpoint(name="zeta-target", url=url, format=PayloadFormat.WEBHOOKS, accounts=("zeta",))
         endpoints.create_endpoint(connection, new, now=now)
@@ -142,7 +142,7 @@ def both(make_runtime: Callable[..., Runtime]) -> Runtime:
 
 def bound_admin(runtime: Runtime, name: str = "bound") -> Staff:
     create(runtime, name, "admin")
-    runtime.database.write(lambda c: users.set_accounts(c, name, ["default"], now=runtime.now()))
+    runtime.database.write(lambda c: changes.set_accounts(c, name, ["default"], now=runtime.now()))
     return log_in(create_app(runtime), runtime, "admin", name=name)
 
 

@@ -289,7 +289,7 @@ def test_whatever_is_done_is_noted_without_the_number(app: Flask, runtime: Runti
     assert {actor for actor, _, _ in lines} == {"user:admin"}
     assert [action for _, action, _ in lines] == [
         "look_up", "replies.read", "push.read", "push.replay", "quarantine.seen", "push_url.read", "messages.export",
-        "user.create", "user.role_analyst", "user.disable", "key.create", "key.revoke", "advice.change",
+        "user.create", "user.role", "user.disable", "key.create", "key.revoke", "advice.change",
         "user.end_sessions",
     ]  # fmt: skip
     detail = {action: more for _, action, more in lines}

@@ -18,7 +18,7 @@ from werkzeug.wrappers import Response
 
 from receiver.app import create_app
 from receiver.audit import list_audit
-from receiver.auth import users
+from receiver.auth import changes, users
 from receiver.auth.passwords import hash_password
 from receiver.auth.users import Role
 from receiver.config import ROLES, load_settings
@@ -206,7 +206,7 @@ def test_without_a_role_the_page_says_where_it_was_looked_for(company: Company, 
 def test_nobody_is_let_in_as_somebody_else_of_that_name(company: Company, by_oidc: bool) -> None:
     subject = "https://other.example.com|17" if by_oidc else None
     company.runtime.database.write(
-        lambda connection: users.create_user(
+        lambda connection: changes.create_user(
             connection, name="li.wei", role=Role.ADMIN, now=company.runtime.now(), oidc_subject=subject
         )
     )
@@ -221,7 +221,7 @@ def test_nobody_is_let_in_as_somebody_else_of_that_name(company: Company, by_oid
 def test_who_is_kept_out_stays_out(company: Company) -> None:
     company.log_in()
     now = company.runtime.now()
-    company.runtime.database.write(lambda connection: users.set_disabled(connection, "li.wei", now, now=now))
+    company.runtime.database.write(lambda connection: changes.set_disabled(connection, "li.wei", now, now=now))
     browser = company.browser()
     assert company.log_in(browser=browser).status_code == 403
     assert company.audited("login.failed")[0]["detail"]["reason"] == "disabled"
@@ -407,7 +407,7 @@ def test_while_the_provider_is_away_a_password_still_works(make_runtime: Callabl
         browser = company.browser()
         address = company.answer(browser) if begun else "/console/oidc"
     company.runtime.database.write(
-        lambda connection: users.create_user(
+        lambda connection: changes.create_user(
             connection,
             name="local",
             role=Role.SUPPORT,

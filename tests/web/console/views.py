@@ -23,8 +23,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from receiver import runtime as runtime_module
 from receiver.app import create_app
 from receiver.audit import create_statements, drop_statements, write_audit
-from receiver.auth import api_keys as access
-from receiver.auth import users
+from receiver.auth import changes, users
 from receiver.auth.api_keys import Scope
 from receiver.auth.passwords import hash_password
 from receiver.auth.users import Role
@@ -146,11 +145,11 @@ def _make_users(connection: sa.Connection) -> None:
     made_at = NOW - timedelta(days=41)
     password_hash = hash_password(PASSWORD, name="nobody")
     for name, role in (("wang.li", Role.ADMIN), ("chen.yu", Role.ANALYST), ("liu.fang", Role.SUPPORT)):
-        users.create_user(connection, name=name, role=role, now=made_at, password_hash=password_hash)
-    users.create_user(connection, name="zhao.min", role=Role.ADMIN, now=made_at, password_hash=password_hash)
-    users.create_user(connection, name="sun.hao", role=Role.SUPPORT, now=made_at, password_hash=password_hash)
-    users.set_totp(connection, "wang.li", _TOTP_KEY, now=made_at)
-    users.set_disabled(connection, "sun.hao", NOW - timedelta(days=3), now=NOW - timedelta(days=3))
+        changes.create_user(connection, name=name, role=role, now=made_at, password_hash=password_hash)
+    changes.create_user(connection, name="zhao.min", role=Role.ADMIN, now=made_at, password_hash=password_hash)
+    changes.create_user(connection, name="sun.hao", role=Role.SUPPORT, now=made_at, password_hash=password_hash)
+    changes.set_totp(connection, "wang.li", _TOTP_KEY, now=made_at)
+    changes.set_disabled(connection, "sun.hao", NOW - timedelta(days=3), now=NOW - timedelta(days=3))
 
 
 def _fill(connection: sa.Connection) -> None:
@@ -201,8 +200,8 @@ def _fill(connection: sa.Connection) -> None:
         ("grafana", [Scope.REPORTS], NOW + timedelta(days=50)),
         ("old-import", [Scope.MESSAGES_WRITE], None),
     ):
-        access.create_key(connection, name=name, scopes=scopes, accounts=None, now=made_at, expires_at=expires_at)
-    access.revoke_key(connection, name="old-import", now=NOW - timedelta(days=2))
+        changes.create_key(connection, name=name, scopes=scopes, accounts=None, now=made_at, expires_at=expires_at)
+    changes.revoke_key(connection, name="old-import", now=NOW - timedelta(days=2))
     _make_targets(connection)
     for minutes, actor, action, detail in (
         (90, "cli", "user.create", {"name": "liu.fang", "role": "support"}),
@@ -405,7 +404,7 @@ def _key_made(page: Page, sample: Sample) -> None:
     page.locator("input[name=name]").fill("crm")
     page.locator("[name=scope][value=read]").check()
     always_the_same = SimpleNamespace(token_urlsafe=lambda _: "ExampleOfAKey" * 3)
-    with patch("receiver.auth.api_keys.secrets", always_the_same), page.expect_navigation():
+    with patch("receiver.auth.changes.secrets", always_the_same), page.expect_navigation():
         page.locator("input[name=name]").press("Enter")
 
 

@@ -1,0 +1,158 @@
+"""Changes of users and API keys, each audited in its own transaction.
+
+Command line and console call these. `actor` is who makes the change. Each may raise DatabaseUnavailable or
+DatabaseMisconfigured.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from receiver.auth import changes, users
+from receiver.auth.access_review import ReviewedAccess, list_access
+from receiver.auth.passwords import hash_password
+from receiver.core import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from receiver.audit import AuditTrail
+    from receiver.auth.api_keys import Scope
+    from receiver.auth.users import Role, User
+    from receiver.db.engine import Connection
+
+EXPIRES_DAYS_MAX = 36500
+_KEY_NAME_MAX_CHARS = 64
+
+
+class InvalidName(SettingsError):
+    """A name that no user or no key can have."""
+
+
+# --- Users --------------------------------------------------------------------------------------------
+
+
+def create_user(
+    trail: AuditTrail,
+    actor: str,
+    *,
+    name: str,
+    role: Role,
+    password: str | None = None,
+    oidc_subject: str | None = None,
+    accounts: Sequence[str] | None = None,
+) -> User:
+    """Create a user; `accounts` None: all. Raises InvalidName, NameTaken, or SettingsError for a weak password."""
+    if not users.NAME.fullmatch(name):
+        raise InvalidName("NAME: letters, digits, and . _ @ + - only, 64 at most")
+    password_hash = None if password is None else hash_password(password, name=name)
+    create = partial(
+        changes.create_user,
+        name=name,
+        role=role,
+        now=trail.now(),
+        password_hash=password_hash,
+        oidc_subject=oidc_subject,
+        accounts=accounts,
+    )
+    return trail.audited(create, actor, "user.create", name=name, role=role.value, accounts=accounts)
+
+
+def set_password(trail: AuditTrail, actor: str, user: User, password: str) -> None:
+    """Change a password, and end the user's sessions. Raises SettingsError for a weak one."""
+    password_hash = hash_password(password, name=user.name)
+    _change(trail, actor, user, "password", partial(changes.set_password, password_hash=password_hash))
+
+
+def set_role(trail: AuditTrail, actor: str, user: User, role: Role) -> None:
+    """Change a user's role, and end their sessions."""
+    _change(trail, actor, user, "role", partial(changes.set_role, role=role), role=role.value)
+
+
+def set_accounts(trail: AuditTrail, actor: str, user: User, accounts: Sequence[str] | None) -> None:
+    """Limit a user to accounts, None: to none; ends their sessions."""
+    change = partial(changes.set_accounts, accounts=accounts)
+    _change(trail, actor, user, "accounts", change, accounts=accounts or "all")
+
+
+def disable_user(trail: AuditTrail, actor: str, user: User) -> None:
+    """Disable a user, and end their sessions."""
+    _change(trail, actor, user, "disable", partial(changes.set_disabled, disabled_at=trail.now()))
+
+
+def enable_user(trail: AuditTrail, actor: str, user: User) -> None:
+    """Enable a disabled user."""
+    _change(trail, actor, user, "enable", partial(changes.set_disabled, disabled_at=None))
+
+
+def reset_totp(trail: AuditTrail, actor: str, user: User) -> None:
+    """Remove a user's second factor, and end their sessions."""
+    _change(trail, actor, user, "reset_totp", partial(changes.set_totp, secret=None))
+
+
+def set_totp(trail: AuditTrail, actor: str, user: User, secret: str, *, step: int) -> None:
+    """Set a user's second factor, whose code of a time step they have given; ends their sessions."""
+
+    def change(connection: Connection, name: str, *, now: datetime) -> None:
+        changes.set_totp(connection, name, secret, now=now)
+        users.use_totp_step(connection, user.id, step)
+
+    _change(trail, actor, user, "set_totp", change)
+
+
+def end_sessions(trail: AuditTrail, actor: str, user: User) -> None:
+    """End every session of a user."""
+    now = trail.now()
+    _change(
+        trail, actor, user, "end_sessions", lambda connection, **_: users.end_sessions_of(connection, user.id, now=now)
+    )
+
+
+def _change(
+    trail: AuditTrail, actor: str, user: User, action: str, change: Callable[..., object], **detail: Any
+) -> None:
+    change = partial(change, name=user.name, now=trail.now())
+    trail.audited(change, actor, f"user.{action}", name=user.name, **detail)
+
+
+# --- Keys ---------------------------------------------------------------------------------------------
+
+
+def create_key(
+    trail: AuditTrail,
+    actor: str,
+    *,
+    name: str,
+    scopes: Sequence[Scope],
+    accounts: Sequence[str] | None = None,
+    expires_days: int | None = None,
+) -> str:
+    """Create a key and return it, this once; `accounts` None: all. Raises InvalidName, NameTaken."""
+    if not name or len(name) > _KEY_NAME_MAX_CHARS or not name.isprintable():
+        raise InvalidName(f"NAME: 1 to {_KEY_NAME_MAX_CHARS} printable characters")
+    now = trail.now()
+    create = partial(
+        changes.create_key,
+        name=name,
+        scopes=scopes,
+        accounts=accounts,
+        now=now,
+        expires_at=now + timedelta(days=expires_days) if expires_days else None,
+    )
+    return trail.audited(create, actor, "key.create", name=name, scopes=sorted(scopes), accounts=accounts)
+
+
+def revoke_key(trail: AuditTrail, actor: str, name: str) -> None:
+    """End a key at once; ending it twice changes nothing. Raises NotFound."""
+    trail.audited(partial(changes.revoke_key, name=name, now=trail.now()), actor, "key.revoke", name=name)
+
+
+# --- Review -------------------------------------------------------------------------------------------
+
+
+def review_access(trail: AuditTrail, actor: str) -> list[ReviewedAccess]:
+    """Return every key and user with their permissions and last use; also those that have ended."""
+    return trail.audited(partial(list_access, now=trail.now()), actor, "access.review")

@@ -1,0 +1,33 @@
+"""The look-ups of a day, each under an address that tells nothing."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.db.sql import is_over
+from receiver.db.tables import look_ups
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+_KEPT = timedelta(days=1)
+
+
+def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: datetime) -> str:
+    """Save a user's look-up for a day; return the random part of its address."""
+    token = secrets.token_urlsafe(16)
+    connection.execute(sa.insert(look_ups).values(token=token, user_id=user_id, text=text, created_at=now))
+    connection.execute(sa.delete(look_ups).where(is_over(look_ups.c.created_at, _KEPT, now)))
+    return token
+
+
+def find_look_up(connection: sa.Connection, user_id: int, token: str, *, now: datetime) -> str | None:
+    """Return the look-up under that address, for its own user, until it expires; None: there is none."""
+    column = look_ups.c
+    own = (column.token == token, column.user_id == user_id, column.created_at > now - _KEPT)
+    found: str | None = connection.scalar(sa.select(column.text).where(*own))
+    return found

@@ -128,8 +128,7 @@ class Runtime:
             accounts=self.settings.accounts,
             allow=self.settings.webhooks_allow,
             ask=self.ask,
-            audit=self.audit,
-            now=self.now,
+            trail=self.trail,
             wake=self.webhook_worker.run_now,
         )
 

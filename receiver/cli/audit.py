@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver.audit import AuditFilter, AuditFormat, as_fields, iter_audit_file, iter_entries, list_entries
-from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.cli.common import ACTOR, as_json, open_runtime, print_list
 from receiver.core import SettingsError, parse_mobile
 from receiver.messages import parse_filter_time
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from receiver.runtime import Runtime
-
-_ACTOR = "cli"
 
 
 def filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -51,17 +49,20 @@ def list_(limit: int, as_json: bool, **given: str | None) -> None:
     """
     with open_runtime() as runtime:
         wanted = _filter(runtime, given)
-        runtime.audit(_ACTOR, "audit.read", mobile=_number(given["mobile"]))
+        runtime.audit(ACTOR, "audit.read", mobile=_number(given["mobile"]))
         entries = runtime.ask(lambda connection: list_entries(connection, wanted, limit=limit))
-    if as_json:
-        for entry in entries:
-            print_json(as_fields(entry))
-        return
-    rows = [
-        (f"{entry.at:%Y-%m-%d %H:%M:%S}Z", entry.actor, entry.action, _detail_text(entry.detail or {}))
-        for entry in entries
-    ]
-    print_table(["time", "actor", "action", "detail"], rows)
+    print_list(
+        entries,
+        {
+            "time": lambda entry: f"{entry.at:%Y-%m-%d %H:%M:%S}Z",
+            "actor": lambda entry: entry.actor,
+            "action": lambda entry: entry.action,
+            "detail": lambda entry: " ".join(f"{name}={value}" for name, value in (entry.detail or {}).items()),
+        },
+        as_json=as_json,
+        fields=as_fields,
+        by_line=True,
+    )
 
 
 @audit.command()
@@ -76,7 +77,7 @@ def export(form: str, **given: str | None) -> None:
     """
     with open_runtime() as runtime:
         wanted = _filter(runtime, given)
-        runtime.audit(_ACTOR, "audit.export", mobile=_number(given["mobile"]), format=form)
+        runtime.audit(ACTOR, "audit.export", mobile=_number(given["mobile"]), format=form)
         with runtime.exporting() as connection:
             for piece in iter_audit_file(iter_entries(connection, wanted), AuditFormat(form)):
                 sys.stdout.buffer.write(piece)
@@ -103,7 +104,3 @@ def _number(text: str | None) -> str | None:
     if number is None:
         raise SettingsError("--mobile: not a phone number")
     return number
-
-
-def _detail_text(detail: Any) -> str:
-    return " ".join(f"{name}={value}" for name, value in detail.items())

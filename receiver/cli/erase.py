@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.cli.common import ACTOR, as_json, open_runtime, print_json, print_list
 from receiver.cli.verify import show_progress
 from receiver.core import ReceiverError, is_masked, parse_mobile
 from receiver.db.engine import Database
@@ -20,7 +20,6 @@ from receiver.maintenance.vacuum import clean, log_states
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
-_ACTOR = "cli"
 _PATIENCE_SECONDS = 24 * 3600.0  # for all of it
 _SPOOL_SECONDS = 20.0  # in which a running server saves its spool
 _CLOCKS_APART = timedelta(minutes=10)  # between nodes, whose clocks make the ids of pushes
@@ -78,7 +77,7 @@ def _erase(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewr
         rows = dict(traces.rows)
         if yes:
             # Before the erasure, not in its transaction: that would block every other audit entry until its end.
-            runtime.audit(_ACTOR, "erase", mobile=mobile, reason=reason, **rows)
+            runtime.audit(ACTOR, "erase", mobile=mobile, reason=reason, **rows)
             rows = erase_number(
                 database,
                 mobile,
@@ -86,7 +85,7 @@ def _erase(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewr
                 found=traces,
                 since=since,
                 now=runtime.now(),
-                actor=_ACTOR,
+                actor=ACTOR,
                 reason=reason,
                 mobile_hmac=runtime.mobile_hmac(mobile),
             )
@@ -132,21 +131,17 @@ def _print_result(rows: dict[str, int], traces: NumberTraces, *, done: bool, emb
 
 def _show_status(runtime: Runtime, *, as_json: bool) -> None:
     erasures = log_states(runtime.database)
-    if as_json:
-        for row, state in erasures:
-            print_json({**row, "log": state})
-        return
-    print_table(
-        ["number", "erased", "by", "reason", "rows", "the database's log"],
-        [
-            [
-                row["mobile_hmac"][:12],
-                f"{row['forgotten_at']:%Y-%m-%d %H:%M}",
-                row["actor"],
-                row["reason"],
-                sum(row["counts"].values()),
-                state,
-            ]
-            for row, state in erasures
-        ],
+    print_list(
+        erasures,
+        {
+            "number": lambda row: row[0]["mobile_hmac"][:12],
+            "erased": lambda row: f"{row[0]['forgotten_at']:%Y-%m-%d %H:%M}",
+            "by": lambda row: row[0]["actor"],
+            "reason": lambda row: row[0]["reason"],
+            "rows": lambda row: sum(row[0]["counts"].values()),
+            "the database's log": lambda row: row[1],
+        },
+        as_json=as_json,
+        fields=lambda row: {**row[0], "log": row[1]},
+        by_line=True,
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
-from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.cli.common import as_json, open_runtime, print_json, print_list, print_table
 from receiver.config import parsers as to
 from receiver.core import NotFound, Outcome, Receipt, Reply, mask_mobile
 from receiver.intake import READ_MAX_PUSHES, find_sources, replay_push, within
@@ -43,14 +44,10 @@ def list_(outcome: str | None, limit: int, as_json: bool) -> None:
     page = Page(limit=limit, filter=Filter(outcome=outcome))
     with open_runtime() as runtime:
         rows = [_summary(runtime, row) for row in runtime.ask(lambda c: queries.list_pushes(c, page))]
-    if as_json:
-        for row in rows:
-            print_json(row)
-    else:
-        print_table(
-            ["id", "received", "outcome", "what", "from"],
-            [(row["id"], row["received_at"], row["outcome"], row["what"], row["remote_addr"]) for row in rows],
-        )
+    columns = {"id": "id", "received": "received_at", "outcome": "outcome", "what": "what", "from": "remote_addr"}
+    print_list(
+        rows, {name: itemgetter(key) for name, key in columns.items()}, as_json=as_json, fields=dict, by_line=True
+    )
 
 
 @pushes.command()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from receiver.cli.alarms import alarms
-from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.cli.common import as_json, open_runtime, print_json, print_list
 from receiver.cli.prune import run_prune
 from receiver.core import ReceiverError, SettingsError, parse_mainland_mobile
 from receiver.messages import balance as balances
@@ -122,13 +123,10 @@ def _read_balances(account: str | None, *, as_json: bool) -> None:
             except ReceiverError as error:
                 row["error"] = str(error)
             rows.append(row)
-    if as_json:
-        for row in rows:
-            print_json(row)
-    else:
-        print_table(
-            ["account", "left", "days left"], [[row["account"], row["remain_point"], row["days_left"]] for row in rows]
-        )
+    columns = {"account": "account", "left": "remain_point", "days left": "days_left"}
+    print_list(
+        rows, {name: itemgetter(key) for name, key in columns.items()}, as_json=as_json, fields=dict, by_line=True
+    )
     failed = [f"{row['account']}: {row['error']}" for row in rows if row["error"]]
     if failed:
         raise ReceiverError("; ".join(failed))

@@ -5,17 +5,22 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.cli.common import ACTOR, as_json, open_runtime, print_list
 from receiver.core import ReceiverError
 from receiver.webhooks import endpoints as store
 from receiver.webhooks import service
 from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, Health, PayloadFormat
+from receiver.webhooks.service import Webhooks
 
-_ACTOR = "cli"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
 _DEAD_SHOWN = 50
 
 
@@ -66,7 +71,7 @@ def add(
     """
     with open_runtime() as runtime:
         secret = runtime.webhooks.add(
-            _ACTOR,
+            ACTOR,
             name=name,
             url=url,
             form=form,
@@ -100,25 +105,21 @@ def list_(as_json: bool) -> None:
             (webhook, runtime.ask(partial(store.find_health, target=webhook)))
             for webhook in runtime.ask(store.list_endpoints)
         ]
-    if as_json:
-        print_json([_as_dict(webhook, health) for webhook, health in rows])
-        return
-    print_table(
-        ["name", "url", "format", "state", "pending", "oldest", "dead", "delivered", "last error"],
-        [
-            (
-                webhook.name,
-                webhook.display_url,
-                webhook.format.value,
-                _state(webhook),
-                health.pending,
-                health.oldest_at and f"{health.oldest_at:%Y-%m-%d %H:%M}Z",
-                health.dead,
-                webhook.delivered,
-                webhook.last_error,
-            )
-            for webhook, health in rows
-        ],
+    print_list(
+        rows,
+        {
+            "name": lambda row: row[0].name,
+            "url": lambda row: row[0].display_url,
+            "format": lambda row: row[0].format.value,
+            "state": lambda row: _state(row[0]),
+            "pending": lambda row: row[1].pending,
+            "oldest": lambda row: row[1].oldest_at,
+            "dead": lambda row: row[1].dead,
+            "delivered": lambda row: row[0].delivered,
+            "last error": lambda row: row[0].last_error,
+        },
+        as_json=as_json,
+        fields=lambda row: _as_dict(*row),
     )
 
 
@@ -143,8 +144,7 @@ def pause(name: str) -> None:
     Example:
       receiver webhooks pause shop
     """
-    with open_runtime() as runtime:
-        runtime.webhooks.pause(_ACTOR, runtime.webhooks.find(name))
+    _change(name, Webhooks.pause)
     print(f"{name} is paused")
 
 
@@ -157,8 +157,7 @@ def resume(name: str) -> None:
     Example:
       receiver webhooks resume shop
     """
-    with open_runtime() as runtime:
-        runtime.webhooks.resume(_ACTOR, runtime.webhooks.find(name))
+    _change(name, Webhooks.resume)
     print(f"{name} is resumed")
 
 
@@ -171,8 +170,7 @@ def remove(name: str) -> None:
     Example:
       receiver webhooks remove shop
     """
-    with open_runtime() as runtime:
-        runtime.webhooks.remove(_ACTOR, runtime.webhooks.find(name))
+    _change(name, Webhooks.remove)
     print(f"{name} is removed")
 
 
@@ -185,9 +183,7 @@ def rotate(name: str) -> None:
     Example:
       receiver webhooks rotate shop
     """
-    with open_runtime() as runtime:
-        secret = runtime.webhooks.rotate(_ACTOR, runtime.webhooks.find(name))
-    _show_secret(secret, "")
+    _show_secret(_change(name, Webhooks.rotate), "")
 
 
 @webhooks.command()
@@ -199,8 +195,7 @@ def test(name: str) -> None:
     Example:
       receiver webhooks test shop
     """
-    with open_runtime() as runtime:
-        answer = runtime.webhooks.try_out(_ACTOR, runtime.webhooks.find(name))
+    answer = _change(name, Webhooks.try_out)
     if not answer.taken:
         raise ReceiverError(f"{name}: {answer.error or f'answered with HTTP status {answer.status}'}")
     print(f"{name} answered with HTTP status {answer.status} in {answer.seconds} s")
@@ -219,23 +214,18 @@ def dead_letters(name: str, as_json: bool) -> None:
     with open_runtime() as runtime:
         webhook = runtime.webhooks.find(name)
         letters = runtime.ask(partial(store.list_dead, target=webhook, limit=_DEAD_SHOWN))
-    if as_json:
-        print_json([asdict(letter) for letter in letters])
-        return
-    print_table(
-        ["id", "event", "push", "message", "since", "attempts", "last error"],
-        [
-            (
-                letter.id,
-                letter.event,
-                letter.push_id,
-                letter.message_id,
-                f"{letter.created_at:%Y-%m-%d %H:%M}Z",
-                letter.attempts,
-                letter.last_error,
-            )
-            for letter in letters
-        ],
+    print_list(
+        letters,
+        {
+            "id": lambda letter: letter.id,
+            "event": lambda letter: letter.event,
+            "push": lambda letter: letter.push_id,
+            "message": lambda letter: letter.message_id,
+            "since": lambda letter: letter.created_at,
+            "attempts": lambda letter: letter.attempts,
+            "last error": lambda letter: letter.last_error,
+        },
+        as_json=as_json,
     )
 
 
@@ -253,5 +243,10 @@ def replay(name: str, ids: tuple[int, ...], everything: bool) -> None:
     if bool(ids) == everything:
         raise click.UsageError("pass ids, or --all")
     with open_runtime() as runtime:
-        count = runtime.webhooks.replay(_ACTOR, runtime.webhooks.find(name), None if everything else ids)
+        count = runtime.webhooks.replay(ACTOR, runtime.webhooks.find(name), None if everything else ids)
     print(f"{count} will be sent again")
+
+
+def _change(name: str, change: Callable[[Webhooks, str, Endpoint], T]) -> T:
+    with open_runtime() as runtime:
+        return change(runtime.webhooks, ACTOR, runtime.webhooks.find(name))

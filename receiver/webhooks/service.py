@@ -1,4 +1,4 @@
-"""Operations on webhook endpoints, used by command line, API and console. All are audited."""
+"""Changes of webhook endpoints, for command line, API and console; each is audited in its own transaction."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import re
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from receiver.core import ReceiverError, new_id
 from receiver.net.egress import EgressClient, EgressError, EgressForbidden, EgressPolicy, parse_url
-from receiver.webhooks import endpoints
+from receiver.webhooks import changes, endpoints
 from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, PayloadFormat
 from receiver.webhooks.payloads import render_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from datetime import datetime
     from ipaddress import IPv4Network, IPv6Network
 
+    from receiver.audit import AuditTrail
     from receiver.db.engine import Ask, Database
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 NAME_PATTERN = f"^{_NAME.pattern}$"
@@ -79,16 +81,14 @@ class Webhooks:
         accounts: Collection[str],
         allow: Sequence[IPv4Network | IPv6Network | str],
         ask: Ask,
-        audit: Callable[..., None],
-        now: Callable[[], datetime],
+        trail: AuditTrail,
         wake: Callable[[], None],
     ) -> None:
         self._database = database
         self._accounts = frozenset(accounts)
         self._allow = allow
         self._ask = ask
-        self._audit = audit
-        self._now = now
+        self._trail = trail
         self._wake = wake
 
     def add(
@@ -129,8 +129,8 @@ class Webhooks:
             pii=pii or raw,
             not_delivered_after_seconds=not_delivered_after_seconds,
         )
-        secret = self._database.write(partial(endpoints.create_endpoint, new=new, now=self._now()))
-        self._audit(
+        secret = self._trail.audited(
+            partial(changes.create_endpoint, new=new, now=self._trail.now()),
             actor,
             "webhook.create",
             name=name,
@@ -157,42 +157,41 @@ class Webhooks:
 
     def pause(self, actor: str, target: Endpoint) -> None:
         """Pause an endpoint; its deliveries stay pending."""
-        self._database.write(partial(endpoints.pause_endpoint, target=target, because=f"by {actor}", now=self._now()))
-        self._audit(actor, "webhook.pause", name=target.name)
+        change = partial(changes.pause_endpoint, because=f"by {actor}", now=self._trail.now())
+        self._change(actor, "webhook.pause", target, change)
 
     def resume(self, actor: str, target: Endpoint) -> None:
         """Resume an endpoint and send its pending deliveries."""
-        self._database.write(partial(endpoints.resume_endpoint, target=target, now=self._now()))
-        self._audit(actor, "webhook.resume", name=target.name)
+        self._change(actor, "webhook.resume", target, partial(changes.resume_endpoint, now=self._trail.now()))
         self._wake()
 
     def rotate(self, actor: str, target: Endpoint) -> str:
         """Create a new secret and return it, once; the old one also signs for a day. Raises NotFound if raw."""
-        secret = self._database.write(partial(endpoints.rotate_secret, target=target, now=self._now()))
-        self._audit(actor, "webhook.rotate", name=target.name)
-        return secret
+        return self._change(actor, "webhook.rotate", target, partial(changes.rotate_secret, now=self._trail.now()))
 
     def remove(self, actor: str, target: Endpoint) -> None:
         """Remove an endpoint and its deliveries."""
-        self._database.write(partial(endpoints.remove_endpoint, target=target))
-        self._audit(actor, "webhook.remove", name=target.name)
-        while self._database.write(partial(endpoints.remove_orphans, target=target)):
+        self._change(actor, "webhook.remove", target, changes.remove_endpoint)
+        while self._database.write(partial(changes.remove_orphans, target=target)):
             pass
 
     def replay(self, actor: str, target: Endpoint, ids: Sequence[int] | None = None) -> int:
         """Queue dead letters again, by id or all, and return their number."""
-        again = self._database.write(partial(endpoints.replay_dead, target=target, now=self._now(), ids=ids))
-        self._audit(actor, "webhook.replay", name=target.name, deliveries=again)
+        change = partial(changes.replay_dead, now=self._trail.now(), ids=ids)
+        again = self._change(actor, "webhook.replay", target, change)
         self._wake()
         return again
 
+    def _change(self, actor: str, action: str, target: Endpoint, change: Callable[..., T]) -> T:
+        return self._trail.audited(partial(change, target=target), actor, action, name=target.name)
+
     def try_out(self, actor: str, target: Endpoint) -> TestResult:
         """Send a test event at once, even to a paused endpoint, and return the result."""
-        self._audit(actor, "webhook.test", name=target.name)
+        self._trail.audit(actor, "webhook.test", name=target.name)
         place = parse_url(target.url)
         client = EgressClient(place, EgressPolicy(self._allow), connections=1)
         begun = time.monotonic()
-        request = render_test(target, place, test_id=new_id().hex, at=self._now())
+        request = render_test(target, place, test_id=new_id().hex, at=self._trail.now())
         status, error = None, None
         try:
             status = client.send(request.method, request.line, request.headers, request.body).status

@@ -12,6 +12,7 @@ from receiver.alerting.rules import BalanceLeft, PushFlow, Rate, StoredFigures
 from receiver.audit import note_shipped
 from receiver.messages import Reading, balance
 from receiver.net.self_test import SELF_TEST_BODY
+from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import endpoints
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.harness.factories import NOON
@@ -148,9 +149,11 @@ def test_balance_that_others_tell_is_not_asked_for(runtime: Runtime) -> None:
 def test_the_oldest_that_waits_is_told_of_each_target(runtime: Runtime) -> None:
     for name in ("idle", "shop"):
         new = NewEndpoint(name=name, url="https://example.com/", format=PayloadFormat.RAW, accounts=(name,))
-        runtime.database.write(partial(endpoints.create_endpoint, new=new, now=runtime.now()))
+        runtime.database.write(partial(endpoint_changes.create_endpoint, new=new, now=runtime.now()))
         made = runtime.ask(lambda c, name=name: endpoints.get_endpoint(c, name))  # type: ignore[misc]
-        runtime.database.write(partial(endpoints.pause_endpoint, target=made, now=runtime.now(), because="for a test"))
+        runtime.database.write(
+            partial(endpoint_changes.pause_endpoint, target=made, now=runtime.now(), because="for a test")
+        )
     before = runtime.now()
     keep(runtime, *(replace(pushed(NOON, number=number), account="shop") for number in range(2)))
     runtime.webhook_worker.run_now()

@@ -23,6 +23,7 @@ from receiver.db.tables import targets as targets_table
 from receiver.messages import Reading, balance, recording
 from receiver.sending import attempts
 from receiver.support import lookup_store, signals
+from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import deliveries, endpoints
 from tests.conftest import make_key
 from tests.harness.factories import make_push, make_send
@@ -170,7 +171,7 @@ def test_send_of_the_future_uses_up_no_limit_of_now(runtime: Runtime, limit: dic
 def test_delivery_of_the_future_goes_out_now(runtime: Runtime) -> None:
     runtime.webhook_worker.stop()
     new = endpoints.NewEndpoint(name="shop", url="https://127.0.0.1:9/", format=endpoints.PayloadFormat.RAW)
-    runtime.database.write(lambda c: endpoints.create_endpoint(c, new, now=NOW))
+    runtime.database.write(lambda c: endpoint_changes.create_endpoint(c, new, now=NOW))
     target_id = runtime.ask(lambda c: c.scalars(sa.select(targets_table.c.id)).one())
     row = {"target_id": target_id, "event_id": id_of(NOW), "event": "push", "created_at": LATER, "next_at": LATER}
     runtime.database.write(lambda c: c.execute(sa.insert(deliveries_table).values(row)))

@@ -31,7 +31,8 @@ import psycopg
 
 from receiver.db import migrate
 from receiver.db.engine import Database
-from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat, create_endpoint
+from receiver.webhooks.changes import create_endpoint
+from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from tests.bench.bad_target import BadTarget, Misbehaviour
 from tests.bench.report import describe_machine, write_section
 from tests.bench.usage import list_tree

@@ -15,7 +15,8 @@ from receiver.intake import replay_push
 from receiver.maintenance.rebuild import rebuild
 from receiver.maintenance.verify import verify
 from receiver.messages import record_sent
-from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat, create_endpoint
+from receiver.webhooks.changes import create_endpoint
+from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.harness.server import ServeProcess

@@ -16,7 +16,8 @@ from receiver.db.tables import messages, receipts, replies
 from receiver.intake import replay_push
 from receiver.messages import recording
 from receiver.web.auth import policy_for
-from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat, create_endpoint
+from receiver.webhooks.changes import create_endpoint
+from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.conftest import OTHER_SECRET, SECRET, make_key
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes

@@ -30,6 +30,7 @@ from receiver.web import console
 from receiver.web.console import status as now
 from receiver.web.console.error_texts import flag_words, why_unread
 from receiver.web.console.filters import duration
+from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import endpoints
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.harness.factories import make_send
@@ -205,10 +206,10 @@ def _fill(runtime: Runtime) -> None:
         )
     )
     new = NewEndpoint(name="shop", url="https://192.0.2.1/", format=PayloadFormat.RAW, pii=True)
-    runtime.database.write(lambda connection: endpoints.create_endpoint(connection, new, now=runtime.now()))
+    runtime.database.write(lambda connection: endpoint_changes.create_endpoint(connection, new, now=runtime.now()))
     shop = runtime.ask(lambda connection: endpoints.get_endpoint(connection, "shop"))
     runtime.database.write(
-        lambda connection: endpoints.pause_endpoint(connection, shop, because="by user:ada", now=runtime.now())
+        lambda connection: endpoint_changes.pause_endpoint(connection, shop, because="by user:ada", now=runtime.now())
     )
     present = runtime.now().replace(microsecond=0)
     ages = {"1": 30, "2": 150, "3": 3 * 3600, "4": 80 * 3600, "5": 120 * 3600, "6": 60, "7": 61, "8": 62, "9": 63}

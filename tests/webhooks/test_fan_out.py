@@ -16,7 +16,7 @@ from receiver.db.engine import Database
 from receiver.db.tables import deliveries, messages
 from receiver.db.tables import targets as targets_table
 from receiver.messages import recording
-from receiver.webhooks import endpoints
+from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from receiver.webhooks.fan_out import fan_out
 from tests.harness.factories import NOON, make_push, make_send
@@ -62,7 +62,7 @@ def deliveries_of(url: str, history: list[Push | SentMessage], chance: random.Ra
         ("raw", PayloadFormat.RAW, (), None),
     ):
         new = NewEndpoint(name=name, url="https://example.com/", format=form, events=events, accounts=accounts)
-        database.write(partial(endpoints.create_endpoint, new=new, now=datetime.now(UTC)))
+        database.write(partial(endpoint_changes.create_endpoint, new=new, now=datetime.now(UTC)))
     for step in history:
         if isinstance(step, SentMessage):
             database.write(partial(recording.record_sent, sends=[step], recorded_at=NOON))

@@ -23,6 +23,7 @@ from receiver.db.tables import targets as targets_table
 from receiver.intake import replay_push
 from receiver.net import egress
 from receiver.net.egress import EgressResponse
+from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import deliveries, endpoints, service
 from receiver.webhooks import worker as engine
 from receiver.webhooks.endpoints import EndpointState, EventType
@@ -130,7 +131,7 @@ def test_package_of_standard_webhooks_verifies_a_post(services: Runtime, target:
     with pytest.raises(WebhookVerificationError):
         Webhook(secret).verify(sent.body + b" ", headers)
     with pytest.raises(WebhookVerificationError):
-        Webhook(endpoints.new_secret()).verify(sent.body, headers)
+        Webhook(endpoint_changes.new_secret()).verify(sent.body, headers)
     with pytest.raises(WebhookVerificationError):
         Webhook(secret).verify(sent.body, headers | {"webhook-id": "msg_other"})
 
@@ -340,7 +341,7 @@ def nodes(postgres_runtime: Runtime) -> Iterator[sa.Engine]:
     """A way for two nodes into a database with a target, whose own forwarder rests. Who waits for a lock fails."""
     postgres_runtime.webhook_worker.stop()
     new = endpoints.NewEndpoint(name="shop", url="https://127.0.0.1:9/", format=endpoints.PayloadFormat.RAW)
-    postgres_runtime.database.write(partial(endpoints.create_endpoint, new=new, now=postgres_runtime.now()))
+    postgres_runtime.database.write(partial(endpoint_changes.create_endpoint, new=new, now=postgres_runtime.now()))
     engine = sa.create_engine(postgres_runtime.settings.database_url, connect_args={"options": "-c lock_timeout=2s"})
     yield engine
     engine.dispose()

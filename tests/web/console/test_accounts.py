@@ -19,7 +19,7 @@ from receiver.db import tables
 from receiver.db.tables import incidents
 from receiver.messages import Reading, save_readings
 from receiver.web.console.session import OF_ALL_ACCOUNTS, POLICIES
-from receiver.webhooks import endpoints
+from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.conftest import OTHER_SECRET, SECRET, make_key
 from tests.harness.factories import make_push, make_send
@@ -133,7 +133,7 @@ def both(make_runtime: Callable[..., Runtime]) -> Runtime:
         changes.create_user(connection, name="zeta.user", role=Role.SUPPORT, now=now, accounts=["zeta"])
         url = "https://127.0.0.1:9/hooks"
         new = NewEndpoint(name="zeta-target", url=url, format=PayloadFormat.WEBHOOKS, accounts=("zeta",))
-        endpoints.create_endpoint(connection, new, now=now)
+        endpoint_changes.create_endpoint(connection, new, now=now)
 
     runtime.database.write(work)
     runtime.audit("user:zeta.user", "test")

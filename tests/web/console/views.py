@@ -35,6 +35,7 @@ from receiver.messages import Reading, balance, record_sent
 from receiver.net.probe import Certificate
 from receiver.sending import attempts
 from receiver.web.console.session import TOKEN
+from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import endpoints
 from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from tests.conftest import make_settings
@@ -218,9 +219,11 @@ def _make_targets(connection: sa.Connection) -> None:
     made_at = NOW - timedelta(days=20)
     for name, form in (("erp", PayloadFormat.RAW), ("shop", PayloadFormat.WEBHOOKS)):
         new = NewEndpoint(name=name, url=f"https://{name}.example.com/sms", format=form, events=tuple(EventType))
-        endpoints.create_endpoint(connection, new, now=made_at)
+        endpoint_changes.create_endpoint(connection, new, now=made_at)
     shop = endpoints.get_endpoint(connection, "shop")
-    endpoints.pause_endpoint(connection, shop, because="answered with HTTP status 410", now=NOW - timedelta(hours=2))
+    endpoint_changes.pause_endpoint(
+        connection, shop, because="answered with HTTP status 410", now=NOW - timedelta(hours=2)
+    )
     at, dead_at = NOW - timedelta(days=4), NOW - timedelta(days=1)
     row = {"target_id": shop.id, "event_id": first_id_of(at), "event": EventType.STATUS_CHANGED.value, "message_id": 1}
     tried = {"attempts": 17, "last_error": "answered with HTTP status 500", "failing_since": at}

@@ -1,0 +1,111 @@
+"""The rows of webhook endpoints, as `webhooks.service` changes them; nobody else may import this."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from receiver.core import NameTaken, NotFound
+from receiver.db.tables import deliveries, targets, timers
+from receiver.webhooks.endpoints import SECRET_PREFIX, TIMED, Endpoint, NewEndpoint, PayloadFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+OLD_SECRET_LIFE = timedelta(hours=24)
+_SECRET_BYTES = 32
+_REMOVED_AT_ONCE = 5000
+
+
+def create_endpoint(connection: sa.Connection, new: NewEndpoint, *, now: datetime) -> str | None:
+    """Create an endpoint and return its signing secret, only this once. None: a raw endpoint has none.
+
+    Raises NameTaken.
+    """
+    if connection.scalar(sa.select(targets.c.id).where(targets.c.name == new.name)) is not None:
+        raise NameTaken(f"a webhook endpoint named {new.name} exists already; choose another name, or remove it first")
+    secret = new_secret() if new.format is PayloadFormat.WEBHOOKS else None
+    connection.execute(
+        sa.insert(targets).values(
+            name=new.name,
+            url=new.url,
+            format=new.format.value,
+            events=[event.value for event in new.events],
+            accounts=sorted(new.accounts) if new.accounts is not None else None,
+            pii=new.pii,
+            not_delivered_after_seconds=new.not_delivered_after_seconds,
+            timed=not TIMED.isdisjoint(new.events),
+            secret=secret,
+            created_at=now,
+        )
+    )
+    return secret
+
+
+def new_secret() -> str:
+    """Return a new signing secret."""
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+
+
+def pause_endpoint(connection: sa.Connection, target: Endpoint, *, because: str, now: datetime) -> None:
+    """Pause an endpoint; its deliveries stay pending."""
+    connection.execute(
+        sa.update(targets)
+        .where(targets.c.id == target.id, targets.c.paused_at.is_(None))
+        .values(paused_at=now, paused_because=because)
+    )
+
+
+def resume_endpoint(connection: sa.Connection, target: Endpoint, *, now: datetime) -> None:
+    """Resume an endpoint; all pending deliveries are due at once."""
+    connection.execute(
+        sa.update(targets)
+        .where(targets.c.id == target.id)
+        .values(paused_at=None, paused_because=None, failures=0, retry_at=None)
+    )
+    alive = (deliveries.c.target_id == target.id, deliveries.c.dead_at.is_(None))
+    connection.execute(sa.update(deliveries).where(*alive, deliveries.c.next_at > now).values(next_at=now))
+
+
+def rotate_secret(connection: sa.Connection, target: Endpoint, *, now: datetime) -> str:
+    """Create a new signing secret and return it, only this once. For a day, requests carry both signatures.
+
+    Raises NotFound for a raw endpoint, which has no secret.
+    """
+    if target.format is not PayloadFormat.WEBHOOKS:
+        raise NotFound(f"{target.name} is a raw endpoint: its requests are unsigned, it has no secret")
+    secret = new_secret()
+    connection.execute(
+        sa.update(targets)
+        .where(targets.c.id == target.id)
+        .values(old_secret=targets.c.secret, old_secret_until=now + OLD_SECRET_LIFE, secret=secret)
+    )
+    return secret
+
+
+def remove_endpoint(connection: sa.Connection, target: Endpoint) -> None:
+    """Remove an endpoint; it gets no further deliveries."""
+    connection.execute(sa.delete(targets).where(targets.c.id == target.id))
+
+
+def remove_orphans(connection: sa.Connection, target: Endpoint) -> bool:
+    """Remove some deliveries of a removed endpoint. Return False if none is left."""
+    removed = 0
+    for table in (deliveries, timers):
+        some = sa.select(table.c.id).where(table.c.target_id == target.id).limit(_REMOVED_AT_ONCE)
+        removed += connection.execute(sa.delete(table).where(table.c.id.in_(some))).rowcount
+    return removed > 0
+
+
+def replay_dead(connection: sa.Connection, target: Endpoint, *, now: datetime, ids: Sequence[int] | None = None) -> int:
+    """Queue dead letters again, by id or all, and return their number."""
+    dead = [deliveries.c.target_id == target.id, deliveries.c.dead_at.isnot(None)]
+    if ids is not None:
+        dead.append(deliveries.c.id.in_(ids))
+    again = {"dead_at": None, "failing_since": None, "attempts": 0, "next_at": now}
+    return connection.execute(sa.update(deliveries).where(*dead).values(again)).rowcount

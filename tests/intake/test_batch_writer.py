@@ -101,7 +101,9 @@ def test_stop_keeps_what_was_taken_and_refuses_the_rest() -> None:
     store = Store()
     store.free.clear()
     writer, _ = make_writer(store.save)
-    taken = [writer.enqueue(make_push()) for _ in range(5)]
+    taken = [writer.enqueue(make_push())]
+    assert store.reached.wait(5)
+    taken += [writer.enqueue(make_push()) for _ in range(4)]  # queued behind a commit that is under way
     threading.Timer(0.2, store.free.set).start()
     writer.stop()
     assert all(future.result(timeout=0) for future in taken)

@@ -1,96 +1,113 @@
-"""Every defence of this project, how it is taken away, and the test that then fails.
+"""The defences of this project: how each is taken away, and the test that then fails.
 
-Each part has a table, `PART.toml` beside this file, of `[[defence]]`s:
+`defences.toml` has a table of them for each part; its name is the part's title:
 
-    is      what is defended, in words
-    file    where it stands
-    old     text that stands there exactly once
-    new     what takes its place, so that the defence is gone and the program still runs
-    also    further changes, where one is not enough: a list of { file, old, new }; without `file`, in the same one
-    test    what must fail then, as FILE::FUNCTION
-    only    which of its cases are run, as pytest's -k
+    is        what is defended, in words
+    function  where it stands, as MODULE:FUNCTION or MODULE:CLASS.FUNCTION
+    constant  instead of `function`: MODULE:NAME, a constant of the module
+    instead   what the function does without the defence: plain statements in place of its body, which may call
+              `original`, the function as it is (a method is given `self`); for a constant, another value
+    test      what must fail then, as FILE::FUNCTION
+    only      which of its cases are run, as pytest's -k
 
+They name functions, not text of the program, so that what a function holds may be written anew.
 `python -m tests.mutations` takes them away one by one. Nothing here imports what is mutated.
 """
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-# By name of their table; the order in which they are shown.
-PARTS = {
-    "gate": "The gate and its secrets",
-    "door": "What arrives at the door",
-    "access": "Console, keys and accounts",
-    "audit": "The audit",
-    "retention": "Retention",
-    "projection": "The journal and its projection",
-    "forgetting": "Forgetting",
-    "encryption": "Encryption at rest",
-    "forwarding": "Forwarding",
-    "sqlite": "The embedded database's file",
-    "supply": "What is brought along",
-}
+TABLE = Path(__file__).with_name("defences.toml")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Change:
-    """One text that takes another's place."""
-
-    file: str  # from the project's root
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mutation:
-    """A defence that is taken away, and the test that must fail then."""
+class Defence:
+    """A defence, what stands in its place once it is taken away, and the test that must fail then."""
 
     part: str
-    defence: str
-    changes: tuple[Change, ...]
+    words: str
+    place: str
+    is_constant: bool
+    instead: str
     test: str
     only: str | None
 
     @property
-    def function(self) -> str:
-        """The test's name, without its file."""
-        return self.test.partition("::")[2]
+    def file(self) -> str:
+        """The file in which it stands, from the project's root."""
+        path = self.place.partition(":")[0].replace(".", "/")
+        return f"{path}/__init__.py" if (ROOT / path).is_dir() else f"{path}.py"
 
 
-def load() -> list[Mutation]:
-    """Give every mutation, in the order of the parts and of their tables."""
-    return [_read(part, row) for part in PARTS for row in _table(part)]
+def load() -> list[Defence]:
+    """Return every defence in the order of the table."""
+    parts = tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    return [
+        Defence(
+            part=part,
+            words=row["is"],
+            place=row.get("function") or row["constant"],
+            is_constant="constant" in row,
+            instead=row["instead"],
+            test=row["test"],
+            only=row.get("only"),
+        )
+        for part, rows in parts.items()
+        for row in rows
+    ]
 
 
-def changed(mutation: Mutation, root: Path) -> dict[str, str]:
-    """Give each file's text without the defence. Raises ValueError where a text does not stand there exactly once."""
-    texts: dict[str, str] = {}
-    for change in mutation.changes:
-        text = texts.get(change.file) or (root / change.file).read_text(encoding="utf-8")
-        if text.count(change.old) != 1:
-            raise ValueError(f"{change.file} has it {text.count(change.old)} times: {change.old.strip()[:80]}")
-        texts[change.file] = text.replace(change.old, change.new)
-    return texts
+def take_away(defence: Defence, root: Path) -> str:
+    """Return the text of the defence's file without it. Raises ValueError if it is not where the table says."""
+    tree = parse(defence.file, root)
+    scope: ast.AST = tree
+    for name in defence.place.partition(":")[2].split("."):
+        scope = _find(scope, name, defence.file)
+    if isinstance(scope, ast.FunctionDef) and not defence.is_constant:
+        _replace_body(scope, defence.instead)
+    elif isinstance(scope, ast.Assign | ast.AnnAssign) and defence.is_constant:
+        scope.value = ast.parse(defence.instead, mode="eval").body
+    else:
+        raise ValueError(f"{defence.place} is not a {'constant' if defence.is_constant else 'function'}")
+    return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def _table(part: str) -> list[dict[str, Any]]:
-    path = Path(__file__).with_name(f"{part}.toml")
-    rows: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))["defence"]
-    return rows
+def require_test(defence: Defence, root: Path) -> None:
+    """Raise ValueError if its test is not there."""
+    file, _, name = defence.test.partition("::")
+    _find(parse(file, root), name, file)
 
 
-def _read(part: str, row: dict[str, Any]) -> Mutation:
-    file = row["file"]
-    changes = [row, *row.get("also", ())]
-    return Mutation(
-        part=part,
-        defence=row["is"],
-        changes=tuple(Change(file=one.get("file", file), old=one["old"], new=one["new"]) for one in changes),
-        test=row["test"],
-        only=row.get("only"),
-    )
+def parse(file: str, root: Path) -> ast.Module:
+    """Return what a file holds. Raises ValueError if there is no such file."""
+    try:
+        return ast.parse((root / file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"there is no {file}; {TABLE.name} names it: was it moved?") from None
+
+
+def _find(scope: ast.AST, name: str, file: str) -> ast.stmt:
+    for node in getattr(scope, "body", ()):
+        if name in _names_of(node):
+            assert isinstance(node, ast.stmt)
+            return node
+    raise ValueError(f"{file} has no {name}; {TABLE.name} names it: was it renamed?")
+
+
+def _names_of(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _replace_body(function: ast.FunctionDef, instead: str) -> None:
+    original = ast.parse("def original(): ...").body[0]
+    assert isinstance(original, ast.FunctionDef)
+    original.args, original.body = function.args, function.body
+    function.body = [original, *ast.parse(instead).body]

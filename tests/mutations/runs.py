@@ -1,6 +1,6 @@
 """Takes defences away, one at a time, in copies of the tree, and says which tests fail.
 
-This process loads what is not ours once, and forks for each mutation: the child alone loads `receiver` and its tests,
+This process loads what is not ours once, and forks for each defence: the child alone loads `receiver` and its tests,
 from the copy. Each copy has a PostgreSQL of its own, which its children share.
 """
 
@@ -24,13 +24,13 @@ import pytest
 
 from tests.bench.usage import list_tree
 from tests.harness.postgres import PostgresServer
-from tests.mutations import ROOT, changed
+from tests.mutations import ROOT, take_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tests.mutations import Mutation
+    from tests.mutations import Defence
 
 _OURS = ("receiver", "tests", "migrations", "wsgi", "__main__")
 _NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "dist", "build", "var")
@@ -39,37 +39,37 @@ _REASON_CHARS = 120
 
 
 class Verdict(StrEnum):
-    """What became of a mutation. All but the first are faults of the table or of a test."""
+    """What became of a defence that was taken away. All but the first are faults of the table or of a test."""
 
     FAILED = "failed as it should"
     SURVIVED = "SURVIVED"
     TIMEOUT = "TIMEOUT"
-    NOT_FOUND = "TEXT NOT FOUND"
+    NOT_FOUND = "NOT FOUND"
     NOT_RUN = "NOT RUN"  # the tests did not begin, so that they say nothing of the defence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A mutation, and what became of it."""
+    """A defence, and what became of it once it was taken away."""
 
-    mutation: Mutation
+    defence: Defence
     verdict: Verdict
     test: str  # the one that failed, with its case; else the one that should have
     reason: str = ""  # why, in its own words
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        told = (self.verdict, self.mutation.defence, self.test, self.reason, f"{self.seconds:.0f} s")
+        told = (self.verdict, self.defence.words, self.test, self.reason, f"{self.seconds:.0f} s")
         return " | ".join(text for text in told if text)
 
 
 def run(
-    mutations: Sequence[Mutation], *, workers: int, seconds: float, place: Path, tell: Callable[[Outcome], None]
+    defences: Sequence[Defence], *, workers: int, seconds: float, place: Path, tell: Callable[[Outcome], None]
 ) -> list[Outcome]:
     """Run each, `workers` at once; `tell` hears of each as it ends. `place`: an empty directory for the copies."""
-    _load_what_is_not_ours({mutation.test.partition("::")[0] for mutation in mutations})
+    _load_what_is_not_ours({defence.test.partition("::")[0] for defence in defences})
     outcomes: list[Outcome] = []
-    left = list(mutations)
+    left = list(defences)
     with ExitStack() as stack:
         copies = [_Copy(place / str(number), stack) for number in range(workers)]
         while left or any(copy.busy for copy in copies):
@@ -84,7 +84,7 @@ def run(
 
 
 class _Copy:
-    """A copy of the tree, in which one mutation at a time is tried."""
+    """A copy of the tree, in which one defence at a time is tried."""
 
     def __init__(self, root: Path, stack: ExitStack) -> None:
         self._root = root / "tree"
@@ -93,57 +93,57 @@ class _Copy:
         shutil.copytree(ROOT, self._root, ignore=_NOT_COPIED, symlinks=True)
         self._database = stack.enter_context(PostgresServer(durable=False))
         stack.callback(self._end)
-        self._mutation: Mutation | None = None
+        self._defence: Defence | None = None
         self._child = 0
         self._begun = self._deadline = 0.0
         self._tried = 0
-        self._kept: dict[Path, tuple[str, os.stat_result]] = {}
+        self._kept: tuple[Path, str, os.stat_result] | None = None
 
     @property
     def busy(self) -> bool:
-        return self._mutation is not None
+        return self._defence is not None
 
-    def begin(self, mutation: Mutation, seconds: float) -> None:
-        self._mutation = mutation
+    def begin(self, defence: Defence, seconds: float) -> None:
+        self._defence = defence
         self._begun = time.monotonic()
         self._deadline = self._begun + seconds
         self._heard.unlink(missing_ok=True)
         self._child = 0
         try:
-            texts = changed(mutation, self._root)
+            text = take_away(defence, self._root)
         except ValueError as wrong:
             self._heard.write_text(json.dumps({"not_found": str(wrong)}))
             return
         self._tried += 1
-        for name, text in texts.items():
-            path = self._root / name
-            self._kept[path] = (path.read_text(encoding="utf-8"), path.stat())
-            path.write_text(text, encoding="utf-8")
-            # A time of its own: what was compiled of any other text is told apart by it.
-            as_of = path.stat().st_mtime + self._tried
-            os.utime(path, (as_of, as_of))
+        path = self._root / defence.file
+        self._kept = (path, path.read_text(encoding="utf-8"), path.stat())
+        path.write_text(text, encoding="utf-8")
+        # A time of its own: what was compiled of any other text is told apart by it.
+        as_of = path.stat().st_mtime + self._tried
+        os.utime(path, (as_of, as_of))
         self._child = os.fork()
         if not self._child:
-            _test(mutation, self._root, self._heard, self._said, self._database.url(), seconds)
+            _test(defence, self._root, self._heard, self._said, self._database.url(), seconds)
 
     def look(self) -> Outcome | None:
-        """Give what became of the mutation, once it has ended."""
-        assert self._mutation is not None
+        """Give what became of the defence, once it has ended."""
+        assert self._defence is not None
         late = time.monotonic() > self._deadline
         if self._child and not os.waitpid(self._child, os.WNOHANG)[0]:
             if not late:
                 return None
             self._end()
         self._child = 0
-        for path, (text, was) in self._kept.items():
+        if self._kept is not None:
+            path, text, was = self._kept
             path.write_text(text, encoding="utf-8")
             os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
-        self._kept.clear()
-        mutation, self._mutation = self._mutation, None
+            self._kept = None
+        defence, self._defence = self._defence, None
         heard = json.loads(self._heard.read_text()) if self._heard.exists() else None
-        verdict, test, reason = _judge(mutation, heard, self._said, late=late)
+        verdict, test, reason = _judge(defence, heard, self._said, late=late)
         taken = time.monotonic() - self._begun
-        return Outcome(mutation=mutation, verdict=verdict, test=test, reason=reason, seconds=taken)
+        return Outcome(defence=defence, verdict=verdict, test=test, reason=reason, seconds=taken)
 
     def _end(self) -> None:
         if self._child:
@@ -154,18 +154,18 @@ class _Copy:
             self._child = 0
 
 
-def _judge(mutation: Mutation, heard: Any, said: Path, *, late: bool) -> tuple[Verdict, str, str]:
+def _judge(defence: Defence, heard: Any, said: Path, *, late: bool) -> tuple[Verdict, str, str]:
     if heard is None:
         told = (said.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        return Verdict.TIMEOUT if late else Verdict.NOT_RUN, mutation.test, told
+        return Verdict.TIMEOUT if late else Verdict.NOT_RUN, defence.test, told
     if "not_found" in heard:
-        return Verdict.NOT_FOUND, mutation.test, heard["not_found"]
+        return Verdict.NOT_FOUND, defence.test, heard["not_found"]
     if heard["failed"]:
         test, reason = heard["failed"][0]
         return Verdict.FAILED, test, reason
     if heard["broken"]:
         return Verdict.NOT_RUN, *heard["broken"][0]
-    return Verdict.SURVIVED if heard["passed"] else Verdict.NOT_RUN, mutation.test, f"{heard['passed']} passed"
+    return Verdict.SURVIVED if heard["passed"] else Verdict.NOT_RUN, defence.test, f"{heard['passed']} passed"
 
 
 # --- The child ----------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def _why(report: pytest.TestReport | pytest.CollectReport) -> str:
     return (lines[0] if crash else lines[-1])[:_REASON_CHARS] if lines else ""
 
 
-def _test(mutation: Mutation, root: Path, heard: Path, said: Path, database: str, seconds: float) -> NoReturn:
+def _test(defence: Defence, root: Path, heard: Path, said: Path, database: str, seconds: float) -> NoReturn:
     """Be the process that tests: load everything of ours from the copy."""
     try:
         os.setsid()
@@ -212,7 +212,7 @@ def _test(mutation: Mutation, root: Path, heard: Path, said: Path, database: str
         ear = _Ear()
         options = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", f"--timeout={seconds * 2 / 3:.0f}"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that are loaded already
-        pytest.main([*options, mutation.test, *(["-k", mutation.only] if mutation.only else [])], plugins=[ear])
+        pytest.main([*options, defence.test, *(["-k", defence.only] if defence.only else [])], plugins=[ear])
         assert sys.modules["receiver"].__file__ == str(root / "receiver" / "__init__.py")
         partial = heard.with_suffix(".part")
         partial.write_text(json.dumps(vars(ear)))

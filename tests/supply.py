@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,27 +23,19 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from license_expression import ExpressionError, get_spdx_licensing
 from packageurl import PackageURL
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from receiver import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements-dev.lock"  # which has the others in it
 SERVED = ROOT / "requirements-extras.lock"
 LICENCES = ROOT / "deploy" / "licences.toml"
-_SPDX = get_spdx_licensing()
-# What a package's metadata says where it has no SPDX expression, if that can mean one licence only.
-_CLASSIFIERS = {
-    "Apache Software License": "Apache-2.0",
-    "ISC License (ISCL)": "ISC",
-    "MIT License": "MIT",
-    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,82 +45,62 @@ class Part:
     name: str
     version: str
     hashes: tuple[str, ...]  # SHA-256, of each file that it may be installed from
-    licence: str | None = None  # an SPDX expression; None: it does not say
+    licence: str  # an SPDX expression
     source: str = "pypi"
 
 
-def read_lock(path: Path) -> Iterator[Part]:
-    """What a lock names for this machine."""
-    for line in path.read_text().replace("\\\n", " ").splitlines():
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        pinned, *hashes = line.split(" --hash=sha256:")
-        wanted = Requirement(pinned)
-        if wanted.marker is None or wanted.marker.evaluate():
-            version = str(wanted.specifier).removeprefix("==")
-            yield Part(
-                name=wanted.name,
-                version=version,
-                hashes=tuple(map(str.strip, hashes)),
-                licence=read_licence(wanted.name),
-            )
+def read_parts(lock: Path, rules: dict[str, Any]) -> list[Part]:
+    """What a lock names for this machine, and what is vendored. Raises ValueError for a licence that is not allowed."""
+    pinned = {}
+    for line in lock.read_text().replace("\\\n", " ").splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            requirement, *hashes = line.split(" --hash=sha256:")
+            wanted = Requirement(requirement)
+            if wanted.marker is None or wanted.marker.evaluate():
+                pinned[wanted.name] = (str(wanted.specifier).removeprefix("=="), tuple(map(str.strip, hashes)))
+    licences = read_licences([*pinned], rules)
+    parts = [
+        Part(
+            name=name,
+            version=version,
+            hashes=hashes,
+            licence=rules["stated"].get(f"{name}:{version}") or licences[name],
+        )
+        for name, (version, hashes) in pinned.items()
+    ]
+    return [*parts, *read_vendored(rules["allowed"])]
 
 
-def read_licence(name: str) -> str | None:
-    """The SPDX expression that an installed package states of itself. None: it is not installed, or states none."""
-    try:
-        found = metadata.metadata(name)
-    except metadata.PackageNotFoundError:
-        return None
-    if found["License-Expression"]:
-        return str(found["License-Expression"])
-    ends = {line.rpartition(" :: ")[2] for line in found.get_all("Classifier") or () if line.startswith("License ::")}
-    known = {_CLASSIFIERS[end] for end in ends if end in _CLASSIFIERS}
-    return " OR ".join(sorted(known)) or _as_spdx(found["License"] or "")
+def read_licences(names: list[str], rules: dict[str, Any]) -> dict[str, str]:
+    """What pip-licenses finds for those that are not stated by hand. Raises ValueError where one is not allowed."""
+    classifiers = rules["classifiers"]
+    command = ["piplicenses", "--with-system", "--format", "json", "--packages", *names]
+    command += ["--allow-only", ";".join([*rules["allowed"], *classifiers]), "--ignore-packages", "", *rules["stated"]]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(done.stderr.strip())
+    return {
+        canonicalize_name(one["Name"]): " OR ".join(
+            sorted({classifiers[said] for said in one["License"].split("; ") if said in classifiers})
+        )
+        or one["License"]
+        for one in json.loads(done.stdout)
+    }
 
 
-def read_vendored() -> Iterator[Part]:
-    """What is kept beside our pages, as its VENDORED says."""
+def read_vendored(allowed: Collection[str]) -> Iterator[Part]:
+    """What is kept beside our pages, as its VENDORED says. Raises ValueError for a licence that is not allowed."""
     for path in sorted((ROOT / "receiver").rglob("VENDORED")):
         said = re.findall(
             r"^(\S+) (\S+), from npm, licence (\S+) .*\nIts package: sha256 (\w+)$", path.read_text(), re.MULTILINE
         )
         for name, version, licence, digest in said:
+            if licence not in allowed:
+                raise ValueError(f"license {licence} of {name} {version} is not allowed")
             yield Part(name=name, version=version, hashes=(digest,), licence=licence, source="npm")
 
 
-def unfit(parts: Iterable[Part], *, allowed: frozenset[str], stated: Mapping[str, str]) -> list[str]:
-    """What is wrong with the licences of these, a line each. `stated`: of those whose metadata says too little."""
-    wrong = []
-    for part in parts:
-        if part.licence is not None and part.name in stated:
-            wrong.append(f"{part.name} {part.version}: says {part.licence} by itself now; take it out of `stated`")
-        licence = part.licence or stated.get(part.name)
-        if licence is None:
-            wrong.append(f"{part.name} {part.version}: states no licence; read its file, and put it into `stated`")
-        elif not _is_allowed(licence, allowed):
-            wrong.append(f"{part.name} {part.version}: {licence} is not allowed")
-    return wrong
-
-
-def _is_allowed(licence: str, allowed: frozenset[str]) -> bool:
-    try:
-        wanted = _SPDX.parse(licence, validate=True, strict=True)
-    except ExpressionError:
-        return False
-    # True where what is allowed makes it true: one side of an OR, both of an AND.
-    given = {symbol: _SPDX.TRUE if str(symbol) in allowed else _SPDX.FALSE for symbol in _SPDX.license_symbols(wanted)}
-    return bool(wanted.subs(given, simplify=True) == _SPDX.TRUE)
-
-
-def _as_spdx(text: str) -> str | None:
-    try:
-        return text if _SPDX.parse(text, validate=True, strict=True) else None
-    except ExpressionError:
-        return None
-
-
-def describe(parts: Iterable[Part], *, stated: Mapping[str, str]) -> str:
+def describe(parts: Iterable[Part]) -> str:
     """The bill of materials of `receiver` with these, CycloneDX 1.6 in JSON. Raises ValueError if it is not valid."""
     bom = Bom()
     licences = LicenseFactory()
@@ -137,7 +108,6 @@ def describe(parts: Iterable[Part], *, stated: Mapping[str, str]) -> str:
     bom.metadata.component = root
     for part in parts:
         space, _, name = part.name.rpartition("/")
-        licence = part.licence or stated.get(part.name)
         url = (
             f"https://pypi.org/project/{name}/"
             if part.source == "pypi"
@@ -153,7 +123,7 @@ def describe(parts: Iterable[Part], *, stated: Mapping[str, str]) -> str:
             version=part.version,
             bom_ref=f"{part.source}:{part.name}",
             purl=PackageURL(part.source, space or None, name, part.version),
-            licenses=[licences.make_from_string(licence)] if licence else [],
+            licenses=[licences.make_from_string(part.licence)],
             external_references=[files],
         )
         bom.components.add(component)
@@ -182,19 +152,17 @@ def audit(*arguments: str, lock: Path = SERVED) -> tuple[list[str], list[str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Do one of the three; give the exit code."""
+    """Do one of the three; give the exit code. Raises ValueError for a licence that is not allowed."""
     rules = tomllib.loads(LICENCES.read_text())
     match arguments:
         case ["licences"]:
-            parts = [*read_lock(LOCK), *read_vendored()]
-            wrong = unfit(parts, allowed=frozenset(rules["allowed"]), stated=rules["stated"])
-            for line in wrong:
-                print(f"licence: {line}", file=sys.stderr)
-            print(f"{len(parts)} licences looked at, {len(wrong)} not fit")
-            return bool(wrong)
+            parts = read_parts(LOCK, rules)
+            for part in parts:
+                print(f"{part.name} {part.version}: {part.licence}")
+            return 0
         case ["sbom", lock, file]:
-            parts = [*read_lock(Path(lock)), *read_vendored()]
-            Path(file).write_text(describe(parts, stated=rules["stated"]))
+            parts = read_parts(Path(lock), rules)
+            Path(file).write_text(describe(parts))
             print(f"{file}: {len(parts)} parts")
             return 0
         case ["faults", *options]:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
+import tomllib
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from werkzeug import Request, Response
 
 from tests import supply
-from tests.supply import LOCK, SERVED, Part, audit, describe, main, read_lock, read_vendored, unfit
+from tests.harness.http import serve_http
+from tests.supply import LICENCES, SERVED, Part, audit, describe, main, read_licences, read_parts, read_vendored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MIT = frozenset({"MIT", "BSD-3-Clause"})
+RULES: dict[str, Any] = {"allowed": ["MIT", "MIT OR GPL-3.0-only"], "classifiers": {"MIT License": "MIT"}, "stated": {}}
 DIGEST = "a" * 64
-
-
-def part(licence: str | None, name: str = "planted") -> Part:
-    return Part(name=name, version="1.0", hashes=(DIGEST,), licence=licence)
 
 
 def planted(place: Path, *lines: str) -> Path:
@@ -37,54 +34,58 @@ def planted(place: Path, *lines: str) -> Path:
     return place / "lock"
 
 
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what is planted is found as if it were installed."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
 def test_everything_that_is_locked_or_vendored_has_a_licence_that_is_allowed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["licences"]) == 0, capsys.readouterr().err
-    assert {part.name for part in read_vendored()} == {"htmx.org", "@picocss/pico", "uplot", "swagger-ui-dist"}
-    assert {"flask", "pip-audit"} < {part.name for part in read_lock(LOCK)}
+    assert main(["licences"]) == 0
+    listed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert {name.split(" ")[0] for name in listed} > {"flask", "pip-audit", "htmx.org", "@picocss/pico", "uplot"}
+    assert all(listed.values())
 
 
 @pytest.mark.parametrize(
-    ("lines", "licence"),
+    ("line", "licence"),
     [
-        (["License-Expression: GPL-3.0-only"], "GPL-3.0-only"),
-        (["License-Expression: MIT", "License: GPL-3.0-only"], "MIT"),
-        (["License: MIT"], "MIT"),
-        (["Classifier: License :: OSI Approved :: MIT License"], "MIT"),
-        (["Classifier: License :: OSI Approved :: BSD License"], None),  # which of them?
-        (["License: as is, more or less"], None),
-        ([], None),
+        ("License-Expression: MIT", "MIT"),
+        ("License-Expression: MIT OR GPL-3.0-only", "MIT OR GPL-3.0-only"),
+        ("License: MIT", "MIT"),
+        ("Classifier: License :: OSI Approved :: MIT License", "MIT"),
     ],
 )
-def test_licence_is_what_the_package_says_of_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], licence: str | None
-) -> None:
-    lock = planted(tmp_path, *lines)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert list(read_lock(lock)) == [part(licence)]
-
-
-@pytest.mark.parametrize("licence", ["MIT", "MIT OR GPL-3.0-only", "MIT AND BSD-3-Clause"])
-def test_allowed_licence_is_fit(licence: str) -> None:
-    assert unfit([part(licence)], allowed=MIT, stated={}) == []
-    assert unfit([part(None)], allowed=MIT, stated={"planted": licence}) == []
+def test_allowed_licence_is_what_the_package_says_of_itself(place: Path, line: str, licence: str) -> None:
+    (part, *_) = read_parts(planted(place, line), RULES | {"allowed": [*RULES["allowed"], "0BSD", "Apache-2.0"]})
+    assert part == Part(name="planted", version="1.0", hashes=(DIGEST,), licence=licence)
 
 
 @pytest.mark.parametrize(
-    "licence", ["GPL-3.0-only", "MIT AND GPL-3.0-only", "GPL-2.0-only WITH Classpath-exception-2.0", "Mine"]
+    "line",
+    [
+        "License-Expression: GPL-3.0-only",
+        "License-Expression: MIT AND GPL-3.0-only",
+        "Classifier: License :: OSI Approved :: BSD License",  # which of them?
+        "License: as is, more or less",
+        "Summary: says nothing of it",
+    ],
 )
-def test_any_other_licence_is_told_by_the_name_of_its_package(licence: str) -> None:
-    told = f"planted 1.0: {licence} is not allowed"
-    assert unfit([part("MIT", "good"), part(licence)], allowed=MIT, stated={}) == [told]
-    assert unfit([part(None)], allowed=MIT, stated={"planted": licence}) == [told]
+def test_any_other_licence_or_none_is_refused_but_where_it_is_stated_for_that_version(place: Path, line: str) -> None:
+    lock = planted(place, line)
+    for stated in ({}, {"planted:0.9": "MIT"}):
+        with pytest.raises(ValueError, match=r"not in allow-only licenses was found for package planted:1\.0"):
+            read_licences(["planted"], RULES | {"stated": stated})
+    (part, *_) = read_parts(lock, RULES | {"allowed": ["MIT", "0BSD", "Apache-2.0"], "stated": {"planted:1.0": "MIT"}})
+    assert part.licence == "MIT"
 
 
-def test_package_that_states_no_licence_and_one_that_does_by_now_are_told() -> None:
-    (without,) = unfit([part(None)], allowed=MIT, stated={})
-    assert without.startswith("planted 1.0: states no licence")
-    (by_now,) = unfit([part("MIT")], allowed=MIT, stated={"planted": "MIT"})
-    assert by_now.startswith("planted 1.0: says MIT by itself now")
+def test_vendored_file_of_another_licence_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"license 0BSD of htmx\.org \S+ is not allowed"):
+        list(read_vendored(["MIT", "Apache-2.0"]))
 
 
 def test_bill_of_materials_has_every_part_with_its_licence_and_hashes(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_bill_of_materials_has_every_part_with_its_licence_and_hashes(tmp_path: 
         "1.6",
         "receiver",
     )
-    parts = {one.name: one for one in (*read_lock(SERVED), *read_vendored())}
+    parts = {one.name: one for one in read_parts(SERVED, tomllib.loads(LICENCES.read_text()))}
     assert {one["name"] for one in bom["components"]} == parts.keys()
     for one in bom["components"]:
         (files,) = one["externalReferences"]
@@ -109,50 +110,23 @@ def test_bill_of_materials_has_every_part_with_its_licence_and_hashes(tmp_path: 
 def test_bill_of_materials_that_is_not_valid_is_refused() -> None:
     broken = Part(name="planted", version="1.0", hashes=("not a digest",), licence="MIT")
     with pytest.raises(ValueError, match="not a valid CycloneDX"):
-        describe([broken], stated={})
-
-
-class Advisories(BaseHTTPRequestHandler):
-    """Knows one thing against `planted`, and nothing against others, as OSV answers."""
-
-    asked: list[str]
-
-    def do_POST(self) -> None:
-        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
-        self.asked.append(wanted)
-        fault = {
-            "id": "PYSEC-2026-1",
-            "summary": "bad",
-            "affected": [
-                {
-                    "package": {"name": "planted", "ecosystem": "PyPI"},
-                    "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.1"}]}],
-                }
-            ],
-        }
-        body = json.dumps({"vulns": [fault]} if wanted == "planted" else {}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        describe([broken])
 
 
 @contextmanager
 def advisories() -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """pip-audit's options for a service of our own, and whom it was asked about."""
+    """pip-audit's options for a service that knows one thing against `planted`, and whom it was asked about."""
     asked: list[str] = []
-    handler = type("Asked", (Advisories,), {"asked": asked})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield ("--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{server.server_port}/"), asked
-        finally:
-            server.shutdown()
-            thread.join()
+    package = {"name": "planted", "ecosystem": "PyPI"}
+    ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.1"}]}]
+    fault = {"id": "PYSEC-2026-1", "summary": "bad", "affected": [{"package": package, "ranges": ranges}]}
+
+    def answer(request: Request) -> Response:
+        asked.append(request.get_json(force=True)["package"]["name"])
+        return Response(json.dumps({"vulns": [fault]} if asked[-1] == "planted" else {}))
+
+    with serve_http(answer) as port:
+        yield ("--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{port}/"), asked
 
 
 def test_known_fault_fails_the_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +149,8 @@ def test_every_package_that_is_served_with_is_asked_about(
     with advisories() as (options, asked):
         assert main(["faults", *options]) == 0
     assert capsys.readouterr().out.endswith("0 known faults, 0 not audited\n")
-    assert set(asked) == {part.name for part in read_lock(SERVED)}
+    parts = read_parts(SERVED, tomllib.loads(LICENCES.read_text()))
+    assert set(asked) == {part.name for part in parts if part.source == "pypi"}
 
 
 @pytest.mark.thorough

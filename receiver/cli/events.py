@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from receiver.cli.common import open_runtime, print_json
-from receiver.core import ReceiverError, iso_milliseconds, iso_seconds, write_file
+from receiver.core import ReceiverError, write_file
 from receiver.messages import Event, Position, list_events
+from receiver.messages.fields import as_json
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
@@ -41,7 +41,7 @@ def events(follow: bool, cursor_file: Path | None) -> None:
             page = _next(runtime, position)
             try:
                 for event in page:
-                    print_json(_shown(event))
+                    print_json({"kind": event.kind.value} | as_json(event.row))
                     position = event.position
             finally:  # also if the reader stops or a disk is full: the next run continues after the printed ones
                 if page:
@@ -55,18 +55,6 @@ def events(follow: bool, cursor_file: Path | None) -> None:
 
 def _next(runtime: Runtime, position: Position) -> list[Event]:
     return runtime.ask(lambda connection: list_events(connection, position, _PAGE, None))
-
-
-def _shown(event: Event) -> dict[str, Any]:
-    return {"kind": event.kind.value} | {name: _plain(name, value) for name, value in asdict(event.row).items()}
-
-
-def _plain(name: str, value: Any) -> Any:
-    if name in ("reported_at", "replied_at"):
-        return iso_seconds(value)
-    if name in ("received_at", "last_seen_at"):
-        return iso_milliseconds(value)
-    return str(value) if name in ("id", "message_id", "push_id") and value is not None else value
 
 
 def read_cursor(path: Path) -> Position:

@@ -6,7 +6,6 @@ The database writes the text itself, so SQL computes what readers see of a row; 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -23,9 +22,13 @@ from receiver.core import (
     shown_content,
 )
 from receiver.db.tables import AGE_FROM, messages, receipts, replies
+from receiver.messages.fields import Field, FieldType, fields_of
 from receiver.messages.queries import (
     Clock,
     Filter,
+    MessageRow,
+    ReceiptRow,
+    ReplyRow,
     has_text,
     is_late,
     message_conditions,
@@ -41,40 +44,25 @@ if TYPE_CHECKING:
     from receiver.db.encryption import FieldCipher
 
 
-class ColumnType(StrEnum):
-    """The type of a column, for formats that have types."""
-
-    TEXT = "text"
-    WORD = "word"  # letters, digits, `*`, `_`, `.` and `-` alone, as accounts and numbers are by their parsers
-    TIME = "time"  # ISO 8601, UTC
-    NUMBER = "number"
-    ID = "id"
-    COUNT = "count"
-    BOOLEAN = "boolean"
-
-
 # The types that SQLite may return for each; its columns accept any.
-TYPES: Mapping[ColumnType, tuple[type, ...]] = {
-    ColumnType.TEXT: (str,),
-    ColumnType.WORD: (str,),
-    ColumnType.TIME: (str,),
-    ColumnType.NUMBER: (int, float),
-    ColumnType.ID: (int,),
-    ColumnType.COUNT: (int,),
-    ColumnType.BOOLEAN: (str,),
+TYPES: Mapping[FieldType, tuple[type, ...]] = {
+    FieldType.TEXT: (str,),
+    FieldType.WORD: (str,),
+    FieldType.PLATFORM_TIME: (str,),
+    FieldType.OUR_TIME: (str,),
+    FieldType.NUMBER: (int, float),
+    FieldType.ID: (int,),
+    FieldType.COUNT: (int,),
+    FieldType.BOOLEAN: (str,),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ExportColumn:
-    """One column of a file: its name, its kind, and its text in SQL."""
+    """One column of a file: its field, and its text in SQL."""
 
-    name: str
-    kind: ColumnType
+    field: Field
     text: sa.ColumnElement[Any]
-    nullable: bool = True
-    written_by_people: bool = False  # may look like a spreadsheet's formula
-    repeats: bool = False  # has few distinct values
     # For an encrypted column, which the database cannot write as text: converts the decrypted value.
     to_text: Callable[[Any], str] | None = None
 
@@ -90,6 +78,11 @@ class Export:
     keeps: Callable[[Any], bool] | None = None  # filter of decrypted rows
 
     @property
+    def fields(self) -> tuple[Field, ...]:
+        """Return the fields of the columns."""
+        return tuple(column.field for column in self.columns)
+
+    @property
     def encrypted(self) -> bool:
         """Return whether rows must be decrypted, so that the database cannot write them."""
         return any(column.to_text for column in self.columns)
@@ -103,9 +96,9 @@ class Export:
             *(
                 (
                     _neutral(column.text)
-                    if neutral and column.written_by_people and not column.to_text
+                    if neutral and column.field.written_by_people and not column.to_text
                     else column.text
-                ).label(column.name)
+                ).label(column.field.name)
                 for column in self.columns
             ),
             maintain_column_froms=True,
@@ -282,10 +275,34 @@ def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement
     )
 
 
-def _number_column(number: sa.ColumnElement[Any], *, in_full: bool, cipher: FieldCipher | None) -> ExportColumn:
-    if cipher is None:
-        return ExportColumn("mobile", ColumnType.WORD, _mobile(number, in_full=in_full), nullable=False)
-    return ExportColumn("mobile", ColumnType.WORD, number, nullable=False, to_text=str if in_full else mask_mobile)
+# How the database writes a value of a type; others are written as they are.
+_TEXTS: Mapping[FieldType, Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]] = {
+    FieldType.PLATFORM_TIME: _iso_seconds,
+    FieldType.OUR_TIME: _iso,
+    FieldType.BOOLEAN: _boolean,
+}
+
+
+def _columns(
+    row_type: Any,
+    values: Mapping[str, sa.ColumnElement[Any]],
+    *,
+    in_full: bool,
+    cipher: FieldCipher | None,
+) -> tuple[ExportColumn, ...]:
+    """Return the columns of a row's fields in files; `values`: of each field, in SQL."""
+
+    def column(field: Field) -> ExportColumn:
+        value = values[field.name]
+        if field.name == "mobile" and cipher is not None:
+            return ExportColumn(field, value, to_text=str if in_full else mask_mobile)
+        if field.name == "mobile":
+            return ExportColumn(field, _mobile(value, in_full=in_full))
+        if field.name == "content" and cipher is not None:
+            return ExportColumn(field, value, to_text=lambda content: shown_content(content.decode()))
+        return ExportColumn(field, _TEXTS[field.type](value) if field.type in _TEXTS else value)
+
+    return tuple(column(field) for field in fields_of(row_type) if field.in_files)
 
 
 # --- The three lists ------------------------------------------------------------------------------------
@@ -308,24 +325,15 @@ def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, cipher: Fiel
         (clock.now - clock.no_receipt_after > AGE_FROM, MessageStatus.NO_RECEIPT.value),
         else_=MessageStatus.PENDING.value,
     )
+    values = dict(column) | {
+        "status": status,
+        "late": is_late(clock),
+        "latency_seconds": _seconds_between(column.reported_at, column.sent_at),
+        "matched": column.recorded_at.isnot(None),
+        "conflicting": seen_both(),
+    }
     return Export(
-        columns=(
-            ExportColumn("id", ColumnType.ID, column.id, nullable=False),
-            ExportColumn("account", ColumnType.WORD, column.account, nullable=False, repeats=True),
-            ExportColumn("task_id", ColumnType.TEXT, column.task_id, written_by_people=True),
-            _number_column(column.mobile, in_full=in_full, cipher=cipher),
-            ExportColumn("template_id", ColumnType.TEXT, column.template_id, written_by_people=True, repeats=True),
-            ExportColumn("reference", ColumnType.TEXT, column.reference, written_by_people=True),
-            ExportColumn("sent_at", ColumnType.TIME, _iso(column.sent_at)),
-            ExportColumn("recorded_at", ColumnType.TIME, _iso(column.recorded_at)),
-            ExportColumn("status", ColumnType.WORD, status, nullable=False, repeats=True),
-            ExportColumn("late", ColumnType.BOOLEAN, _boolean(is_late(clock)), nullable=False),
-            ExportColumn("reported_at", ColumnType.TIME, _iso_seconds(column.reported_at)),
-            ExportColumn("latency_seconds", ColumnType.NUMBER, _seconds_between(column.reported_at, column.sent_at)),
-            ExportColumn("matched", ColumnType.BOOLEAN, _boolean(column.recorded_at.isnot(None)), nullable=False),
-            ExportColumn("conflicting", ColumnType.BOOLEAN, _boolean(seen_both()), nullable=False),
-            ExportColumn("error_message", ColumnType.TEXT, column.error_message, written_by_people=True, repeats=True),
-        ),
+        columns=_columns(MessageRow, values, in_full=in_full, cipher=cipher),
         query=_in_range(sa.select(messages).where(*message_conditions(wanted, clock)), messages, wanted),
         table=messages,
         narrow=_is_narrow(wanted),
@@ -346,33 +354,18 @@ def _is_narrow(wanted: Filter) -> bool:
 
 def export_receipts(wanted: Filter, _clock: Clock, *, in_full: bool, cipher: FieldCipher | None = None) -> Export:
     """Export receipts, oldest first."""
-    column = receipts.c
     known = {value: status.name.lower() for value, status in VENDOR_STATUSES.items()}
-    status = sa.case(known, value=column.vendor_status, else_=DeliveryStatus.UNKNOWN.name.lower())
-    own = (
-        ExportColumn("status", ColumnType.WORD, status, nullable=False, repeats=True),
-        ExportColumn(
-            "vendor_status", ColumnType.TEXT, column.vendor_status, nullable=False, written_by_people=True, repeats=True
-        ),
-        ExportColumn("reported_at", ColumnType.TIME, _iso_seconds(column.reported_at), nullable=False),
+    status = sa.case(known, value=receipts.c.vendor_status, else_=DeliveryStatus.UNKNOWN.name.lower())
+    return _export_inbound_events(
+        receipts, ReceiptRow, {"status": status}, receipt_conditions(wanted), wanted, in_full=in_full, cipher=cipher
     )
-    return _export_inbound_events(receipts, own, receipt_conditions(wanted), wanted, in_full=in_full, cipher=cipher)
 
 
 def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool, cipher: FieldCipher | None = None) -> Export:
     """Export replies, oldest first."""
-    column = replies.c
-    content = ExportColumn("content", ColumnType.TEXT, column.content, nullable=False, written_by_people=True)
-    if cipher is not None:
-        content = replace(content, text=column.content_sealed, to_text=lambda content: shown_content(content.decode()))
-    own = (
-        content,
-        ExportColumn("opt_out", ColumnType.BOOLEAN, _boolean(column.opt_out), nullable=False),
-        ExportColumn("opt_out_review", ColumnType.BOOLEAN, _boolean(column.opt_out_review), nullable=False),
-        ExportColumn("replied_at", ColumnType.TIME, _iso_seconds(column.replied_at), nullable=False),
-    )
+    content = {} if cipher is None else {"content": replies.c.content_sealed}
     export = _export_inbound_events(
-        replies, own, reply_conditions(wanted, cipher), wanted, in_full=in_full, cipher=cipher
+        replies, ReplyRow, content, reply_conditions(wanted, cipher), wanted, in_full=in_full, cipher=cipher
     )
     if cipher is None or (text := wanted.q) is None:
         return export
@@ -381,7 +374,8 @@ def export_replies(wanted: Filter, _clock: Clock, *, in_full: bool, cipher: Fiel
 
 def _export_inbound_events(
     table: sa.Table,
-    own: tuple[ExportColumn, ...],
+    row_type: Any,
+    own: Mapping[str, sa.ColumnElement[Any]],
     conditions: list[sa.ColumnElement[bool]],
     wanted: Filter,
     *,
@@ -390,22 +384,9 @@ def _export_inbound_events(
 ) -> Export:
     query = select_inbound_events(table)
     of = {column.name: column for column in query.selected_columns}
-    mobile = of["of_mobile"].element
-    columns = (
-        ExportColumn("id", ColumnType.ID, table.c.id, nullable=False),
-        ExportColumn("message_id", ColumnType.ID, table.c.message_id),
-        ExportColumn("account", ColumnType.WORD, of["of_account"].element, nullable=False, repeats=True),
-        ExportColumn(
-            "task_id", ColumnType.TEXT, of["of_task_id"].element, nullable=table is replies, written_by_people=True
-        ),
-        _number_column(mobile, in_full=in_full, cipher=cipher),
-        *own,
-        ExportColumn("received_at", ColumnType.TIME, _iso(table.c.received_at), nullable=False),
-        ExportColumn("last_seen_at", ColumnType.TIME, _iso(table.c.last_seen_at), nullable=False),
-        ExportColumn("copies", ColumnType.COUNT, table.c.copies, nullable=False),
-    )
+    joined = {name: of[f"of_{name}"].element for name in ("account", "task_id", "mobile")}
     return Export(
-        columns=columns,
+        columns=_columns(row_type, {**table.c, **joined, **own}, in_full=in_full, cipher=cipher),
         query=_in_range(query.where(*conditions), table, wanted),
         table=table,
         narrow=_is_narrow(wanted),

@@ -17,14 +17,13 @@ import xlsxwriter
 from receiver.core import MissingExtra, TooManyRows, in_zone
 from receiver.db.encryption import cipher_of
 from receiver.messages.export_columns import (
-    ColumnType,
     Export,
-    ExportColumn,
     export_messages,
     export_receipts,
     export_replies,
 )
 from receiver.messages.export_rows import count_rows, iter_csv, iter_ndjson, split_lines
+from receiver.messages.fields import TIMES, Field, FieldType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -98,12 +97,12 @@ def iter_file(
     rows = _paced(iter_csv(connection, export, neutral=neutral and form is FileFormat.CSV, tell=tell), gives_way)
     match form:
         case FileFormat.CSV:
-            yield (_BOM if bom else b"") + (",".join(column.name for column in export.columns) + "\n").encode()
+            yield (_BOM if bom else b"") + (",".join(field.name for field in export.fields) + "\n").encode()
             yield from rows
         case FileFormat.PARQUET:
-            yield from _parquet(export.columns, rows)
+            yield from _parquet(export.fields, rows)
         case FileFormat.XLSX:
-            yield from _xlsx(export.columns, rows, zone, sheet_rows)
+            yield from _xlsx(export.fields, rows, zone, sheet_rows)
 
 
 def _paced(pieces: Iterable[bytes], gives_way: Callable[[], bool]) -> Iterator[bytes]:
@@ -127,7 +126,7 @@ def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
 # --- Parquet --------------------------------------------------------------------------------------------
 
 
-def _parquet(columns: tuple[ExportColumn, ...], rows: Iterable[bytes]) -> Iterator[bytes]:
+def _parquet(fields: tuple[Field, ...], rows: Iterable[bytes]) -> Iterator[bytes]:
     # Read as it loads: this pool gives back what is freed, the usual one keeps a fifth more. Of none, it takes another.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
     try:
@@ -137,15 +136,16 @@ def _parquet(columns: tuple[ExportColumn, ...], rows: Iterable[bytes]) -> Iterat
     except ImportError:
         raise MissingExtra("Parquet needs the extra `parquet`: pip install 'receiver[parquet]'") from None
     types = {
-        ColumnType.TEXT: pa.string(),
-        ColumnType.WORD: pa.string(),
-        ColumnType.TIME: pa.timestamp("ms", tz="UTC"),
-        ColumnType.NUMBER: pa.float64(),
-        ColumnType.ID: pa.int64(),
-        ColumnType.COUNT: pa.int64(),
-        ColumnType.BOOLEAN: pa.bool_(),
+        FieldType.TEXT: pa.string(),
+        FieldType.WORD: pa.string(),
+        FieldType.PLATFORM_TIME: pa.timestamp("ms", tz="UTC"),
+        FieldType.OUR_TIME: pa.timestamp("ms", tz="UTC"),
+        FieldType.NUMBER: pa.float64(),
+        FieldType.ID: pa.int64(),
+        FieldType.COUNT: pa.int64(),
+        FieldType.BOOLEAN: pa.bool_(),
     }
-    schema = pa.schema([pa.field(column.name, types[column.kind]) for column in columns])
+    schema = pa.schema([pa.field(field.name, types[field.type]) for field in fields])
     source = _Source(rows)
     if source.empty:
         batches: Iterable[Any] = ()
@@ -160,7 +160,7 @@ def _parquet(columns: tuple[ExportColumn, ...], rows: Iterable[bytes]) -> Iterat
         )
     sink = _Sink()
     # Dictionaries of what hardly repeats, such as task ids, would take a third of the memory and of the file.
-    repeating = [column.name for column in columns if column.repeats]
+    repeating = [field.name for field in fields if field.repeats]
     with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeating) as writer:
         gathered: list[Any] = []
         for batch in batches:
@@ -194,29 +194,29 @@ def _too_many(most: int) -> TooManyRows:
     return TooManyRows(f"over {most:,} rows, which is all that an XLSX can have here{more}; narrow it, or use csv")
 
 
-def _xlsx(columns: tuple[ExportColumn, ...], rows: Iterable[bytes], zone: ZoneInfo, most: int) -> Iterator[bytes]:
+def _xlsx(fields: tuple[Field, ...], rows: Iterable[bytes], zone: ZoneInfo, most: int) -> Iterator[bytes]:
     """Write a workbook of one sheet: ids and numbers as text, which Excel would round, times in `zone`."""
     with tempfile.TemporaryFile() as file:
         book = xlsxwriter.Workbook(file, {"constant_memory": True, "strings_to_urls": False})
         sheet = book.add_worksheet()
         sheet.freeze_panes(1, 0)
         bold, time_form = book.add_format({"bold": True}), book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
-        for place, column in enumerate(columns):
+        for place, field in enumerate(fields):
             sheet.set_column(place, place, 20)
-            name = f"{column.name} ({zone.key})" if column.kind is ColumnType.TIME else column.name
+            name = f"{field.name} ({zone.key})" if field.type in TIMES else field.name
             sheet.write_string(0, place, name, bold)
         for number, cells in enumerate(csv.reader(split_lines(rows)), start=1):
             if number > most:
                 raise _too_many(most)
-            for place, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+            for place, (field, cell) in enumerate(zip(fields, cells, strict=True)):
                 if cell == "":
                     continue
-                moment = _sheet_time(cell, zone) if column.kind is ColumnType.TIME else None
+                moment = _sheet_time(cell, zone) if field.type in TIMES else None
                 if moment is not None:
                     sheet.write_datetime(number, place, moment, time_form)
-                elif column.kind in (ColumnType.NUMBER, ColumnType.COUNT):
+                elif field.type in (FieldType.NUMBER, FieldType.COUNT):
                     sheet.write_number(number, place, float(cell))
-                elif column.kind is ColumnType.BOOLEAN:
+                elif field.type is FieldType.BOOLEAN:
                     sheet.write_boolean(number, place, cell == "true")
                 else:
                     sheet.write_string(number, place, _sheet_text(cell))

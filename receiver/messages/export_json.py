@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.messages.export_columns import ColumnType, in_json
+from receiver.messages.export_columns import in_json
+from receiver.messages.fields import FieldType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from receiver.messages.export_columns import Export, ExportColumn
+    from receiver.messages.export_columns import Export
+    from receiver.messages.fields import Field
 
 _LINES = 1000
 
@@ -61,14 +63,15 @@ def _write_bare(value: sa.ColumnElement[Any], _nullable: bool) -> tuple[Part, ..
     return (value,)
 
 
-_JSON: Mapping[ColumnType, _JsonType] = {
-    ColumnType.TEXT: _JsonType(str, _write_text),
-    ColumnType.WORD: _JsonType(str, _write_plain),
-    ColumnType.TIME: _JsonType(str, _write_time),
-    ColumnType.NUMBER: _JsonType(float, _write_number),
-    ColumnType.ID: _JsonType(str, _write_plain),  # text: JavaScript would round it
-    ColumnType.COUNT: _JsonType(int, _write_bare),
-    ColumnType.BOOLEAN: _JsonType(lambda text: text == "true", _write_bare),
+_JSON: Mapping[FieldType, _JsonType] = {
+    FieldType.TEXT: _JsonType(str, _write_text),
+    FieldType.WORD: _JsonType(str, _write_plain),
+    FieldType.PLATFORM_TIME: _JsonType(str, _write_time),
+    FieldType.OUR_TIME: _JsonType(str, _write_time),
+    FieldType.NUMBER: _JsonType(float, _write_number),
+    FieldType.ID: _JsonType(str, _write_plain),  # text: JavaScript would round it
+    FieldType.COUNT: _JsonType(int, _write_bare),
+    FieldType.BOOLEAN: _JsonType(lambda text: text == "true", _write_bare),
 }
 
 
@@ -77,7 +80,8 @@ def json_line(export: Export) -> sa.ColumnElement[str]:
     parts: list[Part] = []
     begin = "{"
     for column in export.columns:
-        parts += [f"{begin}{json.dumps(column.name)}: ", *_JSON[column.kind].write(column.text, column.nullable)]
+        field = column.field
+        parts += [f"{begin}{json.dumps(field.name)}: ", *_JSON[field.type].write(column.text, field.nullable)]
         begin = ", "
     return sa.func.concat(*_merged([*parts, "}"]), type_=sa.Text)
 
@@ -96,13 +100,14 @@ def _merged(parts: Iterable[Part]) -> Iterator[sa.ColumnElement[Any]]:
     yield sa.literal_column(f"'{constant}'")
 
 
-def iter_json(columns: tuple[ExportColumn, ...], lines: Iterable[str]) -> Iterator[bytes]:
+def iter_json(fields: tuple[Field, ...], lines: Iterable[str]) -> Iterator[bytes]:
     """Yield lines of CSV as lines of JSON."""
+    readers = [(field.name, field.nullable, _JSON[field.type].read) for field in fields]
     written: list[str] = []
     for cells in csv.reader(lines):
         row = {
-            column.name: None if cell == "" and column.nullable else _JSON[column.kind].read(cell)
-            for column, cell in zip(columns, cells, strict=True)
+            name: None if cell == "" and nullable else read(cell)
+            for (name, nullable, read), cell in zip(readers, cells, strict=True)
         }
         written.append(json.dumps(row, ensure_ascii=False))
         if len(written) >= _LINES:

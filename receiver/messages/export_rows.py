@@ -15,6 +15,8 @@ from receiver.messages.export_json import iter_json, json_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from receiver.messages.fields import Field
+
 
 _CHUNK_BYTES = 64 * 1024
 _PART_ROWS = 1000
@@ -46,8 +48,9 @@ def iter_csv(
     if connection.dialect.name == "postgresql":
         yield from _copy(connection, export, query, _AS_CSV, tell)
         return
+    fields = export.fields
     for rows in _parts(connection, export, query):
-        lines = [line for row in rows if (line := _line(export, row)) is not None]
+        lines = [line for row in rows if (line := _line(export, fields, row)) is not None]
         yield "".join(lines).encode()
         tell(len(lines))
 
@@ -60,7 +63,7 @@ def iter_ndjson(
         line = export.query.with_only_columns(json_line(export).label("line"), maintain_column_froms=True)
         yield from _copy(connection, export, line, _AS_LINES, tell)
         return
-    yield from iter_json(export.columns, split_lines(iter_csv(connection, export, neutral=False, tell=tell)))
+    yield from iter_json(export.fields, split_lines(iter_csv(connection, export, neutral=False, tell=tell)))
 
 
 def split_lines(pieces: Iterable[bytes]) -> Iterator[str]:
@@ -74,11 +77,11 @@ def split_lines(pieces: Iterable[bytes]) -> Iterator[str]:
         yield rest.decode()
 
 
-def _line(export: Export, row: Any) -> str | None:
+def _line(export: Export, fields: Sequence[Field], row: Any) -> str | None:
     """Return a row of the embedded database as a line. None: a value is invalid in its column; the row is left out."""
-    for column, value in zip(export.columns, row, strict=True):
-        if value is not None and not isinstance(value, TYPES[column.kind]):
-            note(export.table.name, row.id, TypeError(column.name))
+    for field, value in zip(fields, row, strict=True):
+        if value is not None and not isinstance(value, TYPES[field.type]):
+            note(export.table.name, row.id, TypeError(field.name))
             return None
     return ",".join(map(_cell, row)) + "\n"
 
@@ -101,7 +104,7 @@ def _iter_decrypted(
                 yield _cell(int(value) if postgresql and isinstance(value, float) and value.is_integer() else value)
                 continue
             text = column.to_text(value)
-            yield _cell(formulas.neutral(text) if neutral and column.written_by_people else text)
+            yield _cell(formulas.neutral(text) if neutral and column.field.written_by_people else text)
 
     def line_of(row: Any) -> str | None:
         try:

@@ -9,12 +9,12 @@ import base64
 import hashlib
 import hmac
 import json
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from receiver import __version__
-from receiver.core import iso_milliseconds, iso_seconds, mask_mobile
+from receiver.core import iso_milliseconds
+from receiver.messages.fields import as_json, without_numbers
 from receiver.webhooks.deliveries import PUSH_EVENT, DeliveryClaim, QueuedDelivery, message_of
 from receiver.webhooks.endpoints import SECRET_PREFIX, Endpoint, EventType
 
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 TEST_EVENT = "receiver.test"
 _AGENT = f"receiver/{__version__}"
-_NUMBER_INSIDE = re.compile(r"(?<![0-9])(?:86|0086)?1[0-9]{10}(?![0-9])")
 _HIDDEN = "***"
-_IDS = frozenset({"id", "message_id", "push_id"})
-_PLATFORM_TIMES = frozenset({"reported_at", "replied_at"})  # in whole seconds
-_OUR_TIMES = frozenset({"received_at", "last_seen_at", "sent_at", "recorded_at"})
-_NOT_SHOWN = frozenset({"verified_at"})  # not part of the API's message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,28 +101,9 @@ def _data(claim: DeliveryClaim, delivery: QueuedDelivery) -> dict[str, Any] | No
 
 def data_of(row: MessageRow | ReceiptRow | ReplyRow, *, in_full: bool) -> dict[str, Any]:
     """Return a row as the API shows it; unless `in_full`, numbers are masked and contents hidden."""
-    data = {name: _plain(name, value) for name, value in asdict(row).items() if name not in _NOT_SHOWN}
     if in_full:
-        return data
-    data["mobile"] = mask_mobile(data["mobile"])
-    if "extra" in data:
-        data["extra"] = {_without_numbers(name): _without_numbers(text) for name, text in data["extra"].items()}
+        return as_json(row)
+    data = as_json(without_numbers(row))
     if "content" in data:
         data["content"] = _HIDDEN
     return data
-
-
-def _plain(name: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if name in _IDS:
-        return str(value)
-    if name in _PLATFORM_TIMES:
-        return iso_seconds(value)
-    if name in _OUR_TIMES:
-        return iso_milliseconds(value)
-    return value
-
-
-def _without_numbers(text: str) -> str:
-    return _NUMBER_INSIDE.sub(lambda match: mask_mobile(match[0]), text)

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from receiver.core import formulas, mask_mobile
 from receiver.db.tables import messages, receipts, replies
 from receiver.messages import queries
-from receiver.messages.export_columns import ColumnType
 from receiver.messages.export_files import EXPORTS, FileFormat, iter_file
+from receiver.messages.fields import TIMES, FieldType
 from receiver.messages.queries import Filter, Page
 from tests.harness.factories import NOON
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from receiver.messages.export_columns import ExportColumn
+    from receiver.messages.fields import Field
     from receiver.runtime import Runtime
 
 LISTS: Mapping[str, Any] = {
@@ -123,16 +123,16 @@ def export(runtime: Runtime, name: str, form: FileFormat, **options: Any) -> byt
         return b"".join(pieces)
 
 
-def value_of(row: Any, column: ExportColumn, *, in_full: bool) -> Any:
+def value_of(row: Any, column: Field, *, in_full: bool) -> Any:
     value = getattr(row, column.name)
     if column.name == "mobile":
         return value if in_full else mask_mobile(value)
-    if column.kind is ColumnType.TIME and value is not None:
+    if column.type in TIMES and value is not None:
         return value.isoformat(timespec="microseconds")[: 19 if column.name in SECONDS else 23] + "Z"
-    return str(value) if column.kind is ColumnType.ID and value is not None else value
+    return str(value) if column.type is FieldType.ID and value is not None else value
 
 
-def line_of_csv(values: Iterable[tuple[ExportColumn, Any]], *, neutral: bool, postgresql: bool) -> str:
+def line_of_csv(values: Iterable[tuple[Field, Any]], *, neutral: bool, postgresql: bool) -> str:
     cells = []
     for column, value in values:
         text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
@@ -145,7 +145,7 @@ def line_of_csv(values: Iterable[tuple[ExportColumn, Any]], *, neutral: bool, po
     return ",".join(cells) + "\n"
 
 
-def line_of_json(values: Iterable[tuple[ExportColumn, Any]]) -> str:
+def line_of_json(values: Iterable[tuple[Field, Any]]) -> str:
     row = {column.name: None if value == "" and column.nullable else value for column, value in values}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
@@ -163,7 +163,7 @@ def test_hostile_rows_are_written_as_python_writes_them(
     for name, make in EXPORTS.items():
         with runtime.database.reading() as connection:
             listed = LISTS[name](connection, *page_of(name, clock))
-        columns = make(Filter(), clock, in_full=True).columns
+        columns = make(Filter(), clock, in_full=True).fields
         for in_full in (True, False):
             found = [[(one, value_of(row, one, in_full=in_full)) for one in columns] for row in reversed(listed)]
             for neutral in (True, False):

@@ -35,12 +35,24 @@ from receiver.messages.queries.pushes import (
     list_pushes,
     try_row,
 )
-from receiver.messages.queries.rows import Clock, Filter, MessageRow, Page, PushRow, ReceiptRow, ReplyRow
+from receiver.messages.queries.rows import (
+    MESSAGE_STATUSES,
+    RECEIPT_STATUSES,
+    Clock,
+    Filter,
+    MessageRow,
+    Page,
+    PushRow,
+    ReceiptRow,
+    ReplyRow,
+)
 
 __all__ = [
     "CLOCK_SLACK",
     "MESSAGES",
+    "MESSAGE_STATUSES",
     "PUSH_COLUMNS",
+    "RECEIPT_STATUSES",
     "Clock",
     "Filter",
     "MessageRow",

@@ -1,21 +1,41 @@
-"""Rows that queries return, and their filters: plain values, one class for each kind of row."""
+"""Rows that queries return, and their filters: plain values, one class for each kind of row.
 
-from __future__ import annotations
+What is annotated with a `Field` is shown outside. Annotations are evaluated here, so that `fields_of` can read them.
+"""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
 
 from receiver.core import (
     UNREAD,
+    DeliveryStatus,
     Kind,
     MessageStatus,
     Push,
 )
+from receiver.messages.fields import Field, FieldType
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
-    from uuid import UUID
+MESSAGE_STATUSES = [status.value for status in MessageStatus]
+RECEIPT_STATUSES = [
+    status.name.lower() for status in (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
+]
+
+# Fields that rows share.
+_Id = Annotated[int, Field(FieldType.ID)]
+_MessageId = Annotated[int | None, Field(FieldType.ID)]
+_Account = Annotated[str, Field(FieldType.WORD, repeats=True)]
+_Mobile = Annotated[str, Field(FieldType.WORD)]
+_Copies = Annotated[int, Field(FieldType.COUNT, "How many times it was pushed.")]
+_Extra = Annotated[
+    Mapping[str, str], Field(FieldType.TEXTS, "Fields that the platform does not document.", in_files=False)
+]
+_PushId = Annotated[UUID, Field(FieldType.ID, "The push that first contained it.", in_files=False)]
+_Flag = Annotated[bool, Field(FieldType.BOOLEAN)]
+_PlatformTime = Annotated[datetime, Field(FieldType.PLATFORM_TIME)]
+_OurTime = Annotated[datetime, Field(FieldType.OUR_TIME)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,23 +51,23 @@ class Clock:
 class MessageRow:
     """A message as readers know it."""
 
-    id: int
-    account: str
-    task_id: str | None
-    mobile: str
-    template_id: str | None
-    reference: str | None
-    sent_at: datetime | None
-    recorded_at: datetime | None
-    status: MessageStatus
-    late: bool
-    reported_at: datetime | None
-    latency_seconds: float | None
-    matched: bool
-    conflicting: bool
-    error_message: str | None
-    receipt_count: int
-    reply_count: int
+    id: _Id
+    account: _Account
+    task_id: Annotated[str | None, Field(FieldType.TEXT, written_by_people=True)]
+    mobile: _Mobile
+    template_id: Annotated[str | None, Field(FieldType.TEXT, written_by_people=True, repeats=True)]
+    reference: Annotated[str | None, Field(FieldType.TEXT, written_by_people=True)]
+    sent_at: Annotated[datetime | None, Field(FieldType.OUR_TIME)]
+    recorded_at: Annotated[datetime | None, Field(FieldType.OUR_TIME, "Null: unmatched.")]
+    status: Annotated[MessageStatus, Field(FieldType.WORD, choices=MESSAGE_STATUSES, repeats=True)]
+    late: _Flag
+    reported_at: Annotated[datetime | None, Field(FieldType.PLATFORM_TIME)]
+    latency_seconds: Annotated[float | None, Field(FieldType.NUMBER)]
+    matched: _Flag
+    conflicting: _Flag
+    error_message: Annotated[str | None, Field(FieldType.TEXT, written_by_people=True, repeats=True)]
+    receipt_count: Annotated[int, Field(FieldType.COUNT, in_files=False)]
+    reply_count: Annotated[int, Field(FieldType.COUNT, in_files=False)]
     verified_at: datetime | None
 
 
@@ -55,39 +75,51 @@ class MessageRow:
 class ReceiptRow:
     """A receipt as readers know it."""
 
-    id: int
-    message_id: int | None
-    account: str
-    task_id: str
-    mobile: str
-    status: str
-    vendor_status: str
-    reported_at: datetime
-    received_at: datetime
-    last_seen_at: datetime
-    copies: int
-    extra: Mapping[str, str]
-    push_id: UUID
+    id: _Id
+    message_id: _MessageId
+    account: _Account
+    task_id: Annotated[str, Field(FieldType.TEXT, written_by_people=True)]
+    mobile: _Mobile
+    status: Annotated[str, Field(FieldType.WORD, choices=RECEIPT_STATUSES, repeats=True)]
+    vendor_status: Annotated[
+        str,
+        Field(FieldType.TEXT, "The platform's value: 1 delivered, 0 failed.", written_by_people=True, repeats=True),
+    ]
+    reported_at: _PlatformTime
+    received_at: _OurTime
+    last_seen_at: _OurTime
+    copies: _Copies
+    extra: _Extra
+    push_id: _PushId
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplyRow:
     """A reply as readers know it."""
 
-    id: int
-    message_id: int | None
-    account: str
-    task_id: str | None
-    mobile: str
-    content: str  # NUL shown as ␀
-    opt_out: bool
-    opt_out_review: bool
-    replied_at: datetime
-    received_at: datetime
-    last_seen_at: datetime
-    copies: int
-    extra: Mapping[str, str]
-    push_id: UUID
+    id: _Id
+    message_id: _MessageId
+    account: _Account
+    task_id: Annotated[
+        str | None,
+        Field(
+            FieldType.TEXT,
+            "Null if the platform sent none; then there is no message either.",
+            written_by_people=True,
+        ),
+    ]
+    mobile: _Mobile
+    content: Annotated[str, Field(FieldType.TEXT, "The text as received; NUL is shown as ␀.", written_by_people=True)]
+    opt_out: Annotated[bool, Field(FieldType.BOOLEAN, "The reply equals one of `RECEIVER_OPT_OUT_WORDS`.")]
+    opt_out_review: Annotated[
+        bool, Field(FieldType.BOOLEAN, "The reply contains one of these words or is similar to one.")
+    ]
+    replied_at: _PlatformTime
+    received_at: _OurTime
+    last_seen_at: _OurTime
+    copies: _Copies
+    extra: _Extra
+    push_id: _PushId
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -13,27 +13,27 @@ from flask.views import MethodView
 from receiver.core import Kind
 from receiver.core.cursors import Cursors
 from receiver.messages import Event, Position, events
+from receiver.messages.fields import fields_of
+from receiver.messages.queries import ReceiptRow, ReplyRow
 from receiver.web import runtime
 from receiver.web.api.common import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     MAX_WAIT_SECONDS,
-    RECEIPT_STATUSES,
     Blueprint,
-    InboundEventSchema,
-    PlatformTime,
     StrictSchema,
     Text,
     WholeNumber,
     audit_look_up,
     documents,
     documents_text,
+    field_schema,
     hold,
     link,
     next_page,
     operation,
     readable_accounts,
-    shown,
+    row_json,
 )
 from receiver.web.auth import caller, check_again
 from receiver.web.errors import Denied
@@ -63,26 +63,24 @@ class EventFilterSchema(StrictSchema):
     )
 
 
-class EventSchema(InboundEventSchema):
-    """A receipt or a reply, told apart by `kind`."""
+def _event_schema() -> type[ma.Schema]:
+    """Return the schema of a receipt or a reply, told apart by `kind`: a field that only one has is not required."""
+    of_receipts, of_replies = ({field.name: field for field in fields_of(row)} for row in (ReceiptRow, ReplyRow))
+    schemas: dict[str, Any] = {
+        "kind": ma.fields.String(required=True, validate=ma.validate.OneOf([kind.value for kind in Kind]))
+    }
+    for name, field in (of_receipts | of_replies).items():
+        if name in of_receipts and name in of_replies:
+            schemas[name] = field_schema(field)
+        else:
+            whose = "Receipts." if name in of_receipts else "Replies."
+            schemas[name] = field_schema(replace(field, description=whose), required=False)
+    return ma.Schema.from_dict(schemas, name="Event")
 
-    task_id = ma.fields.String(
-        required=True, allow_none=True, metadata={"description": "Null for a reply without a task id."}
-    )
-    kind = ma.fields.String(required=True, validate=ma.validate.OneOf([kind.value for kind in Kind]))
-    status = ma.fields.String(validate=ma.validate.OneOf(RECEIPT_STATUSES), metadata={"description": "Receipts."})
-    vendor_status = ma.fields.String(metadata={"description": "Receipts."})
-    reported_at = PlatformTime(metadata={"description": "Receipts."})
-    content = ma.fields.String(metadata={"description": "Replies."})
-    opt_out = ma.fields.Boolean(metadata={"description": "Replies."})
-    opt_out_review = ma.fields.Boolean(metadata={"description": "Replies."})
-    replied_at = PlatformTime(metadata={"description": "Replies."})
 
-
-_EVENT = EventSchema()
 EventListSchema = ma.Schema.from_dict(
     {
-        "items": ma.fields.List(ma.fields.Nested(EventSchema), required=True),
+        "items": ma.fields.List(ma.fields.Nested(_event_schema()), required=True),
         "next_cursor": ma.fields.String(required=True),
         "lag_seconds": ma.fields.Float(
             required=True,
@@ -168,7 +166,7 @@ class _Reader:
 
     def shown(self, event: Event) -> dict[str, Any]:
         """Return an event as this reader may see it."""
-        return {"kind": event.kind.value, **asdict(shown(event.row))}
+        return {"kind": event.kind.value} | row_json(event.row)
 
     def lines(self) -> Iterator[str]:
         """Yield every event as a line, until there is nothing new for the wait time."""
@@ -182,5 +180,5 @@ class _Reader:
             for event in page:
                 position = event.position
                 cursor = self._cursors.make(position.receipt_id, position.reply_id)
-                line = _EVENT.dump(self.shown(event)) | {"cursor": cursor}
+                line = self.shown(event) | {"cursor": cursor}
                 yield json.dumps(line, ensure_ascii=False) + "\n"

@@ -7,20 +7,20 @@ from typing import Any
 import marshmallow as ma
 
 from receiver.core import TASK_ID_MAX_CHARS
+from receiver.messages.queries import MESSAGE_STATUSES, MessageRow
 from receiver.web.api.common import (
     MAX_WAIT_SECONDS,
-    MESSAGE_STATUSES,
     AccountFilterSchema,
     InputTime,
     MobileField,
     OurTime,
-    PlatformTime,
     ProblemSchema,
     StrictBoolean,
     StrictSchema,
     Text,
     WholeNumber,
     list_schema,
+    row_schema,
 )
 
 MAX_RECORDS = 1000
@@ -39,28 +39,6 @@ class MessageFilterSchema(AccountFilterSchema):
     sent_to = InputTime(metadata={"description": "Sent before this time."})
     matched = StrictBoolean(metadata={"description": "Whether the send is recorded."})
     conflicting = StrictBoolean(metadata={"description": "Whether both delivered and failed were reported."})
-
-
-class MessageSchema(ma.Schema):
-    """One message: one (account, task_id, mobile)."""
-
-    id = ma.fields.String(required=True)
-    account = ma.fields.String(required=True)
-    task_id = ma.fields.String(required=True, allow_none=True)
-    mobile = ma.fields.String(required=True)
-    template_id = ma.fields.String(required=True, allow_none=True)
-    reference = ma.fields.String(required=True, allow_none=True)
-    sent_at = OurTime(required=True, allow_none=True)
-    recorded_at = OurTime(required=True, allow_none=True, metadata={"description": "Null: unmatched."})
-    status = ma.fields.String(required=True, validate=ma.validate.OneOf(MESSAGE_STATUSES))
-    late = ma.fields.Boolean(required=True)
-    reported_at = PlatformTime(required=True, allow_none=True)
-    latency_seconds = ma.fields.Float(required=True, allow_none=True)
-    matched = ma.fields.Boolean(required=True)
-    conflicting = ma.fields.Boolean(required=True)
-    error_message = ma.fields.String(required=True, allow_none=True)
-    receipt_count = ma.fields.Integer(required=True)
-    reply_count = ma.fields.Integer(required=True)
 
 
 class TimelineEntrySchema(ma.Schema):
@@ -87,10 +65,10 @@ class TimelineEntrySchema(ma.Schema):
     push_id = ma.fields.String()
 
 
-class MessageDetailSchema(MessageSchema):
-    """A message with its timeline."""
-
-    timeline = ma.fields.List(ma.fields.Nested(TimelineEntrySchema), required=True)
+MessageSchema = row_schema(MessageRow, "Message")
+MessageDetailSchema = row_schema(
+    MessageRow, "MessageDetail", timeline=ma.fields.List(ma.fields.Nested(TimelineEntrySchema), required=True)
+)
 
 
 # Senders store ids and counts as text or as numbers, as the platform's answers do.
@@ -125,7 +103,6 @@ class SendSchema(StrictSchema):
     message = Text(**_ID | {"metadata": {"description": "The platform's message for a refused send."}})
 
 
-_MESSAGE = MessageSchema()
 MessageListSchema = list_schema(MessageSchema, "MessageList")
 
 

@@ -31,10 +31,9 @@ from receiver.web.api.common import (
     next_page,
     operation,
     read_json,
-    shown,
+    row_json,
 )
 from receiver.web.api.message_schemas import (
-    _MESSAGE,
     _RECORD_BODY,
     MAX_RECORDS,
     MessageDetailSchema,
@@ -136,7 +135,7 @@ class MessageVerified(MethodView):
                 connection, account=account, task_id=body["task_id"], mobile=body["mobile"], verified_at=moment
             )
         )
-        return shown(_find(str(message_id)))
+        return row_json(_find(str(message_id)))
 
 
 @blueprint.route("/messages/search")
@@ -173,7 +172,7 @@ class Message(MethodView):
 
 def _answer_list(arguments: dict[str, Any]) -> dict[str, Any]:
     audit_list("messages", arguments)
-    return answer_page("messages", arguments, queries.list_messages, shown)
+    return answer_page("messages", arguments, queries.list_messages, row_json)
 
 
 def _find(text: str) -> MessageRow:
@@ -212,10 +211,8 @@ def _with_timeline(row: MessageRow) -> dict[str, Any]:
     for reply in replies:
         wrote = {"reply_id": reply.id, "content": reply.content}
         moments.append((reply.replied_at, _pushed("reply", reply.replied_at, reply) | wrote))
-    masked = shown(row)
-    detail = {name: getattr(masked, name) for name in _MESSAGE.fields}
     in_order = sorted(moments, key=lambda moment: moment[0])
-    return detail | {"timeline": [{k: v for k, v in entry.items() if v is not None} for _, entry in in_order]}
+    return row_json(row) | {"timeline": [{k: v for k, v in entry.items() if v is not None} for _, entry in in_order]}
 
 
 def _pushed(kind: str, at: datetime, row: ReceiptRow | ReplyRow) -> dict[str, Any]:
@@ -298,7 +295,7 @@ def _messages(results: Sequence[RecordResult]) -> Mapping[int, Any]:
     services = runtime()
     ids = [result.message_id for result in results]
     rows = services.ask(lambda connection: queries.get_messages(connection, ids, services.clock()))
-    return {message_id: _MESSAGE.dump(shown(row)) for message_id, row in rows.items()}
+    return {message_id: row_json(row) for message_id, row in rows.items()}
 
 
 def _differences(result: RecordResult, path: str = "#") -> dict[str, str]:

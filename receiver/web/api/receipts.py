@@ -9,18 +9,16 @@ from flask.views import MethodView
 
 from receiver.messages import queries
 from receiver.web.api.common import (
-    RECEIPT_STATUSES,
     Blueprint,
     InboundEventFilterSchema,
-    InboundEventSchema,
-    PlatformTime,
     answer_page,
     audit_list,
     documents,
     inbound_event_links,
     list_schema,
     operation,
-    shown,
+    row_json,
+    row_schema,
 )
 
 blueprint = Blueprint("receipts", __name__, description="Delivery receipts as pushed by the platform.")
@@ -29,17 +27,7 @@ blueprint = Blueprint("receipts", __name__, description="Delivery receipts as pu
 class ReceiptFilterSchema(InboundEventFilterSchema):
     """Filters of receipts."""
 
-    status = ma.fields.String(validate=ma.validate.OneOf(RECEIPT_STATUSES))
-
-
-class ReceiptSchema(InboundEventSchema):
-    """A delivery receipt (DLR)."""
-
-    status = ma.fields.String(required=True, validate=ma.validate.OneOf(RECEIPT_STATUSES))
-    vendor_status = ma.fields.String(
-        required=True, metadata={"description": "The platform's value: 1 delivered, 0 failed."}
-    )
-    reported_at = PlatformTime(required=True)
+    status = ma.fields.String(validate=ma.validate.OneOf(queries.RECEIPT_STATUSES))
 
 
 @blueprint.route("/receipts")
@@ -49,10 +37,10 @@ class Receipts(MethodView):
     @operation(blueprint, "list_receipts", links=inbound_event_links("list_receipts"))
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(ReceiptFilterSchema, location="query")
-    @blueprint.response(200, list_schema(ReceiptSchema, "ReceiptList"))
+    @blueprint.response(200, list_schema(row_schema(queries.ReceiptRow, "Receipt"), "ReceiptList"))
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return receipts, newest first."""
         audit_list("receipts", arguments)
         return answer_page(
-            "receipts", arguments, lambda connection, page, _: queries.list_receipts(connection, page), shown
+            "receipts", arguments, lambda connection, page, _: queries.list_receipts(connection, page), row_json
         )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import marshmallow as ma
 from flask.views import MethodView
 
 from receiver.messages import queries
 from receiver.web.api.common import (
     Blueprint,
     InboundEventFilterSchema,
-    InboundEventSchema,
-    PlatformTime,
     StrictBoolean,
     Text,
     answer_page,
@@ -21,7 +18,8 @@ from receiver.web.api.common import (
     inbound_event_links,
     list_schema,
     operation,
-    shown,
+    row_json,
+    row_schema,
 )
 
 blueprint = Blueprint("replies", __name__, description="Replies (MO) as pushed by the platform.")
@@ -35,24 +33,6 @@ class ReplyFilterSchema(InboundEventFilterSchema):
     opt_out_review = StrictBoolean(metadata={"description": "Whether the reply may be an opt-out and needs a review."})
 
 
-class ReplySchema(InboundEventSchema):
-    """A reply (mobile-originated message)."""
-
-    task_id = ma.fields.String(
-        required=True,
-        allow_none=True,
-        metadata={"description": "Null if the platform sent none; then there is no message either."},
-    )
-    content = ma.fields.String(required=True, metadata={"description": "The text as received; NUL is shown as ␀."})
-    opt_out = ma.fields.Boolean(
-        required=True, metadata={"description": "The reply equals one of `RECEIVER_OPT_OUT_WORDS`."}
-    )
-    opt_out_review = ma.fields.Boolean(
-        required=True, metadata={"description": "The reply contains one of these words or is similar to one."}
-    )
-    replied_at = PlatformTime(required=True)
-
-
 @blueprint.route("/replies")
 class Replies(MethodView):
     """List replies."""
@@ -60,10 +40,10 @@ class Replies(MethodView):
     @operation(blueprint, "list_replies", links=inbound_event_links("list_replies"))
     @documents(blueprint, 401, 403, 422, 503)
     @blueprint.arguments(ReplyFilterSchema, location="query")
-    @blueprint.response(200, list_schema(ReplySchema, "ReplyList"))
+    @blueprint.response(200, list_schema(row_schema(queries.ReplyRow, "Reply"), "ReplyList"))
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return replies, newest first."""
         audit_look_up("replies.read", mobile=arguments.get("mobile"))
         return answer_page(
-            "replies", arguments, lambda connection, page, _: queries.list_replies(connection, page), shown
+            "replies", arguments, lambda connection, page, _: queries.list_replies(connection, page), row_json
         )

@@ -25,7 +25,7 @@ from receiver.web.api.common import (
     link,
     operation,
     readable_accounts,
-    shown,
+    row_json,
 )
 from receiver.web.api.message_schemas import MessageSchema
 from receiver.web.auth import caller
@@ -125,7 +125,7 @@ def _answer(services: Runtime, sent: Sent) -> Any:
         except (DatabaseUnavailable, DatabaseMisconfigured):
             found = None  # unavailable since the send, which the platform has accepted
         if found is not None:
-            return shown(found)
+            return row_json(found)
     response = jsonify(status=202, task_id=sent.answer.task_id if sent.answer else None)
     response.status_code = 202
     return response

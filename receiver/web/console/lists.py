@@ -10,7 +10,7 @@ from flask_babel import gettext, lazy_gettext
 
 from receiver.core import InvalidCursor
 from receiver.messages import queries
-from receiver.web.api.common import MESSAGE_STATUSES, answer_page, audit_look_up, shown
+from receiver.web.api.common import answer_page, audit_look_up, shown
 from receiver.web.api.message_schemas import MessageFilterSchema
 from receiver.web.api.replies import ReplyFilterSchema
 from receiver.web.console.error_texts import fault_words
@@ -78,7 +78,7 @@ def read_list(
 def messages() -> Response:
     """List messages."""
     status, values = read_list("messages", MessageFilterSchema, _MESSAGE_FILTERS, queries.list_messages, shown)
-    return render("messages.html", status, **values, views=MESSAGE_VIEWS, statuses=MESSAGE_STATUSES)
+    return render("messages.html", status, **values, views=MESSAGE_VIEWS, statuses=queries.MESSAGE_STATUSES)
 
 
 @blueprint.get("/messages/<row_id:message_id>")

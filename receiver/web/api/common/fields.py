@@ -7,7 +7,7 @@ from typing import Any
 
 import marshmallow as ma
 
-from receiver.core import iso_milliseconds, iso_seconds, parse_mobile
+from receiver.core import iso_milliseconds, parse_mobile
 from receiver.messages import parse_filter_time
 from receiver.web import runtime
 
@@ -89,25 +89,11 @@ class WholeNumber(ma.fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-def _date_time(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return kwargs | {"metadata": {"format": "date-time"} | kwargs.get("metadata", {})}
-
-
-class PlatformTime(ma.fields.DateTime):
-    """A time from the platform: whole seconds, UTC."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**_date_time(kwargs))
-
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        return None if value is None else iso_seconds(value)
-
-
 class OurTime(ma.fields.DateTime):
     """A time from us or the sender: milliseconds, UTC."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**_date_time(kwargs))
+        super().__init__(**kwargs | {"metadata": {"format": "date-time"} | kwargs.get("metadata", {})})
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
         return None if value is None else iso_milliseconds(value)

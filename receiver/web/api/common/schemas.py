@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 
-from receiver.core import MessageStatus
-from receiver.web.api.common.fields import InputTime, MobileField, OurTime, StrictBoolean, Text, WholeNumber
+from receiver.messages.fields import TIMES, Field, FieldType, fields_of
+from receiver.web.api.common.fields import InputTime, MobileField, StrictBoolean, Text, WholeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,24 +80,30 @@ class ProblemSchema(ma.Schema):
     advice = ma.fields.String(metadata={"description": "For a refusal by the platform: what to do."})
 
 
-class InboundEventSchema(ma.Schema):
-    """The common fields of receipts and replies."""
+_SCHEMAS: Mapping[FieldType, type[ma.fields.Field[Any]]] = {
+    FieldType.NUMBER: ma.fields.Float,
+    FieldType.COUNT: ma.fields.Integer,
+    FieldType.BOOLEAN: ma.fields.Boolean,
+    FieldType.TEXTS: ma.fields.Dict,
+}
 
-    id = ma.fields.String(required=True)
-    message_id = ma.fields.String(required=True, allow_none=True)
-    account = ma.fields.String(required=True)
-    task_id = ma.fields.String(required=True)
-    mobile = ma.fields.String(required=True)
-    received_at = OurTime(required=True)
-    last_seen_at = OurTime(required=True)
-    copies = ma.fields.Integer(required=True, metadata={"description": "How many times it was pushed."})
-    extra = ma.fields.Dict(
-        keys=ma.fields.String(),
-        values=ma.fields.String(),
-        required=True,
-        metadata={"description": "Fields that the platform does not document."},
-    )
-    push_id = ma.fields.String(required=True, metadata={"description": "The push that first contained it."})
+
+def field_schema(field: Field, *, required: bool = True) -> ma.fields.Field[Any]:
+    """Return the schema of a field of a row. The row is JSON already: nothing is left to convert."""
+    metadata = {"description": field.description} if field.description else {}
+    if field.type in TIMES:
+        metadata["format"] = "date-time"
+    options: dict[str, Any] = {"required": required, "allow_none": field.nullable, "metadata": metadata}
+    if field.choices:
+        options["validate"] = ma.validate.OneOf(field.choices)
+    if field.type is FieldType.TEXTS:
+        options |= {"keys": ma.fields.String(), "values": ma.fields.String()}
+    return _SCHEMAS.get(field.type, ma.fields.String)(**options)
+
+
+def row_schema(row_type: Any, name: str, **more: ma.fields.Field[Any]) -> type[ma.Schema]:
+    """Return the schema of a row, with more fields."""
+    return ma.Schema.from_dict({field.name: field_schema(field) for field in fields_of(row_type)} | more, name=name)
 
 
 def list_schema(item: type[ma.Schema], name: str) -> type[ma.Schema]:
@@ -109,10 +115,6 @@ def list_schema(item: type[ma.Schema], name: str) -> type[ma.Schema]:
         },
         name=name,
     )
-
-
-MESSAGE_STATUSES = [status.value for status in MessageStatus]
-RECEIPT_STATUSES = ["delivered", "failed", "unknown"]
 
 
 PROBLEMS: Mapping[int, str] = {

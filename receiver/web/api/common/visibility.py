@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from receiver.core import mask_mobile
+from receiver.messages.fields import as_json, without_numbers
 from receiver.web import runtime
 from receiver.web.auth import caller
 from receiver.web.errors import Denied, Invalid
@@ -44,21 +42,14 @@ def account_to_write(account: str | None) -> str:
     return next(iter(choices))
 
 
-_NUMBER_INSIDE = re.compile(r"(?<![0-9])(?:86|0086)?1[0-9]{10}(?![0-9])")
-
-
 def shown(row: Row) -> Row:
     """Return a row as the caller may see it: without the scope `pii`, numbers are masked."""
-    if caller().sees_numbers:
-        return row
-    changes: dict[str, Any] = {"mobile": mask_mobile(row.mobile)}  # type: ignore[attr-defined]
-    if extra := getattr(row, "extra", None):
-        changes["extra"] = {_without_numbers(name): _without_numbers(value) for name, value in extra.items()}
-    return replace(row, **changes)  # type: ignore[type-var]
+    return row if caller().sees_numbers else without_numbers(row)
 
 
-def _without_numbers(text: str) -> str:
-    return _NUMBER_INSIDE.sub(lambda match: mask_mobile(match[0]), text)
+def row_json(row: Any) -> dict[str, Any]:
+    """Return a row as JSON, as the caller may see it."""
+    return as_json(shown(row))
 
 
 def audit_list(name: str, arguments: Mapping[str, Any]) -> None:

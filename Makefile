@@ -70,6 +70,11 @@ translations: $(SERVE_INSTALLED)
 		--input-file $(VENV)/messages.pot --output-dir $(TRANSLATIONS)
 	$(BIN)/pybabel --quiet compile --directory $(TRANSLATIONS)
 
+# After any change of a setting: env.example and the reference pages. Chinese is in deploy/docs/zh-CN/reference.po.
+.PHONY: reference
+reference: $(DEV_INSTALLED)
+	$(BIN)/python -m tests.reference
+
 # The lock files: every version and hash, for any platform. Made anew on purpose only.
 lock: $(DEV_INSTALLED)
 	$(PIP_INSTALL) uv

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from receiver.config.addresses import address_text, inside_at, near, push_urls
+from receiver.config.loading import load_data_dir, load_settings, make_data_dir, retention_problems
 from receiver.config.parsers import (
     ALARM_LANGUAGES,
     ROLES,
@@ -13,23 +15,13 @@ from receiver.config.parsers import (
     sqlite_url,
     tokens,
 )
-from receiver.config.settings import (
-    PUSH_SECRET_FILE,
-    Settings,
-    address_text,
-    inside_at,
-    load_data_dir,
-    load_settings,
-    make_data_dir,
-    near,
-    push_urls,
-    retention_problems,
-)
+from receiver.config.settings import PUSH_SECRET_FILE, SETTINGS, Settings
 
 __all__ = [
     "ALARM_LANGUAGES",
     "PUSH_SECRET_FILE",
     "ROLES",
+    "SETTINGS",
     "Network",
     "Settings",
     "address_text",

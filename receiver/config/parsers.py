@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from base64 import b64decode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from receiver.core import parse_address
+from receiver.core import OptOutWords, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 Network = IPv4Network | IPv6Network
 
@@ -23,11 +26,15 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{22,}", re.ASCII)
 _ACK_BODY_MAX_CHARS = 255  # the platform's console stores no more of an answer
 _KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,16}", re.ASCII)
 _KEY_BYTES = 32
-_LOG_LEVELS = ("debug", "info", "warning", "error")
 ROLES = ("support", "analyst", "admin")  # by permissions, fewest first
 ALARM_KINDS = ("dingtalk", "wecom", "feishu", "url")  # services that `receiver run alarms` can notify
 _ALARM_KINDS_THAT_SIGN = ("dingtalk", "feishu")
 ALARM_LANGUAGES = ("en", "zh-CN")
+
+
+def optional(parse: Callable[[str], Any], empty: str | None = "") -> Callable[[str], Any]:
+    """Return a parser that gives `empty` for an empty text."""
+    return lambda value: parse(value) if value else empty
 
 
 def unquoted(value: str) -> str:
@@ -234,34 +241,32 @@ def positive(value: str) -> float:
     return number
 
 
-def switch(value: str) -> bool:
-    if value.lower() not in ("on", "off"):
-        raise ValueError("not on or off")
-    return value.lower() == "on"
+def seconds(value: str) -> timedelta:
+    return timedelta(seconds=positive(value))
 
 
-def log_level(value: str) -> int:
-    if value.lower() not in _LOG_LEVELS:
-        raise ValueError(f"not one of {', '.join(_LOG_LEVELS)}")
-    return logging.getLevelNamesMapping()[value.upper()]
+def minutes(value: str) -> timedelta:
+    return timedelta(minutes=positive(value))
 
 
-def log_format(value: str) -> str:
-    if value.lower() not in ("json", "console"):
-        raise ValueError("not json or console")
-    return value.lower()
+def hours(value: str) -> timedelta:
+    return timedelta(hours=positive(value))
 
 
-def required(value: str) -> bool:
-    if value.lower() not in ("required", "optional"):
-        raise ValueError("not required or optional")
-    return value.lower() == "required"
+def choice(values: Mapping[str, Any]) -> Callable[[str], Any]:
+    """Return a parser that takes one of these names, in any case, for its value."""
+    *others, last = values
+
+    def parse(value: str) -> Any:
+        for name, meant in values.items():
+            if value.lower() == name.lower():
+                return meant
+        raise ValueError(f"not {', '.join(others)} or {last}")
+
+    return parse
 
 
-def enforced(value: str) -> bool:
-    if value.lower() not in ("enforce", "observe"):
-        raise ValueError("not enforce or observe")
-    return value.lower() == "enforce"
+switch = choice({"on": True, "off": False})
 
 
 def header_name(value: str) -> str:
@@ -288,6 +293,10 @@ def encryption_keys(value: str) -> tuple[tuple[str, bytes], ...]:
     return tuple(keys.items())
 
 
+def directory(value: str) -> Path:
+    return Path(value).absolute()
+
+
 def path(value: str) -> Path | None:
     return Path(value).absolute() if value else None
 
@@ -302,6 +311,10 @@ def count(value: str) -> int:
     if not value.isascii() or not value.isdigit() or int(value) > 10**9:
         raise ValueError("not a whole number; 0 means no limit")
     return int(value)
+
+
+def interval(value: str) -> timedelta:
+    return timedelta(seconds=count(value))
 
 
 def days(value: str) -> int:
@@ -350,12 +363,6 @@ def alarm_urls(value: str) -> tuple[tuple[str, str, str], ...]:
 
 def syslog(value: str) -> str:
     parse_address(value)
-    return value
-
-
-def alarm_language(value: str) -> str:
-    if value not in ALARM_LANGUAGES:
-        raise ValueError(f"not one of {', '.join(ALARM_LANGUAGES)}")
     return value
 
 
@@ -415,6 +422,10 @@ def claim(value: str) -> str:
     if not all(value.split(".")) or " " in value or not value.isprintable():
         raise ValueError("not the name of a claim, such as groups, or a path, such as realm_access.roles")
     return value
+
+
+def opt_out_words(value: str) -> OptOutWords:
+    return OptOutWords(words(value))
 
 
 _SEPARATORS = re.compile(r"[,;|\n\uff0c\uff1b\uff5c\u3001]")

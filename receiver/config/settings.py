@@ -1,104 +1,196 @@
-"""The settings: read from the environment once, checked together, frozen."""
+"""The table of the settings. Environment, env.example and the reference pages follow from it.
+
+A new setting is a field with its default as the environment would give it, its parser, and its meaning below. Then
+`make reference` writes what is generated, and names the texts that have no Chinese yet. The field is also the
+variable's name (`push_lane` is RECEIVER_PUSH_LANE), unless `name` says another.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-from dataclasses import dataclass, field
-from datetime import timedelta
-from importlib.util import find_spec
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
-from zoneinfo import ZoneInfo
-
-from dotenv import dotenv_values
 
 from receiver.config import parsers as to
-from receiver.config.names import find_unknown
-from receiver.core import (
-    OPT_OUT_WORDS,
-    OptOutWords,
-    SettingsError,
-    make_directory,
-    ownership,
-    sync_directory,
-    write_new_file,
-)
+from receiver.core import OPT_OUT_WORDS, OptOutWords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import timedelta
+    from zoneinfo import ZoneInfo
 
     from receiver.config.parsers import Network
 
+_MODE = to.choice({"enforce": True, "observe": False})
+_LOG_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PUSH_SECRET_FILE = "push-secret"  # noqa: S105  (a file name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """All settings. For names, defaults and meaning see README, Settings."""
+class Setting:
+    """How the environment gives a field of Settings."""
 
-    data_dir: Path
-    database_url: str = field(repr=False)  # may hold a password
-    read_database_url: str = field(default="", repr=False)  # of a replica; empty: none
-    replica_max_lag: timedelta = timedelta(seconds=5)  # beyond this the replica is not read
-    # (id, key), newest first: the first encrypts, all decrypt. Empty: no encryption.
-    encryption_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
-    bind: tuple[str, int] = ("127.0.0.1", 8000)
-    # For console, API and probes; `bind` then takes pushes only. None: `bind` takes everything.
-    internal_bind: tuple[str, int] | None = None
-    tls_cert: Path | None = None  # PEM files of `serve`, both or neither; None: plain HTTP
-    tls_key: Path | None = None
-    push_tokens: tuple[tuple[str, str], ...] = field(repr=False)  # (account, secret)
+    name: str  # of the variable
+    default: str
+    parse: Callable[[str], Any]
+    secret: bool  # belongs into a file, and is never shown
+    section: str  # of the reference page, if it begins here
+
+
+def _setting(
+    default: str, parse: Callable[[str], Any], *, name: str = "", secret: bool = False, section: str = ""
+) -> Any:
+    row = Setting(name=name, default=default, parse=parse, secret=secret, section=section)
+    return field(default_factory=partial(parse, default), repr=not secret, metadata={"setting": row})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All settings."""
+
+    bind: tuple[str, int] = _setting("127.0.0.1:8000", to.address, section="Addresses")
+    """Address to listen on; under systemd, set the same in `receiver.socket`."""
+    internal_bind: tuple[str, int] | None = _setting("", to.optional(to.address, None))
+    """Address of console, API and probes; `RECEIVER_BIND` then takes pushes only. Needs a second line in
+    `receiver.socket`. Empty: all at `RECEIVER_BIND`."""
+    public_url: str = _setting("", to.optional(to.http_url))
+    """URL by which the platform and browsers reach the receiver, such as `https://sms.example.com`; the push URLs start
+    with it. With a path (`https://example.com/sms`), all pages are below it, whether the proxy removes it or not; so
+    with the `X-Forwarded-Prefix` of a trusted proxy. Empty: the listening address."""
+    trusted_proxies: tuple[Network, ...] = _setting("", to.networks)
+    """Proxies whose `X-Forwarded-For` is trusted, such as nginx on this machine: `127.0.0.1`."""
+    tls_cert: Path | None = _setting("", to.path)
+    """PEM file of the certificate chain, for TLS without a proxy; both or neither. Empty: plain HTTP."""
+    tls_key: Path | None = _setting("", to.path)
+    """PEM file of the certificate's key."""
+    metrics_allow: tuple[Network, ...] = _setting("127.0.0.0/8,::1/128", to.networks)
+    """Addresses and networks that may read `/metrics`."""
+
+    data_dir: Path = _setting("./var", to.directory, section="Storage")
+    """Directory of the embedded database, the spool and the generated secret; systemd sets `/var/lib/receiver`. Its
+    mode is 0700, and every command runs as its owner; root is refused if that is another user, since its files would
+    lock the server out."""
+    database_url: str = _setting("", to.database_url, secret=True)
+    """`postgresql://USER:PASSWORD@HOST/DATABASE`, also with several hosts:
+    `postgresql://receiver@db1:5432,db2:5432/receiver`. Empty: SQLite in the data directory."""
+    read_database_url: str = _setting("", to.replica, secret=True)
+    """`postgresql://…` of a replica, for lists, reports and exports. Empty: none."""
+    replica_max_lag: timedelta = _setting("5", to.seconds, name="RECEIVER_REPLICA_MAX_LAG_SECONDS")
+    """Lag above which the replica is not read."""
+    encryption_keys: tuple[tuple[str, bytes], ...] = _setting("", to.encryption_keys, secret=True)
+    """Encryption keys, used after `receiver db encrypt`: `id:key,…`, the newest first. The first encrypts, all decrypt.
+    A key is base64 of 32 bytes: `openssl rand -base64 32`. Without the keys the data is lost: keep a copy apart from
+    the database's backups. Empty: no encryption."""
+    spool_max_bytes: int = _setting("1073741824", to.size)
+    """Size of the spool. When it is full and the database is unavailable, pushes get 503."""
+
+    push_tokens: tuple[tuple[str, str], ...] = _setting("", to.tokens, secret=True, section="Pushes")
+    """`account:secret,…`. An account may have several secrets at once, for rotation; the first is the active one. A
+    secret is at least 22 letters, digits, `_` and `-`. Empty: one is generated into the data directory."""
+    push_allow: tuple[Network, ...] = _setting("", to.networks)
+    """Addresses and networks that may push. Empty: any."""
+    push_allow_enforced: bool = _setting("enforce", _MODE, name="RECEIVER_PUSH_ALLOW_MODE")
+    """`observe`: pushes that `RECEIVER_PUSH_ALLOW` would refuse are accepted, counted and shown."""
+    push_lane: bool = _setting("on", to.switch)
+    """`off`: all pushes go through Flask, without the fast path."""
+    ack_status: int = _setting("200", to.ack_status)
+    """Status of the answer to a push."""
+    ack_body: str = _setting("ok", to.ack_body)
+    """Body of the answer to a push."""
+    ack_content_type: str = _setting("text/plain; charset=utf-8", to.header)
+    """Content type of the answer to a push."""
+    timezone: ZoneInfo = _setting("Asia/Shanghai", to.zone)
+    """Time zone of the platform's times and of report days."""
+    time_formats: tuple[str, ...] = _setting("", to.formats)
+    """More accepted formats of `receivetime`, in strptime style (`%Y/%m/%d %H:%M:%S`), each a whole date and time,
+    separated by `;`."""
+    opt_out_words: OptOutWords = _setting(",".join(OPT_OUT_WORDS.words), to.opt_out_words)
+    """Replies that count as an opt-out, from now on."""
+    late_after: timedelta = _setting("60", to.seconds, name="RECEIVER_LATE_AFTER_SECONDS")
+    """A message pending for longer is `late`."""
+    no_receipt_after: timedelta = _setting("72", to.hours, name="RECEIVER_NO_RECEIPT_AFTER_HOURS")
+    """A message pending for longer is `no_receipt`."""
+
+    platform_url: str = _setting("https://cloud.10658.com.cn/smsApi", to.http_url, section="Sends")
+    """URL for sends and balance queries."""
+    platform_credentials: tuple[tuple[str, str, str], ...] = _setting("", to.credentials, secret=True)
+    """`account:appId:appKey,…` from the platform's console. Empty: nothing can be sent."""
+    send_proxy_bind: tuple[str, int] | None = _setting("", to.optional(to.address, None))
+    """Address of the send proxy for existing senders; each listener has a port of its own. Empty: none."""
+    send_min_interval: timedelta = _setting("0", to.interval, name="RECEIVER_SEND_MIN_INTERVAL_SECONDS")
+    """Local limit: the time between two sends to one number of an account, not through the send proxy. `0`: none."""
+    send_max_per_number_per_day: int = _setting("0", to.count)
+    """Local limit: sends of an account to one number per day. `0`: none."""
+    send_max_per_day: int = _setting("0", to.count)
+    """Local limit: sends of an account per day. `0`: none."""
+    balance_low: tuple[tuple[str, int], ...] = _setting("", to.thresholds)  # account, or empty for every other
+    """Threshold of a low balance: a number, or `account:number,…`. Below it a metric is set, and a log event written
+    once a day."""
+
+    alarm_urls: tuple[tuple[str, str, str], ...] = _setting("", to.alarm_urls, secret=True, section="Alarms")
+    """Where `receiver run alarms` sends notifications: `kind:URL,…`. A kind is `dingtalk`, `wecom`, `feishu` or `url`;
+    a secret to sign with follows after `#`; a comma in a URL is `%2C`."""
+    alarm_heartbeat_url: str = _setting("", to.optional(to.collector_url), secret=True)
+    """URL of a heartbeat monitor that `receiver run alarms` requests (GET) after each check, so that another service
+    notices when it stops. One for each node."""
+    alarm_language: str = _setting("en", to.choice({name: name for name in to.ALARM_LANGUAGES}))
+    """Language of notifications: `en` or `zh-CN`."""
+    alarm_silent: timedelta = _setting("10", to.minutes, name="RECEIVER_ALARM_SILENT_MINUTES")
+    """Alarm when sends have waited this long without any push."""
+    alarm_refusals: int = _setting("20", to.count)
+    """Alarm above so many pushes refused for one reason in 15 minutes."""
+    alarm_quarantined: int = _setting("5", to.count)
+    """Alarm above so many unreadable pushes in an hour."""
+    alarm_delivery_fall: float = _setting("10", to.percent, name="RECEIVER_ALARM_DELIVERY_FALL_PERCENT")
+    """Alarm when the delivery rate falls by more percentage points."""
+
+    audit_syslog: str = _setting("", to.optional(to.syslog), section="Logs")
+    """Syslog server for the audit log: `unix:/dev/log`, `udp://host:514`, `tcp://host:601` or `tls://host:6514`. Empty:
+    none."""
+    access_log: bool = _setting("on", to.switch)
+    """`off`: no line for each request."""
+    log_level: int = _setting("info", to.choice(_LOG_LEVELS))
+    """Lowest level written: `debug`, `info`, `warning` or `error`."""
+    log_format: str = _setting("json", to.choice({"json": "json", "console": "console"}))
+    """`console`: for people, and slower."""
+
+    keep_pushes_days: int = _setting("14", to.days, section="Retention")
+    """Days until `receiver prune` deletes pushes; `0` in these five: never. Not longer than receipts and replies."""
+    keep_receipts_days: int = _setting("180", to.days)
+    """Days until it deletes receipts; not longer than messages."""
+    keep_replies_days: int = _setting("90", to.days)
+    """Days until it deletes replies; not longer than messages."""
+    keep_messages_days: int = _setting("180", to.days)
+    """Days until it deletes messages."""
+    keep_audit_days: int = _setting("180", to.audit_days)
+    """Days until it deletes audit entries; not less, since the Cybersecurity Law (article 23) asks for six months of
+    logs."""
+
+    webhooks_allow: tuple[Network | str, ...] = _setting("", to.webhooks_allow, section="Webhooks")
+    """Networks, addresses and host names that webhooks may use, besides public addresses, separated by `,`."""
+
+    console_session: timedelta = _setting("12", to.hours, name="RECEIVER_CONSOLE_SESSION_HOURS", section="Console")
+    """Hours until a session expires."""
+    console_totp: bool = _setting("required", to.choice({"required": True, "optional": False}))
+    """`optional`: analysts and admins may log in without a second factor."""
+    console_user_header: str = _setting("", to.optional(to.header_name))
+    """Header in which a trusted proxy names its logged-in user. Empty: none."""
+    oidc_issuer: str = _setting("", to.optional(to.issuer))
+    """OpenID provider for staff log-ins; `https://`, within this machine also `http://`. Empty: none."""
+    oidc_client_id: str = _setting("", str)
+    """Id of the client that was made there for the receiver."""
+    oidc_client_secret: str = _setting("", str, secret=True)
+    """Secret of that client."""
+    oidc_roles: tuple[tuple[str, str], ...] = _setting("", to.roles)
+    """Roles by the claim's value: `value:role,…`. The highest that fits wins."""
+    oidc_claim: str = _setting("groups", to.claim)
+    """The claim with the user's groups or roles, or a path such as `realm_access.roles`."""
+
+    # Found when the settings are loaded.
     push_tokens_generated: bool = False  # by this call: only then is the secret shown unasked
-    push_allow: tuple[Network, ...] = ()
-    push_allow_enforced: bool = True  # False: pushes that it would refuse are accepted and reported
-    trusted_proxies: tuple[Network, ...] = ()
-    metrics_allow: tuple[Network, ...] = ()
-    ack_status: int = 200
-    ack_body: str = "ok"
-    ack_content_type: str = "text/plain; charset=utf-8"
-    timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("Asia/Shanghai"))
-    time_formats: tuple[str, ...] = ()
-    opt_out_words: OptOutWords = OPT_OUT_WORDS
-    late_after: timedelta = timedelta(seconds=60)
-    no_receipt_after: timedelta = timedelta(hours=72)
-    push_lane: bool = True
-    spool_max_bytes: int = 1 << 30
-    platform_url: str = "https://cloud.10658.com.cn/smsApi"
-    platform_credentials: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
-    send_proxy_bind: tuple[str, int] | None = None  # None: no send proxy
-    send_min_interval: timedelta = timedelta(0)  # 0 in these three: no local limit
-    send_max_per_number_per_day: int = 0
-    send_max_per_day: int = 0
-    balance_low: tuple[tuple[str, int], ...] = ()  # (account, or empty for every other; threshold)
-    alarm_urls: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)  # (kind, URL, secret to sign with)
-    alarm_heartbeat_url: str = field(default="", repr=False)  # requested after each check; empty: none
-    alarm_language: str = "en"
-    alarm_silent: timedelta = timedelta(minutes=10)
-    alarm_refusals: int = 20
-    alarm_quarantined: int = 5
-    alarm_delivery_fall: float = 10  # in percentage points
-    webhooks_allow: tuple[Network | str, ...] = ()  # networks and host names, besides public addresses
-    public_url: str = ""  # for the platform and browsers; empty: the listening address
-    console_session: timedelta = timedelta(hours=12)
-    console_totp: bool = True  # analysts and admins need a second factor
-    console_user_header: str = ""  # in which a trusted proxy names its logged-in user; empty: none
-    oidc_issuer: str = ""  # the provider for staff log-ins; empty: none
-    oidc_client_id: str = ""
-    oidc_client_secret: str = field(default="", repr=False)
-    oidc_roles: tuple[tuple[str, str], ...] = ()  # (value of the claim, role)
-    oidc_claim: str = "groups"  # a name, or a dotted path of names
-    keep_pushes_days: int = 14  # 0 in these five: forever
-    keep_receipts_days: int = 180
-    keep_replies_days: int = 90
-    keep_messages_days: int = 180
-    keep_audit_days: int = 180
-    audit_syslog: str = ""  # syslog server that gets the audit log; empty: none
-    access_log: bool = True
-    log_level: int = logging.INFO
-    log_format: str = "json"  # or `console`
     unknown: tuple[str, ...] = ()  # a warning for each unknown name that looks like a setting
 
     @property
@@ -139,275 +231,9 @@ class Settings:
         return [*self.database_files, *(self.data_dir / name for name in names)]
 
 
-def load_settings(env_file: Path = Path(".env")) -> Settings:
-    """Return the settings of the environment and `.env`. Creates the data directory and a missing push secret.
-
-    The value of `NAME` may also be in the file that `NAME_FILE` names, or in systemd's credential `NAME`. The
-    environment wins over `.env`, and both over a credential.
-    Raises SettingsError naming every wrong setting.
-    """
-    environment = _read_environment(env_file)
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    for field_name, (default, parse) in _PARSERS.items():
-        name = _variable(field_name)
-        try:
-            values[field_name] = parse(_raw_value(name, environment) or default)
-        except ValueError as error:
-            problems.append(f"{name}: {error}")
-    problems += _bind_problems(values) + _tls_problems(values) + _oidc_problems(values) + _replica_problems(values)
-    problems += retention_problems(values)
-    values["unknown"] = find_unknown(environment, [_variable(field_name) for field_name in _PARSERS])
-    if problems:
-        raise SettingsError("; ".join([*problems, *values["unknown"]]))
-    data_dir: Path = values["data_dir"]
-    make_data_dir(data_dir)
-    values["database_url"] = values["database_url"] or to.sqlite_url(data_dir / "receiver.db")
-    if not values["push_tokens"]:
-        values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
-    return Settings(**values)
+def _rows() -> dict[str, Setting]:
+    rows = {one.name: one.metadata["setting"] for one in fields(Settings) if one.metadata}
+    return {name: replace(row, name=row.name or f"RECEIVER_{name.upper()}") for name, row in rows.items()}
 
 
-def _variable(field_name: str) -> str:
-    return f"RECEIVER_{_NAMES.get(field_name, field_name).upper()}"
-
-
-def _read_environment(env_file: Path) -> dict[str, str | None]:
-    """Return the environment and `.env`. A $ in `.env` is taken literally, since a password may contain one."""
-    try:
-        return {**dotenv_values(env_file, interpolate=False), **os.environ}
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise SettingsError(f"{env_file.absolute()}: line {line} is not UTF-8; save the file as UTF-8") from None
-    except OSError as error:
-        raise SettingsError(f"{env_file.absolute()}: {error.strerror}; fix or remove the file") from None
-
-
-def _bind_problems(values: Mapping[str, Any]) -> list[str]:
-    """Return which listeners share a port: the server distinguishes them by it."""
-    problems: list[str] = []
-    taken: dict[int, str] = {}
-    for name in ("bind", "internal_bind", "send_proxy_bind"):
-        variable, address = f"RECEIVER_{name.upper()}", values.get(name)
-        if address and address[1] in taken:
-            problems.append(f"{variable}: same port as {taken[address[1]]}; choose another")
-        elif address:
-            taken[address[1]] = variable
-    return problems
-
-
-def _replica_problems(values: Mapping[str, Any]) -> list[str]:
-    """Return the fault of a replica without a primary. An invalid primary is not in `values`, and reported already."""
-    if values.get("read_database_url") and not values.get("database_url", "postgresql").startswith("postgresql"):
-        return ["RECEIVER_READ_DATABASE_URL: the embedded database has no replica; set RECEIVER_DATABASE_URL too"]
-    return []
-
-
-def retention_problems(values: Mapping[str, Any]) -> list[str]:
-    """Return which retention days conflict. An invalid one is not in `values`, and reported already."""
-    problems: list[str] = []
-    days = {name: values.get(f"keep_{name}_days") for name in ("pushes", "receipts", "replies", "messages")}
-    for name, holder, why in (
-        ("pushes", "receipts", "the journal contains the receipts' data"),
-        ("pushes", "replies", "the journal contains the replies' data"),
-        ("receipts", "messages", "a receipt's number is stored in its message"),
-        ("replies", "messages", "a reply's number is stored in its message"),
-    ):
-        own, others = days[name], days[holder]
-        if own is not None and others and (own == 0 or own > others):
-            problems.append(
-                f"RECEIVER_KEEP_{name.upper()}_DAYS: longer than RECEIVER_KEEP_{holder.upper()}_DAYS; {why}"
-            )
-    no_receipt_after = values.get("no_receipt_after")
-    if no_receipt_after is not None and days["messages"] and timedelta(days=days["messages"] - 1) < no_receipt_after:
-        problems.append(
-            "RECEIVER_KEEP_MESSAGES_DAYS: shorter than RECEIVER_NO_RECEIPT_AFTER_HOURS plus a day; pending messages "
-            "must not be deleted"
-        )
-    return problems
-
-
-def _tls_problems(values: Mapping[str, Any]) -> list[str]:
-    names = ("tls_cert", "tls_key")
-    missing = [f"RECEIVER_{name.upper()}" for name in names if not values.get(name, True)]
-    if len(missing) != 1:
-        return []
-    return [f"{missing[0]}: missing; TLS needs the certificate chain and its key, each as a PEM file"]
-
-
-def load_data_dir(env_file: Path = Path(".env")) -> Path:
-    """Return the path of the data directory, without creating it. Raises SettingsError."""
-    environment = _read_environment(env_file)
-    default, parse = _PARSERS["data_dir"]
-    try:
-        place: Path = parse(_raw_value("RECEIVER_DATA_DIR", environment) or default)
-    except ValueError as error:
-        raise SettingsError(f"RECEIVER_DATA_DIR: {error}") from None
-    return place
-
-
-def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
-    """Return what OpenID Connect lacks. An invalid setting is not in `values`, and counts as set."""
-    names = ("oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_roles")
-    missing = [f"RECEIVER_{name.upper()}" for name in names if not values.get(name, True)]
-    if len(missing) == len(names):
-        return []
-    if missing:
-        return [f"{', '.join(missing)}: missing; OpenID Connect needs the issuer, a client's id and secret, and roles"]
-    if any(find_spec(name) is None for name in ("authlib", "joserfc", "requests")):
-        return ["RECEIVER_OIDC_ISSUER: OpenID Connect needs the extra `oidc`: pip install 'receiver[oidc]'"]
-    if values.get("console_user_header"):
-        # Both identify users by name: a user of one could choose the name of a user of the other.
-        return ["RECEIVER_CONSOLE_USER_HEADER: not together with RECEIVER_OIDC_ISSUER; set only one of them"]
-    return []
-
-
-def reached_at(settings: Settings) -> str:
-    """Return the base URL for the platform: RECEIVER_PUBLIC_URL, else by the listening address."""
-    if settings.public_url:
-        return settings.public_url
-    return f"{settings.scheme}://{address_text(near(settings.bind))}"
-
-
-def inside_at(settings: Settings) -> str:
-    """Return the base URL of console and API."""
-    if settings.internal_bind is None:
-        return reached_at(settings)
-    return f"{settings.scheme}://{address_text(near(settings.internal_bind))}"
-
-
-def near(bind: tuple[str, int]) -> tuple[str, int]:
-    """Return the address by which this machine reaches a listener, which may listen on all addresses."""
-    host, port = bind
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
-
-
-def address_text(bind: tuple[str, int]) -> str:
-    """Return an address as HOST:PORT."""
-    host, port = bind
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def push_urls(settings: Settings) -> list[tuple[str, str]]:
-    """Return the push URLs as (account, URL). They contain the secret."""
-    return [(account, f"{reached_at(settings)}/push/{secret}") for account, secret in settings.push_tokens]
-
-
-def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
-    """Return a setting's text, or its file's content; empty when unset. Raises ValueError."""
-    path = environment.get(f"{name}_FILE")
-    credential = Path(environment.get("CREDENTIALS_DIRECTORY") or "/nowhere", name)
-    if not path and not environment.get(name) and credential.is_file():
-        path = str(credential)
-    if not path:
-        return to.unquoted((environment.get(name) or "").strip())
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError):
-        raise ValueError(f"cannot read the file of {name}_FILE, or the credential {name}") from None
-
-
-def make_data_dir(data_dir: Path) -> None:
-    """Create the data directory with mode 0700. Raises SettingsError if that fails or it belongs to another user."""
-    try:
-        make_directory(data_dir)
-    except PermissionError as error:
-        raise SettingsError(f"RECEIVER_DATA_DIR: cannot create {data_dir}: {ownership.explain(error)}") from None
-    except OSError as error:
-        reason = error.strerror or "cannot be created"
-        raise SettingsError(f"RECEIVER_DATA_DIR: {data_dir}: {reason}; set a directory that is writable") from None
-    ownership.require_place(data_dir)
-
-
-def _own_push_tokens(path: Path) -> tuple[tuple[tuple[str, str], ...], bool]:
-    """Return the generated secret, and whether this call made it. Atomic, even if several processes start at once."""
-    generated = False
-    if not path.exists():
-        draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        write_new_file(draft, f"default:{secrets.token_urlsafe(32)}\n".encode())
-        try:
-            os.link(draft, path)
-            generated = True
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-        # Sync the name too, before the secret is shown: a new one after a power failure would refuse every push.
-        sync_directory(path.parent)
-    try:
-        return to.tokens(path.read_text().strip()), generated
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"RECEIVER_PUSH_TOKENS: {path}: {error}; fix or remove the file") from None
-
-
-# Field of Settings: (default as text, parser). The variable is RECEIVER_ and the field's name in capitals.
-_PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
-    "data_dir": ("./var", lambda value: Path(value).absolute()),
-    "database_url": ("", to.database_url),
-    "read_database_url": ("", to.replica),
-    "replica_max_lag": ("5", lambda value: timedelta(seconds=to.positive(value))),
-    "encryption_keys": ("", to.encryption_keys),
-    "bind": ("127.0.0.1:8000", to.address),
-    "internal_bind": ("", lambda value: to.address(value) if value else None),
-    "tls_cert": ("", to.path),
-    "tls_key": ("", to.path),
-    "push_tokens": ("", to.tokens),
-    "push_allow": ("", to.networks),
-    "push_allow_enforced": ("enforce", to.enforced),
-    "trusted_proxies": ("", to.networks),
-    "metrics_allow": ("127.0.0.0/8,::1/128", to.networks),
-    "ack_status": ("200", to.ack_status),
-    "ack_body": ("ok", to.ack_body),
-    "ack_content_type": ("text/plain; charset=utf-8", to.header),
-    "timezone": ("Asia/Shanghai", to.zone),
-    "time_formats": ("", to.formats),
-    "opt_out_words": (",".join(OPT_OUT_WORDS.words), lambda value: OptOutWords(to.words(value))),
-    "late_after": ("60", lambda value: timedelta(seconds=to.positive(value))),
-    "no_receipt_after": ("72", lambda value: timedelta(hours=to.positive(value))),
-    "push_lane": ("on", to.switch),
-    "spool_max_bytes": ("1073741824", to.size),
-    "platform_url": ("https://cloud.10658.com.cn/smsApi", to.http_url),
-    "platform_credentials": ("", to.credentials),
-    "send_proxy_bind": ("", lambda value: to.address(value) if value else None),
-    "send_min_interval": ("0", lambda value: timedelta(seconds=to.count(value))),
-    "send_max_per_number_per_day": ("0", to.count),
-    "send_max_per_day": ("0", to.count),
-    "balance_low": ("", to.thresholds),
-    "alarm_urls": ("", to.alarm_urls),
-    "alarm_heartbeat_url": ("", lambda value: to.collector_url(value) if value else ""),
-    "alarm_language": ("en", to.alarm_language),
-    "alarm_silent": ("10", lambda value: timedelta(minutes=to.positive(value))),
-    "alarm_refusals": ("20", to.count),
-    "alarm_quarantined": ("5", to.count),
-    "alarm_delivery_fall": ("10", to.percent),
-    "webhooks_allow": ("", to.webhooks_allow),
-    "public_url": ("", lambda value: to.http_url(value) if value else ""),
-    "console_session": ("12", lambda value: timedelta(hours=to.positive(value))),
-    "console_totp": ("required", to.required),
-    "console_user_header": ("", lambda value: to.header_name(value) if value else ""),
-    "oidc_issuer": ("", lambda value: to.issuer(value) if value else ""),
-    "oidc_client_id": ("", str),
-    "oidc_client_secret": ("", str),
-    "oidc_roles": ("", to.roles),
-    "oidc_claim": ("groups", to.claim),
-    "keep_pushes_days": ("14", to.days),
-    "keep_receipts_days": ("180", to.days),
-    "keep_replies_days": ("90", to.days),
-    "keep_messages_days": ("180", to.days),
-    "keep_audit_days": ("180", to.audit_days),
-    "audit_syslog": ("", lambda value: to.syslog(value) if value else ""),
-    "access_log": ("on", to.switch),
-    "log_level": ("info", to.log_level),
-    "log_format": ("json", to.log_format),
-}
-# For variables that name a unit, where the field is a timedelta; or a mode, where the field is a bool.
-_NAMES: Mapping[str, str] = {
-    "late_after": "late_after_seconds",
-    "push_allow_enforced": "push_allow_mode",
-    "replica_max_lag": "replica_max_lag_seconds",
-    "no_receipt_after": "no_receipt_after_hours",
-    "send_min_interval": "send_min_interval_seconds",
-    "console_session": "console_session_hours",
-    "alarm_silent": "alarm_silent_minutes",
-    "alarm_delivery_fall": "alarm_delivery_fall_percent",
-}
+SETTINGS: Mapping[str, Setting] = _rows()  # by field

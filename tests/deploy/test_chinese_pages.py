@@ -19,6 +19,7 @@ PAGES = {
     "README.md": "deploy/README.zh-CN.md",
     "deploy/RUNBOOK.md": "deploy/RUNBOOK.zh-CN.md",
     "deploy/FIRST-MONDAY.md": "deploy/FIRST-MONDAY.zh-CN.md",
+    "deploy/docs/reference/settings.md": "deploy/docs/zh-CN/reference/settings.md",
 }
 _INDENT = "    "
 _HEADING = re.compile(r"(#+) +(.+)")

@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from receiver.cli import cli
-from receiver.config import settings
+from receiver.config import SETTINGS
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-SETTINGS = {f"RECEIVER_{settings._NAMES.get(field, field).upper()}" for field in settings._PARSERS}
+NAMES = {setting.name for setting in SETTINGS.values()}
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 LOOPS = ("jobs", "alarms-2", "backup")
@@ -60,7 +60,7 @@ def test_every_name_of_ours_is_a_setting() -> None:
     others = {"RECEIVER_IMAGE"}
     for path in (DEPLOY / "compose.yml", DEPLOY / "Dockerfile", *(DEPLOY / "kubernetes").iterdir()):
         named = set(re.findall(r"\bRECEIVER_[A-Z_]+\b", path.read_text()))
-        assert named - others <= SETTINGS, path.name
+        assert named - others <= NAMES, path.name
 
 
 def test_dockerfile_copies_what_the_build_is_given_and_runs_what_exists() -> None:
@@ -219,7 +219,7 @@ def test_services_probes_and_policies_meet_the_pods() -> None:
 @pytest.mark.parametrize("setting", ["RECEIVER_PUBLIC_URL", "RECEIVER_BIND", "RECEIVER_TRUSTED_PROXIES"])
 def test_settings_of_both_are_such_that_receiver_takes_them(setting: str) -> None:
     literals = dict(literal.split("=", 1) for literal in KUSTOMIZATION["configMapGenerator"][0]["literals"])
-    _, parse = settings._PARSERS[setting.removeprefix("RECEIVER_").lower()]
+    parse = SETTINGS[setting.removeprefix("RECEIVER_").lower()].parse
     assert parse(literals[setting])
     if not SERVICES["receiver-1"]["environment"][setting].startswith("${"):
         assert parse(SERVICES["receiver-1"]["environment"][setting])

@@ -12,41 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from receiver.config import settings
-
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-DEFAULTS = {
-    f"RECEIVER_{settings._NAMES.get(field, field).upper()}": default
-    for field, (default, _) in settings._PARSERS.items()
-}
-SECRETS = {
-    f"RECEIVER_{name}"
-    for name in (
-        "DATABASE_URL",
-        "READ_DATABASE_URL",
-        "ENCRYPTION_KEYS",
-        "PUSH_TOKENS",
-        "PLATFORM_CREDENTIALS",
-        "OIDC_CLIENT_SECRET",
-        "ALARM_URLS",
-        "ALARM_HEARTBEAT_URL",
-    )
-}
-
-
-def test_example_of_settings_has_every_setting_with_its_default_and_no_other() -> None:
-    shown = {}
-    explained = False
-    for line in (DEPLOY / "env.example").read_text().splitlines():
-        if setting := re.fullmatch(r"#(RECEIVER_\w+)=(.*)", line):
-            assert explained, f"{setting[1]} is not explained"
-            shown[setting[1].removesuffix("_FILE")] = setting[2].strip('"')
-            assert setting[1].endswith("_FILE") == (setting[1].removesuffix("_FILE") in SECRETS)
-        else:
-            assert line == "" or line.startswith("# "), line
-            explained = line.startswith("# ")
-    assert shown == DEFAULTS
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")

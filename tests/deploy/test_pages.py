@@ -13,7 +13,7 @@ from receiver.cli import cli
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-PAGES = [ROOT / "README.md", *DEPLOY.glob("*.md"), *DEPLOY.glob("*/README.md")]
+PAGES = [ROOT / "README.md", *DEPLOY.glob("*.md"), *DEPLOY.glob("*/README.md"), *DEPLOY.glob("docs/**/*.md")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

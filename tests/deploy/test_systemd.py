@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from receiver.cli import cli
-from receiver.config import settings
+from receiver.config import SETTINGS
 from receiver.server import Server
 from receiver.server.arbiter import ReceiverArbiter
 from tests.conftest import make_settings
@@ -169,4 +169,4 @@ def test_every_timer_starts_a_service_that_is_a_command_of_ours() -> None:
 
 def test_socket_listens_where_receiver_does_by_default() -> None:
     socket_unit = (UNITS / "receiver.socket").read_text()
-    assert f"\nListenStream={settings._PARSERS['bind'][0]}\n" in socket_unit
+    assert f"\nListenStream={SETTINGS['bind'].default}\n" in socket_unit

@@ -520,7 +520,7 @@ def test_without_the_extra_the_start_says_what_to_install(
     set_all: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_all()
-    monkeypatch.setattr("receiver.config.settings.find_spec", lambda name: None if name == "authlib" else True)
+    monkeypatch.setattr("receiver.config.loading.find_spec", lambda name: None if name == "authlib" else True)
     with pytest.raises(SettingsError, match=r"pip install 'receiver\[oidc\]'"):
         load_settings()
 

@@ -1,0 +1,43 @@
+"""What is generated is as the code says."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+
+from dotenv import dotenv_values
+
+from receiver.config import SETTINGS
+from tests import reference
+
+SECRETS = {
+    "RECEIVER_DATABASE_URL",
+    "RECEIVER_READ_DATABASE_URL",
+    "RECEIVER_ENCRYPTION_KEYS",
+    "RECEIVER_PUSH_TOKENS",
+    "RECEIVER_PLATFORM_CREDENTIALS",
+    "RECEIVER_OIDC_CLIENT_SECRET",
+    "RECEIVER_ALARM_URLS",
+    "RECEIVER_ALARM_HEARTBEAT_URL",
+}
+
+
+def test_generated_files_are_up_to_date() -> None:
+    for path, text in reference.generated().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run `make reference`"
+
+
+def test_every_setting_is_explained() -> None:
+    assert set(reference.meanings()) == set(SETTINGS)
+
+
+def test_secrets_are_those_that_no_log_may_show() -> None:
+    assert {setting.name for setting in SETTINGS.values() if setting.secret} == SECRETS
+
+
+def test_example_of_settings_without_its_signs_gives_the_defaults_and_secrets_in_files() -> None:
+    text = (reference.DEPLOY / "env.example").read_text()
+    given = dotenv_values(stream=StringIO(re.sub("^#RECEIVER_", "RECEIVER_", text, flags=re.MULTILINE)))
+    assert given == {
+        f"{setting.name}_FILE" if setting.secret else setting.name: setting.default for setting in SETTINGS.values()
+    }

@@ -36,5 +36,3 @@ def test_every_link_of_the_pages_leads_somewhere(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, anchor
-    for heading in re.findall(r"RUNBOOK, ([A-Z][a-z ]+?)[).;,:]", text):
-        assert f"\n## {heading}\n" in (DEPLOY / "RUNBOOK.md").read_text(), heading

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import shlex
 import shutil
 import sys
 import tempfile
@@ -77,7 +76,6 @@ def main() -> int:
             rounds=rounds,
             seconds=seconds,
             postgres_version=postgres.version,
-            command=shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]]),
         )
     write_section(given.out, section, name="pushes")
     print(section)

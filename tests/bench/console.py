@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -17,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -25,14 +23,13 @@ import psycopg
 from playwright.sync_api import sync_playwright
 
 from tests.bench.contestants import CONTESTANTS, Running
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from playwright.sync_api import Page
 
-_PAGE = Path("deploy/BENCHMARKS.md")
 _CLIENTS = 32
 _DRAWS = 200
 _PASSWORD = "as long as it takes"
@@ -81,15 +78,15 @@ def main() -> int:
     for beside, taken in times.items():
         cuts = statistics.quantiles(taken, n=100)
         lines.append(f"| {beside} | {cuts[49]:.0f} | {cuts[94]:.0f} | {max(taken):.0f} | {len(taken)} |")
-    command = shlex.join(["python", "-m", "tests.bench.console", "FULL", *sys.argv[2:]])
-    text = (
-        "## A look-up in the console, to the painted answer\n\nBy number, task id and last four digits over 30 days, in"
+    publish(
+        "console",
+        "A look-up in the console, to the painted answer",
+        "By number, task id and last four digits over 30 days, in"
         " Chromium: from sending the form to the first paint of the page with the answer. The browser, the server,"
-        " PostgreSQL and the load generator share the cores.\n\n"
-        f"{describe_machine(version)}\n\nCommand: `{command}`.\n\n" + "\n".join(lines)
+        " PostgreSQL and the load generator share the cores.",
+        lines,
+        version=version,
     )
-    write_section(_PAGE, text, name="console")
-    print("\n".join(lines))
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 from tests.harness.platforms import APP_ID, APP_KEY, CODE
 from tests.harness.postgres import PostgresServer
 from tests.web.test_send_proxy import SEND, free_port, open_door
@@ -28,7 +27,6 @@ from tests.web.test_send_proxy import SEND, free_port, open_door
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_PAGE = Path("deploy/BENCHMARKS.md")
 _WARM_UP = 50
 
 
@@ -51,14 +49,15 @@ def main() -> int:
     columns = ("database", "clients", "direct p50", "door p50", "added", "direct p99", "door p99", "added", "sends")
     table = ["| " + " | ".join(columns) + " |", "|---|" + "--:|" * (len(columns) - 1)]
     table += ["| " + " | ".join(row) + " |" for row in rows]
-    command = shlex.join(["python", "-m", "tests.bench.door", *sys.argv[1:]])
-    text = (
-        "## The drop-in door\n\nWhat passing through the door adds to a send, in milliseconds: the same clients ask "
+    publish(
+        "door",
+        "The drop-in door",
+        "What passing through the door adds to a send, in milliseconds: the same clients ask "
         "the stand-in directly and through the door in turns. Each send through the door is noted durably before it "
-        "goes out and again with its answer; where the database is away, both go to the spool.\n\n"
-        f"{describe_machine(postgres.version)}\n\nCommand: `{command}`.\n\n" + "\n".join(table)
+        "goes out and again with its answer; where the database is away, both go to the spool.",
+        table,
+        version=postgres.version,
     )
-    write_section(_PAGE, text, name="door")
     return 0
 
 

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import random
-import shlex
 import signal
 import statistics
 import subprocess
@@ -31,7 +30,7 @@ from receiver.db.engine import Database
 from receiver.intake import Spool, spool_state
 from receiver.maintenance.rekey import encrypt
 from receiver.messages import record_sent
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.harness.postgres import PostgresServer
@@ -76,16 +75,12 @@ def main() -> int:
             lines.append(f"| {shown} | {off:,.{0 if off > 100 else 1}f} | {on:,.{0 if on > 100 else 1}f} |")
         lines += ["", "| | |", "|---|--:|"]
         lines += [f"| {name} | {value} |" for name, value in _rotation(server, place, given.rows, given.rate)]
-        machine = describe_machine(server.version)
     about = (
         f"Without and with `RECEIVER_ENCRYPTION_KEYS`, in turn, medians of {given.rounds} spells of {given.seconds:.0f}"
         " s on PostgreSQL; the load generator, the servers and PostgreSQL share the cores. A message is the record of "
         f"its send, its receipt and the journal's row. Load average before: {load_before:.1f}."
     )
-    command = shlex.join(["python", "-m", "tests.bench.encryption", *sys.argv[1:]])
-    text = "\n".join(["## Encryption at rest", "", about, "", machine, "", f"Command: `{command}`.", "", *lines])
-    write_section(given.report, text, name="encryption")
-    print(text)
+    publish("encryption", "Encryption at rest", about, lines, version=server.version, page=given.report)
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from receiver.db.engine import Database
 from receiver.messages.export_files import FileFormat, iter_file
 from receiver.messages.queries import Clock, Filter
 from tests.bench.fill import fill
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 from tests.bench.usage import cpu_seconds, list_tree, peak_rss_bytes
 from tests.harness.postgres import PostgresServer
 from tests.harness.postgres_binaries import as_unprivileged, find_binaries
@@ -70,16 +69,17 @@ def main() -> int:
         version = server.version
     lines = ["| | seconds | of COPY's rate | server's CPU s | peak memory |", "|---|--:|--:|--:|--:|"]
     lines += [_row(table, way, found) for table in _TABLES for way in (_COPY, *_FORMS)]
-    command = shlex.join(["python", "-m", "tests.bench.exports", *sys.argv[1:]])
-    text = (
-        f"## Exports\n\n{given.rows:,} messages, masked, without the process's start, against psql's COPY of the bare "
+    publish(
+        "exports",
+        "Exports",
+        f"{given.rows:,} messages, masked, without the process's start, against psql's COPY of the bare "
         f"rows of the table in the same round; medians of {given.rounds} rounds. Those of receipts look up each one's "
         "message, which the bare rows lack. Memory: the process's peak, after a tenth of the rows and after all. An "
-        "XLSX is complete before its first byte: 2,500 rows a second on two busy cores, 12,000 on idle ones.\n\n"
-        f"{describe_machine(version)}\n\nCommand: `{command}`.\n\n" + "\n".join(lines)
+        "XLSX is complete before its first byte: 2,500 rows a second on two busy cores, 12,000 on idle ones.",
+        lines,
+        version=version,
+        page=given.out,
     )
-    write_section(given.out, text, name="exports")
-    print(text)
     return 0
 
 

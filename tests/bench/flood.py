@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import socket
 import statistics
 import subprocess
@@ -16,20 +15,18 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tests.bench.contestants import CONTESTANTS, Running
 from tests.bench.mixed import push_from_a_process
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 from tests.bench.usage import cpu_seconds, list_tree
 from tests.harness.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PAGE = Path("deploy/BENCHMARKS.md")
 _SENDERS = 8
 _COSTED = 1000
 _BODY = b"mobile=15080921090&taskid=flood&status=1&receivetime=2026-11-23+09%3A14%3A03"
@@ -83,13 +80,13 @@ def main() -> int:
         numbers = [*(f"{rate:,.0f}" for rate in rates), *(f"{taken:.1f}" for taken in times)]
         errors = sum(result["errors"] for result in results)
         lines.append(f"| {name} | {how} | {' | '.join(numbers)} | {errors} |")
-    command = shlex.join(["python", "-m", "tests.bench.flood", *sys.argv[1:]])
-    text = (
-        "## A flood of wrong secrets\n\nEach wrong push has a secret of its own. Flood, load generator, server and"
-        f" PostgreSQL share the cores.\n\n{describe_machine(version)}\n\nCommand: `{command}`.\n\n" + "\n".join(lines)
+    publish(
+        "flood",
+        "A flood of wrong secrets",
+        "Each wrong push has a secret of its own. Flood, load generator, server and PostgreSQL share the cores.",
+        lines,
+        version=version,
     )
-    write_section(_PAGE, text, name="flood")
-    print("\n".join(lines))
     return 0
 
 

@@ -11,7 +11,6 @@ import argparse
 import http.client
 import json
 import random
-import shlex
 import signal
 import statistics
 import subprocess
@@ -34,7 +33,7 @@ from receiver.db.engine import Database
 from receiver.webhooks.changes import create_endpoint
 from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from tests.bench.bad_target import BadTarget, Misbehaviour
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 from tests.bench.usage import list_tree
 from tests.harness.leaks import SECRET
 from tests.harness.postgres import PostgresServer
@@ -44,7 +43,6 @@ from tests.harness.server import ServeProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_PAGE = Path("deploy/BENCHMARKS.md")
 _EVENTS_EACH = 10  # of a message: five receipts in turn good and bad, each of which changes its state
 _RECEIPTS_EACH = _EVENTS_EACH // 2
 _PUSHERS = 8
@@ -226,42 +224,40 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=1000.0)
     parser.add_argument("--targets", type=int, default=3)
     given = parser.parse_args()
-    command = shlex.join(["python", "-m", "tests.bench.forwarding", *sys.argv[1:]])
     good = True
     with PostgresServer() as server:
-        about = f"{describe_machine(server.version)}\n\nCommand: `{command}`."
         if given.part != "ack":
-            good = _write_course(server, given, about)
+            good = _write_course(server, given)
             server.drop_database("forwarding")
         if given.part != "course":
-            _write_ack(server, given, about)
+            _write_ack(server, given)
     return 0 if good else 1
 
 
-def _write_course(server: PostgresServer, given: argparse.Namespace, about: str) -> bool:
+def _write_course(server: PostgresServer, given: argparse.Namespace) -> bool:
     messages = given.events // _EVENTS_EACH
     marks = (given.events // 4, given.events // 2)
     bad = Misbehaviour(gone_at=marks, restart_at=(given.events // 3, 2 * given.events // 3))
     url = server.create_database("forwarding")
     found = run_course(url, messages=messages, kills=given.kills, seconds=given.seconds, bad=bad)
-    text = (
-        "## Forwarding to a target that fails, by nodes that are killed\n\n"
+    about = (
         f"{messages:,} messages with {_RECEIPTS_EACH} receipts each, in turn good and bad, pushed to two nodes: "
         f"{found.events:,} signed events. The target answers 1 % with 500, resets 0.2 %, hangs on 0.01 %, answers 410 "
         f"twice (it was resumed then) and restarts twice, two seconds each; a node was killed by SIGKILL, all its "
-        f"processes, {found.kills} times. An event is a duplicate where the target had answered 2xx to it before.\n\n"
-        f"{about}\n\n"
+        f"processes, {found.kills} times. An event is a duplicate where the target had answered 2xx to it before."
+    )
+    lines = (
         "| events | missing | messages out of order | duplicates | share | pushing s | until all were there s |\n"
         "|--:|--:|--:|--:|--:|--:|--:|\n"
         f"| {found.events:,} | {found.missing:,} | {found.out_of_order:,} | {found.duplicates:,} "
         f"| {found.duplicates / found.events:.2%} | {found.pushing_seconds:.0f} | {found.seconds:.0f} |"
     )
-    write_section(_PAGE, text, name="forwarding")
-    print(text)
+    title = "Forwarding to a target that fails, by nodes that are killed"
+    publish("forwarding", title, about, [lines], version=server.version)
     return not found.missing and not found.out_of_order and found.duplicates < found.events / 100
 
 
-def _write_ack(server: PostgresServer, given: argparse.Namespace, about: str) -> None:
+def _write_ack(server: PostgresServer, given: argparse.Namespace) -> None:
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for pair in range(given.pairs):
         for targets in (0, given.targets) if pair % 2 else (given.targets, 0):
@@ -278,15 +274,14 @@ def _write_ack(server: PostgresServer, given: argparse.Namespace, about: str) ->
         with_targets["p99_ms"] / without["p99_ms"]
         for with_targets, without in zip(found[given.targets], found[0], strict=True)
     )
-    text = (
-        "## An acknowledgement while all targets hang\n\n"
+    about = (
         f"{_CLIENTS} clients push {given.rate:,.0f} times a second to one node, {given.pair_seconds:.0f} s a run, on "
         f"an empty database each; medians of {given.pairs} pairs in turns. The load, the node, PostgreSQL and the "
-        f"target share the cores. The median of the pairs' ratios of p99: {ratio:.2f}.\n\n{about}\n\n"
-        "| targets | pushes/s | p50 ms | p99 ms | max ms | errors |\n|---|--:|--:|--:|--:|--:|\n" + "\n".join(rows)
+        f"target share the cores. The median of the pairs' ratios of p99: {ratio:.2f}."
     )
-    write_section(_PAGE, text, name="forwarding-ack")
-    print(text)
+    heads = ["| targets | pushes/s | p50 ms | p99 ms | max ms | errors |", "|---|--:|--:|--:|--:|--:|"]
+    title = "An acknowledgement while all targets hang"
+    publish("forwarding-ack", title, about, heads + rows, version=server.version)
 
 
 def _median(rounds: Sequence[dict[str, Any]], name: str) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import shlex
 import socket
 import statistics
 import subprocess
@@ -15,19 +14,17 @@ import sys
 import time
 from collections import deque
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tests.bench.contestants import CONTESTANTS, Running
 from tests.bench.mixed import push_from_a_process
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 from tests.bench.usage import cpu_seconds, list_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PAGE = Path("deploy/BENCHMARKS.md")
 _ALONE, _BESIDE = "none", "idle connections"
 
 
@@ -77,12 +74,8 @@ def main() -> int:
         errors = sum(result["errors"] for result in results)
         extent = f"{min(every):,.0f}–{max(every):,.0f}"
         lines.append(f"| {how} | {rate:,.0f} | {extent} | {p50:.1f} | {p99:.1f} | {cpu:.3f} | {errors} |")
-    command = shlex.join(["python", "-m", "tests.bench.idle", *sys.argv[1:]])
-    text = f"## A flood of idle connections\n\n{describe_machine('not used')}\n\nCommand: `{command}`.\n\n" + "\n".join(
-        lines
-    )
-    write_section(_PAGE, text, name="idle")
-    print("\n".join(lines))
+    about = "The strangers say nothing, and whoever is ended comes again. All share the cores."
+    publish("idle", "A flood of idle connections", about, lines, version="not used")
     return 0
 
 

@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import random
-import shlex
 import statistics
 import subprocess
 import sys
@@ -19,19 +18,17 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psycopg
 
 from tests.bench.contestants import CONTESTANTS, Running
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_PAGE = Path("deploy/BENCHMARKS.md")
 _CLIENTS = 32
 _LOOK_UP_PAUSE_SECONDS = 0.05
 _DRAWS = 200
@@ -100,13 +97,13 @@ def main() -> int:
     for name, times in asked.items():
         cuts = statistics.quantiles(times, n=100)
         lines.append(f"| {name} | {cuts[49]:.1f} | {cuts[94]:.1f} | {cuts[98]:.1f} | {len(times)} |")
-    command = shlex.join(["python", "-m", "tests.bench.mixed", "EMPTY", "FULL", *sys.argv[3:]])
-    text = (
-        "## Pushes and questions at once\n\nThe load generator, the server and PostgreSQL share the cores.\n\n"
-        f"{describe_machine(version)}\n\nCommand: `{command}`.\n\n" + "\n".join(lines)
+    publish(
+        "mixed",
+        "Pushes and questions at once",
+        "The load generator, the server and PostgreSQL share the cores.",
+        lines,
+        version=version,
     )
-    write_section(_PAGE, text, name="mixed")
-    print("\n".join(lines))
     return 0
 
 

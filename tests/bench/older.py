@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench import scale
 from tests.bench.contestants import CONTESTANTS, ROOT, Burst, Contestant, run_burst
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import command_line, describe_machine, write_section
 from tests.bench.scale import Program, Shape
 from tests.harness.postgres import PostgresServer
 from tests.harness.postgres_binaries import find_shared_place
@@ -310,7 +309,6 @@ PARTS = {
 
 
 def _write(part: Part, given: argparse.Namespace, found: Found, failures: Sequence[str], version: str) -> str:
-    command = shlex.join(["python", "-m", "tests.bench.older", *sys.argv[1:]])
     compared = [column for column in part.columns if column in _COMPARED]
     heads = [*part.shape, "program", *part.columns, "lowest–highest pushes/s"]
     heads += [f"against {part.across}: pushes/s, CPU"] * bool(part.across)
@@ -318,7 +316,7 @@ def _write(part: Part, given: argparse.Namespace, found: Found, failures: Sequen
         f"## Beside commit {COMMIT}: {part.title}",
         "",
         f"Medians of {given.rounds} bursts of {given.seconds:g} s. {part.about}".rstrip(),
-        f"{describe_machine(version)} Command: `{command}`.",
+        f"{describe_machine(version)} Command: `{command_line()}`.",
         "",
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * (len(part.shape) + 1) + "--:|" * (len(heads) - len(part.shape) - 1),

@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import random
 import re
-import shlex
 import statistics
 import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -29,12 +27,11 @@ from receiver.messages import Position, list_events, queries
 from receiver.messages.queries import Clock, Filter, Page
 from receiver.reporting import delivery
 from receiver.reporting.figures import ReportQuestion, Unit
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-_PAGE = Path("deploy/BENCHMARKS.md")
 _ZONE = ZoneInfo("Asia/Shanghai")
 _LIMIT = 50
 _TIMES = re.compile(r"(?:Planning|Execution) Time: ([0-9.]+) ms")
@@ -168,14 +165,14 @@ def main() -> int:
     rows = [[title, *(cell for result in results for cell in _cells(result[title]))] for title in results[-1]]
     table = ["| question | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(heads)]
     table += ["| " + " | ".join(row) + " |" for row in rows]
-    text = (
-        "## Questions\n\nMilliseconds of the server (planning and execution), and of the function that asks it, over "
-        f"{given.draws} draws, by the number of messages in the database.\n\n{describe_machine(version)}\n\n"
-        f"Command: `{shlex.join(['python', '-m', 'tests.bench.queries', *(['URL'] * len(databases))])}`.\n\n"
-        + "\n".join(table)
+    publish(
+        "queries",
+        "Questions",
+        "Milliseconds of the server (planning and execution), and of the function that asks it, over "
+        f"{given.draws} draws, by the number of messages in the database.",
+        table,
+        version=version,
     )
-    write_section(_PAGE, text, name="queries")
-    print("\n".join(table))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sqlite3
 import statistics
 import sys
@@ -69,7 +70,6 @@ def render(
     rounds: int,
     seconds: float,
     postgres_version: str,
-    command: str,
 ) -> str:
     """Write the section: its words, its table, and what went wrong if anything did."""
     used = {(cell.contestant, cell.database) for cell in results}
@@ -78,7 +78,7 @@ def render(
         "",
         describe_machine(postgres_version),
         "",
-        f"Command: `{command}`. Servers:",
+        f"Command: `{command_line()}`. Servers:",
         "",
         *(
             f"- {name} ({database}): `{_shown_command(name, database)}`"
@@ -115,6 +115,24 @@ def write_section(path: Path, section: str, *, name: str) -> None:
         before, after = old.rstrip("\n") + "\n\n", "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{before}{begin}\n{section}\n{end}{after}", encoding="utf-8")
+
+
+def publish(
+    name: str, title: str, about: str, lines: Iterable[str], *, version: str, page: Path = Path("deploy/BENCHMARKS.md")
+) -> None:
+    """Write a section, and print it: what was done, on which machine, by which command, and its table."""
+    machine, command = describe_machine(version), f"Command: `{command_line()}`."
+    section = "\n".join([f"## {title}", "", about, "", machine, "", command, "", *lines])
+    write_section(page, section, name=name)
+    print(section)
+
+
+def command_line() -> str:
+    """Tell how this program was called; databases by `URL`, since they are somebody's own."""
+    spec = sys.modules["__main__"].__spec__
+    program = spec.name.removesuffix(".__main__") if spec else sys.argv[0]
+    words = ["URL" if "://" in word else word for word in sys.argv[1:] if word != "--write"]
+    return shlex.join(["python", "-m", program, *words])
 
 
 def _explain(rounds: int, seconds: float) -> str:

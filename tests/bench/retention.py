@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -23,14 +22,13 @@ import psycopg
 
 from receiver.db import migrate
 from receiver.db.engine import Database
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 from tests.harness.factories import make_push
 from tests.harness.journal import save_pushes
 from tests.harness.postgres import PostgresServer
 from tests.harness.server import ServeProcess
 
 _ROOT = Path(__file__).parent.parent.parent
-_PAGE = _ROOT / "deploy/BENCHMARKS.md"
 _SERVER = {"shared_buffers": "1GB", "max_wal_size": "8GB", "maintenance_work_mem": "512MB"}
 _MOBILE = "13712345678"
 _CLIENTS = 32
@@ -154,14 +152,14 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=1000.0)
     given = parser.parse_args()
     found = measure(given.journal, given.old, given.rate)
-    text = (
-        "## Prune and forget\n\nPart of the journal goes while pushes come in; then everything of one number goes, "
-        "twenty pushes of the rest. The load generator, the server, the commands and PostgreSQL share the cores.\n\n"
-        f"{describe_machine(found['version'])}\n\n"
-        f"Command: `{shlex.join(['python', '-m', 'tests.bench.retention', *sys.argv[1:]])}`.\n\n{_describe(found)}"
+    publish(
+        "retention",
+        "Prune and forget",
+        "Part of the journal goes while pushes come in; then everything of one number goes, "
+        "twenty pushes of the rest. The load generator, the server, the commands and PostgreSQL share the cores.",
+        [_describe(found)],
+        version=found["version"],
     )
-    write_section(_PAGE, text, name="retention")
-    print(_describe(found))
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -24,7 +23,7 @@ from pathlib import Path
 import psycopg
 
 from tests.bench.contestants import ROOT, await_projected, await_true
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 from tests.bench.slow_fsync import build_slow_fsync
 from tests.bench.usage import cpu_seconds, list_tree
 from tests.harness.leaks import SECRET
@@ -32,7 +31,6 @@ from tests.harness.postgres import PostgresServer
 from tests.harness.postgres_binaries import find_shared_place
 from tests.harness.server import ServeProcess
 
-_PAGE = Path("deploy/BENCHMARKS.md")
 _BATCH = 100
 _PUSHES_EACH = 40_000  # that a writer without a receiver saves
 _GENERATORS = 2
@@ -124,18 +122,17 @@ def main() -> int:
     )
     table = ["| " + " | ".join(columns) + " |", "|---|---|" + "--:|" * (len(columns) - 2)]
     table += [_row(disk, shape, found) for disk in servers for shape in _SHAPES]
-    command = shlex.join(["python", "-m", "tests.bench.scale", *sys.argv[1:]])
-    text = (
-        "## One node and two on the same PostgreSQL\n\n"
+    publish(
+        "scale",
+        "One node and two on the same PostgreSQL",
         f"{_GENERATORS * _CLIENTS_EACH} clients that each wait for the answer before the next push, half of them to "
         f"each of two nodes; medians of {given.rounds} rounds in turns, every one on an empty database. The load, the "
         "nodes and PostgreSQL share the cores; the disk is the machine's own, and again with 2 ms more for each fsync. "
         "Without a node, the function that a node calls appends batches that were made before, with a projector beside "
-        "it until all is projected, unless it says otherwise.\n\n"
-        f"{describe_machine(version)}\n\nCommand: `{command}`.\n\n" + "\n".join(table)
+        "it until all is projected, unless it says otherwise.",
+        table,
+        version=version,
     )
-    write_section(_PAGE, text, name="scale")
-    print(text)
     return 0
 
 

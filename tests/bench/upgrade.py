@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import re
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from receiver.db.version import VERSION
-from tests.bench.report import describe_machine, write_section
+from tests.bench.report import publish
 from tests.harness.postgres import PostgresServer
 from tests.harness.server import ServeProcess
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 OLD_COMMIT = "7db4c42"  # the one before schema 0008, which indexes messages
 _ROOT = Path(__file__).parent.parent.parent
-_PAGE = _ROOT / "deploy/BENCHMARKS.md"
 _CLIENTS = 32
 _SAMPLE_SECONDS = 0.05
 _SPELL_SECONDS = 10.0
@@ -317,15 +315,15 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=10_000_000)
     given = parser.parse_args()
     found = measure(given.messages)
-    text = (
-        "## A rolling upgrade under load\n\nTwo nodes of the version before schema 0008 behind nginx; `db upgrade` by "
+    publish(
+        "upgrade",
+        "A rolling upgrade under load",
+        "Two nodes of the version before schema 0008 behind nginx; `db upgrade` by "
         "this one, each node replaced in turn, then one of them by the old program again, on the new schema. The load "
-        "generator, nginx, the servers and PostgreSQL share the cores.\n\n"
-        f"{describe_machine(found.version)}\n\n"
-        f"Command: `{shlex.join(['python', '-m', 'tests.bench.upgrade', *sys.argv[1:]])}`.\n\n{_describe(found)}"
+        "generator, nginx, the servers and PostgreSQL share the cores.",
+        [_describe(found)],
+        version=found.version,
     )
-    write_section(_PAGE, text, name="upgrade")
-    print(_describe(found))
     return 0
 
 

@@ -19,7 +19,7 @@ def test_node_link_and_primary_that_fail_in_turn_lose_no_acknowledged_push() -> 
         before = cluster.primary()
         measured, account = run(cluster, faults(short=True), rate=100, quiet_seconds=1, tell=print)
         after = cluster.primary()
-    print(render(measured, account, rate=100, workers=1, command="pytest tests/deploy/test_faults.py"))
+    print(render(measured, account, rate=100, workers=1))
     assert account.ok, account
     assert {before, after} == {"db1", "db2"}
     assert all(fault.acked > 0 and fault.drained is not None for fault in measured), measured

@@ -51,15 +51,11 @@ def main() -> int:
         )
         if given.logs is not None:
             cluster.keep_logs(given.logs)
-    section = render(measured, account, rate=given.rate, workers=given.workers, command=_command())
+    section = render(measured, account, rate=given.rate, workers=given.workers)
     print(section)
     if given.write:
         write_section(_PAGE, section, name="faults")
     return 0 if account.ok else 1
-
-
-def _command() -> str:
-    return " ".join(["python -m tests.faults", *(word for word in sys.argv[1:] if word != "--write")])
 
 
 def _end(how: int, _frame: FrameType | None) -> None:

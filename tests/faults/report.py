@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
-from tests.bench.report import describe_machine
+from tests.bench.report import command_line, describe_machine
 from tests.faults.cluster import POSTGRES_BIN
 from tests.harness.nginx import find_nginx
 from tests.harness.postgres_binaries import read_version
@@ -30,7 +30,7 @@ _COLUMNS = (
 _SHOWN = 5
 
 
-def render(measured: Sequence[Measured], account: Account, *, rate: float, workers: int, command: str) -> str:
+def render(measured: Sequence[Measured], account: Account, *, rate: float, workers: int) -> str:
     """Write the section: what was broken, the table, and the account."""
     setting = (
         f"nginx, two receivers of {workers} process{'es' * (workers > 1)}, PostgreSQL with a synchronous standby under "
@@ -45,7 +45,7 @@ def render(measured: Sequence[Measured], account: Account, *, rate: float, worke
         [
             f"## Faults\n\n{setting}\n",
             f"{describe_machine(read_version(POSTGRES_BIN))} {_versions()}.\n",
-            f"Command: `{command}`.\n",
+            f"Command: `{command_line()}`.\n",
             "| " + " | ".join(_COLUMNS) + " |",
             "|---|" + "--:|" * 3 + "---|" + "--:|" * 5,
             *("| " + " | ".join(_row(fault)) + " |" for fault in measured),

@@ -57,7 +57,7 @@ def main() -> int:
                 tally = run(scenario, Path(place), cuts=given.cuts, started=given.started, tell=_tell, keep=given.keep)
             tallies.append(tally)
             _tell_faults(tally)
-    section = render(tallies, command=_command())
+    section = render(tallies)
     print(section)
     if given.write and given.without_fsync is None:
         write_section(_PAGE, section, name="power-loss")
@@ -73,10 +73,6 @@ def _tell_faults(tally: Tally) -> None:
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _command() -> str:
-    return " ".join(["python -m tests.power_loss", *(word for word in sys.argv[1:] if word != "--write")])
 
 
 if __name__ == "__main__":

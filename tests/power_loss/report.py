@@ -7,6 +7,8 @@ import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from tests.bench.report import command_line
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,7 +26,7 @@ _COLUMNS = (
 )
 
 
-def render(tallies: Sequence[Tally], *, command: str) -> str:
+def render(tallies: Sequence[Tally]) -> str:
     """Write the section: what was done, and the table."""
     setting = (
         "A running receiver with its embedded database is recorded: every write, sync and change of names below its "
@@ -42,7 +44,7 @@ def render(tallies: Sequence[Tally], *, command: str) -> str:
         [
             f"## Power loss\n\n{setting}\n",
             f"{_setup(tallies)}\n",
-            f"Command: `{command}`.\n",
+            f"Command: `{command_line()}`.\n",
             "| " + " | ".join(_COLUMNS) + " |",
             "|---|" + "--:|" * (len(_COLUMNS) - 1),
             *("| " + " | ".join(_row(tally)) + " |" for tally in tallies),

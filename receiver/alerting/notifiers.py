@@ -17,16 +17,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote_plus, urlsplit
 
-import httpx2
-
 from receiver.core import ReceiverError
+from receiver.net.egress import EgressError, fetch
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
 _PATIENCE_SECONDS = 10.0
-_ANSWER_MAX_BYTES = 64 * 1024
 _WORDS_MAX_CHARS = 200
 _TEXT_MAX_BYTES = 2000  # WeCom takes 2,048
 _SECRET_MIN_CHARS = 8  # a shorter text may be an ordinary word
@@ -89,28 +87,14 @@ def beat(url: str) -> None:
 
 
 def _exchange(method: str, url: str, body: bytes, tls: ssl.SSLContext | None) -> tuple[int, bytes]:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    name = urlsplit(url).hostname
+    name, headers = urlsplit(url).hostname, {"Content-Type": "application/json", "User-Agent": "receiver"}
     try:
-        with (
-            httpx2.Client(
-                verify=True if tls is None else tls, timeout=_PATIENCE_SECONDS, follow_redirects=False
-            ) as client,
-            client.stream(
-                method, url, content=body, headers={"Content-Type": "application/json", "User-Agent": "receiver"}
-            ) as answer,
-        ):
-            pieces = bytearray()
-            for piece in answer.iter_bytes():
-                pieces += piece
-                if len(pieces) > _ANSWER_MAX_BYTES or time.monotonic() > deadline:
-                    raise NotificationError(f"{name}: its answer does not end")
-            return answer.status_code, bytes(pieces)
-    except httpx2.TimeoutException:
-        raise NotificationError(f"{name}: no answer within {_PATIENCE_SECONDS:.0f} seconds") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        why = "its certificate is not valid" if "CERTIFICATE_VERIFY_FAILED" in str(error) else type(error).__name__
-        raise NotificationError(f"{name}: cannot be reached ({why})") from None
+        answer = fetch(method, url, headers, body, seconds=_PATIENCE_SECONDS, tls=tls)
+    except EgressError as error:
+        raise NotificationError(f"{name}: cannot be reached: {error}") from None
+    if not answer.whole:
+        raise NotificationError(f"{name}: its answer does not end")
+    return answer.status, answer.body
 
 
 def _without_secrets(words: str, target: Notifier) -> str:

@@ -23,6 +23,7 @@ from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverEr
 from receiver.db import version
 from receiver.intake import seconds_left, spool_state
 from receiver.maintenance.backup_notes import find_backups
+from receiver.net.egress import EgressError
 from receiver.net.probe import ask_own_server, find_certificate
 from receiver.observability import get_logger
 
@@ -190,7 +191,7 @@ class Watch:
         """Return why the server can save no push, and why it uses the spool; None: no fault."""
         try:
             status, body = ask_own_server(self._settings, "/readyz")
-        except OSError:
+        except EgressError:
             return f"no answer on {address_text(self._settings.inside)}", None
         try:
             answer = json.loads(body)
@@ -202,7 +203,7 @@ class Watch:
         """Return the text of the server's /metrics; None: not available."""
         try:
             status, body = ask_own_server(self._settings, "/metrics")
-        except OSError:
+        except EgressError:
             return None  # SERVER_DOWN covers that
         if status != 200:
             _log.warning("cannot read refused pushes: allow this host in RECEIVER_METRICS_ALLOW", status=status)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -42,7 +41,8 @@ from receiver.maintenance.horizons import list_ahead
 from receiver.messages import find_oldest_pending, queries
 from receiver.messages.queries import Filter, Page
 from receiver.net.certificates import load_pair
-from receiver.net.probe import connection_here
+from receiver.net.egress import EgressError
+from receiver.net.probe import ask_own_server
 from receiver.net.public_check import EndpointFinding, PublicEndpointCheck
 from receiver.net.serving import as_served
 from receiver.runtime import Runtime
@@ -319,32 +319,24 @@ def file_system_type(path: Path, mounts: Path = _MOUNTS) -> str:
 
 def _server(settings: Settings) -> dict[str, Any]:
     """Return the running server's status, and a text about it."""
-    connection = connection_here(settings, timeout_seconds=_SERVER_TIMEOUT_SECONDS)
     try:
-        connection.request("GET", "/readyz")
-        body = json.loads(connection.getresponse().read())
+        body = json.loads(ask_own_server(settings, "/readyz", seconds=_SERVER_TIMEOUT_SECONDS)[1])
         text = body.get("detail") or f"ready, stores pushes in the {body.get('durable')}"
         return {"status": body.get("status"), "text": text}
-    except (OSError, ValueError, http.client.HTTPException):
+    except (EgressError, ValueError):
         return {
             "status": "down",
             "text": f"nothing answers on {address_text(settings.inside)}; start it: receiver serve; "
             f"or set RECEIVER_DATA_DIR, if its data directory is not {settings.data_dir}",
         }
-    finally:
-        connection.close()
 
 
 def _probes(settings: Settings) -> tuple[str, bool | None, str]:
     """Return whether empty requests come as often as pushes, as they do behind a redirect."""
-    connection = connection_here(settings, timeout_seconds=_SERVER_TIMEOUT_SECONDS)
     try:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode(errors="replace")
-    except (OSError, http.client.HTTPException):
+        text = ask_own_server(settings, "/metrics", seconds=_SERVER_TIMEOUT_SECONDS)[1].decode(errors="replace")
+    except EgressError:
         text = ""
-    finally:
-        connection.close()
     probes, pushes = (
         int(sum(map(float, re.findall(rf"^receiver_{name}(?:{{[^}}]*}})? ([0-9.e+]+)$", text, re.MULTILINE))))
         for name in ("push_probes_total", "pushes_total")

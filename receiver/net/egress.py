@@ -1,9 +1,10 @@
-"""Outgoing requests to webhook endpoints: only to permitted addresses, whatever the DNS answers.
+"""Outgoing requests: the one HTTP client of the project, and where it may go.
 
-A user who may set a URL could otherwise reach what only this machine can: the internal network, the cloud's metadata
-service. So host names are resolved here, at every connection. Each address of a host must be public, or allowed by
-RECEIVER_WEBHOOKS_ALLOW, and the connection goes to the address that was checked. Redirects are not followed, and proxy
-settings of the environment are ignored. One exchange ends within fifteen seconds, however slowly the endpoint answers.
+An exchange ends in its time, however slowly the other side answers, and reads up to its bound. No redirect is followed.
+
+A user who may set a URL could reach what only this machine can: the internal network, the cloud's metadata service. So
+for webhooks host names are resolved here, at every connection. Each address of a host must be public, or allowed by
+RECEIVER_WEBHOOKS_ALLOW, and the connection goes to the address that was checked, past any proxy of the environment.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import re
 import socket
 import threading
 import time
+from base64 import b64encode
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_from_bytes, urlsplit
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpcore2
 
@@ -26,14 +30,17 @@ from receiver.core import ReceiverError
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from urllib.parse import SplitResult
 
     from receiver.config import Network
 
 Address = IPv4Address | IPv6Address
 
-EXCHANGE_SECONDS = 15.0
-_CONNECT_SECONDS = 5.0
-_ANSWER_MAX_BYTES = 64 * 1024
+CONNECT_SECONDS = 5.0
+ANSWER_MAX_BYTES = 64 * 1024
+_IDLE_SECONDS = 5.0  # a server may close what has been idle for longer
+_PORTS = {"http": 80, "https": 443}
+_LENGTH_ALWAYS = frozenset({"POST", "PUT", "PATCH"})
 _WRITE_BYTES = 16 * 1024
 _URL_MAX_CHARS = 2000
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -69,6 +76,18 @@ class EgressError(ReceiverError):
     """No answer came; the request may have arrived all the same. The text says why."""
 
 
+class EgressTimeout(EgressError):
+    """The answer did not end in its time."""
+
+
+class EgressNotSent(EgressError):
+    """No connection was made: nothing was sent."""
+
+
+class EgressUnsendable(EgressNotSent):
+    """What was to be sent is no HTTP: nothing was sent, and a retry is useless."""
+
+
 def is_public(address: Address) -> bool:
     """Return whether an address is public, also where it is embedded in another."""
     if isinstance(address, IPv6Address):
@@ -91,8 +110,14 @@ class TargetUrl:
     scheme: str
     host: str
     port: int
-    path: bytes
-    query: bytes
+    path: bytes = b"/"
+    query: bytes = b""
+
+    @property
+    def authority(self) -> str:
+        """Host and port, as the header Host has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS.get(self.scheme) else f"{host}:{self.port}"
 
     def line(self, further_query: bytes = b"") -> bytes:
         """Return the target of the request line, with a query appended to the URL's own."""
@@ -121,10 +146,22 @@ def parse_url(url: str) -> TargetUrl:
     return TargetUrl(
         scheme=parts.scheme,
         host=parts.hostname,
-        port=port or (443 if parts.scheme == "https" else 80),
+        port=port or _PORTS[parts.scheme],
         path=(parts.path or "/").encode(),
         query=parts.query.encode(),
     )
+
+
+def parse_operator_url(url: str) -> TargetUrl:
+    """Return the parts of a URL of the settings, without user and fragment. Raises ValueError.
+
+    Unlike a user's, it may be written with other characters than ASCII.
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").encode("idna").decode()
+    place = TargetUrl(scheme=parts.scheme, host=host, port=parts.port or _PORTS.get(parts.scheme, 0))
+    path, query = (quote(text, safe=_LINE_SAFE) for text in (parts.path, parts.query))
+    return parse_url(f"{place.scheme}://{place.authority}{path}{'?' if query else ''}{query}")
 
 
 def _as_in_a_line(query: bytes) -> bytes:
@@ -169,53 +206,87 @@ def _resolve(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EgressResponse:
-    """The answer of an endpoint; its body is not read further."""
+    """An answer, byte for byte."""
 
     status: int
-    retry_after: str | None
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    body: bytes = b""
+    whole: bool = True  # otherwise the body was longer than its bound, and read up to there
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header; None: there is none."""
+        wanted = name.lower().encode()
+        return next((value.decode("latin-1") for each, value in self.headers if each.lower() == wanted), None)
 
 
 class EgressClient:
-    """Sends requests to one endpoint over reused connections. Safe for many threads."""
+    """Sends requests to one server over reused connections. Safe for many threads; connects at first use.
+
+    `guard` None: to any address, for URLs of the operator; `proxies`: over the proxy that the environment names.
+    """
 
     def __init__(
-        self, place: TargetUrl, guard: EgressPolicy, *, connections: int, tls: ssl.SSLContext | None = None
+        self,
+        place: TargetUrl,
+        guard: EgressPolicy | None = None,
+        *,
+        connections: int = 1,
+        tls: ssl.SSLContext | None = None,
+        proxies: bool = False,
     ) -> None:
         self._place = place
         self._network = _Network(guard)
         self._pool = httpcore2.ConnectionPool(
             ssl_context=tls or httpcore2.default_ssl_context(),
+            proxy=_find_proxy(place) if proxies else None,
             max_connections=connections,
-            keepalive_expiry=15,
+            keepalive_expiry=_IDLE_SECONDS,
             http2=False,
             network_backend=self._network,
         )
 
-    def send(self, method: str, line: bytes, headers: Mapping[str, str], body: bytes) -> EgressResponse:
-        """Make one request. Raises EgressError or Forbidden."""
+    def send(
+        self,
+        method: str,
+        line: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes = b"",
+        *,
+        seconds: float,
+        answer_max_bytes: int = ANSWER_MAX_BYTES,
+    ) -> EgressResponse:
+        """Make one request, which ends within `seconds`. Raises EgressError or EgressForbidden."""
         place = self._place
-        host = f"[{place.host}]" if ":" in place.host else place.host
-        if place.port != (443 if place.scheme == "https" else 80):
-            host = f"{host}:{place.port}"
-        sent = [(b"Host", host.encode())]
-        sent += [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        sent.append((b"Content-Length", str(len(body)).encode()))
-        url = httpcore2.URL(scheme=place.scheme.encode(), host=place.host.encode(), port=place.port, target=line)
-        timeout = {"connect": _CONNECT_SECONDS, "read": EXCHANGE_SECONDS, "write": EXCHANGE_SECONDS}
-        extensions = {"timeout": {**timeout, "pool": EXCHANGE_SECONDS}}
-        self._network.begin(EXCHANGE_SECONDS)
+        sent = [(b"Host", place.authority.encode()), *headers]
+        if body or method in _LENGTH_ALWAYS:
+            sent.append((b"Content-Length", str(len(body)).encode()))
+        timeout = {"connect": min(CONNECT_SECONDS, seconds), "read": seconds, "write": seconds}
+        extensions = {"timeout": {**timeout, "pool": timeout["connect"]}}
         try:
-            with self._pool.stream(method, url, headers=sent, content=body, extensions=extensions) as answer:
-                read = 0
+            port = None if place.port == _PORTS[place.scheme] else place.port
+            url = httpcore2.URL(scheme=place.scheme.encode(), host=place.host.encode(), port=port, target=line)
+            request = httpcore2.Request(method, url, headers=sent, content=body, extensions=extensions)
+        except (TypeError, ValueError):
+            raise EgressUnsendable("the request is no HTTP") from None
+        self._network.begin(seconds)
+        try:
+            with closing(self._pool.handle_request(request)) as answer:
+                read = bytearray()
                 for piece in answer.iter_stream():
-                    read += len(piece)
-                    if read > _ANSWER_MAX_BYTES:
-                        break  # the status says enough
-                found = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
-                return EgressResponse(status=answer.status, retry_after=found.get(b"retry-after"))
+                    read += piece
+                    if len(read) > answer_max_bytes:
+                        break
+                body, whole = bytes(read[:answer_max_bytes]), len(read) <= answer_max_bytes
+                return EgressResponse(status=answer.status, headers=answer.headers, body=body, whole=whole)
+        except (httpcore2.ConnectTimeout, httpcore2.PoolTimeout):
+            raise EgressNotSent(f"no answer within {seconds:.0f} seconds") from None
         except httpcore2.TimeoutException:
-            raise EgressError(f"no answer within {EXCHANGE_SECONDS:.0f} seconds") from None
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol) as error:
+            raise EgressTimeout(f"no answer within {seconds:.0f} seconds") from None
+        except (httpcore2.ConnectError, httpcore2.ProxyError, httpcore2.UnsupportedProtocol) as error:
+            raise EgressNotSent(_why(error)) from None
+        except httpcore2.LocalProtocolError:  # of the head, before a byte of it is sent
+            raise EgressUnsendable("the request is no HTTP") from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             raise EgressError(_why(error)) from None
 
     def abort(self) -> None:
@@ -225,6 +296,50 @@ class EgressClient:
     def close(self) -> None:
         """Close idle connections."""
         self._pool.close()
+
+
+def fetch(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes = b"",
+    *,
+    seconds: float,
+    tls: ssl.SSLContext | None = None,
+) -> EgressResponse:
+    """Make one request to a URL of the settings, over a connection of its own. Raises EgressError."""
+    try:
+        place, sent = parse_operator_url(url), encode_headers({"Accept-Encoding": "identity", **headers})
+        sent += _proof_of_user(urlsplit(url))
+    except ValueError:
+        raise EgressUnsendable("its URL cannot be used") from None
+    with closing(EgressClient(place, tls=tls, proxies=True)) as client:
+        return client.send(method, place.line(), sent, body, seconds=seconds)
+
+
+def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers as a request has them; what Latin-1 lacks becomes a question mark."""
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+def _proof_of_user(parts: SplitResult) -> list[tuple[bytes, bytes]]:
+    if not parts.username:
+        return []
+    pair = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")
+    return [(b"Authorization", b"Basic " + b64encode(pair))]
+
+
+def _find_proxy(place: TargetUrl) -> httpcore2.Proxy | None:
+    """Return the proxy that the environment names for a server (HTTPS_PROXY, NO_PROXY …)."""
+    named = getproxies()
+    url = named.get(place.scheme) or named.get("all")
+    if not url or proxy_bypass(f"{place.host}:{place.port}"):
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    port = f":{parts.port}" if parts.port else ""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    auth = (unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")) if parts.username else None
+    return httpcore2.Proxy(f"{parts.scheme}://{host}{port}", auth=auth)
 
 
 def _why(error: Exception) -> str:
@@ -239,7 +354,7 @@ def _why(error: Exception) -> str:
 class _Network(httpcore2.NetworkBackend):
     """Connects to checked addresses; every exchange has a deadline."""
 
-    def __init__(self, guard: EgressPolicy) -> None:
+    def __init__(self, guard: EgressPolicy | None) -> None:
         self._guard = guard
         self._plain = httpcore2.SyncBackend()
         self._of_thread = threading.local()
@@ -250,12 +365,12 @@ class _Network(httpcore2.NetworkBackend):
     def begin(self, seconds: float) -> None:
         self._of_thread.deadline = time.monotonic() + seconds
 
-    def left(self, timeout: float | None = None) -> float:
+    def left(self, timeout: float | None = None, late: type[Exception] = httpcore2.ReadTimeout) -> float:
         if self._aborted:
-            raise httpcore2.ConnectError("stopping")
+            raise httpcore2.ReadError("stopping")
         left = float(self._of_thread.deadline - time.monotonic())
         if left <= 0:
-            raise httpcore2.ReadTimeout("over its time")
+            raise late("over its time")
         return left if timeout is None else min(left, timeout)
 
     def connect_tcp(
@@ -267,9 +382,10 @@ class _Network(httpcore2.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         failed: Exception = httpcore2.ConnectError("no address")
-        for address in self._guard.addresses(host, port):
+        for address in [host] if self._guard is None else self._guard.addresses(host, port):
+            left = self.left(timeout, httpcore2.ConnectTimeout)
             try:
-                stream = self._plain.connect_tcp(address, port, self.left(timeout), local_address, socket_options or ())
+                stream = self._plain.connect_tcp(address, port, left, local_address, socket_options or ())
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failed = error
             else:
@@ -314,7 +430,8 @@ class _Stream(httpcore2.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        stream = self._stream.start_tls(ssl_context, server_hostname, self._network.left(timeout))
+        left = self._network.left(timeout, httpcore2.ConnectTimeout)
+        stream = self._stream.start_tls(ssl_context, server_hostname, left)
         self._network.closed(self)
         return _Stream(stream, self._network)
 

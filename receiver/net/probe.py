@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
 import time
 import warnings
+from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from receiver.config import Settings, near
+from receiver.net.egress import EgressClient, TargetUrl
 
 _PATIENCE_SECONDS = 2.0
 _OWN_SERVER_SECONDS = 5.0
+_OWN_ANSWER_MAX_BYTES = 16 * 1024 * 1024
 _DAY_SECONDS = 86400
 _PORTS = {"http": 80, "https": 443}
 
@@ -56,13 +58,12 @@ def find_certificate(url: str, *, tls: ssl.SSLContext | None = None) -> Certific
     return Certificate(days_left=max(0.0, (ends - time.time()) / _DAY_SECONDS))
 
 
-def connection_here(settings: Settings, *, timeout_seconds: float) -> http.client.HTTPConnection:
-    """Return an unopened connection to the server of these settings on this machine."""
+def own_server(settings: Settings) -> EgressClient:
+    """Return a client of the server of these settings on this machine, to be closed."""
     host, port = near(settings.inside)
-    if settings.tls_cert is None:
-        return http.client.HTTPConnection(host, port, timeout=timeout_seconds)
+    scheme = "http" if settings.tls_cert is None else "https"
     # The certificate carries the public name; a local connection has no man in the middle.
-    return http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=unverified_context())
+    return EgressClient(TargetUrl(scheme=scheme, host=host, port=port), tls=unverified_context())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,17 +105,11 @@ def _chain(connection: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
     return tuple(x509.load_der_x509_certificate(each) for each in encoded)
 
 
-def ask_own_server(settings: Settings, path: str) -> tuple[int, bytes]:
-    """Return status and body of the server of these settings on this machine. Raises OSError."""
-    connection = connection_here(settings, timeout_seconds=_OWN_SERVER_SECONDS)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    except http.client.HTTPException as error:
-        raise OSError(str(error)) from error
-    finally:
-        connection.close()
+def ask_own_server(settings: Settings, path: str, *, seconds: float = _OWN_SERVER_SECONDS) -> tuple[int, bytes]:
+    """Return status and body of the server of these settings on this machine. Raises EgressError."""
+    with closing(own_server(settings)) as client:
+        answer = client.send("GET", path.encode(), (), seconds=seconds, answer_max_bytes=_OWN_ANSWER_MAX_BYTES)
+        return answer.status, answer.body
 
 
 def _address(url: str) -> tuple[str, int]:

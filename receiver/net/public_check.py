@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import secrets
 import socket
 import ssl
@@ -17,8 +16,9 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from receiver.core import SettingsError
+from receiver.net.egress import EgressClient, EgressError, TargetUrl
 from receiver.net.probe import Handshake, shake_hands, unverified_context
-from receiver.net.self_test import push_self_test
+from receiver.net.self_test import SelfTestAnswer, push_self_test
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -194,12 +194,11 @@ class PublicEndpointCheck:
     # --- HTTP ---
 
     def _check_http(self, *, trusted: bool) -> Iterator[EndpointFinding]:
-        now = datetime.now(self._settings.timezone)
         try:
             # A random secret: an untrusted server may see it.
-            answer = push_self_test(self._connection(trusted=False), self._path_of(secrets.token_urlsafe(32)), at=now)
-        except OSError as error:
-            yield EndpointFinding("wrong secret", False, f"no answer: {_reason(error)}; see the log of that server")
+            answer = self._push(secrets.token_urlsafe(32), tls=unverified_context())
+        except EgressError as error:
+            yield EndpointFinding("wrong secret", False, f"no answer: {error}; see the log of that server")
             return
         if 300 <= answer.status < 400:
             where = _origin(answer.location)
@@ -221,11 +220,9 @@ class PublicEndpointCheck:
     def _check_plain_port(self) -> Iterator[EndpointFinding]:
         if not self._tls:
             return
-        connection = http.client.HTTPConnection(self._host, self._plain_port, timeout=_PATIENCE_SECONDS)
-        path = self._path_of(secrets.token_urlsafe(32))
         try:
-            answer = push_self_test(connection, path, at=datetime.now(self._settings.timezone))
-        except OSError:
+            answer = self._push(secrets.token_urlsafe(32), plain_port=self._plain_port)
+        except EgressError:
             return
         if 300 <= answer.status < 400:
             text = f"port {self._plain_port} redirects: use the https:// URL, a push to http:// is lost"
@@ -237,12 +234,10 @@ class PublicEndpointCheck:
     def _check_push(self) -> EndpointFinding:
         check = "self-test"
         began = time.monotonic()
-        path = self._path_of(self._settings.push_tokens[0][1])
-        at = datetime.now(self._settings.timezone)
         try:
-            answer = push_self_test(self._connection(trusted=True), path, at=at)
-        except OSError as error:
-            return EndpointFinding(check, False, f"no answer: {_reason(error)}; see the receiver's log")
+            answer = self._push(self._settings.push_tokens[0][1], tls=self._trusting_roots())
+        except EgressError as error:
+            return EndpointFinding(check, False, f"no answer: {error}; see the receiver's log")
         milliseconds = round((time.monotonic() - began) * 1000)
         if answer.status == self._settings.ack_status and answer.kept:
             return EndpointFinding(
@@ -258,14 +253,13 @@ class PublicEndpointCheck:
             return EndpointFinding(check, False, f"acknowledged by another server, without X-Push-Id; {advice}")
         return EndpointFinding(check, False, f"answered with {answer.status}, not acknowledged; see the receiver's log")
 
-    def _path_of(self, secret: str) -> str:
-        return f"{self._path}/push/{secret}"
-
-    def _connection(self, *, trusted: bool) -> http.client.HTTPConnection:
-        if not self._tls:
-            return http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE_SECONDS)
-        tls = self._trusting_roots() if trusted else unverified_context()
-        return http.client.HTTPSConnection(self._host, self._port, timeout=_PATIENCE_SECONDS, context=tls)
+    def _push(self, secret: str, *, tls: ssl.SSLContext | None = None, plain_port: int | None = None) -> SelfTestAnswer:
+        """Push to the URL with that secret; `plain_port`: by plain HTTP, there. Raises EgressError."""
+        scheme = "https" if self._tls and plain_port is None else "http"
+        place = TargetUrl(scheme=scheme, host=self._host, port=plain_port or self._port)
+        now = datetime.now(self._settings.timezone)
+        path = f"{self._path}/push/{secret}"
+        return push_self_test(EgressClient(place, tls=tls), path, at=now, seconds=_PATIENCE_SECONDS)
 
 
 def _chain_fault(chain: Sequence[x509.Certificate], error: ssl.SSLCertVerificationError) -> str:

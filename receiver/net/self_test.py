@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from receiver.core import new_id
+from receiver.net.egress import encode_headers
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from receiver.net.egress import EgressClient
 
 # The start of its body, by which it does not count as a push of the platform. A masked number makes no message, so it
 # is in no report either.
@@ -32,21 +35,16 @@ class SelfTestAnswer:
         return self.push_id is not None and self.outcome in ("accepted", "spooled")
 
 
-def push_self_test(connection: http.client.HTTPConnection, target: str, *, at: datetime) -> SelfTestAnswer:
-    """Push a receipt with that time, given in the platform's zone, and close the connection. Raises OSError."""
+def push_self_test(client: EgressClient, target: str, *, at: datetime, seconds: float) -> SelfTestAnswer:
+    """Push a receipt with that time, given in the platform's zone, and close the client. Raises EgressError."""
     rest = urlencode({"status": "1", "receivetime": f"{at:%Y-%m-%d %H:%M:%S}"})
     body = SELF_TEST_BODY + f"{new_id()}&{rest}".encode()
-    form = {"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"}
-    try:
-        connection.request("POST", target, body, form)
-        answer = connection.getresponse()
-        return SelfTestAnswer(
-            status=answer.status,
-            location=answer.headers.get("Location"),
-            push_id=answer.headers.get("X-Push-Id"),
-            outcome=answer.headers.get("X-Push-Outcome"),
-        )
-    except http.client.HTTPException as error:
-        raise OSError("the server there does not speak HTTP") from error
-    finally:
-        connection.close()
+    form = encode_headers({"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"})
+    with closing(client):
+        answer = client.send("POST", target.encode(), form, body, seconds=seconds)
+    return SelfTestAnswer(
+        status=answer.status,
+        location=answer.header("Location"),
+        push_id=answer.header("X-Push-Id"),
+        outcome=answer.header("X-Push-Outcome"),
+    )

@@ -68,9 +68,8 @@ def configure_logging(level: int = logging.INFO, *, form: str = "json") -> None:
     root.setLevel(max(level, logging.INFO))
     logging.getLogger("receiver").setLevel(level)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # These log every URL; one that the send proxy passes on may hold credentials and a code.
-    for name in ("httpx2", "httpcore2"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs every URL; one that the send proxy passes on may hold credentials and a code.
+    logging.getLogger("httpcore2").setLevel(logging.WARNING)
     # gunicorn brings handlers of its own, which know no redaction.
     for name in ("gunicorn.error", "gunicorn.access"):
         logger = logging.getLogger(name)

@@ -10,14 +10,21 @@ import json
 import re
 import threading
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
-
-import httpx2
+from urllib.parse import urlencode
 
 from receiver.core import LOCAL_LIMIT, TASK_ID_MAX_CHARS, ReceiverError
+from receiver.net.egress import (
+    CONNECT_SECONDS,
+    EgressClient,
+    EgressError,
+    EgressNotSent,
+    EgressTimeout,
+    EgressUnsendable,
+    TargetUrl,
+    parse_operator_url,
+)
 from receiver.observability import tracing
 
 if TYPE_CHECKING:
@@ -29,7 +36,8 @@ SEND_PATH = "/verifyCode"
 BALANCE_PATH = "/verifyCode/getBalance"
 ANSWER_MAX_BYTES = 1024 * 1024  # the platform's own accept 200
 _FORM = ((b"Content-Type", b"application/x-www-form-urlencoded;charset=utf-8"),)
-_CONNECT_SECONDS = 5.0
+# Unless the sender has others. No other encoding: answers are passed on unchanged, and small.
+_OWN_HEADERS = ((b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"receiver"))
 _CONNECT_TRIES = 2
 _PAUSE_SECONDS = 0.2
 _ANSWER_SECONDS = 20.0
@@ -187,7 +195,7 @@ class PlatformClient:
         self._tls = tls
         self._answer_seconds = answer_seconds
         self._making = threading.Lock()
-        self._http: httpx2.Client | None = None
+        self._client: EgressClient | None = None
 
     def read_balance(self, credentials: Credentials) -> PlatformAnswer:
         """Ask how many messages are left. Raises PlatformUnreachable or PlatformProtocolError."""
@@ -222,101 +230,69 @@ class PlatformClient:
         headers: Sequence[tuple[bytes, bytes]] = _FORM,
     ) -> RawAnswer:
         with tracing.span(f"platform {name}", kind="CLIENT") as span:
-            request = self._request(self._place(target), body, method=method, headers=headers)
-            answer = self._exchange(request)
+            answer = self._exchange(target, body, method=method, headers=headers)
             span.set_attributes({"http.request.method": method, "http.response.status_code": answer.status})
             return answer
 
-    def _place(self, target: str) -> str:
-        """Return a target of the platform's own host as it is behind RECEIVER_PLATFORM_URL."""
-        base = urlsplit(self._url).path
-        if re.match(rf"{SMS_API}(?:[/?]|\Z)", target):
-            return base + target.removeprefix(SMS_API)
-        return base.removesuffix(SMS_API) + target
-
-    def _request(
-        self, target: str, body: bytes, *, method: str, headers: Sequence[tuple[bytes, bytes]]
-    ) -> httpx2.Request:
-        try:
-            return self._client().build_request(
-                method,
-                self._url,
-                content=body,
-                headers=list(headers),
-                extensions={"target": target.encode("ascii")},  # unchanged: a URL object would normalize it
-            )
-        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
-            raise PlatformUnreachable("RECEIVER_PLATFORM_URL cannot be used") from None
-        except (ValueError, TypeError) as error:
-            raise Unsendable(f"the request cannot be passed on ({type(error).__name__})") from None
-
-    def _exchange(self, request: httpx2.Request) -> RawAnswer:
-        """Make a request. Tries again only where no connection was made. Follows no redirect."""
+    def _exchange(self, target: str, body: bytes, *, method: str, headers: Sequence[tuple[bytes, bytes]]) -> RawAnswer:
+        """Make a request. Tries again only where no connection was made."""
         deadline = time.monotonic() + self._answer_seconds
+        try:
+            place = parse_operator_url(self._url)
+        except ValueError:
+            raise PlatformUnreachable("RECEIVER_PLATFORM_URL cannot be used") from None
+        given = {name.lower() for name, _ in headers}
+        sent = [*(pair for pair in _OWN_HEADERS if pair[0].lower() not in given), *headers]
         for tries_left in reversed(range(_CONNECT_TRIES)):
             try:
-                with closing(self._client().send(request, stream=True)) as answer:
-                    return RawAnswer(
-                        status=answer.status_code, headers=_passed_back(answer), body=_bounded(answer, deadline)
-                    )
-            except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
-                if not tries_left or time.monotonic() + _CONNECT_SECONDS > deadline:
-                    raise PlatformUnreachable(f"the platform cannot be reached ({_kind(error)})") from None
-                time.sleep(_PAUSE_SECONDS)
-            except httpx2.UnsupportedProtocol:
-                raise PlatformUnreachable("RECEIVER_PLATFORM_URL cannot be used") from None
-            except httpx2.LocalProtocolError:  # a head that HTTP does not know: found before a byte of it is sent
+                line = _line_of(place, target).encode("ascii")  # unchanged: the platform decides what it means
+                answer = self._client_of(place).send(
+                    method, line, sent, body, seconds=self._answer_seconds, answer_max_bytes=ANSWER_MAX_BYTES
+                )
+            except (EgressUnsendable, UnicodeEncodeError):
                 raise Unsendable("the request cannot be passed on: its head is no HTTP") from None
-            except httpx2.TimeoutException:
+            except EgressNotSent as error:
+                if not tries_left or time.monotonic() + CONNECT_SECONDS > deadline:
+                    raise PlatformUnreachable(f"the platform cannot be reached ({error})") from None
+                time.sleep(_PAUSE_SECONDS)
+            except EgressTimeout:
                 raise PlatformProtocolError("the platform did not answer in time", timed_out=True) from None
-            except httpx2.HTTPError as error:
-                raise PlatformProtocolError(f"the platform's answer broke off ({type(error).__name__})") from None
+            except EgressError as error:
+                raise PlatformProtocolError(f"the platform's answer broke off ({error})") from None
+            else:
+                if not answer.whole:
+                    raise PlatformProtocolError(f"the platform's answer is over {ANSWER_MAX_BYTES} bytes")
+                return RawAnswer(status=answer.status, headers=_passed_back(answer.headers), body=answer.body)
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
         """Close every connection."""
         with self._making:
-            if self._http is not None:
-                self._http.close()
-                self._http = None
+            if self._client is not None:
+                self._client.close()
+                self._client = None
 
-    def _client(self) -> httpx2.Client:
+    def _client_of(self, place: TargetUrl) -> EgressClient:
         with self._making:
-            if self._http is None:
-                self._http = httpx2.Client(
-                    verify=True if self._tls is None else self._tls,
-                    # No Accept-Encoding: answers are passed on unchanged, and small.
-                    headers={"Accept-Encoding": "identity", "User-Agent": "receiver"},
-                    timeout=httpx2.Timeout(self._answer_seconds, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS),
-                    limits=httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
-                    follow_redirects=False,
-                )
-            return self._http
+            if self._client is None:
+                self._client = EgressClient(place, connections=_CONNECTIONS, tls=self._tls, proxies=True)
+            return self._client
 
 
-def _passed_back(answer: httpx2.Response) -> tuple[tuple[str, str], ...]:
+def _line_of(place: TargetUrl, target: str) -> str:
+    """Return a target of the platform's own host as it is behind RECEIVER_PLATFORM_URL."""
+    base = place.path.decode().rstrip("/")
+    if re.match(rf"{SMS_API}(?:[/?]|\Z)", target):
+        return base + target.removeprefix(SMS_API)
+    return base.removesuffix(SMS_API) + target
+
+
+def _passed_back(headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in answer.headers.raw
+        for name, value in headers
         if name.lower() not in _NOT_PASSED_BACK
     )
-
-
-def _bounded(answer: httpx2.Response, deadline: float) -> bytes:
-    pieces: list[bytes] = []
-    length = 0
-    for piece in answer.iter_raw():
-        length += len(piece)
-        if length > ANSWER_MAX_BYTES:
-            raise PlatformProtocolError(f"the platform's answer is over {ANSWER_MAX_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise PlatformProtocolError("the platform's answer did not end in time", timed_out=True)
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _kind(error: Exception) -> str:
-    return "its certificate is not valid" if "CERTIFICATE_VERIFY_FAILED" in str(error) else type(error).__name__
 
 
 # --- What comes back --------------------------------------------------------------------------------------

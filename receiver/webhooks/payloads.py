@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from receiver import __version__
 from receiver.core import iso_milliseconds
 from receiver.messages.fields import as_json, without_numbers
+from receiver.net.egress import encode_headers
 from receiver.webhooks.deliveries import PUSH_EVENT, DeliveryClaim, QueuedDelivery, message_of
 from receiver.webhooks.endpoints import SECRET_PREFIX, Endpoint, EventType
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow
-    from receiver.net.egress import TargetUrl
+    from receiver.net.egress import EgressClient, EgressResponse, TargetUrl
 
+EXCHANGE_SECONDS = 15.0
 TEST_EVENT = "receiver.test"
 _AGENT = f"receiver/{__version__}"
 _HIDDEN = "***"
@@ -38,6 +40,11 @@ class Request:
     line: bytes  # path and query
     headers: Mapping[str, str]
     body: bytes
+
+    def send(self, client: EgressClient) -> EgressResponse:
+        """Send it within EXCHANGE_SECONDS and return the answer. Raises EgressError or EgressForbidden."""
+        headers = encode_headers(self.headers)
+        return client.send(self.method, self.line, headers, self.body, seconds=EXCHANGE_SECONDS)
 
 
 def render(claim: DeliveryClaim, delivery: QueuedDelivery, place: TargetUrl, *, at: datetime) -> Request | None:

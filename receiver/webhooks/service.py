@@ -194,7 +194,7 @@ class Webhooks:
         request = render_test(target, place, test_id=new_id().hex, at=self._trail.now())
         status, error = None, None
         try:
-            status = client.send(request.method, request.line, request.headers, request.body).status
+            status = request.send(client).status
         except (EgressError, EgressForbidden) as caught:
             error = str(caught)
         finally:

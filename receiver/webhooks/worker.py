@@ -20,7 +20,6 @@ from receiver.core import DatabaseUnavailable, ReceiverError
 from receiver.db.engine import Database, RowRejected
 from receiver.db.set_aside import ROW_FAULTS, note_left
 from receiver.net.egress import (
-    EXCHANGE_SECONDS,
     EgressClient,
     EgressError,
     EgressForbidden,
@@ -32,7 +31,7 @@ from receiver.observability import get_logger, metrics
 from receiver.webhooks import deliveries, endpoints
 from receiver.webhooks.deliveries import BREAKER_FAILURES, LEASE, DeliveryClaim, Failure, QueuedDelivery, Settlement
 from receiver.webhooks.fan_out import LEFT_FOR, fan_out, fan_out_one, pop_timer, pop_timers, retry_left
-from receiver.webhooks.payloads import render
+from receiver.webhooks.payloads import EXCHANGE_SECONDS, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -302,7 +301,7 @@ class _EndpointSender:
             metrics.FORWARD_ATTEMPTS.labels(self._name, "forgotten").inc()
             return True
         try:
-            answer = self._client.send(request.method, request.line, request.headers, request.body)
+            answer = request.send(self._client)
         except ROW_FAULTS as error:  # such as a header that no request may have
             self._add_failure(result, delivery, f"cannot be sent ({type(error).__name__})", "unsendable", own=False)
             return True
@@ -360,7 +359,7 @@ def wait_seconds(attempts: int) -> float:
 
 def retry_after_seconds(answer: EgressResponse, now: datetime) -> float | None:
     """Return the seconds of a Retry-After header, within limits; None: no valid header."""
-    text = answer.retry_after or ""
+    text = answer.header("Retry-After") or ""
     if text.isascii() and text.isdigit():
         seconds = float(text[:10])
     else:

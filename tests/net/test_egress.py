@@ -13,13 +13,16 @@ import pytest
 import trustme
 
 from receiver.config import parsers
-from receiver.net import egress as guard_module
 from receiver.net.egress import (
     EgressClient,
     EgressError,
     EgressForbidden,
+    EgressNotSent,
     EgressPolicy,
     EgressResponse,
+    EgressUnsendable,
+    encode_headers,
+    fetch,
     is_public,
     parse_url,
 )
@@ -32,12 +35,17 @@ LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
 def send(
-    url: str, guard: EgressPolicy | None = None, *, tls: ssl.SSLContext | None = None, body: bytes = b"a=1"
+    url: str,
+    guard: EgressPolicy | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    body: bytes = b"a=1",
+    seconds: float = 15.0,
 ) -> EgressResponse:
     place = parse_url(url)
     way = EgressClient(place, guard or EgressPolicy(LOOPBACK), connections=1, tls=tls)
     try:
-        return way.send("POST", place.line(), {"Content-Type": "text/plain"}, body)
+        return way.send("POST", place.line(), encode_headers({"Content-Type": "text/plain"}), body, seconds=seconds)
     finally:
         way.close()
 
@@ -204,8 +212,7 @@ def speaking(speak: Callable[[socket.socket], None]) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
-def test_exchange_ends_in_time_however_slowly_the_answer_drips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard_module, "EXCHANGE_SECONDS", 1.0)
+def test_exchange_ends_in_time_however_slowly_the_answer_drips() -> None:
     ended = threading.Event()
 
     def drip(connection: socket.socket) -> None:
@@ -216,7 +223,7 @@ def test_exchange_ends_in_time_however_slowly_the_answer_drips(monkeypatch: pyte
 
     with speaking(drip) as url:
         with pytest.raises(EgressError, match="no answer within"):
-            send(url)
+            send(url, seconds=1.0)
         ended.set()
 
 
@@ -234,6 +241,46 @@ def test_answer_is_read_up_to_a_bound() -> None:
     assert written < 50_000_000
 
 
+def test_operators_request_goes_where_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with hook() as target:
+        url = target.url("/门?名=值#part").replace("//", "//me:se%20cret@")
+        assert fetch("GET", url, {"X-Own": "1"}, seconds=15).status == 200
+        (sent,) = target.taken
+    assert sent.path == "/%E9%97%A8?%E5%90%8D=%E5%80%BC"
+    assert sent.headers["Authorization"] == "Basic bWU6c2UgY3JldA=="
+    assert sent.headers["X-Own"] == "1"
+    assert sent.headers["Host"] == f"localhost:{target.port}"
+
+
+def test_operators_request_takes_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with hook() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url("").replace("//", "//me:se%20cret@"))
+        assert fetch("GET", "http://no.such.name.example/x", {}, seconds=15).status == 200
+        (sent,) = proxy.taken
+    assert sent.path == "http://no.such.name.example/x"
+    assert sent.headers["Proxy-Authorization"] == "Basic bWU6c2UgY3JldA=="
+
+
+@pytest.mark.parametrize("url", ["", "http://", "ftp://example.com/", "http://example.com:99999/", "http://[::1/"])
+def test_operators_url_that_is_none_is_not_sent(url: str) -> None:
+    with pytest.raises(EgressUnsendable, match="cannot be used"):
+        fetch("GET", url, {}, seconds=15)
+
+
+def test_connection_that_was_never_made_is_told_from_one_that_broke() -> None:
+    with hook() as gone:
+        pass
+    with pytest.raises(EgressNotSent, match="takes no connection"):
+        send(gone.url())
+    with speaking(lambda _: None) as url, pytest.raises(EgressError, match="ended without an answer") as broken:
+        send(url)
+    assert not isinstance(broken.value, EgressNotSent)
+
+
 def test_exchange_under_way_is_broken_off_when_the_process_stops() -> None:
     with hook() as target:
         target.behave = lambda _sent: None
@@ -243,7 +290,7 @@ def test_exchange_under_way_is_broken_off_when_the_process_stops() -> None:
 
         def attempt() -> None:
             try:
-                way.send("POST", place.line(), {}, b"")
+                way.send("POST", place.line(), (), seconds=60)
             except EgressError as error:
                 found.append(error)
 

@@ -21,10 +21,9 @@ from receiver.db.tables import deliveries as deliveries_table
 from receiver.db.tables import forward_queue, messages, pushes, replies, timers
 from receiver.db.tables import targets as targets_table
 from receiver.intake import replay_push
-from receiver.net import egress
 from receiver.net.egress import EgressResponse
 from receiver.webhooks import changes as endpoint_changes
-from receiver.webhooks import deliveries, endpoints, service
+from receiver.webhooks import deliveries, endpoints, payloads, service
 from receiver.webhooks import worker as engine
 from receiver.webhooks.endpoints import EndpointState, EventType
 from receiver.webhooks.fan_out import fan_out
@@ -534,8 +533,9 @@ def test_retry_after_is_kept_to_within_bounds() -> None:
     now = datetime(2026, 11, 26, 12, tzinfo=UTC)
     cases = {"120": 120.0, "0": 1.0, "99999999": 3600.0, "Thu, 26 Nov 2026 12:00:30 GMT": 30.0, "soon": None, "": None}
     for text, seconds in cases.items():
-        assert engine.retry_after_seconds(EgressResponse(status=503, retry_after=text), now) == seconds
-    assert engine.retry_after_seconds(EgressResponse(status=503, retry_after=None), now) is None
+        answer = EgressResponse(status=503, headers=[(b"retry-after", text.encode())])
+        assert engine.retry_after_seconds(answer, now) == seconds
+    assert engine.retry_after_seconds(EgressResponse(status=503), now) is None
 
 
 def test_waits_grow_from_seconds_to_hours_and_are_spread() -> None:
@@ -559,7 +559,7 @@ def test_target_that_hangs_does_not_hold_up_another(services: Runtime, target: H
 
 
 def test_acknowledgement_waits_for_no_target(services: Runtime, target: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(egress, "EXCHANGE_SECONDS", 60.0)  # longer than `keep` has patience
+    monkeypatch.setattr(payloads, "EXCHANGE_SECONDS", 60.0)  # longer than `keep` has patience
     target.behave = lambda _sent: None
     add(services, target, "one", form="raw")
     add(services, target, "other")

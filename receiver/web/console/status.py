@@ -24,7 +24,8 @@ from receiver.db import once
 from receiver.db.clocks import find_difference
 from receiver.intake import UNUSED_FOR, SpoolState, find_uses, spool_state
 from receiver.messages import Reading, Trend, balance
-from receiver.net.probe import can_connect, connection_here
+from receiver.net.egress import EgressError
+from receiver.net.probe import can_connect, own_server
 from receiver.net.self_test import push_self_test
 from receiver.support import signals
 from receiver.support.lookup import moment_of
@@ -302,10 +303,11 @@ def self_test() -> Response:
     # The active secret: use of a retiring one would look as if the platform still had it.
     secret = next(secret for name, secret in services.settings.push_tokens if name == account)
     began = time.monotonic()
-    connection = connection_here(services.settings, timeout_seconds=_SELF_TEST_SECONDS)
+    now = services.now().astimezone(services.settings.timezone)
+    client = own_server(services.settings)
     try:
-        answer = push_self_test(connection, f"/push/{secret}", at=services.now().astimezone(services.settings.timezone))
-    except OSError:
+        answer = push_self_test(client, f"/push/{secret}", at=now, seconds=_SELF_TEST_SECONDS)
+    except EgressError:
         flash(gettext("Self-test failed: cannot connect to this server's own address."), "bad")
     else:
         if answer.status == services.settings.ack_status and answer.kept:

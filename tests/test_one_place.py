@@ -1,0 +1,52 @@
+"""One rule, one place: what may stand in one module alone stands in no other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parent.parent
+_MODULES = {
+    path.relative_to(_ROOT).as_posix(): ast.parse(path.read_text())
+    for path in sorted((_ROOT / "receiver").rglob("*.py"))
+}
+
+
+def modules_that_use(name: str) -> set[str]:
+    """The modules that import a module, or have an attribute of one, by its dotted name."""
+    return {path for path, tree in _MODULES.items() if name in set(_names(tree))}
+
+
+def _names(tree: ast.AST) -> list[str]:
+    """Each module that is imported with what is taken from it, and each attribute that is read of a plain name."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            found += [".".join(parts[: end + 1]) for end in range(len(parts))]
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.append(f"{node.value.id}.{node.attr}")
+    return found
+
+
+# The simulator stands in for the platform, whose HTTP client is another than ours, and pushes slowly or oddly by will.
+_SIMULATOR = {"receiver/simulator/pusher.py", "receiver/simulator/check.py"}
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("httpcore2", {"receiver/net/egress.py"}),
+        ("urllib.request", {"receiver/net/egress.py"}),  # which proxies the environment names
+        ("http.client", _SIMULATOR),
+        ("httpx2", set()),
+        ("urllib3", set()),
+    ],
+)
+def test_requests_go_out_by_one_client(name: str, places: set[str]) -> None:
+    assert modules_that_use(name) == places

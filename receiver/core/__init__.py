@@ -51,6 +51,7 @@ from receiver.core.errors import (
     SpoolUnavailable,
     TooManyRows,
 )
+from receiver.core.faults import Fault, FaultText, InputFault, fault_of
 from receiver.core.files import make_directory, require_room, sync_directory, try_lock, write_file, write_new_file
 from receiver.core.formulas import bare, neutral
 from receiver.core.numbers import (
@@ -65,6 +66,7 @@ from receiver.core.numbers import (
 )
 from receiver.core.opt_out import OPT_OUT_WORDS, OptOut, OptOutWords
 from receiver.core.ownership import explain, find_fault
+from receiver.core.push_codes import FieldFault, PushFault, PushFlag, read_faults, write_faults
 from receiver.core.times import UNREADABLE_TIME, earliest, implausible, in_zone, read_time, write_time
 
 __all__ = [
@@ -82,6 +84,10 @@ __all__ = [
     "DatabaseUnavailable",
     "DeliveryStatus",
     "Disk",
+    "Fault",
+    "FaultText",
+    "FieldFault",
+    "InputFault",
     "InvalidCursor",
     "Kind",
     "MessageState",
@@ -94,6 +100,8 @@ __all__ = [
     "Outcome",
     "Overloaded",
     "Push",
+    "PushFault",
+    "PushFlag",
     "Receipt",
     "ReceiverError",
     "Reply",
@@ -109,6 +117,7 @@ __all__ = [
     "delivery_status",
     "earliest",
     "explain",
+    "fault_of",
     "find_disk",
     "find_fault",
     "first_id_of",
@@ -130,6 +139,7 @@ __all__ = [
     "parse_address",
     "parse_mainland_mobile",
     "parse_mobile",
+    "read_faults",
     "read_time",
     "reading_digest",
     "require_aware",
@@ -139,6 +149,7 @@ __all__ = [
     "sync_directory",
     "try_lock",
     "whole_milliseconds",
+    "write_faults",
     "write_file",
     "write_new_file",
     "write_time",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from itsdangerous import BadData, URLSafeSerializer
 
 from receiver.core.errors import InvalidCursor
+from receiver.core.faults import InputFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +34,7 @@ class Cursors:
         """Return the parts of a cursor. Raises InvalidCursor."""
         digest, *parts = _signed_parts(self._serializer, cursor)
         if not hmac.compare_digest(digest, self._digest):
-            raise InvalidCursor("this cursor belongs to other filters; use the same filters, or start without a cursor")
+            raise InvalidCursor(InputFault.FOREIGN_CURSOR)
         return [str(part) for part in parts]
 
 
@@ -51,5 +52,5 @@ def _signed_parts(serializer: URLSafeSerializer, cursor: str) -> list[Any]:
     try:
         digest, *parts = serializer.loads(cursor)
     except (BadData, ValueError):
-        raise InvalidCursor("this cursor is invalid; start without one") from None
+        raise InvalidCursor(InputFault.INVALID_CURSOR) from None
     return [digest, *parts]

@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 
+from receiver.core.push_codes import PushFault
+
 # Bounds of a time from outside: no platform, sender or file has a true one beyond them.
 _EARLIEST_YEAR = 2000
 _AHEAD_MAX = timedelta(hours=48)
@@ -19,15 +21,15 @@ def earliest(zone: tzinfo = UTC) -> datetime:
     return datetime(_EARLIEST_YEAR, 1, 1, tzinfo=zone).astimezone(UTC)
 
 
-def implausible(moment: datetime, seen_at: datetime | None, zone: tzinfo) -> str | None:
+def implausible(moment: datetime, seen_at: datetime | None, zone: tzinfo) -> PushFault | None:
     """Return why a time that arrived at `seen_at` cannot be right; None: it may be.
 
     `seen_at` None: our own clock is not trusted, so no time is too far ahead. `zone`: the platform's.
     """
     if moment < earliest(zone):
-        return "before 2000"
+        return PushFault.BEFORE_2000
     if seen_at is not None and moment - seen_at > _AHEAD_MAX:
-        return "more than 48 hours ahead"
+        return PushFault.TOO_FAR_AHEAD
     return None
 
 

@@ -16,10 +16,10 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
-from receiver.core import Kind, Push, ReceiverError, earliest, new_id
+from receiver.core import Kind, Push, PushFlag, ReceiverError, earliest, new_id
 from receiver.intake.secrets import PushSecret, PushSecrets
 from receiver.observability import get_logger, metrics
-from receiver.platform.push_parser import CLOCK_FLAG, PATH_FLAG, PushReader
+from receiver.platform.push_parser import PushReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -234,7 +234,7 @@ class Admission:
             remote_addr=address,
             received_at=received_at,
             reading=reading,
-            flags=(*flags, PATH_FLAG) if request.strayed else flags,
+            flags=(*flags, PushFlag.PATH.value) if request.strayed else flags,
         )
 
     def allowed_address(self, peer: str, forwarded_for: str | None) -> str | None:
@@ -260,7 +260,7 @@ class Admission:
             endpoint=push.endpoint,
             content_type=push.content_type,
             seen_at=seen_at,
-            clock=CLOCK_FLAG not in push.flags and not self._is_behind(seen_at or push.received_at),
+            clock=PushFlag.CLOCK not in push.flags and not self._is_behind(seen_at or push.received_at),
         )
         return replace(push, reading=reading, flags=_with_path(flags, push))
 
@@ -272,7 +272,7 @@ class Admission:
             endpoint=push.endpoint,
             content_type=push.content_type,
             seen_at=push.received_at,
-            clock=CLOCK_FLAG not in push.flags,
+            clock=PushFlag.CLOCK not in push.flags,
         )
         return replace(push, reading=reading, flags=_with_path(flags, push))
 
@@ -327,8 +327,8 @@ class Admission:
 
 
 def _with_path(flags: tuple[str, ...], push: Push) -> tuple[str, ...]:
-    """Keep PATH_FLAG: only the request had the path, the stored bytes do not."""
-    return (*flags, PATH_FLAG) if PATH_FLAG in push.flags else flags
+    """Keep the flag PATH: only the request had the path, the stored bytes do not."""
+    return (*flags, PushFlag.PATH.value) if PushFlag.PATH.value in push.flags else flags
 
 
 def _whole_body(request: PushRequest) -> bytes:

@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import sqlalchemy as sa
 
-from receiver.core import OptOut, Outcome, Push, Receipt, Reply, Unreadable, reading_digest, shown_content, write_time
+from receiver.core import (
+    FieldFault,
+    OptOut,
+    Outcome,
+    Push,
+    PushFault,
+    Receipt,
+    Reply,
+    Unreadable,
+    reading_digest,
+    shown_content,
+    write_time,
+)
 from receiver.db.encryption import (
     ContentDigest,
     EncryptedBytes,
@@ -232,4 +244,4 @@ def _is_pending() -> sa.ColumnElement[bool]:
     return pushes.c.sequence > sa.select(projection.c.position).scalar_subquery()
 
 
-REFUSED_BY_DATABASE = "body: refused by the database"
+REFUSED_BY_DATABASE = str(FieldFault("body", PushFault.REFUSED_BY_DATABASE))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from receiver.core import (
     TASK_ID_MAX_CHARS,
+    InputFault,
     ReceiverError,
     SentMessage,
     implausible,
@@ -140,7 +141,7 @@ def parse_time(text: str, zone: ZoneInfo) -> datetime:
         moment = datetime.fromisoformat(text)
         return whole_milliseconds((moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC))
     except (ValueError, OverflowError):
-        raise ValueError("not a time such as 2026-11-23T09:14:03+08:00") from None
+        raise ValueError(InputFault.NOT_A_TIME) from None
 
 
 def parse_filter_time(text: str, zone: ZoneInfo) -> datetime:

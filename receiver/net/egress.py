@@ -25,7 +25,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpcore2
 
-from receiver.core import ReceiverError
+from receiver.core import Fault, ReceiverError
 
 if TYPE_CHECKING:
     import ssl
@@ -68,12 +68,34 @@ _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
+class EgressFault(Fault):
+    """Why a URL is refused, or no answer came."""
+
+    NOT_ASCII = (
+        "not a URL: ASCII without spaces, at most {most} characters; "
+        "write a host's name as xn--…, other characters as %XX"
+    )
+    MALFORMED_URL = "not a URL of the form https://HOST:PORT/PATH"
+    NOT_HTTP = "not a URL of the form https://HOST/PATH or http://HOST/PATH"
+    FRAGMENT_IN_URL = "not a URL of the form https://HOST:PORT/PATH?QUERY"
+    CREDENTIALS_IN_URL = "no user, password or backslash in it; a secret may stand in its path or query"
+    NOT_PUBLIC = "it has an address that is not public; RECEIVER_WEBHOOKS_ALLOW may name it, or its network"
+    UNRESOLVED = "its name does not resolve"
+    CERTIFICATE = "its certificate is not valid"
+    NO_CONNECTION = "it takes no connection"
+    NO_ANSWER = "the connection ended without an answer"
+    BROKEN = "the connection broke ({kind})"
+    TIMEOUT = "no answer within {seconds} seconds"
+    NO_HTTP = "the request is no HTTP"
+    UNUSABLE_URL = "its URL cannot be used"
+
+
 class EgressForbidden(ReceiverError):
-    """An address that nothing may be sent to."""
+    """An address that nothing may be sent to; made of a fault."""
 
 
 class EgressError(ReceiverError):
-    """No answer came; the request may have arrived all the same. The text says why."""
+    """No answer came; the request may have arrived all the same. Made of a fault."""
 
 
 class EgressTimeout(EgressError):
@@ -128,21 +150,18 @@ class TargetUrl:
 def parse_url(url: str) -> TargetUrl:
     """Return the parts of an endpoint's URL. Raises ValueError, which says what is wrong and never repeats the URL."""
     if len(url) > _URL_MAX_CHARS or not _PRINTABLE.fullmatch(url):
-        raise ValueError(
-            f"not a URL: ASCII without spaces, at most {_URL_MAX_CHARS} characters; "
-            "write a host's name as xn--…, other characters as %XX"
-        )
+        raise ValueError(EgressFault.NOT_ASCII.format(most=_URL_MAX_CHARS))
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError("not a URL of the form https://HOST:PORT/PATH") from None
+        raise ValueError(EgressFault.MALFORMED_URL) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not a URL of the form https://HOST/PATH or http://HOST/PATH")
+        raise ValueError(EgressFault.NOT_HTTP)
     if parts.username is not None or parts.password is not None or "@" in parts.netloc or "\\" in url:
-        raise ValueError("no user, password or backslash in it; a secret may stand in its path or query")
+        raise ValueError(EgressFault.CREDENTIALS_IN_URL)
     if parts.fragment or port == 0:
-        raise ValueError("not a URL of the form https://HOST:PORT/PATH?QUERY")
+        raise ValueError(EgressFault.FRAGMENT_IN_URL)
     return TargetUrl(
         scheme=parts.scheme,
         host=parts.hostname,
@@ -184,13 +203,11 @@ class EgressPolicy:
         try:
             found = [ipaddress.ip_address(text.partition("%")[0]) for text in self._resolve(host, port)]
         except (OSError, UnicodeError):
-            raise EgressError("its name does not resolve") from None
+            raise EgressError(EgressFault.UNRESOLVED) from None
         if not found:
-            raise EgressError("its name does not resolve")
+            raise EgressError(EgressFault.UNRESOLVED)
         if host.lower().rstrip(".") not in self._names and not all(map(self._may_reach, found)):
-            raise EgressForbidden(
-                "it has an address that is not public; RECEIVER_WEBHOOKS_ALLOW may name it, or its network"
-            )
+            raise EgressForbidden(EgressFault.NOT_PUBLIC)
         return list(dict.fromkeys(map(str, found)))
 
     def _may_reach(self, address: Address) -> bool:
@@ -267,7 +284,7 @@ class EgressClient:
             url = httpcore2.URL(scheme=place.scheme.encode(), host=place.host.encode(), port=port, target=line)
             request = httpcore2.Request(method, url, headers=sent, content=body, extensions=extensions)
         except (TypeError, ValueError):
-            raise EgressUnsendable("the request is no HTTP") from None
+            raise EgressUnsendable(EgressFault.NO_HTTP) from None
         self._network.begin(seconds)
         try:
             with closing(self._pool.handle_request(request)) as answer:
@@ -279,13 +296,13 @@ class EgressClient:
                 body, whole = bytes(read[:answer_max_bytes]), len(read) <= answer_max_bytes
                 return EgressResponse(status=answer.status, headers=answer.headers, body=body, whole=whole)
         except (httpcore2.ConnectTimeout, httpcore2.PoolTimeout):
-            raise EgressNotSent(f"no answer within {seconds:.0f} seconds") from None
+            raise EgressNotSent(EgressFault.TIMEOUT.format(seconds=round(seconds))) from None
         except httpcore2.TimeoutException:
-            raise EgressTimeout(f"no answer within {seconds:.0f} seconds") from None
+            raise EgressTimeout(EgressFault.TIMEOUT.format(seconds=round(seconds))) from None
         except (httpcore2.ConnectError, httpcore2.ProxyError, httpcore2.UnsupportedProtocol) as error:
             raise EgressNotSent(_why(error)) from None
         except httpcore2.LocalProtocolError:  # of the head, before a byte of it is sent
-            raise EgressUnsendable("the request is no HTTP") from None
+            raise EgressUnsendable(EgressFault.NO_HTTP) from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             raise EgressError(_why(error)) from None
 
@@ -312,7 +329,7 @@ def fetch(
         place, sent = parse_operator_url(url), encode_headers({"Accept-Encoding": "identity", **headers})
         sent += _proof_of_user(urlsplit(url))
     except ValueError:
-        raise EgressUnsendable("its URL cannot be used") from None
+        raise EgressUnsendable(EgressFault.UNUSABLE_URL) from None
     with closing(EgressClient(place, tls=tls, proxies=True)) as client:
         return client.send(method, place.line(), sent, body, seconds=seconds)
 
@@ -344,11 +361,12 @@ def _find_proxy(place: TargetUrl) -> httpcore2.Proxy | None:
 
 def _why(error: Exception) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "its certificate is not valid"
-    return {
-        httpcore2.ConnectError: "it takes no connection",
-        httpcore2.RemoteProtocolError: "the connection ended without an answer",
-    }.get(type(error), f"the connection broke ({type(error).__name__})")
+        return EgressFault.CERTIFICATE
+    if isinstance(error, httpcore2.ConnectError):
+        return EgressFault.NO_CONNECTION
+    if isinstance(error, httpcore2.RemoteProtocolError):
+        return EgressFault.NO_ANSWER
+    return EgressFault.BROKEN.format(kind=type(error).__name__)
 
 
 class _Network(httpcore2.NetworkBackend):

@@ -15,11 +15,10 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from receiver.core import PushFlag
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-GB18030_FLAG = "gb18030"  # not UTF-8 throughout, without a declared charset
-DAMAGED_FLAG = "damaged"  # a character of it was cut or broken
 
 _BROKEN = "\ufffd"
 _BROKEN_BYTES = _BROKEN.encode()
@@ -166,8 +165,8 @@ def _read_json(data: bytes, charset: str | None) -> Fields | None:
             written = str(value).lower() if isinstance(value, bool) else value
             whole = _without_halves(written)
             found.append((_without_halves(name), whole, whole != written or (broken and _BROKEN in whole)))
-    if DAMAGED_FLAG not in decoded.flags and any(damaged for _, _, damaged in found):
-        return Fields(found, (*decoded.flags, DAMAGED_FLAG))
+    if PushFlag.DAMAGED.value not in decoded.flags and any(damaged for _, _, damaged in found):
+        return Fields(found, (*decoded.flags, PushFlag.DAMAGED.value))
     return Fields(found, decoded.flags)
 
 
@@ -200,8 +199,8 @@ def _decoded(pieces: Sequence[Piece], charset: str | None) -> Fields:
         (name.text, value.text, name.damaged or value.damaged)
         for name, value in zip(texts[::2], texts[1::2], strict=True)
     ]
-    gb18030 = (GB18030_FLAG,) if any(text.gb18030 for text in texts) else ()
-    damaged = (DAMAGED_FLAG,) if any(text.damaged for text in texts) else ()
+    gb18030 = (PushFlag.GB18030.value,) if any(text.gb18030 for text in texts) else ()
+    damaged = (PushFlag.DAMAGED.value,) if any(text.damaged for text in texts) else ()
     return Fields(found, (*gb18030, *damaged))
 
 

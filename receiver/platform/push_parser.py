@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING
 from receiver.core import (
     OPT_OUT_WORDS,
     TASK_ID_MAX_CHARS,
+    FieldFault,
     Kind,
     OptOutWords,
+    PushFault,
+    PushFlag,
     Receipt,
     Reply,
     Unreadable,
     implausible,
     parse_mobile,
+    write_faults,
 )
 from receiver.platform.push_form import Fields, read_fields
 
@@ -31,18 +35,13 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 
-FRACTION_FLAG = "fraction_dropped"  # its time had a fraction of a second
-CLOCK_FLAG = "clock"  # its time was far ahead of our clock, which was not trusted
-PATH_FLAG = "path"  # the path behind the secret names no kind
-
 # Of the arrival and not of the bytes: a later reading cannot find these again.
-ARRIVAL_FLAGS = frozenset({CLOCK_FLAG, PATH_FLAG})
+ARRIVAL_FLAGS = frozenset({PushFlag.CLOCK.value, PushFlag.PATH.value})
 
 # The platform's field names, in the order in which faults are reported.
 _MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME = "mobile", "taskid", "status", "content", "receivetime"
 _EXTRA = "extra"  # stands in an error for any other field, whose name could itself hold data
 
-_TWO_VALUES = "given twice with two values"
 # Around names and values. What is a control character besides, in a task id, is a fault.
 _SPACES = " \t\n\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _TIME_FORM = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(\.\d{1,9})?", re.ASCII)
@@ -129,7 +128,7 @@ class PushReader:
         mobile = form.required(_MOBILE)
         number = parse_mobile(mobile) if mobile else None
         if mobile and number is None:
-            form.fault(_MOBILE, "not a phone number")
+            form.fault(_MOBILE, PushFault.NOT_A_PHONE_NUMBER)
         taskless = kind is Kind.REPLY and form.lacks(_TASK_ID)  # a message to our number, in reply to none
         task_id = None if taskless else form.required(_TASK_ID, max_chars=TASK_ID_MAX_CHARS)
         own_value = (
@@ -168,16 +167,15 @@ class PushReader:
         match = _TIME_FORM.fullmatch(text)
         local = _calendar_time(match) if match else self._other_form(text)
         if local is None:
-            reason = "not on the calendar" if match else "not of the form yyyy-MM-dd HH:mm:ss"
-            form.fault(_TIME, reason)
+            form.fault(_TIME, PushFault.NOT_ON_THE_CALENDAR if match else PushFault.NOT_A_TIME)
             return None
         if local.microsecond or (match and match[7]):
-            form.flags.append(FRACTION_FLAG)
+            form.flags.append(PushFlag.FRACTION_DROPPED.value)
             local = local.replace(microsecond=0)
         try:
             return (local if local.tzinfo else local.replace(tzinfo=self.zone)).astimezone(UTC)
         except OverflowError:
-            form.fault(_TIME, "not representable in UTC")
+            form.fault(_TIME, PushFault.NOT_IN_UTC)
             return None
 
     def _judge_time(self, moment: datetime, form: _Form, seen_at: datetime, *, clock: bool) -> None:
@@ -185,7 +183,7 @@ class PushReader:
         if fault is not None:
             form.fault(_TIME, fault)
         elif not clock and implausible(moment, seen_at, self.zone):
-            form.flags.append(CLOCK_FLAG)
+            form.flags.append(PushFlag.CLOCK.value)
 
     def _other_form(self, text: str) -> datetime | None:
         if any(character.isdecimal() and not character.isascii() for character in text):
@@ -210,7 +208,7 @@ class _Form:
 
     def __init__(self, fields: Fields) -> None:
         self.flags = list(fields.flags)
-        self.faults: dict[str, str] = {}
+        self.faults: dict[str, FieldFault] = {}
         self._fields: dict[str, str] = {}
         self._damaged: set[str] = set()
         self._repeated: set[str] = set()  # given with two values
@@ -228,14 +226,14 @@ class _Form:
             return Kind.RECEIPT
         return Kind.REPLY
 
-    def fault(self, name: str, reason: str) -> None:
+    def fault(self, name: str, fault: PushFault, *, most: int | None = None) -> None:
         """Record a field's fault; the first one of each field stands."""
-        self.faults.setdefault(name, reason)
+        self.faults.setdefault(name, FieldFault(name, fault, most))
 
     def error(self) -> str:
         """Return every fault in the platform's order of fields."""
         order = (_MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME, _EXTRA)
-        return "; ".join(f"{name}: {self.faults[name]}" for name in order if name in self.faults)
+        return write_faults([self.faults[name] for name in order if name in self.faults])
 
     def lacks(self, name: str) -> bool:
         """Return whether a field is missing or empty."""
@@ -245,23 +243,23 @@ class _Form:
         """Return a field's value; None, with a fault recorded, if it is unusable."""
         value = self._fields.get(name)
         if value is None:
-            self.fault(name, "missing")
+            self.fault(name, PushFault.MISSING)
         elif name in self._repeated:
-            self.fault(name, _TWO_VALUES)
+            self.fault(name, PushFault.TWO_VALUES)
         elif name in self._damaged and name != _CONTENT:  # half a task id is another one
-            self.fault(name, "neither UTF-8 nor GB18030")
+            self.fault(name, PushFault.NOT_DECODED)
         elif not value and not may_be_empty:
-            self.fault(name, "empty")
+            self.fault(name, PushFault.EMPTY)
         elif max_chars is not None and _CONTROL.search(value):
-            self.fault(name, "control character")
+            self.fault(name, PushFault.CONTROL_CHARACTER)
         elif max_chars is not None and len(value) > max_chars:
-            self.fault(name, f"over {max_chars} characters")
+            self.fault(name, PushFault.TOO_LONG, most=max_chars)
         return None if name in self.faults else value
 
     def rest(self, used: set[str], *, drop_empty_status: bool) -> dict[str, str]:
         """Return the fields that the reading did not use."""
         if self._repeated - used:
-            self.fault(_EXTRA, _TWO_VALUES)
+            self.fault(_EXTRA, PushFault.TWO_VALUES)
         return {
             name: value.strip(_SPACES)
             for name, value in self._fields.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from receiver.core import ReceiverError, new_id
+from receiver.core import Fault, InputFault, ReceiverError, new_id
 from receiver.net.egress import EgressClient, EgressError, EgressForbidden, EgressPolicy, parse_url
 from receiver.webhooks import changes, endpoints
 from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, PayloadFormat
@@ -26,6 +26,16 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 NAME_PATTERN = f"^{_NAME.pattern}$"
 LONGEST_WAIT_SECONDS = 7 * 86400
+
+
+class EndpointFault(Fault):
+    """What is wrong with a field of an endpoint."""
+
+    NAME = "letters, digits, and . _ - only, 64 at most"
+    NOT_A_CHOICE = "not one of {choices}"
+    NOT_FOR_RAW = "a raw endpoint receives every push; leave this out"
+    SECONDS = "not from 1 to {most} seconds"
+    SECONDS_MISSING = "{event} needs it: after how many seconds?"
 
 
 class InvalidEndpoint(ReceiverError):
@@ -53,18 +63,18 @@ class TestResult:
 def _faults(name: str, form: str, events: Sequence[str], seconds: int | None) -> dict[str, str]:
     faults: dict[str, str] = {}
     if not _NAME.fullmatch(name):
-        faults["name"] = "letters, digits, and . _ - only, 64 at most"
+        faults["name"] = EndpointFault.NAME
     if form not in set(PayloadFormat):
-        faults["format"] = f"not one of {', '.join(PayloadFormat)}"
+        faults["format"] = EndpointFault.NOT_A_CHOICE.format(choices=", ".join(PayloadFormat))
     if form == PayloadFormat.RAW:
         given = {"events": bool(events), "not_delivered_after_seconds": seconds is not None}
-        return faults | {field: "a raw endpoint receives every push; leave this out" for field in given if given[field]}
+        return faults | {field: EndpointFault.NOT_FOR_RAW for field in given if given[field]}
     if not set(events) <= set(EventType):
-        faults["events"] = f"not one of {', '.join(EventType)}"
+        faults["events"] = EndpointFault.NOT_A_CHOICE.format(choices=", ".join(EventType))
     if seconds is not None and not 1 <= seconds <= LONGEST_WAIT_SECONDS:
-        faults["not_delivered_after_seconds"] = f"not from 1 to {LONGEST_WAIT_SECONDS} seconds"
+        faults["not_delivered_after_seconds"] = EndpointFault.SECONDS.format(most=LONGEST_WAIT_SECONDS)
     if seconds is None and EventType.NOT_DELIVERED in events:
-        faults["not_delivered_after_seconds"] = f"{EventType.NOT_DELIVERED} needs it: after how many seconds?"
+        faults["not_delivered_after_seconds"] = EndpointFault.SECONDS_MISSING.format(event=EventType.NOT_DELIVERED)
     return faults
 
 
@@ -112,7 +122,7 @@ class Webhooks:
         if fault := self._fault_of_url(url):
             faults["url"] = fault
         if accounts is not None and not set(accounts) <= self._accounts:
-            faults["accounts"] = "no such account is configured"
+            faults["accounts"] = InputFault.UNKNOWN_ACCOUNT
         if faults:
             raise InvalidEndpoint(faults)
         chosen = {EventType(event) for event in events} or set(EventType)
@@ -148,7 +158,8 @@ class Webhooks:
             place = parse_url(url)
             EgressPolicy(self._allow).addresses(place.host, place.port)
         except (ValueError, EgressForbidden, EgressError) as error:
-            return str(error)
+            fault: str = error.args[0]
+            return fault
         return None
 
     def find(self, name: str, accounts: tuple[str, ...] | None = None) -> Endpoint:
@@ -196,7 +207,7 @@ class Webhooks:
         try:
             status = request.send(client).status
         except (EgressError, EgressForbidden) as caught:
-            error = str(caught)
+            error = caught.args[0]
         finally:
             client.close()
         return TestResult(status=status, error=error, seconds=round(time.monotonic() - begun, 3))

@@ -16,8 +16,7 @@ from urllib.parse import urlencode
 import pytest
 import trustme
 
-from receiver.core import Kind
-from receiver.platform.push_form import GB18030_FLAG
+from receiver.core import Kind, PushFlag
 from receiver.simulator import Ledger, PushFaults
 from receiver.simulator.check import ReceiverApi, compare
 from receiver.simulator.traffic import SimulatedMessage, generate_messages, is_early, plan
@@ -210,7 +209,7 @@ def test_every_push_says_to_the_reader_what_the_ledger_says_of_it() -> None:
             said = reading.vendor_status if push.kind is Kind.RECEIPT else reading.content
             at = reading.reported_at if push.kind is Kind.RECEIPT else reading.replied_at
             assert (reading.mobile, reading.task_id, said, at) == (push.mobile, push.task_id, push.said, push.at)
-    assert flags == {GB18030_FLAG}
+    assert flags == {PushFlag.GB18030}
 
 
 def test_without_flags_each_message_has_one_receipt_soon() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from datetime import timedelta
@@ -23,12 +24,12 @@ from receiver.auth import changes
 from receiver.auth.api_keys import Scope
 from receiver.auth.passwords import hash_password
 from receiver.auth.users import Role
-from receiver.core import UNREAD, Push, new_id
+from receiver.core import UNREAD, Fault, FieldFault, Push, PushFault, PushFlag, new_id, read_faults, write_faults
 from receiver.net.self_test import SelfTestAnswer
 from receiver.translations import CATALOGUES, DIRECTORY
 from receiver.web import console
 from receiver.web.console import status as now
-from receiver.web.console.error_texts import flag_words, why_unread
+from receiver.web.console.error_texts import FAULTS, FLAGS, PUSH_FAULTS, fault_words, flag_words, why_unread
 from receiver.web.console.filters import duration
 from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import endpoints
@@ -350,16 +351,60 @@ def test_english_is_noticed() -> None:
     assert english(page) == ["All times", "No entries."]
 
 
-def test_every_reason_and_flag_of_a_push_has_its_chinese(app: Flask) -> None:
-    faults = {fault for case in CASES for fault in case.error.split("; ") if fault}
-    flags = {flag for case in CASES for flag in case.flags}
-    assert len(faults) > 20
-    assert len(flags) > 3
+def _codes(base: type[Fault]) -> set[Fault]:
+    return {member for enum in base.__subclasses__() for member in enum}
+
+
+def test_every_fault_and_flag_has_its_text_in_both_languages(app: Flask) -> None:
+    assert FAULTS.keys() == _codes(Fault)
+    assert PUSH_FAULTS.keys() == set(PushFault)
+    assert FLAGS.keys() == set(PushFlag)
+    every = [*FAULTS.values(), *PUSH_FAULTS.values(), *FLAGS.values()]
+    told = {}
+    for language in ("en", "zh-CN"):
+        with app.test_request_context("/console/", headers={"Accept-Language": language}):
+            told[language] = [str(text) for text in every]
+    assert not any(re.search(r"[\u4e00-\u9fff]", text) for text in told["en"])
+    assert all(re.search(r"[\u4e00-\u9fff]", text) for text in told["zh-CN"])
+
+
+def test_faults_of_pushes_are_told_by_their_codes(app: Flask) -> None:
+    errors = {case.error for case in CASES if case.error}
+    assert len(errors) > 20
+    read = [found for error in errors for found in read_faults(error)]
+    assert {found.fault for found in read if isinstance(found, FieldFault)} == set(PushFault) - {
+        PushFault.REFUSED_BY_DATABASE
+    }
     with app.test_request_context("/console/", headers={"Accept-Language": "zh-CN"}):
-        told = {fault: why_unread(fault).partition(": ")[2] for fault in faults} | {
-            name: flag_words(name) for name in flags
-        }
-    assert [said for said, shown in told.items() if not re.search(r"[\u4e00-\u9fff]", shown)] == []
+        assert why_unread("mobile: missing; taskid: over 64 characters; x: of an older version") == (
+            "mobile: 缺失; taskid: 过长; x: of an older version"
+        )
+        assert flag_words("of a newer version") == "of a newer version"
+
+
+@pytest.mark.parametrize("error", sorted({case.error for case in CASES} | {"", "x", "not read yet", "a: b: c"}))
+def test_faults_of_a_push_are_read_as_they_were_written(error: str) -> None:
+    assert write_faults(read_faults(error)) == error
+
+
+def test_english_of_a_fault_is_no_code() -> None:
+    assert fault_words("Not a phone number.", default="as it is") == "as it is"
+
+
+def test_console_compares_with_no_english_of_a_fault() -> None:
+    """Codes are compared: no text of a fault is a key, a side of a comparison, or an argument of a search."""
+    texts = {str(fault) for fault in [*_codes(Fault), *PushFault] if " " in fault}
+    for path in CONSOLE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            sides: list[ast.expr | None] = []
+            if isinstance(node, ast.Dict):
+                sides = node.keys
+            elif isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("startswith", "match", "search")):
+                sides = list(node.args)
+            compared = {side.value for side in sides if isinstance(side, ast.Constant)}
+            assert compared & texts == set(), path.name
 
 
 @pytest.mark.parametrize(

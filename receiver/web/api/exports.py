@@ -10,7 +10,7 @@ import marshmallow as ma
 from flask import Response, request
 from flask.views import MethodView
 
-from receiver.core import Overloaded
+from receiver.core import InputFault, Overloaded
 from receiver.messages.export_files import MEDIA_TYPES, FileFormat, gzipped, iter_file
 from receiver.messages.queries import Filter
 from receiver.web import runtime
@@ -68,7 +68,11 @@ class FormatSchema(StrictSchema):
     """The format of a file."""
 
     format = ma.fields.Enum(
-        FileFormat, by_value=True, load_default=FileFormat.CSV, metadata={"description": _ABOUT_FORMATS}
+        FileFormat,
+        by_value=True,
+        load_default=FileFormat.CSV,
+        error_messages={"unknown": InputFault.NOT_A_CHOICE},
+        metadata={"description": _ABOUT_FORMATS},
     )
     bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: start with a byte order mark."})
     neutral = StrictBoolean(load_default=True, metadata={"description": _ABOUT_NEUTRAL})

@@ -13,6 +13,7 @@ from receiver.web.api.common import (
     AccountFilterSchema,
     InputTime,
     MobileField,
+    OneOf,
     OurTime,
     ProblemSchema,
     StrictBoolean,
@@ -31,7 +32,7 @@ class MessageFilterSchema(AccountFilterSchema):
 
     mobile = MobileField()
     task_id = Text(max_chars=64)
-    status = ma.fields.String(validate=ma.validate.OneOf(MESSAGE_STATUSES))
+    status = ma.fields.String(validate=OneOf(MESSAGE_STATUSES))
     late = StrictBoolean(metadata={"description": "Pending longer than `RECEIVER_LATE_AFTER_SECONDS`."})
     template_id = Text()
     reference = Text()
@@ -45,7 +46,7 @@ class TimelineEntrySchema(ma.Schema):
     """One event of a message."""
 
     kind = ma.fields.String(
-        required=True, validate=ma.validate.OneOf(["sent", "recorded", "refused", "receipt", "reply", "verified"])
+        required=True, validate=OneOf(["sent", "recorded", "refused", "receipt", "reply", "verified"])
     )
     at = ma.fields.String(
         required=True,
@@ -134,7 +135,7 @@ _RECORD_BODY = {
 class RecordedItemSchema(ma.Schema):
     """The result of one record of a list."""
 
-    status = ma.fields.Integer(required=True, validate=ma.validate.OneOf([200, 201, 202, 403, 409, 422]))
+    status = ma.fields.Integer(required=True, validate=OneOf([200, 201, 202, 403, 409, 422]))
     message = ma.fields.Nested(MessageSchema)
     error = ma.fields.Nested(ProblemSchema)
 
@@ -148,7 +149,7 @@ class RecordedListSchema(ma.Schema):
 class SpooledSchema(ma.Schema):
     """Spooled because the database is unavailable; whether it is new is decided later."""
 
-    status = ma.fields.Integer(required=True, validate=ma.validate.OneOf([202]))
+    status = ma.fields.Integer(required=True, validate=OneOf([202]))
 
 
 class VerifiedSchema(StrictSchema):

@@ -9,13 +9,14 @@ from uuid import UUID
 import marshmallow as ma
 from flask.views import MethodView
 
-from receiver.core import Kind, NotFound, Outcome
+from receiver.core import InputFault, Kind, NotFound, Outcome
 from receiver.intake import replay_push
 from receiver.messages import queries
 from receiver.messages.queries import PushRow
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
+    OneOf,
     OurTime,
     ReceivedFilterSchema,
     answer_page,
@@ -36,7 +37,7 @@ _OUTCOMES = [Outcome.ACCEPTED.value, Outcome.QUARANTINED.value]
 class PushFilterSchema(ReceivedFilterSchema):
     """Filters of the journal."""
 
-    outcome = ma.fields.String(validate=ma.validate.OneOf(_OUTCOMES))
+    outcome = ma.fields.String(validate=OneOf(_OUTCOMES))
 
 
 class PushSchema(ma.Schema):
@@ -45,7 +46,7 @@ class PushSchema(ma.Schema):
     id = ma.fields.String(required=True, metadata={"format": "uuid"})
     account = ma.fields.String(required=True)
     kind = ma.fields.Raw(required=True, metadata={"anyOf": [{"type": "string", "enum": _KINDS}, {"type": "null"}]})
-    outcome = ma.fields.String(required=True, validate=ma.validate.OneOf(_OUTCOMES))
+    outcome = ma.fields.String(required=True, validate=OneOf(_OUTCOMES))
     error = ma.fields.String(
         required=True, allow_none=True, metadata={"description": "Every fault, as `field: reason`."}
     )
@@ -130,10 +131,10 @@ def find_push(text: str) -> PushRow:
     try:
         push_id = UUID(text)
     except ValueError:
-        raise NotFound("there is no push with this id") from None
+        raise NotFound(InputFault.UNKNOWN_PUSH) from None
     found = runtime().ask(lambda connection: queries.find_push(connection, push_id, caller().accounts))
     if found is None:
-        raise NotFound("there is no push with this id")
+        raise NotFound(InputFault.UNKNOWN_PUSH)
     return found
 
 

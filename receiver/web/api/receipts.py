@@ -11,6 +11,7 @@ from receiver.messages import queries
 from receiver.web.api.common import (
     Blueprint,
     InboundEventFilterSchema,
+    OneOf,
     answer_page,
     audit_list,
     documents,
@@ -27,7 +28,7 @@ blueprint = Blueprint("receipts", __name__, description="Delivery receipts as pu
 class ReceiptFilterSchema(InboundEventFilterSchema):
     """Filters of receipts."""
 
-    status = ma.fields.String(validate=ma.validate.OneOf(queries.RECEIPT_STATUSES))
+    status = ma.fields.String(validate=OneOf(queries.RECEIPT_STATUSES))
 
 
 @blueprint.route("/receipts")

@@ -12,7 +12,7 @@ import marshmallow as ma
 from flask import Response, request
 from flask.views import MethodView
 
-from receiver.core import mask_mobile, neutral
+from receiver.core import InputFault, mask_mobile, neutral
 from receiver.messages import balance
 from receiver.reporting import delivery
 from receiver.reporting.busiest import SPIKE_MIN_SENT, By, list_busiest
@@ -65,7 +65,7 @@ class GroupBy(ma.fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         names = super()._deserialize(value, attr, data, **kwargs).split(",")
         if any(name not in _GROUPS for name in names):
-            raise ma.ValidationError(f"Must be one of: {', '.join(_GROUPS)}.")
+            raise ma.ValidationError(InputFault.NOT_A_CHOICE.format(choices=", ".join(_GROUPS)))
         if len(names) > _GROUPS_MAX or len(set(names)) < len(names):
             raise ma.ValidationError("At most two different groups.")
         if sum(name in set(Unit) for name in names) > 1:
@@ -281,7 +281,13 @@ _BUSIEST_MAX = timedelta(days=2)
 class BusiestFilterSchema(SpanSchema):
     """Span and thresholds of the busiest numbers."""
 
-    by = ma.fields.Enum(By, by_value=True, load_default=By.PREFIX, metadata={"description": "A prefix is 7 digits."})
+    by = ma.fields.Enum(
+        By,
+        by_value=True,
+        load_default=By.PREFIX,
+        error_messages={"unknown": InputFault.NOT_A_CHOICE},
+        metadata={"description": "A prefix is 7 digits."},
+    )
     min_sent = WholeNumber(
         load_default=SPIKE_MIN_SENT,
         validate=ma.validate.Range(min=2),
@@ -375,7 +381,7 @@ class Day(ma.fields.String):
             day = None
         # The ends of the calendar have no midnight in every zone.
         if day is None or not text.isascii() or not 1 < day.year < 9998:
-            raise ma.ValidationError("Not a day such as 2026-11-23.")
+            raise ma.ValidationError(InputFault.NOT_A_DAY)
         return day
 
 

@@ -15,6 +15,7 @@ from receiver.core.cursors import Cursors
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
+    OneOf,
     OurTime,
     PageSchema,
     StrictBoolean,
@@ -44,11 +45,11 @@ class NewWebhookSchema(StrictSchema):
     url = Text(required=True, max_chars=2000, metadata={"example": "https://shop.example.com/hooks"})
     format = ma.fields.String(
         required=True,
-        validate=ma.validate.OneOf(_FORMATS),
+        validate=OneOf(_FORMATS),
         metadata={"description": "`raw`: each push as the platform sent it. `webhooks`: Standard Webhooks."},
     )
     events = ma.fields.List(
-        ma.fields.String(validate=ma.validate.OneOf(_EVENTS)),
+        ma.fields.String(validate=OneOf(_EVENTS)),
         load_default=[],
         metadata={"description": "For `webhooks`. Empty: all events."},
     )
@@ -72,7 +73,7 @@ class WebhookSchema(ma.Schema):
 
     name = ma.fields.String(required=True)
     url = ma.fields.String(required=True, metadata={"description": "Without its query."})
-    format = ma.fields.String(required=True, validate=ma.validate.OneOf(_FORMATS))
+    format = ma.fields.String(required=True, validate=OneOf(_FORMATS))
     events = ma.fields.List(ma.fields.String(), required=True)
     accounts = ma.fields.Raw(
         required=True,
@@ -86,7 +87,7 @@ class WebhookSchema(ma.Schema):
     created_at = OurTime(required=True)
     state = ma.fields.String(
         required=True,
-        validate=ma.validate.OneOf([state.value for state in EndpointState]),
+        validate=OneOf([state.value for state in EndpointState]),
         metadata={"description": "`failing`: the last delivery got no 2xx answer; `last_error` says why."},
     )
     paused_at = OurTime(required=True, allow_none=True)

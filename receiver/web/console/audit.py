@@ -76,7 +76,7 @@ def _show(given: dict[str, str]) -> Response:
     except ma.ValidationError as error:
         return render("audit.html", 422, **values | {"errors": faults(error)})
     except InvalidCursor as error:
-        return render("audit.html", 422, **values | {"errors": {"cursor": fault_words(str(error))}})
+        return render("audit.html", 422, **values | {"errors": {"cursor": fault_words(error.args[0])}})
 
 
 def _proof() -> CheckResult:

@@ -1,91 +1,93 @@
-"""Translations of English errors of other layers: parse errors of pushes, validation errors of fields."""
+"""The texts of faults and flags in the page's language, by their codes."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from flask_babel import lazy_gettext
 
+from receiver.core import Fault, FieldFault, InputFault, PushFault, PushFlag, fault_of, read_faults
+from receiver.net.egress import EgressFault
+from receiver.webhooks.service import EndpointFault
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Validation errors of schemas and services, for values of forms and URLs.
-_FAULTS: Mapping[str, Any] = {
-    "Must not contain control characters.": lazy_gettext("Must not contain control characters."),
-    "Longer than * characters.": lazy_gettext("Too long."),
-    "Must be one of: *": lazy_gettext("Not a valid choice."),
-    "Not a phone number.": lazy_gettext("Not a phone number."),
-    "Not a whole number.": lazy_gettext("Not a whole number."),
-    "Not true or false.": lazy_gettext("Not a valid choice."),
-    "Unknown field.": lazy_gettext("Unknown filter."),
-    "no such account is configured": lazy_gettext("This account is not configured."),
-    "not a time such as *": lazy_gettext("Not a valid time."),
-    "letters, digits, and . _ - only, 64 at most": lazy_gettext(
-        "A name may contain letters, digits and . _ - only, at most 64 characters."
-    ),
-    "not a URL*": lazy_gettext("Enter a URL of the form https://HOST/PATH or http://HOST/PATH, in ASCII."),
-    "no user, password or backslash in it*": lazy_gettext("The URL must not contain a user name or password."),
-    "it has an address that is not public*": lazy_gettext(
-        "This address is not public. To allow it, add it to RECEIVER_WEBHOOKS_ALLOW."
-    ),
-    "its name does not resolve": lazy_gettext("The host name does not resolve."),
-    "its certificate is not valid": lazy_gettext("The server's certificate is not valid."),
-    "it takes no connection": lazy_gettext("Cannot connect to the server."),
-    "no answer within *": lazy_gettext("The server did not answer in time."),
-    "not from 1 to * seconds": lazy_gettext("Enter a number of seconds, at most one week."),
-    "* needs it: after how many seconds?": lazy_gettext("message.not_delivered requires a number of seconds."),
-    "this cursor *": lazy_gettext("This page link is not valid. Start again from the first page."),
-    "there is no push with this id": lazy_gettext("There is no push at this address."),
+_NOT_A_URL = lazy_gettext("Enter a URL of the form https://HOST/PATH or http://HOST/PATH, in ASCII.")
+FAULTS: Mapping[Fault, Any] = {
+    InputFault.CONTROL_CHARACTER: lazy_gettext("Must not contain control characters."),
+    InputFault.TOO_LONG: lazy_gettext("Too long."),
+    InputFault.NOT_A_CHOICE: lazy_gettext("Not a valid choice."),
+    InputFault.NOT_A_NUMBER: lazy_gettext("Not a whole number."),
+    InputFault.NOT_A_PHONE_NUMBER: lazy_gettext("Not a phone number."),
+    InputFault.NOT_A_BOOLEAN: lazy_gettext("Not a valid choice."),
+    InputFault.NOT_A_DAY: lazy_gettext("Not a valid day."),
+    InputFault.NOT_A_TIME: lazy_gettext("Not a valid time."),
+    InputFault.UNKNOWN_FIELD: lazy_gettext("Unknown filter."),
+    InputFault.UNKNOWN_ACCOUNT: lazy_gettext("This account is not configured."),
+    InputFault.FOREIGN_CURSOR: lazy_gettext("This page link is not valid. Start again from the first page."),
+    InputFault.INVALID_CURSOR: lazy_gettext("This page link is not valid. Start again from the first page."),
+    InputFault.UNKNOWN_PUSH: lazy_gettext("There is no push at this address."),
+    EgressFault.NOT_ASCII: _NOT_A_URL,
+    EgressFault.MALFORMED_URL: _NOT_A_URL,
+    EgressFault.NOT_HTTP: _NOT_A_URL,
+    EgressFault.FRAGMENT_IN_URL: _NOT_A_URL,
+    EgressFault.NO_HTTP: _NOT_A_URL,
+    EgressFault.UNUSABLE_URL: _NOT_A_URL,
+    EgressFault.CREDENTIALS_IN_URL: lazy_gettext("The URL must not contain a user name or password."),
+    EgressFault.NOT_PUBLIC: lazy_gettext("This address is not public. To allow it, add it to RECEIVER_WEBHOOKS_ALLOW."),
+    EgressFault.UNRESOLVED: lazy_gettext("The host name does not resolve."),
+    EgressFault.CERTIFICATE: lazy_gettext("The server's certificate is not valid."),
+    EgressFault.NO_CONNECTION: lazy_gettext("Cannot connect to the server."),
+    EgressFault.NO_ANSWER: lazy_gettext("The server closed the connection without an answer."),
+    EgressFault.BROKEN: lazy_gettext("The connection broke."),
+    EgressFault.TIMEOUT: lazy_gettext("The server did not answer in time."),
+    EndpointFault.NAME: lazy_gettext("A name may contain letters, digits and . _ - only, at most 64 characters."),
+    EndpointFault.NOT_A_CHOICE: lazy_gettext("Not a valid choice."),
+    EndpointFault.NOT_FOR_RAW: lazy_gettext("A raw webhook receives every push. Leave this empty."),
+    EndpointFault.SECONDS: lazy_gettext("Enter a number of seconds, at most one week."),
+    EndpointFault.SECONDS_MISSING: lazy_gettext("message.not_delivered requires a number of seconds."),
 }
 _UNKNOWN_FAULT = lazy_gettext("Invalid value.")
 
-# Parse errors of one field of a push.
-_REASONS: Mapping[str, Any] = {
-    "before 2000": lazy_gettext("before 2000"),
-    "control character": lazy_gettext("control character"),
-    "empty": lazy_gettext("empty"),
-    "given twice with two values": lazy_gettext("given twice with two values"),
-    "missing": lazy_gettext("missing"),
-    "more than 48 hours ahead": lazy_gettext("more than 48 hours ahead"),
-    "neither UTF-8 nor GB18030": lazy_gettext("neither UTF-8 nor GB18030"),
-    "not a phone number": lazy_gettext("not a phone number"),
-    "not of the form yyyy-MM-dd HH:mm:ss": lazy_gettext("not of the form yyyy-MM-dd HH:mm:ss"),
-    "not on the calendar": lazy_gettext("not on the calendar"),
-    "not representable in UTC": lazy_gettext("not representable in UTC"),
-    "over * characters": lazy_gettext("too long"),
-    "refused by the database": lazy_gettext("refused by the database"),
+PUSH_FAULTS: Mapping[PushFault, Any] = {
+    PushFault.BEFORE_2000: lazy_gettext("before 2000"),
+    PushFault.CONTROL_CHARACTER: lazy_gettext("control character"),
+    PushFault.EMPTY: lazy_gettext("empty"),
+    PushFault.TWO_VALUES: lazy_gettext("given twice with two values"),
+    PushFault.MISSING: lazy_gettext("missing"),
+    PushFault.TOO_FAR_AHEAD: lazy_gettext("more than 48 hours ahead"),
+    PushFault.NOT_DECODED: lazy_gettext("neither UTF-8 nor GB18030"),
+    PushFault.NOT_A_PHONE_NUMBER: lazy_gettext("not a phone number"),
+    PushFault.NOT_A_TIME: lazy_gettext("not of the form yyyy-MM-dd HH:mm:ss"),
+    PushFault.NOT_ON_THE_CALENDAR: lazy_gettext("not on the calendar"),
+    PushFault.NOT_IN_UTC: lazy_gettext("not representable in UTC"),
+    PushFault.TOO_LONG: lazy_gettext("too long"),
+    PushFault.REFUSED_BY_DATABASE: lazy_gettext("refused by the database"),
 }
-_FLAGS: Mapping[str, Any] = {
-    "gb18030": lazy_gettext("not UTF-8, decoded as GB18030"),
-    "damaged": lazy_gettext("a character was truncated or damaged"),
-    "fraction_dropped": lazy_gettext("fraction of a second ignored"),
-    "path": lazy_gettext("pushed to another path after the secret"),
+FLAGS: Mapping[str, Any] = {
+    PushFlag.GB18030: lazy_gettext("not UTF-8, decoded as GB18030"),
+    PushFlag.DAMAGED: lazy_gettext("a character was truncated or damaged"),
+    PushFlag.FRACTION_DROPPED: lazy_gettext("fraction of a second ignored"),
+    PushFlag.CLOCK: lazy_gettext("its time is ahead of this server's clock, which was not trusted"),
+    PushFlag.PATH: lazy_gettext("pushed to another path after the secret"),
 }
 
 
-def _find(texts: Mapping[str, Any], error: str, default: Any) -> str:
-    """Return the text for an error; a `*` in a pattern stands for any text."""
-    for pattern, text in texts.items():
-        if re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), error, re.DOTALL):
-            return str(text)
-    return str(default)
-
-
-def fault_words(error: str, *, default: str | None = None) -> str:
-    """Return a validation error in the page's language."""
-    return _find(_FAULTS, error, default or _UNKNOWN_FAULT)
+def fault_words(fault: str, *, default: str | None = None) -> str:
+    """Return a fault in the page's language; `default` for a text without a code."""
+    code = fault_of(fault)
+    return str(default or _UNKNOWN_FAULT) if code is None else str(FAULTS[code])
 
 
 def why_unread(error: str) -> str:
-    """Return why a push could not be parsed, in the page's language: every fault as `field: reason`."""
-    texts = []
-    for fault in error.split("; "):
-        field, _, reason = fault.partition(": ")
-        texts.append(f"{field}: {_find(_REASONS, reason, reason)}")
-    return "; ".join(texts)
+    """Return why a push could not be parsed, in the page's language; what has no code as it is."""
+    return "; ".join(
+        f"{found.field}: {PUSH_FAULTS[found.fault]}" if isinstance(found, FieldFault) else found
+        for found in read_faults(error)
+    )
 
 
 def flag_words(flag: str) -> str:
-    """Return a parsing note in the page's language."""
-    return _find(_FLAGS, flag, flag)
+    """Return a parsing note in the page's language; one of another version as it is."""
+    return str(FLAGS.get(flag, flag))

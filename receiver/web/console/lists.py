@@ -71,7 +71,7 @@ def read_list(
     try:
         return 200, values | answer_page(name, arguments, fetch, present)
     except InvalidCursor as error:
-        return 422, values | {"errors": {"cursor": fault_words(str(error))}}
+        return 422, values | {"errors": {"cursor": fault_words(error.args[0])}}
 
 
 @blueprint.get("/messages")

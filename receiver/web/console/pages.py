@@ -221,7 +221,7 @@ def _receiver_error(error: ReceiverError) -> Response:
 def _detail_of(error: ReceiverError) -> str:
     match error:
         case NotFound():
-            return fault_words(str(error), default=str(error))  # the console's own texts are translated already
+            return fault_words(error.args[0], default=str(error))  # the console's own texts are translated already
         case Invalid():
             return " ".join(fault_words(fault["detail"]) for fault in error.errors)
         case DatabaseUnavailable() | DatabaseMisconfigured():

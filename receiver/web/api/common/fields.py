@@ -7,7 +7,7 @@ from typing import Any
 
 import marshmallow as ma
 
-from receiver.core import iso_milliseconds, parse_mobile
+from receiver.core import InputFault, iso_milliseconds, parse_mobile
 from receiver.messages import parse_filter_time
 from receiver.web import runtime
 
@@ -28,10 +28,16 @@ class Text(ma.fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
         if isinstance(text, str) and _CONTROL.search(text):
-            raise ma.ValidationError("Must not contain control characters.")
+            raise ma.ValidationError(InputFault.CONTROL_CHARACTER)
         if isinstance(text, str) and len(text) > self._max_chars:
-            raise ma.ValidationError(f"Longer than {self._max_chars} characters.")
+            raise ma.ValidationError(InputFault.TOO_LONG.format(most=self._max_chars))
         return text
+
+
+class OneOf(ma.validate.OneOf):
+    """One of the choices."""
+
+    default_message = InputFault.NOT_A_CHOICE
 
 
 class MobileField(ma.fields.String):
@@ -45,7 +51,7 @@ class MobileField(ma.fields.String):
         text = super()._deserialize(value, attr, data, **kwargs)
         number = parse_mobile(text)
         if number is None:
-            raise ma.ValidationError("Not a phone number.")
+            raise ma.ValidationError(InputFault.NOT_A_PHONE_NUMBER)
         return number
 
 
@@ -63,7 +69,7 @@ class InputTime(ma.fields.String):
         try:
             return parse_filter_time(text, runtime().settings.timezone)
         except ValueError as error:
-            raise ma.ValidationError(str(error)) from None
+            raise ma.ValidationError(error.args[0]) from None
 
 
 class StrictBoolean(ma.fields.Boolean):
@@ -75,7 +81,7 @@ class StrictBoolean(ma.fields.Boolean):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, bool) or value in ("true", "false"):
             return super()._deserialize(value, attr, data, **kwargs)
-        raise ma.ValidationError("Not true or false.")
+        raise ma.ValidationError(InputFault.NOT_A_BOOLEAN)
 
 
 class WholeNumber(ma.fields.Integer):
@@ -83,9 +89,9 @@ class WholeNumber(ma.fields.Integer):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
-            raise ma.ValidationError("Not a whole number.")
+            raise ma.ValidationError(InputFault.NOT_A_NUMBER)
         if isinstance(value, bool | float):
-            raise ma.ValidationError("Not a whole number.")
+            raise ma.ValidationError(InputFault.NOT_A_NUMBER)
         return super()._deserialize(value, attr, data, **kwargs)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 
+from receiver.core import InputFault
 from receiver.messages.fields import TIMES, Field, FieldType, fields_of
 from receiver.web.api.common.fields import InputTime, MobileField, StrictBoolean, Text, WholeNumber
 
@@ -18,6 +19,8 @@ DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
 
 class StrictSchema(ma.Schema):
     """Rejects unknown fields."""
+
+    error_messages = {"unknown": InputFault.UNKNOWN_FIELD}  # noqa: RUF012  (as in the base class)
 
     class Meta:
         unknown = ma.RAISE

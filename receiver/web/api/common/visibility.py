@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from receiver.core import InputFault
 from receiver.messages.fields import as_json, without_numbers
 from receiver.web import runtime
 from receiver.web.auth import caller
@@ -22,7 +23,7 @@ def readable_accounts(account: str | None) -> tuple[str, ...] | None:
     if account is None:
         return allowed
     if account not in runtime().settings.accounts:
-        raise Invalid({"#/account": "no such account is configured"})
+        raise Invalid({"#/account": InputFault.UNKNOWN_ACCOUNT})
     if allowed is not None and account not in allowed:
         raise Denied(403, "account_closed", "this key is bound to other accounts")
     return (account,)

@@ -147,7 +147,7 @@ class BatchWriter:
         begun = time.perf_counter()
         try:
             with tracing.span("append pushes") as span:
-                span.set_attributes({"receiver.pushes": len(batch)})
+                tracing.note(span, {"receiver.pushes": len(batch)})
                 results = self._append([push for push, _ in batch])
         except Exception as error:  # noqa: BLE001  (edge of the thread: every caller needs a result)
             metrics.STORE_FAILURES.labels(type(error).__name__).inc()

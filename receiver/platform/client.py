@@ -231,7 +231,7 @@ class PlatformClient:
     ) -> RawAnswer:
         with tracing.span(f"platform {name}", kind="CLIENT") as span:
             answer = self._exchange(target, body, method=method, headers=headers)
-            span.set_attributes({"http.request.method": method, "http.response.status_code": answer.status})
+            tracing.note(span, {"http.request.method": method, "http.response.status_code": answer.status})
             return answer
 
     def _exchange(self, target: str, body: bytes, *, method: str, headers: Sequence[tuple[bytes, bytes]]) -> RawAnswer:

@@ -98,7 +98,8 @@ def _begin() -> None:
             traceparent=request.headers.get("traceparent") if vouched else None,
         )
     )
-    g.span.set_attributes({"http.request.method": _method(), "http.route": route, "receiver.request_id": g.request_id})
+    about = {"http.request.method": _method(), "http.route": route, "receiver.request_id": g.request_id}
+    tracing.note(g.span, about)
 
 
 def _end(response: Response) -> Response:
@@ -107,9 +108,9 @@ def _end(response: Response) -> Response:
     push_id = response.headers.get("X-Push-Id")
     if push_id is None:
         response.headers["X-Request-Id"] = g.request_id
-    g.span.set_attributes({"http.response.status_code": response.status_code, "receiver.push_id": push_id})
+    tracing.note(g.span, {"http.response.status_code": response.status_code, "receiver.push_id": push_id})
     if response.status_code >= 500:
-        g.span.fail(str(response.status_code))
+        tracing.fail(g.span, str(response.status_code))
     if g.get("untold"):
         return response
     caller = g.get("caller")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -115,7 +117,9 @@ def test_nothing_is_traced_and_nothing_loaded_where_nobody_asks(monkeypatch: pyt
     for name in tracing._ENDPOINTS:
         monkeypatch.delenv(name, raising=False)
     tracing.start()
-    assert tracing.span("a") is tracing.span("b", kind="SERVER")
-    with tracing.span("a") as span:
-        span.set_attributes({"a": 1})
-        span.fail("b")
+    with tracing.span("a", traceparent=f"00-{_TRACE}-00f067aa0ba902b7-01") as span:
+        assert not span.is_recording()
+        tracing.note(span, {"a": 1, "b": None})
+        tracing.fail(span, "c")
+    loaded = "import sys, receiver.cli, receiver.app; print([name for name in sys.modules if '.sdk' in name])"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, check=True).stdout == b"[]\n"

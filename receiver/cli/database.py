@@ -21,7 +21,7 @@ from receiver.db.encryption import ColumnEncryption
 from receiver.db.engine import Connection, Database
 from receiver.intake import Admission
 from receiver.maintenance.horizons import Ahead, reopen
-from receiver.maintenance.move_to_postgres import Copy, place_of, undo
+from receiver.maintenance.move_to_postgres import move, moved_before, place_of, prepare, undo
 from receiver.maintenance.rebuild import rebuild
 from receiver.maintenance.verify import verify
 from receiver.reporting import rollup
@@ -169,9 +169,9 @@ def create_report_role(name: str) -> None:
 def copy_(url: str | None, no_verify: bool, go_back: bool) -> None:
     """Move the embedded database to PostgreSQL while the server runs. Safe to interrupt and to repeat.
 
-    Copies most rows while pushes come in, then locks the embedded database for the rest: pushes go to the spool, and
-    other requests get 503. After the copy is verified, the embedded database stays closed to writes, and pushes stay in
-    the spool until you restart the server with RECEIVER_DATABASE_URL set. If interrupted earlier, nothing has changed.
+    The embedded database is locked meanwhile: pushes go to the spool, and other requests get 503. After the copy is
+    verified, the embedded database stays closed to writes, and pushes stay in the spool until you restart the server
+    with RECEIVER_DATABASE_URL set. If interrupted earlier, nothing has changed.
 
     Put the password into PGPASSWORD or ~/.pgpass to keep it out of the process list.
 
@@ -195,27 +195,30 @@ def copy_(url: str | None, no_verify: bool, go_back: bool) -> None:
 
 
 def _copy(settings: Settings, source: Database, url: str, *, proves: bool) -> None:
-    target = Database(url, patience_seconds=_COPY_PATIENCE_SECONDS)
+    target, place = Database(url, patience_seconds=_COPY_PATIENCE_SECONDS), place_of(url)
     try:
+        if moved_before(source, target, place):
+            _print_next_steps(settings, place)
+            return
+        prepare(source, target)
+        since = datetime.now(UTC)
         with show_progress() as advance:
-            copy = Copy(source, target, place_of(url), advance)
-            if copy.moved_before():
-                _print_next_steps(settings, copy)
-                return
-            copy.prepare()
-            print("copying, while pushes come in", file=sys.stderr)
-            copy.catch_up()
-            print("copying the rest: from now on pushes go to the spool", file=sys.stderr)
-            since = datetime.now(UTC)
-            rows = copy.finish(lambda: _verify_copy(settings, url, advance) if proves else None)
+
+            def verify_copy() -> None:
+                if proves:
+                    print("verifying the copy", file=sys.stderr)
+                    _verify_copy(settings, url, advance)
+
+            print("copying: from now on pushes go to the spool", file=sys.stderr)
+            moved = move(source, target, place, verify_copy, advance)
     finally:
         target.close()
-    print(", ".join(f"{count:,} {name}" for name, count in rows.items() if count))
-    if copy.nul_texts:
-        print(f"{copy.nul_texts} texts contained NUL, which PostgreSQL cannot store; it is replaced by \u2400")
+    print(", ".join(f"{count:,} {name}" for name, count in moved.rows.items() if count))
+    if moved.nul_texts:
+        print(f"{moved.nul_texts} texts contained NUL, which PostgreSQL cannot store; it is replaced by \u2400")
     verified = ", verified" if proves else ""
     print(f"all rows are in PostgreSQL{verified}; pushes have gone to the spool since {since:%H:%M:%S} UTC")
-    _print_next_steps(settings, copy)
+    _print_next_steps(settings, place)
 
 
 def _verify_copy(settings: Settings, url: str, advance: Callable[[int], None]) -> None:
@@ -235,8 +238,8 @@ def _verify_copy(settings: Settings, url: str, advance: Callable[[int], None]) -
         )
 
 
-def _print_next_steps(settings: Settings, copy: Copy) -> None:
-    print(f"the database is now {copy.place}; {settings.data_dir} takes writes to the spool only. Next:")
+def _print_next_steps(settings: Settings, place: str) -> None:
+    print(f"the database is now {place}; {settings.data_dir} takes writes to the spool only. Next:")
     print("  1. set RECEIVER_DATABASE_URL to it; keep RECEIVER_DATA_DIR")
     print("  2. restart `receiver serve`: it saves the spool to the database")
     print("to go back, before any server has used it: receiver db copy --undo")

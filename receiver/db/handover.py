@@ -13,14 +13,12 @@ from receiver.core import DatabaseMisconfigured
 from receiver.db.engine import MOVED, Database
 from receiver.db.tables import metadata
 
-# On PostgreSQL, the progress of a copy into it: by table, the last id of each chunk, and a digest of its rows as read.
-# Null: that chunk is empty at present.
-ledger = sa.Table(
-    "copy_chunks",
+# On PostgreSQL, the rows by table that a copy into it has brought; the table goes with the switch.
+copied_rows = sa.Table(
+    "copied_rows",
     sa.MetaData(),
     sa.Column("table_name", sa.Text, primary_key=True),
-    sa.Column("last_key", sa.Text, primary_key=True),
-    sa.Column("digest", sa.LargeBinary),
+    sa.Column("rows", sa.BigInteger, nullable=False),
 )
 _UNDER_WAY = (
     "a copy into this database is not complete; end it with `receiver db copy` on the embedded database that it is of, "
@@ -32,11 +30,16 @@ def require_settled(database: Database) -> None:
     """Raise DatabaseMisconfigured where the database was moved elsewhere, or a copy into it is not complete."""
     with database.reading() as connection:
         if database.postgresql:
-            reason = _UNDER_WAY if sa.inspect(connection).has_table(ledger.name) else None
+            reason = _UNDER_WAY if is_copy_unfinished(connection) else None
         else:
             reason = find_mark(connection)
     if reason is not None:
         raise DatabaseMisconfigured(reason)
+
+
+def is_copy_unfinished(connection: sa.Connection) -> bool:
+    """Return whether a PostgreSQL database holds a copy, and the embedded database is still the one in use."""
+    return sa.inspect(connection).has_table(copied_rows.name)
 
 
 def find_mark(connection: sa.Connection) -> str | None:

@@ -34,7 +34,7 @@ from receiver.db.tables import messages, pushes, replies
 from receiver.intake import Spool, replay_push
 from receiver.maintenance import rekey
 from receiver.maintenance.erase import erase_number, find_traces
-from receiver.maintenance.move_to_postgres import Copy
+from receiver.maintenance.move_to_postgres import move, prepare
 from receiver.maintenance.verify import verify
 from receiver.messages import Position, events, queries, record_sent
 from receiver.messages.export_files import FileFormat, iter_file
@@ -449,10 +449,8 @@ def test_an_encrypted_database_moves_to_postgresql_as_it_is(
     runtime = Runtime(settings)
     fill(runtime)
     before = answers(runtime)
-    copy = Copy(source, target, "there")
-    copy.prepare()
-    copy.catch_up()
-    copy.finish(lambda: None)
+    prepare(source, target)
+    move(source, target, "there", lambda: None)
     moved = Runtime(replace(settings, database_url=postgres_database_url))
     after = answers(moved)
     assert traces_in(dump_of(postgres_database_url)) == []

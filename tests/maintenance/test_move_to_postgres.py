@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +15,7 @@ from receiver.core import DatabaseMisconfigured, Outcome, ReceiverError
 from receiver.db import handover, migrate, version
 from receiver.db.engine import Database
 from receiver.db.tables import attempts, metadata, pushes
-from receiver.maintenance import move_to_postgres as copy_module
-from receiver.maintenance.move_to_postgres import Copy, place_of, undo
+from receiver.maintenance.move_to_postgres import Moved, move, moved_before, place_of, prepare, undo
 from receiver.maintenance.verify import verify
 from receiver.messages import recording
 from receiver.runtime import Runtime
@@ -29,7 +27,7 @@ from tests.harness.server import ServeProcess
 from tests.intake.test_promises import assert_kept, await_empty_spool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PLACE = "db.example:5432/receiver"
@@ -60,9 +58,9 @@ def test_move_under_load_that_is_killed_and_run_again_keeps_every_push_once(
     with process, Pushers(process, 4, pause_seconds=0.005) as pushers:
         pushers.await_acks(300)
         first = process.request("GET", "/api/v1/events?limit=200", headers=key).json
-        for until in ("while pushes come in", "copying the rest"):
+        for until in ("copying", "copying", "verifying"):
             with start_copy(until) as running:
-                time.sleep(random.uniform(0, 0.1))  # wherever it is by then, at its end perhaps
+                time.sleep(random.uniform(0, 0.2))  # wherever it is by then, at its end perhaps
                 running.kill()
         assert subprocess.run(command, env=process.env, cwd=tmp_path, check=False, timeout=120).returncode == 0
         spooled = pushers.outcomes["spooled"]
@@ -129,11 +127,6 @@ def target(postgres_database_url: str) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copy_module, "_CHUNK_ROWS", 7)
-
-
 def save(runtime: Runtime, *batch: Any) -> None:
     save_pushes(runtime.database, batch)
 
@@ -152,11 +145,9 @@ def rows(database: Database) -> dict[str, list[str]]:
         }
 
 
-def copied(runtime: Runtime, target: Database) -> Copy:
-    copy = Copy(runtime.database, target, PLACE)
-    copy.prepare()
-    copy.catch_up()
-    return copy
+def moved(runtime: Runtime, target: Database, verify: Callable[[], None] = lambda: None) -> Moved:
+    prepare(runtime.database, target)
+    return move(runtime.database, target, PLACE, verify)
 
 
 def assert_moved(runtime: Runtime, target: Database) -> None:
@@ -168,33 +159,14 @@ def assert_moved(runtime: Runtime, target: Database) -> None:
 
 
 def test_every_row_is_the_same_in_postgresql_but_for_nul(runtime: Runtime, target: Database) -> None:
-    copy = copied(runtime, target)
-    counts = copy.finish(lambda: None)
-    assert counts["pushes"] == 48
-    assert copy.nul_texts == 1
+    found = moved(runtime, target)
+    assert (found.rows["pushes"], found.nul_texts) == (48, 1)
     assert_moved(runtime, target)
-
-
-def test_what_changes_between_the_passes_is_copied_as_it_is_at_the_end(runtime: Runtime, target: Database) -> None:
-    copy = copied(runtime, target)
-    source = runtime.database
-    run(source, "UPDATE receipts SET copies = copies + 1, last_seen_at = '2026-11-26 00:00:00' WHERE id = 3")
-    run(source, "DELETE FROM receipts WHERE id = 3")
-    run(source, "DELETE FROM pushes WHERE id IN (SELECT id FROM pushes ORDER BY id LIMIT 9)")
-    # The key of a message goes over to an older row, as when a noted send gets the task id of what was faster.
-    run(source, "DELETE FROM messages WHERE task_id = 'many-39'")
-    run(source, "UPDATE messages SET task_id = 'many-39' WHERE task_id = 'many-1'")
-    # What comes out of the spool is older than what was copied, and much.
-    old = [make_push(task_id=f"old-{number}") for number in range(30)]
-    for number, push in enumerate(old):
-        save(runtime, replace(push, id=type(push.id)(int=(0x01900000 << 96) + number)))
-    copy.finish(lambda: None)
-    assert rows(target) == rows(source)
 
 
 def test_ids_go_on_where_they_were(runtime: Runtime, target: Database) -> None:
     run(runtime.database, "DELETE FROM messages WHERE task_id = 'many-39'")  # its id is never given again
-    copied(runtime, target).finish(lambda: None)
+    moved(runtime, target)
     with runtime.database.reading() as connection:
         last = connection.scalar(sa.text("SELECT seq FROM sqlite_sequence WHERE name = 'messages'"))
     save_pushes(target, [make_push(task_id="new")])
@@ -202,26 +174,40 @@ def test_ids_go_on_where_they_were(runtime: Runtime, target: Database) -> None:
         assert connection.scalar(sa.text("SELECT id FROM messages WHERE task_id = 'new'")) == last + 1
 
 
-def test_failed_proof_moves_nothing_and_the_next_run_does(runtime: Runtime, target: Database) -> None:
-    copy = copied(runtime, target)
-
+def test_failed_proof_moves_nothing_and_the_next_run_replaces_the_copy(runtime: Runtime, target: Database) -> None:
     def fail() -> None:
         raise ReceiverError("does not agree")
 
     with pytest.raises(ReceiverError, match="does not agree"):
-        copy.finish(fail)
+        moved(runtime, target, fail)
     save(runtime, make_push(task_id="later"))
+    run(runtime.database, "DELETE FROM receipts WHERE id = 3")
+    run(runtime.database, "DELETE FROM pushes WHERE id IN (SELECT id FROM pushes ORDER BY id LIMIT 9)")
     with pytest.raises(DatabaseMisconfigured, match="a copy into this database is not complete"):
         version.require_schema(target)
-    copied(runtime, target).finish(lambda: None)
-    assert_moved(runtime, target)
+    moved(runtime, target)
+    assert rows(target) == rows(runtime.database)
+    version.require_schema(target)
 
 
-def test_row_that_somebody_else_wrote_to_the_target_is_found(runtime: Runtime, target: Database) -> None:
-    copy = copied(runtime, target)
-    target.write(lambda connection: connection.execute(sa.insert(attempts).values(id=make_push().id, begun_at=NOON)))
-    with pytest.raises(ReceiverError, match="attempts has 1 rows in PostgreSQL and 0 here"):
-        copy.finish(lambda: None)
+def test_copy_that_differs_from_its_source_moves_nothing(runtime: Runtime, target: Database) -> None:
+    prepare(runtime.database, target)
+    run(target, "CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN new.extra = '{}'; RETURN new; END $$")  # fmt: skip
+    run(target, "CREATE TRIGGER other BEFORE INSERT ON receipts FOR EACH ROW EXECUTE FUNCTION other()")
+    with pytest.raises(ReceiverError, match="receipts: PostgreSQL returns different values"):
+        moved(runtime, target)
+    runtime.make_ready()
+    version.require_schema(target)
+
+
+def test_row_that_somebody_else_wrote_to_the_target_is_found_and_left_alone(runtime: Runtime, target: Database) -> None:
+    def write() -> None:
+        target.write(lambda there: there.execute(sa.insert(attempts).values(id=make_push().id, begun_at=NOON)))
+
+    for verify_ in (write, lambda: None):
+        with pytest.raises(ReceiverError, match="attempts has 1 rows in PostgreSQL, and not 0"):
+            moved(runtime, target, verify_)
     runtime.make_ready()
 
 
@@ -229,8 +215,8 @@ def test_target_with_rows_of_its_own_is_refused_and_left_alone(runtime: Runtime,
     migrate.upgrade(target)
     push = make_push()
     save_pushes(target, [push])
-    with pytest.raises(ReceiverError, match=r"already has rows in .*; use an empty database"):
-        Copy(runtime.database, target, PLACE).prepare()
+    with pytest.raises(ReceiverError, match="and not 0; use an empty database"):
+        moved(runtime, target)
     with target.reading() as connection:
         assert list(connection.scalars(sa.select(pushes.c.id))) == [push.id]
 
@@ -238,7 +224,7 @@ def test_target_with_rows_of_its_own_is_refused_and_left_alone(runtime: Runtime,
 def test_moved_database_takes_no_write_and_its_pushes_are_spooled(runtime: Runtime, target: Database) -> None:
     runtime.start()
     assert runtime.availability.await_known(20)
-    copied(runtime, target).finish(lambda: None)
+    moved(runtime, target)
     before = rows(runtime.database)
     kept = [runtime.batch_writer.enqueue(make_push(task_id=f"after-{number}")).result(20) for number in range(3)]
     assert [one.outcome for one in kept] == [Outcome.SPOOLED] * 3
@@ -249,10 +235,10 @@ def test_moved_database_takes_no_write_and_its_pushes_are_spooled(runtime: Runti
 
 
 def test_undo_takes_writes_again(runtime: Runtime, target: Database) -> None:
-    copied(runtime, target).finish(lambda: None)
-    assert Copy(runtime.database, target, PLACE).moved_before()
+    moved(runtime, target)
+    assert moved_before(runtime.database, target, PLACE)
     with pytest.raises(ReceiverError, match="this database was moved to"):
-        Copy(runtime.database, target, "db.example:5432/other").moved_before()
+        moved_before(runtime.database, target, "db.example:5432/other")
     assert undo(runtime.database)
     assert not undo(runtime.database)
     runtime.make_ready()
@@ -260,9 +246,9 @@ def test_undo_takes_writes_again(runtime: Runtime, target: Database) -> None:
 
 
 def test_complete_move_is_tidied_up_after_a_kill_in_its_last_moment(runtime: Runtime, target: Database) -> None:
-    copied(runtime, target).finish(lambda: None)
-    target.write(handover.ledger.create)
-    assert Copy(runtime.database, target, PLACE).moved_before()
+    moved(runtime, target)
+    target.write(handover.copied_rows.create)
+    assert moved_before(runtime.database, target, PLACE)
     version.require_schema(target)
 
 

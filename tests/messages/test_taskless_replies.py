@@ -23,7 +23,7 @@ from receiver.db.engine import Database
 from receiver.db.tables import messages, pushes, replies
 from receiver.maintenance import rekey
 from receiver.maintenance.erase import erase_number, find_traces
-from receiver.maintenance.move_to_postgres import Copy
+from receiver.maintenance.move_to_postgres import move, prepare
 from receiver.maintenance.prune import Plan, RetentionKind, prune
 from receiver.maintenance.verify import verify
 from receiver.messages import recording
@@ -274,10 +274,8 @@ def test_it_moves_to_postgresql(sqlite_database_url: str, postgres_database_url:
     migrate.upgrade(source)
     pushed = taskless()
     save_pushes(source, [pushed])
-    copy = Copy(source, target, "there")
-    copy.prepare()
-    copy.catch_up()
-    copy.finish(lambda: None)
+    prepare(source, target)
+    move(source, target, "there", lambda: None)
     save_pushes(target, [replace(pushed, id=new_id())])
     with target.reading() as connection:
         (row,) = connection.execute(sa.select(replies)).all()

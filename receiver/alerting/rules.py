@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
+    from receiver.config import Settings
     from receiver.core import Disk
     from receiver.maintenance.backup_notes import Noted
 
@@ -106,6 +107,17 @@ class Thresholds:
     quarantined: int = 5  # in an hour
     delivery_fall: float = 0.10  # of 1
     balance_low: Callable[[str], int | None] = lambda _account: None  # by account
+
+
+def thresholds_of(settings: Settings) -> Thresholds:
+    """Return the thresholds from the settings."""
+    return Thresholds(
+        silent_after=settings.alarm_silent,
+        refusals=settings.alarm_refusals,
+        quarantined=settings.alarm_quarantined,
+        delivery_fall=settings.alarm_delivery_fall / 100,
+        balance_low=settings.balance_low_of,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

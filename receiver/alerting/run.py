@@ -17,7 +17,7 @@ from receiver.alerting.incidents import SharedIncidents
 from receiver.alerting.messages import MessageContext, write_incident, write_test
 from receiver.alerting.node_state import NodeIncidents, open_node
 from receiver.alerting.notifiers import NotificationError, Notifier, beat, post
-from receiver.alerting.rules import Alarm, Finding, HealthFigures, StoredFigures, Thresholds, judge_all
+from receiver.alerting.rules import Alarm, Finding, HealthFigures, StoredFigures, judge_all, thresholds_of
 from receiver.config import Settings, address_text, inside_at
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, find_disk
 from receiver.db import version
@@ -272,17 +272,6 @@ def read_replica_lag(exposition: str) -> float | None:
 def notifiers_of(settings: Settings) -> list[Notifier]:
     """Return the targets of RECEIVER_ALARM_URLS."""
     return [Notifier(kind=kind, url=url, secret=secret) for kind, url, secret in settings.alarm_urls]
-
-
-def thresholds_of(settings: Settings) -> Thresholds:
-    """Return the thresholds from the settings."""
-    return Thresholds(
-        silent_after=settings.alarm_silent,
-        refusals=settings.alarm_refusals,
-        quarantined=settings.alarm_quarantined,
-        delivery_fall=settings.alarm_delivery_fall / 100,
-        balance_low=settings.balance_low_of,
-    )
 
 
 def _flat(judged: Mapping[Alarm, Sequence[Finding]]) -> tuple[Finding, ...]:

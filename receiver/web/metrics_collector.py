@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from receiver.alerting import figures, rules
 from receiver.alerting.figures import find_set_aside
-from receiver.alerting.rules import PushFlow, Rate, SetAsideRows
+from receiver.alerting.rules import Alarm, PushFlow, Rate, SetAsideRows
 from receiver.audit import log
 from receiver.core import ReceiverError, find_disk
 from receiver.db.sqlite import log_bytes, path_of
@@ -322,6 +322,20 @@ def _silent(scrape: Scrape) -> float:
     spooled = bool(scrape.spool.bytes)
     found = rules.find_silence(scrape.flow, spooled=spooled, now=scrape.now, silent_after=silent_after)
     return float(found is not None)
+
+
+@gauge(
+    "receiver_alarm_threshold",
+    "Threshold of an alarm, from the settings; beyond it the alarm starts, and Prometheus' alert.",
+    label="alarm",
+)
+def _alarm_threshold(scrape: Scrape) -> dict[str, float]:
+    limits = rules.thresholds_of(scrape.services.settings)
+    return {
+        Alarm.PUSHES_REFUSED: limits.refusals,
+        Alarm.PUSHES_QUARANTINED: limits.quarantined,
+        Alarm.DELIVERY_FALLEN: limits.delivery_fall,
+    }
 
 
 @gauge("receiver_quarantined_last_hour", "Pushes of the last hour that could not be parsed (capped at 1,000).")

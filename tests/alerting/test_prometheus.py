@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from receiver.alerting import rules
 from receiver.alerting.rules import Alarm
 from receiver.app import create_app
+from receiver.maintenance import backup_notes
 from receiver.messages import Reading, balance
 from tests.support.test_signals import keep, pushed, record, sent, unreadable
 
@@ -34,6 +36,23 @@ BY_SETTINGS = {
     "receiver_audit_syslog_lag_seconds",
 }
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+DAY = 86400  # in seconds
+# In the order of the expressions; seconds where the metric has them.
+FIXED = {
+    Alarm.SPOOL_GROWING: [rules._SPOOL_OLD_SECONDS, rules._SPOOL_FULL_SHARE],
+    Alarm.DELIVERY_FALLEN: [rules._SETTLED_MIN, rules._USUAL_SETTLED_MIN, rules._SIGMAS],
+    Alarm.BALANCE_STALE: [rules._BALANCE_STALE / SECOND],
+    Alarm.CERTIFICATE_ENDS_SOON: [
+        rules._CERTIFICATE_SOON_DAYS * DAY,
+        rules._CERTIFICATE_NOW_DAYS * DAY,
+    ],
+    Alarm.CERTIFICATE_ENDS_NOW: [rules._CERTIFICATE_NOW_DAYS * DAY],
+    Alarm.PROJECTION_BEHIND: [rules._PROJECTION_LAG_SECONDS],
+    Alarm.WEBHOOKS_BEHIND: [rules._FORWARD_LATE / SECOND],
+    Alarm.REPLICA_BEHIND: [rules._REPLICA_LAG_SECONDS],
+    Alarm.AUDIT_SYSLOG_LAG: [rules._AUDIT_LATE / SECOND],
+    Alarm.BACKUP_OLD: [backup_notes._OLD / SECOND],
+}
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +100,21 @@ def test_alerts_are_the_alarms_of_the_job() -> None:
         (rule,) = re.findall(rf"- alert: {alarm.heading}\n(.*?)(?=\n\n|\Z)", text, re.DOTALL)
         assert f"severity: {'critical' if alarm.critical else 'warning'}" in rule
         assert f"runbook_url: deploy/RUNBOOK.md#{alarm.heading.lower()}" in rule
+
+
+@pytest.mark.parametrize("alarm", Alarm)
+def test_alerts_have_the_fixed_thresholds_of_the_rules(alarm: Alarm) -> None:
+    (expression,) = re.findall(
+        rf"- alert: {alarm.heading}\n.*?expr: (.*?)\n        for:", ALERTS.read_text(), re.DOTALL
+    )
+    numbers = re.findall(r"[<>]=? ([\d.]+)(?: \* (\d+)\b)?", expression)
+    found = [float(number) * float(factor or 1) for number, factor in numbers]
+    assert [number for number in found if number] == FIXED.get(alarm, [])
+
+
+def test_alerts_are_compared_with_each_threshold_of_the_settings(scraped: str) -> None:
+    told = set(re.findall(r"^receiver_alarm_threshold(\{.*?\})", scraped, re.MULTILINE))
+    assert set(re.findall(r"receiver_alarm_threshold(\{.*?\})", ALERTS.read_text())) == told
 
 
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_must_not() -> None:
@@ -137,6 +171,8 @@ def test_scrape_tells_what_alarms_are_judged_by(scraped: str) -> None:
     assert told["receiver_settled_messages[('window', '30m')]"] == 0
     assert "receiver_delivery_rate[('window', '30m')]" not in told
     assert told["receiver_spool_max_bytes"] == 1 << 30
+    assert told["receiver_alarm_threshold[('alarm', 'pushes_refused')]"] == 20
+    assert told["receiver_alarm_threshold[('alarm', 'delivery_fallen')]"] == 0.1
     assert told["receiver_balance_low[('account', 'default')]"] == 1
     assert told["receiver_balance_age_seconds[('account', 'default')]"] > 7190
     assert "receiver_balance_age_seconds[('account', 'elsewhere')]" not in told

@@ -16,8 +16,8 @@ from receiver.alerting import figures, incidents
 from receiver.alerting.diagnosis import Situation, judge
 from receiver.alerting.messages import describe, title_of
 from receiver.alerting.node_state import NodeIncidents
-from receiver.alerting.rules import find_silence, judge_all
-from receiver.alerting.run import find_stored, gather_figures, thresholds_of
+from receiver.alerting.rules import find_silence, judge_all, thresholds_of
+from receiver.alerting.run import find_stored, gather_figures
 from receiver.config import push_urls
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, mask_mobile
 from receiver.db import once

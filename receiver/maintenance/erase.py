@@ -1,10 +1,10 @@
 """Erases all data of one phone number from the journal, messages, receipts, replies and look-ups, and nothing else.
 
-The journal has raw bytes. So the database only preselects rows that contain the digits: plain or percent-encoded, full
-width or not, with or without a country code. Each of these rows is then parsed as usual. A row is erased if it is a
-push of the number, a push of a masked number that belongs to one of its messages, or unreadable and contains it. A
-push of another number that contains this one (a reply: "call me at …") is another person's data: it stays, and is
-counted as a mention.
+The journal has raw bytes, perhaps encrypted. So every row is read, and searched for the digits: plain or
+percent-encoded, full width or not, with or without a country code. Each row that contains them is then parsed as usual.
+A row is erased if it is a push of the number, a push of a masked number that belongs to one of its messages, or
+unreadable and contains it. A push of another number that contains this one (a reply: "call me at …") is another
+person's data: it stays, and is counted as a mention.
 
 One transaction erases everything as of one moment. It keeps the report counts and leaves a tombstone with the number's
 keyed hash. Later data of the number is stored as usual.
@@ -48,11 +48,11 @@ from receiver.messages.search import may_contain
 from receiver.reporting import rollup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from receiver.db.engine import Database
 
-_PAGE_ROWS = 20_000  # journal rows searched by one statement
+_PAGE_ROWS = 5000  # journal rows read at once
 _DELETED_AT_ONCE = 1000
 
 MaskedKey = tuple[str, str, str]  # account, task id, number with its `*`
@@ -75,9 +75,7 @@ class NumberPatterns:
         self._masked = frozenset(masked)
         self._read_again = read_again
         numbers = sorted({mobile, *(number for _, _, number in masked)})
-        # For PostgreSQL's `encode(…, 'escape')`, which writes non-ASCII bytes as a backslash and three octal digits.
-        self.pattern = _pattern(numbers, byte=r"\\{:03o}", any_byte=r"\\[23][0-7]{2}")
-        self._in_bytes = re.compile(_pattern(numbers, byte=r"\x{:02x}", any_byte=r"[\x80-\xff]").encode())
+        self._in_bytes = re.compile("|".join(map(_pattern, numbers)).encode())
         digits = r"\W{0,8}".join(mobile)
         before = r"(?<![0-9])(?:00?)?(?:86)?\W{0,8}0?\W{0,8}"
         self._in_text = re.compile(rf"{before}{digits}(?![0-9])")
@@ -109,8 +107,8 @@ _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 # Separators allowed between digits, see `parse_mobile`: in ASCII, percent-encoded or JSON-escaped; other characters as
 # their bytes (in GB18030 every second byte is ASCII).
 _SEPARATORS = (
-    "(?:[ \t\n\v\f\r+.(){}[\\]-]|BYTE[0-9@-~]?|%[89A-Fa-f][0-9A-Fa-f][0-9@-~]?"
-    "|%0[9A-Da-d]|%2[089BDEbde]|%[57][BDbd]|\\\\+(?:u[0-9A-Fa-f]{4}|[tnrvf])){0,16}"
+    r"(?:[ \t\n\v\f\r+.(){}[\]-]|[\x80-\xff][0-9@-~]?|%[89A-Fa-f][0-9A-Fa-f][0-9@-~]?"
+    r"|%0[9A-Da-d]|%2[089BDEbde]|%[57][BDbd]|\\+(?:u[0-9A-Fa-f]{4}|[tnrvf])){0,16}"
 )
 
 _ENCODINGS = ("utf-8", "gb18030")  # for full-width digits; plain digits are ASCII in both
@@ -124,20 +122,19 @@ def _unescaped(escape: re.Match[str]) -> str:
     return chr(int(escape[1], 16)) if escape[1] else " "
 
 
-def _pattern(numbers: Iterable[str], *, byte: str, any_byte: str) -> str:
-    """Return a regular expression for every spelling of these numbers; `byte`: format of a non-ASCII byte."""
-    separators = _SEPARATORS.replace("BYTE", any_byte)
-    return "|".join(separators.join(_written(character, byte) for character in number) for number in numbers)
+def _pattern(number: str) -> str:
+    """Return a regular expression for every spelling of a number in bytes."""
+    return _SEPARATORS.join(map(_written, number))
 
 
-def _written(character: str, byte: str) -> str:
+def _written(character: str) -> str:
     """Return the spellings of one digit; `*` is a masked digit."""
     if character == "*":
         return r"(?:[*xX]|%2[Aa]|%[57]8)"
     forms = [character, f"%3{character}", rf"\\+u003{character}", rf"\\+u[fF][fF]1{character}"]
     for encoding in _ENCODINGS:
         wide = chr(ord(character) + _TO_FULL_WIDTH).encode(encoding)
-        forms += ["".join(map(byte.format, wide)), "".join(map(_percent_encoded, wide))]
+        forms += ["".join(map(r"\x{:02x}".format, wide)), "".join(map(_percent_encoded, wide))]
     return f"(?:{'|'.join(forms)})"
 
 
@@ -263,13 +260,15 @@ def _search_page(
     named: set[UUID] = set()
     # Only the needed columns: a row with damage in another column is still found.
     columns = (pushes.c.id, pushes.c.account, pushes.c.endpoint, pushes.c.query, pushes.c.body)
-    query = sa.select(*columns).where(*within, *_may_contain_where(connection, patterns))
     unread: list[str] = []
-    rows: list[Any] = read_rows(connection, query, pushes, tell=unread.append)
-    for row in rows:
-        if cipher_of(connection.dialect) is not None and not patterns.may_be_in(row.body, row.query):
-            continue
-        push = _as_push(row)
+    found = read_rows(
+        connection,
+        sa.select(*columns).where(*within),
+        pushes,
+        lambda row: _as_push(row) if patterns.may_be_in(row.body, row.query) else None,
+        tell=unread.append,
+    )
+    for push in filter(None, found):
         if patterns.is_of(push):
             mine.add(push.id)
         elif patterns.named_in_push(push):
@@ -305,21 +304,6 @@ def _search_since(connection: sa.Connection, patterns: NumberPatterns, since: da
         first, mine, _ = _search_page(connection, patterns, first)
         found |= mine
     return found
-
-
-def _may_contain_where(connection: sa.Connection, patterns: NumberPatterns) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return conditions for journal rows that may contain the digits: never too few rows.
-
-    The database cannot search encrypted rows, so there are no conditions then.
-    """
-    if cipher_of(connection.dialect) is not None:
-        return ()
-    if connection.dialect.name == "postgresql":
-        texts = (sa.func.encode(column, "escape") for column in (pushes.c.body, pushes.c.query))
-        return (sa.or_(*(text.op("~", is_comparison=True)(patterns.pattern) for text in texts)),)
-    driver: Any = connection.connection.driver_connection
-    driver.create_function("may_hold", 2, patterns.may_be_in)
-    return (sa.func.may_hold(pushes.c.body, pushes.c.query) == 1,)
 
 
 def _rows(connection: sa.Connection, patterns: NumberPatterns, push_ids: Collection[UUID]) -> dict[str, int]:

@@ -50,3 +50,30 @@ _SIMULATOR = {"receiver/simulator/pusher.py", "receiver/simulator/check.py"}
 )
 def test_requests_go_out_by_one_client(name: str, places: set[str]) -> None:
     assert modules_that_use(name) == places
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("fcntl.flock", {"receiver/core/files.py"}),
+        ("fcntl.lockf", set()),
+        ("os.fsync", {"receiver/core/files.py"}),
+        ("os.fdatasync", {"receiver/intake/spool.py"}),  # appended for an acknowledgement: the times can wait
+        ("os.replace", set()),
+        ("os.rename", set()),
+    ],
+)
+def test_locks_and_durable_files_are_made_by_one_helper(name: str, places: set[str]) -> None:
+    assert modules_that_use(name) == places
+
+
+def test_file_takes_the_place_of_another_in_one_module() -> None:
+    """A path's `replace` has one argument, a text's has two, a time's are named."""
+    places = {
+        path
+        for path, tree in _MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "replace"
+        if len(node.args) == 1 and not node.keywords
+    }
+    assert places == {"receiver/core/files.py"}

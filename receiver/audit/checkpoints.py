@@ -6,14 +6,13 @@ checkpoints. Each process that writes entries adds its own.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from receiver.core import sync_directory, write_file
+from receiver.core import lock, sync_directory, sync_file, write_file
 from receiver.observability import get_logger
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Checkpoints:
             with self._held() as handle:
                 line = anchor.line.encode()
                 os.write(handle, line)
-                os.fsync(handle)
+                sync_file(handle)
                 if os.fstat(handle).st_size == len(line):
                     sync_directory(self.path.parent)  # the file is new
                 if anchor.position % _NEWEST == 0:
@@ -87,7 +86,7 @@ class Checkpoints:
         while True:
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                lock(handle)
                 if os.path.samestat(os.fstat(handle), self.path.stat()):
                     _end_line(handle)
                     yield handle

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from receiver.cli.common import as_json, open_runtime, print_json
-from receiver.core import MessageStatus, ReceiverError, parse_mobile, sync_directory
+from receiver.core import MessageStatus, ReceiverError, parse_mobile, replacing_file
 from receiver.messages import parse_filter_time
 from receiver.messages.export_files import EXPORTS, FileFormat, gzipped, iter_file
 from receiver.messages.queries import Filter
@@ -132,18 +131,11 @@ def _write(file: Path, pieces: Iterator[bytes]) -> tuple[int, str]:
     """Write a file, completely or not at all. Return its size and digest."""
     if str(file) == "-":
         return _pour(pieces, sys.stdout.buffer)
-    draft = file.with_name(f".{file.name}.part")
     try:
-        with draft.open("wb") as output:
-            result = _pour(pieces, output)
-            os.fsync(output.fileno())
-        draft.replace(file)
-        sync_directory(file.parent)
+        with replacing_file(file, mode=0o666) as output:  # whom the user's own umask lets read it
+            return _pour(pieces, output)
     except OSError as error:
         raise ReceiverError(f"{file}: {error.strerror}") from None
-    finally:
-        draft.unlink(missing_ok=True)
-    return result
 
 
 def _pour(pieces: Iterator[bytes], output: BinaryIO) -> tuple[int, str]:

@@ -52,7 +52,17 @@ from receiver.core.errors import (
     TooManyRows,
 )
 from receiver.core.faults import Fault, FaultText, InputFault, fault_of
-from receiver.core.files import make_directory, require_room, sync_directory, try_lock, write_file, write_new_file
+from receiver.core.files import (
+    lock,
+    make_directory,
+    replacing_file,
+    require_room,
+    sync_directory,
+    sync_file,
+    try_lock,
+    write_file,
+    write_new_file,
+)
 from receiver.core.formulas import bare, neutral
 from receiver.core.numbers import (
     fits,
@@ -131,6 +141,7 @@ __all__ = [
     "iso_seconds",
     "key_digest",
     "latency_seconds",
+    "lock",
     "make_directory",
     "mask_mobile",
     "match_masked",
@@ -142,11 +153,13 @@ __all__ = [
     "read_faults",
     "read_time",
     "reading_digest",
+    "replacing_file",
     "require_aware",
     "require_room",
     "shown_content",
     "still_lasts",
     "sync_directory",
+    "sync_file",
     "try_lock",
     "whole_milliseconds",
     "write_faults",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-    from typing import IO, Any
+    from typing import IO, Any, BinaryIO
 
 
 # A disk with less free space counts as full: a few pages may still fit into an existing file, but a push does not.
@@ -37,12 +38,24 @@ def try_lock(handle: int | IO[Any], *, shared: bool = False) -> bool:
     return True
 
 
+def lock(handle: int) -> None:
+    """Lock an open file or directory until it is closed, once no other process has the lock."""
+    fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def sync_file(file: int | IO[Any]) -> None:
+    """Make the content of an open file durable, its size and times as well."""
+    if not isinstance(file, int):
+        file.flush()
+        file = file.fileno()
+    os.fsync(file)
+
+
 def write_new_file(path: Path, data: bytes) -> None:
     """Make a file of this user alone, which must not exist. Raises OSError."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
 
 
 def sync_directory(directory: Path) -> None:
@@ -63,15 +76,24 @@ def make_directory(directory: Path) -> None:
             sync_directory(path.parent)
 
 
-def write_file(path: Path, text: str) -> None:
-    """Make or replace a file of this user alone, whole or not at all. Raises OSError.
+@contextmanager
+def replacing_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Open a draft, which takes the place of a file at the end of the block, whole or not at all. Raises OSError.
 
-    Beside it a draft is written; not for two that write the same path at once in one process.
+    Not for two that write the same path at once in one process.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_directory(path.parent)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            yield file
+            sync_file(file)
+        draft.replace(path)
+        sync_directory(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Make or replace a file of this user alone, as `replacing_file` does. Raises OSError."""
+    with replacing_file(path) as file:
+        file.write(text.encode())

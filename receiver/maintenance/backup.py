@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 from receiver import __version__
 from receiver.audit import checkpoints
 from receiver.config import PUSH_SECRET_FILE, Settings, make_data_dir
-from receiver.core import Push, ReceiverError, SettingsError, make_directory, sync_directory, try_lock, write_new_file
+from receiver.core import (
+    Push,
+    ReceiverError,
+    SettingsError,
+    make_directory,
+    sync_directory,
+    sync_file,
+    try_lock,
+    write_new_file,
+)
 from receiver.db.encryption import DecryptionError, Keyring
 from receiver.db.sqlite import path_of
 from receiver.intake import SPOOL_DIR, Damage, copy_spool, count_frames, read_file
@@ -335,13 +344,12 @@ def _is_kept(name: str) -> bool:
 def _copy_file(source: Path, to: Path) -> None:
     with source.open("rb") as read, os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as write:
         shutil.copyfileobj(read, write, 1 << 20)
-        write.flush()
-        os.fsync(write.fileno())
+        sync_file(write)
 
 
 def _sync_file(path: Path) -> None:
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        sync_file(file)
 
 
 def _digest(path: Path) -> str:

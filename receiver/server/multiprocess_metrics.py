@@ -10,7 +10,6 @@ with it; and a page without room on a full disk kills the process. So the files 
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import os
 import shutil
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import values
 from prometheus_client.multiprocess import mark_process_dead
 
-from receiver.core import try_lock
+from receiver.core import lock, try_lock
 from receiver.observability import get_logger, metrics
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class MultiprocessMetrics:
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
         # Workers inherit the lock: while one lives, the directory is not removed as left behind.
         self._lock = os.open(directory, os.O_RDONLY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        lock(self._lock)
         self.directory = directory
 
 

@@ -70,6 +70,12 @@ _WRITE_NOTHING = sa.text("SELECT pg_logical_emit_message(true, 'receiver', '')::
 _READ_ONLY = "the database is read-only at present"
 
 
+def lift_statement_timeout(connection: sa.Connection) -> None:
+    """Let statements of this transaction take longer than `SESSION_OPTIONS` has it."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+
 class Ask(Protocol):
     """Answers one question from the database."""
 

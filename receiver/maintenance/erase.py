@@ -24,6 +24,7 @@ import sqlalchemy as sa
 
 from receiver.core import UNREAD, DatabaseMisconfigured, Kind, Push, Unreadable, first_id_of
 from receiver.db.encryption import cipher_of
+from receiver.db.engine import Database, lift_statement_timeout
 from receiver.db.set_aside import read_rows
 from receiver.db.tables import (
     TASKLESS_WHERE,
@@ -49,8 +50,6 @@ from receiver.reporting import rollup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-
-    from receiver.db.engine import Database
 
 _PAGE_ROWS = 5000  # journal rows read at once
 _DELETED_AT_ONCE = 1000
@@ -167,7 +166,7 @@ def find_traces(
         named |= named_there
         on_progress(_PAGE_ROWS)
     with database.reading() as connection:
-        _lift_statement_timeout(connection)
+        lift_statement_timeout(connection)
         return NumberTraces(
             push_ids=mine, rows=_rows(connection, patterns, mine), mentions=_mentions(connection, patterns, named)
         )
@@ -196,7 +195,7 @@ def erase_number(
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             # Before the snapshot is taken: no push that is erased here is being projected.
             connection.exec_driver_sql("LOCK TABLE projection IN EXCLUSIVE MODE")
-            _lift_statement_timeout(connection)
+            lift_statement_timeout(connection)
         projection.catch_up(connection, passes_gaps=connection.dialect.name != "postgresql")
         patterns = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
         mine = found.push_ids | _search_since(connection, patterns, since) | _find_first_pushes(connection, mobile)
@@ -211,11 +210,6 @@ def erase_number(
 
 
 # --- Search ----------------------------------------------------------------------------------------------
-
-
-def _lift_statement_timeout(connection: sa.Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
 
 
 def _ids_of(mobile: str) -> sa.Select[tuple[int]]:
@@ -252,7 +246,7 @@ def _search_page(
 
     Return the first id of the next page (None: no more), the number's pushes, and other pushes that contain it.
     """
-    _lift_statement_timeout(connection)
+    lift_statement_timeout(connection)
     following = sa.select(pushes.c.id).where(pushes.c.id >= first).order_by(pushes.c.id).offset(_PAGE_ROWS).limit(1)
     end: UUID | None = connection.scalar(following)
     within = [pushes.c.id >= first, *([] if end is None else [pushes.c.id < end])]

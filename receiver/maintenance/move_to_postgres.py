@@ -19,6 +19,7 @@ from receiver.audit import log
 from receiver.core import ReceiverError
 from receiver.db import migrate, version
 from receiver.db.encryption import EncryptedText, EncryptionState, being_changed, find_encryption, guard_statements
+from receiver.db.engine import Database, lift_statement_timeout
 from receiver.db.handover import copied_rows, find_mark, is_copy_unfinished, mark, remove_mark
 from receiver.db.tables import metadata, receipts, replies
 from receiver.messages import projection
@@ -26,9 +27,6 @@ from receiver.reporting import rollup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from receiver.db.engine import Database
-
 
 _ROWS_AT_ONCE = 5000
 # The rows of an empty database, by table.
@@ -128,7 +126,7 @@ def _copy(source: sa.Connection, target: sa.Connection, on_progress: Callable[[i
 
     Raises ReceiverError if it has rows that are not of an earlier copy.
     """
-    target.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    lift_statement_timeout(target)
     tables = metadata.sorted_tables
     names = ", ".join(table.name for table in tables)
     target.exec_driver_sql(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
@@ -156,7 +154,7 @@ def _rows_expected(target: sa.Connection) -> Mapping[str, int]:
 
 
 def _require_rows(target: sa.Connection, expected: Mapping[str, int]) -> None:
-    target.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    lift_statement_timeout(target)
     for table in metadata.sorted_tables:
         found = target.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
         if found != expected.get(table.name, 0):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 
 from receiver.audit import prune_audit
 from receiver.core import first_id_of
-from receiver.db.engine import Database, insert
+from receiver.db.engine import Database, insert, lift_statement_timeout
 from receiver.db.tables import (
     AGE_FROM,
     attempts,
@@ -42,12 +43,13 @@ from receiver.reporting import rollup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from datetime import datetime
 
 
 _PAGE_ROWS = 5000  # rows read at once to find old ones
 _BATCH_SECONDS = 0.05  # target duration of a transaction: a push waits at most 0.4 s
 _BATCH_ROWS, _BATCH_ROWS_MAX = 200, 1000
+# A push that was spooled this long may have been saved after, and pruned before, a later copy of it.
+OUT_OF_ORDER = timedelta(days=1)
 
 
 class RetentionKind(StrEnum):
@@ -110,8 +112,7 @@ def find_overdue(connection: sa.Connection, cutoffs: Mapping[RetentionKind, date
 
 def look(connection: sa.Connection, plan: Plan) -> list[Due]:
     """Return what `prune` would delete. Reads every such row: minutes for many millions."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    lift_statement_timeout(connection)
     found = []
     for kind in plan.kinds:
         before = plan.cutoffs[kind]

@@ -8,28 +8,22 @@ has, or whose reading an older version did not store, and the rows that they may
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from receiver.core import first_id_of
+from receiver.db.engine import Database, lift_statement_timeout
 from receiver.db.sql import delivery_status
 from receiver.db.tables import masked_of_task_where, messages, pushes, receipts, replies
-from receiver.maintenance.prune import RetentionKind, list_horizons
+from receiver.maintenance.prune import OUT_OF_ORDER, RetentionKind, list_horizons
 from receiver.messages import projection
 from receiver.messages.projection_sql import INBOUND, Inbound
 from receiver.reporting import rollup
 
-if TYPE_CHECKING:
-    from receiver.db.engine import Database
-
 _SET_PUSHES = 5000
 _SET_MESSAGES = 500
-# A push that was spooled this long may have been saved after, and pruned before, a later copy of it.
-_OUT_OF_ORDER = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +52,7 @@ def rebuild(database: Database, *, patience_seconds: float) -> Rebuilt:
 
 
 def _rebuild(connection: sa.Connection) -> Rebuilt:
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    lift_statement_timeout(connection)
     projection.catch_up(connection)
     position = projection.take_turn(connection, wait=True) or 0
     run = partial(_run, connection, bound=_find_bound(connection), position=position)
@@ -85,7 +78,7 @@ def _find_bound(connection: sa.Connection) -> UUID:
     pruned = list_horizons(connection).get(RetentionKind.PUSHES)
     return max(
         connection.scalar(unread) or UUID(int=0),
-        UUID(int=0) if pruned is None else first_id_of(pruned.horizon + _OUT_OF_ORDER),
+        UUID(int=0) if pruned is None else first_id_of(pruned.horizon + OUT_OF_ORDER),
     )
 
 
@@ -155,6 +148,6 @@ def _find_wrong_states(connection: sa.Connection) -> list[int]:
     pruned = list_horizons(connection).get(RetentionKind.RECEIPTS)
     if pruned is None:
         return list(connection.scalars(sa.text(f"{_WRONG_STATES} ORDER BY m.id")))
-    since = sa.bindparam("since", pruned.horizon + _OUT_OF_ORDER, messages.c.reported_at.type)
+    since = sa.bindparam("since", pruned.horizon + OUT_OF_ORDER, messages.c.reported_at.type)
     recent = f"{_WRONG_STATES} AND m.reported_at >= :since ORDER BY m.id"
     return list(connection.scalars(sa.text(recent).bindparams(since)))

@@ -42,7 +42,7 @@ from receiver.db.encryption import FieldCipher, Mobile, cipher_of
 from receiver.db.set_aside import read_rows, require_texts
 from receiver.db.tables import masked_key_where, masked_of_task_where, messages, projection, pushes, receipts, replies
 from receiver.maintenance.horizons import list_ahead, list_supported
-from receiver.maintenance.prune import RetentionKind, list_horizons
+from receiver.maintenance.prune import OUT_OF_ORDER, RetentionKind, list_horizons
 from receiver.messages.queries import PUSH_COLUMNS, as_push_row
 from receiver.reporting import rollup
 
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 _BUCKETS = 4096
 _CHUNK_ROWS = 5000
 _NAMED_MAX = 20
-# A push that was spooled this long may have been saved after, and pruned before, a later copy of it.
-_OUT_OF_ORDER = timedelta(days=1)
 _CLOCKS_APART = timedelta(days=1)  # the platform's and ours
 
 _NO_ID = UUID(int=0)
@@ -260,7 +258,7 @@ class _Verification:
         """Yield these buckets' rows, with the copies that the journal must have."""
         for key, copies, push_id in self._rows():
             if (digest := _digest(key)) % _BUCKETS in buckets:
-                early = push_id < self._first_id(key[0], _OUT_OF_ORDER)
+                early = push_id < self._first_id(key[0], OUT_OF_ORDER)
                 yield _Row(
                     key=key, digest=digest, push_id=push_id, copies=copies - (push_id in replayed), at_most=early
                 )

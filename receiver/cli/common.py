@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ from rich.table import Table
 from receiver.alerting.rules import hours_of
 from receiver.config import Settings, load_settings
 from receiver.core import DatabaseUnavailable, ReceiverError, SettingsError, find_disk, find_fault, try_lock
+from receiver.db.engine import Database
 from receiver.db.sqlite import path_of
 from receiver.intake import UNUSED_FOR, SecretUse, SpoolState, find_uses, seconds_left
 from receiver.maintenance.backup import is_served
@@ -56,6 +57,15 @@ def open_runtime(*, check_files: bool = True) -> Iterator[Runtime]:
         yield runtime
     finally:
         runtime.stop()
+
+
+@contextmanager
+def open_for_long(runtime: Runtime) -> Iterator[Database]:
+    """Yield the database for a command that reads or deletes millions of rows, and close it at the end."""
+    settings = runtime.settings
+    database = Database(settings.database_url, patience_seconds=24 * 3600.0, encryption=runtime.encryption)
+    with closing(database):
+        yield database
 
 
 def warn_of_unknown(settings: Settings) -> None:

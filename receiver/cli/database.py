@@ -12,7 +12,7 @@ import click
 
 from receiver.audit import verify_audit
 from receiver.cli import encryption
-from receiver.cli.common import as_json, exclusive, open_runtime, print_json, require_files
+from receiver.cli.common import ACTOR, as_json, exclusive, open_runtime, print_json, require_files
 from receiver.cli.verify import show_progress
 from receiver.config import Settings, database_url, load_settings
 from receiver.core import ReceiverError, SettingsError
@@ -106,7 +106,7 @@ def rebuild_rollups(reopens: bool) -> None:
 
         ahead = runtime.database.write(work, patience_seconds=_PATIENCE_SECONDS)
         if ahead:
-            runtime.audit("cli", "report.reopen", was={each.name: each.at.isoformat() for each in ahead})
+            runtime.audit(ACTOR, "report.reopen", was={each.name: each.at.isoformat() for each in ahead})
     if reopens:
         print(f"reset: {', '.join(map(str, ahead))}" if ahead else "no horizon is in the future")
     print("done")
@@ -126,7 +126,7 @@ def rebuild_rows() -> None:
     with open_runtime() as runtime:
         runtime.require_database()
         found = rebuild(runtime.database, patience_seconds=_PATIENCE_SECONDS)
-        runtime.audit("cli", "db.rebuild", **{name: count for name, count in asdict(found).items() if count})
+        runtime.audit(ACTOR, "db.rebuild", **{name: count for name, count in asdict(found).items() if count})
     if found.nothing:
         print("every row follows from the journal")
     for name, count in asdict(found).items():
@@ -155,7 +155,7 @@ def create_report_role(name: str) -> None:
       receiver db create-report-role nightly_jobs
     """
     with open_runtime() as runtime:
-        password = runtime.audited(lambda connection: make_reader(connection, name), "cli", "reader.make", name=name)
+        password = runtime.audited(lambda connection: make_reader(connection, name), ACTOR, "reader.make", name=name)
     print(
         f"{name} may read reporting.messages, reporting.receipts and reporting.replies. Its password:", file=sys.stderr
     )

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.cli.common import ACTOR, as_json, open_runtime, print_json, print_list
+from receiver.cli.common import ACTOR, as_json, open_for_long, open_runtime, print_json, print_list
 from receiver.cli.verify import show_progress
 from receiver.core import ReceiverError, is_masked, parse_mobile
-from receiver.db.engine import Database
 from receiver.intake import spool_state
 from receiver.maintenance.erase import NumberPatterns, NumberTraces, erase_number, find_traces
 from receiver.maintenance.vacuum import clean, log_states
@@ -20,7 +19,6 @@ from receiver.maintenance.vacuum import clean, log_states
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
-_PATIENCE_SECONDS = 24 * 3600.0  # for all of it
 _SPOOL_SECONDS = 20.0  # in which a running server saves its spool
 _CLOCKS_APART = timedelta(minutes=10)  # between nodes, whose clocks make the ids of pushes
 
@@ -67,10 +65,7 @@ def _number(text: str, runtime: Runtime, reason: str | None) -> str:
 def _erase(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewrites: bool, as_json: bool) -> None:
     runtime.make_ready()  # raises if the database is unavailable
     _empty_spool(runtime)
-    database = Database(
-        runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, encryption=runtime.encryption
-    )
-    try:
+    with open_for_long(runtime) as database:
         since = runtime.now() - _CLOCKS_APART
         with show_progress() as advance:
             traces = find_traces(database, mobile, runtime.admission.read_again, advance)
@@ -91,8 +86,6 @@ def _erase(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewr
             )
             clean(database, runtime.settings.database_url, now=runtime.now, rewrites=rewrites)
         _print_result(rows, traces, done=yes, embedded=not database.postgresql, as_json=as_json)
-    finally:
-        database.close()
 
 
 def _empty_spool(runtime: Runtime) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.cli.common import open_runtime, print_json
+from receiver.cli.common import ACTOR, open_runtime, print_json
 from receiver.core import ReceiverError, write_file
 from receiver.messages import Event, Position, list_events
 from receiver.messages.fields import as_json
@@ -35,7 +35,7 @@ def events(follow: bool, cursor_file: Path | None) -> None:
       receiver events --follow --cursor-file events.cursor | my-consumer
     """
     with open_runtime() as runtime:
-        runtime.audit("cli", "events.read")
+        runtime.audit(ACTOR, "events.read")
         position = Position() if cursor_file is None else read_cursor(cursor_file)
         while True:
             page = _next(runtime, position)

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
-from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.cli.common import ACTOR, as_json, open_runtime, print_json
 from receiver.core import MessageStatus, ReceiverError, parse_mobile, replacing_file
 from receiver.messages import parse_filter_time
 from receiver.messages.export_files import EXPORTS, FileFormat, gzipped, iter_file
@@ -63,7 +63,7 @@ def export(
     format_ = _format(file, form)
     with open_runtime() as runtime, ExitStack() as stack:
         wanted = _filter(name, filters, runtime.settings.timezone)
-        runtime.audit("cli", f"{name}.export", mobile=wanted.mobile, format=format_.value, in_full=full_numbers)
+        runtime.audit(ACTOR, f"{name}.export", mobile=wanted.mobile, format=format_.value, in_full=full_numbers)
         counted = [0]
 
         def count(rows: int) -> None:

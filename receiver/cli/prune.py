@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from receiver.alerting.figures import drop_mended
-from receiver.cli.common import as_json, open_runtime, print_json, print_table
+from receiver.cli.common import ACTOR, as_json, open_for_long, open_runtime, print_json, print_list
 from receiver.cli.events import read_cursor
 from receiver.config import Settings, audit_days, retention_problems
 from receiver.core import ReceiverError, SettingsError
 from receiver.core.cursors import read_unfiltered
-from receiver.db.engine import Connection, Database
 from receiver.maintenance.horizons import require_none_ahead, require_present
 from receiver.maintenance.prune import Due, Plan, RetentionKind, find_overdue, list_horizons, look, prune
 from receiver.messages import Position
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from receiver.db.engine import Connection
     from receiver.runtime import Runtime
-
-_PATIENCE_SECONDS = 24 * 3600.0  # for the whole run: counting and deleting millions of rows takes minutes
 
 
 @click.command("prune")
@@ -166,10 +164,7 @@ def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool, now_is_right
     runtime.ask(lambda connection: require_none_ahead(connection, runtime.now()))
     if yes and not now_is_right:
         runtime.ask(lambda connection: require_present(connection, runtime.now()))
-    database = Database(
-        runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, encryption=runtime.encryption
-    )
-    try:
+    with open_for_long(runtime) as database:
         shows_bar = yes and sys.stderr.isatty()
         due: list[Due] = []
         if shows_bar or not yes:  # counting reads every row to delete, which a timer does not need
@@ -181,9 +176,7 @@ def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool, now_is_right
         with _progress(due, shown=shows_bar) as advance:
             deleted = prune(database, plan, now=runtime.now, on_progress=advance)
         database.write(drop_mended)
-    finally:
-        database.close()
-    runtime.audit("cli", "prune", mobile=None, **{kind.value: rows for kind, rows in deleted.items()})
+    runtime.audit(ACTOR, "prune", mobile=None, **{kind.value: rows for kind, rows in deleted.items()})
     if as_json:
         print_json({kind.value: rows for kind, rows in deleted.items()})
     else:
@@ -191,34 +184,33 @@ def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool, now_is_right
 
 
 def _print_due(due: Sequence[Due], *, as_json: bool) -> None:
-    if as_json:
-        for one in due:
-            print_json(
-                {
-                    "kind": one.kind.value,
-                    "before": one.before.isoformat(),
-                    "rows": one.rows,
-                    "oldest": one.oldest and one.oldest.isoformat(),
-                    "newest": one.newest and one.newest.isoformat(),
-                    "bytes": one.bytes,
-                }
-            )
-        return
-    print_table(
-        ["kind", "before", "rows", "oldest", "newest", "bytes"],
-        [
-            [
-                one.kind,
-                f"{one.before:%Y-%m-%d %H:%M}",
-                f"{one.rows:,}",
-                one.oldest and f"{one.oldest:%Y-%m-%d %H:%M}",
-                one.newest and f"{one.newest:%Y-%m-%d %H:%M}",
-                one.bytes and f"{one.bytes:,}",
-            ]
-            for one in due
-        ],
+    print_list(
+        due,
+        {
+            "kind": lambda one: one.kind,
+            "before": lambda one: f"{one.before:%Y-%m-%d %H:%M}",
+            "rows": lambda one: f"{one.rows:,}",
+            "oldest": lambda one: one.oldest and f"{one.oldest:%Y-%m-%d %H:%M}",
+            "newest": lambda one: one.newest and f"{one.newest:%Y-%m-%d %H:%M}",
+            "bytes": lambda one: one.bytes and f"{one.bytes:,}",
+        },
+        as_json=as_json,
+        fields=_fields,
+        by_line=True,
     )
-    print("nothing was changed; add --yes to delete them")
+    if not as_json:
+        print("nothing was changed; add --yes to delete them")
+
+
+def _fields(due: Due) -> dict[str, object]:
+    return {
+        "kind": due.kind.value,
+        "before": due.before.isoformat(),
+        "rows": due.rows,
+        "oldest": due.oldest and due.oldest.isoformat(),
+        "newest": due.newest and due.newest.isoformat(),
+        "bytes": due.bytes,
+    }
 
 
 @contextmanager

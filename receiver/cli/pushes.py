@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
-from receiver.cli.common import as_json, open_runtime, print_json, print_list, print_table
+from receiver.cli.common import ACTOR, as_json, open_runtime, print_json, print_list, print_table
 from receiver.config import parsers as to
 from receiver.core import NotFound, Outcome, Receipt, Reply, mask_mobile
-from receiver.intake import READ_MAX_PUSHES, find_sources, replay_push, within
+from receiver.intake import READ_MAX_PUSHES, find_sources, service, within
 from receiver.messages import queries
 from receiver.messages.queries import Filter, Page, PushRow
 
@@ -108,9 +107,7 @@ def replay(ids: tuple[UUID, ...], quarantined: bool) -> None:
     with open_runtime() as runtime:
         counts = dict.fromkeys(Outcome, 0)
         for row in _quarantined(runtime) if quarantined else (_find(runtime, push_id) for push_id in ids):
-            push = runtime.admission.read_again(row.as_push(), seen_at=max(runtime.now(), row.received_at))
-            outcome = runtime.audited(partial(replay_push, push=push), "cli", "push.replay", push_id=str(push.id))
-            counts[outcome] += 1
+            counts[service.replay(runtime.trail, runtime.admission, ACTOR, row)] += 1
     print(f"{counts[Outcome.ACCEPTED]} accepted, {counts[Outcome.QUARANTINED]} still quarantined")
 
 

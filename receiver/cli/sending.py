@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver.cli.alarms import alarms
-from receiver.cli.common import as_json, open_runtime, print_json, print_list
+from receiver.cli.common import ACTOR, as_json, open_runtime, print_json, print_list
 from receiver.cli.prune import run_prune
 from receiver.core import ReceiverError, SettingsError, parse_mainland_mobile
 from receiver.messages import balance as balances
@@ -18,8 +18,6 @@ from receiver.sending.service import CodeRequest, PlatformRefused
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
-
-_CALLER = "cli"
 
 
 @click.command()
@@ -50,7 +48,7 @@ def send(mobile: str, template: str, code: str, account: str | None, reference: 
             code=code,
             reference=reference,
         )
-        sent = runtime.sender.send(request, caller=_CALLER)
+        sent = runtime.sender.send(request, caller=ACTOR)
         try:
             sent.require_accepted()
         except PlatformRefused as refused:

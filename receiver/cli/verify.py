@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from receiver.audit import verify_audit
-from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.cli.common import as_json, open_for_long, open_runtime, print_json
 from receiver.core import CheckResult
-from receiver.db.engine import Database
 from receiver.intake import spool_state
 from receiver.maintenance.verify import verify
 from receiver.messages import catch_up
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from receiver.runtime import Runtime
-
-_PATIENCE_SECONDS = 24 * 3600.0  # for the whole run: ten million rows take minutes
 
 
 @click.command("verify")
@@ -54,16 +51,11 @@ def verify_(as_json: bool) -> None:
 def _findings(runtime: Runtime, advance: Callable[[int], None]) -> Iterator[CheckResult]:
     runtime.make_ready()
     checkpoints, faults = runtime.checkpoints.read()  # before the database, so that it contains every one of them
-    database = Database(
-        runtime.settings.database_url, patience_seconds=_PATIENCE_SECONDS, encryption=runtime.encryption
-    )
-    try:
+    with open_for_long(runtime) as database:
         catch_up(database)
         yield from verify(database, runtime.admission.read_again, advance)
         audit = verify_audit(database, checkpoints, advance)
         yield replace(audit, ok=audit.ok and not faults, details=(*faults, *audit.details))
-    finally:
-        database.close()
     spool = spool_state(runtime.spool.directory)
     waiting = (f"{spool.records} records are not in the database yet",) if spool.records else ()
     yield CheckResult(

@@ -77,7 +77,7 @@ from receiver.core.numbers import (
 from receiver.core.opt_out import OPT_OUT_WORDS, OptOut, OptOutWords
 from receiver.core.ownership import explain, find_fault
 from receiver.core.push_codes import FieldFault, PushFault, PushFlag, read_faults, write_faults
-from receiver.core.times import UNREADABLE_TIME, earliest, implausible, in_zone, read_time, write_time
+from receiver.core.times import UNREADABLE_TIME, earliest, implausible, in_zone, midnight, read_time, write_time
 
 __all__ = [
     "CLOCKS_APART",
@@ -145,6 +145,7 @@ __all__ = [
     "make_directory",
     "mask_mobile",
     "match_masked",
+    "midnight",
     "neutral",
     "new_id",
     "parse_address",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 
 from receiver.core.push_codes import PushFault
@@ -13,6 +13,11 @@ _EARLIEST_YEAR = 2000
 _AHEAD_MAX = timedelta(hours=48)
 # Stands for a stored time that cannot be read, such as a damaged one.
 UNREADABLE_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+def midnight(day: date, zone: tzinfo) -> datetime:
+    """Return the start of a day of a zone, in UTC."""
+    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
 
 
 @lru_cache(maxsize=8)

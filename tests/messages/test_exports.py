@@ -23,7 +23,7 @@ from receiver.audit import log
 from receiver.auth.api_keys import Scope
 from receiver.core import MessageStatus, SendResult
 from receiver.messages import export_files as files
-from receiver.web.api import exports as exports_module
+from receiver.web.lists import exports as exports_module
 from tests.conftest import make_key
 from tests.db.test_encryption import OLD
 from tests.harness.factories import NOON, make_push, make_send

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import marshmallow as ma
 from flask.views import MethodView
 
-from receiver.audit import AuditFilter, as_fields, list_entries
-from receiver.core.cursors import Cursors
-from receiver.web import runtime
+from receiver.audit import as_fields
 from receiver.web.api.common import (
     Blueprint,
-    InputTime,
-    MobileField,
-    PageSchema,
-    Text,
     documents,
     list_schema,
     next_page,
@@ -24,18 +17,10 @@ from receiver.web.api.common import (
 )
 from receiver.web.auth import caller
 from receiver.web.errors import Denied
+from receiver.web.lists.filters import AuditFilterSchema
+from receiver.web.lists.pages import read_audit
 
 blueprint = Blueprint("audit", __name__, description="The audit log: who read and who changed what.")
-
-
-class AuditFilterSchema(PageSchema):
-    """Filters of the audit log."""
-
-    actor = Text(metadata={"description": "`user:NAME`, `key:NAME`, `cli`, …"})
-    action = Text(metadata={"description": "`look_up`, `number.reveal`, `denied`, …"})
-    mobile = MobileField(metadata={"description": "Entries about this number, which is stored as a keyed hash."})
-    since = InputTime(metadata={"description": "Then or later."})
-    until = InputTime(metadata={"description": "Before then."})
 
 
 class AuditEntrySchema(ma.Schema):
@@ -66,22 +51,5 @@ class Audit(MethodView):
         """Return audit entries, newest first. Not for keys bound to accounts: entries concern all accounts."""
         if caller().accounts is not None:
             raise Denied(403, "account_closed", "this key is bound to accounts, and the audit log covers all accounts")
-        return answer_audit(arguments)
-
-
-def audit_filter_of(arguments: dict[str, Any]) -> AuditFilter:
-    """Return the filter of loaded arguments; a number becomes its keyed hash."""
-    wanted = {name: value for name, value in arguments.items() if name in ("actor", "action", "since", "until")}
-    mobile = arguments.get("mobile")
-    return AuditFilter(**wanted, mobile_hmac=None if mobile is None else runtime().mobile_hmac(mobile))
-
-
-def answer_audit(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return one page of entries, newest first; the read is audited too. Raises InvalidCursor."""
-    services, audit_filter, limit = runtime(), audit_filter_of(arguments), arguments["limit"]
-    cursors = Cursors(services.shared_secret("cursor"), "audit", asdict(audit_filter))
-    before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None
-    services.audit(caller().name, "audit.read", mobile=arguments.get("mobile"))
-    found = services.ask(lambda connection: list_entries(connection, audit_filter, limit=limit + 1, before=before))
-    next_cursor = cursors.make(found[limit - 1].id) if len(found) > limit else None
-    return {"items": [as_fields(entry) for entry in found[:limit]], "next_cursor": next_cursor}
+        entries, next_cursor = read_audit(arguments)
+        return {"items": [as_fields(entry) for entry in entries], "next_cursor": next_cursor}

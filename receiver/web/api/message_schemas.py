@@ -7,16 +7,14 @@ from typing import Any
 import marshmallow as ma
 
 from receiver.core import TASK_ID_MAX_CHARS
-from receiver.messages.queries import MESSAGE_STATUSES, MessageRow
+from receiver.messages.queries import MessageRow
 from receiver.web.api.common import (
     MAX_WAIT_SECONDS,
-    AccountFilterSchema,
     InputTime,
     MobileField,
     OneOf,
     OurTime,
     ProblemSchema,
-    StrictBoolean,
     StrictSchema,
     Text,
     WholeNumber,
@@ -25,21 +23,6 @@ from receiver.web.api.common import (
 )
 
 MAX_RECORDS = 1000
-
-
-class MessageFilterSchema(AccountFilterSchema):
-    """Filters of messages."""
-
-    mobile = MobileField()
-    task_id = Text(max_chars=64)
-    status = ma.fields.String(validate=OneOf(MESSAGE_STATUSES))
-    late = StrictBoolean(metadata={"description": "Pending longer than `RECEIVER_LATE_AFTER_SECONDS`."})
-    template_id = Text()
-    reference = Text()
-    sent_from = InputTime(metadata={"description": "Sent at or after this time."})
-    sent_to = InputTime(metadata={"description": "Sent before this time."})
-    matched = StrictBoolean(metadata={"description": "Whether the send is recorded."})
-    conflicting = StrictBoolean(metadata={"description": "Whether both delivered and failed were reported."})
 
 
 class TimelineEntrySchema(ma.Schema):

@@ -37,7 +37,6 @@ from receiver.web.api.message_schemas import (
     _RECORD_BODY,
     MAX_RECORDS,
     MessageDetailSchema,
-    MessageFilterSchema,
     MessageListSchema,
     MessageSchema,
     RecordedListSchema,
@@ -48,6 +47,7 @@ from receiver.web.api.message_schemas import (
 )
 from receiver.web.auth import caller
 from receiver.web.errors import Invalid, pointers, problem_body
+from receiver.web.lists.filters import MessageFilterSchema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from base64 import b64encode
 from typing import Any
-from uuid import UUID
 
 import marshmallow as ma
 from flask.views import MethodView
 
-from receiver.core import InputFault, Kind, NotFound, Outcome
-from receiver.intake import replay_push
+from receiver.core import Kind
+from receiver.intake import service
 from receiver.messages import queries
 from receiver.messages.queries import PushRow
 from receiver.web import runtime
@@ -18,7 +17,6 @@ from receiver.web.api.common import (
     Blueprint,
     OneOf,
     OurTime,
-    ReceivedFilterSchema,
     answer_page,
     documents,
     link,
@@ -27,17 +25,12 @@ from receiver.web.api.common import (
     operation,
 )
 from receiver.web.auth import caller
+from receiver.web.lists.filters import PUSH_OUTCOMES, PushFilterSchema
+from receiver.web.lists.pages import find_push
 
 blueprint = Blueprint("pushes", __name__, description="The journal: every push as received.")
 
 _KINDS = [kind.value for kind in Kind]
-_OUTCOMES = [Outcome.ACCEPTED.value, Outcome.QUARANTINED.value]
-
-
-class PushFilterSchema(ReceivedFilterSchema):
-    """Filters of the journal."""
-
-    outcome = ma.fields.String(validate=OneOf(_OUTCOMES))
 
 
 class PushSchema(ma.Schema):
@@ -46,7 +39,7 @@ class PushSchema(ma.Schema):
     id = ma.fields.String(required=True, metadata={"format": "uuid"})
     account = ma.fields.String(required=True)
     kind = ma.fields.Raw(required=True, metadata={"anyOf": [{"type": "string", "enum": _KINDS}, {"type": "null"}]})
-    outcome = ma.fields.String(required=True, validate=OneOf(_OUTCOMES))
+    outcome = ma.fields.String(required=True, validate=OneOf(PUSH_OUTCOMES))
     error = ma.fields.String(
         required=True, allow_none=True, metadata={"description": "Every fault, as `field: reason`."}
     )
@@ -112,30 +105,9 @@ class PushReplay(MethodView):
         Adds missing data. A different result replaces the rows that only this push created. If an accepted push can no
         longer be parsed, its rows stay.
         """
-        return _shown(replay(push_id))
-
-
-def replay(push_id: str) -> PushRow:
-    """Parse a push again, audit that, and return the push. Raises NotFound."""
-    services = runtime()
-    found = find_push(push_id).as_push()
-    push = services.admission.read_again(found, seen_at=max(services.now(), found.received_at))
-    services.audited(
-        lambda connection: replay_push(connection, push), caller().name, "push.replay", push_id=str(push.id)
-    )
-    return find_push(push_id)
-
-
-def find_push(text: str) -> PushRow:
-    """Return the push with an id, within the caller's accounts. Raises NotFound."""
-    try:
-        push_id = UUID(text)
-    except ValueError:
-        raise NotFound(InputFault.UNKNOWN_PUSH) from None
-    found = runtime().ask(lambda connection: queries.find_push(connection, push_id, caller().accounts))
-    if found is None:
-        raise NotFound(InputFault.UNKNOWN_PUSH)
-    return found
+        services = runtime()
+        service.replay(services.trail, services.admission, caller().name, find_push(push_id))
+        return _shown(find_push(push_id))
 
 
 def _shown(push: PushRow) -> dict[str, Any]:

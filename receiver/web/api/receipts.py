@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import marshmallow as ma
 from flask.views import MethodView
 
 from receiver.messages import queries
 from receiver.web.api.common import (
     Blueprint,
-    InboundEventFilterSchema,
-    OneOf,
     answer_page,
     audit_list,
     documents,
@@ -21,14 +18,9 @@ from receiver.web.api.common import (
     row_json,
     row_schema,
 )
+from receiver.web.lists.filters import ReceiptFilterSchema
 
 blueprint = Blueprint("receipts", __name__, description="Delivery receipts as pushed by the platform.")
-
-
-class ReceiptFilterSchema(InboundEventFilterSchema):
-    """Filters of receipts."""
-
-    status = ma.fields.String(validate=OneOf(queries.RECEIPT_STATUSES))
 
 
 @blueprint.route("/receipts")

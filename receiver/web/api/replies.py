@@ -9,9 +9,6 @@ from flask.views import MethodView
 from receiver.messages import queries
 from receiver.web.api.common import (
     Blueprint,
-    InboundEventFilterSchema,
-    StrictBoolean,
-    Text,
     answer_page,
     audit_look_up,
     documents,
@@ -21,16 +18,9 @@ from receiver.web.api.common import (
     row_json,
     row_schema,
 )
+from receiver.web.lists.filters import ReplyFilterSchema
 
 blueprint = Blueprint("replies", __name__, description="Replies (MO) as pushed by the platform.")
-
-
-class ReplyFilterSchema(InboundEventFilterSchema):
-    """Filters of replies."""
-
-    q = Text(metadata={"description": "Text that the content contains, case-insensitive."})
-    opt_out = StrictBoolean(metadata={"description": "Whether the reply is an opt-out."})
-    opt_out_review = StrictBoolean(metadata={"description": "Whether the reply may be an opt-out and needs a review."})
 
 
 @blueprint.route("/replies")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 from flask import Response, request
 from flask.views import MethodView
 
-from receiver.core import InputFault, mask_mobile, neutral
+from receiver.core import InputFault, mask_mobile, midnight, neutral
 from receiver.messages import balance
 from receiver.reporting import delivery
 from receiver.reporting.busiest import SPIKE_MIN_SENT, By, list_busiest
@@ -85,7 +85,7 @@ class SpanSchema(StrictSchema):
         """Extend a span from a day to the same day to that whole day. Times are longer than a date."""
         if original["from"] == original["to"] and len(original["to"]) <= len("2026-11-23"):
             day = data["to"].astimezone(runtime().settings.timezone).date()
-            data["to"] = midnight(day + timedelta(days=1))
+            data["to"] = midnight(day + timedelta(days=1), runtime().settings.timezone)
         return data
 
 
@@ -441,14 +441,12 @@ class Billing(MethodView):
         end += timedelta(days=first == end)
         _require_span(first, end, timedelta(days=_BILLING_MAX_DAYS))
         days = [first + timedelta(days=number) for number in range((end - first).days)]
-        bounds = [(midnight(day), midnight(day + timedelta(days=1))) for day in days]
+        bounds = [
+            (midnight(day, services.settings.timezone), midnight(day + timedelta(days=1), services.settings.timezone))
+            for day in days
+        ]
         allowed = readable_accounts(arguments.get("account"))
         accounts = sorted(services.settings.accounts if allowed is None else allowed)
         found = runtime().browse(lambda connection: balance.list_billing(connection, accounts, bounds))
         day_of = {begins_at: day for (begins_at, _), day in zip(bounds, days, strict=True)}
         return {"items": [asdict(row) | {"day": day_of[row.begins_at].isoformat()} for row in found]}
-
-
-def midnight(day: date) -> datetime:
-    """Return the start of a day of the platform's zone, in UTC."""
-    return datetime(day.year, day.month, day.day, tzinfo=runtime().settings.timezone).astimezone(UTC)

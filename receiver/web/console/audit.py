@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -11,10 +10,11 @@ from flask import Response, request
 from receiver.audit import MEDIA_TYPES, AuditFormat, iter_audit_file, iter_entries, verify_audit
 from receiver.core import CheckResult, InvalidCursor
 from receiver.web import runtime
-from receiver.web.api.audit import AuditFilterSchema, answer_audit, audit_filter_of
 from receiver.web.console.error_texts import fault_words
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.session import current_user
+from receiver.web.lists.filters import AuditFilterSchema
+from receiver.web.lists.pages import audit_filter_of, read_audit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,9 +70,8 @@ def _show(given: dict[str, str]) -> Response:
     }
     cursor = {"cursor": given["cursor"]} if given.get("cursor") else {}
     try:
-        page = answer_audit(AuditFilterSchema().load(narrowed | cursor))
-        page["items"] = [item | {"moment": datetime.fromisoformat(item["at"])} for item in page["items"]]
-        return render("audit.html", **values | page)
+        entries, next_cursor = read_audit(AuditFilterSchema().load(narrowed | cursor))
+        return render("audit.html", **values | {"items": entries, "next_cursor": next_cursor})
     except ma.ValidationError as error:
         return render("audit.html", 422, **values | {"errors": faults(error)})
     except InvalidCursor as error:

@@ -9,13 +9,14 @@ from urllib.parse import parse_qsl
 from flask import flash, redirect, url_for
 from flask_babel import gettext
 
-from receiver.db import once
+from receiver.intake import service
 from receiver.messages import queries
 from receiver.web import runtime
-from receiver.web.api.pushes import PushFilterSchema, find_push, replay
 from receiver.web.console.lists import read_list
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import current_user
+from receiver.web.lists.filters import PushFilterSchema
+from receiver.web.lists.pages import find_push
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -52,8 +53,9 @@ def push(push_id: str) -> Response:
 @blueprint.post("/pushes/<push_id>/replay", endpoint="replay")
 def replay_push(push_id: str) -> Response:
     """Parse a push again with the current settings."""
-    read_again = replay(push_id)
-    if read_again.error is None:
+    services = runtime()
+    service.replay(services.trail, services.admission, current_user().caller.name, find_push(push_id))
+    if find_push(push_id).error is None:
         flash(gettext("Parsed. The message was updated."), "good")
     else:
         flash(gettext("The push still cannot be parsed."), "bad")
@@ -63,9 +65,7 @@ def replay_push(push_id: str) -> Response:
 @blueprint.post("/pushes/seen")
 def quarantine_seen() -> Response:
     """Mark the quarantined pushes as reviewed: the banner then counts only newer ones."""
-    services = runtime()
-    services.database.write(lambda connection: once.note(connection, once.QUARANTINE_SEEN, now=services.now()))
-    services.audit(current_user().caller.name, "quarantine.seen")
+    service.mark_quarantine_seen(runtime().trail, current_user().caller.name)
     return redirect(url_for("console.pushes", outcome="quarantined"), HTTPStatus.SEE_OTHER)
 
 

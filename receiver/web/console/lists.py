@@ -10,13 +10,13 @@ from flask_babel import gettext, lazy_gettext
 
 from receiver.core import InvalidCursor
 from receiver.messages import queries
-from receiver.web.api.common import answer_page, audit_look_up, shown
-from receiver.web.api.message_schemas import MessageFilterSchema
-from receiver.web.api.replies import ReplyFilterSchema
 from receiver.web.console.error_texts import fault_words
 from receiver.web.console.lookup import answer_message
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.session import seen_accounts
+from receiver.web.lists.filters import MessageFilterSchema, ReplyFilterSchema
+from receiver.web.lists.pages import answer_page
+from receiver.web.lists.visibility import audit_look_up, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -29,10 +29,10 @@ from receiver.support.lookup import (
 )
 from receiver.support.lookup_store import find_look_up, save_look_up
 from receiver.web import runtime
-from receiver.web.api.common import audit_look_up, shown
 from receiver.web.console.advice import advice_for
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import current_user
+from receiver.web.lists.visibility import audit_look_up, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

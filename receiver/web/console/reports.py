@@ -13,17 +13,16 @@ import marshmallow as ma
 from flask import Response, request
 from flask_babel import gettext, lazy_gettext
 
-from receiver.core import NotFound, neutral
+from receiver.core import NotFound, midnight, neutral
 from receiver.messages import balance
 from receiver.messages.export_files import FileFormat
 from receiver.reporting import delivery as reports
 from receiver.reporting.figures import DeliveryFigures, ReportQuestion, Unit
 from receiver.support import signals
 from receiver.web import runtime
-from receiver.web.api.exports import FORMS, SHEET_ROWS_MAX, answer_export
-from receiver.web.api.reports import midnight
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.session import current_user, seen_accounts
+from receiver.web.lists.exports import FORMS, SHEET_ROWS_MAX, answer_export
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,10 +82,11 @@ class ReportParams:
 
     def question(self, **by: Any) -> ReportQuestion:
         """Return the parameters as a report query."""
+        zone = runtime().settings.timezone
         return ReportQuestion(
-            since=midnight(self.first),
-            until=midnight(self.last + timedelta(days=1)),
-            zone=runtime().settings.timezone,
+            since=midnight(self.first, zone),
+            until=midnight(self.last + timedelta(days=1), zone),
+            zone=zone,
             template_id=self.template_id,
             accounts=(self.account,) if self.account else current_user().user.accounts,
             **by,

@@ -12,7 +12,9 @@ from receiver.web.api.common.blueprint import (
     operation,
     read_json,
 )
-from receiver.web.api.common.fields import (
+from receiver.web.api.common.polling import MAX_WAIT_SECONDS, hold
+from receiver.web.api.common.schemas import ProblemSchema, field_schema, list_schema, row_schema
+from receiver.web.lists.fields import (
     MOBILE_PATTERN,
     InputTime,
     MobileField,
@@ -22,21 +24,15 @@ from receiver.web.api.common.fields import (
     Text,
     WholeNumber,
 )
-from receiver.web.api.common.pagination import MAX_WAIT_SECONDS, answer_page, hold
-from receiver.web.api.common.schemas import (
+from receiver.web.lists.filters import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     AccountFilterSchema,
-    InboundEventFilterSchema,
     PageSchema,
-    ProblemSchema,
-    ReceivedFilterSchema,
     StrictSchema,
-    field_schema,
-    list_schema,
-    row_schema,
 )
-from receiver.web.api.common.visibility import (
+from receiver.web.lists.pages import answer_page
+from receiver.web.lists.visibility import (
     account_to_write,
     audit_list,
     audit_look_up,
@@ -52,14 +48,12 @@ __all__ = [
     "MOBILE_PATTERN",
     "AccountFilterSchema",
     "Blueprint",
-    "InboundEventFilterSchema",
     "InputTime",
     "MobileField",
     "OneOf",
     "OurTime",
     "PageSchema",
     "ProblemSchema",
-    "ReceivedFilterSchema",
     "StrictBoolean",
     "StrictSchema",
     "Text",

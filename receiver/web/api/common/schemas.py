@@ -6,59 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 
-from receiver.core import InputFault
 from receiver.messages.fields import TIMES, Field, FieldType, fields_of
-from receiver.web.api.common.fields import InputTime, MobileField, StrictBoolean, Text, WholeNumber
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
-
-
-class StrictSchema(ma.Schema):
-    """Rejects unknown fields."""
-
-    error_messages = {"unknown": InputFault.UNKNOWN_FIELD}  # noqa: RUF012  (as in the base class)
-
-    class Meta:
-        unknown = ma.RAISE
-
-
-class PageSchema(StrictSchema):
-    """Limit and cursor of a list."""
-
-    limit = WholeNumber(
-        load_default=DEFAULT_LIMIT,
-        validate=ma.validate.Range(1, MAX_LIMIT),
-        metadata={"description": "Maximum number of items."},
-    )
-    cursor = Text(
-        max_chars=1000,
-        metadata={"description": "`next_cursor` of the previous page, with the same filters."},
-    )
-
-
-class AccountFilterSchema(PageSchema):
-    """The filter by account, common to all lists."""
-
-    account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
-
-
-class ReceivedFilterSchema(AccountFilterSchema):
-    """Filters of lists of pushed items."""
-
-    received_from = InputTime(metadata={"description": "Received at or after this time."})
-    received_to = InputTime(metadata={"description": "Received before this time."})
-
-
-class InboundEventFilterSchema(ReceivedFilterSchema):
-    """Filters of receipts and replies."""
-
-    mobile = MobileField()
-    task_id = Text(max_chars=64)
-    matched = StrictBoolean(metadata={"description": "Whether the message's send is recorded."})
 
 
 class ProblemErrorSchema(ma.Schema):

@@ -1,27 +1,26 @@
-"""Pages of a list, long polling, and reads from a replica."""
+"""Pages of lists, for the API and the console."""
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from receiver.audit import AuditFilter, list_entries
+from receiver.core import InputFault, NotFound
 from receiver.core.cursors import Cursors
-from receiver.messages.queries import Clock, Filter, Page
+from receiver.messages import queries
+from receiver.messages.queries import Clock, Filter, Page, PushRow
 from receiver.web import runtime
-from receiver.web.api.common.visibility import readable_accounts
-from receiver.web.auth import check_again
+from receiver.web.auth import caller
+from receiver.web.lists.visibility import readable_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from receiver.audit.log import Entry
     from receiver.db.engine import Connection
-
-
-T = TypeVar("T")
 
 
 def answer_page(
@@ -67,28 +66,34 @@ def _key_of(name: str, before: str | None) -> Any:
     return UUID(before) if name == "pushes" else int(before)
 
 
-MAX_WAIT_SECONDS = 30
-_POLL_SECONDS = 0.25
-# Each waiting request holds a thread; beyond this number, requests are answered at once.
-_waiters = threading.BoundedSemaphore(16)
-
-
-def hold(seconds: float, find: Callable[[], T | None]) -> T | None:
-    """Return the first result of `find`, called repeatedly; None: there was none in that time.
-
-    Raises Denied if the caller's key was revoked or expired meanwhile.
-    """
-    if not _waiters.acquire(blocking=False):
-        return None
+def find_push(text: str) -> PushRow:
+    """Return the push with an id, within the caller's accounts. Raises NotFound."""
     try:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-            if (found := find()) is not None:
-                break
-        else:
-            found = None
-        check_again()
-        return found
-    finally:
-        _waiters.release()
+        push_id = UUID(text)
+    except ValueError:
+        raise NotFound(InputFault.UNKNOWN_PUSH) from None
+    found = runtime().ask(lambda connection: queries.find_push(connection, push_id, caller().accounts))
+    if found is None:
+        raise NotFound(InputFault.UNKNOWN_PUSH)
+    return found
+
+
+def audit_filter_of(arguments: dict[str, Any]) -> AuditFilter:
+    """Return the filter of loaded arguments; a number becomes its keyed hash."""
+    wanted = {name: value for name, value in arguments.items() if name in ("actor", "action", "since", "until")}
+    mobile = arguments.get("mobile")
+    return AuditFilter(**wanted, mobile_hmac=None if mobile is None else runtime().mobile_hmac(mobile))
+
+
+def read_audit(arguments: dict[str, Any]) -> tuple[list[Entry], str | None]:
+    """Return one page of entries, newest first, and the next page's cursor; the read is audited too.
+
+    Raises InvalidCursor.
+    """
+    services, audit_filter, limit = runtime(), audit_filter_of(arguments), arguments["limit"]
+    cursors = Cursors(services.shared_secret("cursor"), "audit", asdict(audit_filter))
+    before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None
+    services.audit(caller().name, "audit.read", mobile=arguments.get("mobile"))
+    found = services.ask(lambda connection: list_entries(connection, audit_filter, limit=limit + 1, before=before))
+    next_cursor = cursors.make(found[limit - 1].id) if len(found) > limit else None
+    return found[:limit], next_cursor

@@ -36,34 +36,11 @@ def create_user(
     return get_user(connection, name)
 
 
-def set_password(connection: sa.Connection, name: str, password_hash: str, *, now: datetime) -> None:
-    """Change a password, and end the user's sessions. Raises NotFound."""
-    _change(connection, name, now, password_hash=password_hash)
-
-
-def set_role(connection: sa.Connection, name: str, role: Role, *, now: datetime) -> None:
-    """Change a user's role, and end their sessions. Raises NotFound."""
-    _change(connection, name, now, role=role.value)
-
-
-def set_accounts(connection: sa.Connection, name: str, accounts: Sequence[str] | None, *, now: datetime) -> None:
-    """Restrict a user to accounts, None: all; ends their sessions. Raises NotFound."""
-    _change(connection, name, now, accounts=sorted(accounts) if accounts is not None else None)
-
-
-def set_disabled(connection: sa.Connection, name: str, disabled_at: datetime | None, *, now: datetime) -> None:
-    """Disable a user, None: enable them; ends their sessions. Raises NotFound."""
-    _change(connection, name, now, disabled_at=disabled_at)
-
-
-def set_totp(connection: sa.Connection, name: str, secret: str | None, *, now: datetime) -> None:
-    """Set a user's second factor, None: remove it; ends their sessions. Raises NotFound."""
-    _change(connection, name, now, totp_secret=secret, totp_step=None)
-
-
-def _change(connection: sa.Connection, name: str, now: datetime, **values: Any) -> None:
+def change_user(connection: sa.Connection, name: str, *, now: datetime, **values: Any) -> None:
+    """Change columns of a user, if any, and end their sessions. Raises NotFound."""
     user = get_user(connection, name)
-    connection.execute(sa.update(users).where(users.c.id == user.id).values(**values))
+    if values:
+        connection.execute(sa.update(users).where(users.c.id == user.id).values(**values))
     end_sessions_of(connection, user.id, now=now)
 
 

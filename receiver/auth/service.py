@@ -10,19 +10,18 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from receiver.auth import changes, users
+from receiver.auth import changes
 from receiver.auth.access_review import ReviewedAccess, list_access
 from receiver.auth.passwords import hash_password
+from receiver.auth.users import NAME
 from receiver.core import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
+    from collections.abc import Mapping, Sequence
 
     from receiver.audit import AuditTrail
     from receiver.auth.api_keys import Scope
     from receiver.auth.users import Role, User
-    from receiver.db.engine import Connection
 
 EXPIRES_DAYS_MAX = 36500
 _KEY_NAME_MAX_CHARS = 64
@@ -46,7 +45,7 @@ def create_user(
     accounts: Sequence[str] | None = None,
 ) -> User:
     """Create a user; `accounts` None: all. Raises InvalidName, NameTaken, or SettingsError for a weak password."""
-    if not users.NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InvalidName("NAME: letters, digits, and . _ @ + - only, 64 at most")
     password_hash = None if password is None else hash_password(password, name=name)
     create = partial(
@@ -63,58 +62,46 @@ def create_user(
 
 def set_password(trail: AuditTrail, actor: str, user: User, password: str) -> None:
     """Change a password, and end the user's sessions. Raises SettingsError for a weak one."""
-    password_hash = hash_password(password, name=user.name)
-    _change(trail, actor, user, "password", partial(changes.set_password, password_hash=password_hash))
+    _change(trail, actor, user, "password", {"password_hash": hash_password(password, name=user.name)})
 
 
 def set_role(trail: AuditTrail, actor: str, user: User, role: Role) -> None:
     """Change a user's role, and end their sessions."""
-    _change(trail, actor, user, "role", partial(changes.set_role, role=role), role=role.value)
+    _change(trail, actor, user, "role", {"role": role.value}, role=role.value)
 
 
 def set_accounts(trail: AuditTrail, actor: str, user: User, accounts: Sequence[str] | None) -> None:
     """Limit a user to accounts, None: to none; ends their sessions."""
-    change = partial(changes.set_accounts, accounts=accounts)
-    _change(trail, actor, user, "accounts", change, accounts=accounts or "all")
+    _change(trail, actor, user, "accounts", {"accounts": accounts and sorted(accounts)}, accounts=accounts or "all")
 
 
 def disable_user(trail: AuditTrail, actor: str, user: User) -> None:
     """Disable a user, and end their sessions."""
-    _change(trail, actor, user, "disable", partial(changes.set_disabled, disabled_at=trail.now()))
+    _change(trail, actor, user, "disable", {"disabled_at": trail.now()})
 
 
 def enable_user(trail: AuditTrail, actor: str, user: User) -> None:
     """Enable a disabled user."""
-    _change(trail, actor, user, "enable", partial(changes.set_disabled, disabled_at=None))
+    _change(trail, actor, user, "enable", {"disabled_at": None})
 
 
 def reset_totp(trail: AuditTrail, actor: str, user: User) -> None:
     """Remove a user's second factor, and end their sessions."""
-    _change(trail, actor, user, "reset_totp", partial(changes.set_totp, secret=None))
+    _change(trail, actor, user, "reset_totp", {"totp_secret": None, "totp_step": None})
 
 
 def set_totp(trail: AuditTrail, actor: str, user: User, secret: str, *, step: int) -> None:
     """Set a user's second factor, whose code of a time step they have given; ends their sessions."""
-
-    def change(connection: Connection, name: str, *, now: datetime) -> None:
-        changes.set_totp(connection, name, secret, now=now)
-        users.use_totp_step(connection, user.id, step)
-
-    _change(trail, actor, user, "set_totp", change)
+    _change(trail, actor, user, "set_totp", {"totp_secret": secret, "totp_step": step})
 
 
 def end_sessions(trail: AuditTrail, actor: str, user: User) -> None:
     """End every session of a user."""
-    now = trail.now()
-    _change(
-        trail, actor, user, "end_sessions", lambda connection, **_: users.end_sessions_of(connection, user.id, now=now)
-    )
+    _change(trail, actor, user, "end_sessions", {})
 
 
-def _change(
-    trail: AuditTrail, actor: str, user: User, action: str, change: Callable[..., object], **detail: Any
-) -> None:
-    change = partial(change, name=user.name, now=trail.now())
+def _change(trail: AuditTrail, actor: str, user: User, action: str, values: Mapping[str, Any], **detail: Any) -> None:
+    change = partial(changes.change_user, name=user.name, now=trail.now(), **values)
     trail.audited(change, actor, f"user.{action}", name=user.name, **detail)
 
 

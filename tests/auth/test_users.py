@@ -81,7 +81,7 @@ def test_name_in_another_case_or_width_is_the_same(runtime: Runtime, other: str)
     with pytest.raises(NameTaken, match=r"Li\.Wei"):
         create(runtime, other)
     assert runtime.ask(lambda c: users.match_user(c, other)) == made
-    runtime.database.write(lambda c: changes.set_disabled(c, other, NOON, now=NOON))
+    runtime.database.write(lambda c: changes.change_user(c, other, now=NOON, disabled_at=NOON))
     assert [user.disabled_at for user in runtime.ask(users.list_users)] == [NOON]
 
 
@@ -106,10 +106,10 @@ def test_tries_are_counted_over_all_ways_to_write_a_name(runtime: Runtime) -> No
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: changes.set_password(c, "nobody", "x", now=NOON),
-        lambda c: changes.set_role(c, "nobody", Role.ADMIN, now=NOON),
-        lambda c: changes.set_disabled(c, "nobody", NOON, now=NOON),
-        lambda c: changes.set_totp(c, "nobody", "x", now=NOON),
+        lambda c: changes.change_user(c, "nobody", now=NOON, password_hash="x"),
+        lambda c: changes.change_user(c, "nobody", now=NOON, role=Role.ADMIN.value),
+        lambda c: changes.change_user(c, "nobody", now=NOON, disabled_at=NOON),
+        lambda c: changes.change_user(c, "nobody", now=NOON, totp_secret="x", totp_step=None),
     ],
 )
 def test_nobody_is_changed(runtime: Runtime, change: Callable[[sa.Connection], None]) -> None:
@@ -163,11 +163,11 @@ def test_ended_session_stays_ended(runtime: Runtime) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda c: changes.set_password(c, "li.wei", "x", now=NOON),
-        lambda c: changes.set_role(c, "li.wei", Role.ADMIN, now=NOON),
-        lambda c: changes.set_disabled(c, "li.wei", NOON, now=NOON),
-        lambda c: changes.set_totp(c, "li.wei", "x", now=NOON),
-        lambda c: changes.set_totp(c, "li.wei", None, now=NOON),
+        lambda c: changes.change_user(c, "li.wei", now=NOON, password_hash="x"),
+        lambda c: changes.change_user(c, "li.wei", now=NOON, role=Role.ADMIN.value),
+        lambda c: changes.change_user(c, "li.wei", now=NOON, disabled_at=NOON),
+        lambda c: changes.change_user(c, "li.wei", now=NOON, totp_secret="x", totp_step=None),
+        lambda c: changes.change_user(c, "li.wei", now=NOON, totp_secret=None, totp_step=None),
     ],
     ids=["password", "role", "disabled", "totp set", "totp reset"],
 )
@@ -183,10 +183,10 @@ def test_whatever_changes_a_user_ends_their_sessions_and_nobody_elses(
 
 def test_session_of_a_disabled_user_does_not_hold(runtime: Runtime) -> None:
     user = create(runtime)
-    runtime.database.write(lambda c: changes.set_disabled(c, "li.wei", NOON, now=NOON))
+    runtime.database.write(lambda c: changes.change_user(c, "li.wei", now=NOON, disabled_at=NOON))
     token = begin(runtime, user)  # begun by a process that had not heard of it
     assert session(runtime, token) is None
-    runtime.database.write(lambda c: changes.set_disabled(c, "li.wei", None, now=NOON))
+    runtime.database.write(lambda c: changes.change_user(c, "li.wei", now=NOON, disabled_at=None))
     assert session(runtime, token) is None  # letting in again is no log-in
     assert session(runtime, begin(runtime, user)) is not None
 
@@ -213,7 +213,7 @@ def test_a_time_step_is_used_once_and_none_before_it(runtime: Runtime) -> None:
         return runtime.database.write(lambda c: users.use_totp_step(c, user.id, step))
 
     assert [use(step) for step in (7, 7, 6, 8, 8)] == [True, False, False, True, False]
-    runtime.database.write(lambda c: changes.set_totp(c, "li.wei", "new", now=NOON))
+    runtime.database.write(lambda c: changes.change_user(c, "li.wei", now=NOON, totp_secret="new", totp_step=None))
     assert use(3)  # of another secret
 
 

@@ -460,7 +460,7 @@ def test_nobody_needs_a_second_factor_where_none_is_required(make_runtime: Calla
 def test_unknown_name_wrong_password_and_kept_out_are_answered_alike(app: Flask, runtime: Runtime) -> None:
     create(runtime, "li.wei", "support")
     create(runtime, "gone", "support")
-    runtime.database.write(lambda c: changes.set_disabled(c, "gone", runtime.now(), now=runtime.now()))
+    runtime.database.write(lambda c: changes.change_user(c, "gone", now=runtime.now(), disabled_at=runtime.now()))
     tried = [enter(app, *pair) for pair in (("li.wei", "wrong"), ("nobody", PASSWORD), ("gone", PASSWORD), ("", ""))]
     assert [answer.status_code for _, answer in tried] == [401] * 4
     assert {Page(answer.text).at("error") for _, answer in tried} == {"Incorrect username or password."}
@@ -551,7 +551,7 @@ def test_proxy_is_believed_who_it_is_only_from_its_address_and_only_where_that_i
     runtime = make_runtime(trusted_proxies=proxies, console_user_header="X-Remote-User")
     create(runtime, "boss", "admin")
     create(runtime, "gone", "admin")
-    runtime.database.write(lambda c: changes.set_disabled(c, "gone", runtime.now(), now=runtime.now()))
+    runtime.database.write(lambda c: changes.change_user(c, "gone", now=runtime.now(), disabled_at=runtime.now()))
 
     def status(services: Runtime, name: str, peer: str = "10.0.0.1", header: str = "X-Remote-User") -> int:
         more = {"environ_overrides": {"REMOTE_ADDR": peer}, "headers": {header: name}}

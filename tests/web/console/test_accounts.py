@@ -142,7 +142,7 @@ def both(make_runtime: Callable[..., Runtime]) -> Runtime:
 
 def bound_admin(runtime: Runtime, name: str = "bound") -> Staff:
     create(runtime, name, "admin")
-    runtime.database.write(lambda c: changes.set_accounts(c, name, ["default"], now=runtime.now()))
+    runtime.database.write(lambda c: changes.change_user(c, name, now=runtime.now(), accounts=["default"]))
     return log_in(create_app(runtime), runtime, "admin", name=name)
 
 

@@ -221,7 +221,7 @@ def test_nobody_is_let_in_as_somebody_else_of_that_name(company: Company, by_oid
 def test_who_is_kept_out_stays_out(company: Company) -> None:
     company.log_in()
     now = company.runtime.now()
-    company.runtime.database.write(lambda connection: changes.set_disabled(connection, "li.wei", now, now=now))
+    company.runtime.database.write(lambda c: changes.change_user(c, "li.wei", now=now, disabled_at=now))
     browser = company.browser()
     assert company.log_in(browser=browser).status_code == 403
     assert company.audited("login.failed")[0]["detail"]["reason"] == "disabled"

@@ -149,8 +149,8 @@ def _make_users(connection: sa.Connection) -> None:
         changes.create_user(connection, name=name, role=role, now=made_at, password_hash=password_hash)
     changes.create_user(connection, name="zhao.min", role=Role.ADMIN, now=made_at, password_hash=password_hash)
     changes.create_user(connection, name="sun.hao", role=Role.SUPPORT, now=made_at, password_hash=password_hash)
-    changes.set_totp(connection, "wang.li", _TOTP_KEY, now=made_at)
-    changes.set_disabled(connection, "sun.hao", NOW - timedelta(days=3), now=NOW - timedelta(days=3))
+    changes.change_user(connection, "wang.li", now=made_at, totp_secret=_TOTP_KEY, totp_step=None)
+    changes.change_user(connection, "sun.hao", now=NOW - timedelta(days=3), disabled_at=NOW - timedelta(days=3))
 
 
 def _fill(connection: sa.Connection) -> None:

@@ -19,6 +19,7 @@ from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, still_last
 from receiver.db.engine import RowRejected
 from receiver.intake import client_address, within
 from receiver.web import denials, runtime
+from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied, answer_for
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _check() -> None:
         return  # it has its own table and check, by role
     policy = policy_for(request.endpoint, request.method)
     if policy is None:
-        raise Denied(403, "forbidden", "this route has no access policy")
+        raise Denied(403, ErrorCode.FORBIDDEN, "this route has no access policy")
     if policy is Open.BY_METRICS_ADDRESS:
         _check_address()
     elif isinstance(policy, Scope):
@@ -134,7 +135,7 @@ def check_again() -> None:
 
 def _check_address() -> None:
     if not within(_address(), runtime().settings.metrics_allow):
-        raise Denied(403, "forbidden", "this address may not read metrics (RECEIVER_METRICS_ALLOW)")
+        raise Denied(403, ErrorCode.FORBIDDEN, "this address may not read metrics (RECEIVER_METRICS_ALLOW)")
 
 
 def _address() -> str:
@@ -146,16 +147,16 @@ def _key_with(scope: Scope) -> ApiKey:
     given = request.headers.get("Authorization", "")
     kind, _, token = given.partition(" ")
     if kind.lower() != "bearer" or not token.strip():
-        raise Denied(401, "unauthorized", "send a key: Authorization: Bearer KEY")
+        raise Denied(401, ErrorCode.UNAUTHORIZED, "send a key: Authorization: Bearer KEY")
     services = runtime()
     key = _find_key(services, token.strip())
     if key is not None:
         g.refused_key = f"key:{key.name}"  # unless it is not
     if key is None or not key.valid(services.now()):
         _guard().failures.note(_address())
-        raise Denied(401, "unauthorized", "this key is unknown, revoked or expired")
+        raise Denied(401, ErrorCode.UNAUTHORIZED, "this key is unknown, revoked or expired")
     if scope not in key.scopes:
-        raise Denied(403, "missing_scope", f"this key lacks the scope {scope.value}")
+        raise Denied(403, ErrorCode.MISSING_SCOPE, f"this key lacks the scope {scope.value}")
     del g.refused_key
     return key
 
@@ -201,7 +202,9 @@ def _find_key(services: Runtime, token: str) -> ApiKey | None:
     try:
         wait_seconds = _guard().failures.wait_seconds(_address())
         if wait_seconds and digest not in _guard().valid_digests(services):
-            raise Denied(429, "too_many_failures", "too many wrong keys from this address", retry_after=wait_seconds)
+            raise Denied(
+                429, ErrorCode.TOO_MANY_FAILURES, "too many wrong keys from this address", retry_after=wait_seconds
+            )
         key = services.ask_present(lambda connection: api_keys.find_key(connection, token))
     except (DatabaseUnavailable, DatabaseMisconfigured):
         if digest in _seen:

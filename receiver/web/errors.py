@@ -23,6 +23,7 @@ from receiver.observability import get_logger
 from receiver.platform.client import PlatformProtocolError, PlatformUnreachable, Unsendable, explain
 from receiver.sending.attempts import KeyReused
 from receiver.sending.service import PlatformRefused
+from receiver.web.error_codes import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,33 +35,33 @@ _log = get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "1"
 
-_STATUS_OF: Mapping[type[ReceiverError], tuple[int, str]] = {
-    NotFound: (404, "not_found"),
-    InvalidCursor: (422, "invalid_cursor"),
-    Overloaded: (503, "overloaded"),
-    SpoolUnavailable: (503, "spool_unavailable"),
-    MissingExtra: (422, "missing_extra"),
-    TooManyRows: (422, "too_many_rows"),
-    DatabaseUnavailable: (503, "database_unavailable"),
-    DatabaseMisconfigured: (503, "database_unfit"),
-    KeyReused: (422, "idempotency_key_reused"),
+_STATUS_OF: Mapping[type[ReceiverError], tuple[int, ErrorCode]] = {
+    NotFound: (404, ErrorCode.NOT_FOUND),
+    InvalidCursor: (422, ErrorCode.INVALID_CURSOR),
+    Overloaded: (503, ErrorCode.OVERLOADED),
+    SpoolUnavailable: (503, ErrorCode.SPOOL_UNAVAILABLE),
+    MissingExtra: (422, ErrorCode.MISSING_EXTRA),
+    TooManyRows: (422, ErrorCode.TOO_MANY_ROWS),
+    DatabaseUnavailable: (503, ErrorCode.DATABASE_UNAVAILABLE),
+    DatabaseMisconfigured: (503, ErrorCode.DATABASE_UNFIT),
+    KeyReused: (422, ErrorCode.IDEMPOTENCY_KEY_REUSED),
 }
-_CODE_OF: Mapping[int, str] = {
-    400: "malformed",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    409: "conflict",
-    413: "too_large",
-    415: "unsupported_media_type",
-    422: "invalid",
-    502: "bad_gateway",
-    503: "unavailable",
+_CODE_OF: Mapping[int, ErrorCode] = {
+    400: ErrorCode.MALFORMED,
+    401: ErrorCode.UNAUTHORIZED,
+    403: ErrorCode.FORBIDDEN,
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    409: ErrorCode.CONFLICT,
+    413: ErrorCode.TOO_LARGE,
+    415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    422: ErrorCode.INVALID,
+    502: ErrorCode.BAD_GATEWAY,
+    503: ErrorCode.UNAVAILABLE,
 }
 
 
-def problem_body(status: int, code: str, detail: str, errors: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
+def problem_body(status: int, code: ErrorCode, detail: str, errors: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
     """Return the body of a problem; `errors` are {pointer, detail}, one for each wrong field."""
     body: dict[str, Any] = {
         "type": "about:blank",
@@ -76,7 +77,7 @@ def problem_body(status: int, code: str, detail: str, errors: Iterable[Mapping[s
 
 def problem(
     status: int,
-    code: str,
+    code: ErrorCode,
     detail: str,
     errors: Iterable[Mapping[str, str]] = (),
     headers: Mapping[str, str] | None = None,
@@ -94,7 +95,7 @@ def problem(
 class Invalid(ReceiverError):
     """Invalid input; `errors` maps JSON pointers to faults."""
 
-    def __init__(self, errors: Mapping[str, str], *, status: int = 422, code: str = "invalid") -> None:
+    def __init__(self, errors: Mapping[str, str], *, status: int = 422, code: ErrorCode = ErrorCode.INVALID) -> None:
         super().__init__("; ".join(f"{pointer}: {detail}" for pointer, detail in errors.items()))
         self.errors = [{"pointer": pointer, "detail": detail} for pointer, detail in errors.items()]
         self.status = status
@@ -113,7 +114,7 @@ class Unreadable(Invalid):
 class Denied(ReceiverError):
     """A request without a valid key (401), without the right (403), or too many requests (429)."""
 
-    def __init__(self, status: int, code: str, text: str, *, retry_after: int | None = None) -> None:
+    def __init__(self, status: int, code: ErrorCode, text: str, *, retry_after: int | None = None) -> None:
         super().__init__(text)
         self.status = status
         self.code = code
@@ -145,17 +146,19 @@ def _receiver_error(error: ReceiverError) -> Response:
             return problem(error.status, _CODE_OF[error.status], str(error))
         case PlatformRefused():
             meaning = explain(str(error))
-            return problem(422, meaning.code, str(error), waiting_helps=meaning.waiting_helps, advice=meaning.advice)
+            return problem(
+                422, ErrorCode(meaning.code), str(error), waiting_helps=meaning.waiting_helps, advice=meaning.advice
+            )
         case PlatformProtocolError():
             status = 504 if error.timed_out else 502
-            return problem(status, "outcome_unknown", f"{error}; the message may have been sent")
+            return problem(status, ErrorCode.OUTCOME_UNKNOWN, f"{error}; the message may have been sent")
         case Unsendable():
-            return problem(400, "malformed", f"{error}; nothing was sent")
+            return problem(400, ErrorCode.MALFORMED, f"{error}; nothing was sent")
         case PlatformUnreachable():
-            return problem(502, "platform_unreachable", f"{error}; nothing was sent")
+            return problem(502, ErrorCode.PLATFORM_UNREACHABLE, f"{error}; nothing was sent")
         case InvalidCursor():
-            return problem(422, "invalid_cursor", str(error), [{"pointer": "#/cursor", "detail": str(error)}])
-    status, code = _STATUS_OF.get(type(error), (500, "internal"))
+            return problem(422, ErrorCode.INVALID_CURSOR, str(error), [{"pointer": "#/cursor", "detail": str(error)}])
+    status, code = _STATUS_OF.get(type(error), (500, ErrorCode.INTERNAL))
     if status >= 500:
         _log.error("request failed", error=str(error), status=status)
     return problem(status, code, str(error))
@@ -174,11 +177,18 @@ def _http_error(error: HTTPException) -> Response:
         return (
             _receiver_error(Invalid(flat))
             if status == 422
-            else problem(status, _CODE_OF.get(status, "malformed"), "the request is malformed", _as_errors(flat))
+            else problem(
+                status, _CODE_OF.get(status, ErrorCode.MALFORMED), "the request is malformed", _as_errors(flat)
+            )
         )
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     title = (error.name or "error").lower()
-    return problem(status, _CODE_OF.get(status, "internal" if status >= 500 else "malformed"), title, headers=headers)
+    return problem(
+        status,
+        _CODE_OF.get(status, ErrorCode.INTERNAL if status >= 500 else ErrorCode.MALFORMED),
+        title,
+        headers=headers,
+    )
 
 
 def _as_errors(flat: Mapping[str, str]) -> list[dict[str, str]]:

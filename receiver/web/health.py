@@ -14,6 +14,7 @@ from receiver.db import version
 from receiver.intake import spool_state
 from receiver.observability import count_dropped, metrics
 from receiver.web import runtime
+from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import problem
 from receiver.web.metrics_collector import Scrape, age_seconds
 
@@ -58,7 +59,7 @@ def readyz() -> Response:
     try:
         services.spool.check()
     except SpoolUnavailable as error:
-        return problem(503, "not_ready", f"{reason}; {error}")
+        return problem(503, ErrorCode.NOT_READY, f"{reason}; {error}")
     return jsonify(status="ok", durable="spool", reason=reason, spool=waiting)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from receiver.intake import is_push_path
+from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import problem
 from receiver.web.security_headers import secure
 from receiver.web.send_proxy import SendProxy
@@ -48,7 +49,7 @@ class Listeners:
         if is_send_proxy(self._settings, address):
             return self._send_proxy(environ, start_response)
         if is_public(self._settings, address) and not _open_to_all(environ.get("PATH_INFO", "")):
-            return secure(problem(404, "not_found", "not found"))(environ, start_response)
+            return secure(problem(404, ErrorCode.NOT_FOUND, "not found"))(environ, start_response)
         return self._app(environ, start_response)
 
 

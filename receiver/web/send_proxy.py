@@ -20,6 +20,7 @@ from receiver.observability import get_logger
 from receiver.platform.client import BALANCE_PATH, SEND_PATH, SMS_API
 from receiver.sending.service import PassedRequest
 from receiver.web.access_log import log_request
+from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import answer_for, problem
 
 if TYPE_CHECKING:
@@ -65,19 +66,19 @@ class SendProxy:
         except ReceiverError as error:
             answer = _failure(answer_for(error))
         except RequestEntityTooLarge:
-            answer = _failure(problem(413, "too_large", "the body is too large; nothing was sent"))
+            answer = _failure(problem(413, ErrorCode.TOO_LARGE, "the body is too large; nothing was sent"))
         except HTTPException as error:
-            answer = _failure(problem(error.code or 400, "malformed", "the request is malformed"))
+            answer = _failure(problem(error.code or 400, ErrorCode.MALFORMED, "the request is malformed"))
         except Exception as error:  # noqa: BLE001  (the edge of a request: its text may hold a code)
             _log.error("request failed", error=type(error).__name__)
-            answer = _failure(problem(500, "internal", "internal server error"))
+            answer = _failure(problem(500, ErrorCode.INTERNAL, "internal server error"))
         log_request(self._runtime.settings, environ, status=answer.status_code, began=began, route=_route(path))
         return answer(environ, start_response)
 
     def _answer(self, request: Request, path: str) -> Response:
         if not _is_forwarded(path):
             return _failure(
-                problem(404, "not_found", "this listener only serves the platform's paths, such as /smsApi/")
+                problem(404, ErrorCode.NOT_FOUND, "this listener only serves the platform's paths, such as /smsApi/")
             )
         interface = _INTERFACES.get(path)
         request.max_content_length = _OTHER_BODY_MAX_BYTES if interface is None else _BODY_MAX_BYTES

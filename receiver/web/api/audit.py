@@ -16,6 +16,7 @@ from receiver.web.api.common import (
     operation,
 )
 from receiver.web.auth import caller
+from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied
 from receiver.web.lists.filters import AuditFilterSchema
 from receiver.web.lists.pages import read_audit
@@ -50,6 +51,8 @@ class Audit(MethodView):
     def get(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return audit entries, newest first. Not for keys bound to accounts: entries concern all accounts."""
         if caller().accounts is not None:
-            raise Denied(403, "account_closed", "this key is bound to accounts, and the audit log covers all accounts")
+            raise Denied(
+                403, ErrorCode.ACCOUNT_CLOSED, "this key is bound to accounts, and the audit log covers all accounts"
+            )
         entries, next_cursor = read_audit(arguments)
         return {"items": [as_fields(entry) for entry in entries], "next_cursor": next_cursor}

@@ -46,6 +46,7 @@ from receiver.web.api.message_schemas import (
     WaitSchema,
 )
 from receiver.web.auth import caller
+from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Invalid, pointers, problem_body
 from receiver.web.lists.filters import MessageFilterSchema
 
@@ -245,7 +246,7 @@ def _record_one(body: Any) -> Response:
         return _json(_SPOOLED, 202)
     (result,) = results
     if result.outcome is Recorded.CONFLICT:
-        raise Invalid(_differences(result), status=409, code="conflict")
+        raise Invalid(_differences(result), status=409, code=ErrorCode.CONFLICT)
     return _json(_messages([result])[result.message_id], 201 if result.outcome is Recorded.NEW else 200)
 
 
@@ -266,7 +267,7 @@ def _record_list(body: list[Any]) -> Response:
     found = _messages(list(results.values()))
     for index, result in results.items():
         if result.outcome is Recorded.CONFLICT:
-            items[index] = _failed(Invalid(_differences(result, f"#/{index}"), status=409, code="conflict"))
+            items[index] = _failed(Invalid(_differences(result, f"#/{index}"), status=409, code=ErrorCode.CONFLICT))
         else:
             status = 201 if result.outcome is Recorded.NEW else 200
             items[index] = {"status": status, "message": found[result.message_id]}
@@ -287,7 +288,7 @@ def _send(item: Any, path: str = "#") -> SentMessage:
     try:
         return reader.read(item)
     except InvalidSendRecord as error:
-        status, code = (403, "account_closed") if error.closed else (422, "invalid")
+        status, code = (403, ErrorCode.ACCOUNT_CLOSED) if error.closed else (422, ErrorCode.INVALID)
         raise Invalid(pointers(error.faults, path), status=status, code=code) from None
 
 

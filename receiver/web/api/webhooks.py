@@ -27,6 +27,7 @@ from receiver.web.api.common import (
     operation,
 )
 from receiver.web.auth import caller
+from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied, Invalid
 from receiver.webhooks import endpoints, service
 from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, PayloadFormat
@@ -180,12 +181,14 @@ class Webhooks(MethodView):
         """Create a webhook. It receives all events from now on."""
         if (body["pii"] or body["format"] == PayloadFormat.RAW) and not caller().sees_numbers:
             raise Denied(
-                403, "missing_scope", f"full numbers, which `raw` contains too, require the scope {Scope.PII.value}"
+                403,
+                ErrorCode.MISSING_SCOPE,
+                f"full numbers, which `raw` contains too, require the scope {Scope.PII.value}",
             )
         allowed = caller().accounts
         accounts = body.get("accounts", allowed)
         if allowed is not None and not set(accounts or ()) <= set(allowed):
-            raise Denied(403, "account_closed", "this key is bound to other accounts")
+            raise Denied(403, ErrorCode.ACCOUNT_CLOSED, "this key is bound to other accounts")
         try:
             secret = runtime().webhooks.add(
                 caller().name,
@@ -200,7 +203,7 @@ class Webhooks(MethodView):
         except service.InvalidEndpoint as invalid:
             raise Invalid({f"#/{name}": reason for name, reason in invalid.faults.items()}) from None
         except NameTaken as taken:
-            raise Invalid({"#/name": str(taken)}, status=409, code="name_taken") from None
+            raise Invalid({"#/name": str(taken)}, status=409, code=ErrorCode.NAME_TAKEN) from None
         return _shown(_find(body["name"])) | {"secret": secret}
 
 

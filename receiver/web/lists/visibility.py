@@ -8,6 +8,7 @@ from receiver.core import InputFault
 from receiver.messages.fields import as_json, without_numbers
 from receiver.web import runtime
 from receiver.web.auth import caller
+from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied, Invalid
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def readable_accounts(account: str | None) -> tuple[str, ...] | None:
     if account not in runtime().settings.accounts:
         raise Invalid({"#/account": InputFault.UNKNOWN_ACCOUNT})
     if allowed is not None and account not in allowed:
-        raise Denied(403, "account_closed", "this key is bound to other accounts")
+        raise Denied(403, ErrorCode.ACCOUNT_CLOSED, "this key is bound to other accounts")
     return (account,)
 
 

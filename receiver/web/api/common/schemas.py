@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import marshmallow as ma
 
 from receiver.messages.fields import TIMES, Field, FieldType, fields_of
+from receiver.web.error_codes import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,10 @@ class ProblemSchema(ma.Schema):
     type = ma.fields.String(required=True)
     title = ma.fields.String(required=True)
     status = ma.fields.Integer(required=True)
-    code = ma.fields.String(required=True, metadata={"description": "Stable code for programs."})
+    code = ma.fields.String(
+        required=True,
+        metadata={"description": "Stable code for programs.", "enum": [code.value for code in ErrorCode]},
+    )
     detail = ma.fields.String(required=True)
     errors = ma.fields.List(ma.fields.Nested(ProblemErrorSchema))
     waiting_helps = ma.fields.Boolean(

@@ -1,0 +1,53 @@
+"""The codes of the API's errors: all that `code` of a problem may be."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """The code of a problem. Stable: programs decide by it."""
+
+    ACCOUNT_CLOSED = "account_closed"
+    BAD_GATEWAY = "bad_gateway"
+    CONFLICT = "conflict"
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    DATABASE_UNFIT = "database_unfit"
+    FORBIDDEN = "forbidden"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    INTERNAL = "internal"
+    INVALID = "invalid"
+    INVALID_CURSOR = "invalid_cursor"
+    MALFORMED = "malformed"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    MISSING_EXTRA = "missing_extra"
+    MISSING_SCOPE = "missing_scope"
+    NAME_TAKEN = "name_taken"
+    NOT_FOUND = "not_found"
+    NOT_READY = "not_ready"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    OVERLOADED = "overloaded"
+    PLATFORM_UNREACHABLE = "platform_unreachable"
+    SPOOL_UNAVAILABLE = "spool_unavailable"
+    TOO_LARGE = "too_large"
+    TOO_MANY_FAILURES = "too_many_failures"
+    TOO_MANY_ROWS = "too_many_rows"
+    UNAUTHORIZED = "unauthorized"
+    UNAVAILABLE = "unavailable"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    # Refusals of a send, as `platform.client` tells them apart.
+    ACCOUNT_LOCKED = "account_locked"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    DAILY_VOLUME = "daily_volume"
+    LOCAL_LIMIT = "local_limit"
+    NO_BALANCE = "no_balance"
+    NUMBER_DAILY_LIMIT = "number_daily_limit"
+    NUMBER_MALFORMED = "number_malformed"
+    NUMBER_MINUTE_LIMIT = "number_minute_limit"
+    PLATFORM_BAD_PARAMETER = "platform_bad_parameter"
+    PLATFORM_CREDENTIALS = "platform_credentials"
+    PLATFORM_MISSING_PARAMETER = "platform_missing_parameter"
+    PLATFORM_REFUSED = "platform_refused"
+    PLATFORM_UNKNOWN_REASON = "platform_unknown_reason"
+    TEMPLATE_ID_MALFORMED = "template_id_malformed"
+    TEMPLATE_UNUSABLE = "template_unusable"

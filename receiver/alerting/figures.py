@@ -16,9 +16,9 @@ from receiver.alerting.rules import BalanceLeft, PushFlow, Rate, SetAsideRows, S
 from receiver.audit import log
 from receiver.core import DeliveryStatus, first_id_of
 from receiver.db import set_aside
+from receiver.db.message_status import waits
 from receiver.db.tables import AGE_FROM, delivery_hour_changes, delivery_hours, messages, pushes
 from receiver.messages import balance, find_oldest_pending, queries
-from receiver.messages.queries import waits
 from receiver.reporting import rollup
 from receiver.support import signals
 from receiver.webhooks import endpoints

@@ -103,6 +103,15 @@ def mask_mobile(mobile: str) -> str:
     return mobile[:head] + "*" * (places - head - tail) + mobile[places - tail :]
 
 
+# A mainland number, wherever it stands.
+_NUMBER_INSIDE = re.compile(r"(?<!\d)(?:86|0086)?1\d{10}(?!\d)", re.ASCII)
+
+
+def mask_inside(text: str) -> str:
+    """Return a text with the mainland numbers in it masked."""
+    return _NUMBER_INSIDE.sub(lambda match: mask_mobile(match[0]), text)
+
+
 def shown_content(content: str) -> str:
     """Return reply text as it can be shown and stored as text anywhere: NUL as its picture."""
     return content.replace("\0", "\u2400")

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from receiver.core import DeliveryStatus, MessageStatus
 from receiver.db.engine import insert
+from receiver.db.message_status import is_open
 from receiver.db.sql import epoch_seconds, no_later
 from receiver.db.tables import balance_readings, messages
 
@@ -215,7 +216,7 @@ def _billing_day(
             count(column.status == DeliveryStatus.FAILED.value).label("failed"),
             count(column.send_state == MessageStatus.REFUSED.value).label("refused"),
             count(sa.and_(accepted, column.success_counts.is_(None))).label("uncounted"),
-            count(column.send_state.in_([MessageStatus.SENDING, MessageStatus.OUTCOME_UNKNOWN])).label("open"),
+            count(is_open()).label("open"),
         ).where(column.account == account, column.sent_at >= begins_at, column.sent_at < ends_at)
     ).one()
     if row.uncounted:

@@ -13,15 +13,14 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from receiver.core import (
-    SENDING_MAX,
     VENDOR_STATUSES,
     DeliveryStatus,
-    MessageStatus,
     formulas,
     mask_mobile,
     shown_content,
 )
-from receiver.db.tables import AGE_FROM, messages, receipts, replies
+from receiver.db.message_status import is_late, seen_both, status_of
+from receiver.db.tables import messages, receipts, replies
 from receiver.messages.fields import Field, FieldType, fields_of
 from receiver.messages.queries import (
     Clock,
@@ -30,11 +29,9 @@ from receiver.messages.queries import (
     ReceiptRow,
     ReplyRow,
     has_text,
-    is_late,
     message_conditions,
     receipt_conditions,
     reply_conditions,
-    seen_both,
     select_inbound_events,
 )
 
@@ -311,22 +308,9 @@ def _columns(
 def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, cipher: FieldCipher | None = None) -> Export:
     """Export messages, oldest first."""
     column = messages.c
-    reported = (DeliveryStatus.DELIVERED, DeliveryStatus.FAILED, DeliveryStatus.UNKNOWN)
-    status = sa.case(
-        *((column.status == one.value, one.name.lower()) for one in reported),
-        (
-            column.send_state == MessageStatus.SENDING.value,
-            sa.case(
-                (clock.now - SENDING_MAX > AGE_FROM, MessageStatus.OUTCOME_UNKNOWN.value),
-                else_=MessageStatus.SENDING.value,
-            ),
-        ),
-        (column.send_state.isnot(None), column.send_state),
-        (clock.now - clock.no_receipt_after > AGE_FROM, MessageStatus.NO_RECEIPT.value),
-        else_=MessageStatus.PENDING.value,
-    )
-    values = dict(column) | {
-        "status": status,
+    values: dict[str, sa.ColumnElement[Any]] = {
+        **column,
+        "status": status_of(clock),
         "late": is_late(clock),
         "latency_seconds": _seconds_between(column.reported_at, column.sent_at),
         "matched": column.recorded_at.isnot(None),

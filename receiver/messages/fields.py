@@ -6,13 +6,12 @@ The API's schemas, the columns of files, the payloads of webhooks, and the event
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
-from receiver.core import iso_milliseconds, iso_seconds, mask_mobile
+from receiver.core import iso_milliseconds, iso_seconds, mask_inside, mask_mobile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,16 +82,9 @@ def as_json(row: Any) -> dict[str, Any]:
     }
 
 
-_NUMBER_INSIDE = re.compile(r"(?<![0-9])(?:86|0086)?1[0-9]{10}(?![0-9])")
-
-
 def without_numbers(row: Row) -> Row:
     """Return a row with its number masked, and those in its fields that the platform does not document."""
     changes: dict[str, Any] = {"mobile": mask_mobile(row.mobile)}  # type: ignore[attr-defined]
     if extra := getattr(row, "extra", None):
-        changes["extra"] = {_masked(name): _masked(value) for name, value in extra.items()}
+        changes["extra"] = {mask_inside(name): mask_inside(value) for name, value in extra.items()}
     return replace(row, **changes)  # type: ignore[type-var]
-
-
-def _masked(text: str) -> str:
-    return _NUMBER_INSIDE.sub(lambda match: mask_mobile(match[0]), text)

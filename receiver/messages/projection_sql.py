@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from receiver.core import DeliveryStatus
 from receiver.db.sql import delivery_status
 from receiver.db.tables import IDENTITY, receipts, replies
 
@@ -144,17 +145,20 @@ MASKED_KEYS = f"SELECT DISTINCT account, task_id, mobile FROM pushes AS p WHERE 
 _LATER = """messages.reported_at IS NULL
     OR (excluded.reported_at, excluded.status) > (messages.reported_at, messages.status)"""
 _SEEN = " + ".join(
-    f"max(CASE WHEN status = {status} THEN {1 << status} ELSE 0 END) OVER message" for status in (1, 2, 3)
+    f"max(CASE WHEN status = {status:d} THEN {1 << status} ELSE 0 END) OVER message"
+    for status in DeliveryStatus
+    if status is not DeliveryStatus.PENDING
 )
 MISSING_MESSAGES = f"""
 INSERT INTO messages (task_id, mobile, account, status, reported_at, seen)
 SELECT task_id, mobile, account, status, reported_at, seen FROM (
     SELECT task_id, mobile, account, status, reported_at, {_SEEN} AS seen,
            row_number() OVER (PARTITION BY task_id, mobile, account
-                              ORDER BY status > 0 DESC, reported_at DESC, status DESC) AS place
+                              ORDER BY status > {DeliveryStatus.PENDING:d} DESC, reported_at DESC, status DESC) AS place
     FROM (
         SELECT p.task_id, p.mobile, p.account,
-               CASE WHEN {_RECEIPT} THEN {delivery_status("p.vendor_status")} ELSE 0 END AS status,
+               CASE WHEN {_RECEIPT} THEN {delivery_status("p.vendor_status")}
+                    ELSE {DeliveryStatus.PENDING:d} END AS status,
                CASE WHEN {_RECEIPT} THEN p.event_at END AS reported_at
         FROM pushes AS p WHERE {{which}} AND {_FULL}
     ) AS given

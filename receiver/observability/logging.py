@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from receiver.core import mask_mobile
+from receiver.core import mask_inside
 from receiver.observability import metrics
 from receiver.observability.line_writer import LineWriter
 
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 # The last line of defence: our code logs none of these, but a library's error text may quote a request line.
 # All of the path behind it: a mistyped URL has the secret anywhere, a query has a number and a reply's text.
 _BEHIND_PUSH = re.compile(r"(/push(?:[/?]|%2f))[^\s\"'\\]+", re.IGNORECASE)
-_NUMBER = re.compile(r"(?<!\d)(?:86|0086)?1\d{10}(?!\d)", re.ASCII)
 
 
 def redact(text: str) -> str:
     """Return a text without push secrets and full mainland numbers."""
-    return _NUMBER.sub(lambda match: mask_mobile(match[0]), _BEHIND_PUSH.sub(r"\1***", text))
+    return mask_inside(_BEHIND_PUSH.sub(r"\1***", text))
 
 
 def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from receiver.core import DeliveryStatus, MessageStatus
 from receiver.db.encryption import cipher_of, mobile_token
+from receiver.db.message_status import BARE, as_text, has_status, is_open, is_reported, waits
 from receiver.db.sql import epoch_seconds
 from receiver.db.tables import forgotten_hours, forgotten_latencies
 
@@ -31,15 +33,21 @@ _HOUR_SECONDS, _DAY_SECONDS = 3600, 86400
 _SECONDS_MAX = 2_000_000_000  # of a latency; times may lie centuries apart
 
 _MATCHED = "recorded_at IS NOT NULL"
+_REPORTED = {
+    name: f"{_MATCHED} AND {as_text(is_reported(status, BARE))}"
+    for name, status in (
+        ("delivered", DeliveryStatus.DELIVERED),
+        ("failed", DeliveryStatus.FAILED),
+        ("unknown", DeliveryStatus.UNKNOWN),
+    )
+}
 # Column of delivery_hours: the condition of what it counts.
 COUNTS = {
     "sent": f"{_MATCHED} AND send_state IS NULL",
-    "refused": "send_state = 'refused'",
-    "open": "send_state IN ('sending', 'outcome_unknown')",
-    "delivered": f"{_MATCHED} AND status = 3",
-    "failed": f"{_MATCHED} AND status = 2",
-    "unknown": f"{_MATCHED} AND status = 1",
-    "waiting": f"{_MATCHED} AND status = 0 AND send_state IS NULL",
+    "refused": as_text(has_status(MessageStatus.REFUSED, None, BARE)),
+    "open": as_text(is_open(BARE)),
+    **_REPORTED,
+    "waiting": f"{_MATCHED} AND {as_text(waits(BARE))}",
     "unmatched": "recorded_at IS NULL",
     "verified": f"{_MATCHED} AND verified_at IS NOT NULL",
 }

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.core import VENDOR_STATUSES, DeliveryStatus, MessageStatus, ReceiverError
+from receiver.core import VENDOR_STATUSES, MessageStatus, ReceiverError
 from receiver.db.encryption import TOKEN_CHARS
+from receiver.db.message_status import BARE, as_text, seen_both, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,6 @@ _READER_SETTINGS = {
     "timezone": "UTC",
 }
 _READER_CONNECTIONS = 3
-_SEEN_BOTH = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
 
 
 def create_statements() -> Iterator[str]:
@@ -37,14 +37,12 @@ def create_statements() -> Iterator[str]:
     yield "CREATE SCHEMA IF NOT EXISTS reporting"
     yield mask_statement()
     yield f"CREATE OR REPLACE VIEW reporting.version AS SELECT {VERSION} AS version"
-    words = " ".join(f"WHEN {status.value} THEN '{status.name.lower()}'" for status in DeliveryStatus)
     yield f"""CREATE OR REPLACE VIEW reporting.messages AS SELECT
         id, account, task_id, reporting.mask(mobile) AS mobile, template_id, reference, sent_at, recorded_at,
-        CASE WHEN status = {DeliveryStatus.PENDING.value} AND send_state IS NOT NULL THEN send_state
-             ELSE CASE status {words} END END AS status,
+        {as_text(status_of(None, BARE))} AS status,
         reported_at, CASE WHEN sent_at < reported_at THEN reported_at - sent_at
             WHEN sent_at >= reported_at THEN interval '0' END AS latency, recorded_at IS NOT NULL AS matched,
-        seen & {_SEEN_BOTH} = {_SEEN_BOTH} AS conflicting, error_message, verified_at
+        {as_text(seen_both(BARE))} AS conflicting, error_message, verified_at
     FROM messages"""  # noqa: S608
     known = " ".join(f"WHEN '{said}' THEN '{status.name.lower()}'" for said, status in VENDOR_STATUSES.items())
     unknown = MessageStatus.UNKNOWN.value

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from receiver.core import CLOCKS_APART, DeliveryStatus, Outcome, first_id_of, latency_seconds
 from receiver.db.encryption import cipher_of
+from receiver.db.message_status import waits
 from receiver.db.set_aside import read_rows
 from receiver.db.sql import epoch_seconds
 from receiver.db.tables import AGE_FROM, messages, pushes, receipts
@@ -27,7 +28,6 @@ from receiver.messages.queries import (
     PushRow,
     as_push_row,
     get_messages,
-    waits,
 )
 from receiver.net.self_test import SELF_TEST_BODY
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from receiver.db.message_status import Clock
 from receiver.messages.queries.messages import (
     CLOCK_SLACK,
     MESSAGES,
@@ -13,7 +14,6 @@ from receiver.messages.queries.messages import (
     get_messages,
     has_text,
     in_accounts,
-    is_late,
     list_inbound_events,
     list_messages,
     list_receipts,
@@ -22,9 +22,7 @@ from receiver.messages.queries.messages import (
     paged,
     receipt_conditions,
     reply_conditions,
-    seen_both,
     select_inbound_events,
-    waits,
 )
 from receiver.messages.queries.pushes import (
     PUSH_COLUMNS,
@@ -38,7 +36,6 @@ from receiver.messages.queries.pushes import (
 from receiver.messages.queries.rows import (
     MESSAGE_STATUSES,
     RECEIPT_STATUSES,
-    Clock,
     Filter,
     MessageRow,
     Page,
@@ -71,7 +68,6 @@ __all__ = [
     "get_messages",
     "has_text",
     "in_accounts",
-    "is_late",
     "iter_new_pushes",
     "list_inbound_events",
     "list_messages",
@@ -82,8 +78,6 @@ __all__ = [
     "paged",
     "receipt_conditions",
     "reply_conditions",
-    "seen_both",
     "select_inbound_events",
     "try_row",
-    "waits",
 ]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 
 from receiver.core import (
-    SENDING_MAX,
     DeliveryStatus,
     MessageState,
     MessageStatus,
@@ -21,10 +20,11 @@ from receiver.core import (
     shown_content,
 )
 from receiver.db.encryption import FieldCipher, Mobile, cipher_of
+from receiver.db.message_status import Clock, has_status, is_late, message_status, seen_both
 from receiver.db.set_aside import read_row, read_rows, require_texts
 from receiver.db.tables import AGE_FROM, TASKLESS_WHERE, masked_of_task_where, messages, receipts, replies
 from receiver.messages import search
-from receiver.messages.queries.rows import Clock, Filter, MessageRow, Page, ReceiptRow, ReplyRow
+from receiver.messages.queries.rows import Filter, MessageRow, Page, ReceiptRow, ReplyRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,6 @@ T = TypeVar("T")
 # --- Messages -----------------------------------------------------------------------------------------
 
 _SHORT_SPAN = timedelta(days=2)
-_SEEN_BOTH = 1 << DeliveryStatus.DELIVERED | 1 << DeliveryStatus.FAILED
 
 
 def _count_of(table: sa.Table) -> sa.ScalarSelect[int]:
@@ -73,11 +72,6 @@ def get_messages(connection: sa.Connection, ids: Sequence[int], clock: Clock) ->
     return {row.id: row for row in read_rows(connection, query, messages, lambda row: as_message_row(row, clock))}
 
 
-def seen_both() -> sa.ColumnElement[bool]:
-    """Return the condition that both delivered and failed were reported of a message."""
-    return messages.c.seen.bitwise_and(_SEEN_BOTH) == _SEEN_BOTH
-
-
 def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of a filter on `messages`."""
     column = messages.c
@@ -89,7 +83,7 @@ def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bo
     if wanted.accounts is not None:
         conditions.append(column.account.in_(wanted.accounts))
     if wanted.status is not None:
-        conditions.append(_has_status(MessageStatus(wanted.status), clock))
+        conditions.append(has_status(MessageStatus(wanted.status), clock))
     if wanted.late is not None:
         conditions.append(is_late(clock) if wanted.late else sa.not_(is_late(clock)))
     if wanted.sent_from is not None:
@@ -103,55 +97,16 @@ def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bo
     return conditions
 
 
-def waits() -> sa.ColumnElement[bool]:
-    """Return the condition that the platform accepted a message and has reported nothing of it."""
-    return sa.and_(messages.c.status == DeliveryStatus.PENDING.value, messages.c.send_state.is_(None))
-
-
-def _older(age: timedelta, clock: Clock) -> sa.ColumnElement[bool]:
-    # Unmatched messages have no age: the time of sending is unknown.
-    return sa.func.coalesce(clock.now - age > AGE_FROM, sa.false())
-
-
-def is_late(clock: Clock) -> sa.ColumnElement[bool]:
-    """Return the condition that a message is pending longer than it should be."""
-    return sa.and_(waits(), _older(clock.late_after, clock), sa.not_(_older(clock.no_receipt_after, clock)))
-
-
-def _has_status(status: MessageStatus, clock: Clock) -> sa.ColumnElement[bool]:
-    match status:
-        case MessageStatus.PENDING:
-            return sa.and_(waits(), sa.not_(_older(clock.no_receipt_after, clock)))
-        case MessageStatus.NO_RECEIPT:
-            return sa.and_(waits(), _older(clock.no_receipt_after, clock))
-        case MessageStatus.REFUSED:
-            return messages.c.send_state == status.value
-        case MessageStatus.SENDING:
-            return sa.and_(messages.c.send_state == status.value, sa.not_(_older(SENDING_MAX, clock)))
-        case MessageStatus.OUTCOME_UNKNOWN:
-            cut_off = sa.and_(messages.c.send_state == MessageStatus.SENDING.value, _older(SENDING_MAX, clock))
-            return sa.or_(messages.c.send_state == status.value, cut_off)
-        case _:
-            return messages.c.status == DeliveryStatus[status.name].value
-
-
 def as_message_row(row: Any, clock: Clock) -> MessageRow:
     require_texts(row.account, row.task_id, row.mobile, row.template_id, row.reference, row.error_message)
     state = MessageState(status=DeliveryStatus(row.status), reported_at=row.reported_at, seen=row.seen)
     age_from = row.sent_at or row.recorded_at
-    age = clock.now - age_from if age_from else timedelta(0)
-    if row.send_state is not None and state.status is DeliveryStatus.PENDING:
-        status = MessageStatus(row.send_state)
-        if status is MessageStatus.SENDING and age > SENDING_MAX:
-            status = MessageStatus.OUTCOME_UNKNOWN
-    elif state.status is DeliveryStatus.PENDING and age > clock.no_receipt_after:
-        status = MessageStatus.NO_RECEIPT
-    else:
-        status = MessageStatus[state.status.name]
+    status = message_status(state.status, row.send_state, age_from, clock)
+    aged = age_from is not None and clock.now - age_from > clock.late_after
     return MessageRow(
         **{name: getattr(row, name) for name in _PLAIN_MESSAGE_FIELDS},
         status=status,
-        late=status is MessageStatus.PENDING and age > clock.late_after,
+        late=status is MessageStatus.PENDING and aged,
         latency_seconds=latency_seconds(row.sent_at, row.reported_at),
         matched=row.recorded_at is not None,
         conflicting=state.conflicting,

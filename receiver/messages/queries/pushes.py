@@ -12,6 +12,7 @@ from receiver.core import (
     Kind,
     first_id_of,
 )
+from receiver.db.message_status import Clock
 from receiver.db.set_aside import ROW_FAULTS, read_row, read_rows
 from receiver.db.tables import messages, pushes, receipts, replies
 from receiver.messages.queries.messages import (
@@ -23,7 +24,7 @@ from receiver.messages.queries.messages import (
     paged,
     select_inbound_events,
 )
-from receiver.messages.queries.rows import Clock, Filter, Page, PushRow
+from receiver.messages.queries.rows import Filter, Page, PushRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

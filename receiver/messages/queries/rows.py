@@ -5,7 +5,7 @@ What is annotated with a `Field` is shown outside. Annotations are evaluated her
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -36,15 +36,6 @@ _PushId = Annotated[UUID, Field(FieldType.ID, "The push that first contained it.
 _Flag = Annotated[bool, Field(FieldType.BOOLEAN)]
 _PlatformTime = Annotated[datetime, Field(FieldType.PLATFORM_TIME)]
 _OurTime = Annotated[datetime, Field(FieldType.OUR_TIME)]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Clock:
-    """The moment that a query speaks of, and what counts as late at that moment."""
-
-    now: datetime
-    late_after: timedelta
-    no_receipt_after: timedelta
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

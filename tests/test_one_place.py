@@ -45,6 +45,7 @@ _SIMULATOR = {"receiver/simulator/pusher.py", "receiver/simulator/check.py"}
         ("urllib.request", {"receiver/net/egress.py"}),  # which proxies the environment names
         ("http.client", _SIMULATOR),
         ("httpx2", set()),
+        ("requests", set()),
         ("urllib3", set()),
     ],
 )

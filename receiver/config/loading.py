@@ -130,7 +130,7 @@ def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
         return []
     if missing:
         return [f"{', '.join(missing)}: missing; OpenID Connect needs the issuer, a client's id and secret, and roles"]
-    if any(find_spec(name) is None for name in ("authlib", "joserfc", "requests")):
+    if any(find_spec(name) is None for name in ("authlib", "joserfc")):
         return ["RECEIVER_OIDC_ISSUER: OpenID Connect needs the extra `oidc`: pip install 'receiver[oidc]'"]
     if values.get("console_user_header"):
         # Both identify users by name: a user of one could choose the name of a user of the other.

@@ -323,6 +323,7 @@ def fetch(
     *,
     seconds: float,
     tls: ssl.SSLContext | None = None,
+    answer_max_bytes: int = ANSWER_MAX_BYTES,
 ) -> EgressResponse:
     """Make one request to a URL of the settings, over a connection of its own. Raises EgressError."""
     try:
@@ -331,7 +332,7 @@ def fetch(
     except ValueError:
         raise EgressUnsendable(EgressFault.UNUSABLE_URL) from None
     with closing(EgressClient(place, tls=tls, proxies=True)) as client:
-        return client.send(method, place.line(), sent, body, seconds=seconds)
+        return client.send(method, place.line(), sent, body, seconds=seconds, answer_max_bytes=answer_max_bytes)
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

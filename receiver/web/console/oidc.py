@@ -6,6 +6,7 @@ The authorization code flow with PKCE. The libraries are the extra `oidc`, loade
 from __future__ import annotations
 
 import hmac
+import json
 import re
 import secrets
 import threading
@@ -13,10 +14,11 @@ import time
 import unicodedata
 from base64 import b64encode
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlencode
 
 from flask import redirect, request, session, url_for
 from flask_babel import gettext
@@ -25,6 +27,7 @@ from receiver.auth import service, users
 from receiver.auth.users import NAME, Role, User
 from receiver.config import Settings, secure_url
 from receiver.core import NameTaken, NotFound
+from receiver.net.egress import EgressError, fetch
 from receiver.observability import get_logger
 from receiver.web import runtime
 from receiver.web.console.login import enter
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Response
 
+    from receiver.net.egress import EgressResponse
+
 
 _log = get_logger(__name__)
 
@@ -43,6 +48,7 @@ _PENDING = "oidc"  # session key of the pending login
 _FOLLOWING_MAX_CHARS = 1000  # it is stored in a cookie, which holds 4096 bytes
 _LASTS_SECONDS = 600
 _TIMEOUT_SECONDS = 5
+_ANSWER_MAX_BYTES = 1024 * 1024  # a large provider has many keys
 _LEEWAY_SECONDS = 60  # between the provider's clock and ours
 # Asymmetric signatures only: neither `none` nor one that our own secret could make.
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
@@ -140,27 +146,75 @@ def _code(pending: Mapping[str, Any]) -> str:
 # --- Requests to the provider -------------------------------------------------------------------------
 
 
+class _Unusable(EgressError, ValueError):
+    """An answer of the provider that is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer of the provider, with as much of a `requests.Response` as authlib needs."""
+
+    response: EgressResponse
+
+    @property
+    def status_code(self) -> int:
+        return self.response.status
+
+    @property
+    def text(self) -> str:
+        return self.response.body.decode(errors="replace")
+
+    def json(self) -> Any:
+        try:
+            return json.loads(self.response.body)
+        except ValueError:
+            raise _Unusable("no JSON") from None
+
+    def raise_for_status(self) -> None:
+        if not 200 <= self.status_code < 300:
+            raise _Unusable(f"HTTP status {self.status_code}")
+
+
+class _Session:
+    """Requests to the provider, with as much of a `requests.Session` as authlib needs. Raises EgressError."""
+
+    def get(self, url: str, token: str | None = None) -> _Answer:
+        answer = self._ask("GET", url, {} if token is None else {"Authorization": f"Bearer {token}"}, b"")
+        answer.raise_for_status()
+        return answer
+
+    def post(self, url: str, *, data: Mapping[str, str], headers: Mapping[str, str], auth: Any) -> _Answer:
+        url, proved, body = auth.prepare("POST", url, dict(headers), urlencode(data))
+        return self._ask("POST", url, proved, body.encode())
+
+    @staticmethod
+    def _ask(method: str, url: str, headers: Mapping[str, str], body: bytes) -> _Answer:
+        about = {"User-Agent": "receiver", "Accept": "application/json, */*", **headers}
+        answer = fetch(method, url, about, body, seconds=_TIMEOUT_SECONDS, answer_max_bytes=_ANSWER_MAX_BYTES)
+        if not answer.whole:
+            raise _Unusable(f"an answer over {_ANSWER_MAX_BYTES} bytes")
+        return _Answer(answer)
+
+
 @contextmanager
 def _talk(settings: Settings) -> Iterator[Any]:
     """Yield a client for the provider. Raises _Refused for every error of it."""
-    import requests  # noqa: PLC0415  (an extra)
-    from authlib.common.errors import AuthlibBaseError  # noqa: PLC0415
-    from authlib.integrations.requests_client import OAuth2Session  # noqa: PLC0415
+    from authlib.common.errors import AuthlibBaseError  # noqa: PLC0415  (an extra)
+    from authlib.oauth2.client import OAuth2Client  # noqa: PLC0415
     from joserfc.errors import JoseError  # noqa: PLC0415
 
     if not _talks.acquire(blocking=False):
         raise _unavailable("busy")
     try:
-        with OAuth2Session(
+        yield OAuth2Client(
+            _Session(),
             settings.oidc_client_id,
             settings.oidc_client_secret,
             redirect_uri=_redirect_uri(settings),
             code_challenge_method="S256",
-            default_timeout=_TIMEOUT_SECONDS,
-        ) as client:
-            yield client
-    except requests.RequestException as error:
-        raise _unavailable(type(error).__name__) from None
+        )
+    except EgressError as error:
+        raise _unavailable(str(error)) from None
     except AuthlibBaseError as error:
         raise _untrue(str(error.error)[:60]) from None
     except (JoseError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -191,7 +245,7 @@ def _redirect_uri(settings: Settings) -> str:
 def _discover(client: Any, settings: Settings) -> dict[str, Any]:
     """Return the provider's configuration. Raises _Refused for another issuer or unsafe addresses."""
     root = settings.oidc_issuer.rstrip("/")
-    found: dict[str, Any] = _get(client, f"{root}/.well-known/openid-configuration", withhold_token=True)
+    found: dict[str, Any] = client.session.get(f"{root}/.well-known/openid-configuration").json()
     try:
         if found["issuer"].rstrip("/") != root:
             raise ValueError("another issuer")
@@ -200,16 +254,6 @@ def _discover(client: Any, settings: Settings) -> dict[str, Any]:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _unavailable(f"discovery: {error}") from None
     return found
-
-
-def _get(client: Any, url: str, **options: Any) -> Any:
-    return _ask(client, url, **options).json()
-
-
-def _ask(client: Any, url: str, **options: Any) -> Any:
-    answer = client.get(url, **options)
-    answer.raise_for_status()
-    return answer
 
 
 def _proof(settings: Settings, methods: list[str] | None) -> str | Callable[..., tuple[Any, ...]]:
@@ -243,7 +287,7 @@ def _fetch_claims(settings: Settings, code: str, pending: Mapping[str, Any]) -> 
         provider = _discover(client, settings)
         client.token_endpoint_auth_method = _proof(settings, provider.get("token_endpoint_auth_methods_supported"))
         token = client.fetch_token(provider["token_endpoint"], code=code, code_verifier=pending["verifier"])
-        keys = [key for key in _get(client, provider["jwks_uri"], withhold_token=True)["keys"] if _signs(key)]
+        keys = [key for key in client.session.get(provider["jwks_uri"]).json()["keys"] if _signs(key)]
         decode = partial(
             jwt.decode,
             key=KeySet.import_key_set({"keys": keys}),
@@ -265,16 +309,16 @@ def _fetch_claims(settings: Settings, code: str, pending: Mapping[str, Any]) -> 
         claims = dict(proved)
         # Some providers send groups and names only there.
         if _at(claims, settings.oidc_claim) is None and (endpoint := provider.get("userinfo_endpoint")):
-            more = _read_userinfo(_ask(client, secure_url(endpoint)), decode)
+            more = _read_userinfo(client.session.get(secure_url(endpoint), token["access_token"]), decode)
             if more["sub"] != claims["sub"]:
                 raise ValueError("of another user")
             claims = more | claims
         return claims
 
 
-def _read_userinfo(answer: Any, decode: Callable[[str], Any]) -> dict[str, Any]:
+def _read_userinfo(answer: _Answer, decode: Callable[[str], Any]) -> dict[str, Any]:
     """Return the claims of the userinfo endpoint, as JSON or signed. Raises JoseError."""
-    signed = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/jwt"
+    signed = (answer.response.header("Content-Type") or "").partition(";")[0].strip().lower() == "application/jwt"
     found: dict[str, Any] = decode(answer.text.strip()).claims if signed else answer.json()
     return found
 

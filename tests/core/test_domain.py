@@ -15,12 +15,15 @@ from receiver.core import (
     OptOut,
     OptOutWords,
     fits,
+    has_odd_length,
     latency_seconds,
     mask_mobile,
     match_masked,
     new_id,
+    parse_mainland_mobile,
     parse_mobile,
     require_aware,
+    shown_content,
 )
 
 
@@ -48,6 +51,8 @@ from receiver.core import (
         ("15080921090\x00", None),
         ("***********", None),
         ("12*********", None),
+        ("123**", "123**"),
+        ("123456789012345", "123456789012345"),
         ("1234567890123456", None),
         ("++8615080921090", None),
         ("", None),
@@ -71,11 +76,33 @@ def test_parsing_a_parsed_number_changes_nothing(digits: str) -> None:
         ("1508092****", "150********"),
         ("150****1090", "150********"),
         ("85291234567", "852****4567"),
+        ("1234567890", "123***7890"),
+        ("123456789", "12*****89"),
         ("10658", "1***8"),
     ],
 )
 def test_number_is_masked(mobile: str, shown: str) -> None:
     assert mask_mobile(mobile) == shown
+
+
+@pytest.mark.parametrize(
+    ("written", "mainland", "odd"),
+    [
+        ("+86 150 8092 1090", "15080921090", False),
+        ("+1 650 555 0100", None, False),  # without its country code like one of the mainland
+        ("1508092109", None, True),
+        ("075582345678", None, True),
+        ("1508092****", None, False),
+        ("no number", None, False),
+    ],
+)
+def test_number_of_the_mainland_and_one_of_an_odd_length(written: str, mainland: str | None, odd: bool) -> None:
+    assert parse_mainland_mobile(written) == mainland
+    assert has_odd_length(written) is odd
+
+
+def test_nul_in_a_content_is_shown_as_its_picture() -> None:
+    assert shown_content("a\0b") == "a\u2400b"
 
 
 @given(st.text(alphabet="0123456789", min_size=5, max_size=15))

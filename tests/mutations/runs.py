@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.mutations import Defence
 
 _OURS = ("receiver", "tests", "migrations", "wsgi", "__main__")
-_NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "dist", "build", "var")
+_NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "mutants", "dist", "build", "var")
 _LOOK_SECONDS = 0.05
 _REASON_CHARS = 120
 

@@ -16,7 +16,7 @@ from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import endpoints
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.harness.factories import NOON
-from tests.harness.hooks import await_true
+from tests.harness.waiting import await_true
 from tests.sending.test_sending import make_attempt
 from tests.support.test_signals import keep, pushed, record, sent, unreadable
 

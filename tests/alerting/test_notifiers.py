@@ -9,16 +9,16 @@ import json
 import ssl
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trustme
+from werkzeug import Request, Response
 
 from receiver.alerting import notifiers
 from receiver.alerting.notifiers import Notification, NotificationError, Notifier, post
+from tests.harness.http import serve_http
 from tests.harness.platforms import scripted
 
 if TYPE_CHECKING:
@@ -49,52 +49,22 @@ class Robot:
     def answer(self, *answers: tuple[int, Any]) -> None:
         self.answers = [(status, json.dumps(body).encode()) for status, body in answers]
 
-    def take(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        self.paths.append(path)
-        self.headers = headers
-        if body:
-            self.bodies.append(json.loads(body))
+    def take(self, request: Request) -> Response:
+        self.paths.append(request.environ["REQUEST_URI"])
+        self.headers = dict(request.headers)
+        if request.data:
+            self.bodies.append(request.get_json())
         good = b'{"errcode": 0, "errmsg": "ok", "code": 0, "msg": "success"}'
-        return self.answers.pop(0) if self.answers else (200, good)
+        status, answer = self.answers.pop(0) if self.answers else (200, good)
+        return Response(answer, status, {"Location": self.url} if status // 100 == 3 else {})
 
 
 @contextmanager
 def robot(tls: ssl.SSLContext | None = None) -> Iterator[Robot]:
     """A robot on a free port of this machine."""
     of_tests = Robot()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, answer = of_tests.take(self.path, dict(self.headers), body)
-            self.send_response(status)
-            if status // 100 == 3:
-                self.send_header("Location", of_tests.url)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def do_GET(self) -> None:
-            status, answer = of_tests.take(self.path, dict(self.headers), b"")
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        if tls:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-        of_tests.port = server.server_address[1]
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield of_tests
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve_http(of_tests.take, tls) as of_tests.port:
+        yield of_tests
 
 
 @pytest.fixture

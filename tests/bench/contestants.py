@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 
 from tests.bench.load import LoadResult, run_load
+from tests.harness.ports import free_port
 from tests.harness.postgres_binaries import find_shared_place
 
 if TYPE_CHECKING:
@@ -119,9 +119,7 @@ class Running:
     def __init__(
         self, contestant: Contestant, database: str, database_url: str, *, data_dir: Path | None = None
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}/push/{SECRET}"
         self._contestant = contestant
         self._database = database

@@ -21,8 +21,9 @@ from urllib.parse import urlencode
 
 from tests.bench.report import publish
 from tests.harness.platforms import APP_ID, APP_KEY, CODE
+from tests.harness.ports import free_port
 from tests.harness.postgres import PostgresServer
-from tests.web.test_send_proxy import SEND, free_port, open_door
+from tests.web.test_send_proxy import SEND, open_door
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.usage import is_running, list_tree
-from tests.web.test_send_proxy import free_port
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 from base64 import b64encode
 from contextlib import closing
 from dataclasses import replace
@@ -50,6 +49,7 @@ from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.harness.postgres_binaries import as_unprivileged, find_binaries
 from tests.harness.server import ServeProcess
+from tests.harness.waiting import await_true
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -316,13 +316,6 @@ class BrokenOff(Exception):
 
 def break_off(_rows: int) -> None:
     raise BrokenOff
-
-
-def await_true(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.thorough

@@ -17,16 +17,16 @@ from receiver.db import migrate
 from receiver.db.engine import Database
 from receiver.messages import journal
 from tests.harness.factories import make_push
+from tests.harness.ports import free_port
 from tests.harness.postgres import PostgresServer
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
+from tests.harness.waiting import await_true
 from tests.intake.test_promises import assert_kept, await_accepted, await_empty_spool, migrated, project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-_SECONDS = 30.0  # in which anything here happens, on the busiest machine
 
 
 @pytest.fixture
@@ -63,20 +63,6 @@ def black_hole() -> Iterator[int]:
         yield port
         for filling in fill:
             filling.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def await_true(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def port_of(database: Database) -> int:

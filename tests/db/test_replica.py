@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,13 @@ from tests.conftest import make_key, make_settings
 from tests.harness.factories import make_push
 from tests.harness.journal import save_pushes
 from tests.harness.postgres import PostgresServer
+from tests.harness.waiting import await_true
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from flask.testing import FlaskClient
-
-_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -69,13 +67,6 @@ def run(server: PostgresServer, statement: str) -> Any:
     with psycopg.connect(server.url(), autocommit=True) as connection:
         done = connection.execute(statement)
         return done.fetchone() if done.description else None
-
-
-def await_true(what: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def port(runtime: Runtime) -> int:

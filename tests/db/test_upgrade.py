@@ -22,9 +22,10 @@ from receiver.db.tables import metadata
 from tests.bench import upgrade as bench
 from tests.db.test_schema import _declared
 from tests.harness.server import ServeProcess
+from tests.harness.waiting import await_true
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 _SECONDS = 60.0
@@ -53,13 +54,6 @@ def push_to(database: Database) -> None:
 
 def plain(url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(url.replace("+psycopg", ""), application_name="somebody")
-
-
-def await_true(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def assert_complete(database: Database) -> None:

@@ -18,8 +18,8 @@ import pytest
 from receiver.simulator import PushFaults, PushTarget, Rules, Simulator
 from tests.harness.nginx import Nginx, find_nginx
 from tests.harness.platforms import APP_ID, APP_KEY
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
-from tests.web.test_send_proxy import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

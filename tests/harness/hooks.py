@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Condition, Event, Thread
-from typing import TYPE_CHECKING, Any
+from threading import Condition, Event
+from typing import TYPE_CHECKING
+
+from werkzeug import Request, Response
+
+from tests.harness.http import serve_http
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
+
+    from werkzeug.datastructures import Headers
 
 _WITHIN_SECONDS = 60
 
@@ -22,20 +26,20 @@ class Sent:
 
     method: str
     path: str  # with its query
-    headers: Mapping[str, str]
+    headers: Headers
     body: bytes
 
 
 class Hook:
     """What came, in the order in which it came. `behave` gives status and headers of an answer; None: none comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, scheme: str = "http") -> None:
         self.all: list[Sent] = []  # taken or not
         self.taken: list[Sent] = []
         self.behave: Callable[[Sent], tuple[int, dict[str, str]] | None] = lambda _sent: (200, {})
         self.released = Event()  # ends what hangs
         self.port = 0
-        self.scheme = "http"
+        self.scheme = scheme
         self._changed = Condition()
 
     def url(self, path: str = "/hook") -> str:
@@ -69,55 +73,21 @@ class Hook:
 @contextmanager
 def hook(tls: ssl.SSLContext | None = None) -> Iterator[Hook]:
     """A target on a free port of this machine."""
-    of_test = Hook()
+    of_test = Hook("http" if tls is None else "https")
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def take(request: Request) -> Response:
+        sent = Sent(
+            method=request.method, path=request.environ["REQUEST_URI"], headers=request.headers, body=request.get_data()
+        )
+        behaved = of_test.behave(sent)
+        of_test.note(sent, taken=behaved is not None and 200 <= behaved[0] < 300)
+        if behaved is None:
+            of_test.released.wait(_WITHIN_SECONDS)
+        status, headers = behaved or (503, {})
+        return Response(status=status, headers=headers)
 
-        def _take(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            sent = Sent(method=self.command, path=self.path, headers=dict(self.headers), body=body)
-            behaved = of_test.behave(sent)
-            taken = behaved is not None and 200 <= behaved[0] < 300
-            of_test.note(sent, taken=taken)
-            if behaved is None:
-                of_test.released.wait(_WITHIN_SECONDS)
-                self.close_connection = True
-                return
-            status, headers = behaved
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_GET = do_POST = do_PUT = _take  # noqa: N815  (the library's names)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            pass  # who was told has gone: the tests look at what came
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-            of_test.scheme = "https"
-        of_test.port = server.server_address[1]
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    with serve_http(take, tls) as of_test.port:
         try:
             yield of_test
         finally:
             of_test.released.set()
-            server.shutdown()
-
-
-def await_true(condition: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + _WITHIN_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import trustme
 
 from tests.harness.leaks import SECRET
+from tests.harness.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +83,7 @@ class Nginx:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.port, self.plain_port, self.inside_port, self.old_port, self.old_tls_port = _free_ports(5)
+        self.port, self.plain_port, self.inside_port, self.old_port, self.old_tls_port = free_ports(5)
         one, other = self.receivers
         replacements = {
             # Wildcards would meet other tests' on the same machine.
@@ -141,13 +142,3 @@ class Nginx:
         """Give all that it has written down, wherever."""
         written = [*(self.place / "log").iterdir(), self.place / "error.log", self.place / "access.log"]
         return "\n".join(path.read_text(errors="replace") for path in written)
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

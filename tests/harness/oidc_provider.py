@@ -7,29 +7,20 @@ import hashlib
 import hmac
 import json
 import secrets
-import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import unquote_plus, urlencode
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from werkzeug.serving import WSGIRequestHandler, make_server
-from werkzeug.wrappers import Request, Response
+from werkzeug import Request, Response
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
-    from wsgiref.types import StartResponse, WSGIEnvironment
+from tests.harness.http import serve_http
 
 CLIENT_ID, CLIENT_SECRET = "receiver", "the-secret-of-the-client"
 KEY, FOREIGN_KEY = (RSAKey.generate_key(2048, {"kid": "k1", "use": "sig"}) for _ in range(2))
-
-
-class _Quiet(WSGIRequestHandler):
-    def log(self, *args: Any) -> None:
-        """Say nothing."""
 
 
 @dataclass
@@ -50,28 +41,21 @@ class Provider:
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
-        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, request_handler=_Quiet)
-        self.issuer = f"http://127.0.0.1:{self._server.port}/realms/staff"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self._ends = ExitStack()
+        self.issuer = f"http://127.0.0.1:{self._ends.enter_context(serve_http(self._serve))}/realms/staff"
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def stop(self) -> None:
         """Be gone: nobody listens any more."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._ends.close()
 
-    def _serve(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        request = Request(environ)
+    def _serve(self, request: Request) -> Response:
         name = request.path.removeprefix("/realms/staff/").replace(".well-known/", "").replace("-", "_")
         answer: Response = getattr(self, f"_{name}")(request)
-        return answer(environ, start)
+        return answer
 
     def _openid_configuration(self, _request: Request) -> Response:
         found = {

@@ -6,7 +6,6 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from tests.bench.usage import list_tree
+from tests.harness.ports import free_port
 from tests.harness.postgres_binaries import (
     UNPRIVILEGED,
     as_unprivileged,
@@ -55,7 +55,7 @@ class PostgresServer:
     ) -> None:
         self._primary = standby_of
         self._preload = preload  # a library for the server alone: a bench slows its disk down with one
-        self.port = _free_port()
+        self.port = free_port()
         self._settings = {"max_connections": "200", **(_DURABLE if durable else _QUICK), **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._root: Path | None = None
@@ -144,7 +144,7 @@ class PostgresServer:
                 # A free port is only free until somebody else binds it. Once URLs were given out it must stay.
                 if not fresh or attempt == _BIND_ATTEMPTS - 1:
                     raise
-                self.port = _free_port()
+                self.port = free_port()
             else:
                 return
 
@@ -234,10 +234,3 @@ class PostgresServer:
 
 class _PortTakenError(RuntimeError):
     pass
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -22,6 +22,7 @@ from receiver.db import migrate
 from receiver.db.engine import Database
 from tests.bench.usage import is_running, list_tree
 from tests.harness.leaks import SECRET, leaks
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,9 +65,7 @@ class ServeProcess:
     keepalive: int = 0  # the seconds that it keeps an idle connection; 0: as it is
 
     def __post_init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.log = self.data_dir / "serve.log"  # standard error
         self.told = self.data_dir / "serve.out"  # what it tells a person
         self.target = f"/push/{SECRET}"

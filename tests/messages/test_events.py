@@ -20,9 +20,9 @@ from receiver.messages import Position, catch_up, journal, list_events
 from receiver.runtime import Runtime
 from tests.conftest import make_key, make_settings
 from tests.harness.factories import make_push
-from tests.harness.hooks import await_true
 from tests.harness.journal import appending, save_pushes
 from tests.harness.server import ServeProcess
+from tests.harness.waiting import await_true
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,10 +24,11 @@ from receiver.messages import FIELDS, InvalidSendRecord, SendRecordParser, recor
 from receiver.webhooks import fan_out, worker
 from tests.conftest import SECRET
 from tests.harness.factories import make_push, make_send
-from tests.harness.hooks import Hook, await_true, hook
+from tests.harness.hooks import Hook, hook
 from tests.harness.journal import save_pushes
 from tests.harness.platforms import GOOD_ANSWER, SETTING, http, scripted
 from tests.harness.readers import Readers
+from tests.harness.waiting import await_true
 from tests.webhooks.test_webhooks import ALLOW
 
 if TYPE_CHECKING:

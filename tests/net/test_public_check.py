@@ -22,8 +22,8 @@ from cryptography.x509 import NameOID
 from receiver.net.public_check import PublicEndpointCheck
 from tests.conftest import OTHER_SECRET, SECRET, make_settings
 from tests.harness.certificates import Files
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
-from tests.web.test_send_proxy import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

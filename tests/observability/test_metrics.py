@@ -20,6 +20,7 @@ from tests.bench.usage import is_running, list_tree
 from tests.harness.factories import make_push
 from tests.harness.journal import appending
 from tests.harness.server import ServeProcess, read_answer
+from tests.harness.waiting import await_true
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,15 +40,8 @@ def served(
     process.upgrade()
     with process:
         master, _ = process.await_worker()
-        await_that(lambda: scrape(process)["receiver_serving_processes"] == 2)
+        await_true(lambda: scrape(process)["receiver_serving_processes"] == 2)
         yield process, master
-
-
-def await_that(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def scrape(served: ServeProcess) -> dict[str, float]:
@@ -82,7 +76,7 @@ def test_every_process_gives_the_sum_of_all(served: tuple[ServeProcess, int]) ->
     process, _ = served
     before = pushed(process)
     push(process, 40)
-    await_that(lambda: pushed(process) == before + 40)  # counted a moment after the answer
+    await_true(lambda: pushed(process) == before + 40)  # counted a moment after the answer
     assert {pushed(process) for _ in range(20)} == {before + 40}
     delays = scrape(process)
     assert delays["receiver_receipt_delay_seconds_count"] == before + 40
@@ -95,7 +89,7 @@ def test_nothing_falls_when_a_process_is_killed_or_renewed(served: tuple[ServePr
     process, master = served
     before = pushed(process)
     push(process, 40)
-    await_that(lambda: pushed(process) == before + 40)
+    await_true(lambda: pushed(process) == before + 40)
     for how in ("kill -9", "kill -HUP"):
         starts = scrape(process)["receiver_process_starts_total"]
         old = workers_of(master)
@@ -117,10 +111,10 @@ def test_nothing_falls_when_a_process_is_killed_or_renewed(served: tuple[ServePr
                 and now["receiver_serving_processes"] == 2
             )
 
-        await_that(is_renewed)
+        await_true(is_renewed)
         assert totals == {before + 40}, how
     push(process, 40)
-    await_that(lambda: pushed(process) == before + 80)
+    await_true(lambda: pushed(process) == before + 80)
 
 
 def test_restarts_add_no_files_and_other_commands_count_nowhere(served: tuple[ServeProcess, int]) -> None:

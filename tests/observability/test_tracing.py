@@ -5,16 +5,17 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from werkzeug import Request, Response
 
 from receiver.observability import tracing
+from tests.harness.http import serve_http
 from tests.harness.leaks import leaks
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -26,25 +27,16 @@ _PATIENCE_SECONDS = 60
 _TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
-class Collector(ThreadingHTTPServer):
+class Collector:
     """Takes what is exported over OTLP/HTTP."""
 
     def __init__(self) -> None:
         self.exports: list[Any] = []
-        exports = self.exports
+        self.port = 0
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                exports.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:  # it would go to standard error
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
+    def take(self, request: Request) -> Response:
+        self.exports.append(ExportTraceServiceRequest.FromString(request.get_data()))
+        return Response()
 
     def spans(self) -> list[tuple[str, dict[str, str | int], str]]:
         """Name, attributes and trace of each span."""
@@ -63,21 +55,17 @@ class Collector(ThreadingHTTPServer):
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
+    taking = Collector()
+    with serve_http(taking.take) as taking.port:
+        yield taking
 
 
 def test_collector_gets_requests_batches_and_platform_calls_without_a_secret(
     collector: Collector, tmp_path: Path
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        door: int = probe.getsockname()[1]
+    door = free_port()
     environment = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "RECEIVER_TRUSTED_PROXIES": "127.0.0.1",
         "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{door}",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.platforms import GOOD_ANSWER, MOBILE, stand_in
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
-from tests.web.test_send_proxy import free_port, open_door
+from tests.web.test_send_proxy import open_door
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

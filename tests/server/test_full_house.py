@@ -13,11 +13,12 @@ from gunicorn.config import Config
 
 from receiver.server.limits import ConnectionLimits
 from receiver.server.peers import ConnectionPool, Entry, Peer, PeerConnection
+from tests.harness.ports import free_port
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess, read_answer
 from tests.server.test_serve import RECEIPT, post
 from tests.web.test_listeners import Inside
-from tests.web.test_send_proxy import ask, free_port
+from tests.web.test_send_proxy import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

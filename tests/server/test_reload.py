@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
 from tests.server.test_serve import RECEIPT
 from tests.web.test_listeners import Inside
-from tests.web.test_send_proxy import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,9 +25,11 @@ from cryptography.hazmat.primitives.serialization import (
 from receiver.core import SettingsError
 from receiver.net.certificates import load_pair
 from tests.harness.certificates import Files, chain_of
+from tests.harness.ports import free_port
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess, read_answer
-from tests.web.test_send_proxy import ask, free_port
+from tests.harness.waiting import await_true
+from tests.web.test_send_proxy import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,13 +74,6 @@ def await_end(connection: socket.socket) -> None:
     with suppress(ConnectionResetError):
         while connection.recv(4096):
             pass
-
-
-def await_that(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # --- What is served ----------------------------------------------------------------------------------
@@ -326,7 +321,7 @@ def test_renewed_certificate_is_taken_up_under_load_without_a_failed_push(
             before = serial_served(process)
             pushers.await_acks(20)
             files.write(files.issue(rsa=rsa))
-            await_that(lambda before=before: serial_served(process) != before)  # type: ignore[misc]
+            await_true(lambda before=before: serial_served(process) != before)  # type: ignore[misc]
         pushers.await_acks(20)
         assert process.push(RECEIPT).status == 200
     assert (pushers.failures, set(pushers.outcomes)) == (0, {"accepted"})
@@ -346,15 +341,15 @@ def test_half_written_or_unfitting_renewal_is_told_once_and_the_old_one_serves_o
     new = files.authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=90))
     text = chain_of(new)
     files.chain.write_bytes(text[: len(text) // 2])
-    await_that(lambda: warnings_told() == 1)
+    await_true(lambda: warnings_told() == 1)
     files.chain.write_bytes(text)  # whole, and its key is yet to come
-    await_that(lambda: warnings_told() == 2)
+    await_true(lambda: warnings_told() == 2)
     assert "does not belong to the first certificate" in process.log.read_text()
     assert serial_served(process) == before
     time.sleep(2)  # in which it looks, and looks again
     assert warnings_told() == 2
     files.key.write_bytes(new.private_key_pem.bytes())
-    await_that(lambda: serial_served(process) != before)
+    await_true(lambda: serial_served(process) != before)
     assert metric(process, "receiver_certificate_not_after_timestamp_seconds") < ends
 
 
@@ -377,7 +372,7 @@ def test_session_is_resumed_after_a_renewal_and_by_another_worker(
     session, resumed, before = visit(None)
     assert not resumed
     files.write(files.issue(rsa=True))
-    await_that(lambda: serial_served(process) != before)
+    await_true(lambda: serial_served(process) != before)
     session, resumed, _ = visit(session)
     assert resumed
 

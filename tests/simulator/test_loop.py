@@ -19,8 +19,9 @@ import pytest
 from receiver.simulator import PushFaults, PushTarget, Rules, Simulator
 from receiver.simulator.check import ReceiverApi, await_agreement
 from tests.harness.platforms import APP_ID, APP_KEY, CODE
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
-from tests.web.test_send_proxy import SEND, free_port
+from tests.web.test_send_proxy import SEND
 
 if TYPE_CHECKING:
     from pathlib import Path

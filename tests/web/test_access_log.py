@@ -16,6 +16,7 @@ from receiver.web.access_log import _fields, _render
 from tests.conftest import SECRET
 from tests.harness.factories import make_push
 from tests.harness.leaks import leaks
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ _PROXYS_ID = "0f8fad5bd9cb469fa16570867728950e"
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServeProcess, int]]:
     """A server behind a proxy, and the port of its door; the platform is out of reach."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        door: int = probe.getsockname()[1]
+    door = free_port()
     environment = {
         "RECEIVER_TRUSTED_PROXIES": "127.0.0.1",
         "RECEIVER_SEND_PROXY_BIND": f"127.0.0.1:{door}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -12,6 +11,7 @@ from flask.testing import FlaskClient
 from receiver.web.console import status as now
 from tests.conftest import SECRET
 from tests.harness.leaks import leaks
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
 from tests.web.console.staff import log_in, one_database
 
@@ -98,9 +98,7 @@ def test_fault_of_ours_tells_nothing_of_itself(
 
 
 def test_listener_for_the_world_and_what_is_no_request_are_answered_safely(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        inside: int = probe.getsockname()[1]
+    inside = free_port()
     with ServeProcess(tmp_path, environment={"RECEIVER_INTERNAL_BIND": f"127.0.0.1:{inside}"}) as process:
         answers = {
             404: process.request("GET", f"{API}/messages"),

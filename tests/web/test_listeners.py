@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness.certificates import Files
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
-from tests.web.test_send_proxy import ask, free_port
+from tests.web.test_send_proxy import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

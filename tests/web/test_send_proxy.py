@@ -17,6 +17,7 @@ import pytest
 
 from tests.harness.platforms import APP_ID, APP_KEY, CODE, GOOD_ANSWER, MOBILE, scripted, stand_in
 from tests.harness.platforms import http as http_answer
+from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
 from tests.platform.test_client import REFUSED
 
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
 
 FORM = {"appId": APP_ID, "appKey": APP_KEY, "phone": MOBILE, "templateId": "540", "variables": CODE}
 SEND, BALANCE = "/smsApi/verifyCode", "/smsApi/verifyCode/getBalance"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Door:

@@ -19,7 +19,8 @@ from receiver.db.tables import deliveries as deliveries_table
 from receiver.webhooks import deliveries, endpoints
 from tests.conftest import SECRET, make_key
 from tests.harness.factories import make_push
-from tests.harness.hooks import Hook, await_true, hook
+from tests.harness.hooks import Hook, hook
+from tests.harness.waiting import await_true
 from tests.webhooks.test_webhooks import ALLOW, change, count, keep
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from receiver.webhooks.endpoints import EndpointState, EventType
 from receiver.webhooks.fan_out import fan_out
 from tests.conftest import SECRET, make_key
 from tests.harness.factories import make_push, make_send
-from tests.harness.hooks import Hook, Sent, await_true, hook
+from tests.harness.hooks import Hook, Sent, hook
+from tests.harness.waiting import await_true
 from tests.sending.test_sending import make_attempt
 
 if TYPE_CHECKING:
@@ -125,14 +126,14 @@ def test_package_of_standard_webhooks_verifies_a_post(services: Runtime, target:
     keep(services, make_push())
     sent = target.await_taken(2)[0]
     assert sent.headers["Content-Type"] == "application/json"
-    headers = {name: value for name, value in sent.headers.items() if name.startswith("webhook-")}
+    headers = {name: value for name, value in sent.headers.items() if name.startswith("Webhook-")}
     assert Webhook(secret).verify(sent.body, headers)["type"] == "receipt.received"
     with pytest.raises(WebhookVerificationError):
         Webhook(secret).verify(sent.body + b" ", headers)
     with pytest.raises(WebhookVerificationError):
         Webhook(endpoint_changes.new_secret()).verify(sent.body, headers)
     with pytest.raises(WebhookVerificationError):
-        Webhook(secret).verify(sent.body, headers | {"webhook-id": "msg_other"})
+        Webhook(secret).verify(sent.body, headers | {"Webhook-Id": "msg_other"})
 
 
 def test_both_secrets_sign_for_a_day_after_a_rotation(services: Runtime, target: Hook) -> None:

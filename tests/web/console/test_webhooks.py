@@ -13,7 +13,8 @@ from receiver.app import create_app
 from receiver.db.tables import deliveries as deliveries_table
 from receiver.webhooks import deliveries, endpoints
 from tests.harness.factories import make_push
-from tests.harness.hooks import Hook, await_true, hook
+from tests.harness.hooks import Hook, hook
+from tests.harness.waiting import await_true
 from tests.web.console.staff import log_in
 from tests.webhooks.test_webhooks import ALLOW, change, count, keep
 

@@ -42,7 +42,7 @@ _COMMANDS = {
     "doctor": "doctor:doctor",
     "status": "doctor:status",
     "simulate": "simulate:simulate",
-    "demo": "demo:demo",
+    "demo": "simulate:demo",
 }
 
 

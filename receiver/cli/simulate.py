@@ -1,4 +1,4 @@
-"""`simulate`: a local simulator of the platform."""
+"""`simulate`: a local simulator of the platform, and the demo."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from receiver.cli.common import print_json
 from receiver.core import ReceiverError
 from receiver.simulator import Ledger, PushFaults, PushTarget, Rules, Simulator
 from receiver.simulator.check import ReceiverApi, await_agreement
+from receiver.simulator.demo import run_demo
 from receiver.simulator.traffic import generate_messages
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def _rate_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+@click.group(invoke_without_command=True)
+@click.pass_context
 @click.option(
     "--bind", default="127.0.0.1:8100", show_default=True, metavar="HOST:PORT", help="Address that answers sends."
 )
@@ -112,7 +114,7 @@ def _rate_options(command: Any) -> Any:
 @click.option(
     "--check-seconds", type=click.IntRange(0, 3600), default=30, help="How long a check may wait for agreement."
 )
-def simulate(**options: Any) -> None:
+def simulate(context: click.Context, /, **options: Any) -> None:
     """Simulate the platform: answer sends, push receipts and replies, with the given faults. Ends with a summary.
 
     Set the receiver's RECEIVER_PLATFORM_URL=http://127.0.0.1:8100/smsApi. The key needs the scopes read and pii for
@@ -124,12 +126,12 @@ def simulate(**options: Any) -> None:
       receiver simulate --push-url "$(receiver push-url)" --make-up 1000 --days 30 --once --ledger run.json
       receiver simulate --check run.json --api http://127.0.0.1:8000 --key-file key
     """
+    if context.invoked_subcommand is not None:
+        return
     if options["check"] is not None:
         _check(options)
         return
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = _stop_asked()
     seed = random.randrange(10**6) if options["seed"] is None else options["seed"]  # noqa: S311
     messages = generate_messages(options["make_up"], options["days"], seed, datetime.now(UTC))
     if messages and options["api"]:
@@ -147,6 +149,36 @@ def simulate(**options: Any) -> None:
     if options["ledger"] is not None:
         simulator.ledger.save(options["ledger"])
     print_json({"seed": seed, **simulator.ledger.summary()})
+
+
+@simulate.command()
+@click.option("--messages", type=click.IntRange(1, 100_000), default=3000, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="If it is in use, another one."
+)
+def demo(messages: int, port: int) -> None:
+    """Run a receiver and a simulated platform on this machine, with thirty days of messages.
+
+    Prints what to try, and runs until Ctrl-C. Leaves no files.
+
+    \b
+    Example:
+      receiver simulate demo
+    """
+    stopped = _stop_asked()
+    print(f"generating {messages:,} messages over 30 days …", flush=True)
+    with run_demo(messages, port) as tour:
+        print(tour, flush=True)
+        stopped.wait()
+    print("\nstopped; all files are removed")
+
+
+def _stop_asked() -> threading.Event:
+    """Return the event that SIGINT and SIGTERM set from now on."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
 
 
 def _host(options: dict[str, Any]) -> str:

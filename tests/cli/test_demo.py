@@ -1,4 +1,4 @@
-"""`receiver demo` shows everything, and leaves nothing behind."""
+"""`receiver simulate demo` shows everything, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_demo_fills_answers_sends_and_is_gone(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "receiver", "demo", "--messages", "200", "--port", str(free_port())]
+    command = [sys.executable, "-m", "receiver", "simulate", "demo", "--messages", "200", "--port", str(free_port())]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as process:
         try:

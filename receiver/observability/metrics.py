@@ -1,7 +1,7 @@
 """Every metric, defined once. Events are counted here; values read at a scrape are in `web/metrics_collector.py`.
 
-`receiver serve` loads this module again in each serving process, so that all count into one place
-(`server/multiprocess_metrics.py`). So use `metrics.NAME`, and each gauge says how the processes are combined.
+Each serving process counts into files that all of them share (`start_in_files`), so each gauge says how the processes
+are combined.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import Counter as Tally
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,12 +140,30 @@ CERTIFICATE_NOT_AFTER = Gauge(
     registry=REGISTRY,
 )
 
-# Create the series at start: `rate` misses a series that begins with 1.
-for _outcome in ("accepted", "quarantined", "spooled"):
-    PUSHES.labels(_outcome)
-for _reason in ("secret", "address", "length", "size", "timeout", "head"):
-    REFUSALS.labels(_reason)
-for _method in ("GET", "HEAD"):
-    PROBES.labels(_method)
-for _reason in ("secret", "address"):
-    WOULD_REFUSE.labels(_reason)
+
+
+def _create_series() -> None:
+    """Create the known series at start: `rate` misses a series that begins with 1."""
+    for outcome in ("accepted", "quarantined", "spooled"):
+        PUSHES.labels(outcome)
+    for reason in ("secret", "address", "length", "size", "timeout", "head"):
+        REFUSALS.labels(reason)
+    for method in ("GET", "HEAD"):
+        PROBES.labels(method)
+    for reason in ("secret", "address"):
+        WOULD_REFUSE.labels(reason)
+
+
+_create_series()
+
+
+def start_in_files(slot: int) -> None:
+    """Continue in the slot's files of PROMETHEUS_MULTIPROC_DIR; called once, in a process just forked.
+
+    prometheus_client chooses where a metric counts when it makes the metric's values, so they are made again here: the
+    metrics are imported long before there is a slot. Files are named by the slot, not by the process as by default.
+    """
+    values.ValueClass = values.MultiProcessValue(lambda: slot)
+    for metric in [each for each in globals().values() if isinstance(each, (Counter, Gauge, Histogram))]:
+        metric.__init_values()
+    _create_series()

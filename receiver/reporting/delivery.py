@@ -154,10 +154,7 @@ def name_of_time(begin: datetime, unit: Unit, zone: ZoneInfo) -> str:
 
 
 def replies_by_day(connection: sa.Connection, asked: ReportQuestion) -> dict[str, tuple[int, int]]:
-    """Return (replies.
-
-    Opt-outs among them) of its accounts, received in each day of the question's zone that has any.
-    """
+    """Return (replies, opt-outs among them) of its accounts, for each day of the question's zone that has any."""
     found: dict[str, tuple[int, int]] = {}
     for span in _spans(asked):
         seconds = f"({sql.epoch_seconds(connection.dialect.name, 'received_at')} + {span.offset})"

@@ -6,6 +6,7 @@ are combined.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections import Counter as Tally
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 REGISTRY = CollectorRegistry()
 
@@ -141,7 +143,6 @@ CERTIFICATE_NOT_AFTER = Gauge(
 )
 
 
-
 def _create_series() -> None:
     """Create the known series at start: `rate` misses a series that begins with 1."""
     for outcome in ("accepted", "quarantined", "spooled"):
@@ -157,13 +158,18 @@ def _create_series() -> None:
 _create_series()
 
 
-def start_in_files(slot: int) -> None:
-    """Continue in the slot's files of PROMETHEUS_MULTIPROC_DIR; called once, in a process just forked.
+def start_in_files(directory: Path, slot: int) -> None:
+    """Count in the slot's files of that directory from now on; called once, in a process just forked.
 
-    prometheus_client chooses where a metric counts when it makes the metric's values, so they are made again here: the
-    metrics are imported long before there is a slot. Files are named by the slot, not by the process as by default.
+    prometheus_client decides where a metric counts when it makes the metric's values. They are made again: every module
+    imports the metrics long before a process has its slot. By default its files are named by process, not by slot.
     """
+    own = [each for each in globals().values() if isinstance(each, (Counter, Gauge, Histogram))]
+    for metric in own:
+        metric.clear()  # before the directory is set: from then on prometheus_client warns of it
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
     values.ValueClass = values.MultiProcessValue(lambda: slot)
-    for metric in [each for each in globals().values() if isinstance(each, (Counter, Gauge, Histogram))]:
-        metric.__init_values()
+    for metric in own:
+        if metric._is_observable():  # noqa: SLF001  (not the parent of labelled ones)
+            metric._metric_init()  # noqa: SLF001  (made for values that come later)
     _create_series()

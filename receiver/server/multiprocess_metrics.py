@@ -10,14 +10,12 @@ with it; and a page without room on a full disk kills the process. So the files 
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client import values
 from prometheus_client.multiprocess import mark_process_dead
 
 from receiver.core import lock, try_lock
@@ -69,10 +67,8 @@ class MultiprocessMetrics:
 
     def start_counting(self, slot: int | None) -> None:
         """Use that slot from now on; called once, in the new process."""
-        if slot is not None:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self.directory)
-            values.ValueClass = values.MultiProcessValue(lambda: slot)
-            importlib.reload(metrics)
+        if slot is not None and self.directory is not None:
+            metrics.start_in_files(self.directory, slot)
         metrics.PROCESS_STARTS.inc()
         metrics.PROCESSES.set(1)
 

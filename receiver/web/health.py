@@ -79,7 +79,7 @@ def metrics_page() -> Response:
     """Return all metrics in Prometheus' text format: counters of all serving processes, and gauges read now."""
     count_dropped()
     registry = CollectorRegistry()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # see receiver/server/multiprocess_metrics.py
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # set by metrics.start_in_files
         MultiProcessCollector(registry)
     else:
         registry.register(metrics.REGISTRY)

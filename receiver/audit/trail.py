@@ -46,15 +46,27 @@ class AuditTrail:
         self.audited(lambda _: None, actor, action, mobile=mobile, **detail)
 
     def audited(
-        self, work: Callable[[Connection], T], actor: str, action: str, *, mobile: str | None = None, **detail: Any
+        self,
+        work: Callable[[Connection], T],
+        actor: str,
+        action: str,
+        *,
+        mobile: str | None = None,
+        result_as: str | None = None,
+        **detail: Any,
     ) -> T:
-        """Run a change and write its audit entry in one transaction. Return the result of the change."""
+        """Run a change and write its audit entry in one transaction. Return the result of the change.
+
+        `result_as`: the name by which the entry has the result.
+        """
         entry = {name: value for name, value in detail.items() if value is not None}
         if mobile is not None:
             entry["mobile_hmac"] = self.mobile_hmac(mobile)
 
         def change_and_audit(connection: Connection) -> tuple[T, Link]:
             result = work(connection)
+            if result_as is not None:
+                entry[result_as] = result
             return result, write_audit(connection, at=self.now(), actor=actor, action=action, detail=entry)
 
         with self._availability.tracking():

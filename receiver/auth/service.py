@@ -71,7 +71,7 @@ def set_role(trail: AuditTrail, actor: str, user: User, role: Role) -> None:
 
 
 def set_accounts(trail: AuditTrail, actor: str, user: User, accounts: Sequence[str] | None) -> None:
-    """Limit a user to accounts, None: to none; ends their sessions."""
+    """Limit a user to accounts (None: all of them) and end their sessions."""
     _change(trail, actor, user, "accounts", {"accounts": accounts and sorted(accounts)}, accounts=accounts or "all")
 
 

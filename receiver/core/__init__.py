@@ -51,7 +51,7 @@ from receiver.core.errors import (
     SpoolUnavailable,
     TooManyRows,
 )
-from receiver.core.faults import Fault, FaultText, InputFault, fault_of
+from receiver.core.faults import Fault, InputFault, fault_of
 from receiver.core.files import (
     lock,
     make_directory,
@@ -96,7 +96,6 @@ __all__ = [
     "DeliveryStatus",
     "Disk",
     "Fault",
-    "FaultText",
     "FieldFault",
     "InputFault",
     "InvalidCursor",

@@ -51,7 +51,7 @@ from receiver.reporting import rollup
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-_PAGE_ROWS = 5000  # journal rows read at once
+_PAGE_ROWS = 1000  # journal rows read at once
 _DELETED_AT_ONCE = 1000
 
 MaskedKey = tuple[str, str, str]  # account, task id, number with its `*`

@@ -127,6 +127,7 @@ def _copy(source: sa.Connection, target: sa.Connection, on_progress: Callable[[i
     Raises ReceiverError if it has rows that are not of an earlier copy.
     """
     lift_statement_timeout(target)
+    target.exec_driver_sql("SET LOCAL lock_timeout = '10s'")  # the source is locked: wait for no forgotten transaction
     tables = metadata.sorted_tables
     names = ", ".join(table.name for table in tables)
     target.exec_driver_sql(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")

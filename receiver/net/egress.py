@@ -40,6 +40,7 @@ CONNECT_SECONDS = 5.0
 ANSWER_MAX_BYTES = 64 * 1024
 _IDLE_SECONDS = 5.0  # a server may close what has been idle for longer
 _PORTS = {"http": 80, "https": 443}
+_PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})
 _LENGTH_ALWAYS = frozenset({"POST", "PUT", "PATCH"})
 _WRITE_BYTES = 16 * 1024
 _URL_MAX_CHARS = 2000
@@ -88,6 +89,8 @@ class EgressFault(Fault):
     TIMEOUT = "no answer within {seconds} seconds"
     NO_HTTP = "the request is no HTTP"
     UNUSABLE_URL = "its URL cannot be used"
+    UNUSABLE_PROXY = "the proxy that the environment names is no URL such as http://HOST:PORT"
+    NOT_CONNECTED = "no connection within {seconds} seconds"
 
 
 class EgressForbidden(ReceiverError):
@@ -177,10 +180,16 @@ def parse_operator_url(url: str) -> TargetUrl:
     Unlike a user's, it may be written with other characters than ASCII.
     """
     parts = urlsplit(url)
-    host = (parts.hostname or "").encode("idna").decode()
-    place = TargetUrl(scheme=parts.scheme, host=host, port=parts.port or _PORTS.get(parts.scheme, 0))
+    place = TargetUrl(
+        scheme=parts.scheme, host=ascii_host(parts.hostname or ""), port=parts.port or _PORTS.get(parts.scheme, 0)
+    )
     path, query = (quote(text, safe=_LINE_SAFE) for text in (parts.path, parts.query))
     return parse_url(f"{place.scheme}://{place.authority}{path}{'?' if query else ''}{query}")
+
+
+def ascii_host(host: str) -> str:
+    """Return a host's name as the DNS has it. Raises ValueError."""
+    return host.encode("idna").decode()
 
 
 def _as_in_a_line(query: bytes) -> bytes:
@@ -200,20 +209,26 @@ class EgressPolicy:
 
     def addresses(self, host: str, port: int) -> list[str]:
         """Return the addresses of a host. Raises EgressForbidden for one not permitted, EgressError for none."""
-        try:
-            found = [ipaddress.ip_address(text.partition("%")[0]) for text in self._resolve(host, port)]
-        except (OSError, UnicodeError):
-            raise EgressError(EgressFault.UNRESOLVED) from None
-        if not found:
-            raise EgressError(EgressFault.UNRESOLVED)
+        found = [ipaddress.ip_address(text.partition("%")[0]) for text in _look_up(host, port, self._resolve)]
         if host.lower().rstrip(".") not in self._names and not all(map(self._may_reach, found)):
             raise EgressForbidden(EgressFault.NOT_PUBLIC)
-        return list(dict.fromkeys(map(str, found)))
+        return list(map(str, found))
 
     def _may_reach(self, address: Address) -> bool:
         plain = address.ipv4_mapped if isinstance(address, IPv6Address) and address.ipv4_mapped else address
         allowed = any(plain.version == network.version and plain in network for network in self._networks)
         return allowed or is_public(address)
+
+
+def _look_up(host: str, port: int, resolve: Callable[[str, int], Sequence[str]]) -> list[str]:
+    """Return the addresses of a host, each once. Raises EgressNotSent if there is none."""
+    try:
+        found = resolve(host, port)
+    except (OSError, UnicodeError):
+        found = ()
+    if not found:
+        raise EgressNotSent(EgressFault.UNRESOLVED)
+    return list(dict.fromkeys(found))
 
 
 def _resolve(host: str, port: int) -> list[str]:
@@ -296,7 +311,7 @@ class EgressClient:
                 body, whole = bytes(read[:answer_max_bytes]), len(read) <= answer_max_bytes
                 return EgressResponse(status=answer.status, headers=answer.headers, body=body, whole=whole)
         except (httpcore2.ConnectTimeout, httpcore2.PoolTimeout):
-            raise EgressNotSent(EgressFault.TIMEOUT.format(seconds=round(seconds))) from None
+            raise EgressNotSent(EgressFault.NOT_CONNECTED.format(seconds=round(timeout["connect"]))) from None
         except httpcore2.TimeoutException:
             raise EgressTimeout(EgressFault.TIMEOUT.format(seconds=round(seconds))) from None
         except (httpcore2.ConnectError, httpcore2.ProxyError, httpcore2.UnsupportedProtocol) as error:
@@ -353,9 +368,14 @@ def _find_proxy(place: TargetUrl) -> httpcore2.Proxy | None:
     url = named.get(place.scheme) or named.get("all")
     if not url or proxy_bypass(f"{place.host}:{place.port}"):
         return None
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    port = f":{parts.port}" if parts.port else ""
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # its text may have a piece of the password
+        raise EgressNotSent(EgressFault.UNUSABLE_PROXY) from None
+    if parts.scheme not in _PROXY_SCHEMES or not parts.hostname:
+        raise EgressNotSent(EgressFault.UNUSABLE_PROXY)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     auth = (unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")) if parts.username else None
     return httpcore2.Proxy(f"{parts.scheme}://{host}{port}", auth=auth)
 
@@ -401,7 +421,8 @@ class _Network(httpcore2.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         failed: Exception = httpcore2.ConnectError("no address")
-        for address in [host] if self._guard is None else self._guard.addresses(host, port):
+        # One by one, so that all of them together end in the exchange's time.
+        for address in self._guard.addresses(host, port) if self._guard else _look_up(host, port, _resolve):
             left = self.left(timeout, httpcore2.ConnectTimeout)
             try:
                 stream = self._plain.connect_tcp(address, port, left, local_address, socket_options or ())

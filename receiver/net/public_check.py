@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from receiver.core import SettingsError
-from receiver.net.egress import EgressClient, EgressError, TargetUrl
+from receiver.net.egress import EgressClient, EgressError, EgressFault, EgressUnsendable, TargetUrl, ascii_host
 from receiver.net.probe import Handshake, shake_hands, unverified_context
 from receiver.net.self_test import SelfTestAnswer, push_self_test
 
@@ -256,7 +256,10 @@ class PublicEndpointCheck:
     def _push(self, secret: str, *, tls: ssl.SSLContext | None = None, plain_port: int | None = None) -> SelfTestAnswer:
         """Push to the URL with that secret; `plain_port`: by plain HTTP, there. Raises EgressError."""
         scheme = "https" if self._tls and plain_port is None else "http"
-        place = TargetUrl(scheme=scheme, host=self._host, port=plain_port or self._port)
+        try:
+            place = TargetUrl(scheme=scheme, host=ascii_host(self._host), port=plain_port or self._port)
+        except ValueError:
+            raise EgressUnsendable(EgressFault.UNUSABLE_URL) from None
         now = datetime.now(self._settings.timezone)
         path = f"{self._path}/push/{secret}"
         return push_self_test(EgressClient(place, tls=tls), path, at=now, seconds=_PATIENCE_SECONDS)

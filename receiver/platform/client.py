@@ -247,7 +247,7 @@ class PlatformClient:
             try:
                 line = _line_of(place, target).encode("ascii")  # unchanged: the platform decides what it means
                 answer = self._client_of(place).send(
-                    method, line, sent, body, seconds=self._answer_seconds, answer_max_bytes=ANSWER_MAX_BYTES
+                    method, line, sent, body, seconds=deadline - time.monotonic(), answer_max_bytes=ANSWER_MAX_BYTES
                 )
             except (EgressUnsendable, UnicodeEncodeError):
                 raise Unsendable("the request cannot be passed on: its head is no HTTP") from None

@@ -189,12 +189,15 @@ class Webhooks:
     def replay(self, actor: str, target: Endpoint, ids: Sequence[int] | None = None) -> int:
         """Queue dead letters again, by id or all, and return their number."""
         change = partial(changes.replay_dead, now=self._trail.now(), ids=ids)
-        again = self._change(actor, "webhook.replay", target, change)
+        again = self._change(actor, "webhook.replay", target, change, result_as="deliveries")
         self._wake()
         return again
 
-    def _change(self, actor: str, action: str, target: Endpoint, change: Callable[..., T]) -> T:
-        return self._trail.audited(partial(change, target=target), actor, action, name=target.name)
+    def _change(
+        self, actor: str, action: str, target: Endpoint, change: Callable[..., T], *, result_as: str | None = None
+    ) -> T:
+        work = partial(change, target=target)
+        return self._trail.audited(work, actor, action, result_as=result_as, name=target.name)
 
     def try_out(self, actor: str, target: Endpoint) -> TestResult:
         """Send a test event at once, even to a paused endpoint, and return the result."""

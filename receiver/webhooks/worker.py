@@ -25,6 +25,7 @@ from receiver.net.egress import (
     EgressForbidden,
     EgressPolicy,
     EgressResponse,
+    EgressUnsendable,
     parse_url,
 )
 from receiver.observability import get_logger, metrics
@@ -302,7 +303,7 @@ class _EndpointSender:
             return True
         try:
             answer = request.send(self._client)
-        except ROW_FAULTS as error:  # such as a header that no request may have
+        except (*ROW_FAULTS, EgressUnsendable) as error:  # such as a header that no request may have
             self._add_failure(result, delivery, f"cannot be sent ({type(error).__name__})", "unsendable", own=False)
             return True
         except (EgressError, EgressForbidden) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import traceback
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -263,6 +264,34 @@ def test_operators_request_takes_the_proxy_of_the_environment(monkeypatch: pytes
         (sent,) = proxy.taken
     assert sent.path == "http://no.such.name.example/x"
     assert sent.headers["Proxy-Authorization"] == "Basic bWU6c2UgY3JldA=="
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://me:pa/ss@127.0.0.1:1", "http://127.0.0.1:port", "ftp://127.0.0.1:1", "http://"]
+)
+def test_proxy_of_the_environment_that_is_none_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(EgressNotSent, match="proxy that the environment names") as refused:
+        fetch("GET", "http://no.such.name.example/x", {}, seconds=15)
+    assert "'pa'" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_operators_server_is_tried_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hook() as target:
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, target.port)) for each in ("127.0.0.2", "127.0.0.1")
+        ]
+        plain = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda host, *a, **k: found if host == "shop.example" else plain(host, *a, **k)
+        )
+        assert fetch("GET", f"http://shop.example:{target.port}/", {}, seconds=15).status == 200
+    with pytest.raises(EgressNotSent, match="does not resolve"):
+        fetch("GET", "http://no-such-host.invalid/", {}, seconds=15)
 
 
 @pytest.mark.parametrize("url", ["", "http://", "ftp://example.com/", "http://example.com:99999/", "http://[::1/"])

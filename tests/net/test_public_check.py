@@ -326,6 +326,14 @@ def test_answers_that_are_not_the_receivers_are_found(
     assert said in found[check].text
 
 
+def test_name_in_chinese_is_asked_for_as_the_dns_has_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(None) as server:
+        here = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.server_port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: here)
+        found = world.find(server, host="短信.example")
+    assert found["address"].ok
+
+
 def test_address_that_nobody_can_reach_is_said(world: World) -> None:
     with scripted(world.tls()) as server:
         unknown = world.find(server, url="https://no-such-host.invalid")

@@ -201,6 +201,8 @@ def test_every_change_is_audited_without_url_or_secret(client: FlaskClient, serv
     told = [entry["action"] for entry in entries if entry["action"].startswith("webhook.")]
     steps = ("create", "pause", "resume", "test", "replay", "rotate", "remove")
     assert told == [f"webhook.{step}" for step in steps]
+    (replayed,) = (entry["detail"] for entry in entries if entry["action"] == "webhook.replay")
+    assert replayed == {"name": "shop", "deliveries": 0}
     assert all(hidden not in str(entries) for hidden in (secret, new, "K1", "/hook"))
 
 

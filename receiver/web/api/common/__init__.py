@@ -27,7 +27,6 @@ from receiver.web.lists.fields import (
 from receiver.web.lists.filters import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
-    AccountFilterSchema,
     PageSchema,
     StrictSchema,
 )
@@ -46,7 +45,6 @@ __all__ = [
     "MAX_LIMIT",
     "MAX_WAIT_SECONDS",
     "MOBILE_PATTERN",
-    "AccountFilterSchema",
     "Blueprint",
     "InputTime",
     "MobileField",

@@ -1,7 +1,7 @@
-"""What is generated from the table of the settings: env.example, and the reference page in both languages.
+"""What is generated from tables of the code: env.example, and the reference pages in both languages.
 
 `make reference` writes it, tests/deploy/test_reference.py compares it. The Chinese texts are in CHINESE, by their
-English.
+English, or in the catalogue of the program's texts.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from typing import TYPE_CHECKING
 
 from babel.messages.pofile import read_po
 
+from receiver.alerting.messages import every_text_of
+from receiver.alerting.rules import Alarm
 from receiver.config import SETTINGS, Settings
+from receiver.core import PushFault, PushFlag
+from receiver.translations import gettext_of
+from receiver.web.console.error_texts import FLAGS, PUSH_FAULTS
+from receiver.web.error_codes import EXPLANATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 CHINESE = DEPLOY / "docs/zh-CN/reference.po"
@@ -42,26 +48,43 @@ _TRACES = (
     "Traces go to `OTEL_EXPORTER_OTLP_ENDPOINT`, with the extra `otel`; it is a standard variable, as are "
     "`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER` and so on."
 )
+_ABOUT_CODES = "Codes are stable: programs may decide by them. Texts beside them may change."
+_ABOUT_ERRORS = (
+    "`code` of a problem (`application/problem+json`, RFC 9457). Its `type` leads to the same list at "
+    "`/api/v1/errors`; it is `about:blank` in answers to pushes, and at the send proxy. The refusals of a send also "
+    "have `waiting_helps` and `advice`."
+)
+_ABOUT_FAULTS = (
+    "The header `X-Push-Error`, and `error` of the journal: `FIELD: REASON`, separated by `; `. Such a push is "
+    "acknowledged and kept; once its cause is fixed, run `receiver pushes replay --quarantined`."
+)
+_ABOUT_FLAGS = "`flags` of a push in the journal: it was parsed, but not as it came."
+_ABOUT_ALARMS = (
+    "Names as in notifications; figures of the moment stand in braces. `deploy/RUNBOOK.md` has more on each, under its "
+    "name in Prometheus."
+)
 
 
 def generated() -> dict[Path, str]:
     """Return the text of each generated file. Raises LookupError naming texts without Chinese, or without use."""
     with CHINESE.open("rb") as file:
         chinese = {str(entry.id): str(entry.string) for entry in read_po(file) if entry.id}
-    used: list[str] = []
+    catalogue = gettext_of("zh-CN")
+    used: dict[str, str] = {}
 
     def translate(text: str) -> str:
-        used.append(text)
-        return chinese.get(text, "")
+        used[text] = chinese.get(text) or catalogue(text)
+        return used[text]
 
-    files = {
-        DEPLOY / "env.example": env_example(),
-        DEPLOY / "docs/reference/settings.md": settings_page(str, "[中文](../zh-CN/reference/settings.md)"),
-        DEPLOY / "docs/zh-CN/reference/settings.md": settings_page(
-            translate, "[English](../../reference/settings.md)，以英文为准。"
-        ),
-    }
-    wrong = [text for text in used if not chinese.get(text)] + sorted(chinese.keys() - used)
+    files = {DEPLOY / "env.example": env_example()}
+    for name, parts in _PAGES.items():
+        for directory, language, other in (
+            ("docs/reference", str, f"[中文](../zh-CN/reference/{name})"),
+            ("docs/zh-CN/reference", translate, f"[English](../../reference/{name})，以英文为准。"),
+        ):
+            title, *rest = parts(language)
+            files[DEPLOY / directory / name] = "\n\n".join([f"# {title}", other, *rest]) + "\n"
+    wrong = [text for text, found in used.items() if found == text] + sorted(chinese.keys() - used.keys())
     if wrong:
         raise LookupError("\n".join([f"{CHINESE.name} lacks, or has without use:", *wrong]))
     return files
@@ -92,14 +115,11 @@ def env_example() -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings_page(translate: Callable[[str], str], other: str) -> str:
-    """Return the reference page in a language; `other` leads to the other one."""
-    return "\n\n".join(_settings_parts(translate, other)) + "\n"
+# Each page: its title, then its paragraphs and tables, in a language.
 
 
-def _settings_parts(translate: Callable[[str], str], other: str) -> Iterator[str]:
-    yield f"# {translate('Settings')}"
-    yield other
+def _settings(translate: Callable[[str], str]) -> Iterator[str]:
+    yield translate("Settings")
     yield translate(_SOURCES)
     yield translate(_FAULTS)
     meaning = meanings()
@@ -109,12 +129,58 @@ def _settings_parts(translate: Callable[[str], str], other: str) -> Iterator[str
             if rows:
                 yield "\n".join(rows)
             yield f"## {translate(setting.section)}"
-            rows = [f"| {translate('name')} | {translate('default')} | {translate('meaning')} |", "|---|---|---|"]
+            rows = _table_head(translate, "name", "default", "meaning")
         name = f"`{setting.name}`" + (f" {translate('(secret)')}" if setting.secret else "")
         rows.append(f"| {name} | {f'`{setting.default}`' if setting.default else ''} | {translate(meaning[field])} |")
     yield "\n".join(rows)
     yield f"## {translate('Traces')}"
     yield translate(_TRACES)
+
+
+def _error_codes(translate: Callable[[str], str]) -> Iterator[str]:
+    yield translate("Error codes")
+    yield translate(_ABOUT_CODES)
+    yield f"## {translate('Errors of the API')}"
+    yield translate(_ABOUT_ERRORS)
+    rows = _table_head(translate, "code", "HTTP status", "meaning", "what to do")
+    for code, (statuses, meaning, advice) in EXPLANATIONS.items():
+        rows.append(_row(f"`{code}`", ", ".join(map(str, statuses)), translate(meaning), translate(advice)))
+    yield "\n".join(rows)
+    yield f"## {translate('Why a push is quarantined')}"
+    yield translate(_ABOUT_FAULTS)
+    rows = _table_head(translate, "reason", "in the console")
+    rows += [_row(f"`{fault.format(most='N')}`", translate(str(PUSH_FAULTS[fault]))) for fault in PushFault]
+    yield "\n".join(rows)
+    yield f"## {translate('Corrections of a push')}"
+    yield translate(_ABOUT_FLAGS)
+    rows = _table_head(translate, "correction", "in the console")
+    rows += [_row(f"`{flag}`", translate(str(FLAGS[flag]))) for flag in PushFlag]
+    yield "\n".join(rows)
+
+
+def _alarms(translate: Callable[[str], str]) -> Iterator[str]:
+    yield translate("Alarms")
+    yield translate(_ABOUT_ALARMS)
+    rows = _table_head(translate, "alarm", "title", "fault", "what to do")
+    for alarm in Alarm:
+        name = f"`{alarm}`" + (f" {translate('(critical)')}" if alarm.critical else "")
+        rows += [_row(name, *map(translate, texts)) for texts in every_text_of(alarm)]
+    yield "\n".join(rows)
+
+
+def _table_head(translate: Callable[[str], str], *names: str) -> list[str]:
+    return [_row(*map(translate, names)), "|---" * len(names) + "|"]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+_PAGES: Mapping[str, Callable[[Callable[[str], str]], Iterable[str]]] = {
+    "settings.md": _settings,
+    "error-codes.md": _error_codes,
+    "alarms.md": _alarms,
+}
 
 
 if __name__ == "__main__":

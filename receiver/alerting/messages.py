@@ -90,14 +90,14 @@ def _subject(incident: Incident | Finding, language: str) -> str:
     return gettext_of(language)(_REFUSALS[subject]) if subject in _REFUSALS else subject
 
 
+def every_text_of(alarm: Alarm) -> list[AlarmTexts]:
+    """Return the usual texts of an alarm, and its others."""
+    return [_TEXTS[alarm], *([_VARIANTS[alarm][1]] if alarm in _VARIANTS else [])]
+
+
 def _texts_of(alarm: Alarm, evidence: Mapping[str, Any]) -> AlarmTexts:
-    if alarm is Alarm.CERTIFICATE_ENDS_NOW and "fault" in evidence:
-        return _CERTIFICATE_FAULTY
-    if alarm is Alarm.BACKUP_OLD and "failed" in evidence:
-        return _BACKUP_FAILED
-    if alarm is Alarm.PLATFORM_SILENT and "last_week" in evidence:
-        return _TEXTS[alarm]._replace(fault=_SILENT_UNRECORDED)
-    return _TEXTS[alarm]
+    name, texts = _VARIANTS.get(alarm, ("", _TEXTS[alarm]))
+    return texts if name in evidence else _TEXTS[alarm]
 
 
 def _fields(incident: Incident, state: IncidentState, place: MessageContext) -> Mapping[str, Any]:
@@ -137,19 +137,6 @@ _REFUSALS = {
     "timeout": N_("incomplete after 20 s"),
     "head": N_("head too large or malformed"),
 }
-_SILENT_UNRECORDED = N_(
-    "The platform has pushed nothing for over an hour; last week it pushed {last_week} in that time."
-)
-_CERTIFICATE_FAULTY = AlarmTexts(
-    N_("the certificate is invalid"),
-    N_("The certificate of RECEIVER_PUBLIC_URL is invalid: {fault}. No push arrives."),
-    N_("run `receiver doctor --public-url` for details; install the right certificate with its full chain."),
-)
-_BACKUP_FAILED = AlarmTexts(
-    N_("backup failed: {subject}"),
-    N_("The last run of `{subject}` failed; older backups are untouched."),
-    N_("see `journalctl -u receiver-backup`, or run it by hand, for the reason."),
-)
 _TEXTS: Mapping[Alarm, AlarmTexts] = {
     Alarm.SERVER_DOWN: AlarmTexts(
         N_("the server accepts no pushes"),
@@ -240,5 +227,30 @@ _TEXTS: Mapping[Alarm, AlarmTexts] = {
         N_("the audit log is not sent to syslog"),
         N_("Audit entries have waited {minutes} minutes for the syslog server; none is lost."),
         N_("check that the server of RECEIVER_AUDIT_SYSLOG is reachable; the receiver's log has the error."),
+    ),
+}
+# Its other texts, where its evidence has the name beside them.
+_VARIANTS: Mapping[Alarm, tuple[str, AlarmTexts]] = {
+    Alarm.PLATFORM_SILENT: (
+        "last_week",
+        _TEXTS[Alarm.PLATFORM_SILENT]._replace(
+            fault=N_("The platform has pushed nothing for over an hour; last week it pushed {last_week} in that time.")
+        ),
+    ),
+    Alarm.CERTIFICATE_ENDS_NOW: (
+        "fault",
+        AlarmTexts(
+            N_("the certificate is invalid"),
+            N_("The certificate of RECEIVER_PUBLIC_URL is invalid: {fault}. No push arrives."),
+            N_("run `receiver doctor --public-url` for details; install the right certificate with its full chain."),
+        ),
+    ),
+    Alarm.BACKUP_OLD: (
+        "failed",
+        AlarmTexts(
+            N_("backup failed: {subject}"),
+            N_("The last run of `{subject}` failed; older backups are untouched."),
+            N_("see `journalctl -u receiver-backup`, or run it by hand, for the reason."),
+        ),
     ),
 }

@@ -144,6 +144,7 @@ REFUSALS: Mapping[str, PlatformRefusal] = {
 }
 _OTHER_REFUSAL = PlatformRefusal("platform_refused", False, "see the platform's message")
 _OVER_LOCAL_LIMIT = PlatformRefusal("local_limit", True, "wait, or change the named setting")
+EVERY_REFUSAL = (*REFUSALS.values(), _OTHER_REFUSAL, _OVER_LOCAL_LIMIT)
 
 
 def explain(words: str) -> PlatformRefusal:

@@ -1,12 +1,13 @@
-"""The API's documentation page, without assets from other hosts."""
+"""The API's documentation page, without assets from other hosts, and the page of the codes of its errors."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from flask import Blueprint, Response, send_from_directory
+from flask import Blueprint, Response, render_template_string, send_from_directory
 
 from receiver.web.api import PREFIX
+from receiver.web.error_codes import EXPLANATIONS
 
 blueprint = Blueprint("docs", __name__, url_prefix=PREFIX)
 
@@ -28,6 +29,24 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+_ERRORS = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>receiver: errors of the API</title>
+</head>
+<body>
+<h1>Errors of the API</h1>
+<dl>
+{% for code, (statuses, meaning, advice) in explanations.items() %}
+<dt id="{{ code }}"><code>{{ code }}</code> ({{ statuses | join(", ") }})</dt>
+<dd>{{ meaning }} What to do: {{ advice }}.</dd>
+{% endfor %}
+</dl>
+</body>
+</html>
+"""
 # Swagger UI sets styles on elements; scripts come from this host only.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
@@ -39,6 +58,12 @@ _POLICY = (
 def page() -> Response:
     """Return the documentation page."""
     return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
+
+
+@blueprint.get("/errors")
+def errors() -> str:
+    """Return the page of the codes, where `type` of a problem leads."""
+    return render_template_string(_ERRORS, explanations=EXPLANATIONS)
 
 
 @blueprint.get("/docs/<path:name>")

@@ -55,6 +55,7 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "ops.metrics_page": Open.BY_METRICS_ADDRESS,
     "docs.page": Open.TO_ALL,
     "docs.asset": Open.TO_ALL,
+    "docs.errors": Open.TO_ALL,
     "api-docs.openapi_json": Open.TO_ALL,
     "reports.Busiest": {"GET": Scope.REPORTS},
     "messages.MessageVerified": {"POST": Scope.MESSAGES_WRITE},

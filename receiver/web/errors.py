@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, abort, json, request
+from flask import Response, abort, has_request_context, json, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from receiver.core import (
@@ -23,7 +23,7 @@ from receiver.observability import get_logger
 from receiver.platform.client import PlatformProtocolError, PlatformUnreachable, Unsendable, explain
 from receiver.sending.attempts import KeyReused
 from receiver.sending.service import PlatformRefused
-from receiver.web.error_codes import ErrorCode
+from receiver.web.error_codes import EXPLANATIONS, PAGE, ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,16 +35,16 @@ _log = get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "1"
 
-_STATUS_OF: Mapping[type[ReceiverError], tuple[int, ErrorCode]] = {
-    NotFound: (404, ErrorCode.NOT_FOUND),
-    InvalidCursor: (422, ErrorCode.INVALID_CURSOR),
-    Overloaded: (503, ErrorCode.OVERLOADED),
-    SpoolUnavailable: (503, ErrorCode.SPOOL_UNAVAILABLE),
-    MissingExtra: (422, ErrorCode.MISSING_EXTRA),
-    TooManyRows: (422, ErrorCode.TOO_MANY_ROWS),
-    DatabaseUnavailable: (503, ErrorCode.DATABASE_UNAVAILABLE),
-    DatabaseMisconfigured: (503, ErrorCode.DATABASE_UNFIT),
-    KeyReused: (422, ErrorCode.IDEMPOTENCY_KEY_REUSED),
+_CODE_OF_ERROR: Mapping[type[ReceiverError], ErrorCode] = {
+    NotFound: ErrorCode.NOT_FOUND,
+    InvalidCursor: ErrorCode.INVALID_CURSOR,
+    Overloaded: ErrorCode.OVERLOADED,
+    SpoolUnavailable: ErrorCode.SPOOL_UNAVAILABLE,
+    MissingExtra: ErrorCode.MISSING_EXTRA,
+    TooManyRows: ErrorCode.TOO_MANY_ROWS,
+    DatabaseUnavailable: ErrorCode.DATABASE_UNAVAILABLE,
+    DatabaseMisconfigured: ErrorCode.DATABASE_UNFIT,
+    KeyReused: ErrorCode.IDEMPOTENCY_KEY_REUSED,
 }
 _CODE_OF: Mapping[int, ErrorCode] = {
     400: ErrorCode.MALFORMED,
@@ -64,7 +64,7 @@ _CODE_OF: Mapping[int, ErrorCode] = {
 def problem_body(status: int, code: ErrorCode, detail: str, errors: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
     """Return the body of a problem; `errors` are {pointer, detail}, one for each wrong field."""
     body: dict[str, Any] = {
-        "type": "about:blank",
+        "type": _type_of(code),
         "title": code.replace("_", " "),
         "status": status,
         "code": code,
@@ -73,6 +73,13 @@ def problem_body(status: int, code: ErrorCode, detail: str, errors: Iterable[Map
     if listed := list(errors):
         body["errors"] = listed
     return body
+
+
+def _type_of(code: ErrorCode) -> str:
+    """Return where the code is explained; about:blank to senders of pushes, and at listeners without that page."""
+    if not has_request_context() or request.blueprint == "push":
+        return "about:blank"
+    return f"{request.script_root}{PAGE}#{code}"
 
 
 def problem(
@@ -158,7 +165,8 @@ def _receiver_error(error: ReceiverError) -> Response:
             return problem(502, ErrorCode.PLATFORM_UNREACHABLE, f"{error}; nothing was sent")
         case InvalidCursor():
             return problem(422, ErrorCode.INVALID_CURSOR, str(error), [{"pointer": "#/cursor", "detail": str(error)}])
-    status, code = _STATUS_OF.get(type(error), (500, ErrorCode.INTERNAL))
+    code = _CODE_OF_ERROR.get(type(error), ErrorCode.INTERNAL)
+    status = EXPLANATIONS[code].statuses[0]
     if status >= 500:
         _log.error("request failed", error=str(error), status=status)
     return problem(status, code, str(error))

@@ -57,6 +57,7 @@ API: dict[str, dict[str, list[str]]] = {
     "ops.metrics_page": {"GET /metrics": ["denied"]},  # the address: the tests allow none
     "docs.page": {"GET /api/v1/docs": []},
     "docs.asset": {},
+    "docs.errors": {"GET /api/v1/errors": []},
     "api-docs.openapi_json": {"GET /api/v1/openapi.json": []},
     "messages.Messages": {
         f"GET /api/v1/messages?mobile={NUMBER}": ["messages.look_up"],

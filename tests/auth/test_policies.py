@@ -96,7 +96,8 @@ def test_key_without_the_scope_is_refused_on_every_route(app: Flask, client: Fla
 def test_open_routes_are_those_meant_to_be(app: Flask) -> None:
     opened = {endpoint for endpoint, method, _ in routes(app) if policy_for(endpoint, method) is Open.TO_ALL}
     assert opened == {
-        "ops.home", "ops.console", "ops.healthz", "ops.readyz", "docs.page", "docs.asset", "api-docs.openapi_json",
+        "ops.home", "ops.console", "ops.healthz", "ops.readyz", "docs.page", "docs.asset", "docs.errors",
+        "api-docs.openapi_json",
     }  # fmt: skip
 
 

@@ -16,6 +16,8 @@ PAGES = {
     "deploy/RUNBOOK.md": "deploy/RUNBOOK.zh-CN.md",
     "deploy/FIRST-MONDAY.md": "deploy/FIRST-MONDAY.zh-CN.md",
     "deploy/docs/reference/settings.md": "deploy/docs/zh-CN/reference/settings.md",
+    "deploy/docs/reference/error-codes.md": "deploy/docs/zh-CN/reference/error-codes.md",
+    "deploy/docs/reference/alarms.md": "deploy/docs/zh-CN/reference/alarms.md",
 }
 _INDENT = "    "
 _HEADING = re.compile(r"(#+) +(.+)")

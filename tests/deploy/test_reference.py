@@ -7,7 +7,10 @@ from io import StringIO
 
 from dotenv import dotenv_values
 
+from receiver.alerting.rules import Alarm
 from receiver.config import SETTINGS
+from receiver.core import PushFault, PushFlag
+from receiver.web.error_codes import ErrorCode
 from tests import reference
 
 SECRETS = {
@@ -29,6 +32,16 @@ def test_generated_files_are_up_to_date() -> None:
 
 def test_every_setting_is_explained() -> None:
     assert set(reference.meanings()) == set(SETTINGS)
+
+
+def test_every_code_and_alarm_has_its_line_in_both_languages() -> None:
+    generated = reference.generated()
+    for directory in ("docs/reference", "docs/zh-CN/reference"):
+        codes = generated[reference.DEPLOY / directory / "error-codes.md"]
+        alarms = generated[reference.DEPLOY / directory / "alarms.md"]
+        named = [*ErrorCode, *(fault.format(most="N") for fault in PushFault), *PushFlag]
+        assert [name for name in named if f"\n| `{name}` |" not in codes] == []
+        assert [alarm for alarm in Alarm if f"\n| `{alarm}` " not in alarms] == []
 
 
 def test_secrets_are_those_that_no_log_may_show() -> None:

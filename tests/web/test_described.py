@@ -23,7 +23,9 @@ REPLY: dict[str, Any] = {
     "received_at": "2026-11-23T01:14:03.120Z",
     "last_seen_at": "2026-11-23T01:14:03.120Z", "copies": 1, "extra": {}, "push_id": "x",
 }  # fmt: skip
-NOT_FOUND = {"type": "about:blank", "title": "not found", "status": 404, "code": "not_found", "detail": "nothing"}
+NOT_FOUND = {
+    "type": "/api/v1/errors#not_found", "title": "not found", "status": 404, "code": "not_found", "detail": "nothing",
+}  # fmt: skip
 
 
 def answer(

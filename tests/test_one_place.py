@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,30 @@ def test_file_takes_the_place_of_another_in_one_module() -> None:
         if len(node.args) == 1 and not node.keywords
     }
     assert places == {"receiver/core/files.py"}
+
+
+def test_number_is_masked_by_one_rule() -> None:
+    """Only the rule, in Python and in SQL, joins parts of a text with stars; and the simulated platform's own mask."""
+    places = {
+        path
+        for path, tree in _MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.BinOp | ast.JoinedStr) and _has_stars(node) and _has_part(node)
+    }
+    assert places == {"receiver/core/numbers.py", "receiver/db/sql.py", "receiver/simulator/traffic.py"}
+
+
+def _has_stars(tree: ast.AST) -> bool:
+    return any(isinstance(node, ast.Constant) and _STARS.search(str(node.value)) for node in ast.walk(tree))
+
+
+def _has_part(tree: ast.AST) -> bool:
+    """Whether a text is sliced, or SQL takes a part of one or repeats it."""
+    return any(
+        isinstance(node, ast.Slice) or (isinstance(node, ast.Constant) and _PART_IN_SQL.search(str(node.value)))
+        for node in ast.walk(tree)
+    )
+
+
+_STARS = re.compile(r"^\*+$|'\*+'")
+_PART_IN_SQL = re.compile(r"\b(substr|left|right|repeat)\(")

@@ -65,6 +65,10 @@ from receiver.core.files import (
 )
 from receiver.core.formulas import bare, neutral
 from receiver.core.numbers import (
+    MASK_HEAD,
+    MASK_MIN_PLACES,
+    MASK_SHORT_PART,
+    MASK_TAIL,
     fits,
     has_odd_length,
     is_masked,
@@ -83,6 +87,10 @@ from receiver.core.times import UNREADABLE_TIME, earliest, implausible, in_zone,
 __all__ = [
     "CLOCKS_APART",
     "LOCAL_LIMIT",
+    "MASK_HEAD",
+    "MASK_MIN_PLACES",
+    "MASK_SHORT_PART",
+    "MASK_TAIL",
     "OPT_OUT_WORDS",
     "RECORDED_FIELDS",
     "SENDING_MAX",

@@ -21,6 +21,10 @@ _NOISE_CATEGORIES = frozenset({"Zs", "Zl", "Zp", "Pd", "Ps", "Pe", "Cf"})  # spa
 _OTHER_NOISE = frozenset("\t\n\v\f\r\u2212")  # the last is the minus sign of typesetters
 _FULL_WIDTH = range(0xFF01, 0xFF5F)
 _TO_PLAIN = 0xFEE0
+# What a mask leaves visible, for `mask_mobile` and, in SQL, for `db.sql.masked_mobile`.
+MASK_HEAD, MASK_TAIL = 3, 4  # places
+MASK_MIN_PLACES = 10  # of a number that shows so many
+MASK_SHORT_PART = 4  # a shorter one shows so small a part of its places at each end
 
 
 def parse_mobile(text: str) -> str | None:
@@ -98,8 +102,9 @@ def mask_mobile(mobile: str) -> str:
     """
     places = len(mobile)
     if is_masked(mobile):
-        return mobile[:3] + "*" * (places - 3)
-    head, tail = (3, 4) if places >= _MAINLAND_PLACES - 1 else (places // 4, places // 4)
+        return mobile[:MASK_HEAD] + "*" * (places - MASK_HEAD)
+    short = places // MASK_SHORT_PART
+    head, tail = (MASK_HEAD, MASK_TAIL) if places >= MASK_MIN_PLACES else (short, short)
     return mobile[:head] + "*" * (places - head - tail) + mobile[places - tail :]
 
 

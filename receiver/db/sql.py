@@ -1,7 +1,7 @@
-"""Conditions on the start of a span that blocks something, such as a lockout.
+"""Rules of Python as SQL: spans of time, the platform's statuses, masked numbers.
 
-A start in the future was written by a clock that was ahead, and does not count: it would lock users out, or silence
-alarms, until then.
+A start in the future of a span that blocks something, such as a lockout, was written by a clock that was ahead, and
+does not count: it would lock users out, or silence alarms, until then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.core import CLOCKS_APART, VENDOR_STATUSES, DeliveryStatus
+from receiver.core import (
+    CLOCKS_APART,
+    MASK_HEAD,
+    MASK_MIN_PLACES,
+    MASK_SHORT_PART,
+    MASK_TAIL,
+    VENDOR_STATUSES,
+    DeliveryStatus,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -42,3 +50,20 @@ def delivery_status(vendor_status: str) -> str:
     """Write the meaning of the platform's `status` as its number; `core.delivery_status` in SQL."""
     known = " ".join(f"WHEN '{word}' THEN {status:d}" for word, status in VENDOR_STATUSES.items())
     return f"CASE {vendor_status} {known} ELSE {DeliveryStatus.UNKNOWN:d} END"
+
+
+def masked_mobile(dialect: str, mobile: str) -> str:
+    """Write a number with its middle hidden; `core.mask_mobile` in SQL."""
+    places = f"length({mobile})"
+    find = "strpos" if dialect == "postgresql" else "instr"
+
+    def show(head: int | str, tail: int | str) -> str:
+        hidden = f"{places} - {head} - {tail}"
+        stars = f"repeat('*', {hidden})" if dialect == "postgresql" else f"replace(hex(zeroblob({hidden})), '00', '*')"
+        return f"substr({mobile}, 1, {head}) || {stars} || substr({mobile}, {places} - {tail} + 1)"
+
+    short = f"{places} / {MASK_SHORT_PART}"
+    return (
+        f"CASE WHEN {find}({mobile}, '*') > 0 THEN {show(MASK_HEAD, 0)}"
+        f" WHEN {places} >= {MASK_MIN_PLACES} THEN {show(MASK_HEAD, MASK_TAIL)} ELSE {show(short, short)} END"
+    )

@@ -20,6 +20,7 @@ from receiver.core import (
     shown_content,
 )
 from receiver.db.message_status import is_late, seen_both, status_of
+from receiver.db.sql import masked_mobile
 from receiver.db.tables import messages, receipts, replies
 from receiver.messages.fields import Field, FieldType, fields_of
 from receiver.messages.queries import (
@@ -248,28 +249,16 @@ def _first_code_sqlite(element: _first_code, compiler: Any, **kwargs: Any) -> st
     return f"unicode({compiler.process(element.clauses, **kwargs)})"
 
 
-def _mobile(column: sa.ColumnElement[Any], *, in_full: bool) -> sa.ColumnElement[str]:
-    """`domain.mask_mobile` in SQL."""
-    if in_full:
-        return column
-    places = sa.func.length(column)
-    stars = "*" * 16
+class _masked(FunctionElement[str]):  # noqa: N801
+    """A number with its middle hidden."""
 
-    def masked(head: Any, tail: Any) -> sa.ColumnElement[str]:
-        return (
-            sa.func.substr(column, 1, head, type_=sa.Text)
-            + sa.func.substr(stars, 1, places - head - tail, type_=sa.Text)
-            + sa.func.substr(column, places - tail + 1, tail, type_=sa.Text)
-        )
+    type = sa.Text()
+    inherit_cache = True
 
-    quarter = places.op("/", return_type=sa.Integer())(4)
-    mainland = sa.and_(places == 11, sa.not_(column.contains("*")))
-    return sa.case(
-        (mainland, sa.func.substr(column, 1, 3, type_=sa.Text) + "****" + sa.func.substr(column, 8, type_=sa.Text)),
-        (column.contains("*"), masked(3, 0)),
-        (places >= 10, masked(3, 4)),
-        else_=masked(quarter, quarter),
-    )
+
+@compiles(_masked)
+def _write_masked(element: _masked, compiler: Any, **kwargs: Any) -> str:
+    return masked_mobile(compiler.dialect.name, compiler.process(element.clauses, **kwargs))
 
 
 # How the database writes a value of a type; others are written as they are.
@@ -294,7 +283,7 @@ def _columns(
         if field.name == "mobile" and cipher is not None:
             return ExportColumn(field, value, to_text=str if in_full else mask_mobile)
         if field.name == "mobile":
-            return ExportColumn(field, _mobile(value, in_full=in_full))
+            return ExportColumn(field, value if in_full else _masked(value))
         if field.name == "content" and cipher is not None:
             return ExportColumn(field, value, to_text=lambda content: shown_content(content.decode()))
         return ExportColumn(field, _TEXTS[field.type](value) if field.type in _TEXTS else value)

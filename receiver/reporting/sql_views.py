@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from receiver.core import VENDOR_STATUSES, MessageStatus, ReceiverError
 from receiver.db.encryption import TOKEN_CHARS
 from receiver.db.message_status import BARE, as_text, seen_both, status_of
+from receiver.db.sql import masked_mobile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,11 +63,7 @@ def mask_statement() -> str:
     """Return the statement that creates the function by which the views mask numbers; a token shows nothing."""
     return f"""CREATE OR REPLACE FUNCTION reporting.mask(mobile text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$ SELECT CASE
-        WHEN length(mobile) = {TOKEN_CHARS} THEN '***'
-        WHEN mobile LIKE '%*%' THEN left(mobile, 3) || repeat('*', length(mobile) - 3)
-        WHEN length(mobile) >= 10 THEN left(mobile, 3) || repeat('*', length(mobile) - 7) || right(mobile, 4)
-        ELSE left(mobile, length(mobile) / 4) || repeat('*', length(mobile) - 2 * (length(mobile) / 4))
-            || right(mobile, length(mobile) / 4) END $$"""
+        WHEN length(mobile) = {TOKEN_CHARS} THEN '***' ELSE {masked_mobile("postgresql", "mobile")} END $$"""
 
 
 def drop_statements() -> Iterator[str]:

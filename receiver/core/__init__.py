@@ -7,10 +7,12 @@ from receiver.core.checks import CheckResult
 from receiver.core.disk import Disk, find_disk
 from receiver.core.domain import (
     CLOCKS_APART,
+    CONTROL,
     LOCAL_LIMIT,
     RECORDED_FIELDS,
     SENDING_MAX,
     TASK_ID_MAX_CHARS,
+    TEXT_MAX_CHARS,
     UNREAD,
     VENDOR_STATUSES,
     DeliveryStatus,
@@ -86,6 +88,7 @@ from receiver.core.times import UNREADABLE_TIME, earliest, implausible, in_zone,
 
 __all__ = [
     "CLOCKS_APART",
+    "CONTROL",
     "LOCAL_LIMIT",
     "MASK_HEAD",
     "MASK_MIN_PLACES",
@@ -95,6 +98,7 @@ __all__ = [
     "RECORDED_FIELDS",
     "SENDING_MAX",
     "TASK_ID_MAX_CHARS",
+    "TEXT_MAX_CHARS",
     "UNREAD",
     "UNREADABLE_TIME",
     "VENDOR_STATUSES",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 TASK_ID_MAX_CHARS = 64
+TEXT_MAX_CHARS = 255  # of a text that a caller gives
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # PostgreSQL rejects NUL; the others have no use
 
 
 class Kind(StrEnum):

@@ -8,7 +8,14 @@ from receiver.messages.journal import find_oldest_pending
 from receiver.messages.projector import Projector, catch_up
 from receiver.messages.reads import DATA_LAG, Reads
 from receiver.messages.recording import Recorded, RecordResult, match_recorded, record_sent, record_verified
-from receiver.messages.send_records import FIELDS, InvalidSendRecord, SendRecordParser, parse_filter_time
+from receiver.messages.send_records import (
+    FIELDS,
+    InvalidSendRecord,
+    SendField,
+    SendFieldType,
+    SendRecordParser,
+    parse_filter_time,
+)
 
 __all__ = [
     "DATA_LAG",
@@ -22,6 +29,8 @@ __all__ = [
     "Reads",
     "RecordResult",
     "Recorded",
+    "SendField",
+    "SendFieldType",
     "SendRecordParser",
     "Trend",
     "catch_up",

@@ -6,10 +6,13 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from receiver.core import (
+    CONTROL,
     TASK_ID_MAX_CHARS,
+    TEXT_MAX_CHARS,
     InputFault,
     ReceiverError,
     SentMessage,
@@ -23,9 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from zoneinfo import ZoneInfo
 
-TEXT_MAX_CHARS = 255
+_ACCOUNT_MAX_CHARS = 64
 _FIRST_YEAR, _LAST_YEAR = 1970, 9000  # of filters
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _WHOLE_NUMBER = re.compile(r"(-?\d{1,9})(?:\.0+)?", re.ASCII)  # data frames write 1.0
 _ROUNDED = re.compile(r"[+-]?\d+(?:[.,]\d*)?[Ee]\+\d+", re.ASCII)
 _FLOAT = re.compile(r"[+-]?\d+\.0+", re.ASCII)
@@ -37,20 +39,40 @@ _PLAIN_DIGITS = {0xFF10 + digit: str(digit) for digit in range(10)}  # for those
 _DATE_DIGITS = 8
 _MISSING = "missing"
 
-FIELDS = frozenset(
-    {
-        "task_id",
-        "mobile",
-        "account",
-        "template_id",
-        "reference",
-        "sent_at",
-        "success_counts",
-        "remain_point",
-        "return_status",
-        "message",
-    }
-)
+
+class SendFieldType(Enum):
+    """What the value of a field is. Ids, counts and numbers may be given as text or as integers."""
+
+    ID = auto()
+    TEXT = auto()
+    WORDS = auto()  # the platform's
+    MOBILE = auto()
+    TIME = auto()
+    COUNT = auto()
+    RETURN_STATUS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class SendField:
+    """A field of a record; the description of the API follows from it."""
+
+    type: SendFieldType
+    max_chars: int = TEXT_MAX_CHARS
+    required: bool = False
+
+
+FIELDS: Mapping[str, SendField] = {
+    "task_id": SendField(SendFieldType.ID, TASK_ID_MAX_CHARS),
+    "mobile": SendField(SendFieldType.MOBILE, required=True),
+    "account": SendField(SendFieldType.TEXT, _ACCOUNT_MAX_CHARS),
+    "template_id": SendField(SendFieldType.ID),
+    "reference": SendField(SendFieldType.TEXT),
+    "sent_at": SendField(SendFieldType.TIME),
+    "success_counts": SendField(SendFieldType.COUNT),
+    "remain_point": SendField(SendFieldType.COUNT),
+    "return_status": SendField(SendFieldType.RETURN_STATUS),
+    "message": SendField(SendFieldType.WORDS),
+}
 
 
 class InvalidSendRecord(ReceiverError):
@@ -84,7 +106,7 @@ class SendRecordParser:
         sent = SentMessage(
             account=self._account(_text(item, "account", faults), faults),
             mobile=_mobile(item, faults),
-            task_id=_id(item, "task_id", faults, max_chars=TASK_ID_MAX_CHARS),
+            task_id=_id(item, "task_id", faults),
             template_id=_id(item, "template_id", faults),
             reference=_text(item, "reference", faults),
             sent_at=self._time(item, faults),
@@ -164,7 +186,7 @@ def _given_name(name: str) -> str:
     return "message" if name == "error_message" else name
 
 
-def _text(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_chars: int = TEXT_MAX_CHARS) -> str | None:
+def _text(item: Mapping[str, Any], name: str, faults: dict[str, str]) -> str | None:
     value = item.get(name)
     if value is None:
         return None
@@ -172,19 +194,19 @@ def _text(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_cha
         faults[name] = "not text"
         return None
     text = str(value).strip()
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         faults[name] = "control character"
-    elif len(text) > max_chars:
+    elif len(text) > (max_chars := FIELDS[name].max_chars):
         faults[name] = f"over {max_chars} characters"
     return text or None
 
 
-def _id(item: Mapping[str, Any], name: str, faults: dict[str, str], *, max_chars: int = TEXT_MAX_CHARS) -> str | None:
+def _id(item: Mapping[str, Any], name: str, faults: dict[str, str]) -> str | None:
     """Return an id without invisible marks; a fault if a program has damaged it.
 
     Otherwise its receipts would never match it.
     """
-    text = _text(item, name, faults, max_chars=max_chars)
+    text = _text(item, name, faults)
     if text is None:
         return None
     text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf").strip()

@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from receiver.core import MessageStatus, fits, is_masked, parse_mobile
+from receiver.core import TEXT_MAX_CHARS, MessageStatus, fits, is_masked, parse_mobile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from receiver.messages.queries import MessageRow
 
-TEXT_MAX_CHARS = 255
 LAST_DIGITS = 4
 _RESENT_WITHIN = timedelta(minutes=10)
 

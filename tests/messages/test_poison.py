@@ -135,7 +135,7 @@ _json = st.recursive(
 _records = st.one_of(
     st.fixed_dictionaries(
         {"task_id": st.one_of(st.just("t"), _texts), "mobile": _numbers},
-        optional={name: st.one_of(_times, _texts, _json) for name in sorted(FIELDS - {"task_id", "mobile"})},
+        optional={name: st.one_of(_times, _texts, _json) for name in sorted(FIELDS.keys() - {"task_id", "mobile"})},
     ),
     st.lists(_json, max_size=3),
     _json,

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from flask import redirect, request, url_for
 from flask_babel import gettext, lazy_gettext
 
-from receiver.core import NotFound
+from receiver.core import TEXT_MAX_CHARS, NotFound
 from receiver.messages import queries
 from receiver.messages.queries import Clock, Filter, MessageRow, Page, PushRow, ReceiptRow, ReplyRow
 from receiver.support import lookup_queries as store
 from receiver.support import signals
 from receiver.support.lookup import (
-    TEXT_MAX_CHARS,
     UNSETTLED,
     Attempts,
     LookupAnswer,

@@ -7,27 +7,25 @@ from typing import Any
 
 import marshmallow as ma
 
-from receiver.core import InputFault, iso_milliseconds, parse_mobile
+from receiver.core import CONTROL, TEXT_MAX_CHARS, InputFault, iso_milliseconds, parse_mobile
 from receiver.messages import parse_filter_time
 from receiver.web import runtime
 
-_TEXT_MAX_CHARS = 255
-_TEXT = r"^[^\u0000-\u001f\u007f-\u009f]*$"  # PostgreSQL rejects NUL; the others have no use
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_TEXT = r"^[^\u0000-\u001f\u007f-\u009f]*$"  # `CONTROL` for JSON Schema, where half a surrogate cannot be
 MOBILE_PATTERN = r"^[+0-9][-0-9 *]{3,23}[0-9*]$"
 
 
 class Text(ma.fields.String):
     """Text without control characters, of limited length."""
 
-    def __init__(self, *, max_chars: int = _TEXT_MAX_CHARS, **kwargs: Any) -> None:
+    def __init__(self, *, max_chars: int = TEXT_MAX_CHARS, **kwargs: Any) -> None:
         metadata = {"pattern": _TEXT, "maxLength": max_chars}
         super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
         self._max_chars = max_chars
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
-        if isinstance(text, str) and _CONTROL.search(text):
+        if isinstance(text, str) and CONTROL.search(text):
             raise ma.ValidationError(InputFault.CONTROL_CHARACTER)
         if isinstance(text, str) and len(text) > self._max_chars:
             raise ma.ValidationError(InputFault.TOO_LONG.format(most=self._max_chars))

@@ -14,13 +14,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, require_room
 from receiver.db.checkpointer import checkpointer, write_turns
-from receiver.db.encryption import REFUSED, ColumnEncryption, FieldCipher
 from receiver.db.sqlite import CACHE_KIB, OpenFiles, open_files, path_of, sqlite_engine
+from receiver.db.trigger_codes import TriggerCode
 from receiver.db.unreachable import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from receiver.db.encryption import ColumnEncryption, FieldCipher
 
 
 T = TypeVar("T")
@@ -42,8 +44,6 @@ _UNFIT_STATES = {
     "42703": "its schema is older than this program; run `receiver db upgrade`",
     "42501": "this user lacks the rights; grant them, or use the owner in RECEIVER_DATABASE_URL",
 }
-
-MOVED = "this database was moved to "  # prefix of the error by which `handover` refuses writes
 
 
 def insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
@@ -383,23 +383,24 @@ def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connectin
 
 def _translated(error: BaseException) -> ReceiverError:
     state = _sqlstate(error)
-    text = str(error).lower()
-    if text.startswith(MOVED):
-        return DatabaseMisconfigured(str(error))
-    if text.startswith(REFUSED):
-        return DatabaseUnavailable(REFUSED)
+    words = str(error)
+    if words.startswith(TriggerCode.MOVED):
+        return DatabaseMisconfigured(words.removeprefix(TriggerCode.MOVED).strip())
+    if words.startswith(TriggerCode.ENCRYPTION_CHANGED):
+        return DatabaseUnavailable("the encryption of this database was changed")
+    text = words.lower()
     if state in _UNFIT_STATES:
         return DatabaseMisconfigured(f"the database cannot be used: {_UNFIT_STATES[state]}")
     if state == _READ_ONLY_STATE or "session is read-only" in text or "server is in hot standby mode" in text:
         return DatabaseUnavailable(_READ_ONLY)
     # A failed connection has no state of its own in psycopg, only the server's words.
-    for words, unfit_state in (
+    for part, unfit_state in (
         ("password authentication failed", "28P01"),
         ("no password supplied", "28P01"),
         ("role", "28000"),
         ("database", "3D000"),
     ):
-        if state is None and words in text and ("does not exist" in text or "password" in words):
+        if state is None and part in text and ("does not exist" in text or "password" in part):
             return DatabaseMisconfigured(f"the database cannot be used: {_UNFIT_STATES[unfit_state]}")
     if "no such table" in text or "no such column" in text:
         return DatabaseMisconfigured(f"the database cannot be used: {_UNFIT_STATES['42P01']}")

@@ -7,11 +7,16 @@ database.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 
 from receiver.core import DatabaseMisconfigured
-from receiver.db.engine import MOVED, Database
 from receiver.db.tables import metadata
+from receiver.db.trigger_codes import TriggerCode
+
+if TYPE_CHECKING:
+    from receiver.db.engine import Database
 
 # On PostgreSQL, the rows by table that a copy into it has brought; the table goes with the switch.
 copied_rows = sa.Table(
@@ -53,14 +58,15 @@ def find_mark(connection: sa.Connection) -> str | None:
 
 def mark(connection: sa.Connection, place: str) -> None:
     """Refuse every write to an embedded database from the end of this transaction on."""
-    message = f"{MOVED}{place}; set RECEIVER_DATABASE_URL to it and restart (undo: receiver db copy --undo)"
+    what_to_do = "set RECEIVER_DATABASE_URL to it and restart (undo: receiver db copy --undo)"
+    message = f"this database was moved to {place}; {what_to_do}"
     quoted = message.replace("'", "''")
     connection.exec_driver_sql(f"CREATE TABLE moved AS SELECT '{quoted}' AS message")
     for table in metadata.tables:
         for event in ("INSERT", "UPDATE", "DELETE"):
             connection.exec_driver_sql(
                 f"CREATE TRIGGER moved_{table}_{event} BEFORE {event} ON {table}"
-                f" BEGIN SELECT RAISE(ABORT, '{quoted}'); END"
+                f" BEGIN SELECT RAISE(ABORT, '{TriggerCode.MOVED} {quoted}'); END"
             )
 
 

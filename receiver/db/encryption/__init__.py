@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from receiver.db.encryption.columns import (
-    REFUSED,
     UNHINDERED,
     ColumnEncryption,
     ContentDigest,
@@ -34,7 +33,6 @@ from receiver.db.encryption.crypto import (
 
 __all__ = [
     "MARK",
-    "REFUSED",
     "ROOT_BYTES",
     "TOKEN_CHARS",
     "UNHINDERED",

@@ -18,6 +18,7 @@ from sqlalchemy.types import TypeDecorator
 
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
 from receiver.db.encryption.crypto import END_DIGITS, MARK, TOKEN_CHARS, FieldCipher, Keyring, is_token
+from receiver.db.trigger_codes import TriggerCode
 from receiver.net.self_test import SELF_TEST_BODY
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _ATTRIBUTE = "receiver_encryption"  # of a dialect
 _ROOT = b"encryption.root"
 TEXT_MARK = "sealed:"
-REFUSED = "the encryption of this database was changed"  # prefix of the error by which the guards refuse writes
 
 
 class EncryptionState(StrEnum):
@@ -286,7 +286,7 @@ def guard_statements(dialect: str, state: EncryptionState) -> Iterator[str]:
     if dialect == "postgresql":
         yield (
             "CREATE OR REPLACE FUNCTION refuse_other_encryption() RETURNS trigger LANGUAGE plpgsql AS"
-            f" $$ BEGIN RAISE EXCEPTION '{REFUSED}'; END $$"
+            f" $$ BEGIN RAISE EXCEPTION '{TriggerCode.ENCRYPTION_CHANGED}'; END $$"
         )
     for table in _GUARDED:
         yield from _drops(dialect, table)
@@ -315,7 +315,7 @@ def _creations(dialect: str, table: str, condition: str) -> Iterator[str]:
     for event in _EVENTS:
         yield (
             f"CREATE TRIGGER encryption_{table}_{event} BEFORE {event.upper()} ON {table} WHEN {condition}"
-            f" BEGIN SELECT RAISE(ABORT, '{REFUSED}'); END"
+            f" BEGIN SELECT RAISE(ABORT, '{TriggerCode.ENCRYPTION_CHANGED}'); END"
         )
 
 

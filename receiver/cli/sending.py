@@ -13,7 +13,7 @@ from receiver.cli.common import ACTOR, as_json, open_runtime, print_json, print_
 from receiver.cli.prune import run_prune
 from receiver.core import ReceiverError, SettingsError, parse_mainland_mobile
 from receiver.messages import balance as balances
-from receiver.platform.client import check_send, explain
+from receiver.platform.client import check_send
 from receiver.sending.service import CodeRequest, PlatformRefused
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def send(mobile: str, template: str, code: str, account: str | None, reference: 
         try:
             sent.require_accepted()
         except PlatformRefused as refused:
-            raise ReceiverError(f"the platform refused: {refused} ({explain(str(refused)).advice})") from None
+            raise ReceiverError(f"the platform refused: {refused} ({refused.meaning.advice})") from None
     task_id = sent.answer.task_id if sent.answer else None
     left = sent.answer.remain_point if sent.answer else None
     if as_json:

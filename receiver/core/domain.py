@@ -349,7 +349,25 @@ def still_lasts(since: datetime, span: timedelta, now: datetime) -> bool:
     return -CLOCKS_APART <= now - since < span
 
 
-LOCAL_LIMIT = "local limit: "  # prefix of the message of a refusal of our own
+class OwnRefusal(StrEnum):
+    """Why a refused send never reached the platform: the code in front of its stored message."""
+
+    NOT_SENT = "not sent"
+    LOCAL_LIMIT = "local limit"
+
+    def write(self, words: str) -> str:
+        """Return the message to store."""
+        return f"{self}: {words}"
+
+
+def read_refusal(message: str) -> tuple[OwnRefusal | None, str]:
+    """Return the code and the words of a refused send's message; without a code they are the platform's."""
+    code, colon, words = message.partition(": ")
+    for own in OwnRefusal:
+        if colon and own == code:
+            return own, words
+    return None, message
+
 
 # An attempt without a result for longer was cut off: its process died between the request and the record.
 SENDING_MAX = timedelta(seconds=60)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from receiver.core import LOCAL_LIMIT, TASK_ID_MAX_CHARS, ReceiverError
+from receiver.core import TASK_ID_MAX_CHARS, ReceiverError
 from receiver.net.egress import (
     CONNECT_SECONDS,
     EgressClient,
@@ -143,14 +143,12 @@ REFUSALS: Mapping[str, PlatformRefusal] = {
     "未知原因,请联系客服": PlatformRefusal("platform_unknown_reason", False, "call the platform: 400-68-10658"),
 }
 _OTHER_REFUSAL = PlatformRefusal("platform_refused", False, "see the platform's message")
-_OVER_LOCAL_LIMIT = PlatformRefusal("local_limit", True, "wait, or change the named setting")
-EVERY_REFUSAL = (*REFUSALS.values(), _OTHER_REFUSAL, _OVER_LOCAL_LIMIT)
+OVER_LOCAL_LIMIT = PlatformRefusal("local_limit", True, "wait, or change the named setting")
+EVERY_REFUSAL = (*REFUSALS.values(), _OTHER_REFUSAL, OVER_LOCAL_LIMIT)
 
 
 def explain(words: str) -> PlatformRefusal:
     """Return the meaning of a refusal with this message."""
-    if words.startswith(LOCAL_LIMIT):
-        return _OVER_LOCAL_LIMIT
     return REFUSALS.get(words.replace("\uff0c", ",").strip().rstrip("\u3002."), _OTHER_REFUSAL)
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.core import (
-    LOCAL_LIMIT,
     RECORDED_FIELDS,
     SENDING_MAX,
     MessageStatus,
+    OwnRefusal,
     ReceiverError,
     SendAttempt,
     SendResult,
@@ -304,14 +304,15 @@ def _limit_reached(
         since = still_lasts(messages.c.sent_at, limits.min_interval, attempt.sent_at)
         if connection.scalar(of_number.where(since)):
             seconds = int(limits.min_interval.total_seconds())
-            return f"{LOCAL_LIMIT}one in {seconds} seconds per number (RECEIVER_SEND_MIN_INTERVAL_SECONDS)"
+            words = f"one in {seconds} seconds per number (RECEIVER_SEND_MIN_INTERVAL_SECONDS)"
+            return OwnRefusal.LOCAL_LIMIT.write(words)
     today = sa.and_(messages.c.sent_at >= day_began, no_later(messages.c.sent_at, attempt.sent_at))
     for most, query, words in (
         (limits.per_number_per_day, of_number, "a day per number (RECEIVER_SEND_MAX_PER_NUMBER_PER_DAY)"),
         (limits.per_day, of_account, "a day per account (RECEIVER_SEND_MAX_PER_DAY)"),
     ):
         if most and (connection.scalar(query.where(today)) or 0) >= most:
-            return f"{LOCAL_LIMIT}{most} {words}"
+            return OwnRefusal.LOCAL_LIMIT.write(f"{most} {words}")
     return None
 
 

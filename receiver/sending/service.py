@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from receiver.core import (
     MessageStatus,
+    OwnRefusal,
     ReceiverError,
     SendAttempt,
     SendResult,
@@ -27,19 +28,23 @@ from receiver.core import (
     is_masked,
     new_id,
     parse_mobile,
+    read_refusal,
     whole_milliseconds,
 )
 from receiver.messages import Reading
 from receiver.observability import get_logger, metrics
 from receiver.platform.client import (
     BALANCE_PATH,
+    OVER_LOCAL_LIMIT,
     SEND_PATH,
     Credentials,
     PlatformAnswer,
     PlatformClient,
     PlatformProtocolError,
+    PlatformRefusal,
     PlatformUnreachable,
     RawAnswer,
+    explain,
     read_answer,
     send_form,
 )
@@ -57,12 +62,25 @@ _log = get_logger(__name__)
 PATIENCE_SECONDS = 28.0  # the caller gets its answer within 30
 _WORKERS = 64
 _POLL_SECONDS = 0.1
-_NOT_SENT = "not sent: "  # prefix in the message of an attempt that never reached the platform
 _NOTICE_EVERY = timedelta(days=1)
 
 
 class PlatformRefused(ReceiverError):
     """The platform refused; the text is the platform's."""
+
+    @property
+    def meaning(self) -> PlatformRefusal:
+        """What it means, and what helps."""
+        return explain(str(self))
+
+
+class LocalLimitReached(PlatformRefused):
+    """A limit of our own refused, before the platform was asked."""
+
+    @property
+    def meaning(self) -> PlatformRefusal:
+        """What it means, and what helps."""
+        return OVER_LOCAL_LIMIT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,15 +120,21 @@ class Sent:
 
     def require_accepted(self) -> None:
         """Raise if it was not accepted: PlatformRefused, PlatformUnreachable or PlatformProtocolError."""
-        words = self.error_message or ""
+        message = self.error_message or ""
         if self.error is not None:
             raise self.error
+        if self.state is None:
+            return
         if self.state is MessageStatus.OUTCOME_UNKNOWN:
-            raise PlatformProtocolError(words)
-        if words.startswith(_NOT_SENT):
-            raise PlatformUnreachable(words.removeprefix(_NOT_SENT))
-        if self.state is MessageStatus.REFUSED:
-            raise PlatformRefused(words)
+            raise PlatformProtocolError(message)
+        code, words = read_refusal(message)
+        match code:
+            case OwnRefusal.NOT_SENT:
+                raise PlatformUnreachable(words)
+            case OwnRefusal.LOCAL_LIMIT:
+                raise LocalLimitReached(message)
+            case None:
+                raise PlatformRefused(message)
 
 
 class Sender:
@@ -395,7 +419,7 @@ def _result_of_error(error: PlatformUnreachable | PlatformProtocolError | None) 
     return SendResult(
         state=MessageStatus.REFUSED if unsent else MessageStatus.OUTCOME_UNKNOWN,
         answered_at=datetime.now(UTC),
-        error_message=f"{_NOT_SENT}{error}" if unsent else str(error),
+        error_message=OwnRefusal.NOT_SENT.write(str(error)) if unsent else str(error),
     )
 
 

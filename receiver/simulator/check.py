@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from receiver.core import Kind, Receipt, ReceiverError, fold, is_masked, shown_content
+from receiver.core import Kind, Receipt, ReceiverError, fold, is_masked, read_refusal, shown_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,9 +197,8 @@ def _compare_refused(
             found.missing.append(f"{missing} refused sends: {words}")
         elif missing < 0:
             found.extra.append(f"{-missing} refused sends: {words}")
-    unsent = ("not sent: ", "local limit: ")  # these never reached the platform
     found.extra += [
-        f"{count} refused sends: {words}" for (_, words), count in stored.items() if not words.startswith(unsent)
+        f"{count} refused sends: {words}" for (_, words), count in stored.items() if read_refusal(words)[0] is None
     ]
 
 

@@ -20,7 +20,7 @@ from receiver.core import (
 )
 from receiver.intake import Refused
 from receiver.observability import get_logger
-from receiver.platform.client import PlatformProtocolError, PlatformUnreachable, Unsendable, explain
+from receiver.platform.client import PlatformProtocolError, PlatformUnreachable, Unsendable
 from receiver.sending.attempts import KeyReused
 from receiver.sending.service import PlatformRefused
 from receiver.web.error_codes import EXPLANATIONS, PAGE, ErrorCode
@@ -152,7 +152,7 @@ def _receiver_error(error: ReceiverError) -> Response:
         case Refused():
             return problem(error.status, _CODE_OF[error.status], str(error))
         case PlatformRefused():
-            meaning = explain(str(error))
+            meaning = error.meaning
             return problem(
                 422, ErrorCode(meaning.code), str(error), waiting_helps=meaning.waiting_helps, advice=meaning.advice
             )

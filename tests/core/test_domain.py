@@ -14,6 +14,7 @@ from receiver.core import (
     OPT_OUT_WORDS,
     OptOut,
     OptOutWords,
+    OwnRefusal,
     fits,
     has_odd_length,
     latency_seconds,
@@ -22,6 +23,7 @@ from receiver.core import (
     new_id,
     parse_mainland_mobile,
     parse_mobile,
+    read_refusal,
     require_aware,
     shown_content,
 )
@@ -99,6 +101,17 @@ def test_number_is_masked(mobile: str, shown: str) -> None:
 def test_number_of_the_mainland_and_one_of_an_odd_length(written: str, mainland: str | None, odd: bool) -> None:
     assert parse_mainland_mobile(written) == mainland
     assert has_odd_length(written) is odd
+
+
+@pytest.mark.parametrize("words", ["one in 60 seconds", "local limit: in words", ""])
+def test_code_of_our_own_refusal_is_read_back(words: str) -> None:
+    for code in OwnRefusal:
+        assert read_refusal(code.write(words)) == (code, words)
+
+
+@pytest.mark.parametrize("message", ["余额不足", "not sent", "not sent yet: wait", "REFUSED: not sent: x", ""])
+def test_refusal_in_the_platforms_words_has_no_code(message: str) -> None:
+    assert read_refusal(message) == (None, message)
 
 
 def test_nul_in_a_content_is_shown_as_its_picture() -> None:

@@ -84,7 +84,7 @@ def _erase(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewr
                 reason=reason,
                 mobile_hmac=runtime.mobile_hmac(mobile),
             )
-            clean(database, runtime.settings.database_url, now=runtime.now, rewrites=rewrites)
+            clean(database, now=runtime.now, rewrites=rewrites)
         _print_result(rows, traces, done=yes, embedded=not database.postgresql, as_json=as_json)
 
 

@@ -61,7 +61,7 @@ def said() -> str:
     return describe() if missing is None else f"{describe()}: {missing}"
 
 
-def path_of(url: str) -> Path:
+def path_of(url: str | sa.URL) -> Path:
     """Return the file of an SQLite database, as its URL names it."""
     return Path(sa.make_url(url).database or "")
 

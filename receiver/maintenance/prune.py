@@ -37,6 +37,7 @@ from receiver.db.tables import (
     replies,
     retention,
 )
+from receiver.maintenance.pages import iter_pages, reading_each
 from receiver.messages import Position, catch_up, match_recorded
 from receiver.messages.projection import lock_tasks
 from receiver.reporting import rollup
@@ -307,7 +308,7 @@ def _prune_events(
     database: Database, table: sa.Table, where: list[sa.ColumnElement[bool]], before: datetime
 ) -> Iterator[int]:
     pace = _Pace()
-    for page in _pages(database, sa.select(table.c.id, table.c.received_at), table.c.id):
+    for page in iter_pages(reading_each(database), sa.select(table.c.id, table.c.received_at), table.c.id, _PAGE_ROWS):
         old = [row.id for row in page if row.received_at < before]
         if not old:
             return  # ids nearly follow the time; outliers are deleted by a later prune
@@ -338,7 +339,7 @@ def _old_messages(database: Database, before: datetime) -> Iterator[list[int]]:
         last = rows[-1]
         yield [row.id for row in rows]
     unmatched = sa.select(messages.c.id, messages.c.reported_at).where(messages.c.recorded_at.is_(None))
-    for found in _pages(database, unmatched, messages.c.id):
+    for found in iter_pages(reading_each(database), unmatched, messages.c.id, _PAGE_ROWS):
         old = [row.id for row in found if row.reported_at is None or row.reported_at < before]
         if not old:
             return
@@ -384,7 +385,7 @@ def _prune_attempts(database: Database, before: datetime) -> Iterator[int]:
     pace = _Pace()
     gone = sa.not_(sa.exists().where(messages.c.id == attempts.c.message_id))
     query = sa.select(attempts.c.id).where(attempts.c.id < first_id_of(before))
-    for page in _pages(database, query, attempts.c.id):
+    for page in iter_pages(reading_each(database), query, attempts.c.id, _PAGE_ROWS):
         for ids in pace.parts([row.id for row in page]):
             condition = [attempts.c.id.in_(ids), gone]
             pace.spend(lambda condition=condition: _delete(database, attempts, condition))  # type: ignore[misc]
@@ -403,19 +404,6 @@ _BATCHES: Mapping[RetentionKind, Callable[[Database, datetime, Plan], Iterator[i
     RetentionKind.MESSAGES: _prune_messages,
     RetentionKind.AUDIT: _prune_audit,
 }
-
-
-def _pages(database: Database, query: sa.Select[Any], by: sa.ColumnElement[Any]) -> Iterator[list[Any]]:
-    """Yield a query's rows in id order, in pages, each read in its own transaction."""
-    last = None
-    while True:
-        page = query if last is None else query.where(by > last)
-        with database.reading() as connection:
-            rows = list(connection.execute(page.order_by(by).limit(_PAGE_ROWS)))
-        if not rows:
-            return
-        last = rows[-1].id
-        yield rows
 
 
 def _delete(database: Database, table: sa.Table, conditions: list[sa.ColumnElement[bool]]) -> int:

@@ -32,6 +32,8 @@ from receiver.db.encryption import (
 )
 from receiver.db.migration_ops import LOCK_TIMEOUT
 from receiver.db.tables import encryption, look_ups, messages, pushes, receipts, replies
+from receiver.maintenance.pages import iter_pages, reading_each
+from receiver.maintenance.vacuum import rewrite_sqlite
 from receiver.messages import catch_up
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ def encrypt(database: Database, ring: Keyring, on_progress: Callable[[int], None
         found = _state(database)
     work = _Change(_Goal.ENCRYPTED, found.cipher(ring))
     count = sum(_walk(database, table, work, on_progress) for table in _TABLES)
-    _clean(database)
+    if not database.postgresql:  # there autovacuum removes the plain rows later
+        rewrite_sqlite(database)
     _set_state(database, EncryptionState.ENCRYPTED)
     return count
 
@@ -143,17 +146,6 @@ def _set_state(database: Database, state: EncryptionState, root: bytes = b"") ->
 def _set_guards(connection: sa.Connection, state: EncryptionState) -> None:
     for statement in guard_statements(connection.dialect.name, state):
         connection.exec_driver_sql(statement)
-
-
-def _clean(database: Database) -> None:
-    """Remove plain rows from an embedded database's file; PostgreSQL's autovacuum does it later."""
-    if database.postgresql:
-        return
-    with database.maintaining() as connection:
-        driver: Any = connection.connection.driver_connection
-        driver.execute("INSERT INTO reply_text (reply_text) VALUES ('optimize')")
-        driver.execute("VACUUM")
-    database.empty_log()
 
 
 # --- Rows -----------------------------------------------------------------------------------------------
@@ -273,27 +265,23 @@ def _walk(database: Database, table: sa.Table, change: _Change, on_progress: Cal
     (key,) = table.primary_key.columns
     alone = change.goal is not _Goal.RENEWED
     limit = _ALONE_ROWS if alone else _BESIDE_ROWS
-    query = sa.select(table).order_by(key).limit(limit)
+    query = sa.select(table)
     if table is receipts:
         query = query.where(table.c.extra.isnot(None))
     elif not alone:
         query = query.where(_may_be_stale(table, change.cipher.ring))
-    after: Any = None
     changed = 0
-    while True:
-        begun = time.monotonic()
-        with database.reading() as connection:
-            rows = connection.execute(query if after is None else query.where(key > after)).all()
+    begun = time.monotonic()
+    for rows in iter_pages(reading_each(database), query, key, limit):
         found = [(row, new) for row in rows if (new := change.row(table, row))]
         if found:
             database.write(partial(_update, table=table, key=key.name, found=found, alone=alone))
         changed += len(found)
         on_progress(len(rows))
-        if len(rows) < limit:
-            return changed
-        after = getattr(rows[-1], key.name)
         if not alone:
             time.sleep((time.monotonic() - begun) * _BESIDE_SHARE)
+        begun = time.monotonic()
+    return changed
 
 
 def _update(

@@ -21,7 +21,6 @@ from receiver.db.tables import tombstones
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
-    from pathlib import Path
 
     from receiver.db.engine import Database
 
@@ -36,7 +35,7 @@ def list_tombstones(connection: sa.Connection) -> list[Mapping[str, Any]]:
     return [dict(row) for row in connection.execute(sa.select(tombstones).order_by(tombstones.c.id)).mappings()]
 
 
-def clean(database: Database, url: str, *, now: Callable[[], datetime], rewrites: bool = False) -> int:
+def clean(database: Database, *, now: Callable[[], datetime], rewrites: bool = False) -> int:
     """Clean the files for every pending tombstone and return their number. Can be interrupted and repeated.
 
     Raises DatabaseUnavailable if another transaction or connection blocks it.
@@ -49,7 +48,7 @@ def clean(database: Database, url: str, *, now: Callable[[], datetime], rewrites
         position, at = _vacuum(database, rewrites=rewrites)
         done = {"cleaned_at": at, "wal_position": position}
     else:
-        _rewrite_sqlite(database, path_of(url))
+        rewrite_sqlite(database)
         done = {"cleaned_at": now()}
     database.write(
         lambda connection: connection.execute(sa.update(tombstones).where(tombstones.c.id.in_(waiting)).values(done))
@@ -62,10 +61,13 @@ def clean(database: Database, url: str, *, now: Callable[[], datetime], rewrites
 # --- SQLite ---------------------------------------------------------------------------------------------------
 
 
-def _rewrite_sqlite(database: Database, path: Path) -> None:
-    """Rewrite the file while a server has it open; its pushes go to the spool meanwhile."""
+def rewrite_sqlite(database: Database) -> None:
+    """Rewrite the file without bytes of deleted rows. Raises DatabaseUnavailable.
+
+    A server may have it open; its pushes go to the spool meanwhile.
+    """
     try:
-        with closing(connect(path, timeout_seconds=_TRY_SECONDS)) as connection:
+        with closing(connect(path_of(database.engine.url), timeout_seconds=_TRY_SECONDS)) as connection:
             # The index keeps deleted text until its segments are merged.
             for index in ("reply_text", "reply_grams"):
                 connection.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")  # noqa: S608  (ours)

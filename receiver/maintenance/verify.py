@@ -42,6 +42,7 @@ from receiver.db.encryption import FieldCipher, Mobile, cipher_of
 from receiver.db.set_aside import read_rows, require_texts
 from receiver.db.tables import masked_key_where, masked_of_task_where, messages, projection, pushes, receipts, replies
 from receiver.maintenance.horizons import list_ahead, list_supported
+from receiver.maintenance.pages import iter_pages
 from receiver.maintenance.prune import OUT_OF_ORDER, RetentionKind, list_horizons
 from receiver.messages.queries import PUSH_COLUMNS, as_push_row
 from receiver.reporting import rollup
@@ -343,19 +344,11 @@ class _Verification:
     def _chunks(
         self, query: sa.Select[Any], by: sa.Column[Any], convert: Callable[[Any], Any] = lambda row: row
     ) -> Iterator[list[Any]]:
-        """Yield a query's rows in id order, in chunks, so that no statement is long."""
-        after = None
-        while True:
-            page = query if after is None else query.where(by > after)
-            rows = read_rows(
-                self._connection, page.order_by(by).limit(_CHUNK_ROWS), by.table, convert, tell=self._unread.append
-            )
-            if rows:
-                self._on_progress(len(rows))
-                yield rows
-            if len(rows) < _CHUNK_ROWS:
-                return
-            after = rows[-1].id
+        """Yield a query's readable rows in id order, in chunks, so that no statement is long."""
+        ask = partial(read_rows, self._connection, table=by.table, convert=convert, tell=self._unread.append)
+        for rows in iter_pages(ask, query, by, _CHUNK_ROWS):
+            self._on_progress(len(rows))
+            yield rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

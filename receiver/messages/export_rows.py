@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.core import formulas
+from receiver.db.engine import lift_statement_timeout
 from receiver.db.set_aside import ROW_FAULTS, note, read_rows
 from receiver.messages.export_columns import TYPES, Export
 from receiver.messages.export_json import iter_json, json_line
@@ -91,10 +92,9 @@ def _iter_decrypted(
 ) -> Iterator[bytes]:
     """Yield the rows as lines, decrypted and written by this process."""
     postgresql = connection.dialect.name == "postgresql"
-    if postgresql:
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        if not export.narrow:
-            connection.exec_driver_sql("SET LOCAL enable_sort = off")
+    lift_statement_timeout(connection)
+    if postgresql and not export.narrow:
+        connection.exec_driver_sql("SET LOCAL enable_sort = off")
     columns = export.columns
 
     def cells(row: Any) -> Iterator[str]:
@@ -165,12 +165,13 @@ def _copy(
 ) -> Iterator[bytes]:
     """Yield the rows of a query as PostgreSQL writes them, whole ones in each piece."""
     compiled = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+    lift_statement_timeout(connection)
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor:
         if not export.narrow:
             # In the order of the index, so that the first rows arrive at once and nothing is sorted on disk.
             cursor.execute("SET LOCAL enable_sort = off")
-        cursor.execute("SET LOCAL statement_timeout = 0; SET LOCAL datestyle = 'ISO'")
+        cursor.execute("SET LOCAL datestyle = 'ISO'")
         with cursor.copy(f"COPY ({compiled}) TO STDOUT ({form})", compiled.construct_params()):
             rows = None
             while rows is None:

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from receiver.core import DeliveryStatus, MessageStatus
 from receiver.db.encryption import cipher_of, mobile_token
+from receiver.db.engine import lift_statement_timeout
 from receiver.db.message_status import BARE, as_text, has_status, is_open, is_reported, waits
 from receiver.db.sql import epoch_seconds
 from receiver.db.tables import forgotten_hours, forgotten_latencies
@@ -275,8 +276,8 @@ _FAR_BELOW = -100_000_000
 
 def _hold_writers(connection: sa.Connection) -> None:
     """Block writers of messages until the end of the transaction, and add up pending changes."""
+    lift_statement_timeout(connection)
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("LOCK TABLE messages IN SHARE ROW EXCLUSIVE MODE")
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_FOLD_LOCK)))
         for statement in _fold_statements():

@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVE_INSTALLED := $(VENV)/.serve-installed
 DEV_INSTALLED := $(VENV)/.dev-installed
+MUTANTS := .venv-mutants
 CONSOLE := receiver/web/console
 TRANSLATIONS := receiver/translations
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
@@ -26,11 +27,14 @@ test-thorough: $(DEV_INSTALLED)
 	$(BIN)/pytest -n 2 --dist load -m thorough --timeout=600 $(ARGS)
 
 # What the tests of values hold: each small change of a module of [tool.mutmut] that no test notices. `ARGS` names some,
-# as 'receiver.core.numbers*'; `mutmut browse` shows them.
+# as 'receiver.core.numbers*'; `mutmut browse` shows them. It has an environment of its own: it brings setproctitle, with
+# which gunicorn renames its processes, and overwrites the variables that recorder.c reads.
 .PHONY: mutants
 mutants: $(DEV_INSTALLED)
-	$(BIN)/mutmut run --max-children 2 $(ARGS)
-	$(BIN)/mutmut results | grep -v "not checked"
+	test -x $(MUTANTS)/bin/mutmut || { cp -a $(VENV) $(MUTANTS) && \
+		$(MUTANTS)/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1; }
+	$(MUTANTS)/bin/python -m mutmut run --max-children 2 $(ARGS)
+	$(MUTANTS)/bin/python -m mutmut results | grep -v "not checked"
 
 # HTTP clients that nobody here wrote. What they need comes from Debian (root) and npm; what is left out is said.
 .PHONY: test-senders
@@ -96,7 +100,7 @@ lock: $(DEV_INSTALLED)
 		pyproject.toml requirements-build.in
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants $(MUTANTS)
 
 $(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'

@@ -184,6 +184,7 @@ def make_settings(database_url: str, data_dir: Path, **changes: object) -> Setti
         "late_after": timedelta(seconds=60),
         "no_receipt_after": timedelta(hours=72),
         "encryption_keys": ENCRYPTION_KEYS,
+        "metrics_allow": (),
     }
     return Settings(**values | changes)  # type: ignore[arg-type]
 

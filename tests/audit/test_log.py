@@ -43,7 +43,7 @@ def database_url(sqlite_database_url: str) -> str:
 @pytest.fixture
 def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
     """One whose targets may be on this machine: nothing outside of it is sent to."""
-    return make_runtime(metrics_allow=(), webhooks_allow=(ip_network("127.0.0.0/8"),))
+    return make_runtime(webhooks_allow=(ip_network("127.0.0.0/8"),))
 
 
 DAY = "from=2026-11-23&to=2026-11-24"

@@ -31,8 +31,9 @@ test-thorough: $(DEV_INSTALLED)
 # which gunicorn renames its processes, and overwrites the variables that recorder.c reads.
 .PHONY: mutants
 mutants: $(DEV_INSTALLED)
-	test -x $(MUTANTS)/bin/mutmut || { cp -a $(VENV) $(MUTANTS) && \
-		$(MUTANTS)/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1; }
+	rm -rf $(MUTANTS)
+	cp -a $(VENV) $(MUTANTS)
+	$(MUTANTS)/bin/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 	$(MUTANTS)/bin/python -m mutmut run --max-children 2 $(ARGS)
 	$(MUTANTS)/bin/python -m mutmut results | grep -v "not checked"
 

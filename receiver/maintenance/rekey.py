@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _ALONE_ROWS = 2000  # per transaction, without other writers
 _BESIDE_ROWS = 250
 _BESIDE_SHARE = 0.5  # pause after a batch, as a share of its time, for pushes
+_REWRITE_WAIT_SECONDS = 3600.0  # for other writers: only the rewrite ends the change
 _LOCK_SECONDS, _LOCK_PAUSE_SECONDS = 600.0, 0.5
 _NAME = "database"
 _TABLES = (pushes, messages, receipts, replies, look_ups)
@@ -71,7 +72,7 @@ def encrypt(database: Database, ring: Keyring, on_progress: Callable[[int], None
     work = _Change(_Goal.ENCRYPTED, found.cipher(ring))
     count = sum(_walk(database, table, work, on_progress) for table in _TABLES)
     if not database.postgresql:  # there autovacuum removes the plain rows later
-        rewrite_sqlite(database)
+        rewrite_sqlite(database, wait_seconds=_REWRITE_WAIT_SECONDS)
     _set_state(database, EncryptionState.ENCRYPTED)
     return count
 

@@ -61,13 +61,13 @@ def clean(database: Database, *, now: Callable[[], datetime], rewrites: bool = F
 # --- SQLite ---------------------------------------------------------------------------------------------------
 
 
-def rewrite_sqlite(database: Database) -> None:
+def rewrite_sqlite(database: Database, *, wait_seconds: float = _TRY_SECONDS) -> None:
     """Rewrite the file without bytes of deleted rows. Raises DatabaseUnavailable.
 
     A server may have it open; its pushes go to the spool meanwhile.
     """
     try:
-        with closing(connect(path_of(database.engine.url), timeout_seconds=_TRY_SECONDS)) as connection:
+        with closing(connect(path_of(database.engine.url), timeout_seconds=wait_seconds)) as connection:
             # The index keeps deleted text until its segments are merged.
             for index in ("reply_text", "reply_grams"):
                 connection.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")  # noqa: S608  (ours)

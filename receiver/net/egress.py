@@ -40,7 +40,7 @@ CONNECT_SECONDS = 5.0
 ANSWER_MAX_BYTES = 64 * 1024
 _IDLE_SECONDS = 5.0  # a server may close what has been idle for longer
 _PORTS = {"http": 80, "https": 443}
-_PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})
+_PROXY_SCHEMES = frozenset({"http", "https"})
 _LENGTH_ALWAYS = frozenset({"POST", "PUT", "PATCH"})
 _WRITE_BYTES = 16 * 1024
 _URL_MAX_CHARS = 2000
@@ -370,14 +370,13 @@ def _find_proxy(place: TargetUrl) -> httpcore2.Proxy | None:
         return None
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = f":{parts.port}" if parts.port else ""
+        port, host = f":{parts.port}" if parts.port else "", ascii_host(parts.hostname or "")
     except ValueError:  # its text may have a piece of the password
         raise EgressNotSent(EgressFault.UNUSABLE_PROXY) from None
-    if parts.scheme not in _PROXY_SCHEMES or not parts.hostname:
+    if parts.scheme not in _PROXY_SCHEMES or not host:
         raise EgressNotSent(EgressFault.UNUSABLE_PROXY)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     auth = (unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")) if parts.username else None
-    return httpcore2.Proxy(f"{parts.scheme}://{host}{port}", auth=auth)
+    return httpcore2.Proxy(f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}", auth=auth)
 
 
 def _why(error: Exception) -> str:
@@ -421,11 +420,12 @@ class _Network(httpcore2.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         failed: Exception = httpcore2.ConnectError("no address")
-        # One by one, so that all of them together end in the exchange's time.
-        for address in self._guard.addresses(host, port) if self._guard else _look_up(host, port, _resolve):
-            left = self.left(timeout, httpcore2.ConnectTimeout)
+        addresses = self._guard.addresses(host, port) if self._guard else _look_up(host, port, _resolve)
+        for place, address in enumerate(addresses):
+            # All of them together end in the exchange's time, and a silent one leaves the others their share.
+            share = self.left(timeout, httpcore2.ConnectTimeout) / (len(addresses) - place)
             try:
-                stream = self._plain.connect_tcp(address, port, left, local_address, socket_options or ())
+                stream = self._plain.connect_tcp(address, port, share, local_address, socket_options or ())
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failed = error
             else:

@@ -267,7 +267,7 @@ def test_operators_request_takes_the_proxy_of_the_environment(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "proxy", ["http://me:pa/ss@127.0.0.1:1", "http://127.0.0.1:port", "ftp://127.0.0.1:1", "http://"]
+    "proxy", ["http://me:pa/ss@127.0.0.1:1", "http://127.0.0.1:port", "socks5://127.0.0.1:1", "http://"]
 )
 def test_proxy_of_the_environment_that_is_none_is_named_without_its_password(
     monkeypatch: pytest.MonkeyPatch, proxy: str

@@ -97,13 +97,15 @@ def test_who_keeps_connections_and_forgets_them_shuts_nobody_out(tmp_path: Path)
         assert read_answer(kept[-1]).status == 200
 
 
-@pytest.mark.parametrize("open_files", [40, 256])
-def test_half_requests_on_every_descriptor_shut_nobody_out_and_end_no_worker(tmp_path: Path, open_files: int) -> None:
-    """With 40 the system itself has no descriptor left."""
+@pytest.mark.parametrize(("open_files", "count"), [(40, 100), (256, 300)])
+def test_half_requests_on_every_descriptor_shut_nobody_out_and_end_no_worker(
+    tmp_path: Path, open_files: int, count: int
+) -> None:
+    """With 40 the system itself has no descriptor left; some ten at a time then have their moment of a second."""
     with ServeProcess(tmp_path, open_files=open_files) as process, ExitStack() as stack:
         _, worker = process.await_worker()
         half = []
-        for _ in range(300):
+        for _ in range(count):
             half.append(stack.enter_context(process.connect()))
             half[-1].sendall(HALF % process.target.encode())
         # Whose requests do not end goes for who comes, once they have had a moment.

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote_plus, urlsplit
 
 from receiver.core import ReceiverError
-from receiver.net.egress import EgressError, fetch
+from receiver.net.egress import fetch
+from receiver.net.egress_policy import EgressError
 
 if TYPE_CHECKING:
     import ssl

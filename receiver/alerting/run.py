@@ -23,7 +23,7 @@ from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverEr
 from receiver.db import version
 from receiver.intake import seconds_left, spool_state
 from receiver.maintenance.backup_notes import find_backups
-from receiver.net.egress import EgressError
+from receiver.net.egress_policy import EgressError
 from receiver.net.probe import ask_own_server, find_certificate
 from receiver.observability import get_logger
 

@@ -41,7 +41,7 @@ from receiver.maintenance.horizons import list_ahead
 from receiver.messages import find_oldest_pending, queries
 from receiver.messages.queries import Filter, Page
 from receiver.net.certificates import load_pair
-from receiver.net.egress import EgressError
+from receiver.net.egress_policy import EgressError
 from receiver.net.probe import ask_own_server
 from receiver.net.public_check import EndpointFinding, PublicEndpointCheck
 from receiver.net.serving import as_served

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from receiver.config import Settings, near
-from receiver.net.egress import EgressClient, TargetUrl
+from receiver.net.egress import EgressClient
+from receiver.net.egress_policy import TargetUrl
 
 _PATIENCE_SECONDS = 2.0
 _OWN_SERVER_SECONDS = 5.0

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from receiver.core import SettingsError
-from receiver.net.egress import EgressClient, EgressError, EgressFault, EgressUnsendable, TargetUrl, ascii_host
+from receiver.net.egress import EgressClient
+from receiver.net.egress_policy import EgressError, EgressFault, EgressUnsendable, TargetUrl, ascii_host
 from receiver.net.probe import Handshake, shake_hands, unverified_context
 from receiver.net.self_test import SelfTestAnswer, push_self_test
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from receiver.core import TASK_ID_MAX_CHARS, ReceiverError
-from receiver.net.egress import (
-    CONNECT_SECONDS,
-    EgressClient,
+from receiver.net.egress import CONNECT_SECONDS, EgressClient
+from receiver.net.egress_policy import (
     EgressError,
     EgressNotSent,
     EgressTimeout,

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow
-    from receiver.net.egress import EgressClient, EgressResponse, TargetUrl
+    from receiver.net.egress import EgressClient, EgressResponse
+    from receiver.net.egress_policy import TargetUrl
 
 EXCHANGE_SECONDS = 15.0
 TEST_EVENT = "receiver.test"

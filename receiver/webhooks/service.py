@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from receiver.core import Fault, InputFault, ReceiverError, new_id
-from receiver.net.egress import EgressClient, EgressError, EgressForbidden, EgressPolicy, parse_url
+from receiver.net.egress import EgressClient
+from receiver.net.egress_policy import EgressError, EgressForbidden, EgressPolicy, parse_url
 from receiver.webhooks import changes, endpoints
 from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, PayloadFormat
 from receiver.webhooks.payloads import render_test

@@ -19,15 +19,8 @@ from typing import TYPE_CHECKING, Any
 from receiver.core import DatabaseUnavailable, ReceiverError
 from receiver.db.engine import Database, RowRejected
 from receiver.db.set_aside import ROW_FAULTS, note_left
-from receiver.net.egress import (
-    EgressClient,
-    EgressError,
-    EgressForbidden,
-    EgressPolicy,
-    EgressResponse,
-    EgressUnsendable,
-    parse_url,
-)
+from receiver.net.egress import EgressClient, EgressResponse
+from receiver.net.egress_policy import EgressError, EgressForbidden, EgressPolicy, EgressUnsendable, parse_url
 from receiver.observability import get_logger, metrics
 from receiver.webhooks import deliveries, endpoints
 from receiver.webhooks.deliveries import BREAKER_FAILURES, LEASE, DeliveryClaim, Failure, QueuedDelivery, Settlement

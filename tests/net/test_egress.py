@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,13 @@ import pytest
 import trustme
 
 from receiver.config import parsers
-from receiver.net.egress import (
-    EgressClient,
+from receiver.net.egress import EgressClient, EgressResponse, encode_headers, fetch
+from receiver.net.egress_policy import (
     EgressError,
     EgressForbidden,
     EgressNotSent,
     EgressPolicy,
-    EgressResponse,
     EgressUnsendable,
-    encode_headers,
-    fetch,
     is_public,
     parse_url,
 )
@@ -278,6 +275,33 @@ def test_proxy_of_the_environment_that_is_none_is_named_without_its_password(
     with pytest.raises(EgressNotSent, match="proxy that the environment names") as refused:
         fetch("GET", "http://no.such.name.example/x", {}, seconds=15)
     assert "'pa'" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_proxy_that_refuses_is_named_with_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    with speaking(lambda connection: connection.sendall(refusal)) as proxy:
+        monkeypatch.setenv("https_proxy", proxy)
+        with pytest.raises(EgressNotSent, match=r"made no connection \(407 Proxy Authentication Required\)"):
+            fetch("GET", "https://no.such.name.example/x", {}, seconds=15)
+
+
+def test_silent_address_leaves_the_next_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hook() as target, socket.socket() as silent, ExitStack() as stack:
+        silent.bind(("127.0.0.2", target.port))
+        silent.listen(0)
+        for _ in range(4):  # its queue is full: what comes now gets no answer
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.2", target.port))
+        places = (("127.0.0.2", target.port), ("127.0.0.1", target.port))
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+        plain = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda host, *a, **k: found if host == "shop.example" else plain(host, *a, **k)
+        )
+        assert fetch("GET", f"http://shop.example:{target.port}/", {}, seconds=4).status == 200
 
 
 def test_operators_server_is_tried_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

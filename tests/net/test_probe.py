@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from receiver.net.egress import EgressError
+from receiver.net.egress_policy import EgressError
 from receiver.net.probe import ask_own_server, can_connect, find_certificate
 from tests.conftest import make_settings
 from tests.harness.platforms import http, scripted

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flask_babel import lazy_gettext
 
 from receiver.core import Fault, FieldFault, InputFault, PushFault, PushFlag, fault_of, read_faults
-from receiver.net.egress import EgressFault
+from receiver.net.egress_policy import EgressFault
 from receiver.webhooks.service import EndpointFault
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ FAULTS: Mapping[Fault, Any] = {
     EgressFault.NO_HTTP: _NOT_A_URL,
     EgressFault.UNUSABLE_URL: _NOT_A_URL,
     EgressFault.UNUSABLE_PROXY: lazy_gettext("The proxy in the environment is not a valid URL."),
+    EgressFault.PROXY_REFUSED: lazy_gettext("The proxy in the environment refused the connection."),
     EgressFault.NOT_CONNECTED: lazy_gettext("Cannot connect to the server."),
     EgressFault.CREDENTIALS_IN_URL: lazy_gettext("The URL must not contain a user name or password."),
     EgressFault.NOT_PUBLIC: lazy_gettext("This address is not public. To allow it, add it to RECEIVER_WEBHOOKS_ALLOW."),

@@ -27,7 +27,8 @@ from receiver.auth import service, users
 from receiver.auth.users import NAME, Role, User
 from receiver.config import Settings, secure_url
 from receiver.core import NameTaken, NotFound
-from receiver.net.egress import EgressError, fetch
+from receiver.net.egress import fetch
+from receiver.net.egress_policy import EgressError
 from receiver.observability import get_logger
 from receiver.web import runtime
 from receiver.web.console.login import enter

@@ -24,7 +24,7 @@ from receiver.db import once
 from receiver.db.clocks import find_difference
 from receiver.intake import UNUSED_FOR, SpoolState, find_uses, spool_state
 from receiver.messages import Reading, Trend, balance
-from receiver.net.egress import EgressError
+from receiver.net.egress_policy import EgressError
 from receiver.net.probe import can_connect, own_server
 from receiver.net.self_test import push_self_test
 from receiver.support import signals

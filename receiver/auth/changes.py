@@ -1,4 +1,4 @@
-"""The rows of users and API keys, as `auth.service` changes them; nobody else may import this."""
+"""The rows of users and API keys, as `auth.service` changes them; it alone may import this."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Two nodes that upgrade at once take turns; the second finds nothing to do.
 _UPGRADE_LOCK = 0x726376725F6462
 _TURN_SECONDS = 0.1
-_NO_LOCK_STATE = "55P03"
+NO_LOCK_STATE = "55P03"
 _PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 UPGRADE_SECONDS = 600.0  # for which locks are asked for
 _PACKAGE = Path(__file__).parent.parent
@@ -93,7 +93,7 @@ def _is_upgraded(config: Config) -> bool:
     try:
         command.upgrade(config, "head")
     except sa.exc.OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) == _NO_LOCK_STATE:
+        if getattr(error.orig, "sqlstate", None) == NO_LOCK_STATE:
             return False
         raise
     return True

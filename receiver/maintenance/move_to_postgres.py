@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _ROWS_AT_ONCE = 5000
+_LOCK_TIMEOUT = "10s"
 # The rows of an empty database, by table.
 _THERE_FROM_THE_BEGINNING = {"delivery_zone": 1, "audit_chain": 1, "projection": 1}
 _NUL, _NUL_SHOWN = "\0", "\u2400"  # PostgreSQL's text type has no NUL
@@ -127,10 +128,9 @@ def _copy(source: sa.Connection, target: sa.Connection, on_progress: Callable[[i
     Raises ReceiverError if it has rows that are not of an earlier copy.
     """
     lift_statement_timeout(target)
-    target.exec_driver_sql("SET LOCAL lock_timeout = '10s'")  # the source is locked: wait for no forgotten transaction
     tables = metadata.sorted_tables
     names = ", ".join(table.name for table in tables)
-    target.exec_driver_sql(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+    _lock(target, names)
     _require_rows(target, _rows_expected(target))
     _drop_triggers(target)
     target.exec_driver_sql(f"TRUNCATE {names}")
@@ -145,6 +145,20 @@ def _copy(source: sa.Connection, target: sa.Connection, on_progress: Callable[[i
     target.execute(sa.delete(copied_rows))
     target.execute(sa.insert(copied_rows), [{"table_name": name, "rows": count} for name, count in rows.items()])
     return Moved(rows=rows, nul_texts=nul_texts)
+
+
+def _lock(target: sa.Connection, names: str) -> None:
+    """Lock tables against all others. Pushes are spooled meanwhile: so it waits for no forgotten transaction."""
+    target.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+    try:
+        target.exec_driver_sql(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+    except sa.exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != migrate.NO_LOCK_STATE:
+            raise
+        raise ReceiverError(
+            "another transaction uses the tables in PostgreSQL: end it (pg_stat_activity has it), and run this again. "
+            "Nothing was moved"
+        ) from None
 
 
 def _rows_expected(target: sa.Connection) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""The rows of webhook endpoints, as `webhooks.service` changes them; nobody else may import this."""
+"""The rows of webhook endpoints, as `webhooks.service` changes them; it alone may import this."""
 
 from __future__ import annotations
 

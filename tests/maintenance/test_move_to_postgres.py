@@ -211,6 +211,21 @@ def test_row_that_somebody_else_wrote_to_the_target_is_found_and_left_alone(runt
     runtime.make_ready()
 
 
+def test_forgotten_transaction_on_the_target_is_named_and_the_source_goes_on(
+    runtime: Runtime, target: Database, postgres_database_url: str
+) -> None:
+    migrate.upgrade(target)
+    forgotten = Database(postgres_database_url)
+    with forgotten.reading() as connection:
+        connection.execute(sa.select(pushes)).all()
+        with pytest.raises(ReceiverError, match="another transaction uses the tables in PostgreSQL"):
+            moved(runtime, target)
+    forgotten.close()
+    save(runtime, make_push(task_id="after"))
+    moved(runtime, target)
+    assert_moved(runtime, target)
+
+
 def test_target_with_rows_of_its_own_is_refused_and_left_alone(runtime: Runtime, target: Database) -> None:
     migrate.upgrade(target)
     push = make_push()

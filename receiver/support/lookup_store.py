@@ -1,4 +1,4 @@
-"""The look-ups of a day, each under an address that tells nothing."""
+"""The look-ups of a day, each under a random address."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def publish(
 
 
 def command_line() -> str:
-    """Tell how this program was called; databases by `URL`, since they are somebody's own."""
+    """Return how this program was called, with `URL` for each database."""
     spec = sys.modules["__main__"].__spec__
     program = spec.name.removesuffix(".__main__") if spec else sys.argv[0]
     words = ["URL" if "://" in word else word for word in sys.argv[1:] if word != "--write"]

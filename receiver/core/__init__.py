@@ -68,6 +68,10 @@ from receiver.core.files import (
 )
 from receiver.core.formulas import bare, neutral
 from receiver.core.numbers import (
+    INSIDE_BLANKS,
+    INSIDE_DASHES,
+    INSIDE_PATTERN,
+    INSIDE_SHOWN,
     MASK_HEAD,
     MASK_MIN_PLACES,
     MASK_SHORT_PART,
@@ -90,6 +94,10 @@ from receiver.core.times import UNREADABLE_TIME, earliest, implausible, in_zone,
 __all__ = [
     "CLOCKS_APART",
     "CONTROL",
+    "INSIDE_BLANKS",
+    "INSIDE_DASHES",
+    "INSIDE_PATTERN",
+    "INSIDE_SHOWN",
     "MASK_HEAD",
     "MASK_MIN_PLACES",
     "MASK_SHORT_PART",

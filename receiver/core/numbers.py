@@ -108,13 +108,31 @@ def mask_mobile(mobile: str) -> str:
     return mobile[:head] + "*" * (places - head - tail) + mobile[places - tail :]
 
 
-# A mainland number, wherever it stands.
-_NUMBER_INSIDE = re.compile(r"(?<!\d)(?:86|0086)?1\d{10}(?!\d)", re.ASCII)
+# A mainland number inside a text, for `mask_inside` and, on PostgreSQL, for `db.sql.masked_text`, whose regular
+# expressions read this alike. Full width counts; spaces and dashes may stand between the digits, unless a digit of an
+# id touches it: a UUID is not a number.
+_DIGIT, _DIGIT_OF_ID = "[0-9\uff10-\uff19]", "[0-9\uff10-\uff19A-Fa-f]"
+INSIDE_BLANKS = " \t\u00a0\u2002\u2003\u2009\u200b\u200c\u200d\u202f\u2060\u3000\ufeff"
+INSIDE_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\uff0d-"  # the plain one last: no range
+
+
+def _inside(between: str, apart: str) -> str:
+    """Return the expression of a number with such marks between its digits; its groups stay visible."""
+    prefix = f"(?:(?:[+\uff0b]|[0\uff10]{{2}})?[8\uff18]{between}[6\uff16]{between})?"
+    head = f"{prefix}[1\uff11](?:{between}{_DIGIT}){{{MASK_HEAD - 1}}}"
+    hidden = f"(?:{between}{_DIGIT}){{{_MAINLAND_PLACES - MASK_HEAD - MASK_TAIL}}}{between}"
+    tail = f"{_DIGIT}(?:{between}{_DIGIT}){{{MASK_TAIL - 1}}}"
+    return f"(?<!{apart})({head}){hidden}({tail})(?!{apart})"
+
+
+INSIDE_PATTERN = f"{_inside('', _DIGIT)}|{_inside(f'[{INSIDE_BLANKS}{INSIDE_DASHES}]{{0,3}}', _DIGIT_OF_ID)}"
+INSIDE_SHOWN = rf"\1\3{'*' * (_MAINLAND_PLACES - MASK_HEAD - MASK_TAIL)}\2\4"
+_NUMBER_INSIDE = re.compile(INSIDE_PATTERN)
 
 
 def mask_inside(text: str) -> str:
-    """Return a text with the mainland numbers in it masked."""
-    return _NUMBER_INSIDE.sub(lambda match: mask_mobile(match[0]), text)
+    """Return a text with the mainland numbers in it masked, as people write them."""
+    return _NUMBER_INSIDE.sub(INSIDE_SHOWN, text)
 
 
 def shown_content(content: str) -> str:

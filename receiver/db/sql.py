@@ -1,4 +1,4 @@
-"""Rules of Python as SQL: spans of time, the platform's statuses, masked numbers.
+"""Rules of Python as SQL: spans of time, the platform's statuses, masked numbers and texts.
 
 A start in the future of a span that blocks something, such as a lockout, was written by a clock that was ahead, and
 does not count: it would lock users out, or silence alarms, until then.
@@ -12,6 +12,10 @@ import sqlalchemy as sa
 
 from receiver.core import (
     CLOCKS_APART,
+    INSIDE_BLANKS,
+    INSIDE_DASHES,
+    INSIDE_PATTERN,
+    INSIDE_SHOWN,
     MASK_HEAD,
     MASK_MIN_PLACES,
     MASK_SHORT_PART,
@@ -67,3 +71,27 @@ def masked_mobile(dialect: str, mobile: str) -> str:
         f"CASE WHEN {find}({mobile}, '*') > 0 THEN {show(MASK_HEAD, 0)}"
         f" WHEN {places} >= {MASK_MIN_PLACES} THEN {show(MASK_HEAD, MASK_TAIL)} ELSE {show(short, short)} END"
     )
+
+
+def masked_text(dialect: str, text: str) -> str:
+    """Write a text with the numbers in it masked; `core.mask_inside` in SQL, for exports and views.
+
+    On SQLite by a function that our own connections have alone: a view for other programs needs
+    `text_without_numbers`.
+    """
+    if dialect == "postgresql":
+        return f"regexp_replace({text}, '{INSIDE_PATTERN}', '{INSIDE_SHOWN}', 'g')"
+    return f"mask_inside({text})"
+
+
+def text_without_numbers(text: str) -> str:
+    """Write a text for SQLite without a function of ours: `***` for all of it where a number may be in it.
+
+    SQLite has no regular expressions. Each text that `core.mask_inside` changes is hidden, and few others.
+    """
+    bare = text
+    for mark in INSIDE_BLANKS + INSIDE_DASHES:
+        bare = f"replace({bare}, char({ord(mark)}), '')"
+    for digit in range(10):
+        bare = f"replace({bare}, char({0xFF10 + digit}), '{digit}')"
+    return f"CASE WHEN {bare} GLOB '*1{'[0-9]' * 10}*' THEN '***' ELSE {text} END"

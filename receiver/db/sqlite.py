@@ -16,7 +16,7 @@ from weakref import WeakSet
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from receiver.core import DatabaseUnavailable
+from receiver.core import DatabaseUnavailable, mask_inside
 
 try:
     from pysqlite3 import dbapi2 as _of_wheel
@@ -202,6 +202,7 @@ def sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: Open
             connection.isolation_level = None
             return
         set_up(connection, cache_kib=cache_kib)
+        connection.create_function("mask_inside", 1, mask_inside, deterministic=True)
         files.note_opened(record)
 
     @event.listens_for(engine, "close")

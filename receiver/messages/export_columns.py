@@ -16,11 +16,12 @@ from receiver.core import (
     VENDOR_STATUSES,
     DeliveryStatus,
     formulas,
+    mask_inside,
     mask_mobile,
     shown_content,
 )
 from receiver.db.message_status import is_late, seen_both, status_of
-from receiver.db.sql import masked_mobile
+from receiver.db.sql import masked_mobile, masked_text
 from receiver.db.tables import messages, receipts, replies
 from receiver.messages.fields import Field, FieldType, fields_of
 from receiver.messages.queries import (
@@ -256,6 +257,18 @@ class _masked(FunctionElement[str]):  # noqa: N801
     inherit_cache = True
 
 
+class _masked_text(FunctionElement[str]):  # noqa: N801
+    """A text with the numbers in it masked."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(_masked_text)
+def _write_masked_text(element: _masked_text, compiler: Any, **kwargs: Any) -> str:
+    return masked_text(compiler.dialect.name, compiler.process(element.clauses, **kwargs))
+
+
 @compiles(_masked)
 def _write_masked(element: _masked, compiler: Any, **kwargs: Any) -> str:
     return masked_mobile(compiler.dialect.name, compiler.process(element.clauses, **kwargs))
@@ -285,7 +298,10 @@ def _columns(
         if field.name == "mobile":
             return ExportColumn(field, value if in_full else _masked(value))
         if field.name == "content" and cipher is not None:
-            return ExportColumn(field, value, to_text=lambda content: shown_content(content.decode()))
+            masked = str if in_full else mask_inside
+            return ExportColumn(field, value, to_text=lambda content: masked(shown_content(content.decode())))
+        if field.name == "content":
+            return ExportColumn(field, value if in_full else _masked_text(value))
         return ExportColumn(field, _TEXTS[field.type](value) if field.type in _TEXTS else value)
 
     return tuple(column(field) for field in fields_of(row_type) if field.in_files)

@@ -83,8 +83,10 @@ def as_json(row: Any) -> dict[str, Any]:
 
 
 def without_numbers(row: Row) -> Row:
-    """Return a row with its number masked, and those in its fields that the platform does not document."""
+    """Return a row with its number masked, and those in a reply's text and in what the platform does not document."""
     changes: dict[str, Any] = {"mobile": mask_mobile(row.mobile)}  # type: ignore[attr-defined]
+    if content := getattr(row, "content", None):
+        changes["content"] = mask_inside(content)
     if extra := getattr(row, "extra", None):
         changes["extra"] = {mask_inside(name): mask_inside(value) for name, value in extra.items()}
     return replace(row, **changes)  # type: ignore[type-var]

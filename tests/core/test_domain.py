@@ -18,6 +18,7 @@ from receiver.core import (
     fits,
     has_odd_length,
     latency_seconds,
+    mask_inside,
     mask_mobile,
     match_masked,
     new_id,
@@ -196,3 +197,25 @@ def test_forked_processes_draw_other_ids() -> None:
     assert os.read(reader, 8) != new_id().bytes[8:]
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("我的号码是13900000099", "我的号码是139****0099"),
+        ("13900000099或者13800138000。", "139****0099或者138****8000。"),
+        ("8613900000099", "86139****0099"),
+        ("+86 139-0000-0099", "+86 139****0099"),
+        ("0086-139 0000 0099", "0086-139****0099"),
+        ("１３９００００００９９", "１３９****００９９"),
+        ("tel:139 - 0000 - 0099 转 8", "tel:139****0099 转 8"),
+        ("tel13900000099", "tel139****0099"),
+        ("139****0099", "139****0099"),
+        ("订单 2026113013900000099", "订单 2026113013900000099"),
+        ("2026-11-30 10:11:12", "2026-11-30 10:11:12"),
+        ("0193a13b-c123-7123-8123-f2345678901f", "0193a13b-c123-7123-8123-f2345678901f"),
+        ("192.168.10.100", "192.168.10.100"),
+    ],
+)
+def test_numbers_inside_a_text_are_masked_as_people_write_them(text: str, shown: str) -> None:
+    assert mask_inside(text) == shown

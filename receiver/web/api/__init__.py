@@ -67,8 +67,8 @@ class RowIdConverter(BaseConverter):
 _OPTIONS: dict[str, Any] = {
     "info": {
         "description": (
-            "Delivery states of messages sent through the SMS platform. Numbers are masked unless the key has"
-            " the scope `pii`; looking up by the full number works without it."
+            "Delivery states of messages sent through the SMS platform. Numbers, also inside reply texts, are masked"
+            " unless the key has the scope `pii`; looking up by the full number works without it."
         )
     },
     "security": [{"bearer": []}],

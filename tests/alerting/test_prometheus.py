@@ -200,6 +200,27 @@ def test_dashboard_asks_what_prometheus_understands(promtool: str, tmp_path: Pat
     check(promtool, "check", "rules", tmp_path / "rules.yml")
 
 
+@pytest.mark.parametrize(
+    ("probed", "expected"), [("", ""), ("- {series: 'probe_ssl_earliest_cert_expiry', values: '2592000x9'}", "2591940")]
+)
+def test_dashboard_shows_no_certificate_that_nobody_serves(
+    promtool: str, tmp_path: Path, probed: str, expected: str
+) -> None:
+    (panel,) = [panel for panel in dashboard()["panels"] if panel["title"] == "Certificate ends in"]
+    (tmp_path / "test.yml").write_text(f"""
+tests:
+  - interval: 15s
+    input_series:
+      - {{series: 'receiver_certificate_not_after_timestamp_seconds{{instance="a"}}', values: '0x9'}}
+      {probed}
+    promql_expr_test:
+      - expr: {json.dumps(panel["targets"][0]["expr"])}
+        eval_time: 1m
+        exp_samples: {f"[{{value: {expected}}}]" if expected else "[]"}
+""")
+    check(promtool, "test", "rules", tmp_path / "test.yml")
+
+
 def test_dashboard_answers_the_four_questions_in_rows_that_do_not_overlap() -> None:
     panels = dashboard()["panels"]
     rows = [panel["title"] for panel in panels if panel["type"] == "row"]

@@ -18,7 +18,7 @@ DEPLOY = ROOT / "deploy"
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
 def test_scripts_have_no_fault_that_shellcheck_knows() -> None:
-    scripts = [*DEPLOY.glob("*.sh"), DEPLOY / "bin/receiver"]
+    scripts = [*DEPLOY.glob("*.sh"), DEPLOY / "bin/receiver", *(ROOT / ".ci").iterdir()]
     checked = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
     assert checked.stdout == ""
     assert checked.returncode == 0

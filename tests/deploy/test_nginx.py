@@ -10,13 +10,14 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 import pytest
 
 from tests.harness.leaks import SECRET
-from tests.harness.nginx import NAME, Nginx
+from tests.harness.nginx import NAME, Nginx, find_nginxes
+from tests.harness.ports import free_ports
 from tests.harness.pushers import Pushers
 from tests.harness.server import Answer, ServeProcess, read_answer
 
@@ -85,6 +86,19 @@ def journalled(receiver: ServeProcess, push_id: str) -> tuple[str, bytes, bytes]
     return address, bytes(query), bytes(body)
 
 
+# --- What nginx says of the files -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", find_nginxes())
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"platform": "203.0.113.0/24"}, {"old_platform": "203.0.113.0/24"}, {"one_receiver": True}],
+    ids=lambda shape: next(iter(shape), "as shipped"),
+)
+def test_nginx_takes_the_files_without_a_warning(program: str, shape: dict[str, Any], tmp_path: Path) -> None:
+    Nginx(place=tmp_path, receivers=free_ports(2), **shape).check(program)
+
+
 # --- TLS ----------------------------------------------------------------------------------------------
 
 
@@ -100,11 +114,12 @@ def test_session_is_resumed(front: Nginx, version: ssl.TLSVersion) -> None:
         assert ask(second, front.target, FORM % b"nameless").status == 200
 
 
-def test_chain_is_whole_and_http_2_is_offered(front: Nginx) -> None:
+def test_chain_is_whole_and_a_client_of_http_2_speaks_http_1(front: Nginx) -> None:
     front.trusted.set_alpn_protocols(["h2", "http/1.1"])
     try:
         with front.connect() as connection:  # trusts the root alone: without the intermediate it would fail
-            assert connection.selected_alpn_protocol() == "h2"
+            assert connection.selected_alpn_protocol() == "http/1.1"
+            assert ask(connection, front.target, FORM % b"newer").headers["X-Push-Outcome"] == "accepted"
     finally:
         front.trusted.set_alpn_protocols(["http/1.1"])
 
@@ -122,6 +137,10 @@ def test_plain_http_is_closed_without_an_answer(front: Nginx) -> None:
     with socket.create_connection(("127.0.0.1", front.plain_port), timeout=20) as connection:
         connection.sendall(f"POST {front.target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
         assert connection.recv(100) == b""
+    with socket.create_connection(("127.0.0.1", front.plain_port), timeout=20) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")  # without a host: nginx answers this by itself
+        answer = read_answer(connection)
+    assert (answer.status, answer.headers["Server"]) == (400, "nginx")
 
 
 def test_plain_http_passes_where_the_platform_alone_was_let_in(front: Nginx) -> None:

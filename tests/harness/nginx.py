@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -39,7 +40,14 @@ def find_nginx() -> str | None:
     return shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
-def lay_out(place: Path, replacements: Mapping[str, str], *, old_platform: bool = False) -> trustme.CA:
+def find_nginxes() -> list[str]:
+    """Find every version to try: the installed one, and that of RECEIVER_TEST_NGINX."""
+    return [program for program in (find_nginx(), os.environ.get("RECEIVER_TEST_NGINX")) if program]
+
+
+def lay_out(
+    place: Path, replacements: Mapping[str, str], *, old_platform: bool = False, one_receiver: bool = False
+) -> trustme.CA:
     """Write a configuration from the deployed files, and a certificate with its chain; give who has signed it.
 
     `replacements`: what stands in the files, and what is to stand there. Raises AssertionError for a text that is in
@@ -59,7 +67,8 @@ def lay_out(place: Path, replacements: Mapping[str, str], *, old_platform: bool 
     changes = {"/etc/nginx/tls": str(place / "tls"), "/var/log/nginx": str(place / "log"), **replacements}
     unused = set(changes)
     for target, source in texts.items():
-        text = (DEPLOYED / source).read_text()
+        script = ["-f", str(DEPLOYED / "one-receiver.sed")] if one_receiver else [""]
+        text = subprocess.check_output(["sed", *script, str(DEPLOYED / source)], text=True)
         for old, new in changes.items():
             if old in text:
                 unused.discard(old)
@@ -77,8 +86,9 @@ class Nginx:
 
     place: Path
     receivers: Sequence[int]  # two ports
-    platform: str = "0.0.0.0/0"  # whom no limit meets
+    platform: str | None = None  # whom alone no limit meets; None: nobody is limited
     old_platform: str | None = None  # whom the listeners of the example let in
+    one_receiver: bool = False  # as one-receiver.sed makes it; the first port
     target: str = f"/push/{SECRET}"
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -87,16 +97,24 @@ class Nginx:
         one, other = self.receivers
         replacements = {
             # Wildcards would meet other tests' on the same machine.
-            "    listen [::]:443 ssl http2 default_server;\n": "",
+            "    listen [::]:443 ssl default_server;\n": "",
             "    listen [::]:80 default_server;\n": "",
             "listen 443 ": f"listen 127.0.0.1:{self.port} ",
             "listen 80 ": f"listen 127.0.0.1:{self.plain_port} ",
-            "10.0.0.5:443": f"127.0.0.1:{self.inside_port}",
-            "10.0.0.11:8000": f"127.0.0.1:{one}",
-            "10.0.0.12:8000": f"127.0.0.1:{other}",
-            "0.0.0.0/0 ": f"{self.platform} ",
-            "    ::/0       1;\n": "",
         }
+        if self.one_receiver:
+            replacements |= {
+                "listen 8443 ": f"listen 127.0.0.1:{self.inside_port} ",
+                "127.0.0.1:8000": f"127.0.0.1:{one}",
+            }
+        else:
+            replacements |= {
+                "10.0.0.5:443": f"127.0.0.1:{self.inside_port}",
+                "10.0.0.11:8000": f"127.0.0.1:{one}",
+                "10.0.0.12:8000": f"127.0.0.1:{other}",
+            }
+        if self.platform is not None:
+            replacements["    default  1;"] = f"    default  0;\n    {self.platform}  1;"
         if self.old_platform is not None:
             replacements |= {
                 "    listen [::]:8080;\n": "",
@@ -105,24 +123,32 @@ class Nginx:
                 "listen 8444 ": f"listen 127.0.0.1:{self.old_tls_port} ",
                 "203.0.113.0/24": self.old_platform,
             }
-        authority = lay_out(self.place, replacements, old_platform=self.old_platform is not None)
+        authority = lay_out(
+            self.place, replacements, old_platform=self.old_platform is not None, one_receiver=self.one_receiver
+        )
         self.trusted = ssl.create_default_context()
         authority.configure_trust(self.trusted)
 
     def __enter__(self) -> Self:
         program = find_nginx()
         assert program is not None, "nginx is needed; .ci/run installs it"
-        command = [program, "-p", str(self.place), "-c", str(self.place / "nginx.conf")]
-        checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
-        assert checked.returncode == 0, checked.stderr
-        assert "[warn]" not in checked.stderr, checked.stderr
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        self.check(program)
+        self._process = subprocess.Popen(self._command(program), stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + _START_SECONDS
         while not (self.place / "nginx.pid").read_text():  # empty since the check
             assert self._process.poll() is None, (self.place / "error.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         return self
+
+    def check(self, program: str) -> None:
+        """Let a program judge the configuration. Raises AssertionError for an error or a warning."""
+        done = subprocess.run([*self._command(program), "-t"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert not re.search(r"\[(warn|error|crit|alert|emerg)\]", done.stderr), done.stderr
+
+    def _command(self, program: str) -> list[str]:
+        return [program, "-p", str(self.place), "-c", str(self.place / "nginx.conf")]
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None

@@ -20,7 +20,11 @@ class DatabaseMisconfigured(ReceiverError):
 
 
 class Overloaded(ReceiverError):
-    """The queue of pushes is full; nothing was stored."""
+    """There is no room for it now; nothing was stored or read. `retry_after_seconds`: when there may be."""
+
+    def __init__(self, text: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class SpoolUnavailable(ReceiverError):

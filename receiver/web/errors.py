@@ -169,7 +169,8 @@ def _receiver_error(error: ReceiverError) -> Response:
     status = EXPLANATIONS[code].statuses[0]
     if status >= 500:
         _log.error("request failed", error=str(error), status=status)
-    return problem(status, code, str(error))
+    headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Overloaded) else None
+    return problem(status, code, str(error), headers=headers)
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Each holds a thread and a connection, and may read all rows.
 _AT_ONCE = 2
+_RETRY_AFTER = 20  # programs ask five times; a million rows take less than four of these
 # A sheet is complete before its first byte: two busy cores write 2,500 rows a second, and proxies wait 75 s.
 SHEET_ROWS_MAX = 100_000
 _NOT_NEGATIVE = ma.validate.Range(min=0)
@@ -35,7 +36,9 @@ class _Place:
 
     def __init__(self) -> None:
         if not _places.acquire(blocking=False):
-            raise Overloaded(f"{_AT_ONCE} exports are running; try again when one has ended")
+            raise Overloaded(
+                f"{_AT_ONCE} exports are running; try again when one has ended", retry_after_seconds=_RETRY_AFTER
+            )
         self._held = True
 
     def release(self) -> None:

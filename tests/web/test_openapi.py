@@ -80,9 +80,8 @@ def test_fuzzing_the_running_server_finds_nothing(tmp_path: Path, database_url: 
     with serving(tmp_path, database_url) as process:
         document = process.request("GET", "/api/v1/openapi.json").json
         # Targets are really sent to: to none outside of this machine.
-        document["components"]["schemas"]["NewWebhook"]["properties"]["url"]["example"] = "https://127.0.0.1:9/hooks"
         described = tmp_path / "described.json"
-        described.write_text(json.dumps(document))
+        described.write_text(json.dumps(document).replace("https://shop.example.com/", "https://127.0.0.1:9/"))
         said = fuzz(process, described, "--max-examples", "30", "--seed", "1")
     assert "30/30" in said
 

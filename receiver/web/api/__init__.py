@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from flask import current_app, json, request
 from flask_smorest import Api
 from werkzeug.routing import BaseConverter
 
 from receiver import __version__
 from receiver.web.api import audit, events, exports, messages, pushes, receipts, replies, reports, sending, webhooks
 from receiver.web.api.common import ProblemSchema
+from receiver.web.api.description import ABOUT, Plugin, complete
 
 if TYPE_CHECKING:
     from flask import Flask, Response
@@ -30,6 +32,7 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
 
     def __init__(self, app: Flask, **options: Any) -> None:
         self._undescribed: list[Blueprint] = []
+        self._document: dict[str, Any] = {}
         self._describing = threading.Lock()
         super().__init__(app, **options)
 
@@ -45,17 +48,19 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
     def _openapi_json(self) -> Response:
         with self._describing:
             if self._undescribed:
-                self._describe()
-        answer: Response = super()._openapi_json()
-        return answer
+                self._document = self._describe()
+        # Beside this document, wherever a proxy serves it.
+        document = self._document | {"servers": [{"url": request.script_root or "/"}]}
+        return current_app.response_class(json.dumps(document, indent=2), mimetype="application/json")
 
-    def _describe(self) -> None:
+    def _describe(self) -> dict[str, Any]:
         for name, schema in messages.BODIES.items():
             self.spec.components.schema(name, schema=schema)
         for blp in self._undescribed:
             blp.register_views_in_doc(self, self._app, self.spec, name=blp.name, parameters=None)
             self.spec.tag({"name": blp.name, "description": blp.description})
         self._undescribed.clear()
+        return complete(self.spec.to_dict(), self._app.url_map.iter_rules())
 
 
 class RowIdConverter(BaseConverter):
@@ -65,12 +70,7 @@ class RowIdConverter(BaseConverter):
 
 
 _OPTIONS: dict[str, Any] = {
-    "info": {
-        "description": (
-            "Delivery states of messages sent through the SMS platform. Numbers, also inside reply texts, are masked"
-            " unless the key has the scope `pii`; looking up by the full number works without it."
-        )
-    },
+    "info": {"description": ABOUT},
     "security": [{"bearer": []}],
     "components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
 }
@@ -87,7 +87,7 @@ def register(app: Flask) -> None:
         MAX_CONTENT_LENGTH=4 * 1024 * 1024,
     )
     app.url_map.converters["row_id"] = RowIdConverter
-    described = _Api(app, spec_kwargs=_OPTIONS)
+    described = _Api(app, spec_kwargs={**_OPTIONS, "marshmallow_plugin": Plugin()})
     described.register_converter(
         RowIdConverter, lambda _converter: {"type": "string", "pattern": f"^{RowIdConverter.regex}$"}
     )

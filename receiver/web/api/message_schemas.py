@@ -30,7 +30,9 @@ class TimelineEntrySchema(ma.Schema):
     """One event of a message."""
 
     kind = ma.fields.String(
-        required=True, validate=OneOf(["sent", "recorded", "refused", "receipt", "reply", "verified"])
+        required=True,
+        validate=OneOf(["sent", "recorded", "refused", "receipt", "reply", "verified"]),
+        metadata={"example": "receipt"},
     )
     at = ma.fields.String(
         required=True,
@@ -40,10 +42,10 @@ class TimelineEntrySchema(ma.Schema):
         },
     )
     received_at = OurTime(allow_none=True)
-    receipt_id = ma.fields.String()
+    receipt_id = ma.fields.String(metadata={"example": "17"})
     reply_id = ma.fields.String()
-    status = ma.fields.String()
-    vendor_status = ma.fields.String()
+    status = ma.fields.String(metadata={"example": "delivered"})
+    vendor_status = ma.fields.String(metadata={"example": "1"})
     content = ma.fields.String()
     detail = ma.fields.String()
     copies = ma.fields.Integer()
@@ -90,6 +92,12 @@ SendSchema = StrictSchema.from_dict({name: _send_field(field) for name, field in
 MessageListSchema = list_schema(MessageSchema, "MessageList")
 
 
+_SEND = {
+    "task_id": "3313746",
+    "mobile": "15080921090",
+    "template_id": "540",
+    "sent_at": "2026-11-23T09:13:59+08:00",
+}
 _RECORD_BODY = {
     "required": True,
     "content": {
@@ -101,15 +109,15 @@ _RECORD_BODY = {
                         "type": "array",
                         "minItems": 1,
                         "maxItems": MAX_RECORDS,
-                        "items": {
-                            "anyOf": [
-                                {"$ref": "#/components/schemas/Send"},
-                                {"description": "Anything else gets an error at its position."},
-                            ]
-                        },
+                        "items": {"$ref": "#/components/schemas/Send"},
+                        "description": "An item that is not valid gets an error at its position.",
                     },
                 ]
-            }
+            },
+            "examples": {
+                "one": {"summary": "One send.", "value": _SEND},
+                "many": {"summary": "Several sends.", "value": [_SEND, _SEND | {"task_id": "3313747"}]},
+            },
         }
     },
 }

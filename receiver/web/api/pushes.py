@@ -36,7 +36,7 @@ _KINDS = [kind.value for kind in Kind]
 class PushSchema(ma.Schema):
     """One request of the platform."""
 
-    id = ma.fields.String(required=True, metadata={"format": "uuid"})
+    id = ma.fields.String(required=True, metadata={"format": "uuid", "example": "019ab3c1-7f2e-7d10-8a4b-3c5d6e7f8091"})
     account = ma.fields.String(required=True)
     kind = ma.fields.Raw(required=True, metadata={"anyOf": [{"type": "string", "enum": _KINDS}, {"type": "null"}]})
     outcome = ma.fields.String(required=True, validate=OneOf(PUSH_OUTCOMES))

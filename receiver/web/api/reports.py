@@ -76,8 +76,12 @@ class GroupBy(ma.fields.String):
 class SpanSchema(StrictSchema):
     """The span and account of a report."""
 
-    from_ = InputTime(required=True, data_key="from", metadata={"description": "Sent at or after this time."})
-    to = InputTime(required=True, metadata={"description": f"Sent before this time; {_SAME_DAY}"})
+    from_ = InputTime(
+        required=True, data_key="from", metadata={"description": "Sent at or after this time.", "example": "2026-11-23"}
+    )
+    to = InputTime(
+        required=True, metadata={"description": f"Sent before this time; {_SAME_DAY}", "example": "2026-11-23"}
+    )
     account = Text(max_chars=64, metadata={"description": "One of the configured accounts."})
 
     @ma.post_load(pass_original=True)
@@ -156,11 +160,11 @@ class FiguresSchema(ma.Schema):
 class GroupSchema(FiguresSchema):
     """One group with its figures."""
 
-    month = ma.fields.String(metadata={"example": "2026-11"})
+    month = ma.fields.String(metadata={"description": "Such as 2026-11."})
     day = ma.fields.String(metadata={"example": "2026-11-23"})
-    hour = ma.fields.String(metadata={"example": "2026-11-23T09:00", "description": _OF_HOURS})
-    five_minutes = ma.fields.String(metadata={"example": "2026-11-23T09:15", "description": _OF_HOURS})
-    template_id = ma.fields.String(allow_none=True)
+    hour = ma.fields.String(metadata={"description": f"Such as 2026-11-23T09:00. {_OF_HOURS}"})
+    five_minutes = ma.fields.String(metadata={"description": f"Such as 2026-11-23T09:15. {_OF_HOURS}"})
+    template_id = ma.fields.String(allow_none=True, metadata={"example": "540"})
     account = ma.fields.String()
     operator = ma.fields.String(allow_none=True)
     province = ma.fields.String(allow_none=True)

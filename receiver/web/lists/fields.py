@@ -12,6 +12,9 @@ from receiver.messages import parse_filter_time
 from receiver.web import runtime
 
 _TEXT = r"^[^\u0000-\u001f\u007f-\u009f]*$"  # `CONTROL` for JSON Schema, where half a surrogate cannot be
+_INPUT_TIME = (
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}(:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?$"
+)
 MOBILE_PATTERN = r"^[+0-9][-0-9 *]{3,23}[0-9*]$"
 
 
@@ -54,10 +57,11 @@ class MobileField(ma.fields.String):
 
 
 class InputTime(ma.fields.String):
-    """A time as ISO 8601, with or without an offset (without: the platform's zone); loaded as UTC."""
+    """A day or time as ISO 8601, with or without an offset (without: the platform's zone); loaded as UTC."""
 
     def __init__(self, **kwargs: Any) -> None:
-        metadata = {"format": "date-time", "example": "2026-11-23T09:14:03+08:00"}
+        # No `format`: by `date-time`, clients would refuse a day, and a time without an offset.
+        metadata = {"pattern": _INPUT_TIME, "example": "2026-11-23T09:14:03+08:00"}
         super().__init__(**kwargs | {"metadata": metadata | kwargs.get("metadata", {})})
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:

@@ -65,8 +65,8 @@ class MessageFilterSchema(AccountFilterSchema):
     late = StrictBoolean(metadata={"description": "Pending longer than `RECEIVER_LATE_AFTER_SECONDS`."})
     template_id = Text()
     reference = Text()
-    sent_from = InputTime(metadata={"description": "Sent at or after this time."})
-    sent_to = InputTime(metadata={"description": "Sent before this time."})
+    sent_from = InputTime(metadata={"description": "Sent at or after this time.", "example": "2026-11-01"})
+    sent_to = InputTime(metadata={"description": "Sent before this time.", "example": "2026-12-01"})
     matched = StrictBoolean(metadata={"description": "Whether the send is recorded."})
     conflicting = StrictBoolean(metadata={"description": "Whether both delivered and failed were reported."})
 

@@ -26,7 +26,7 @@ _DEAD_SHOWN = 50
 
 @click.group()
 def webhooks() -> None:
-    """Send pushes or events to your own endpoints: add, list, pause, test and remove webhooks, replay dead letters."""
+    """Send pushes or events to your own endpoints: add, update, list, pause, test and remove webhooks, replay them."""
 
 
 @webhooks.command()
@@ -81,6 +81,61 @@ def add(
             not_delivered_after_seconds=not_delivered_after,
         )
     _show_secret(secret, f"{name} receives every push from now on")
+
+
+@webhooks.command()
+@click.argument("name")
+@click.option("--url", help="A new URL. The secret stays, and pending deliveries go there at once.")
+@click.option(
+    "--event",
+    "events",
+    multiple=True,
+    type=click.Choice([event.value for event in EventType]),
+    help="Send these events alone; may be repeated.",
+)
+@click.option("--all-events", is_flag=True, help="Send all events.")
+@click.option("--account", "accounts", multiple=True, help="Only this account; may be repeated.")
+@click.option("--all-accounts", is_flag=True, help="Every account.")
+@click.option("--pii/--no-pii", default=None, help="Send full numbers and contents.")
+@click.option(
+    "--not-delivered-after",
+    type=click.IntRange(0, service.LONGEST_WAIT_SECONDS),
+    metavar="SECONDS",
+    help="As of `add`, for sends from now on. 0: no such event.",
+)
+def update(
+    name: str,
+    url: str | None,
+    events: tuple[str, ...],
+    all_events: bool,
+    accounts: tuple[str, ...],
+    all_accounts: bool,
+    pii: bool | None,
+    not_delivered_after: int | None,
+) -> None:
+    """Change a webhook. What is not given stays.
+
+    \b
+    Example:
+      receiver webhooks update shop --url https://new.example.com/sms
+    """
+    if (events and all_events) or (accounts and all_accounts):
+        raise click.UsageError("choose some, or all")
+    change: service.EndpointChange = {}
+    if url is not None:
+        change["url"] = url
+    if events or all_events:
+        change["events"] = events
+    if accounts or all_accounts:
+        change["accounts"] = accounts or None
+    if pii is not None:
+        change["pii"] = pii
+    if not_delivered_after is not None:
+        change["not_delivered_after_seconds"] = not_delivered_after or None
+    if not change:
+        raise click.UsageError("nothing to change: see --help")
+    _change(name, partial(Webhooks.update, change=change))
+    print(f"{name} is changed")
 
 
 def _show_secret(secret: str | None, otherwise: str) -> None:

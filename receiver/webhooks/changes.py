@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -33,18 +33,39 @@ def create_endpoint(connection: sa.Connection, new: NewEndpoint, *, now: datetim
     connection.execute(
         sa.insert(targets).values(
             name=new.name,
-            url=new.url,
             format=new.format.value,
-            events=[event.value for event in new.events],
-            accounts=sorted(new.accounts) if new.accounts is not None else None,
-            pii=new.pii,
-            not_delivered_after_seconds=new.not_delivered_after_seconds,
-            timed=not TIMED.isdisjoint(new.events),
             secret=secret,
             created_at=now,
+            **_settings(new),
         )
     )
     return secret
+
+
+def update_endpoint(connection: sa.Connection, target: Endpoint, *, new: NewEndpoint, now: datetime) -> None:
+    """Change the settings of an endpoint that differ from `new`. With a new URL all pending deliveries are due at once.
+
+    Raises NotFound if it was removed meanwhile.
+    """
+    before, after = _settings(target), _settings(new)
+    values = {name: value for name, value in after.items() if value != before[name]}
+    moved = "url" in values
+    own = targets.c.id == target.id
+    if connection.execute(sa.update(targets).where(own).values(values or {"name": new.name})).rowcount == 0:
+        raise NotFound(f"the webhook endpoint {target.name} was removed meanwhile")
+    if moved:
+        _make_due(connection, target, now=now)
+
+
+def _settings(endpoint: NewEndpoint) -> dict[str, Any]:
+    return {
+        "url": endpoint.url,
+        "events": [event.value for event in endpoint.events],
+        "accounts": sorted(endpoint.accounts) if endpoint.accounts is not None else None,
+        "pii": endpoint.pii,
+        "not_delivered_after_seconds": endpoint.not_delivered_after_seconds,
+        "timed": not TIMED.isdisjoint(endpoint.events),
+    }
 
 
 def new_secret() -> str:
@@ -63,11 +84,15 @@ def pause_endpoint(connection: sa.Connection, target: Endpoint, *, because: str,
 
 def resume_endpoint(connection: sa.Connection, target: Endpoint, *, now: datetime) -> None:
     """Resume an endpoint; all pending deliveries are due at once."""
-    connection.execute(
-        sa.update(targets)
-        .where(targets.c.id == target.id)
-        .values(paused_at=None, paused_because=None, failures=0, retry_at=None)
-    )
+    resumed = {"paused_at": None, "paused_because": None}
+    connection.execute(sa.update(targets).where(targets.c.id == target.id).values(resumed))
+    _make_due(connection, target, now=now)
+
+
+def _make_due(connection: sa.Connection, target: Endpoint, *, now: datetime) -> None:
+    """Make all pending deliveries of an endpoint due at once, whatever failed before."""
+    health = {"failures": 0, "retry_at": None}
+    connection.execute(sa.update(targets).where(targets.c.id == target.id).values(health))
     alive = (deliveries.c.target_id == target.id, deliveries.c.dead_at.is_(None))
     connection.execute(sa.update(deliveries).where(*alive, deliveries.c.next_at > now).values(next_at=now))
 

@@ -239,11 +239,14 @@ def pop_timers(connection: sa.Connection, clock: Clock, *, limit: int) -> int:
     if not due:
         return 0
     found = queries.get_messages(connection, sorted({row.message_id for row in due}), clock)
+    wanted = {target.id: target.events for target in _lock_endpoints(connection)}
     rows = [
         # No order key: it must not wait for other events of the message.
         _new_delivery(row.target_id, row.event, None, now, message_id=row.message_id)
         for row in due
-        if row.message_id in found and _holds(EventType(row.event), found[row.message_id])
+        if row.event in wanted.get(row.target_id, ())  # it may have changed since
+        and row.message_id in found
+        and _holds(EventType(row.event), found[row.message_id])
     ]
     if rows:
         connection.execute(sa.insert(deliveries), rows)

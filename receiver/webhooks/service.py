@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from receiver.core import Fault, InputFault, ReceiverError, new_id
 from receiver.net.egress import EgressClient
@@ -79,6 +79,27 @@ def _faults(name: str, form: str, events: Sequence[str], seconds: int | None) ->
     return faults
 
 
+class EndpointChange(TypedDict, total=False):
+    """What is to change of an endpoint; what is left out stays."""
+
+    url: str
+    events: Sequence[str]  # empty: all of them
+    accounts: Sequence[str] | None  # None: every account
+    pii: bool
+    not_delivered_after_seconds: int | None
+
+
+def _audited(settings: NewEndpoint) -> dict[str, Any]:
+    """Return what the audit log has of an endpoint: not its URL, which may contain a password."""
+    return {
+        "host": parse_url(settings.url).host,
+        "format": settings.format.value,
+        "events": [event.value for event in settings.events],
+        "accounts": list(settings.accounts) if settings.accounts is not None else None,
+        "pii": settings.pii,
+    }
+
+
 class Webhooks:
     """Operations on webhook endpoints. Thread-safe.
 
@@ -118,11 +139,68 @@ class Webhooks:
 
         No `events`: all of them. Raises InvalidEndpoint, NameTaken.
         """
+        new = self._checked(
+            name=name,
+            url=url,
+            form=form,
+            events=events,
+            accounts=accounts,
+            pii=pii,
+            not_delivered_after_seconds=not_delivered_after_seconds,
+        )
+        work = partial(changes.create_endpoint, new=new, now=self._trail.now())
+        secret = self._trail.audited(work, actor, "webhook.create", name=name, **_audited(new))
+        self._wake()
+        return secret
+
+    def update(self, actor: str, target: Endpoint, change: EndpointChange) -> None:
+        """Change an endpoint, which keeps its secret; its pending deliveries go to the new URL, at once.
+
+        Raises InvalidEndpoint, NotFound.
+        """
+        events, seconds = change.get("events"), target.not_delivered_after_seconds
+        if events and EventType.NOT_DELIVERED not in events:
+            seconds = None  # no longer subscribed
+        seconds = change.get("not_delivered_after_seconds", seconds)
+        if events is None:
+            events = [event for event in target.events if seconds is not None or event != EventType.NOT_DELIVERED]
+        new = self._checked(
+            name=target.name,
+            url=change.get("url", target.url),
+            form=target.format,
+            events=events,
+            accounts=change.get("accounts", target.accounts),
+            pii=change.get("pii", target.pii),
+            not_delivered_after_seconds=seconds,
+            old=target,
+        )
+        work = partial(changes.update_endpoint, new=new, now=self._trail.now())
+        changed = {name: value for name, value in _audited(new).items() if value != _audited(target)[name]}
+        self._change(actor, "webhook.update", target, work, **changed, url_changed=new.url != target.url)
+        self._wake()
+
+    def _checked(
+        self,
+        *,
+        name: str,
+        url: str,
+        form: str,
+        events: Sequence[str],
+        accounts: Sequence[str] | None,
+        pii: bool,
+        not_delivered_after_seconds: int | None,
+        old: Endpoint | None = None,
+    ) -> NewEndpoint:
+        """Return the settings of an endpoint; the URL and accounts of `old` are not judged anew.
+
+        Raises InvalidEndpoint.
+        """
         raw = form == PayloadFormat.RAW
         faults = _faults(name, form, events, not_delivered_after_seconds)
-        if fault := self._fault_of_url(url):
+        if (old is None or url != old.url) and (fault := self._fault_of_url(url)):
             faults["url"] = fault
-        if accounts is not None and not set(accounts) <= self._accounts:
+        known = self._accounts.union((old.accounts if old else None) or ())
+        if accounts is not None and not set(accounts) <= known:
             faults["accounts"] = InputFault.UNKNOWN_ACCOUNT
         if faults:
             raise InvalidEndpoint(faults)
@@ -131,7 +209,7 @@ class Webhooks:
             chosen.discard(EventType.NOT_DELIVERED)
         else:
             chosen.add(EventType.NOT_DELIVERED)
-        new = NewEndpoint(
+        return NewEndpoint(
             name=name,
             url=url,
             format=PayloadFormat(form),
@@ -140,19 +218,6 @@ class Webhooks:
             pii=pii or raw,
             not_delivered_after_seconds=not_delivered_after_seconds,
         )
-        secret = self._trail.audited(
-            partial(changes.create_endpoint, new=new, now=self._trail.now()),
-            actor,
-            "webhook.create",
-            name=name,
-            host=parse_url(url).host,
-            format=new.format.value,
-            events=[event.value for event in new.events],
-            accounts=list(new.accounts) if new.accounts is not None else None,
-            pii=new.pii,
-        )
-        self._wake()
-        return secret
 
     def _fault_of_url(self, url: str) -> str | None:
         try:
@@ -195,10 +260,17 @@ class Webhooks:
         return again
 
     def _change(
-        self, actor: str, action: str, target: Endpoint, change: Callable[..., T], *, result_as: str | None = None
+        self,
+        actor: str,
+        action: str,
+        target: Endpoint,
+        change: Callable[..., T],
+        *,
+        result_as: str | None = None,
+        **detail: Any,
     ) -> T:
         work = partial(change, target=target)
-        return self._trail.audited(work, actor, action, result_as=result_as, name=target.name)
+        return self._trail.audited(work, actor, action, result_as=result_as, name=target.name, **detail)
 
     def try_out(self, actor: str, target: Endpoint) -> TestResult:
         """Send a test event at once, even to a paused endpoint, and return the result."""

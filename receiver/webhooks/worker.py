@@ -170,8 +170,9 @@ class WebhookWorker:
 
     def _update_senders(self, found: list[Endpoint]) -> None:
         wanted = {target.id: target for target in found}
-        for target_id in set(self._senders) - set(wanted):
-            self._senders.pop(target_id).stop(time.monotonic())
+        for target_id, sender in list(self._senders.items()):
+            if target_id not in wanted or wanted[target_id].url != sender.url:
+                self._senders.pop(target_id).stop(time.monotonic())
         for target in found:
             if target.id not in self._senders:
                 self._senders[target.id] = _EndpointSender(
@@ -202,6 +203,7 @@ class _EndpointSender:
     ) -> None:
         self._id = target.id
         self._name = target.name
+        self.url = target.url
         self._place = parse_url(target.url)
         self._client = EgressClient(self._place, policy, connections=THREADS_EACH)
         self._database = database
@@ -268,11 +270,14 @@ class _EndpointSender:
                 self._add_thread()
         result = self._send(claim, until=begun + _CLAIM_SECONDS)
         self._settle(result, until=begun + LEASE.total_seconds())
-        return not result.failures_in_row and result.rest is None and result.pause_because is None
+        moved = claim.target.url != self.url
+        return not (moved or result.failures_in_row or result.rest is not None or result.pause_because is not None)
 
     def _send(self, claim: DeliveryClaim, *, until: float) -> Settlement:
         result = Settlement()
-        for delivery in claim.deliveries:
+        # A new URL may go with new credentials, which the old one must not get: its own sender sends these.
+        moved = claim.target.url != self.url
+        for delivery in claim.deliveries if not moved else ():
             begun = time.monotonic()
             if self._stopping.is_set() or self.paused or begun > until or not self._send_one(claim, delivery, result):
                 break

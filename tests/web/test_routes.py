@@ -41,6 +41,7 @@ ROUTES = {
     "POST /api/v1/webhooks": "webhooks",
     "GET /api/v1/webhooks/<string:name>": "webhooks",
     "DELETE /api/v1/webhooks/<string:name>": "webhooks",
+    "PATCH /api/v1/webhooks/<string:name>": "webhooks",
     "GET /api/v1/webhooks/<string:name>/dead": "webhooks",
     "POST /api/v1/webhooks/<string:name>/pause": "webhooks",
     "POST /api/v1/webhooks/<string:name>/replay": "webhooks",

@@ -248,6 +248,16 @@ def test_commands_do_what_the_api_does(
     assert Webhook(secret).verify(target.all[0].body, dict(target.all[0].headers))
     target.behave = lambda _sent: (404, {})
     assert "status 404" in run("test", "shop", code=1)
+    run("update", "shop", code=2)
+    assert "RECEIVER_WEBHOOKS_ALLOW" in run("update", "shop", "--url", "http://10.0.0.1/", code=1)
+    run("update", "shop", "--url", target.url("/new"), "--pii", "--account", "default", "--all-events")
+    changed = services.webhooks.find("shop")
+    assert (changed.url, changed.pii, changed.accounts) == (target.url("/new"), True, ("default",))
+    assert len(changed.events) == 4
+    run("update", "shop", "--not-delivered-after", "9", "--all-accounts")
+    run("update", "shop", "--no-pii")
+    changed = services.webhooks.find("shop")
+    assert (changed.not_delivered_after_seconds, changed.pii, changed.accounts) == (9, False, None)
     run("pause", "shop")
     shown = {item["name"]: item for item in json.loads(run("list", "--json"))}
     assert (shown["shop"]["paused_because"], shown["old"]["paused_because"]) == ("by cli", None)
@@ -261,3 +271,74 @@ def test_commands_do_what_the_api_does(
     run("replay", "shop", code=2)
     run("remove", "old")
     assert [target.name for target in services.ask(endpoints.list_endpoints)] == ["shop"]
+
+
+def test_new_url_keeps_secret_and_queue(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
+    secret = request("POST", "", wanted(target)).json["secret"]
+    target.behave = lambda sent: (503, {"Retry-After": "3600"}) if sent.path.startswith("/hook?") else (200, {})
+    keep(services, make_push())
+    await_true(lambda: request("GET", "/shop").json["retry_at"] is not None)
+    changed = request("PATCH", "/shop", {"url": target.url("/new?key=K2")})
+    assert (changed.status_code, changed.json["url"]) == (200, target.url("/new?…"))
+    sent = target.await_taken(2)
+    assert {one.path for one in sent} == {"/new?key=K2"}
+    assert {Webhook(secret).verify(one.body, dict(one.headers))["type"] for one in sent} == {
+        "receipt.received",
+        "message.status_changed",
+    }
+    (entry,) = [
+        found["detail"]
+        for found in services.ask(lambda connection: log.list_audit(connection, 20))
+        if found["action"] == "webhook.update"
+    ]
+    assert entry == {"name": "shop", "url_changed": True}
+
+
+def test_change_sets_what_is_given_and_leaves_the_rest(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
+    request("POST", "", wanted(target, events=["reply.received"], not_delivered_after_seconds=30))
+
+    def change_to(**body: Any) -> tuple[Any, ...]:
+        found = request("PATCH", "/shop", body).json
+        return found["events"], found["accounts"], found["pii"], found["not_delivered_after_seconds"]
+
+    both = ["reply.received", "message.not_delivered"]
+    assert change_to() == (both, None, False, 30)
+    assert change_to(pii=True, accounts=["second"]) == (both, ["second"], True, 30)
+    assert change_to(not_delivered_after_seconds=None, accounts=None) == (["reply.received"], None, True, None)
+    assert change_to(not_delivered_after_seconds=5) == (both, None, True, 5)
+    assert change_to(events=["receipt.received"], pii=False) == (["receipt.received"], None, False, None)
+    everything = ["receipt.received", "reply.received", "message.status_changed", "message.no_receipt"]
+    assert change_to(events=[]) == (everything, None, False, None)
+
+
+def test_change_is_checked_like_a_new_one(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
+    request("POST", "", wanted(target))
+    body = {"url": "http://10.0.0.1/", "accounts": ["x"], "events": ["message.not_delivered"]}
+    refused = request("PATCH", "/shop", body)
+    assert refused.status_code == 422
+    pointers = {error["pointer"] for error in refused.json["errors"]}
+    assert pointers == {"#/url", "#/accounts", "#/not_delivered_after_seconds"}
+    assert request("PATCH", "/shop", {"format": "raw"}).status_code == 422
+    assert request("PATCH", "/nobody", {}).status_code == 404
+    assert services.webhooks.find("shop").url == target.url("/hook?key=K1")
+
+
+def test_key_changes_no_target_to_get_more_than_it_may_see(
+    client: FlaskClient, services: Runtime, target: Hook
+) -> None:
+    ask(client, services)("POST", "", wanted(target, "full", pii=True, accounts=["second"]))
+    ask(client, services)("POST", "", wanted(target, accounts=["second"]))
+    blind = ask(client, services, Scope.WEBHOOKS)
+    bound = ask(client, services, accounts=("second",))
+    for request, name, body in (
+        (blind, "full", {"url": target.url("/mine")}),
+        (blind, "shop", {"pii": True}),
+        (bound, "shop", {"accounts": ["default"]}),
+        (bound, "shop", {"accounts": None}),
+    ):
+        assert request("PATCH", f"/{name}", body).status_code == 403, body
+    assert blind("PATCH", "/full", {"pii": False}).status_code == 200
+    assert bound("PATCH", "/shop", {"url": target.url("/other")}).status_code == 200

@@ -333,6 +333,19 @@ def test_message_that_is_not_delivered_in_time_is_told_of_once(services: Runtime
     assert {data_of(sent)["status"] for sent in target.all[2:]} == {"no_receipt"}
 
 
+def test_timer_of_an_event_that_is_no_longer_wanted_sends_nothing(services: Runtime, target: Hook) -> None:
+    add(services, target, not_delivered_after_seconds=3600)
+    now = services.now()
+    services.recorder.record([make_send(task_id="late", sent_at=now - timedelta(minutes=50))])
+    services.webhook_worker.run_now()
+    await_true(lambda: count(services, timers) == 2)
+    services.webhooks.update("test", services.webhooks.find("shop"), {"not_delivered_after_seconds": None})
+    change(services, sa.update(timers).values(due_at=now - timedelta(seconds=1)))
+    services.webhook_worker.run_now()
+    await_true(lambda: count(services, timers) == 0 and count(services, deliveries_table) == 0)
+    assert [type_of(sent) for sent in target.all] == ["message.no_receipt"]
+
+
 # --- Several nodes ----------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import marshmallow as ma
 from flask.views import MethodView
@@ -31,6 +31,9 @@ from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied, Invalid
 from receiver.webhooks import endpoints, service
 from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, PayloadFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 blueprint = Blueprint("webhooks", __name__, description="Webhook endpoints and their deliveries.")
 
@@ -66,6 +69,33 @@ class NewWebhookSchema(StrictSchema):
     not_delivered_after_seconds = WholeNumber(
         validate=ma.validate.Range(1, service.LONGEST_WAIT_SECONDS),
         metadata={"description": "Send an event for a message that is not delivered after so many seconds."},
+    )
+
+
+class WebhookChangeSchema(StrictSchema):
+    """What is to change of a webhook; what is left out stays."""
+
+    url = Text(
+        max_chars=2000,
+        metadata={
+            "example": "https://shop.example.com/hooks/v2",
+            "description": "The secret stays; pending deliveries go to the new URL at once.",
+        },
+    )
+    events = ma.fields.List(
+        ma.fields.String(validate=OneOf(_EVENTS)), metadata={"description": "For `webhooks`. Empty: all events."}
+    )
+    accounts = ma.fields.List(
+        Text(max_chars=64),
+        validate=ma.validate.Length(min=1),
+        allow_none=True,
+        metadata={"description": "Null: every account."},
+    )
+    pii = StrictBoolean(metadata={"description": "Send full numbers and contents."})
+    not_delivered_after_seconds = WholeNumber(
+        validate=ma.validate.Range(1, service.LONGEST_WAIT_SECONDS),
+        allow_none=True,
+        metadata={"description": "Null: no such event. Another value applies to sends from now on."},
     )
 
 
@@ -179,16 +209,8 @@ class Webhooks(MethodView):
     @blueprint.response(201, CreatedWebhookSchema)
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create a webhook. It receives all events from now on."""
-        if (body["pii"] or body["format"] == PayloadFormat.RAW) and not caller().sees_numbers:
-            raise Denied(
-                403,
-                ErrorCode.MISSING_SCOPE,
-                f"full numbers, which `raw` contains too, require the scope {Scope.PII.value}",
-            )
-        allowed = caller().accounts
-        accounts = body.get("accounts", allowed)
-        if allowed is not None and not set(accounts or ()) <= set(allowed):
-            raise Denied(403, ErrorCode.ACCOUNT_CLOSED, "this key is bound to other accounts")
+        accounts = body.get("accounts", caller().accounts)
+        _require_allowed(in_full=body["pii"] or body["format"] == PayloadFormat.RAW, accounts=accounts)
         try:
             secret = runtime().webhooks.add(
                 caller().name,
@@ -201,7 +223,7 @@ class Webhooks(MethodView):
                 not_delivered_after_seconds=body.get("not_delivered_after_seconds"),
             )
         except service.InvalidEndpoint as invalid:
-            raise Invalid({f"#/{name}": reason for name, reason in invalid.faults.items()}) from None
+            raise _invalid(invalid) from None
         except NameTaken as taken:
             raise Invalid({"#/name": str(taken)}, status=409, code=ErrorCode.NAME_TAKEN) from None
         return _shown(_find(body["name"])) | {"secret": secret}
@@ -216,6 +238,20 @@ class OneWebhook(MethodView):
     @blueprint.response(200, WebhookSchema)
     def get(self, name: str) -> dict[str, Any]:
         """Return a webhook and its state."""
+        return _shown(_find(name))
+
+    @operation(blueprint, "update_webhook")
+    @documents(blueprint, 400, 401, 403, 404, 413, 415, 422, 503)
+    @blueprint.arguments(WebhookChangeSchema, location="json")
+    @blueprint.response(200, WebhookSchema)
+    def patch(self, body: dict[str, Any], name: str) -> dict[str, Any]:
+        """Change a webhook. One that sends full numbers can only be changed with the scope `pii`."""
+        target = _find(name)
+        _require_allowed(in_full=body.get("pii", target.pii), accounts=body.get("accounts", target.accounts))
+        try:
+            runtime().webhooks.update(caller().name, target, cast("service.EndpointChange", body))
+        except service.InvalidEndpoint as invalid:
+            raise _invalid(invalid) from None
         return _shown(_find(name))
 
     @operation(blueprint, "remove_webhook")
@@ -306,6 +342,23 @@ class Replay(MethodView):
         """Send dead letters again."""
         ids = [int(text) for text in body["ids"]] if "ids" in body else None
         return {"replayed": runtime().webhooks.replay(caller().name, _find(name), ids)}
+
+
+def _require_allowed(*, in_full: bool, accounts: Sequence[str] | None) -> None:
+    """Raises Denied if the caller may not send that to an endpoint."""
+    if in_full and not caller().sees_numbers:
+        raise Denied(
+            403,
+            ErrorCode.MISSING_SCOPE,
+            f"full numbers, which `raw` contains too, require the scope {Scope.PII.value}",
+        )
+    allowed = caller().accounts
+    if allowed is not None and (accounts is None or not set(accounts) <= set(allowed)):
+        raise Denied(403, ErrorCode.ACCOUNT_CLOSED, "this key is bound to other accounts")
+
+
+def _invalid(found: service.InvalidEndpoint) -> Invalid:
+    return Invalid({f"#/{name}": reason for name, reason in found.faults.items()})
 
 
 def _find(name: str) -> Endpoint:

@@ -20,16 +20,22 @@ if TYPE_CHECKING:
 REGISTRY = CollectorRegistry()
 
 
+_OBSERVED_MAX = 7 * 86400.0  # a week: one absurd time must not decide a sum for ever
+
+
 class ManyHistogram(Histogram):
     """A histogram without labels that observes many values at little cost."""
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Count each of the values."""
+        """Count each of the values; one above the bound counts as the bound."""
         if len(values) <= 1:
             for value in values:
-                self.observe(value)
+                self.observe(min(value, _OBSERVED_MAX))
             return
-        self._sum.inc(sum(values))
+        total = sum(values)
+        if total > _OBSERVED_MAX:
+            total = sum(min(value, _OBSERVED_MAX) for value in values)
+        self._sum.inc(total)
         for bucket, count in Tally(bisect_left(self._upper_bounds, value) for value in values).items():
             self._buckets[bucket].inc(count)
 
@@ -80,8 +86,24 @@ ACK_SECONDS = ManyHistogram(
 )
 RECEIPT_DELAY_SECONDS = ManyHistogram(
     "receiver_receipt_delay_seconds",
-    "Time from a receipt's reported time to its arrival, copies included: the platform's delay.",
+    "Time from a receipt's reported time to its arrival, copies included, a week at most: the platform's delay.",
     buckets=(1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 21600, 86400),
+    registry=REGISTRY,
+)
+
+# Requests for API, console and other pages, and those through the send proxy. Pushes have metrics of their own. `route`
+# is a template, never a path: no id, number or secret.
+HTTP_REQUESTS = Counter(
+    "receiver_http_requests",
+    "Requests other than pushes, by route, method and class of the status.",
+    ["route", "method", "status"],
+    registry=REGISTRY,
+)
+HTTP_REQUEST_SECONDS = Histogram(
+    "receiver_http_request_duration_seconds",
+    "Time from a request's head to the end of its answer, the wait that ?wait= asks for included.",
+    ["route", "method"],
+    buckets=(0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=REGISTRY,
 )
 
@@ -153,9 +175,22 @@ def _create_series() -> None:
         PROBES.labels(method)
     for reason in ("secret", "address"):
         WOULD_REFUSE.labels(reason)
+    for reason in ("DatabaseUnavailable", "DatabaseMisconfigured", "SpoolUnavailable"):
+        STORE_FAILURES.labels(reason)
+    for outcome in ("accepted", "refused", "outcome_unknown", "local_limit", "unrecorded"):
+        SENDS.labels(outcome)
 
 
 _create_series()
+
+
+def count_request(route: str | None, method: str, status: int, seconds: float) -> None:
+    """Count an answered request that is no push. `route`: a template; None: its path leads nowhere."""
+    route = route or "none"
+    for each in ("2xx", "4xx", "5xx"):  # at the first request, not at the first error
+        HTTP_REQUESTS.labels(route, method, each)
+    HTTP_REQUESTS.labels(route, method, f"{status // 100}xx").inc()
+    HTTP_REQUEST_SECONDS.labels(route, method).observe(seconds)
 
 
 def start_in_files(directory: Path, slot: int) -> None:

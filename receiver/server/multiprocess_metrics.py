@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.multiprocess import mark_process_dead
 
 from receiver.core import lock, try_lock
-from receiver.observability import get_logger, metrics
+from receiver.observability import get_logger, metrics, processes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,8 +28,14 @@ _log = get_logger(__name__)
 
 _PREFIX = "receiver-metrics-"
 _MEMORY = Path("/dev/shm")  # noqa: S108  (created by mkdtemp, for this user only)
-_KINDS = ("counter", "histogram", "gauge_max", "gauge_livemin", "gauge_livesum")
-_FILE_BYTES = 1 << 16  # the size prometheus_client uses; one kind fills at most a quarter
+# At most half of each is filled; histograms have a dozen series for each route and method.
+_KINDS = {
+    "counter": 1 << 17,
+    "histogram": 1 << 20,
+    "gauge_max": 1 << 16,
+    "gauge_livemin": 1 << 16,
+    "gauge_livesum": 1 << 16,
+}
 
 
 class MultiprocessMetrics:
@@ -53,22 +59,24 @@ class MultiprocessMetrics:
             return None
         self.release_slot(slot)
         try:
-            for kind in _KINDS:
-                _preallocate(self.directory / f"{kind}_{slot}.db")
+            for kind, size in _KINDS.items():
+                _preallocate(self.directory / f"{kind}_{slot}.db", size)
         except OSError as error:
             _log.warning("metrics of one process are not summed with the others", reason=error.strerror)
             return None
         return slot
 
     def release_slot(self, slot: int) -> None:
-        """Remove the gauges of a dead process."""
+        """Remove the gauges of a dead process, and the note of it."""
         if self.directory is not None:
             mark_process_dead(slot, str(self.directory))
+            processes.drop_process(self.directory, str(slot))
 
     def start_counting(self, slot: int | None) -> None:
         """Use that slot from now on; called once, in the new process."""
         if slot is not None and self.directory is not None:
             metrics.start_in_files(self.directory, slot)
+            processes.note_process(self.directory, str(slot))
         metrics.PROCESS_STARTS.inc()
         metrics.PROCESSES.set(1)
 
@@ -85,13 +93,14 @@ class MultiprocessMetrics:
         self._lock = os.open(directory, os.O_RDONLY)
         lock(self._lock)
         self.directory = directory
+        processes.note_process(directory, processes.MASTER)
 
 
-def _preallocate(path: Path) -> None:
+def _preallocate(path: Path, size: int) -> None:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if os.fstat(file).st_size == 0:
-            os.posix_fallocate(file, 0, _FILE_BYTES)
+            os.posix_fallocate(file, 0, size)
     finally:
         os.close(file)
 

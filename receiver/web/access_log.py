@@ -1,4 +1,4 @@
-"""Access log: one line per request.
+"""Access log: one line per request, and the metrics of those that are no pushes.
 
 A line never holds a path, query, header or body: each may contain a secret, a number or a code. It holds the route's
 template and the name of the key or user.
@@ -20,7 +20,7 @@ from flask import Flask, Response, g, request
 
 from receiver.core import ReceiverError, new_id
 from receiver.intake import Acknowledged, Refused, client_address, within
-from receiver.observability import count_dropped, get_logger, redact, tracing, write_rendered
+from receiver.observability import count_dropped, get_logger, metrics, redact, tracing, write_rendered
 from receiver.web import runtime
 
 if TYPE_CHECKING:
@@ -54,13 +54,24 @@ def level_of(status: int) -> int:
     return logging.WARNING if status >= 400 else logging.INFO
 
 
-def log_request(
-    settings: Settings, environ: WSGIEnvironment, *, status: int, began: float, level: int | None = None, **more: Any
+def record_request(
+    settings: Settings,
+    environ: WSGIEnvironment,
+    *,
+    status: int,
+    began: float,
+    route: str | None,
+    level: int | None = None,
+    **more: Any,
 ) -> None:
-    """Write the line of a request; `began` by `perf_counter`. Values of `more` that are None are left out."""
+    """Count a request and write its line; `began` by `perf_counter`. Values of `more` that are None are left out."""
+    seconds = time.perf_counter() - began
+    method = environ.get("REQUEST_METHOD", "")
+    method = method if method in _METHODS else "other"
+    if route != _PUSH_ROUTE:  # counted where they are admitted
+        metrics.count_request(route, method, status, seconds)
     if not settings.access_log:
         return
-    method = environ.get("REQUEST_METHOD", "")
     peer = environ.get("REMOTE_ADDR") or ""
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isascii() and length.isdigit():
@@ -68,11 +79,11 @@ def log_request(
     _log.log(
         level_of(status) if level is None else level,
         _EVENT,
-        method=method if method in _METHODS else "other",
+        method=method,
         status=status,
-        duration_ms=round((time.perf_counter() - began) * 1000, 1),
+        duration_ms=round(seconds * 1000, 1),
         client=client_address(peer, environ.get("HTTP_X_FORWARDED_FOR"), settings.trusted_proxies),
-        **{name: value for name, value in more.items() if value is not None},
+        **{name: value for name, value in {"route": route, **more}.items() if value is not None},
     )
 
 
@@ -118,7 +129,7 @@ def _end(response: Response) -> Response:
     # After the body is sent: an export has only begun at this point.
     response.call_on_close(
         partial(
-            log_request,
+            record_request,
             runtime().settings,
             request.environ,
             status=response.status_code,

@@ -13,6 +13,7 @@ from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, SpoolUnava
 from receiver.db import version
 from receiver.intake import spool_state
 from receiver.observability import count_dropped, metrics
+from receiver.observability.processes import ProcessCollector
 from receiver.web import runtime
 from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import problem
@@ -84,4 +85,5 @@ def metrics_page() -> Response:
     else:
         registry.register(metrics.REGISTRY)
     registry.register(Scrape(runtime()))
+    registry.register(ProcessCollector(os.environ.get("PROMETHEUS_MULTIPROC_DIR")))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

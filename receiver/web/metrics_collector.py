@@ -15,6 +15,7 @@ are a `cached_property` of Scrape. Each query runs at every scrape: use only que
 from __future__ import annotations
 
 import math
+import platform
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, TypeVar
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from receiver import __version__
 from receiver.alerting import figures, rules
 from receiver.alerting.figures import find_set_aside
 from receiver.alerting.rules import Alarm, PushFlow, Rate, SetAsideRows
@@ -91,11 +93,20 @@ class Scrape(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every gauge."""
+        yield self._build_info()
         for each in _GAUGES:
             family = GaugeMetricFamily(each.name, each.help_text, labels=[each.label] if each.label else None)
             for value, number in self.values(each).items():
                 family.add_metric([value] if each.label else [], number)
             yield family
+
+    def _build_info(self) -> Metric:
+        family = GaugeMetricFamily(
+            "receiver_build_info", "What is running; always 1.", labels=["version", "python", "database"]
+        )
+        database = "sqlite" if self.services.settings.embedded else "postgresql"
+        family.add_metric([__version__, platform.python_version(), database], 1)
+        return family
 
     def values(self, each: _Gauge) -> Mapping[str, float]:
         """Return a gauge's numbers by its label's value; without a label, by the empty text."""

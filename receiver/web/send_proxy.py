@@ -19,7 +19,7 @@ from receiver.core import ReceiverError
 from receiver.observability import get_logger
 from receiver.platform.client import BALANCE_PATH, SEND_PATH, SMS_API
 from receiver.sending.service import PassedRequest
-from receiver.web.access_log import log_request
+from receiver.web.access_log import record_request
 from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import answer_for, problem
 
@@ -72,7 +72,7 @@ class SendProxy:
         except Exception as error:  # noqa: BLE001  (the edge of a request: its text may hold a code)
             _log.error("request failed", error=type(error).__name__)
             answer = _failure(problem(500, ErrorCode.INTERNAL, "internal server error"))
-        log_request(self._runtime.settings, environ, status=answer.status_code, began=began, route=_route(path))
+        record_request(self._runtime.settings, environ, status=answer.status_code, began=began, route=_route(path))
         return answer(environ, start_response)
 
     def _answer(self, request: Request, path: str) -> Response:

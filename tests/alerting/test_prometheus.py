@@ -183,7 +183,7 @@ def test_every_metric_of_alerts_and_dashboard_is_there(scraped: str) -> None:
     there = set(kinds)
     there |= {f"{name}{end}" for name, kind in kinds.items() if kind == "histogram" for end in ("_bucket", "_sum")}
     used = "\n".join([ALERTS.read_text(), *expressions()])
-    named = set(re.findall(r"\b(?:receiver|probe)_\w+", used))
+    named = set(re.findall(r"\b(?:receiver|probe|process)_\w+", used))
     assert named - there - BY_SETTINGS == set()
     assert named >= BY_SETTINGS
 

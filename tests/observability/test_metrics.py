@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import signal
 import time
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from receiver import __version__
 from receiver.app import create_app
 from receiver.messages import find_oldest_pending, journal
+from receiver.observability import metrics
 from receiver.server import multiprocess_metrics
 from receiver.server.multiprocess_metrics import MultiprocessMetrics
 from tests.bench.usage import is_running, list_tree
@@ -85,6 +89,75 @@ def test_every_process_gives_the_sum_of_all(served: tuple[ServeProcess, int]) ->
     assert delays["receiver_last_push_timestamp_seconds"] == pytest.approx(time.time(), abs=_PATIENCE_SECONDS)
 
 
+def test_requests_are_counted_by_route_and_pushes_are_not_among_them(served: tuple[ServeProcess, int]) -> None:
+    process, _ = served
+    key = process.make_key("read")
+    before = scrape(process)
+    for _ in range(3):
+        assert process.request("GET", "/api/v1/messages?mobile=15080921090", headers=key).status == 200
+        assert process.request("GET", "/api/v1/messages/15080921090").status == 401
+        assert process.request("GET", "/puhs/15080921090").status == 404
+        assert process.request("POST", "/push/15080921090", b"").status == 404
+    push(process, 3)
+
+    def counted(now: dict[str, float]) -> dict[str, float]:
+        names = [name for name in now if "receiver_http_requests_total" in name and "/metrics" not in name]
+        return {
+            name.partition("{")[2]: now[name] - before.get(name, 0) for name in names if now[name] > before.get(name, 0)
+        }
+
+    one = "/api/v1/messages/<row_id:message_id>"
+    await_true(lambda: len(counted(scrape(process))) == 3)
+    await_true(lambda: set(counted(scrape(process)).values()) == {3})
+    now = scrape(process)
+    assert set(counted(now)) == {
+        'method="GET",route="/api/v1/messages",status="2xx"}',
+        f'method="GET",route="{one}",status="4xx"}}',
+        'method="GET",route="none",status="4xx"}',
+    }
+    assert now[f'receiver_http_requests_total{{method="GET",route="{one}",status="5xx"}}'] == 0
+    assert now[f'receiver_http_request_duration_seconds_count{{method="GET",route="{one}"}}'] >= 3
+    assert not [name for name in now if "push/" in name or "15080921090" in name]
+
+
+def test_every_process_has_the_standard_figures_whichever_answers(served: tuple[ServeProcess, int]) -> None:
+    process, master = served
+    pids = {"master": master} | dict(zip("01", sorted(workers_of(master)), strict=True))
+    for _ in range(5):
+        now = scrape(process)
+        for name, pid in pids.items():
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            found = now[f'process_resident_memory_bytes{{process="{name}"}}']
+            assert found == pytest.approx(pages * os.sysconf("SC_PAGE_SIZE"), rel=0.3)
+            assert now[f'process_start_time_seconds{{process="{name}"}}'] == pytest.approx(
+                Path(f"/proc/{pid}").stat().st_mtime, abs=_PATIENCE_SECONDS
+            )
+            assert now[f'process_cpu_seconds_total{{process="{name}"}}'] > 0
+            assert now[f'process_open_fds{{process="{name}"}}'] < now[f'process_max_fds{{process="{name}"}}']
+    assert len([name for name in now if name.startswith("process_")]) == 6 * len(pids)
+
+
+def test_what_has_not_happened_is_counted_as_0_from_the_start(served: tuple[ServeProcess, int]) -> None:
+    now = scrape(served[0])
+    for outcome in ("accepted", "refused", "outcome_unknown", "local_limit", "unrecorded"):
+        assert now[f'receiver_sends_total{{outcome="{outcome}"}}'] == 0
+    assert now['receiver_store_failures_total{reason="DatabaseUnavailable"}'] == 0
+    (built,) = [name for name in now if name.startswith("receiver_build_info")]
+    assert built == (
+        f'receiver_build_info{{database="postgresql",python="{platform.python_version()}",version="{__version__}"}}'
+    )
+
+
+@pytest.mark.parametrize("given", [[6e10], [1.0, 6e10], [1.0, 2.0]])
+def test_one_absurd_time_does_not_decide_the_sum(given: list[float]) -> None:
+    histogram = metrics.ManyHistogram("tried", "Tried.", buckets=(1, 10), registry=CollectorRegistry())
+    histogram.observe_all(given)
+    found = {sample.name + sample.labels.get("le", ""): sample.value for sample in histogram.collect()[0].samples}
+    assert found["tried_sum"] == sum(min(value, 7 * 86400) for value in given)
+    assert found["tried_count"] == len(given)
+    assert found["tried_bucket10.0"] == sum(value < 10 for value in given)
+
+
 def test_nothing_falls_when_a_process_is_killed_or_renewed(served: tuple[ServeProcess, int]) -> None:
     process, master = served
     before = pushed(process)
@@ -122,12 +195,13 @@ def test_restarts_add_no_files_and_other_commands_count_nowhere(served: tuple[Se
     (directory,) = mapped_directories(min(workers_of(master)))
     held = {str(handle.readlink()) for handle in Path(f"/proc/{master}/fd").iterdir()}
     assert {place for place in held if "/receiver-metrics-" in place} == {str(directory)}
-    files = {path.name for path in directory.iterdir()}
+    files = {path.name for path in directory.glob("*.db")}
+    assert {int(path.read_text()) for path in directory.glob("*.pid")} == {master, *workers_of(master)}
     assert {re.sub(r"_\d+\.db", "", name) for name in files} == set(multiprocess_metrics._KINDS)
     assert {int(re.findall(r"\d+", name)[-1]) for name in files} <= set(range(4))  # a reload has both at once
     starts = scrape(process)["receiver_process_starts_total"]
     assert process.run("status").returncode == 0
-    assert {path.name for path in directory.iterdir()} == files
+    assert {path.name for path in directory.glob("*.db")} == files
     assert scrape(process)["receiver_process_starts_total"] == starts
 
 

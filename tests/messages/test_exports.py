@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import time
+import zipfile
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -22,7 +23,7 @@ from receiver.app import create_app
 from receiver.audit import log
 from receiver.auth.api_keys import Scope
 from receiver.core import MessageStatus, SendResult
-from receiver.messages import export_files as files
+from receiver.messages import export_sheets as sheets
 from receiver.web.lists import exports as exports_module
 from tests.conftest import make_key
 from tests.db.test_encryption import OLD
@@ -42,6 +43,8 @@ NASTY = ["=1+1", "+86", "-1", "@x", "\tx", 'a "quoted", b', "two\nlines", "cr\r"
 # A sign of full width, and white space of any kind before one; and what has an apostrophe of its own.
 NASTY += ["＝1+1", "＋1", "－1", "＠x", "\n=1+1", "\r\n＝1", "\u00a0=1", "\u3000\u3000=1+1", " \u200b@x"]
 NASTY += ["\nx", "x=1", "'=1", "'x", "\u2003 '-1", "a\n=1"]
+# Markup of a workbook, and what stands there for a control character.
+NASTY += ["<r>a & b</r>", "<r><t>", "_x0041_x0042_", "\x1b_x001B_", "\u2003x "]
 MAY_BE_FORMULA = re.compile(r"['\s\u200b]*[=+@＝＋－＠-]|'*[\t\r\n]")
 
 
@@ -233,6 +236,8 @@ def test_command_writes_a_whole_file_and_says_what_is_in_it(tmp_path: Path, fill
 
 
 def rows_of_sheet(data: bytes) -> list[dict[str, Any]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
     sheet = openpyxl.load_workbook(io.BytesIO(data)).active
     names, *rows = sheet.iter_rows(values_only=True)
     return [
@@ -247,6 +252,10 @@ def test_workbook_says_the_same_in_cells_of_their_kind(filled: Filled, name: str
     assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}.xlsx"'
     assert "Content-Encoding" not in answer.headers
     rows, listed = rows_of_sheet(answer.data), filled.listed(name)
+    formats = {
+        column[0].value: next((cell.number_format for cell in column[1:] if cell.value), None)
+        for column in openpyxl.load_workbook(io.BytesIO(answer.data)).active.iter_cols()
+    }
     assert len(rows) == len(listed) > 1
     shanghai = ZoneInfo("Asia/Shanghai")
     for row, item in zip(rows, listed, strict=True):
@@ -256,6 +265,7 @@ def test_workbook_says_the_same_in_cells_of_their_kind(filled: Filled, name: str
             if in_zone and expected is not None:
                 moment = datetime.fromisoformat(expected).astimezone(shanghai).replace(tzinfo=None)
                 assert abs(cell - moment) < timedelta(milliseconds=2)
+                assert formats[column] == "yyyy-mm-dd hh:mm:ss"
             elif isinstance(expected, float):
                 assert cell == pytest.approx(expected)
             else:
@@ -269,14 +279,14 @@ def test_what_a_sheet_cannot_hold_is_said_before_it_is_begun(filled: Filled, mon
     (row,) = rows_of_sheet(filled.export("replies", "format=xlsx&task_id=long").data)
     assert len(row["content"]) == 32_767
     assert row["content"].endswith("字 … [cut; whole in the other formats]")
-    monkeypatch.setattr(exports_module, "SHEET_ROWS_MAX", 2)
-    monkeypatch.setattr(files, "_xlsx", lambda *_: iter((b"built",)))
+    monkeypatch.setattr(sheets, "SHEET_ROWS", 2)
     for name in ("messages", "receipts", "replies"):
         for _ in range(3):  # the refused ones have given their places back
             answer = filled.client.get(f"/api/v1/exports/{name}?format=xlsx", headers=filled.headers)
             assert (answer.status_code, answer.json["code"]) == (422, "too_many_rows")
-            assert "over 2 rows" in answer.json["detail"]
-        assert filled.export(name, "format=xlsx&to_id=2").data == b"built"
+            assert answer.json["detail"].startswith("over 2 rows, ")
+            assert answer.json["detail"].endswith("; narrow it, or use csv, ndjson or parquet")
+        assert len(rows_of_sheet(filled.export(name, "format=xlsx&to_id=2").data)) == 2
     assert filled.export("messages", "format=csv").data
 
 

@@ -16,13 +16,14 @@ from flask_babel import gettext, lazy_gettext
 from receiver.core import NotFound, midnight, neutral
 from receiver.messages import balance
 from receiver.messages.export_files import FileFormat
+from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.reporting import delivery as reports
 from receiver.reporting.figures import DeliveryFigures, ReportQuestion, Unit
 from receiver.support import signals
 from receiver.web import runtime
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.session import current_user, seen_accounts
-from receiver.web.lists.exports import FORMS, SHEET_ROWS_MAX, answer_export
+from receiver.web.lists.exports import FORMS, answer_export
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -373,7 +374,7 @@ def _offer(status: int, **values: Any) -> Response:
         status,
         names=tuple(FORMS),
         formats=tuple(FileFormat),
-        sheet_rows=f"{SHEET_ROWS_MAX:,}",
+        sheet_rows=f"{SHEET_ROWS:,}",
         **values,
     )
 

@@ -11,6 +11,7 @@ from flask import Response, request
 
 from receiver.core import InputFault, Overloaded
 from receiver.messages.export_files import MEDIA_TYPES, FileFormat, gzipped, iter_file
+from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.messages.queries import Filter
 from receiver.web import runtime
 from receiver.web.auth import caller
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 # Each holds a thread and a connection, and may read all rows.
 _AT_ONCE = 2
 _RETRY_AFTER = 20  # programs ask five times; a million rows take less than four of these
-# A sheet is complete before its first byte: two busy cores write 2,500 rows a second, and proxies wait 75 s.
-SHEET_ROWS_MAX = 100_000
 _NOT_NEGATIVE = ma.validate.Range(min=0)
 _COMPRESSIBLE = (FileFormat.CSV, FileFormat.NDJSON)
 _places = threading.BoundedSemaphore(_AT_ONCE)
@@ -49,7 +48,7 @@ class _Place:
 
 
 _ABOUT_FORMATS = (
-    f"Parquet is an extra. XLSX holds up to {SHEET_ROWS_MAX:,} rows; beyond, the answer is 422, `too_many_rows`."
+    f"Parquet is an extra. XLSX holds up to {SHEET_ROWS:,} rows; beyond, the answer is 422, `too_many_rows`."
 )
 _ABOUT_NEUTRAL = "CSV: put an apostrophe before values that a spreadsheet would run as formulas. For programs: `false`."
 
@@ -118,7 +117,6 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
                     zone=services.settings.timezone,
                     bom=bom,
                     neutral=neutral,
-                    sheet_rows=SHEET_ROWS_MAX,
                     gives_way=lambda: services.batch_writer.is_busy or services.projector.is_late,
                 )
         finally:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import time_machine
+from werkzeug.http import parse_options_header
 
 from receiver.app import create_app
 from receiver.auth.api_keys import Scope
@@ -60,6 +61,45 @@ def test_pages_give_every_row_once_while_rows_arrive(
     seen = walk(client, path, bearer, lambda: arrive(runtime, next(arrived), 5))
     assert len(seen) == len(set(seen))
     assert set(seen) == there
+
+
+@pytest.mark.parametrize("path", [*LISTS, "audit"])
+def test_links_lead_through_all_pages(path: str, client: FlaskClient, runtime: Runtime, bearer: dict[str, str]) -> None:
+    arrive(runtime, 0, 10)
+    for number in range(10):
+        runtime.audit("cli", "test", number=number)
+    filters = "actor=cli&action=test" if path == "audit" else "account=default"
+    url, seen = f"/api/v1/{path}?limit=4&{filters}", list[str]()
+    while True:
+        page = client.get(url, headers=bearer)
+        seen += [item["id"] for item in page.json["items"]]
+        link = parse_options_header(page.headers.get("Link"))
+        assert page.json["has_more"] == (page.json["next_cursor"] is not None) == ("Link" in page.headers)
+        if not page.json["has_more"]:
+            break
+        assert link[1] == {"rel": "next"}
+        url = link[0].strip("<>")
+        assert url.startswith(f"/api/v1/{path}?limit=4&")
+    assert len(seen) == len(set(seen)) >= 10
+    everything = client.get(f"/api/v1/{path}?limit=1000&{filters}", headers=bearer)
+    assert seen == [item["id"] for item in everything.json["items"]]
+
+
+def test_link_is_beside_what_was_asked_for(client: FlaskClient, runtime: Runtime, bearer: dict[str, str]) -> None:
+    arrive(runtime, 0, 3)
+    under = {"SCRIPT_NAME": "/sms"}
+    asked = {"mobile": "+86 150-8092-1090", "limit": "1"}
+    link = client.get("/api/v1/messages", query_string=asked, headers=bearer, environ_overrides=under).headers["Link"]
+    assert link.startswith("</sms/api/v1/messages?mobile=%2B86+150-8092-1090&limit=1&cursor=")
+    assert "Link" in client.head("/api/v1/messages?limit=1", headers=bearer).headers
+
+
+def test_search_by_post_has_no_link_and_says_that_there_is_more(
+    client: FlaskClient, runtime: Runtime, bearer: dict[str, str]
+) -> None:
+    arrive(runtime, 0, 3)
+    answer = client.post("/api/v1/messages/search", json={"mobile": "15080921090", "limit": 1}, headers=bearer)
+    assert (answer.json["has_more"], answer.headers.get("Link")) == (True, None)
 
 
 def test_what_depends_on_now_is_fixed_by_the_cursor(

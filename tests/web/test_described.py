@@ -37,7 +37,7 @@ def answer(
 
 
 def page(**changes: Any) -> dict[str, Any]:
-    return {"items": [REPLY | changes], "next_cursor": None}
+    return {"items": [REPLY | changes], "next_cursor": None, "has_more": False}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,10 @@ def page(**changes: Any) -> dict[str, Any]:
     [
         (answer(page(), status="418 I'M A TEAPOT"), f"GET {REPLIES}: 418 is not described"),
         (answer(page(), media="text/html"), f"GET {REPLIES}: 200 comes as text/html"),
-        (answer({"items": []}), f'GET {REPLIES}: 200 does not match its schema: #/: "next_cursor" is a required'),
+        (
+            answer({"items": [], "has_more": False}),
+            f'GET {REPLIES}: 200 does not match its schema: #/: "next_cursor" is a required',
+        ),
         (answer(page(opt_out="no")), f"GET {REPLIES}: 200 does not match its schema: #/items/0/opt_out: "),
         (answer(page(replied_at="today")), f"GET {REPLIES}: 200 does not match its schema: #/items/0/replied_at: "),
         (answer(page(colour="red")), f"GET {REPLIES}: 200 does not match its schema: #/items/0: Additional"),

@@ -19,7 +19,7 @@ from receiver.web.auth import caller
 from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied
 from receiver.web.lists.filters import AuditFilterSchema
-from receiver.web.lists.pages import read_audit
+from receiver.web.lists.pages import as_page, read_audit
 
 blueprint = Blueprint("audit", __name__, description="The audit log: who read and who changed what.")
 
@@ -55,4 +55,4 @@ class Audit(MethodView):
                 403, ErrorCode.ACCOUNT_CLOSED, "this key is bound to accounts, and the audit log covers all accounts"
             )
         entries, next_cursor = read_audit(arguments)
-        return {"items": [as_fields(entry) for entry in entries], "next_cursor": next_cursor}
+        return as_page([as_fields(entry) for entry in entries], next_cursor)

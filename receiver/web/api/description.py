@@ -102,6 +102,9 @@ _OF_TYPE: Mapping[str, Any] = {"boolean": False, "integer": 0, "number": 0.0, "o
 _OF_FORMAT: Mapping[str, str] = {"date-time": _TIME, "date": "2026-11-23"}
 
 
+_LINK = {"description": 'The next page, if there is one, as `rel="next"` (RFC 8288).', "schema": {"type": "string"}}
+
+
 class _Converter(OpenAPIConverter):
     """Leaves the schemas of answers open: a client may not break on a field that is added."""
 
@@ -144,7 +147,10 @@ def complete(document: dict[str, Any], rules: Iterable[Rule]) -> dict[str, Any]:
             if isinstance(scope, Scope):
                 said.append(f"Requires a key with the scope `{scope.value}`.")
             operation["description"] = "\n\n".join(said)
-            _give_examples(operation.get("parameters", []), schemas)
+            parameters = operation.get("parameters", [])
+            _give_examples(parameters, schemas)
+            if any(parameter["name"] == "cursor" for parameter in parameters):
+                operation["responses"]["200"].setdefault("headers", {})["Link"] = _LINK
             answers = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
             for part in (operation.get("requestBody", {}), *answers):
                 for media, content in part.get("content", {}).items():

@@ -29,6 +29,7 @@ from receiver.web.api.common import (
 from receiver.web.auth import caller
 from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied, Invalid
+from receiver.web.lists.pages import as_page
 from receiver.webhooks import endpoints, service
 from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, PayloadFormat
 
@@ -327,7 +328,7 @@ class Dead(MethodView):
         before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None
         found = runtime().ask(partial(endpoints.list_dead, target=target, limit=limit + 1, before=before))
         next_cursor = cursors.make(found[limit - 1].id) if len(found) > limit else None
-        return {"items": found[:limit], "next_cursor": next_cursor}
+        return as_page(found[:limit], next_cursor)
 
 
 @blueprint.route("/webhooks/<string:name>/replay")

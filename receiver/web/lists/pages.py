@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flask import g
+
 from receiver.audit import AuditFilter, list_entries
 from receiver.core import InputFault, NotFound
 from receiver.core.cursors import Cursors
@@ -53,7 +55,13 @@ def answer_page(
         lambda connection: fetch(connection, page, services.clock(now))
     )
     next_cursor = cursors.make(rows[limit - 1].id, now.isoformat()) if len(rows) > limit else None
-    return {"items": [present(row) for row in rows[:limit]], "next_cursor": next_cursor}
+    return as_page([present(row) for row in rows[:limit]], next_cursor)
+
+
+def as_page(items: list[Any], next_cursor: str | None) -> dict[str, Any]:
+    """Return one page of a list, as its readers get it; the API names the next one in a header too."""
+    g.next_cursor = next_cursor
+    return {"items": items, "next_cursor": next_cursor, "has_more": next_cursor is not None}
 
 
 _CLOCKS_APART = timedelta(minutes=1)  # of nodes, at most

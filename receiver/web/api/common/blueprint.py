@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 import marshmallow as ma
-from flask import current_app, request
+from flask import current_app, g, request
 from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
@@ -16,7 +17,7 @@ from receiver.web.errors import MEDIA_TYPE, Unreadable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from flask import Request
+    from flask import Request, Response
 
 
 class Parser(FlaskParser):
@@ -33,9 +34,25 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no
 
     ARGUMENTS_PARSER = Parser()
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.after_request(_link_next_page)
+
     def route(self, rule: str, **options: Any) -> Any:
         """Serve a path, with or without a trailing slash."""
         return super().route(rule, strict_slashes=False, **options)
+
+
+def _link_next_page(response: Response) -> Response:
+    """Return the response with a link to the next page (RFC 8288), by path: a proxy's scheme and host are its own.
+
+    It is what the client has asked for, with another cursor: a search by POST has its filters elsewhere, and no link.
+    """
+    cursor = g.get("next_cursor")
+    if cursor is not None and request.method in ("GET", "HEAD"):
+        query = urlencode(request.args.to_dict() | {"cursor": cursor})
+        response.headers["Link"] = f'<{quote(request.script_root + request.path)}?{query}>; rel="next"'
+    return response
 
 
 def read_json() -> Any:

@@ -70,6 +70,7 @@ def list_schema(item: type[ma.Schema], name: str) -> type[ma.Schema]:
         {
             "items": ma.fields.List(ma.fields.Nested(item), required=True),
             "next_cursor": ma.fields.String(required=True, allow_none=True),
+            "has_more": ma.fields.Boolean(required=True, metadata={"description": "Whether there is a next page."}),
         },
         name=name,
     )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_list
-from receiver.core import ReceiverError
+from receiver.core import ReceiverError, iso_seconds
 from receiver.webhooks import endpoints as store
 from receiver.webhooks import service
-from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, Health, PayloadFormat
+from receiver.webhooks.endpoints import DeliveryState, Endpoint, EndpointState, EventType, Health, PayloadFormat
 from receiver.webhooks.service import Webhooks
 
 if TYPE_CHECKING:
@@ -181,7 +181,10 @@ def list_(as_json: bool) -> None:
 def _state(webhook: Endpoint) -> str:
     if webhook.state is EndpointState.PAUSED:
         return f"{webhook.state}, {webhook.paused_because}"
-    return f"{webhook.state}, {webhook.failures} failures in a row" if webhook.failures else webhook.state.value
+    if webhook.failing_since is None:
+        return webhook.state.value
+    answer = "no answer" if webhook.last_status is None else f"HTTP status {webhook.last_status}"
+    return f"{webhook.state} since {iso_seconds(webhook.failing_since)}, {answer}"
 
 
 def _as_dict(webhook: Endpoint, health: Health) -> dict[str, Any]:
@@ -254,6 +257,39 @@ def test(name: str) -> None:
     if not answer.taken:
         raise ReceiverError(f"{name}: {answer.error or f'answered with HTTP status {answer.status}'}")
     print(f"{name} answered with HTTP status {answer.status} in {answer.seconds} s")
+
+
+@webhooks.command("deliveries")
+@click.argument("name")
+@click.option("--state", type=click.Choice([state.value for state in DeliveryState]), help="Only these.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=_DEAD_SHOWN, show_default=True)
+@as_json
+def deliveries_(name: str, state: str | None, limit: int, as_json: bool) -> None:
+    """List the deliveries of a webhook, newest first; of those that were accepted the newest 10,000 are kept.
+
+    \b
+    Example:
+      receiver webhooks deliveries shop --state failing
+    """
+    wanted = DeliveryState(state) if state else None
+    with open_runtime() as runtime:
+        webhook = runtime.webhooks.find(name)
+        found = runtime.ask(partial(store.list_deliveries, target=webhook, limit=limit, state=wanted))
+    print_list(
+        found,
+        {
+            "id": lambda delivery: delivery.id,
+            "event": lambda delivery: delivery.event,
+            "state": lambda delivery: delivery.state.value,
+            "since": lambda delivery: delivery.created_at,
+            "attempts": lambda delivery: delivery.attempts,
+            "status": lambda delivery: delivery.last_status,
+            "delivered": lambda delivery: delivery.delivered_at,
+            "last error": lambda delivery: delivery.last_error,
+        },
+        as_json=as_json,
+        fields=lambda delivery: asdict(delivery) | {"webhook_id": delivery.webhook_id},
+    )
 
 
 @webhooks.command("dead-letters")

@@ -31,6 +31,7 @@ from receiver.db.tables import (
     attempts,
     audit,
     deliveries,
+    delivery_history,
     forward_queue,
     look_ups,
     masked_key_where,
@@ -365,6 +366,7 @@ def _delete(connection: sa.Connection, patterns: NumberPatterns, push_ids: set[U
         forward_queue.c.message_id,
         deliveries.c.message_id,
         deliveries.c.order_key,
+        delivery_history.c.message_id,
     ):
         connection.execute(sa.delete(column.table).where(column.in_(of_messages)))
     delete_messages(connection, of_messages)
@@ -379,7 +381,7 @@ def _delete(connection: sa.Connection, patterns: NumberPatterns, push_ids: set[U
 
 def _delete_pushes(connection: sa.Connection, push_ids: list[UUID]) -> None:
     """Delete journal rows and their pending deliveries."""
-    for column in (forward_queue.c.push_id, deliveries.c.push_id, pushes.c.id):
+    for column in (forward_queue.c.push_id, deliveries.c.push_id, delivery_history.c.push_id, pushes.c.id):
         connection.execute(sa.delete(column.table).where(column.in_(push_ids)))
 
 

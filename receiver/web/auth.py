@@ -80,6 +80,7 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "webhooks.Rotate": Scope.WEBHOOKS,
     "webhooks.Test": Scope.WEBHOOKS,
     "webhooks.Dead": Scope.WEBHOOKS,
+    "webhooks.Deliveries": Scope.WEBHOOKS,
     "webhooks.Replay": Scope.WEBHOOKS,
     "reports.Billing": Scope.REPORTS,
     "reports.Delivery": Scope.REPORTS,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.core import NameTaken, NotFound
-from receiver.db.tables import deliveries, targets, timers
+from receiver.db.tables import deliveries, delivery_history, targets, timers
 from receiver.webhooks.endpoints import SECRET_PREFIX, TIMED, Endpoint, NewEndpoint, PayloadFormat
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def remove_endpoint(connection: sa.Connection, target: Endpoint) -> None:
 def remove_orphans(connection: sa.Connection, target: Endpoint) -> bool:
     """Remove some deliveries of a removed endpoint. Return False if none is left."""
     removed = 0
-    for table in (deliveries, timers):
+    for table in (deliveries, delivery_history, timers):
         some = sa.select(table.c.id).where(table.c.target_id == target.id).limit(_REMOVED_AT_ONCE)
         removed += connection.execute(sa.delete(table).where(table.c.id.in_(some))).rowcount
     return removed > 0

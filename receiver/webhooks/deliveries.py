@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
+from receiver.db.engine import insert
 from receiver.db.set_aside import read_rows
-from receiver.db.tables import deliveries, pushes, receipts, replies, targets
+from receiver.db.tables import deliveries, delivery_history, pushes, receipts, replies, targets
 from receiver.messages import queries
 from receiver.webhooks.endpoints import Endpoint, EventType, as_endpoint
 
@@ -32,6 +33,8 @@ LIFE = timedelta(days=3)  # of failures, before a delivery becomes a dead letter
 _WAIT_MAX = timedelta(days=1)  # far longer than any regular wait
 BREAKER_FAILURES = 5  # consecutive failures; then one delivery at a time is tried
 _ERROR_MAX_CHARS = 200
+HISTORY_MAX = 10_000  # accepted deliveries kept for each endpoint
+HISTORY_MORE = 500  # and up to so many more, until the oldest go
 
 
 T = TypeVar("T")
@@ -73,17 +76,20 @@ class Failure:
     delivery: QueuedDelivery
     error: str
     wait: timedelta
+    status: int | None  # None: no answer
 
 
 @dataclass(kw_only=True, slots=True)
 class Settlement:
     """The results of a claim."""
 
-    done: list[QueuedDelivery] = field(default_factory=list)  # delivered, or its subject is gone
-    delivered: int = 0
+    delivered: list[tuple[QueuedDelivery, int]] = field(default_factory=list)  # with the answer's status
+    gone: list[QueuedDelivery] = field(default_factory=list)  # its subject is no longer stored
     failed: list[Failure] = field(default_factory=list)
     released: list[QueuedDelivery] = field(default_factory=list)  # not tried
     failures_in_row: int = 0  # consecutive failures of the endpoint itself
+    last_failed: bool = False  # of the attempts of this claim, the last one
+    last_status: int | None = None
     rest: timedelta | None = None  # pause that the endpoint asked for
     pause_because: str | None = None
 
@@ -207,9 +213,8 @@ def message_of(delivery: QueuedDelivery, found: Mapping[int, ReceiptRow]) -> int
 def settle(connection: sa.Connection, target_id: int, result: Settlement) -> None:
     """Record the results of a claim."""
     now = now_of(connection)
-    if result.done:
-        ids = [delivery.id for delivery in result.done]
-        connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_(ids)))
+    if done := [delivery.id for delivery in (*(delivery for delivery, _ in result.delivered), *result.gone)]:
+        connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_(done)))
     if result.released:
         ids = [delivery.id for delivery in result.released]
         connection.execute(sa.update(deliveries).where(deliveries.c.id.in_(ids)).values(next_at=now))
@@ -218,8 +223,30 @@ def settle(connection: sa.Connection, target_id: int, result: Settlement) -> Non
     query = sa.select(targets).where(targets.c.id == target_id)
     # The lock of a plain update, which does not block the fan-out.
     row = connection.execute(query.with_for_update(key_share=True)).one_or_none()
-    if row is not None and (result.delivered or result.failed or result.pause_because):
+    if row is None:
+        return
+    if result.delivered or result.failed or result.pause_because:
         connection.execute(sa.update(targets).where(targets.c.id == target_id).values(_health(row, result, now)))
+    if result.delivered:
+        _keep_history(connection, row, result, now)
+
+
+def _keep_history(connection: sa.Connection, row: Any, result: Settlement, now: datetime) -> None:
+    """Keep what was accepted, and of that the newest HISTORY_MAX of the endpoint, or a few more."""
+    rows = [
+        {name: getattr(delivery, name) for name in _HISTORY_FIELDS}
+        | {"target_id": row.id, "attempts": delivery.attempts + 1, "last_status": status, "delivered_at": now}
+        for delivery, status in result.delivered
+    ]
+    connection.execute(insert(connection.dialect.name, delivery_history).on_conflict_do_nothing(), rows)
+    if row.delivered // HISTORY_MORE != (row.delivered + len(rows)) // HISTORY_MORE:
+        own = delivery_history.c.target_id == row.id
+        newest = sa.select(delivery_history.c.id).where(own).order_by(delivery_history.c.id.desc())
+        oldest = newest.offset(HISTORY_MAX).limit(1).scalar_subquery()
+        connection.execute(sa.delete(delivery_history).where(own, delivery_history.c.id <= oldest))
+
+
+_HISTORY_FIELDS = ("id", "event_id", "event", "push_id", "receipt_id", "reply_id", "message_id", "created_at")
 
 
 def _add_failure(connection: sa.Connection, target_id: int, failure: Failure, now: datetime) -> None:
@@ -234,6 +261,7 @@ def _add_failure(connection: sa.Connection, target_id: int, failure: Failure, no
             attempts=deliveries.c.attempts + 1,
             failing_since=since,
             last_error=failure.error[:_ERROR_MAX_CHARS],
+            last_status=failure.status,
             next_at=next_at,
             dead_at=now if dead else None,
         )
@@ -268,9 +296,12 @@ def _health(row: Any, result: Settlement, now: datetime) -> Row:
     if result.rest is not None:
         values["retry_at"] = max(filter(None, (values["retry_at"], now + result.rest)))
     if result.delivered:
-        values |= {"delivered": row.delivered + result.delivered, "delivered_at": now}
+        values |= {"delivered": row.delivered + len(result.delivered), "delivered_at": now}
     if result.failed:
         values |= {"failed_at": now, "last_error": result.failed[-1].error[:_ERROR_MAX_CHARS]}
+    if result.delivered or result.failed or result.pause_because:
+        values["last_status"] = result.last_status
+        values["failing_since"] = (row.failing_since or now) if result.last_failed else None
     if result.pause_because and row.paused_at is None:
         values |= {"paused_at": now, "paused_because": result.pause_because}
     return values

@@ -14,9 +14,10 @@ import sqlalchemy as sa
 
 from receiver.core import NotFound
 from receiver.db.set_aside import read_rows
-from receiver.db.tables import deliveries, targets
+from receiver.db.tables import deliveries, delivery_history, targets
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -80,6 +81,8 @@ class Endpoint(NewEndpoint):
     delivered_at: datetime | None
     failed_at: datetime | None
     last_error: str | None
+    failing_since: datetime | None  # the first failure since the last answer that was 2xx
+    last_status: int | None  # of the last answer
 
     @property
     def display_url(self) -> str:
@@ -89,11 +92,10 @@ class Endpoint(NewEndpoint):
 
     @property
     def state(self) -> EndpointState:
-        """The present state. A single refusal counts here, unlike in `failures`."""
+        """The present state: failing from the first failed attempt on, until one is accepted."""
         if self.paused_at is not None:
             return EndpointState.PAUSED
-        failed_last = self.failed_at is not None and (self.delivered_at is None or self.failed_at > self.delivered_at)
-        return EndpointState.FAILING if self.failures or failed_last else EndpointState.GOOD
+        return EndpointState.FAILING if self.failing_since is not None else EndpointState.GOOD
 
     def covers(self, account: str) -> bool:
         """Return whether it receives events of an account."""
@@ -107,6 +109,41 @@ class Health:
     pending: int  # at most PENDING_MAX
     dead: int
     oldest_at: datetime | None  # of the oldest pending one
+
+
+class DeliveryState(StrEnum):
+    """The state of a delivery."""
+
+    PENDING = "pending"  # not tried yet
+    FAILING = "failing"  # tried, and to be tried again
+    DEAD = "dead"  # given up
+    DELIVERED = "delivered"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryRow:
+    """A delivery to be looked at."""
+
+    id: int
+    event: str
+    event_id: UUID
+    state: DeliveryState
+    push_id: UUID | None
+    receipt_id: int | None
+    reply_id: int | None
+    message_id: int | None
+    created_at: datetime
+    attempts: int
+    next_at: datetime | None  # when it is tried again; None: not at all
+    delivered_at: datetime | None
+    dead_at: datetime | None
+    last_status: int | None
+    last_error: str | None
+
+    @property
+    def webhook_id(self) -> str:
+        """The `webhook-id` of its requests."""
+        return f"msg_{self.event_id.hex}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +208,49 @@ def list_dead(
     return [DeadLetter(**{name: getattr(row, name) for name in names}) for row in rows]
 
 
+def list_deliveries(
+    connection: sa.Connection,
+    target: Endpoint,
+    *,
+    limit: int,
+    state: DeliveryState | None = None,
+    before: int | None = None,
+) -> list[DeliveryRow]:
+    """Return a page of deliveries, newest first by id; of the accepted ones the newest are kept alone."""
+    found: dict[int, DeliveryRow] = {}
+    # One that is accepted meanwhile is read from both tables, and counts as accepted.
+    for table in (deliveries, delivery_history):
+        conditions = [table.c.target_id == target.id, *_CONDITIONS_OF[table.name].get(state, (sa.false(),))]
+        if before is not None:
+            conditions.append(table.c.id < before)
+        rows = connection.execute(sa.select(table).where(*conditions).order_by(table.c.id.desc()).limit(limit))
+        found |= {row.id: _as_delivery(row) for row in rows}
+    return [found[row_id] for row_id in sorted(found, reverse=True)[:limit]]
+
+
+_ALIVE, _TRIED = deliveries.c.dead_at.is_(None), deliveries.c.failing_since.isnot(None)
+_CONDITIONS_OF: Mapping[str, Mapping[DeliveryState | None, Sequence[sa.ColumnElement[bool]]]] = {
+    deliveries.name: {
+        None: (),
+        DeliveryState.PENDING: (_ALIVE, sa.not_(_TRIED)),
+        DeliveryState.FAILING: (_ALIVE, _TRIED),
+        DeliveryState.DEAD: (sa.not_(_ALIVE),),
+    },
+    delivery_history.name: {None: (), DeliveryState.DELIVERED: ()},
+}
+
+
+def _as_delivery(row: Any) -> DeliveryRow:
+    values: dict[str, Any] = {name: getattr(row, name, None) for name in DeliveryRow.__slots__ if name != "state"}
+    if values["delivered_at"] is not None:
+        state = DeliveryState.DELIVERED
+    elif values["dead_at"] is not None:
+        state, values["next_at"] = DeliveryState.DEAD, None
+    else:
+        state = DeliveryState.PENDING if row.failing_since is None else DeliveryState.FAILING
+    return DeliveryRow(state=state, **values)
+
+
 def as_endpoint(row: Any, *, now: datetime | None = None) -> Endpoint:
     """Return a row of `targets` as an Endpoint. `now`: leave out an old secret that has expired by then."""
     known = {event.value for event in EventType}  # a newer version may have written others
@@ -194,6 +274,8 @@ def as_endpoint(row: Any, *, now: datetime | None = None) -> Endpoint:
         delivered_at=row.delivered_at,
         failed_at=row.failed_at,
         last_error=row.last_error,
+        failing_since=row.failing_since,
+        last_status=row.last_status,
     )
 
 

@@ -282,7 +282,8 @@ class _EndpointSender:
             if self._stopping.is_set() or self.paused or begun > until or not self._send_one(claim, delivery, result):
                 break
             self._rest(_REST_OF_SENDING * (time.monotonic() - begun))
-        noted = {delivery.id for delivery in (*result.done, *(failure.delivery for failure in result.failed))}
+        delivered, failed = (delivery for delivery, _ in result.delivered), (one.delivery for one in result.failed)
+        noted = {delivery.id for delivery in (*delivered, *result.gone, *failed)}
         result.released = [delivery for delivery in claim.deliveries if delivery.id not in noted]
         return result
 
@@ -296,7 +297,7 @@ class _EndpointSender:
             self._add_failure(result, delivery, f"cannot be written ({type(error).__name__})", "unreadable", own=False)
             return True
         if request is None:
-            result.done.append(delivery)
+            result.gone.append(delivery)
             metrics.FORWARD_ATTEMPTS.labels(self._name, "forgotten").inc()
             return True
         try:
@@ -307,12 +308,13 @@ class _EndpointSender:
         except (EgressError, EgressForbidden) as error:
             if self._stopping.is_set():
                 return False  # we aborted it
+            result.last_status, result.last_failed = None, True
             outcome = "forbidden" if isinstance(error, EgressForbidden) else "unreachable"
             self._add_failure(result, delivery, str(error), outcome, own=True)
             return False
-        if 200 <= answer.status < 300:
-            result.done.append(delivery)
-            result.delivered += 1
+        result.last_status, result.last_failed = answer.status, not 200 <= answer.status < 300
+        if not result.last_failed:
+            result.delivered.append((delivery, answer.status))
             result.failures_in_row = 0
             metrics.FORWARD_ATTEMPTS.labels(self._name, "delivered").inc()
             return True
@@ -324,17 +326,25 @@ class _EndpointSender:
         if 300 <= answer.status < 400:
             words += ", a redirect, which is not followed: set the URL it leads to"
         failed = answer.status >= 500
-        self._add_failure(result, delivery, words, "failed" if failed else "refused", own=failed)
+        outcome = "failed" if failed else "refused"
+        self._add_failure(result, delivery, words, outcome, own=failed, status=answer.status)
         if answer.status in _RETRY_AFTER_STATUSES and (seconds := retry_after_seconds(answer, now)) is not None:
             result.rest = timedelta(seconds=seconds)
             return False
         return result.failures_in_row < BREAKER_FAILURES
 
     def _add_failure(
-        self, result: Settlement, delivery: QueuedDelivery, words: str, outcome: str, *, own: bool
+        self,
+        result: Settlement,
+        delivery: QueuedDelivery,
+        words: str,
+        outcome: str,
+        *,
+        own: bool,
+        status: int | None = None,
     ) -> None:
         wait = timedelta(seconds=wait_seconds(delivery.attempts))
-        result.failed.append(Failure(delivery=delivery, error=words, wait=wait))
+        result.failed.append(Failure(delivery=delivery, error=words, wait=wait, status=status))
         result.failures_in_row += own
         metrics.FORWARD_ATTEMPTS.labels(self._name, outcome).inc()
 

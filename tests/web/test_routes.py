@@ -42,6 +42,7 @@ ROUTES = {
     "GET /api/v1/webhooks/<string:name>": "webhooks",
     "DELETE /api/v1/webhooks/<string:name>": "webhooks",
     "PATCH /api/v1/webhooks/<string:name>": "webhooks",
+    "GET /api/v1/webhooks/<string:name>/deliveries": "webhooks",
     "GET /api/v1/webhooks/<string:name>/dead": "webhooks",
     "POST /api/v1/webhooks/<string:name>/pause": "webhooks",
     "POST /api/v1/webhooks/<string:name>/replay": "webhooks",

@@ -16,6 +16,7 @@ from receiver.audit import log
 from receiver.auth.api_keys import Scope
 from receiver.cli import cli
 from receiver.db.tables import deliveries as deliveries_table
+from receiver.db.tables import delivery_history
 from receiver.webhooks import deliveries, endpoints
 from tests.conftest import SECRET, make_key
 from tests.harness.factories import make_push
@@ -175,7 +176,13 @@ def test_target_that_refuses_everything_is_failing_wherever_it_is_shown(
     keep(services, make_push())
     await_true(lambda: services.ask(partial(endpoints.get_endpoint, name="shop")).failed_at is not None)
     assert states() == ("failing", "failing", False)
-    assert "failing" in runner.invoke(cli, ["webhooks", "list"]).stdout
+    shown = request("GET", "/shop").json
+    assert (shown["failing_since"], shown["last_status"]) == (shown["failed_at"], 404)
+    assert "failing since" in runner.invoke(cli, ["webhooks", "list"]).stdout
+    target.behave = lambda _sent: (200, {})
+    request("POST", "/shop/resume")
+    await_true(lambda: states() == ("good", "good", True))
+    assert request("GET", "/shop").json["failing_since"] is None
 
 
 def test_test_and_rotation_answer_what_came_of_them(client: FlaskClient, services: Runtime, target: Hook) -> None:
@@ -342,3 +349,55 @@ def test_key_changes_no_target_to_get_more_than_it_may_see(
         assert request("PATCH", f"/{name}", body).status_code == 403, body
     assert blind("PATCH", "/full", {"pii": False}).status_code == 200
     assert bound("PATCH", "/shop", {"url": target.url("/other")}).status_code == 200
+
+
+def test_deliveries_are_listed_by_state_newest_first(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
+    request("POST", "", wanted(target, events=["receipt.received"]))
+
+    def list_(query: str = "") -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = request("GET", f"/shop/deliveries{query}").json["items"]
+        return items
+
+    keep(services, *(make_push(task_id=f"{number}") for number in range(3)))
+    sent = target.await_taken(3)
+    await_true(lambda: len(list_("?state=delivered")) == 3)
+    target.behave = lambda _sent: (404, {})
+    keep(services, make_push(task_id="refused"))
+    await_true(lambda: len(list_("?state=failing")) == 1)
+    request("POST", "/shop/pause")
+    keep(services, make_push(task_id="held"))
+    await_true(lambda: len(list_("?state=pending")) == 1)
+    everything = list_()
+    assert [item["state"] for item in everything] == ["pending", "failing", *["delivered"] * 3]
+    assert everything == sorted(everything, key=lambda item: int(item["id"]), reverse=True)
+    assert {item["webhook_id"] for item in everything[2:]} == {one.headers["webhook-id"] for one in sent}
+    assert all(item["last_status"] == 200 and item["delivered_at"] and item["receipt_id"] for item in everything[2:])
+    failing = everything[1]
+    assert (failing["attempts"], failing["last_status"]) == (1, 404)
+    assert failing["next_at"] > failing["created_at"]
+    first = request("GET", "/shop/deliveries?limit=2").json
+    second = request("GET", f"/shop/deliveries?limit=3&cursor={first['next_cursor']}").json
+    assert first["items"] + second["items"] == everything
+    assert second["next_cursor"] is None
+    assert request("GET", f"/shop/deliveries?state=dead&cursor={first['next_cursor']}").status_code == 422
+    assert request("GET", "/shop/deliveries?state=lost").status_code == 422
+
+
+def test_accepted_deliveries_are_kept_up_to_a_bound(
+    client: FlaskClient, services: Runtime, target: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "HISTORY_MAX", 5)
+    monkeypatch.setattr(deliveries, "HISTORY_MORE", 2)
+    request = ask(client, services)
+    request("POST", "", wanted(target, events=["receipt.received"]))
+    for number in range(12):
+        keep(services, make_push(task_id=f"{number}"))
+    sent = target.await_taken(12)
+    await_true(lambda: request("GET", "/shop").json["delivered"] == 12)
+    kept = request("GET", "/shop/deliveries").json["items"]
+    assert 5 <= len(kept) <= 7
+    newest = {one.headers["webhook-id"] for one in sent[-5:]}
+    assert newest <= {item["webhook_id"] for item in kept}
+    request("DELETE", "/shop")
+    assert count(services, delivery_history) == 0

@@ -50,7 +50,7 @@ from receiver.db.tables.reporting import (
     forgotten_hours,
     forgotten_latencies,
 )
-from receiver.db.tables.webhooks import deliveries, forward_queue, targets
+from receiver.db.tables.webhooks import deliveries, delivery_history, forward_queue, targets
 
 __all__ = [
     "AGE_FROM",
@@ -71,6 +71,7 @@ __all__ = [
     "audit_followers",
     "balance_readings",
     "deliveries",
+    "delivery_history",
     "delivery_hour_changes",
     "delivery_hours",
     "delivery_latencies",

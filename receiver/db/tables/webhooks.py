@@ -33,6 +33,8 @@ targets = table(
     sa.Column("delivered_at", UtcDateTime),
     sa.Column("failed_at", UtcDateTime),
     sa.Column("last_error", sa.Text),
+    sa.Column("failing_since", UtcDateTime),  # null: the last attempt was accepted
+    sa.Column("last_status", sa.Integer),  # of the last answer; null: there was none
 )
 # Changes for the fan-out, added by the transactions that change rows: only while there is an endpoint.
 forward_queue = table(
@@ -63,8 +65,26 @@ deliveries = table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("failing_since", UtcDateTime),
     sa.Column("last_error", sa.Text),
+    sa.Column("last_status", sa.Integer),
     sa.Column("dead_at", UtcDateTime),  # given up
 )
+# The newest deliveries that were accepted, a bounded number for each endpoint, to be looked at.
+delivery_history = table(
+    "delivery_history",
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),  # of the delivery
+    sa.Column("target_id", sa.BigInteger, nullable=False),
+    sa.Column("event_id", sa.Uuid, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("push_id", sa.Uuid),
+    sa.Column("receipt_id", sa.BigInteger),
+    sa.Column("reply_id", sa.BigInteger),
+    sa.Column("message_id", sa.BigInteger),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("last_status", sa.Integer, nullable=False),
+    sa.Column("delivered_at", UtcDateTime, nullable=False),
+)
+sa.Index("ix_delivery_history_target_id", delivery_history.c.target_id, delivery_history.c.id)
 _ALIVE = deliveries.c.dead_at.is_(None)
 sa.Index(
     "ix_deliveries_next_at",

@@ -24,6 +24,7 @@ from receiver.web.api.common import (
     WholeNumber,
     documents,
     list_schema,
+    next_page,
     operation,
 )
 from receiver.web.auth import caller
@@ -31,7 +32,7 @@ from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied, Invalid
 from receiver.web.lists.pages import as_page
 from receiver.webhooks import endpoints, service
-from receiver.webhooks.endpoints import Endpoint, EndpointState, EventType, PayloadFormat
+from receiver.webhooks.endpoints import DeliveryState, Endpoint, EndpointState, EventType, PayloadFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ blueprint = Blueprint("webhooks", __name__, description="Webhook endpoints and t
 
 _FORMATS = [form.value for form in PayloadFormat]
 _EVENTS = [event.value for event in EventType]
+_STATES = [state.value for state in DeliveryState]
 _IDS_MAX = 1000
 
 
@@ -122,6 +124,12 @@ class WebhookSchema(ma.Schema):
         validate=OneOf([state.value for state in EndpointState]),
         metadata={"description": "`failing`: the last delivery got no 2xx answer; `last_error` says why."},
     )
+    failing_since = OurTime(
+        required=True, allow_none=True, metadata={"description": "The first failure since the last 2xx answer."}
+    )
+    last_status = ma.fields.Integer(
+        required=True, allow_none=True, metadata={"description": "HTTP status of the last attempt; null: no answer."}
+    )
     paused_at = OurTime(required=True, allow_none=True)
     paused_because = ma.fields.String(required=True, allow_none=True)
     failures = ma.fields.Integer(required=True, metadata={"description": "Consecutive failures."})
@@ -168,6 +176,36 @@ class DeadLetterSchema(ma.Schema):
     created_at = OurTime(required=True)
     dead_at = OurTime(required=True)
     attempts = ma.fields.Integer(required=True)
+    last_error = ma.fields.String(required=True, allow_none=True)
+
+
+class DeliveriesPageSchema(PageSchema):
+    """Which deliveries to list."""
+
+    state = ma.fields.String(validate=OneOf(_STATES))
+
+
+class WebhookDeliverySchema(ma.Schema):
+    """A delivery and what has become of it."""
+
+    id = ma.fields.String(required=True)
+    webhook_id = ma.fields.String(required=True, metadata={"description": "The header of each of its requests."})
+    event = ma.fields.String(required=True)
+    state = ma.fields.String(
+        required=True,
+        validate=OneOf(_STATES),
+        metadata={"description": "`failing`: it is tried again at `next_at`. `dead`: it failed for three days."},
+    )
+    push_id = ma.fields.String(required=True, allow_none=True)
+    receipt_id = ma.fields.String(required=True, allow_none=True)
+    reply_id = ma.fields.String(required=True, allow_none=True)
+    message_id = ma.fields.String(required=True, allow_none=True)
+    created_at = OurTime(required=True)
+    attempts = ma.fields.Integer(required=True)
+    next_at = OurTime(required=True, allow_none=True)
+    delivered_at = OurTime(required=True, allow_none=True)
+    dead_at = OurTime(required=True, allow_none=True)
+    last_status = ma.fields.Integer(required=True, allow_none=True)
     last_error = ma.fields.String(required=True, allow_none=True)
 
 
@@ -311,6 +349,27 @@ class Test(MethodView):
     def post(self, name: str) -> Any:
         """Send a test event and return the answer."""
         return runtime().webhooks.try_out(caller().name, _find(name))
+
+
+@blueprint.route("/webhooks/<string:name>/deliveries")
+class Deliveries(MethodView):
+    """List deliveries."""
+
+    @operation(blueprint, "list_webhook_deliveries", links={"next_page": next_page("list_webhook_deliveries")})
+    @documents(blueprint, 401, 403, 404, 422, 503)
+    @blueprint.arguments(DeliveriesPageSchema, location="query")
+    @blueprint.response(200, list_schema(WebhookDeliverySchema, "WebhookDeliveryList"))
+    def get(self, arguments: dict[str, Any], name: str) -> dict[str, Any]:
+        """Return the deliveries of a webhook, newest first; of those that were accepted the newest 10,000."""
+        target, limit = _find(name), arguments["limit"]
+        state = DeliveryState(arguments["state"]) if "state" in arguments else None
+        cursors = Cursors(runtime().shared_secret("cursor"), "deliveries", {"target": target.id, "state": state})
+        before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None
+        found = runtime().ask(
+            partial(endpoints.list_deliveries, target=target, limit=limit + 1, state=state, before=before)
+        )
+        next_cursor = cursors.make(found[limit - 1].id) if len(found) > limit else None
+        return {"items": found[:limit], "next_cursor": next_cursor}
 
 
 @blueprint.route("/webhooks/<string:name>/dead")

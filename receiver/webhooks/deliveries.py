@@ -6,6 +6,7 @@ All times are the database's, since clocks of nodes differ.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
-from receiver.db.engine import insert
 from receiver.db.set_aside import read_rows
 from receiver.db.tables import deliveries, delivery_history, pushes, receipts, replies, targets
 from receiver.messages import queries
@@ -213,6 +213,7 @@ def message_of(delivery: QueuedDelivery, found: Mapping[int, ReceiptRow]) -> int
 def settle(connection: sa.Connection, target_id: int, result: Settlement) -> None:
     """Record the results of a claim."""
     now = now_of(connection)
+    _keep_history(connection, result, now)
     if done := [delivery.id for delivery in (*(delivery for delivery, _ in result.delivered), *result.gone)]:
         connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_(done)))
     if result.released:
@@ -227,26 +228,36 @@ def settle(connection: sa.Connection, target_id: int, result: Settlement) -> Non
         return
     if result.delivered or result.failed or result.pause_because:
         connection.execute(sa.update(targets).where(targets.c.id == target_id).values(_health(row, result, now)))
-    if result.delivered:
-        _keep_history(connection, row, result, now)
+    if row.delivered // HISTORY_MORE != (row.delivered + len(result.delivered)) // HISTORY_MORE:
+        _cut_history(connection, target_id)
 
 
-def _keep_history(connection: sa.Connection, row: Any, result: Settlement, now: datetime) -> None:
-    """Keep what was accepted, and of that the newest HISTORY_MAX of the endpoint, or a few more."""
-    rows = [
-        {name: getattr(delivery, name) for name in _HISTORY_FIELDS}
-        | {"target_id": row.id, "attempts": delivery.attempts + 1, "last_status": status, "delivered_at": now}
-        for delivery, status in result.delivered
-    ]
-    connection.execute(insert(connection.dialect.name, delivery_history).on_conflict_do_nothing(), rows)
-    if row.delivered // HISTORY_MORE != (row.delivered + len(rows)) // HISTORY_MORE:
-        own = delivery_history.c.target_id == row.id
-        newest = sa.select(delivery_history.c.id).where(own).order_by(delivery_history.c.id.desc())
-        oldest = newest.offset(HISTORY_MAX).limit(1).scalar_subquery()
-        connection.execute(sa.delete(delivery_history).where(own, delivery_history.c.id <= oldest))
+def _keep_history(connection: sa.Connection, result: Settlement, now: datetime) -> None:
+    """Copy what was accepted, before it is deleted."""
+    by_status: dict[int, list[int]] = defaultdict(list)
+    for delivery, status in result.delivered:
+        by_status[status].append(delivery.id)
+    for status, ids in by_status.items():
+        connection.execute(_history_statement(), {"ids": ids, "status": status, "now": now})
 
 
-_HISTORY_FIELDS = ("id", "event_id", "event", "push_id", "receipt_id", "reply_id", "message_id", "created_at")
+@cache
+def _history_statement() -> Any:
+    kept = ("id", "target_id", "event_id", "event", "push_id", "receipt_id", "reply_id", "message_id", "created_at")
+    status = sa.bindparam("status", type_=sa.Integer)
+    now = sa.bindparam("now", type_=delivery_history.c.delivered_at.type)
+    added = (deliveries.c.attempts + 1, status, now)
+    copied = sa.select(*(deliveries.c[name] for name in kept), *added)
+    copied = copied.where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))
+    return sa.insert(delivery_history).from_select([*kept, "attempts", "last_status", "delivered_at"], copied)
+
+
+def _cut_history(connection: sa.Connection, target_id: int) -> None:
+    """Delete all but the newest HISTORY_MAX of what an endpoint accepted."""
+    own = delivery_history.c.target_id == target_id
+    newest = sa.select(delivery_history.c.id).where(own).order_by(delivery_history.c.id.desc())
+    oldest = newest.offset(HISTORY_MAX).limit(1).scalar_subquery()
+    connection.execute(sa.delete(delivery_history).where(own, delivery_history.c.id <= oldest))
 
 
 def _add_failure(connection: sa.Connection, target_id: int, failure: Failure, now: datetime) -> None:

@@ -112,7 +112,9 @@ class Runtime:
             spool=self.spool,
             projector=self.projector,
         )
-        self.recorder = Recorder(self.database, availability=self.availability, spool=self.spool)
+        self.recorder = Recorder(
+            self.database, availability=self.availability, spool=self.spool, on_recorded=self.projector.nudge
+        )
         self.sender = Sender(settings, self.recorder, PlatformClient(settings.platform_url))
         self._drainer = self._make_drainer(self.spool)
         self._shipper: Shipper | None = None

@@ -26,7 +26,8 @@ def replay_push(connection: sa.Connection, push: Push) -> Outcome:
     catch_up(connection)
     query = sa.select(pushes.c.outcome, pushes.c.received_at, pushes.c.replayed_at, pushes.c.digest, pushes.c.sequence)
     before = connection.execute(query.where(pushes.c.id == push.id).with_for_update()).one()
-    if before.sequence is not None and before.sequence > (take_turn(connection, wait=True) or 0):
+    turn = take_turn(connection, wait=True)
+    if before.sequence is not None and before.sequence > (0 if turn is None else turn.position):
         # Projected again here, it would be counted once more in its turn.
         raise DatabaseUnavailable("a push that came before this one is still being committed; try again")
     if before.outcome != Outcome.ACCEPTED:

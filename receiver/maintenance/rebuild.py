@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -20,7 +21,11 @@ from receiver.db.tables import masked_of_task_where, messages, pushes, receipts,
 from receiver.maintenance.prune import OUT_OF_ORDER, RetentionKind, list_horizons
 from receiver.messages import projection
 from receiver.messages.projection_sql import INBOUND, Inbound
+from receiver.messages.stamps import mark_changed
 from receiver.reporting import rollup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _SET_PUSHES = 5000
 _SET_MESSAGES = 500
@@ -54,14 +59,15 @@ def rebuild(database: Database, *, patience_seconds: float) -> Rebuilt:
 def _rebuild(connection: sa.Connection) -> Rebuilt:
     lift_statement_timeout(connection)
     projection.catch_up(connection)
-    position = projection.take_turn(connection, wait=True) or 0
+    turn = projection.take_turn(connection, wait=True)
+    position = 0 if turn is None else turn.position
     run = partial(_run, connection, bound=_find_bound(connection), position=position)
-    deleted = sum(run(_delete_unbacked(inbound)) for inbound in INBOUND)
+    deleted = sum(_delete_unbacked(run, inbound) for inbound in INBOUND)
     inserted = sum(
         projection.restore_missing(connection, after=after, upto=min(after + _SET_PUSHES, position))
         for after in range(0, position, _SET_PUSHES)
     )
-    corrected = sum(run(_correct_copies(inbound)) for inbound in INBOUND)
+    corrected = sum(run(_correct_copies(inbound)).rowcount for inbound in INBOUND)
     projection.match_inbound_events(connection, _masked(connection), notifies=False)
     wrong = _find_wrong_states(connection)
     for begin in range(0, len(wrong), _SET_MESSAGES):
@@ -82,18 +88,22 @@ def _find_bound(connection: sa.Connection) -> UUID:
     )
 
 
-def _run(connection: sa.Connection, text: str, *, bound: UUID, position: int) -> int:
+def _run(connection: sa.Connection, text: str, *, bound: UUID, position: int) -> sa.CursorResult[Any]:
     statement = sa.text(text).bindparams(sa.bindparam("bound", type_=sa.Uuid))
-    return int(connection.execute(statement, {"bound": bound, "position": position}).rowcount)
+    return connection.execute(statement, {"bound": bound, "position": position})
 
 
-def _delete_unbacked(inbound: Inbound) -> str:
-    """Write the statement that deletes rows whose first push says something else, or is not there."""
-    return (
+def _delete_unbacked(run: Callable[[str], sa.CursorResult[Any]], inbound: Inbound) -> int:
+    """Delete rows whose first push says something else, or is not there; return how many."""
+    result = run(
         f"DELETE FROM {inbound.table} AS r WHERE {inbound.rows} AND r.push_id > :bound AND NOT EXISTS"  # noqa: S608
         " (SELECT 1 FROM pushes AS p"
         f" WHERE p.id = r.push_id AND p.sequence <= :position AND {inbound.pushes} AND {inbound.same})"
+        " RETURNING message_id"
     )
+    of_messages = result.scalars().all()
+    mark_changed(result.connection, of_messages)
+    return len(of_messages)
 
 
 def _correct_copies(inbound: Inbound) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from receiver.core import MessageState, Receipt, fold, match_masked
 from receiver.db.encryption import cipher_of
 from receiver.db.set_aside import ROW_FAULTS
 from receiver.db.tables import (
+    UNSTAMPED,
+    UtcDateTime,
     masked_key_where,
     messages,
     projection,
@@ -28,6 +31,7 @@ from receiver.messages import outbox
 from receiver.messages import projection_sql as sql
 from receiver.messages.journal import quarantine_next
 from receiver.messages.outbox import Change
+from receiver.messages.stamps import is_any_unstamped, mark_changed, next_stamp, stamp_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,12 +51,21 @@ _TASK_LOCK_SPACE = 0x72637672  # "rcvr": apart from other programs' advisory loc
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """The projector's turn, until the end of the transaction."""
+
+    position: int  # up to which the journal is projected
+    stamp: datetime  # for the messages that it changes: later than that of every turn before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """What one turn has projected."""
 
     pushes: int
     position: int
     more: bool  # there may be more, or a commit is awaited that may still add some
+    unstamped: bool = False  # there may be messages left that others have changed
 
 
 def project(connection: sa.Connection, *, limit: int = BATCH_MAX_PUSHES, passes_gaps: bool = True) -> Progress | None:
@@ -60,9 +73,10 @@ def project(connection: sa.Connection, *, limit: int = BATCH_MAX_PUSHES, passes_
 
     `passes_gaps`: as `catch_up` has it.
     """
-    position = take_turn(connection, wait=False)
-    if position is None:
+    turn = take_turn(connection, wait=False)
+    if turn is None:
         return None
+    position = turn.position
     window = {"after": position, "upto": _NO_END, "limit": limit}
     there = _execute(connection, sql.SUMMARY, sql.NEXT, window).one()
     if not there.pushes:
@@ -74,8 +88,8 @@ def project(connection: sa.Connection, *, limit: int = BATCH_MAX_PUSHES, passes_
             return Progress(pushes=0, position=position, more=more)
         # With what has come meanwhile.
         there = _execute(connection, sql.SUMMARY, sql.NEXT, window | {"upto": end}).one()
-    _project(connection, sql.NEW, {"after": position, "upto": there.upto}, there, counts_copies=True)
-    connection.execute(sa.update(projection).values(position=there.upto))
+    _project(connection, sql.NEW, {"after": position, "upto": there.upto}, there, turn.stamp, counts_copies=True)
+    connection.execute(sa.update(projection).values(position=there.upto, stamped_at=turn.stamp))
     return Progress(pushes=there.pushes, position=there.upto, more=more)
 
 
@@ -94,18 +108,34 @@ def project_one(connection: sa.Connection) -> tuple[Progress | None, Exception |
         return project(connection, limit=1), error
 
 
-def take_turn(connection: sa.Connection, *, wait: bool) -> int | None:
-    """Return the position, locked until the end of the transaction. None: another has it, and `wait` is false."""
-    position: int | None = connection.scalar(_turn(connection.dialect.name).with_for_update(skip_locked=not wait))
-    return position
+def stamp_changes(connection: sa.Connection, *, limit: int) -> bool:
+    """Stamp messages that others have changed, at most `limit`; return whether there may be more.
+
+    The caller has the turn, and does nothing after it in this transaction: a writer of a message locked here may hold
+    another that the projection would wait for.
+    """
+    if not is_any_unstamped(connection):
+        return False
+    turn = take_turn(connection, wait=True)
+    return turn is not None and stamp_some(connection, turn.stamp, limit=limit) == limit
+
+
+def take_turn(connection: sa.Connection, *, wait: bool) -> Turn | None:
+    """Take the projector's turn. None: another has it, and `wait` is false."""
+    row = connection.execute(_turn(connection.dialect.name).with_for_update(skip_locked=not wait)).one_or_none()
+    if row is None:
+        return None
+    now = row.now if connection.dialect.name == "postgresql" else datetime.now(UTC)
+    return Turn(position=row.position, stamp=next_stamp(row.stamped_at, now))
 
 
 @cache
 def _turn(dialect: str) -> sa.Select[Any]:
-    turn = sa.select(projection.c.position)
+    turn = sa.select(projection.c.position, projection.c.stamped_at)
     if dialect == "postgresql":
         # A plan made while the journal was small must not read all of it once it is large.
         turn = turn.add_columns(sa.func.set_config("enable_seqscan", "off", True))
+        turn = turn.add_columns(sa.func.clock_timestamp().label("now"))  # one clock for all nodes
     return turn
 
 
@@ -122,8 +152,12 @@ def catch_up(connection: sa.Connection, *, passes_gaps: bool = True) -> None:
 
 def project_again(connection: sa.Connection, push_id: UUID, *, counts_copies: bool) -> None:
     """Project one push of the journal as a replay has read it. The caller has caught up, and so has the turn."""
+    turn = take_turn(connection, wait=True)
+    if turn is None:
+        return
     there = _execute(connection, sql.SUMMARY, sql.ONE, {"push_id": push_id}).one()
-    _project(connection, sql.ONE, {"push_id": push_id}, there, counts_copies=counts_copies)
+    _project(connection, sql.ONE, {"push_id": push_id}, there, turn.stamp, counts_copies=counts_copies)
+    connection.execute(sa.update(projection).values(stamped_at=turn.stamp))
 
 
 _SEQUENCES = sa.text("SELECT sequence FROM pushes WHERE sequence > :after AND sequence <= :upto ORDER BY sequence")
@@ -168,20 +202,24 @@ def restore_missing(connection: sa.Connection, *, after: int, upto: int) -> int:
     Changes no row, and no webhook gets anything.
     """
     range_ = {"after": after, "upto": upto}
-    return sum(
-        _execute(connection, statement, sql.NEW, range_).rowcount
-        for statement in (sql.MISSING_MESSAGES, *sql.KEEPING.values())
-    )
+    inserted: int = _execute(connection, sql.MISSING_MESSAGES, sql.NEW, range_ | {"stamp": UNSTAMPED}).rowcount
+    for statement in sql.KEEPING.values():
+        of_messages = _execute(connection, f"{statement} RETURNING message_id", sql.NEW, range_).scalars().all()
+        mark_changed(connection, of_messages)
+        inserted += len(of_messages)
+    return inserted
 
 
-def _project(connection: sa.Connection, which: str, parameters: Row, there: Any, *, counts_copies: bool) -> None:
+def _project(
+    connection: sa.Connection, which: str, parameters: Row, there: Any, stamp: datetime, *, counts_copies: bool
+) -> None:
     """Project pushes of the journal. `there`: the summary of them."""
     masked: set[tuple[str, str, str]] = set()
     if there.masked:
         masked = {tuple(row) for row in _execute(connection, sql.MASKED_KEYS, which, parameters)}
         lock_tasks(connection, {(account, task_id) for account, task_id, _ in masked}, shared=False)
     if there.of_messages:
-        _execute(connection, sql.MESSAGES, which, parameters)
+        _execute(connection, sql.MESSAGES, which, parameters | {"stamp": stamp})
     for name, statement in (sql.COUNTING if counts_copies else sql.KEEPING).items():
         if getattr(there, name):
             _execute(connection, statement, which, parameters)
@@ -194,7 +232,11 @@ def _project(connection: sa.Connection, which: str, parameters: Row, there: Any,
 @cache
 def _prepared(text: str, which: str) -> sa.TextClause:
     statement = sa.text(text.replace("{which}", which))
-    return statement.bindparams(sa.bindparam("push_id", type_=sa.Uuid)) if which == sql.ONE else statement
+    if which == sql.ONE:
+        statement = statement.bindparams(sa.bindparam("push_id", type_=sa.Uuid))
+    if ":stamp" in text:
+        statement = statement.bindparams(sa.bindparam("stamp", type_=UtcDateTime))
+    return statement
 
 
 def _execute(connection: sa.Connection, text: str, which: str, parameters: Row) -> Any:
@@ -259,7 +301,10 @@ def _matching_message(connection: sa.Connection, account: str, task_id: str, mas
 
 
 def refold(connection: sa.Connection, message_ids: Iterable[int], *, notifies: bool = True) -> None:
-    """Reduce the receipts of messages to their state, from the rows. `notifies`: webhooks get states that changed."""
+    """Reduce the receipts of messages to their state, from the rows. `notifies`: webhooks get states that changed.
+
+    They get a new stamp, whether their state changes or not: their receipts have, or their replies.
+    """
     ids = sorted(message_ids)
     if not ids:
         return
@@ -275,7 +320,10 @@ def refold(connection: sa.Connection, message_ids: Iterable[int], *, notifies: b
     folded = {message_id: fold(found) for message_id, found in states.items()}
     connection.execute(
         sa.update(messages).where(messages.c.id == sa.bindparam("message_id")),
-        [{"message_id": message_id, **_state_columns(state)} for message_id, state in folded.items()],
+        [
+            {"message_id": message_id, **_state_columns(state), "updated_at": UNSTAMPED}
+            for message_id, state in folded.items()
+        ],
     )
     changed = [message_id for message_id, state in folded.items() if before.get(message_id) != state.status]
     if notifies:

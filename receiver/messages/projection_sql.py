@@ -150,8 +150,8 @@ _SEEN = " + ".join(
     if status is not DeliveryStatus.PENDING
 )
 MISSING_MESSAGES = f"""
-INSERT INTO messages (task_id, mobile, account, status, reported_at, seen)
-SELECT task_id, mobile, account, status, reported_at, seen FROM (
+INSERT INTO messages (task_id, mobile, account, status, reported_at, seen, updated_at)
+SELECT task_id, mobile, account, status, reported_at, seen, :stamp FROM (
     SELECT task_id, mobile, account, status, reported_at, {_SEEN} AS seen,
            row_number() OVER (PARTITION BY task_id, mobile, account
                               ORDER BY status > {DeliveryStatus.PENDING:d} DESC, reported_at DESC, status DESC) AS place
@@ -168,7 +168,8 @@ ON CONFLICT (task_id, mobile, account) DO NOTHING"""  # noqa: S608
 MESSAGES = f"""{MISSING_MESSAGES.removesuffix("NOTHING")} UPDATE SET
     reported_at = CASE WHEN {_LATER} THEN excluded.reported_at ELSE messages.reported_at END,
     status = CASE WHEN {_LATER} THEN excluded.status ELSE messages.status END,
-    seen = messages.seen | excluded.seen"""
+    seen = messages.seen | excluded.seen,
+    updated_at = excluded.updated_at"""
 
 
 def _row_id(table: str) -> str:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from receiver.core import DatabaseUnavailable, ReceiverError
 from receiver.db.engine import RowRejected
 from receiver.db.set_aside import ROW_FAULTS
 from receiver.messages.journal import find_end, find_oldest_pending
-from receiver.messages.projection import BATCH_MAX_PUSHES, Progress, project, project_one
+from receiver.messages.projection import BATCH_MAX_PUSHES, Progress, project, project_one, stamp_changes
+from receiver.messages.stamps import is_any_unstamped
 from receiver.observability import get_logger
 
 if TYPE_CHECKING:
@@ -61,7 +63,10 @@ class _Sets:
             nonlocal held
             begun = time.monotonic()
             try:
-                return project(connection, limit=self._limit)
+                progress = project(connection, limit=self._limit)
+                if progress is None:
+                    return None
+                return replace(progress, unstamped=stamp_changes(connection, limit=self._limit))
             finally:
                 held = time.monotonic() - begun
 
@@ -89,36 +94,43 @@ class _Sets:
     def _adjust(self, progress: Progress | None, held: float) -> None:
         if self._database.postgresql:
             self._limit = min(BATCH_MAX_PUSHES, self._limit * 2)
-        elif progress is not None and progress.more:
+        elif progress is not None and (progress.more or progress.unstamped):
             wanted = _HOLD_BUSY_SECONDS if self._is_busy() else _HOLD_SECONDS
             factor = min(2.0, max(0.5, wanted / max(held, 0.0001)))
             self._limit = min(BATCH_MAX_PUSHES, max(_FEWEST_PUSHES, int(self._limit * factor)))
 
 
 def catch_up(database: Database, *, seconds: float = CATCH_UP_SECONDS) -> float | None:
-    """Project all that the journal has at this moment, or wait until another process has.
+    """Project all that the journal has at this moment, or wait until another process has; so, too, for stamps.
 
     None: it is projected. Else, after `seconds`: the age of the oldest push that is not, in seconds.
     Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
     sets = _Sets(database, lambda: False)
     end, position = _look(database)
+    unstamped = _is_any_unstamped(database)
     deadline = time.monotonic() + seconds
-    while position < end:
+    while position < end or unstamped:
         if time.monotonic() > deadline:
             return _find_lag(database, end)
         progress = sets.project_next()
         if progress is None:
             time.sleep(_POLL_SECONDS)
             _, position = _look(database)
+            unstamped = _is_any_unstamped(database)
         else:
-            position = progress.position
+            position, unstamped = progress.position, progress.unstamped
     return None
 
 
 def _look(database: Database) -> tuple[int, int]:
     with database.reading() as connection:
         return find_end(connection)
+
+
+def _is_any_unstamped(database: Database) -> bool:
+    with database.reading() as connection:
+        return is_any_unstamped(connection)
 
 
 def _find_lag(database: Database, end: int) -> float | None:
@@ -142,6 +154,7 @@ class Projector:
         self._on_projected = on_projected  # must return at once
         self._sets = _Sets(database, is_busy)
         self._position = 0
+        self._turns_begun = self._last_stamped = 0  # this process's turns, and the last that left nothing unstamped
         # The journal's end at some moment, which the projection has not reached since.
         self._mark = 0
         self._marked_at: float | None = None
@@ -157,7 +170,7 @@ class Projector:
         self._thread.start()
 
     def nudge(self) -> None:
-        """Wake the projector after an append. Very cheap."""
+        """Wake the projector after an append, or a change of messages. Very cheap."""
         self._nudged.set()
 
     def stop(self) -> None:
@@ -196,6 +209,20 @@ class Projector:
                 position = self._position
         return None
 
+    def await_stamped(self, seconds: float = READ_WAIT_SECONDS) -> None:
+        """Wait, at most so long, until messages that were changed before this call have their stamp."""
+        if self._thread is None:
+            catch_up(self._database, seconds=seconds)
+            return
+        wanted = self._turns_begun + 1  # one that is under way may not have seen the change
+        deadline = time.monotonic() + seconds
+        unstamped = _is_any_unstamped(self._database)
+        while unstamped and time.monotonic() < deadline:
+            self._wanted.set()
+            self._nudged.set()
+            with self._moved:
+                unstamped = not self._moved.wait_for(lambda: self._last_stamped >= wanted, 2 * _POLL_SECONDS)
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._nudged.wait(_OTHERS_POLL_SECONDS)
@@ -214,6 +241,7 @@ class Projector:
     def _project(self) -> None:
         """Project until a set is the last one."""
         while not self._stopping.is_set():
+            self._turns_begun += 1
             progress = self._sets.project_next()
             if progress is None:
                 self._stopping.wait(_POLL_SECONDS)
@@ -221,12 +249,16 @@ class Projector:
                 return
             with self._moved:
                 self._position = progress.position
+                if not progress.unstamped:
+                    self._last_stamped = self._turns_begun
                 self._moved.notify_all()
             if progress.pushes:
                 self._on_projected()
             if not progress.more:
                 self._marked_at = None
-                return
+                if not progress.unstamped:
+                    return
+                continue
             if self._marked_at is None or progress.position >= self._mark:
                 self._mark, _ = _look(self._database)
                 self._marked_at = time.monotonic()

@@ -37,8 +37,16 @@ _UNAVAILABLE = object()
 class Recorder:
     """Records sends and send attempts. Thread-safe."""
 
-    def __init__(self, database: Database, *, availability: CircuitBreaker, spool: Spool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        availability: CircuitBreaker,
+        spool: Spool,
+        on_recorded: Callable[[], None] = lambda: None,
+    ) -> None:
         self._database = database
+        self._on_recorded = on_recorded  # must return at once
         self._availability = availability
         self._spool = spool
         self._next_cut_off_check = 0.0
@@ -136,7 +144,7 @@ class Recorder:
         try:
             if self._availability.known and not self._availability.up:
                 raise DatabaseUnavailable(f"the database is unavailable: {self._availability.reason}")
-            return self._database.write(work, patience_seconds=patience_seconds)
+            result = self._database.write(work, patience_seconds=patience_seconds)
         except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             if self._availability.up:
                 self._availability.mark_down(str(error))
@@ -145,6 +153,8 @@ class Recorder:
             self._spool.append([instead])
             self._availability.changed.set()
             return None
+        self._on_recorded()
+        return result
 
 
 def _record_spooled(connection: sa.Connection, records: Sequence[SpooledSends | SpooledAttempt]) -> None:

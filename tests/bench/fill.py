@@ -23,13 +23,14 @@ _STATEMENTS = {
     # One row a message, in the order of their sending. Each `random()` is drawn once, in the inner query.
     "messages": f"""
     INSERT INTO messages (id, account, task_id, mobile, status, reported_at, seen, recorded_at, sent_at, template_id,
-                          success_counts, remain_point, send_state, error_message)
+                          success_counts, remain_point, send_state, error_message, updated_at)
     SELECT n, 'default', CASE WHEN NOT refused THEN (7000000000000000000 + n)::text END, mobile, status,
            CASE WHEN status > 0 THEN date_trunc('second', sent_at + latency) END,
            CASE WHEN status = 0 THEN 0 WHEN conflict < 0.001 THEN 12 ELSE 1 << status END,
            CASE WHEN NOT unmatched THEN sent_at + interval '50 ms' END, CASE WHEN NOT unmatched THEN sent_at END,
            CASE WHEN NOT unmatched THEN template END, CASE WHEN NOT unmatched AND NOT refused THEN 1 END,
-           NULL, CASE WHEN refused THEN 'refused' END, CASE WHEN refused THEN '相同手机号码一分钟之内只可发送一次' END
+           NULL, CASE WHEN refused THEN 'refused' END, CASE WHEN refused THEN '相同手机号码一分钟之内只可发送一次' END,
+           date_trunc('milliseconds', sent_at + latency)
     FROM (
         SELECT *, conflict BETWEEN 0.10 AND 0.103 AS refused, conflict BETWEEN 0.20 AND 0.202 AS unmatched,
                CASE WHEN conflict BETWEEN 0.10 AND 0.103 THEN 0 WHEN conflict BETWEEN 0.20 AND 0.202 THEN 3

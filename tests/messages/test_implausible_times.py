@@ -13,7 +13,7 @@ from receiver.alerting import figures
 from receiver.app import create_app
 from receiver.core import UNREADABLE_TIME, Receipt, Unreadable, read_time, write_time
 from receiver.db import migrate
-from receiver.messages import Position, list_events, queries, record_sent
+from receiver.messages import Position, list_events, queries, record_sent, stamps
 from tests.conftest import SECRET, make_key
 from tests.harness.factories import NOON, READER, make_push, make_send
 from tests.harness.journal import save_pushes
@@ -157,6 +157,9 @@ def test_rows_from_before_stay_are_named_and_are_left_out_of_reports_and_events(
             "DROP INDEX uq_pushes_sequence",
             *(f"ALTER TABLE pushes DROP COLUMN {name}" for name in JOURNAL_COLUMNS),
             "DROP TABLE projection",
+            *stamps.drop_statements(connection.dialect.name),
+            "DROP INDEX ix_messages_updated_at",
+            "ALTER TABLE messages DROP COLUMN updated_at",
             "DROP INDEX uq_replies_taskless",
             "DROP TABLE rows_set_aside",
             "ALTER TABLE forward_queue DROP COLUMN left_at",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,6 +57,9 @@ sa.Index(
     sqlite_where=pushes.c.outcome == "quarantined",
 )
 
+# Stands for the time of a change that the projection has not stamped yet (`messages.stamps`).
+UNSTAMPED = datetime(1970, 1, 1, tzinfo=UTC)
+
 # One row per (account, task_id, mobile), created by the record of the send or by its first push.
 messages = table(
     "messages",
@@ -77,7 +81,10 @@ messages = table(
     sa.Column("send_state", sa.Text),  # null: the platform accepted it; else a MessageStatus that no receipt can set
     sa.Column("error_message", sa.Text),
     sa.Column("verified_at", UtcDateTime),  # when its code was first used, as the sender reported
+    # When it last changed, or got a receipt or reply: stamps are committed in their order.
+    sa.Column("updated_at", UtcDateTime, nullable=False, server_default="1970-01-01 00:00:00+00"),
 )
+sa.Index("ix_messages_updated_at", messages.c.updated_at, messages.c.id)  # what has changed since, and is unstamped
 # The identity, and look-ups by task id: hence that order.
 sa.Index("uq_messages_key", messages.c.task_id, messages.c.mobile, messages.c.account, unique=True)
 # A refused send has no task id to identify it.

@@ -13,12 +13,14 @@ retention = table(
     sa.Column("horizon", UtcDateTime, nullable=False),
     sa.Column("pruned_at", UtcDateTime),  # when all older rows were last verified as gone; null: not yet
 )
-# One row: up to which `pushes.sequence` the journal is projected. Its lock is the projector's turn.
+# One row: up to which `pushes.sequence` the journal is projected, and the last stamp that was given to messages. Its
+# lock is the projector's turn.
 projection = sa.Table(
     "projection",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("stamped_at", UtcDateTime, nullable=False, server_default="1970-01-01 00:00:00+00"),
 )
 # Rows that cannot be read, or whose times cannot be right: readers leave them out (`set_aside`).
 rows_set_aside = table(

@@ -136,6 +136,7 @@ class MessageVerified(MethodView):
                 connection, account=account, task_id=body["task_id"], mobile=body["mobile"], verified_at=moment
             )
         )
+        services.projector.nudge()
         return row_json(_find(str(message_id)))
 
 

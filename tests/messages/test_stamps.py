@@ -1,0 +1,274 @@
+"""`updated_at`: every change gets a stamp, and stamps are committed in their order, whoever writes and commits when."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from receiver.db import migrate
+from receiver.db.engine import Database
+from receiver.db.tables import UNSTAMPED, messages, projection, receipts
+from receiver.intake import replay_push
+from receiver.maintenance.rebuild import rebuild
+from receiver.messages import catch_up, record_sent, record_verified
+from receiver.messages.projection_sql import MISSING_MESSAGES
+from receiver.reporting import rollup
+from receiver.sending import attempts
+from tests.harness.changers import Changers
+from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import appending, save_pushes
+from tests.sending.test_sending import TAKEN, make_attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from receiver.runtime import Runtime
+
+MOBILE, OTHER = "15080921090", "13900001090"
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+def record(runtime: Runtime, *sends: Any) -> None:
+    runtime.database.write(partial(record_sent, sends=list(sends), recorded_at=NOON))
+
+
+def verify_code(runtime: Runtime) -> None:
+    used = partial(record_verified, account="default", task_id="t", mobile=MOBILE, verified_at=NOON)
+    runtime.database.write(used)
+
+
+def stamps(runtime: Runtime) -> dict[str | None, datetime]:
+    """The stamp of each task's message, once all are given."""
+    assert catch_up(runtime.database, seconds=20) is None
+    with runtime.database.reading() as connection:
+        rows = connection.execute(sa.select(messages.c.task_id, messages.c.updated_at)).all()
+    assert all(row.updated_at > UNSTAMPED for row in rows)
+    return {row.task_id: row.updated_at for row in rows}
+
+
+def last_stamp(runtime: Runtime) -> datetime:
+    with runtime.database.reading() as connection:
+        given: datetime = connection.execute(sa.select(projection.c.stamped_at)).scalar_one()
+    return given
+
+
+@contextmanager
+def open_transaction(runtime: Runtime) -> Iterator[sa.Connection]:
+    """A transaction of PostgreSQL, committed at the end of the block."""
+    with runtime.database.engine.begin() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.deadline = None
+        yield connection
+
+
+def replay(runtime: Runtime) -> None:
+    """The push says another time, as read today: its receipt is replaced, in a message that stays as it is."""
+    with runtime.database.reading() as connection:
+        push_id = connection.execute(sa.select(receipts.c.push_id).where(receipts.c.vendor_status == "0")).scalar_one()
+    again = make_push(task_id="t", status="7", second=-60)
+    object.__setattr__(again, "id", push_id)
+    runtime.database.write(partial(replay_push, push=again))
+
+
+def lose_a_receipt(runtime: Runtime) -> None:
+    """Damage, which a rebuild mends."""
+    deleted = sa.delete(receipts).where(receipts.c.vendor_status == "0")
+    runtime.database.write(lambda connection: connection.execute(deleted))
+    rebuild(runtime.database, patience_seconds=30)
+
+
+# What changes a message, beside its first receipt.
+CHANGES: dict[str, Callable[[Runtime], object]] = {
+    "a receipt": lambda runtime: save_pushes(runtime.database, [make_push(task_id="t", status="0", second=9)]),
+    "an older receipt, which changes no state": lambda runtime: save_pushes(
+        runtime.database, [make_push(task_id="t", second=-9)]
+    ),
+    "a reply": lambda runtime: save_pushes(runtime.database, [make_push(task_id="t", content="ok")]),
+    "its record": lambda runtime: record(runtime, make_send(task_id="t")),
+    "a used code": verify_code,
+    "a replay": replay,
+    "a rebuild": lose_a_receipt,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_every_change_gets_a_later_stamp_and_another_message_keeps_its_own(
+    runtime: Runtime, change: Callable[[Runtime], object]
+) -> None:
+    older = make_push(task_id="t", status="0", second=-60)  # than what decides the state
+    save_pushes(runtime.database, [make_push(task_id="t"), older, make_push(task_id="other")])
+    before, given = stamps(runtime), last_stamp(runtime)
+    assert set(before.values()) == {given}
+    change(runtime)
+    after = stamps(runtime)
+    assert after["t"] > given
+    assert after["other"] == before["other"]
+    assert last_stamp(runtime) == after["t"]
+
+
+def test_match_of_a_masked_number_stamps_the_message_that_gains_and_the_one_that_loses(runtime: Runtime) -> None:
+    masked = make_push(task_id="t", mobile="150****1090")
+    save_pushes(runtime.database, [masked])
+    record(runtime, make_send(task_id="t"))
+    alone = stamps(runtime)["t"]
+    record(runtime, make_send(task_id="t", mobile="15080931090"))  # which fits as well: it belongs to neither now
+    with runtime.database.reading() as connection:
+        assert list(connection.scalars(sa.select(receipts.c.message_id))) == [None]
+    assert stamps(runtime)["t"] > alone
+
+
+def test_answer_of_the_platform_stamps_the_message_that_was_sent(runtime: Runtime) -> None:
+    attempt = make_attempt()
+    begun = partial(attempts.begin_attempt, attempt=attempt, recorded_at=NOON, day_began=NOON)
+    runtime.database.write(begun)
+    before = stamps(runtime)[None]
+    runtime.database.write(partial(attempts.finish_attempt, attempt=attempt, result=TAKEN, recorded_at=NOON))
+    assert stamps(runtime)[TAKEN.task_id] > before
+
+
+def test_another_number_of_the_same_message_is_no_change(runtime: Runtime) -> None:
+    """As `encrypt` and `rekey` write them: no reader need take all messages anew."""
+    save_pushes(runtime.database, [make_push(task_id="t")])
+    before = stamps(runtime)
+    runtime.database.write(lambda connection: connection.execute(sa.update(messages).values(mobile=OTHER)))
+    assert stamps(runtime) == before
+
+
+def test_stamps_go_on_when_the_clock_is_set_back(runtime: Runtime) -> None:
+    save_pushes(runtime.database, [make_push(task_id="t")])
+    stamps(runtime)
+    set_ahead = sa.update(projection).values(stamped_at=LATER)
+    runtime.database.write(lambda connection: connection.execute(set_ahead))
+    save_pushes(runtime.database, [make_push(task_id="t", content="ok")])
+    first = stamps(runtime)["t"]
+    verify_code(runtime)
+    second = stamps(runtime)["t"]
+    assert LATER < first < second < LATER + timedelta(seconds=1)
+
+
+def test_late_commit_gets_a_stamp_above_those_given_meanwhile(postgres_runtime: Runtime) -> None:
+    runtime = postgres_runtime
+    record(runtime, make_send(task_id="late"), make_send(task_id="t"))
+    begun = stamps(runtime)
+    with open_transaction(runtime) as late:
+        changed = [make_send(task_id="late", reference="r"), make_send(task_id="new")]
+        record_sent(late, changed, recorded_at=NOON)
+        verify_code(runtime)
+        meanwhile = stamps(runtime)
+        assert meanwhile["late"] == begun["late"]
+        assert meanwhile["t"] > begun["t"]
+    after = stamps(runtime)
+    assert min(after["late"], after["new"]) > meanwhile["t"] == after["t"]
+
+
+def test_append_that_commits_late_gets_its_stamp_in_its_turn(postgres_runtime: Runtime) -> None:
+    runtime = postgres_runtime
+    with appending(runtime.database, [make_push(task_id="late")]):
+        verify_code(runtime)
+        assert catch_up(runtime.database, seconds=0.5) is None
+        given = last_stamp(runtime)
+    assert stamps(runtime)["late"] > given
+
+
+def test_message_that_an_open_transaction_holds_is_stamped_after_it_and_holds_up_no_other(
+    postgres_runtime: Runtime,
+) -> None:
+    runtime = postgres_runtime
+    record(runtime, make_send(task_id="held"))
+    runtime.projector.stop()
+    with open_transaction(runtime) as holder:
+        holder.execute(sa.select(messages).where(messages.c.task_id == "held").with_for_update())
+        verify_code(runtime)
+        begun = time.monotonic()
+        save_pushes(runtime.database, [make_push(task_id="pushed")])
+        assert time.monotonic() - begun < 10
+    assert set(stamps(runtime)) == {"held", "t", "pushed"}
+
+
+def test_program_of_the_version_before_gets_its_changes_stamped(runtime: Runtime) -> None:
+    """During an upgrade; it knows no such column."""
+    save_pushes(runtime.database, [make_push(task_id="t")])
+    before = stamps(runtime)
+    old = (
+        MISSING_MESSAGES.replace(", updated_at", "").replace(", :stamp", "").removesuffix("NOTHING")
+        + "UPDATE SET reported_at = messages.reported_at, status = messages.status, seen = messages.seen"
+    ).replace("{which}", "true")
+    runtime.database.write(lambda connection: connection.execute(sa.text(old)))
+    assert stamps(runtime)["t"] > before["t"]
+
+
+def test_stamping_changes_no_figure_of_the_report(runtime: Runtime) -> None:
+    record(runtime, *(make_send(task_id=f"{number}", sent_at=NOON) for number in range(30)))
+    save_pushes(runtime.database, [make_push(task_id=f"{number}", second=5) for number in range(20)])
+    assert len(stamps(runtime)) == 30
+    with runtime.database.reading() as connection:
+        assert rollup.differences(connection) == []
+        changes = connection.exec_driver_sql("SELECT sum(sent), sum(delivered) FROM delivery_hour_changes").one()
+        hours = connection.exec_driver_sql("SELECT sum(sent), sum(delivered) FROM delivery_hours").one()
+    assert [(a or 0) + (b or 0) for a, b in zip(changes, hours, strict=True)] == [30, 20]
+
+
+def test_wait_for_stamps_ends_with_the_last_of_them(runtime: Runtime) -> None:
+    record(runtime, *(make_send(task_id=f"{number}") for number in range(300)))
+    begun = time.monotonic()
+    runtime.projector.await_stamped(20)
+    assert time.monotonic() - begun < 15
+    with runtime.database.reading() as connection:
+        unstamped = sa.select(sa.func.count()).where(messages.c.updated_at == UNSTAMPED)
+        assert connection.scalar(unstamped) == 0
+
+
+def test_reader_that_goes_on_from_the_highest_stamp_keeps_an_exact_copy(runtime: Runtime) -> None:
+    """With many writers at once, some of which commit late."""
+    copy: dict[int, Any] = {}
+    shown = sa.select(messages)
+
+    def read() -> None:
+        since = max((row.updated_at for row in copy.values()), default=UNSTAMPED + timedelta(1))
+        with runtime.database.reading() as connection:
+            copy.update({row.id: row for row in connection.execute(shown.where(messages.c.updated_at >= since))})
+
+    with Changers(runtime.database) as changers:
+        ends = time.monotonic() + 1.5
+        while time.monotonic() < ends or len(copy) < 20:
+            read()
+            time.sleep(0.01)
+    assert changers.failures == []
+    stamps(runtime)
+    read()
+    with runtime.database.reading() as connection:
+        assert copy == {row.id: row for row in connection.execute(shown)}
+
+
+def test_migration_gives_what_is_there_one_stamp_and_what_comes_a_later_one(database_url: str) -> None:
+    """With the embedded database, too, which cannot change the default of a column."""
+    database = Database(database_url)
+    config = migrate._config()
+
+    def upgrade(connection: sa.Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0019")
+
+    if database.postgresql:
+        with database.maintaining() as connection:
+            upgrade(connection)
+    else:
+        database.write(upgrade)
+    add = "INSERT INTO messages (account, task_id, mobile) VALUES ('default', '{}', '1')"
+    database.write(lambda connection: [connection.exec_driver_sql(add.format(task_id)) for task_id in ("a", "b")])
+    begun = datetime.now(UTC)
+    migrate.upgrade(database)
+    database.write(lambda connection: connection.exec_driver_sql(add.format("c")))
+    assert catch_up(database) is None
+    with database.reading() as connection:
+        a, b, c = connection.scalars(sa.select(messages.c.updated_at).order_by(messages.c.task_id))
+    assert a == b
+    assert begun - timedelta(seconds=1) < a < c
+    database.close()

@@ -52,6 +52,7 @@ MEDIA_TYPES: Mapping[FileFormat, str] = {
     FileFormat.PARQUET: "application/vnd.apache.parquet",
     FileFormat.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
+TEXT_FORMATS = frozenset({FileFormat.CSV, FileFormat.NDJSON})
 EXPORTS: Mapping[str, Callable[..., Export]] = {
     "messages": export_messages,
     "receipts": export_receipts,

@@ -65,9 +65,11 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "receipts.Receipts": Scope.READ,
     "replies.Replies": Scope.READ,
     "events.Events": Scope.READ,
-    "exports.Messages": Scope.EXPORT,
-    "exports.Receipts": Scope.EXPORT,
-    "exports.Replies": Scope.EXPORT,
+    **{
+        f"exports.{name}{form}": Scope.EXPORT
+        for name in ("Messages", "Receipts", "Replies")
+        for form in ("", "Csv", "Ndjson", "Parquet", "Xlsx")
+    },
     "pushes.Pushes": Scope.PUSHES,
     "pushes.PushDetail": Scope.PUSHES,
     "pushes.PushReplay": Scope.PUSHES,

@@ -73,9 +73,14 @@ API: dict[str, dict[str, list[str]]] = {
     },
     "replies.Replies": {"GET /api/v1/replies": ["replies.read"]},
     "events.Events": {"GET /api/v1/events": ["events.read"]},
-    "exports.Messages": {"GET /api/v1/exports/messages": ["messages.export"]},
-    "exports.Receipts": {"GET /api/v1/exports/receipts": ["receipts.export"]},
-    "exports.Replies": {"GET /api/v1/exports/replies": ["replies.export"]},
+    **{
+        f"exports.{name.capitalize()}{ending.capitalize()}": {
+            f"GET /api/v1/exports/{name}{ending and '.'}{ending}": [f"{name}.export"],
+            f"HEAD /api/v1/exports/{name}{ending and '.'}{ending}": [],
+        }
+        for name in ("messages", "receipts", "replies")
+        for ending in ("", "csv", "ndjson", "parquet", "xlsx")
+    },
     "pushes.Pushes": {"GET /api/v1/pushes": ["pushes.read"]},
     "pushes.PushDetail": {"GET /api/v1/pushes/PUSH": ["push.read"]},
     "pushes.PushReplay": {"POST /api/v1/pushes/PUSH/replay": ["push.replay"]},

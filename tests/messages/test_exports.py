@@ -23,6 +23,7 @@ from receiver.app import create_app
 from receiver.audit import log
 from receiver.auth.api_keys import Scope
 from receiver.core import MessageStatus, SendResult
+from receiver.messages import export_files as files
 from receiver.messages import export_sheets as sheets
 from receiver.web.lists import exports as exports_module
 from tests.conftest import make_key
@@ -290,6 +291,29 @@ def test_what_a_sheet_cannot_hold_is_said_before_it_is_begun(filled: Filled, mon
     assert filled.export("messages", "format=csv").data
 
 
+def test_path_with_an_ending_is_the_export_in_that_format(filled: Filled) -> None:
+    for name in ("messages", "receipts", "replies"):
+        for form in files.FileFormat:
+            answer, same = filled.export(f"{name}.{form}"), filled.export(name, f"format={form}")
+            assert answer.content_type == same.content_type == files.MEDIA_TYPES[form]
+            assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}.{form}"'
+            read = rows_of_sheet if form is files.FileFormat.XLSX else bytes  # a workbook names its time
+            assert read(answer.data) == read(same.data)
+    query = "bom=true&neutral=false"
+    assert filled.export("replies.csv", query).data == filled.export("replies", query).data
+    for query in ("parquet?bom=true", "xlsx?neutral=false", "ndjson?format=csv"):
+        refused = filled.client.get(f"/api/v1/exports/replies.{query}", headers=filled.headers)
+        assert (refused.status_code, refused.json["code"]) == (422, "invalid")
+
+
+def test_client_that_knows_no_type_of_files_is_given_octets(filled: Filled) -> None:
+    for form in files.FileFormat:
+        answer = filled.export(f"messages.{form}", Accept="application/octet-stream")
+        assert answer.content_type == "application/octet-stream"
+        answer = filled.export(f"messages.{form}", Accept="text/html, */*;q=0.8")
+        assert answer.content_type == files.MEDIA_TYPES[form]
+
+
 @pytest.mark.parametrize("form", ["csv", "ndjson", "parquet", "xlsx"])
 @LISTS
 def test_head_has_the_headers_of_get_and_is_no_export(
@@ -303,7 +327,7 @@ def test_head_has_the_headers_of_get_and_is_no_export(
     monkeypatch.setattr(exports_module, "_Place", None)  # and no place taken
     entries = filled.runtime.ask(lambda connection: log.list_audit(connection, 1))
     begin = filled.client.head(url, headers=headers)
-    assert (begin.status_code, begin.data) == (200, b"")
+    assert (begin.status_code, begin.data, begin.headers["Accept-Ranges"]) == (200, b"", "none")
     same = {key: value for key, value in whole.headers.items() if key not in ("X-Request-Id", "Date")}
     assert {key: value for key, value in begin.headers.items() if key not in ("X-Request-Id", "Date")} == same
     assert filled.runtime.ask(lambda connection: log.list_audit(connection, 1)) == entries

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+import openpyxl
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
@@ -15,6 +18,7 @@ from receiver.core import Unreadable
 from receiver.db.tables import messages, receipts, replies
 from receiver.intake import replay_push
 from receiver.messages import recording
+from receiver.messages.export_files import MEDIA_TYPES, FileFormat
 from receiver.web.auth import policy_for
 from receiver.webhooks.changes import create_endpoint
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
@@ -24,6 +28,8 @@ from tests.harness.journal import save_pushes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from werkzeug.test import TestResponse
 
     from receiver.runtime import Runtime
 
@@ -108,9 +114,15 @@ CASES: Mapping[str, Case] = {
     "GET receipts.Receipts": Case("/receipts"),
     "GET replies.Replies": Case("/replies"),
     "GET events.Events": Case("/events"),
-    "GET exports.Messages": Case("/exports/messages?format=ndjson"),
-    "GET exports.Receipts": Case("/exports/receipts?format=ndjson"),
-    "GET exports.Replies": Case("/exports/replies?format=ndjson"),
+    **{
+        f"GET exports.{name.capitalize()}": Case(f"/exports/{name}?format=ndjson")
+        for name in ("messages", "receipts", "replies")
+    },
+    **{
+        f"GET exports.{name.capitalize()}{form.capitalize()}": Case(f"/exports/{name}.{form}")
+        for name in ("messages", "receipts", "replies")
+        for form in FileFormat
+    },
     "GET pushes.Pushes": Case("/pushes?limit=1000", shows=False),
     "GET pushes.PushDetail": Case("/pushes/{push}", shows=False),
     "POST pushes.PushReplay": Case("/pushes/{push}/replay", shows=False),
@@ -151,6 +163,15 @@ def test_every_call_has_a_case(services: Runtime) -> None:
     assert calls == set(CASES)
 
 
+def text_of(answer: TestResponse) -> str:
+    """Return what an answer says, whatever its format."""
+    if answer.mimetype == MEDIA_TYPES[FileFormat.PARQUET]:
+        return str(pq.read_table(io.BytesIO(answer.data)).to_pylist())
+    if answer.mimetype == MEDIA_TYPES[FileFormat.XLSX]:
+        return str(list(openpyxl.load_workbook(io.BytesIO(answer.data)).active.values))
+    return answer.get_data(as_text=True)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_key_bound_to_an_account_sees_nothing_of_another(name: str, services: Runtime) -> None:
@@ -174,11 +195,11 @@ def test_key_bound_to_an_account_sees_nothing_of_another(name: str, services: Ru
         bearer = {"Authorization": make_key(services, *Scope, accounts=accounts)}
         answers[accounts] = client.open(path, method=method, json=case.body, headers=bearer)
     everybody, bound = answers[None], answers["default",]
-    seen = everybody.get_data(as_text=True)
+    seen = text_of(everybody)
     assert everybody.status_code not in (401, 403, 404, 429), seen
     if case.shows:
         assert any(mark in seen for mark in MARKS), seen
-    text = bound.get_data(as_text=True)
+    text = text_of(bound)
     assert not any(mark in text for mark in (*MARKS, str(pushes[0].id), str(pushes[1].id))), text
     if not case.shows and name != "GET pushes.Pushes":
         assert bound.status_code in (403, 404), text

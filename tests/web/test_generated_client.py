@@ -9,6 +9,8 @@ import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import openpyxl
+import pyarrow.parquet as pq
 import pytest
 
 from tests.harness.platforms import APP_ID, APP_KEY, stand_in
@@ -110,6 +112,11 @@ def test_generated_client_does_what_the_readme_shows(server: ServeProcess, gener
 
     lines = call("exports.export_replies", format_=models.ExportRepliesFormat.NDJSON)
     assert [json.loads(line)["content"] for line in lines.splitlines()] == ["TD"]
+    table = pq.read_table(call("exports.export_replies_parquet").payload)
+    assert table.column("content").to_pylist() == ["TD"]
+    assert openpyxl.load_workbook(call("exports.export_replies_xlsx").payload).active["A2"].value == "1"
+    assert call("exports.export_replies_csv", q="TD").splitlines()[1].startswith("1,")
+    assert json.loads(call("exports.export_replies_ndjson").payload.read())["content"] == "TD"
 
     push = call("pushes.get_push", pushed)
     assert (push.kind, call("pushes.replay_push", pushed)) == ("receipt", push)

@@ -27,6 +27,7 @@ CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
 RAW = b"mobile=15080921090&taskid=3313746&status=1&receivetime=2019-07-23+17%3A00%3A00"
 RAW_REPLY = b"mobile=15080921090&taskid=3313746&content=TD&receivetime=2019-07-23+17%3A00%3A00"
 SEND = {"task_id": "7", "mobile": "15080921090"}
+ENDINGS = ("", ".csv", ".ndjson", ".parquet", ".xlsx")  # of an export
 # Calls to begin with, by their bodies; what else there is, they lead to. Repeated ones are answered otherwise.
 BEGINNINGS: dict[str, list[Any]] = {
     "record_messages": [SEND, SEND, [SEND | {"task_id": "8"}], [SEND | {"task_id": "8"}]],
@@ -166,8 +167,25 @@ def test_description_is_openapi_3_1_and_open_to_all(client: FlaskClient) -> None
         "/api/v1/audit", "/api/v1/webhooks", "/api/v1/webhooks/{name}", "/api/v1/webhooks/{name}/pause",
         "/api/v1/webhooks/{name}/resume", "/api/v1/webhooks/{name}/rotate", "/api/v1/webhooks/{name}/test",
         "/api/v1/webhooks/{name}/dead", "/api/v1/webhooks/{name}/replay",
-        "/api/v1/exports/messages", "/api/v1/exports/receipts", "/api/v1/exports/replies",
+        *(f"/api/v1/exports/{name}{ending}" for name in ("messages", "receipts", "replies") for ending in ENDINGS),
     }  # fmt: skip
+
+
+def test_each_format_of_an_export_is_described_as_what_it_is(client: FlaskClient) -> None:
+    paths = client.get("/api/v1/openapi.json").json["paths"]
+    text, binary = {"schema": {"type": "string"}}, {"schema": {"type": "string", "format": "binary"}}
+    csv, ndjson, parquet = "text/csv", "application/x-ndjson", "application/vnd.apache.parquet"
+    xlsx = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    described = {csv: text, ndjson: text, parquet: binary, xlsx: binary}
+    octets = {"application/octet-stream": binary}
+
+    def content(ending: str) -> Any:
+        return paths[f"/api/v1/exports/replies{ending}"]["get"]["responses"]["200"]["content"]
+
+    assert content("") == described | octets
+    assert [content(ending) for ending in ENDINGS[1:]] == [
+        {media: schema} | octets for media, schema in described.items()
+    ]
 
 
 def test_items_have_exactly_the_fields_of_the_contract(client: FlaskClient, bearer: dict[str, str]) -> None:

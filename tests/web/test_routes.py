@@ -20,9 +20,11 @@ ROUTES = {
     "GET /api/v1/docs/<path:name>": "to all",
     "GET /api/v1/errors": "to all",
     "GET /api/v1/events": "read",
-    "GET /api/v1/exports/messages": "export",
-    "GET /api/v1/exports/receipts": "export",
-    "GET /api/v1/exports/replies": "export",
+    **{
+        f"GET /api/v1/exports/{name}{ending}": "export"
+        for name in ("messages", "receipts", "replies")
+        for ending in ("", ".csv", ".ndjson", ".parquet", ".xlsx")
+    },
     "GET /api/v1/messages": "read",
     "POST /api/v1/messages": "messages:write",
     "GET /api/v1/messages/<row_id:message_id>": "read",

@@ -10,7 +10,7 @@ import marshmallow as ma
 from flask import Response, request
 
 from receiver.core import InputFault, Overloaded
-from receiver.messages.export_files import MEDIA_TYPES, FileFormat, gzipped, iter_file
+from receiver.messages.export_files import MEDIA_TYPES, TEXT_FORMATS, FileFormat, gzipped, iter_file
 from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.messages.queries import Filter
 from receiver.web import runtime
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 2
 _RETRY_AFTER = 20  # programs ask five times; a million rows take less than four of these
 _NOT_NEGATIVE = ma.validate.Range(min=0)
-_COMPRESSIBLE = (FileFormat.CSV, FileFormat.NDJSON)
+OCTETS = "application/octet-stream"  # for clients that know no other type of files, and ask for it by `Accept`
 _places = threading.BoundedSemaphore(_AT_ONCE)
 
 
@@ -53,18 +53,9 @@ _ABOUT_FORMATS = (
 _ABOUT_NEUTRAL = "CSV: put an apostrophe before values that a spreadsheet would run as formulas. For programs: `false`."
 
 
-class FormatSchema(StrictSchema):
-    """The format of a file."""
+class RangeSchema(StrictSchema):
+    """The ids of a file's rows."""
 
-    format = ma.fields.Enum(
-        FileFormat,
-        by_value=True,
-        load_default=FileFormat.CSV,
-        error_messages={"unknown": InputFault.NOT_A_CHOICE},
-        metadata={"description": _ABOUT_FORMATS},
-    )
-    bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: start with a byte order mark."})
-    neutral = StrictBoolean(load_default=True, metadata={"description": _ABOUT_NEUTRAL})
     after_id = WholeNumber(
         validate=_NOT_NEGATIVE,
         metadata={"description": "Only rows with a higher id, to continue a file that ended early."},
@@ -75,27 +66,51 @@ class FormatSchema(StrictSchema):
     )
 
 
-def _filters(schema: type[ma.Schema], name: str) -> type[ma.Schema]:
-    """Return the filters of a list without `limit` and `cursor`."""
-    fields = {field: made for field, made in schema().declared_fields.items() if field not in ("limit", "cursor")}
-    return type(name, (FormatSchema,), fields)
+class CsvSchema(RangeSchema):
+    """How a CSV is written."""
+
+    bom = StrictBoolean(load_default=False, metadata={"description": "CSV for Excel: start with a byte order mark."})
+    neutral = StrictBoolean(load_default=True, metadata={"description": _ABOUT_NEUTRAL})
 
 
-# The parameters of each export.
-FORMS: Mapping[str, type[ma.Schema]] = {
-    "messages": _filters(MessageFilterSchema, "MessagesExport"),
-    "receipts": _filters(ReceiptFilterSchema, "ReceiptsExport"),
-    "replies": _filters(ReplyFilterSchema, "RepliesExport"),
+class FormatSchema(CsvSchema):
+    """The format of a file."""
+
+    format = ma.fields.Enum(
+        FileFormat,
+        by_value=True,
+        load_default=FileFormat.CSV,
+        error_messages={"unknown": InputFault.NOT_A_CHOICE},
+        metadata={"description": _ABOUT_FORMATS},
+    )
+
+
+_FILTERS: Mapping[str, type[ma.Schema]] = {
+    "messages": MessageFilterSchema,
+    "receipts": ReceiptFilterSchema,
+    "replies": ReplyFilterSchema,
 }
 
 
-def answer_export(name: str, arguments: dict[str, Any]) -> Response:
+def form_of(name: str, form: FileFormat | None = None) -> type[ma.Schema]:
+    """Return the parameters of an export: its list's filters and those of its format; None: `format` says which."""
+    own = FormatSchema if form is None else CsvSchema if form is FileFormat.CSV else RangeSchema
+    fields = _FILTERS[name]().declared_fields.items()
+    return type(own.__name__, (own,), {field: made for field, made in fields if field not in ("limit", "cursor")})
+
+
+# The parameters of each export whose format is one of them.
+FORMS: Mapping[str, type[ma.Schema]] = {name: form_of(name) for name in _FILTERS}
+
+
+def answer_export(name: str, arguments: dict[str, Any], form: FileFormat | None = None) -> Response:
     """Return a list as a streamed file; `arguments` are loaded by its form. HEAD reads no rows.
 
     Raises Overloaded.
     """
     services = runtime()
-    form, bom, neutral = (arguments.pop(name) for name in ("format", "bom", "neutral"))
+    form = form or arguments.pop("format")
+    bom, neutral = arguments.pop("bom", False), arguments.pop("neutral", True)
     wanted = Filter(**arguments | {"accounts": readable_accounts(arguments.pop("account", None))})
     in_full, clock = caller().sees_numbers, services.clock()
     services.require_database()
@@ -132,10 +147,12 @@ def answer_export(name: str, arguments: dict[str, Any]) -> Response:
 
 def _as_file(name: str, form: FileFormat, pieces: Iterator[bytes]) -> Response:
     """Return the response of a file, compressed if the client accepts it and it helps."""
-    compressed = form in _COMPRESSIBLE and request.accept_encodings.quality("gzip") > 0
-    response = Response(gzipped(pieces) if compressed else pieces, content_type=MEDIA_TYPES[form])
+    compressed = form in TEXT_FORMATS and request.accept_encodings.quality("gzip") > 0
+    media_type = OCTETS if request.accept_mimetypes.best == OCTETS else MEDIA_TYPES[form]
+    response = Response(gzipped(pieces) if compressed else pieces, content_type=media_type)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.{form.value}"'
-    response.headers["Vary"] = "Accept-Encoding"
+    response.headers["Accept-Ranges"] = "none"  # it is made anew each time
+    response.headers["Vary"] = "Accept, Accept-Encoding"
     if compressed:
         response.headers["Content-Encoding"] = "gzip"
     return response

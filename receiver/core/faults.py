@@ -45,6 +45,7 @@ class InputFault(Fault):
     NOT_A_BOOLEAN = "Not true or false."
     NOT_A_DAY = "Not a day such as 2026-11-23."
     NOT_A_TIME = "not a time such as 2026-11-23T09:14:03+08:00"
+    BEFORE_ITS_BEGIN = "before `{begin}`"
     UNKNOWN_FIELD = "Unknown field."
     UNKNOWN_ACCOUNT = "no such account is configured"
     FOREIGN_CURSOR = "this cursor belongs to other filters; use the same filters, or start without a cursor"

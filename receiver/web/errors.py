@@ -61,8 +61,11 @@ _CODE_OF: Mapping[int, ErrorCode] = {
 }
 
 
-def problem_body(status: int, code: ErrorCode, detail: str, errors: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """Return the body of a problem; `errors` are {pointer, detail}, one for each wrong field."""
+def problem_body(status: int, code: ErrorCode, detail: str, errors: Iterable[dict[str, str]] = ()) -> dict[str, Any]:
+    """Return the body of a problem; `errors` are {pointer, detail}, one for each wrong field.
+
+    A GET has no body that a pointer could lead into: its errors name the `parameter` too.
+    """
     body: dict[str, Any] = {
         "type": _type_of(code),
         "title": code.replace("_", " "),
@@ -71,8 +74,14 @@ def problem_body(status: int, code: ErrorCode, detail: str, errors: Iterable[Map
         "detail": detail,
     }
     if listed := list(errors):
-        body["errors"] = listed
+        of_query = has_request_context() and request.method in ("GET", "HEAD")
+        body["errors"] = [error | _parameter_of(error) if of_query else error for error in listed]
     return body
+
+
+def _parameter_of(error: dict[str, str]) -> dict[str, str]:
+    name = error["pointer"].removeprefix("#/")
+    return {"parameter": name.replace("~1", "/").replace("~0", "~")}
 
 
 def _type_of(code: ErrorCode) -> str:
@@ -86,7 +95,7 @@ def problem(
     status: int,
     code: ErrorCode,
     detail: str,
-    errors: Iterable[Mapping[str, str]] = (),
+    errors: Iterable[dict[str, str]] = (),
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Response:

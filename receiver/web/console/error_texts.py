@@ -23,6 +23,7 @@ FAULTS: Mapping[Fault, Any] = {
     InputFault.NOT_A_BOOLEAN: lazy_gettext("Not a valid choice."),
     InputFault.NOT_A_DAY: lazy_gettext("Not a valid day."),
     InputFault.NOT_A_TIME: lazy_gettext("Not a valid time."),
+    InputFault.BEFORE_ITS_BEGIN: lazy_gettext("The end is before the beginning."),
     InputFault.UNKNOWN_FIELD: lazy_gettext("Unknown filter."),
     InputFault.UNKNOWN_ACCOUNT: lazy_gettext("This account is not configured."),
     InputFault.FOREIGN_CURSOR: lazy_gettext("This page link is not valid. Start again from the first page."),

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import marshmallow as ma
 
 from receiver.core import InputFault, Outcome
 from receiver.messages.queries import MESSAGE_STATUSES, RECEIPT_STATUSES
 from receiver.web.lists.fields import InputTime, MobileField, OneOf, StrictBoolean, Text, WholeNumber
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 PUSH_OUTCOMES = [Outcome.ACCEPTED.value, Outcome.QUARANTINED.value]
 DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
 
 
+_SPANS = (("sent_from", "sent_to"), ("received_from", "received_to"), ("since", "until"))
+
+
 class StrictSchema(ma.Schema):
-    """Rejects unknown fields."""
+    """Rejects unknown fields, and spans that end before they begin."""
 
     error_messages = {"unknown": InputFault.UNKNOWN_FIELD}  # noqa: RUF012  (as in the base class)
 
     class Meta:
         unknown = ma.RAISE
+
+    @ma.validates_schema
+    def _check_spans(self, data: Mapping[str, Any], **_kwargs: Any) -> None:
+        for begin, end in _SPANS:
+            if begin in data and end in data and data[end] < data[begin]:
+                raise ma.ValidationError(InputFault.BEFORE_ITS_BEGIN.format(begin=begin), end)
 
 
 class PageSchema(StrictSchema):

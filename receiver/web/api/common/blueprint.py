@@ -12,7 +12,7 @@ from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
 from receiver.web.api.common.schemas import PROBLEMS, ProblemSchema
-from receiver.web.errors import MEDIA_TYPE, Unreadable
+from receiver.web.errors import MEDIA_TYPE, Invalid, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +24,12 @@ class Parser(FlaskParser):
     """Rejects unknown parameters instead of ignoring them."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"query": ma.RAISE, "json": ma.RAISE, "headers": ma.EXCLUDE}  # noqa: RUF012  (as in the base class)
+
+    def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
+        """Return the query's parameters. Raises Invalid if one is repeated: only one of its values would count."""
+        if repeated := [name for name, values in req.args.lists() if len(values) > 1]:
+            raise Invalid({f"#/{name}": "given more than once" for name in repeated})
+        return super().load_querystring(req, schema)
 
     def _raw_load_json(self, req: Request) -> Any:
         return read_json() if req.get_data() else ma.missing

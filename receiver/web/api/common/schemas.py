@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class ProblemErrorSchema(ma.Schema):
     """One wrong field."""
 
-    pointer = ma.fields.String(required=True, metadata={"description": "JSON pointer to the field."})
+    pointer = ma.fields.String(required=True, metadata={"description": "JSON pointer to the field of the body."})
+    parameter = ma.fields.String(metadata={"description": "In place of a field: the name of a query parameter."})
     detail = ma.fields.String(required=True)
 
 

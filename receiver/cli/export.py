@@ -21,6 +21,8 @@ from receiver.messages.queries import Filter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_OF_MESSAGES = ("sent_from", "sent_to", "updated_from", "updated_to")
+_OF_PUSHES = ("received_from", "received_to")
 _ENDINGS = {f".{form}": form for form in FileFormat} | {".jsonl": FileFormat.NDJSON}
 
 
@@ -42,6 +44,8 @@ _ENDINGS = {f".{form}": form for form in FileFormat} | {".jsonl": FileFormat.NDJ
 @click.option("--status", help="Messages and receipts only.")
 @click.option("--sent-from", metavar="TIME", help="Messages sent at or after this time.")
 @click.option("--sent-to", metavar="TIME", help="Messages sent before this time.")
+@click.option("--updated-from", metavar="TIME", help="Messages changed at or after this time.")
+@click.option("--updated-to", metavar="TIME", help="Messages last changed before this time.")
 @click.option("--received-from", metavar="TIME", help="Receipts and replies received at or after this time.")
 @click.option("--received-to", metavar="TIME", help="Receipts and replies received before this time.")
 @click.option("--after-id", type=click.IntRange(min=0), help="Rows with a higher id, to continue an export.")
@@ -69,7 +73,7 @@ def export(
         def count(rows: int) -> None:
             counted[0] += rows
 
-        connection = stack.enter_context(runtime.exporting())
+        connection = stack.enter_context(runtime.exporting(stamped=wanted.of_changes))
         zone = runtime.settings.timezone
         pieces = iter_file(
             connection,
@@ -107,7 +111,7 @@ def _format(file: Path, given: str | None) -> FileFormat:
 
 def _filter(name: str, given: dict[str, Any], zone: Any) -> Filter:
     values = {key: value for key, value in given.items() if value is not None}
-    for key in ("sent_from", "sent_to", "received_from", "received_to"):
+    for key in (*_OF_MESSAGES, *_OF_PUSHES):
         if key in values:
             try:
                 values[key] = parse_filter_time(values[key], zone)
@@ -120,7 +124,7 @@ def _filter(name: str, given: dict[str, Any], zone: Any) -> Filter:
         values["mobile"] = number
     if "status" in values and values["status"] not in set(MessageStatus):
         raise ReceiverError(f"--status: not one of {', '.join(MessageStatus)}")
-    unfit = {"template_id", "sent_from", "sent_to"} if name != "messages" else {"received_from", "received_to"}
+    unfit = {"template_id", *_OF_MESSAGES} if name != "messages" else set(_OF_PUSHES)
     if wrong := sorted(unfit & values.keys()) + (["status"] if name == "replies" and "status" in values else []):
         raise ReceiverError(f"{', '.join('--' + key.replace('_', '-') for key in wrong)}: no filter of {name}")
     account = values.pop("account", None)

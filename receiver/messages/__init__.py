@@ -16,6 +16,7 @@ from receiver.messages.send_records import (
     SendRecordParser,
     parse_filter_time,
 )
+from receiver.messages.stamps import find_last_stamp
 
 __all__ = [
     "DATA_LAG",
@@ -34,6 +35,7 @@ __all__ = [
     "SendRecordParser",
     "Trend",
     "catch_up",
+    "find_last_stamp",
     "find_oldest_pending",
     "list_events",
     "match_recorded",

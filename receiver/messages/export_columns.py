@@ -23,6 +23,7 @@ from receiver.core import (
 from receiver.db.message_status import is_late, seen_both, status_of
 from receiver.db.sql import masked_mobile, masked_text
 from receiver.db.tables import messages, receipts, replies
+from receiver.messages import stamps
 from receiver.messages.fields import Field, FieldType, fields_of
 from receiver.messages.queries import (
     Clock,
@@ -31,6 +32,7 @@ from receiver.messages.queries import (
     ReceiptRow,
     ReplyRow,
     has_text,
+    is_short,
     message_conditions,
     receipt_conditions,
     reply_conditions,
@@ -320,12 +322,13 @@ def export_messages(wanted: Filter, clock: Clock, *, in_full: bool, cipher: Fiel
         "latency_seconds": _seconds_between(column.reported_at, column.sent_at),
         "matched": column.recorded_at.isnot(None),
         "conflicting": seen_both(),
+        "updated_at": stamps.SHOWN,
     }
     return Export(
         columns=_columns(MessageRow, values, in_full=in_full, cipher=cipher),
         query=_in_range(sa.select(messages).where(*message_conditions(wanted, clock)), messages, wanted),
         table=messages,
-        narrow=_is_narrow(wanted),
+        narrow=_is_narrow(wanted) or is_short(wanted.updated_from, wanted.updated_to or clock.now),
     )
 
 

@@ -20,6 +20,7 @@ from receiver.messages.export_pieces import PieceReader, PieceWriter
 from receiver.messages.export_rows import iter_csv, iter_ndjson
 from receiver.messages.export_sheets import iter_sheet, require_fit
 from receiver.messages.fields import FieldType
+from receiver.messages.stamps import settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -83,7 +84,7 @@ def iter_file(
 
     Before the first piece, raises TooManyRows, and MissingExtra if the format's library is not installed.
     """
-    export = EXPORTS[name](wanted, clock, in_full=in_full, cipher=cipher_of(connection.dialect))
+    export = EXPORTS[name](settled(connection, wanted), clock, in_full=in_full, cipher=cipher_of(connection.dialect))
     if form is FileFormat.XLSX:
         require_fit(connection, export)
     if form is FileFormat.NDJSON:

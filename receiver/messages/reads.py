@@ -44,13 +44,14 @@ class Reads:
         self._availability = availability
         self._projector = projector
 
-    def ask(self, question: Callable[[Connection], T]) -> T:
+    def ask(self, question: Callable[[Connection], T], *, stamped: bool = False) -> T:
         """Return the result of one query function, which sees every push that was acknowledged before this call.
 
-        Waits at most a second for that. Past it the answer lacks some, and `DATA_LAG` says how old it is.
+        Waits at most a second for that. Past it the answer lacks some, and `DATA_LAG` says how old it is. `stamped`: it
+        asks for messages by their stamps, and waits for these as well.
         """
         with self._availability.tracking():
-            self._await_projection()
+            self._await_projection(stamped=stamped)
             return self._query(question)
 
     def ask_present(self, question: Callable[[Connection], T]) -> T:
@@ -60,7 +61,9 @@ class Reads:
         with self._availability.tracking():
             return self._query(question)
 
-    def _await_projection(self) -> None:
+    def _await_projection(self, *, stamped: bool = False) -> None:
+        if stamped:
+            self._projector.await_stamped()
         if (lag := self._projector.await_reached()) is not None:
             DATA_LAG.set(lag)
 
@@ -85,8 +88,11 @@ class Reads:
         return self.ask(question)
 
     @contextmanager
-    def exporting(self) -> Iterator[Connection]:
-        """Yield a separate connection for reads of up to an hour; to the replica if it is in time."""
+    def exporting(self, *, stamped: bool = False) -> Iterator[Connection]:
+        """Yield a separate connection for reads of up to an hour; to the replica if it is in time.
+
+        `stamped`: as `ask` has it, where there is no replica.
+        """
         if self._replica is not None:
             with ExitStack() as stack:
                 try:
@@ -97,6 +103,6 @@ class Reads:
                     yield connection
                     return
         with self._availability.tracking():
-            self._await_projection()
+            self._await_projection(stamped=stamped)
             with self._export_database.reading() as connection:
                 yield connection

@@ -8,6 +8,7 @@ one stamps it, soon.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
+    from receiver.messages.queries import Filter
+
 # What readers see of a message, and what that follows from. Not the number: encrypting it changes nothing for them.
 _SHOWN = (
     *("account", "task_id", "template_id", "reference", "sent_at", "recorded_at"),
     *("status", "reported_at", "seen", "send_state", "error_message", "verified_at"),
+)
+# As readers see it. Until a change has its stamp, the last one that was given, which is below that to come.
+SHOWN = sa.case(
+    (messages.c.updated_at == UNSTAMPED, sa.select(projection.c.stamped_at).scalar_subquery()),
+    else_=messages.c.updated_at,
 )
 _UNIT = timedelta(milliseconds=1)  # as times are shown: so a reader has the whole stamp
 _TRIGGER = "messages_unstamp"
@@ -65,6 +73,21 @@ def mark_changed(connection: sa.Connection, message_ids: Iterable[int | None]) -
 def is_any_unstamped(connection: sa.Connection) -> bool:
     """Return whether a message has changed and has no stamp yet: a look into the index."""
     return bool(connection.scalar(_any_unstamped()))
+
+
+def find_last_stamp(connection: sa.Connection) -> datetime:
+    """Return the last stamp that was given; every one up to it is committed."""
+    found: datetime = connection.execute(sa.select(projection.c.stamped_at)).scalar_one()
+    return found
+
+
+def settled(connection: sa.Connection, wanted: Filter) -> Filter:
+    """Return a filter, without the changes that come from now on where it asks for some.
+
+    Else one that comes while pages are read could be on a later page, and the reader would go on from its stamp: past
+    that of a row which it has read before, and which has changed since.
+    """
+    return replace(wanted, stamped_upto=find_last_stamp(connection)) if wanted.of_changes else wanted
 
 
 def next_stamp(last: datetime, now: datetime) -> datetime:

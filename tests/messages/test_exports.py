@@ -178,6 +178,7 @@ def test_parquet_has_types_and_the_same_rows(filled: Filled, name: str) -> None:
         ("messages", "status=delivered"), ("messages", "status=no_receipt"), ("messages", "late=true"),
         ("messages", "status=outcome_unknown"), ("messages", "matched=false"), ("messages", "conflicting=true"),
         ("messages", "mobile=12345"), ("messages", "sent_from=2026-11-23&sent_to=2026-11-24"),
+        ("messages", "updated_from=2026-11-23"), ("messages", "updated_to=2026-11-23"),
         ("receipts", "status=unknown"), ("receipts", "task_id=delivered"), ("receipts", "matched=false"),
         ("replies", "opt_out=true"), ("replies", "q=QUOTED"), ("replies", "mobile=15080921090"),
     ],

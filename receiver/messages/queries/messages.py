@@ -22,12 +22,20 @@ from receiver.core import (
 from receiver.db.encryption import FieldCipher, Mobile, cipher_of
 from receiver.db.message_status import Clock, has_status, is_late, message_status, seen_both
 from receiver.db.set_aside import read_row, read_rows, require_texts
-from receiver.db.tables import AGE_FROM, TASKLESS_WHERE, masked_of_task_where, messages, receipts, replies
-from receiver.messages import search
+from receiver.db.tables import (
+    AGE_FROM,
+    TASKLESS_WHERE,
+    UNSTAMPED,
+    masked_of_task_where,
+    messages,
+    receipts,
+    replies,
+)
+from receiver.messages import search, stamps
 from receiver.messages.queries.rows import Filter, MessageRow, Page, ReceiptRow, ReplyRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 T = TypeVar("T")
@@ -48,13 +56,19 @@ def _count_of(table: sa.Table) -> sa.ScalarSelect[int]:
     )
 
 
-MESSAGES = sa.select(messages, _count_of(receipts).label("receipt_count"), _count_of(replies).label("reply_count"))
+MESSAGES = sa.select(
+    *(column for column in messages.c if column.name != "updated_at"),
+    stamps.SHOWN.label("updated_at"),
+    _count_of(receipts).label("receipt_count"),
+    _count_of(replies).label("reply_count"),
+)
 
 
 def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[MessageRow]:
     """Return a page of messages, newest first by id."""
     query = paged(MESSAGES.where(*message_conditions(page.filter, clock)), messages.c.id, page)
     query = _by_time(query, messages.c.id, page.filter.sent_from, page.filter.sent_to or clock.now)
+    query = _by_time(query, messages.c.id, page.filter.updated_from, page.filter.updated_to or clock.now)
     return read_rows(connection, query, messages, lambda row: as_message_row(row, clock))
 
 
@@ -94,7 +108,19 @@ def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bo
         conditions.append(column.recorded_at.isnot(None) if wanted.matched else column.recorded_at.is_(None))
     if wanted.conflicting is not None:
         conditions.append(seen_both() if wanted.conflicting else sa.not_(seen_both()))
-    return conditions
+    return [*conditions, *_change_conditions(wanted)]
+
+
+def _change_conditions(wanted: Filter) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions on when a message last changed. What has no stamp yet is left for the next reading."""
+    if wanted.of_changes:
+        yield messages.c.updated_at > UNSTAMPED
+    if wanted.updated_from is not None:
+        yield messages.c.updated_at >= wanted.updated_from
+    if wanted.updated_to is not None:
+        yield messages.c.updated_at < wanted.updated_to
+    if wanted.stamped_upto is not None:
+        yield messages.c.updated_at <= wanted.stamped_upto
 
 
 def as_message_row(row: Any, clock: Clock) -> MessageRow:
@@ -127,6 +153,7 @@ _PLAIN_MESSAGE_FIELDS = (
     "receipt_count",
     "reply_count",
     "verified_at",
+    "updated_at",
 )
 
 
@@ -335,6 +362,11 @@ def _by_time(
 
     In the order of ids, a page of rare or old rows would read all of them.
     """
-    if since is None or until - since > _SHORT_SPAN:
+    if not is_short(since, until):
         return query
     return query.order_by(None).order_by((id_column + 0).desc())
+
+
+def is_short(since: datetime | None, until: datetime) -> bool:
+    """Return whether the rows of a period are so few that its index finds them best."""
+    return since is not None and until - since <= _SHORT_SPAN

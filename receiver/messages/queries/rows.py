@@ -60,6 +60,14 @@ class MessageRow:
     receipt_count: Annotated[int, Field(FieldType.COUNT, in_files=False)]
     reply_count: Annotated[int, Field(FieldType.COUNT, in_files=False)]
     verified_at: datetime | None
+    updated_at: Annotated[
+        datetime,
+        Field(
+            FieldType.OUR_TIME,
+            "When it last changed, or got a receipt or reply; for a moment after that, an earlier time. Whoever goes on"
+            " from the highest one, by `updated_from`, misses no change.",
+        ),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +169,8 @@ class Filter:
     reference: str | None = None
     sent_from: datetime | None = None
     sent_to: datetime | None = None
+    updated_from: datetime | None = None
+    updated_to: datetime | None = None
     received_from: datetime | None = None
     received_to: datetime | None = None
     matched: bool | None = None
@@ -171,6 +181,12 @@ class Filter:
     outcome: str | None = None
     after_id: int | None = None  # exports: rows above it
     to_id: int | None = None  # and up to it
+    stamped_upto: datetime | None = None  # where changes are asked for: those that were there when the reading began
+
+    @property
+    def of_changes(self) -> bool:
+        """Return whether it asks for what has changed at some time."""
+        return self.updated_from is not None or self.updated_to is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -121,7 +121,7 @@ def answer_export(name: str, arguments: dict[str, Any], form: FileFormat | None 
 
     def pieces() -> Generator[bytes]:
         try:
-            with services.exporting() as connection:
+            with services.exporting(stamped=wanted.of_changes) as connection:
                 yield from iter_file(
                     connection,
                     name,

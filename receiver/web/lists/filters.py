@@ -17,7 +17,12 @@ PUSH_OUTCOMES = [Outcome.ACCEPTED.value, Outcome.QUARANTINED.value]
 DEFAULT_LIMIT, MAX_LIMIT = 50, 1000
 
 
-_SPANS = (("sent_from", "sent_to"), ("received_from", "received_to"), ("since", "until"))
+_SPANS = (
+    ("sent_from", "sent_to"),
+    ("updated_from", "updated_to"),
+    ("received_from", "received_to"),
+    ("since", "until"),
+)
 
 
 class StrictSchema(ma.Schema):
@@ -81,6 +86,14 @@ class MessageFilterSchema(AccountFilterSchema):
     reference = Text()
     sent_from = InputTime(metadata={"description": "Sent at or after this time.", "example": "2026-11-01"})
     sent_to = InputTime(metadata={"description": "Sent before this time.", "example": "2026-12-01"})
+    updated_from = InputTime(
+        metadata={
+            "description": "Changed at or after this time. To keep a copy, go on from the highest `updated_at` that was"
+            " read: no change is missed. Changes that come while the pages are read are left for the next time.",
+            "example": "2026-11-23T01:02:03.456Z",
+        }
+    )
+    updated_to = InputTime(metadata={"description": "Last changed before this time.", "example": "2026-12-01"})
     matched = StrictBoolean(metadata={"description": "Whether the send is recorded."})
     conflicting = StrictBoolean(metadata={"description": "Whether both delivered and failed were reported."})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from flask import g
 from receiver.audit import AuditFilter, list_entries
 from receiver.core import InputFault, NotFound
 from receiver.core.cursors import Cursors
-from receiver.messages import queries
+from receiver.messages import find_last_stamp, queries
 from receiver.messages.queries import Clock, Filter, Page, PushRow
 from receiver.web import runtime
 from receiver.web.auth import caller
@@ -34,27 +34,33 @@ def answer_page(
     """Return one page of the list `name`, its items converted by `present`.
 
     `arguments` are the loaded filters with `limit` and `cursor`. Filters that depend on the time use the time of the
-    first page, which the cursor carries.
+    first page, which the cursor carries; so do those that ask for changes, with the last stamp.
     """
     services = runtime()
     wanted = {key: value for key, value in arguments.items() if key not in ("limit", "cursor", "account")}
     accounts = readable_accounts(arguments.get("account"))
     narrowed = Filter(**wanted, accounts=accounts)
     cursors = Cursors(services.shared_secret("cursor"), name, asdict(narrowed))
-    before, now = None, services.now()
+    before, now, stamped_upto = None, services.now(), None
     if "cursor" in arguments:
-        before, moment = cursors.read(arguments["cursor"])
-        now = datetime.fromisoformat(moment)
+        before, moment, *stamps = cursors.read(arguments["cursor"])
+        now, *stamped = map(datetime.fromisoformat, (moment, *stamps))
+        stamped_upto = stamped[0] if stamped else None
+    elif narrowed.of_changes:
+        stamped_upto = services.ask(find_last_stamp, stamped=True)
     limit = arguments["limit"]
-    page = Page(limit=limit + 1, before=_key_of(name, before), filter=narrowed)
+    page_filter = replace(narrowed, stamped_upto=stamped_upto)
+    page = Page(limit=limit + 1, before=_key_of(name, before), filter=page_filter)
     # A search for one person or message needs the newest rows; a list may lag. A later page may only lag once the
     # replica certainly has what the first page showed: otherwise rows would be missing.
     replicated = services.now() - now > services.settings.replica_max_lag + _CLOCKS_APART
-    may_lag = not _ASKS_FOR_ONE.intersection(wanted) and ("cursor" not in arguments or replicated)
+    must_be_new = narrowed.of_changes or _ASKS_FOR_ONE.intersection(wanted)
+    may_lag = not must_be_new and ("cursor" not in arguments or replicated)
     rows = (services.browse if may_lag else services.ask)(
         lambda connection: fetch(connection, page, services.clock(now))
     )
-    next_cursor = cursors.make(rows[limit - 1].id, now.isoformat()) if len(rows) > limit else None
+    fixed = [moment.isoformat() for moment in (now, stamped_upto) if moment is not None]
+    next_cursor = cursors.make(rows[limit - 1].id, *fixed) if len(rows) > limit else None
     return as_page([present(row) for row in rows[:limit]], next_cursor)
 
 

@@ -1,0 +1,150 @@
+"""Incremental reading: a reader that goes on from the highest `updated_at` has every message right."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from receiver.app import create_app
+from receiver.messages import record_sent
+from tests.conftest import make_key
+from tests.harness.changers import Changers
+from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
+from tests.harness.server import ServeProcess
+from tests.messages.test_stamps import open_transaction, record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from receiver.runtime import Runtime
+
+BEGINNING = "1970-01-01T00:00:00Z"  # what tools begin with
+Items = list[dict[str, Any]]
+
+
+class Reader:
+    """Keeps a copy of all messages, by their ids."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._client = create_app(runtime).test_client()
+        self._headers = {"Authorization": make_key(runtime)}
+        self.copy: dict[str, dict[str, Any]] = {}
+
+    def get(self, path: str, **query: Any) -> Any:
+        answer = self._client.get(f"/api/v1/{path}", query_string=query, headers=self._headers)
+        assert answer.status_code == 200, answer.json
+        return answer
+
+    def changes(self, **query: Any) -> Items:
+        """Read the changes since the highest time in the copy, as a list of several pages."""
+        since = max((message["updated_at"] for message in self.copy.values()), default=BEGINNING)
+        query = {"updated_from": since, "limit": 7} | query
+        found: Items = []
+        while True:
+            page = self.get("messages", **query).json
+            found += page["items"]
+            if page["next_cursor"] is None:
+                return found
+            query["cursor"] = page["next_cursor"]
+
+    def changes_in_a_file(self) -> Items:
+        """Read them as an export."""
+        since = max((message["updated_at"] for message in self.copy.values()), default=BEGINNING)
+        return [
+            json.loads(line)
+            for line in self.get("exports/messages", format="ndjson", updated_from=since).text.splitlines()
+        ]
+
+    def take(self, read: Callable[[], Items]) -> None:
+        self.copy.update({message["id"]: message for message in read()})
+
+    def everything(self) -> dict[str, dict[str, Any]]:
+        return {message["id"]: message for message in self.get("messages", limit=1000).json["items"]}
+
+
+@pytest.mark.parametrize("way", ["list", "file"])
+def test_copy_is_exact_however_many_write_while_its_pages_are_read(runtime: Runtime, way: str) -> None:
+    reader = Reader(runtime)
+    read = reader.changes if way == "list" else reader.changes_in_a_file
+    with Changers(runtime.database) as changers:
+        ends = time.monotonic() + 1.5
+        while time.monotonic() < ends or len(reader.copy) < 20:
+            reader.take(read)
+    assert changers.failures == []
+    reader.take(read)
+    there = reader.everything()
+    assert reader.copy.keys() == there.keys()
+    for message_id, message in reader.copy.items():
+        assert message.items() <= there[message_id].items()  # a file has not every field
+    assert len(reader.copy) > 20
+
+
+def test_read_of_changes_shows_what_was_recorded_before_it(runtime: Runtime) -> None:
+    reader = Reader(runtime)
+    for number in range(20):
+        record(runtime, make_send(task_id=f"{number}"))
+        (message,) = reader.changes()[:1]
+        assert message["task_id"] == f"{number}"
+
+
+def test_late_commit_is_a_change_of_the_next_read(postgres_runtime: Runtime) -> None:
+    reader = Reader(postgres_runtime)
+    with open_transaction(postgres_runtime) as late:
+        record_sent(late, [make_send(task_id="late")], recorded_at=NOON)
+        save_pushes(postgres_runtime.database, [make_push(task_id="early")])
+        reader.take(reader.changes)
+        assert [message["task_id"] for message in reader.copy.values()] == ["early"]
+    reader.take(reader.changes)
+    assert {message["task_id"] for message in reader.copy.values()} == {"early", "late"}
+
+
+def test_period_of_changes_has_its_begin_and_not_its_end(runtime: Runtime) -> None:
+    reader = Reader(runtime)
+    for task_id in ("a", "b", "c"):
+        record(runtime, make_send(task_id=task_id))
+        reader.changes()
+    times = {message["task_id"]: message["updated_at"] for message in reader.changes()}
+    assert times["a"] < times["b"] < times["c"]
+
+    def task_ids(**query: Any) -> set[str]:
+        return {message["task_id"] for message in reader.get("messages", **query).json["items"]}
+
+    assert task_ids(updated_from=times["b"]) == {"b", "c"}
+    assert task_ids(updated_to=times["b"]) == {"a"}
+    assert task_ids(updated_from=times["a"], updated_to=times["c"]) == {"a", "b"}
+    searched = reader._client.post(
+        "/api/v1/messages/search", json={"updated_from": times["c"]}, headers=reader._headers
+    )
+    assert [message["task_id"] for message in searched.json["items"]] == ["c"]
+
+
+def test_message_always_has_a_time_of_its_last_change_and_at_first_one_below_that_to_come(runtime: Runtime) -> None:
+    reader = Reader(runtime)
+    record(runtime, make_send(task_id="before"))
+    (before,) = reader.changes()
+    recorded = reader._client.post(
+        "/api/v1/messages", json={"task_id": "t", "mobile": "15080921091"}, headers=reader._headers
+    )
+    at_once = recorded.json["updated_at"]
+    (stamped,) = [message for message in reader.changes() if message["task_id"] == "t"]
+    assert before["updated_at"] <= at_once <= stamped["updated_at"]
+    assert runtime.now() - datetime.fromisoformat(stamped["updated_at"]) < timedelta(minutes=1)
+
+
+def test_command_exports_changes(tmp_path: Path) -> None:
+    with ServeProcess(tmp_path) as process:
+        for task_id in ("a", "b"):
+            process.push(b"mobile=15080921090&taskid=%b&status=1&receivetime=2026-11-23+12:00:00" % task_id.encode())
+            process.run("export", "messages", "all.ndjson")
+        rows = [json.loads(line) for line in (tmp_path / "all.ndjson").read_text().splitlines()]
+        since = {row["task_id"]: row["updated_at"] for row in rows}
+        done = process.run("export", "messages", "-", "--format", "ndjson", "--updated-from", since["b"])
+        assert [json.loads(line)["task_id"] for line in done.stdout.splitlines()] == ["b"], done.stderr
+        refused = process.run("export", "receipts", "-", "--format", "csv", "--updated-to", since["b"])
+        assert (refused.returncode, "--updated-to: no filter of receipts" in refused.stderr) == (1, True)

@@ -77,6 +77,7 @@ _OWN_EXPORT = frozenset({_STATUS, "recorded_at", "error_message"})
 class _Column:
     field: str
     zone: ZoneInfo | None = None  # that the name gives, as those of our own XLSX do
+    own: bool = False  # of our own export: what a cell holds was put there by no spreadsheet and no database
 
 
 def is_known(name: str) -> bool:
@@ -173,7 +174,9 @@ class RecordReader:
         for name, field in zip(names, fields, strict=True):
             if field is None and name and len(self._unused) <= _UNUSED_NAMED:
                 self._unused[name] = None
-        return tuple(_Column(field, _zone(name)) if field else None for name, field in zip(names, fields, strict=True))
+        return tuple(
+            _Column(field, _zone(name), own) if field else None for name, field in zip(names, fields, strict=True)
+        )
 
     def _field(self, name: str, *, own: bool) -> str | None:
         if name.strip() in self._mapping:
@@ -190,7 +193,7 @@ class RecordReader:
         """Return a value as `send_records` expects it; other values stay unchanged, and are refused there."""
         if isinstance(value, str) and file is not None:
             bare = file.unescape(value)
-            value = _null(_unquoted(value, column.field) if bare == value else bare)
+            value = bare if column.own else _null(_unquoted(value, column.field) if bare == value else bare)
         if column.field == "sent_at":
             return self._time(value, column, file)
         if isinstance(value, datetime | date | time | timedelta | float):

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
+from receiver.audit import log
 from receiver.auth import api_keys, changes
 from receiver.auth.api_keys import Scope
 from receiver.db.tables import receipts, replies
@@ -272,6 +273,17 @@ def test_lines_are_streamed_each_with_its_cursor(client: FlaskClient, bearer: di
     assert len(lines) == 21
     rest = client.get(f"/api/v1/events?limit=1000&after={lines[7]['cursor']}", headers=bearer).json["items"]
     assert [(line["kind"], line["id"]) for line in lines[8:]] == [(item["kind"], item["id"]) for item in rest]
+
+
+def test_head_of_the_stream_reads_nothing(client: FlaskClient, bearer: dict[str, str], runtime: Runtime) -> None:
+    runtime.batch_writer.enqueue(make_push(status=None, content="TD")).result(60)
+    answer = client.head("/api/v1/events", headers={**bearer, "Accept": "application/x-ndjson"})
+    assert (answer.status_code, answer.content_type, answer.data) == (200, "application/x-ndjson", b"")
+    assert runtime.ask(lambda connection: log.list_audit(connection, 10)) == []
+    assert len(client.get("/api/v1/events", headers=bearer).json["items"]) == 1
+    assert [entry["action"] for entry in runtime.ask(lambda connection: log.list_audit(connection, 10))] == [
+        "events.read"
+    ]
 
 
 def test_command_follows_and_goes_on_from_its_file(tmp_path: Path) -> None:

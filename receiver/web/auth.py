@@ -20,7 +20,7 @@ from receiver.db.engine import RowRejected
 from receiver.intake import client_address, within
 from receiver.web import denials, runtime
 from receiver.web.error_codes import ErrorCode
-from receiver.web.errors import Denied, answer_for
+from receiver.web.errors import Denied, answer_for, missing_scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,11 +114,19 @@ def policy_for(endpoint: str, method: str) -> Open | Scope | None:
     return policy.get("GET" if method == "HEAD" else method)
 
 
-def _check() -> None:
+def _check() -> Response | None:
+    """Return the answer to a request for the methods of a path, which all may know; None: the request goes on.
+
+    Raises Denied.
+    """
     if request.endpoint is None or request.routing_exception is not None:
-        return  # no such route: the answer is 404 or 405 for every caller
+        return None  # no such route: the answer is 404 or 405 for every caller
     if request.blueprint == CONSOLE:
-        return  # it has its own table and check, by role
+        return None  # it has its own table and check, by role
+    if request.method == "OPTIONS" and policy_for(request.endpoint, "OPTIONS") is not Open.BY_PUSH_SECRET:
+        methods = current_app.make_default_options_response()
+        methods.status_code = 204
+        return methods
     policy = policy_for(request.endpoint, request.method)
     if policy is None:
         raise Denied(403, ErrorCode.FORBIDDEN, "this route has no access policy")
@@ -128,6 +136,7 @@ def _check() -> None:
         key = _key_with(policy)
         _record_use(key)
         g.caller = Caller(name=f"key:{key.name}", sees_numbers=Scope.PII in key.scopes, accounts=key.accounts)
+    return None
 
 
 def check_again() -> None:
@@ -158,9 +167,14 @@ def _key_with(scope: Scope) -> ApiKey:
         g.refused_key = f"key:{key.name}"  # unless it is not
     if key is None or not key.valid(services.now()):
         _guard().failures.note(_address())
-        raise Denied(401, ErrorCode.UNAUTHORIZED, "this key is unknown, revoked or expired")
+        raise Denied(
+            401,
+            ErrorCode.UNAUTHORIZED,
+            "this key is unknown, revoked or expired",
+            challenge={"error": "invalid_token"},
+        )
     if scope not in key.scopes:
-        raise Denied(403, ErrorCode.MISSING_SCOPE, f"this key lacks the scope {scope.value}")
+        raise missing_scope(scope.value, f"this key lacks the scope {scope.value}")
     del g.refused_key
     return key
 

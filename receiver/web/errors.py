@@ -128,15 +128,34 @@ class Unreadable(Invalid):
 
 
 class Denied(ReceiverError):
-    """A request without a valid key (401), without the right (403), or too many requests (429)."""
+    """A request without a valid key (401), without the right (403), or too many requests (429).
 
-    def __init__(self, status: int, code: ErrorCode, text: str, *, retry_after: int | None = None) -> None:
+    `challenge`: what is wrong with the key that was sent, as RFC 6750 says it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: ErrorCode,
+        text: str,
+        *,
+        retry_after: int | None = None,
+        challenge: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.code = code
         self.headers: dict[str, str] = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        if status == 401:
-            self.headers["WWW-Authenticate"] = 'Bearer realm="receiver"'
+        if status == 401 or challenge:
+            parameters = {"realm": "receiver", **(challenge or {})}
+            said = ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+            self.headers["WWW-Authenticate"] = f"Bearer {said}"
+
+
+def missing_scope(scope: str, text: str) -> Denied:
+    """Return the refusal of a key without a scope."""
+    challenge = {"error": "insufficient_scope", "scope": scope}
+    return Denied(403, ErrorCode.MISSING_SCOPE, text, challenge=challenge)
 
 
 def pointers(messages: Any, path: str = "#") -> dict[str, str]:

@@ -81,7 +81,9 @@ def test_no_key_and_wrong_keys_are_refused_on_every_route(app: Flask, client: Fl
         for header in bad:
             answer = client.open(path, method=method, headers={"Authorization": header} if header else {})
             assert answer.status_code == 401, (method, path, header)
-            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+            sent = header.startswith("Bearer rcv_")  # RFC 6750: a fault is named only where a key was sent
+            fault = ', error="invalid_token"' if sent else ""
+            assert answer.headers["WWW-Authenticate"] == f'Bearer realm="receiver"{fault}'
 
 
 def test_key_without_the_scope_is_refused_on_every_route(app: Flask, client: FlaskClient, runtime: Runtime) -> None:
@@ -90,7 +92,26 @@ def test_key_without_the_scope_is_refused_on_every_route(app: Flask, client: Fla
         own = {"Authorization": make_key(runtime, scope)}
         refused = client.open(path, method=method, headers=others)
         assert (refused.status_code, refused.json["code"]) == (403, "missing_scope"), (method, path)
+        lacking = f'Bearer realm="receiver", error="insufficient_scope", scope="{scope.value}"'
+        assert refused.headers["WWW-Authenticate"] == lacking, (method, path)
         assert client.open(path, method=method, headers=own).status_code not in (401, 403), (method, path)
+
+
+def test_methods_of_a_path_are_told_to_all_and_audited_nowhere(
+    app: Flask, client: FlaskClient, runtime: Runtime
+) -> None:
+    for endpoint, method, path in routes(app):
+        if endpoint == "push.push":
+            continue  # any method may carry a push
+        answer = client.options(path)
+        assert (answer.status_code, answer.data) == (204, b""), path
+        methods = answer.headers["Allow"].split(", ")
+        assert method in methods, path
+        assert "Access-Control-Allow-Origin" not in answer.headers  # pages of other hosts have no business here
+        wrong = client.open(path, method="PATCH")
+        if wrong.status_code == 405:
+            assert sorted(wrong.headers["Allow"].split(", ")) == sorted(methods), path
+    assert runtime.ask(lambda connection: list_audit(connection, 10)) == []
 
 
 def test_open_routes_are_those_meant_to_be(app: Flask) -> None:

@@ -29,7 +29,7 @@ from receiver.web.api.common import (
 )
 from receiver.web.auth import caller
 from receiver.web.error_codes import ErrorCode
-from receiver.web.errors import Denied, Invalid
+from receiver.web.errors import Denied, Invalid, missing_scope
 from receiver.web.lists.pages import as_page
 from receiver.webhooks import endpoints, service
 from receiver.webhooks.endpoints import DeliveryState, Endpoint, EndpointState, EventType, PayloadFormat
@@ -407,10 +407,8 @@ class Replay(MethodView):
 def _require_allowed(*, in_full: bool, accounts: Sequence[str] | None) -> None:
     """Raises Denied if the caller may not send that to an endpoint."""
     if in_full and not caller().sees_numbers:
-        raise Denied(
-            403,
-            ErrorCode.MISSING_SCOPE,
-            f"full numbers, which `raw` contains too, require the scope {Scope.PII.value}",
+        raise missing_scope(
+            Scope.PII.value, f"full numbers, which `raw` contains too, require the scope {Scope.PII.value}"
         )
     allowed = caller().accounts
     if allowed is not None and (accounts is None or not set(accounts) <= set(allowed)):

@@ -14,7 +14,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,7 @@ class Sent:
     answer: PlatformAnswer | None = None  # the platform's valid answer in this call, if any
     raw: RawAnswer | None = field(default=None, repr=False)
     error: PlatformUnreachable | PlatformProtocolError | None = None  # in this call
+    replayed: bool = False  # the result of an earlier call with the same key
 
     def require_accepted(self) -> None:
         """Raise if it was not accepted: PlatformRefused, PlatformUnreachable or PlatformProtocolError."""
@@ -178,7 +179,7 @@ class Sender:
         body = send_form(credentials, mobile=request.mobile, template_id=request.template_id, code=request.code)
         recorded = self._recorder.begin(attempt, day_began=self._day_began(), claim=claim, limits=self._limits)
         if recorded is not None and recorded.repeated:
-            return _sent(self._outcome_of_first(recorded, deadline))
+            return replace(_sent(self._outcome_of_first(recorded, deadline)), replayed=True)
         if recorded is not None and recorded.state is MessageStatus.REFUSED:
             metrics.SENDS.labels("local_limit").inc()
             return _sent(recorded)

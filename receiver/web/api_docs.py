@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, render_template_string, send_from_directory
+from flask import Blueprint, Response, redirect, render_template_string, send_from_directory, url_for
 
 from receiver.web.api import PREFIX
 from receiver.web.error_codes import EXPLANATIONS
+
+if TYPE_CHECKING:
+    from werkzeug import Response as BaseResponse
 
 blueprint = Blueprint("docs", __name__, url_prefix=PREFIX)
 
@@ -58,6 +62,12 @@ _POLICY = (
 def page() -> Response:
     """Return the documentation page."""
     return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
+
+
+@blueprint.get("/docs/")
+def page_with_slash() -> BaseResponse:
+    """Return the way to the documentation page: its assets are beside that address."""
+    return redirect(url_for("docs.page"))
 
 
 @blueprint.get("/errors")

@@ -54,6 +54,7 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "ops.readyz": Open.TO_ALL,
     "ops.metrics_page": Open.BY_METRICS_ADDRESS,
     "docs.page": Open.TO_ALL,
+    "docs.page_with_slash": Open.TO_ALL,
     "docs.asset": Open.TO_ALL,
     "docs.errors": Open.TO_ALL,
     "api-docs.openapi_json": Open.TO_ALL,

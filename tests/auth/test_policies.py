@@ -117,7 +117,8 @@ def test_methods_of_a_path_are_told_to_all_and_audited_nowhere(
 def test_open_routes_are_those_meant_to_be(app: Flask) -> None:
     opened = {endpoint for endpoint, method, _ in routes(app) if policy_for(endpoint, method) is Open.TO_ALL}
     assert opened == {
-        "ops.home", "ops.console", "ops.healthz", "ops.readyz", "docs.page", "docs.asset", "docs.errors",
+        "ops.home", "ops.console", "ops.healthz", "ops.readyz", "docs.page", "docs.page_with_slash",
+        "docs.asset", "docs.errors",
         "api-docs.openapi_json",
     }  # fmt: skip
 

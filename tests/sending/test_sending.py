@@ -228,6 +228,9 @@ def test_repeated_key_answers_the_first_result_and_sends_nothing(sending: Callab
         }  # fmt: skip
     assert (first.status_code, second.status_code, second.json) == (201, 201, first.json)
     assert (refused.status_code, refused_again.status_code, refused_again.json) == (422, 422, refused.json)
+    replayed = [answer.headers.get("Idempotent-Replayed") for answer in (first, second, refused, refused_again)]
+    assert replayed == [None, "true", None, "true"]
+    assert first.headers["Location"] == second.headers["Location"] == f"/api/v1/messages/{first.json['id']}"
 
 
 def test_key_repeated_for_another_request_is_refused(sending: Callable[..., Sending]) -> None:

@@ -270,3 +270,5 @@ def test_documentation_page_needs_no_other_host(client: FlaskClient) -> None:
         assert name in page.text
         assert client.get(f"/api/v1/docs/{name}").status_code == 200
     assert client.get("/api/v1/docs/../common.py").status_code == 404
+    with_slash = client.get("/api/v1/docs/")
+    assert (with_slash.status_code, with_slash.headers["Location"]) == (302, "/api/v1/docs")

@@ -17,6 +17,7 @@ ROUTES = {
     "GET /api/v1/audit": "audit",
     "GET /api/v1/balance": "messages:send",
     "GET /api/v1/docs": "to all",
+    "GET /api/v1/docs/": "to all",
     "GET /api/v1/docs/<path:name>": "to all",
     "GET /api/v1/errors": "to all",
     "GET /api/v1/events": "read",

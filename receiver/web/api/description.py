@@ -102,6 +102,12 @@ _OF_TYPE: Mapping[str, Any] = {"boolean": False, "integer": 0, "number": 0.0, "o
 _OF_FORMAT: Mapping[str, str] = {"date-time": _TIME, "date": "2026-11-23"}
 
 
+_ETAG = {
+    "description": "Of the body: sent back as `If-None-Match`, it saves the same one.",
+    "schema": {"type": "string"},
+}
+_UNCHANGED = {"description": "The body still has the `ETag` that was sent as `If-None-Match`."}
+_LOCATION = {"description": "The address of what is new, if it is one.", "schema": {"type": "string"}}
 _LINK = {"description": 'The next page, if there is one, as `rel="next"` (RFC 8288).', "schema": {"type": "string"}}
 
 
@@ -147,16 +153,27 @@ def complete(document: dict[str, Any], rules: Iterable[Rule]) -> dict[str, Any]:
             if isinstance(scope, Scope):
                 said.append(f"Requires a key with the scope `{scope.value}`.")
             operation["description"] = "\n\n".join(said)
-            parameters = operation.get("parameters", [])
-            _give_examples(parameters, schemas)
-            if any(parameter["name"] == "cursor" for parameter in parameters):
-                operation["responses"]["200"].setdefault("headers", {})["Link"] = _LINK
+            _give_examples(operation.get("parameters", []), schemas)
+            _describe_headers(method, operation)
             answers = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
             for part in (operation.get("requestBody", {}), *answers):
                 for media, content in part.get("content", {}).items():
                     if media == "application/json" and "examples" not in content:
                         content.setdefault("example", example_of(content["schema"], schemas))
     return document
+
+
+def _describe_headers(method: str, operation: dict[str, Any]) -> None:
+    """Describe the headers that answers have by their kind."""
+    answers = operation["responses"]
+    if method == "get" and "application/json" in answers["200"].get("content", {}):
+        headers = answers["200"].setdefault("headers", {})
+        headers["ETag"] = _ETAG
+        answers["304"] = _UNCHANGED
+        if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", [])):
+            headers["Link"] = _LINK
+    if "201" in answers:
+        answers["201"].setdefault("headers", {})["Location"] = _LOCATION
 
 
 def _give_examples(parameters: Iterable[dict[str, Any]], schemas: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ from receiver.web.api.common import (
     documents,
     hold,
     link,
+    location,
     next_page,
     operation,
     read_json,
@@ -248,7 +249,12 @@ def _record_one(body: Any) -> Response:
     (result,) = results
     if result.outcome is Recorded.CONFLICT:
         raise Invalid(_differences(result), status=409, code=ErrorCode.CONFLICT)
-    return _json(_messages([result])[result.message_id], 201 if result.outcome is Recorded.NEW else 200)
+    message = _messages([result])[result.message_id]
+    if result.outcome is not Recorded.NEW:
+        return _json(message, 200)
+    created = _json(message, 201)
+    created.headers.update(location("messages.Message", message_id=message["id"]))
+    return created
 
 
 def _record_list(body: list[Any]) -> Response:

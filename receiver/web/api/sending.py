@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
-from flask import jsonify
+from flask import after_this_request, jsonify
 from flask.views import MethodView
 
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, parse_mainland_mobile
@@ -23,6 +23,7 @@ from receiver.web.api.common import (
     account_to_write,
     documents,
     link,
+    location,
     operation,
     readable_accounts,
     row_json,
@@ -32,12 +33,15 @@ from receiver.web.auth import caller
 from receiver.web.errors import Invalid, pointers
 
 if TYPE_CHECKING:
+    from flask import Response
+
     from receiver.runtime import Runtime
 
 blueprint = Blueprint("sending", __name__, description="Send codes through the platform, and read balances.")
 
 _FRESH = timedelta(seconds=60)
 _KEY_MAX_CHARS = 255
+_REPLAYED = "Idempotent-Replayed"
 
 
 class VerifyCodeSchema(StrictSchema):
@@ -85,7 +89,19 @@ class VerifyCodes(MethodView):
     @blueprint.arguments(SendingHeadersSchema, location="headers")
     @blueprint.arguments(VerifyCodeSchema, location="json")
     @blueprint.response(201, MessageSchema)
-    @blueprint.doc(responses={201: {"links": {"message": link("get_message", message_id="id")}}})
+    @blueprint.doc(
+        responses={
+            201: {
+                "links": {"message": link("get_message", message_id="id")},
+                "headers": {
+                    _REPLAYED: {
+                        "description": "`true`: the result of an earlier call with this `Idempotency-Key`.",
+                        "schema": {"type": "string", "enum": ["true"]},
+                    }
+                },
+            }
+        }
+    )
     @blueprint.alt_response(
         202, schema=SentSchema, description="Sent while the database is unavailable: the record is in the spool."
     )
@@ -113,7 +129,14 @@ class VerifyCodes(MethodView):
             reference=body.get("reference"),
         )
         sent = services.sender.send(code_request, caller=caller().name, idempotency_key=headers.get("idempotency_key"))
+        if sent.replayed:
+            after_this_request(_mark_replayed)
         return _answer(services, sent)
+
+
+def _mark_replayed(response: Response) -> Response:
+    response.headers[_REPLAYED] = "true"
+    return response
 
 
 def _answer(services: Runtime, sent: Sent) -> Any:
@@ -125,7 +148,7 @@ def _answer(services: Runtime, sent: Sent) -> Any:
         except (DatabaseUnavailable, DatabaseMisconfigured):
             found = None  # unavailable since the send, which the platform has accepted
         if found is not None:
-            return row_json(found)
+            return row_json(found), location("messages.Message", message_id=str(message_id))
     response = jsonify(status=202, task_id=sent.answer.task_id if sent.answer else None)
     response.status_code = 202
     return response

@@ -24,6 +24,7 @@ from receiver.web.api.common import (
     WholeNumber,
     documents,
     list_schema,
+    location,
     next_page,
     operation,
 )
@@ -246,7 +247,7 @@ class Webhooks(MethodView):
     @documents(blueprint, 400, 401, 403, 409, 413, 415, 422, 503)
     @blueprint.arguments(NewWebhookSchema, location="json")
     @blueprint.response(201, CreatedWebhookSchema)
-    def post(self, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, body: dict[str, Any]) -> Any:
         """Create a webhook. It receives all events from now on."""
         accounts = body.get("accounts", caller().accounts)
         _require_allowed(in_full=body["pii"] or body["format"] == PayloadFormat.RAW, accounts=accounts)
@@ -265,7 +266,8 @@ class Webhooks(MethodView):
             raise _invalid(invalid) from None
         except NameTaken as taken:
             raise Invalid({"#/name": str(taken)}, status=409, code=ErrorCode.NAME_TAKEN) from None
-        return _shown(_find(body["name"])) | {"secret": secret}
+        created = _shown(_find(body["name"])) | {"secret": secret}
+        return created, location("webhooks.OneWebhook", name=body["name"])
 
 
 @blueprint.route("/webhooks/<string:name>")

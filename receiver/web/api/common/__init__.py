@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from receiver.web.api.common.blueprint import (
     Blueprint,
+    conditional,
     documents,
     documents_text,
     inbound_event_links,
     link,
+    location,
     next_page,
     operation,
     read_json,
@@ -60,6 +62,7 @@ __all__ = [
     "answer_page",
     "audit_list",
     "audit_look_up",
+    "conditional",
     "documents",
     "documents_text",
     "field_schema",
@@ -67,6 +70,7 @@ __all__ = [
     "inbound_event_links",
     "link",
     "list_schema",
+    "location",
     "next_page",
     "operation",
     "read_json",

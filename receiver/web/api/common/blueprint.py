@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import marshmallow as ma
-from flask import current_app, g, request
+from flask import current_app, g, request, url_for
 from flask_smorest import Blueprint as SmorestBlueprint
 from webargs.flaskparser import FlaskParser
 
@@ -43,6 +43,7 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.after_request(_link_next_page)
+        self.after_request(conditional)
 
     def route(self, rule: str, **options: Any) -> Any:
         """Serve a path, with or without a trailing slash."""
@@ -59,6 +60,19 @@ def _link_next_page(response: Response) -> Response:
         query = urlencode(request.args.to_dict() | {"cursor": cursor})
         response.headers["Link"] = f'<{quote(request.script_root + request.path)}?{query}>; rel="next"'
     return response
+
+
+def conditional(response: Response) -> Response:
+    """Return the response with the ETag of its body; empty, with 304, if the client has just that (RFC 9110)."""
+    if request.method in ("GET", "HEAD") and response.status_code == 200 and response.is_json:
+        response.add_etag()
+        response.make_conditional(request)
+    return response
+
+
+def location(endpoint: str, **values: Any) -> dict[str, str]:
+    """Return the header that says where something new is."""
+    return {"Location": url_for(endpoint, **values)}
 
 
 def read_json() -> Any:

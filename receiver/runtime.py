@@ -128,6 +128,7 @@ class Runtime:
         return Webhooks(
             self.database,
             accounts=self.settings.accounts,
+            no_receipt_after=self.settings.no_receipt_after,
             allow=self.settings.webhooks_allow,
             ask=self.ask,
             trail=self.trail,

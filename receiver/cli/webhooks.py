@@ -11,6 +11,7 @@ import click
 
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_list
 from receiver.core import ReceiverError, iso_seconds
+from receiver.messages import parse_filter_time
 from receiver.webhooks import endpoints as store
 from receiver.webhooks import service
 from receiver.webhooks.endpoints import DeliveryState, Endpoint, EndpointState, EventType, Health, PayloadFormat
@@ -323,19 +324,38 @@ def dead_letters(name: str, as_json: bool) -> None:
 @webhooks.command()
 @click.argument("name")
 @click.argument("ids", nargs=-1, type=int)
-@click.option("--all", "everything", is_flag=True, help="All dead letters.")
-def replay(name: str, ids: tuple[int, ...], everything: bool) -> None:
-    """Send dead letters again.
+@click.option("--all", "everything", is_flag=True, help="All dead letters; with --since all events since then.")
+@click.option("--since", metavar="TIME", help="What has failed since this time.")
+@click.option("--until", metavar="TIME", help="With --since and --all: the end, exclusive. Default: now.")
+def replay(name: str, ids: tuple[int, ...], everything: bool, since: str | None, until: str | None) -> None:
+    """Send again: dead letters or accepted deliveries by id, all dead letters, or what has failed since a time.
+
+    --since TIME --all makes all events since then anew, for a receiver that lost them; most have the id that they had.
 
     \b
     Example:
       receiver webhooks replay shop --all
+      receiver webhooks replay shop --since "2026-11-23 09:00" --until "2026-11-23 11:00" --all
     """
-    if bool(ids) == everything:
-        raise click.UsageError("pass ids, or --all")
-    with open_runtime() as runtime:
-        count = runtime.webhooks.replay(ACTOR, runtime.webhooks.find(name), None if everything else ids)
+    if (bool(ids) == everything) if since is None else (bool(ids) or (until is not None and not everything)):
+        raise click.UsageError("pass ids, or --all, or --since, or --since with --all")
+    if since is None:
+        count = _change(name, partial(Webhooks.replay, ids=None if everything else ids))
+    else:
+        count = _replay_since(name, since, until, everything=everything)
     print(f"{count} will be sent again")
+
+
+def _replay_since(name: str, since: str, until: str | None, *, everything: bool) -> int:
+    with open_runtime() as runtime:
+        zone = runtime.settings.timezone
+        try:
+            begin = parse_filter_time(since, zone)
+            end = None if until is None else parse_filter_time(until, zone)
+        except ValueError as error:
+            raise click.UsageError(f"--since, --until: {error}") from None
+        target = runtime.webhooks.find(name)
+        return runtime.webhooks.replay_since(ACTOR, target, begin, until=end, everything=everything)
 
 
 def _change(name: str, change: Callable[[Webhooks, str, Endpoint], T]) -> T:

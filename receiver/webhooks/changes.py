@@ -127,10 +127,29 @@ def remove_orphans(connection: sa.Connection, target: Endpoint) -> bool:
     return removed > 0
 
 
-def replay_dead(connection: sa.Connection, target: Endpoint, *, now: datetime, ids: Sequence[int] | None = None) -> int:
-    """Queue dead letters again, by id or all, and return their number."""
-    dead = [deliveries.c.target_id == target.id, deliveries.c.dead_at.isnot(None)]
-    if ids is not None:
-        dead.append(deliveries.c.id.in_(ids))
+def replay_by_id(connection: sa.Connection, target: Endpoint, *, now: datetime, ids: Sequence[int] | None) -> int:
+    """Queue deliveries again that are dead or were accepted; `ids` None: all that are dead. Return their number."""
+    dead = [deliveries.c.dead_at.isnot(None)]
+    if ids is None:
+        return _send_again(connection, target, dead, now=now)
+    own = (delivery_history.c.target_id == target.id, delivery_history.c.id.in_(ids))
+    kept = ("target_id", "event_id", "event", "push_id", "receipt_id", "reply_id", "message_id", "created_at")
+    copied = sa.select(*(delivery_history.c[name] for name in kept), sa.literal(now, deliveries.c.next_at.type))
+    copied = copied.where(*own).order_by(delivery_history.c.id)
+    statement = sa.insert(deliveries).from_select([*kept, "next_at"], copied)
+    accepted = connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
+    return accepted + _send_again(connection, target, [*dead, deliveries.c.id.in_(ids)], now=now)
+
+
+def replay_failed(connection: sa.Connection, target: Endpoint, *, now: datetime, since: datetime) -> int:
+    """Send again at once what was queued since then and has failed, dead or not; return the number."""
+    failed = [deliveries.c.failing_since.isnot(None), deliveries.c.created_at >= since]
+    return _send_again(connection, target, failed, now=now)
+
+
+def _send_again(
+    connection: sa.Connection, target: Endpoint, wanted: Sequence[sa.ColumnElement[bool]], *, now: datetime
+) -> int:
     again = {"dead_at": None, "failing_since": None, "attempts": 0, "next_at": now}
-    return connection.execute(sa.update(deliveries).where(*dead).values(again)).rowcount
+    own = deliveries.c.target_id == target.id
+    return connection.execute(sa.update(deliveries).where(own, *wanted).values(again)).rowcount

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import timedelta
+from hashlib import sha256
 from json import dumps
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -27,7 +29,6 @@ from receiver.webhooks.endpoints import Endpoint, EventType, PayloadFormat, as_e
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from receiver.messages.queries import Clock, MessageRow
 
@@ -52,7 +53,7 @@ def fan_out(connection: sa.Connection, *, limit: int, no_receipt_after: timedelt
         builder = _DeliveryBuilder(connection, sorted(taken, key=lambda row: row.id), now_of(connection))
         if rows := [row for change in builder.changes for row in builder.rows(change, found)]:
             connection.execute(sa.insert(deliveries), rows)
-        _set_timers(connection, found, [row.message_id for row in taken if row.kind == Change.SENT], no_receipt_after)
+        set_timers(connection, found, [row.message_id for row in taken if row.kind == Change.SENT], no_receipt_after)
     return len(taken)
 
 
@@ -151,12 +152,12 @@ class _DeliveryBuilder:
         if change.kind == Change.PUSH:
             yield from self._each(found, account, PUSH_EVENT, order_key, push_id=change.push_id)
         if receipt is not None:
-            about = {"push_id": change.push_id, "receipt_id": receipt.id}
+            about = {"push_id": change.push_id, "receipt_id": receipt.id, "origin": origin_of(receipt)}
             yield from self._each(found, account, EventType.RECEIPT_RECEIVED, order_key, **about)
             if self._changes_status(receipt):
                 yield from self._each(found, account, EventType.STATUS_CHANGED, order_key, **about)
         if reply is not None:
-            about = {"push_id": change.push_id, "reply_id": reply.id}
+            about = {"push_id": change.push_id, "reply_id": reply.id, "origin": origin_of(reply)}
             yield from self._each(found, account, EventType.REPLY_RECEIVED, order_key, **about)
 
     def _changes_status(self, receipt: Any) -> bool:
@@ -171,7 +172,7 @@ class _DeliveryBuilder:
         for target in found:
             subscribed = event in target.events or (event == PUSH_EVENT and target.format is PayloadFormat.RAW)
             if subscribed and target.covers(account):
-                yield _new_delivery(target.id, event, order_key, self._now, **about)
+                yield new_delivery(target.id, event, order_key, self._now, **about)
 
 
 def _find(
@@ -199,13 +200,36 @@ def _as_receipt(row: Any) -> Receipt:
     return Receipt(mobile="", task_id="", vendor_status=row.vendor_status, reported_at=row.reported_at)
 
 
-def _new_delivery(target_id: int, event: str, order_key: int | None, now: datetime, **about: Any) -> Row:
+def new_delivery(
+    target_id: int, event: str, order_key: int | None, now: datetime, *, origin: str | None = None, **about: Any
+) -> Row:
+    """Return a row of `deliveries`. `origin`: of `event_id_of`; None: an event that is never made again."""
     nothing = dict.fromkeys(("push_id", "receipt_id", "reply_id", "message_id"))
-    row = {"target_id": target_id, "event_id": new_id(), "event": str(event), "order_key": order_key}
+    event_id = new_id() if origin is None else event_id_of(event, origin)
+    row = {"target_id": target_id, "event_id": event_id, "event": str(event), "order_key": order_key}
     return row | nothing | about | {"created_at": now, "next_at": now}
 
 
-def _set_timers(
+def event_id_of(event: str, origin: str) -> UUID:
+    """Return the id of an event, which is the same whenever it is made.
+
+    `origin`: the id of a row, and what no other database has beside it.
+    """
+    return UUID(bytes=sha256(f"{event} {origin}".encode()).digest()[:16])
+
+
+def origin_of(row: Any) -> str:
+    """Return the origin of the events of a receipt or reply."""
+    return f"{row.push_id} {row.id}"
+
+
+def event_id_sql(event: str, first_push_id: str, row_id: str) -> str:
+    """Write `event_id_of` for PostgreSQL, of a receipt or reply."""
+    text = f"concat({event}, ' ', {first_push_id}, ' ', {row_id})"
+    return f"CAST(encode(substr(sha256(convert_to({text}, 'UTF8')), 1, 16), 'hex') AS uuid)"
+
+
+def set_timers(
     connection: sa.Connection, found: Sequence[Endpoint], sent: Iterable[int], no_receipt_after: timedelta
 ) -> None:
     """Set the timers that endpoints need for sends."""
@@ -218,14 +242,15 @@ def _set_timers(
         and message.recorded_at - (sent_at := message.sent_at or message.recorded_at) <= _HISTORY
         for target in found
         if target.covers(message.account)
-        for event, wait in _waits(target, no_receipt_after).items()
+        for event, wait in waits(target, no_receipt_after).items()
         if event in target.events
     ]
     if rows:
         connection.execute(insert(connection.dialect.name, timers).on_conflict_do_nothing(), rows)
 
 
-def _waits(target: Endpoint, no_receipt_after: timedelta) -> dict[EventType, timedelta]:
+def waits(target: Endpoint, no_receipt_after: timedelta) -> dict[EventType, timedelta]:
+    """Return how long after a send each event of time is due."""
     waits = {EventType.NO_RECEIPT: no_receipt_after}
     if target.not_delivered_after_seconds is not None:
         waits[EventType.NOT_DELIVERED] = timedelta(seconds=target.not_delivered_after_seconds)
@@ -242,7 +267,14 @@ def pop_timers(connection: sa.Connection, clock: Clock, *, limit: int) -> int:
     wanted = {target.id: target.events for target in _lock_endpoints(connection)}
     rows = [
         # No order key: it must not wait for other events of the message.
-        _new_delivery(row.target_id, row.event, None, now, message_id=row.message_id)
+        new_delivery(
+            row.target_id,
+            row.event,
+            None,
+            now,
+            origin=f"{found[row.message_id].recorded_at} {row.message_id}",
+            message_id=row.message_id,
+        )
         for row in due
         if row.event in wanted.get(row.target_id, ())  # it may have changed since
         and row.message_id in found
@@ -285,7 +317,7 @@ def _fan_out_postgresql(connection: sa.Connection, limit: int, no_receipt_after:
         ]
         # A separate statement, so that it sees messages merged meanwhile.
         connection.execute(_MAKE, {"taken": taken, "subscribers": dumps(subscribers)})
-        _set_timers(connection, found, sent, no_receipt_after)
+        set_timers(connection, found, sent, no_receipt_after)
     return int(count)
 
 
@@ -315,6 +347,7 @@ _MAKE = sa.text(
         SELECT taken.id, taken.kind, taken.push_id, stated.id AS stated_id,
                coalesce((SELECT account FROM pushes WHERE id = taken.push_id), stated.account) AS account,
                receipt.id AS receipt_id, reply.id AS reply_id,
+               coalesce(receipt.push_id, reply.push_id) AS first_push_id,
                CASE WHEN receipt.id IS NOT NULL THEN receipt.message_id
                     WHEN reply.id IS NOT NULL THEN reply.message_id ELSE taken.message_id END AS order_key,
                receipt.masked_mobile = '' AND receipt.rank <> coalesce(before.rank, {DeliveryStatus.PENDING:d})
@@ -325,7 +358,7 @@ _MAKE = sa.text(
             SELECT id, account FROM messages WHERE taken.kind = 'state' AND id = taken.message_id LIMIT 1
         ) stated ON true
         LEFT JOIN LATERAL (
-            SELECT id, message_id, masked_mobile, reported_at, {{rank}} AS rank FROM receipts
+            SELECT id, push_id, message_id, masked_mobile, reported_at, {{rank}} AS rank FROM receipts
             WHERE id = coalesce((SELECT id FROM receipts WHERE id = taken.receipt_id),
                                 (SELECT max(id) FROM receipts
                                  WHERE message_id = taken.message_id AND receipts.push_id = taken.push_id)) LIMIT 1
@@ -336,7 +369,7 @@ _MAKE = sa.text(
             ORDER BY reported_at DESC, rank DESC LIMIT 1
         ) before ON true
         LEFT JOIN LATERAL (
-            SELECT id, message_id FROM replies
+            SELECT id, push_id, message_id FROM replies
             WHERE id = coalesce((SELECT id FROM replies WHERE id = taken.reply_id),
                                 (SELECT max(id) FROM replies
                                  WHERE message_id = taken.message_id AND replies.push_id = taken.push_id)) LIMIT 1
@@ -344,7 +377,9 @@ _MAKE = sa.text(
     )
     INSERT INTO deliveries
         (target_id, event_id, event, order_key, push_id, receipt_id, reply_id, message_id, created_at, next_at)
-    SELECT target_id, gen_random_uuid(), event, order_key, push_id, event.receipt_id, event.reply_id, event.message_id,
+    SELECT target_id, CASE WHEN coalesce(event.receipt_id, event.reply_id) IS NULL THEN gen_random_uuid()
+               ELSE {event_id_sql("event", "first_push_id", "coalesce(event.receipt_id, event.reply_id)")} END,
+           event, order_key, push_id, event.receipt_id, event.reply_id, event.message_id,
            clock_timestamp(), clock_timestamp()
     FROM change CROSS JOIN LATERAL (VALUES
         (1, '{PUSH_EVENT}', NULL::bigint, NULL::bigint, NULL::bigint, kind = 'push'),

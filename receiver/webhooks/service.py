@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from receiver.core import Fault, InputFault, ReceiverError, new_id
 from receiver.net.egress import EgressClient
 from receiver.net.egress_policy import EgressError, EgressForbidden, EgressPolicy, parse_url
-from receiver.webhooks import changes, endpoints
+from receiver.webhooks import changes, endpoints, recovery
 from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, PayloadFormat
 from receiver.webhooks.payloads import render_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime, timedelta
     from ipaddress import IPv4Network, IPv6Network
 
     from receiver.audit import AuditTrail
@@ -36,6 +37,8 @@ class EndpointFault(Fault):
     NOT_A_CHOICE = "not one of {choices}"
     NOT_FOR_RAW = "a raw endpoint receives every push; leave this out"
     SECONDS = "not from 1 to {most} seconds"
+    NO_SPAN = "not a time before now, and before the end"
+    TOO_MANY = "more than {most} receipts, replies or pushes: take a later beginning, or an earlier end"
     SECONDS_MISSING = "{event} needs it: after how many seconds?"
 
 
@@ -111,6 +114,7 @@ class Webhooks:
         database: Database,
         *,
         accounts: Collection[str],
+        no_receipt_after: timedelta,
         allow: Sequence[IPv4Network | IPv6Network | str],
         ask: Ask,
         trail: AuditTrail,
@@ -118,6 +122,7 @@ class Webhooks:
     ) -> None:
         self._database = database
         self._accounts = frozenset(accounts)
+        self._no_receipt_after = no_receipt_after
         self._allow = allow
         self._ask = ask
         self._trail = trail
@@ -253,11 +258,48 @@ class Webhooks:
             pass
 
     def replay(self, actor: str, target: Endpoint, ids: Sequence[int] | None = None) -> int:
-        """Queue dead letters again, by id or all, and return their number."""
-        change = partial(changes.replay_dead, now=self._trail.now(), ids=ids)
+        """Queue deliveries again, by id, or all that are dead, and return their number."""
+        change = partial(changes.replay_by_id, now=self._trail.now(), ids=ids)
         again = self._change(actor, "webhook.replay", target, change, result_as="deliveries")
         self._wake()
         return again
+
+    def replay_since(
+        self, actor: str, target: Endpoint, since: datetime, *, until: datetime | None = None, everything: bool = False
+    ) -> int:
+        """Send again what has failed since then, or with `everything` all events of the time before `until`.
+
+        These are made anew from what is stored, in short transactions after the audited one. Return the number, without
+        those of timers. Raises InvalidEndpoint.
+        """
+        now = self._trail.now()
+        if since > now or (until is not None and until <= since):
+            raise InvalidEndpoint({"since": EndpointFault.NO_SPAN})
+        window = recovery.Window(target=target, since=since, until=until or now)
+        if everything and self._ask(partial(recovery.count_rows, window=window)) > recovery.ROWS_MAX:
+            raise InvalidEndpoint({"since": EndpointFault.TOO_MANY.format(most=recovery.ROWS_MAX)})
+        change = partial(changes.replay_failed, now=now, since=since)
+        detail = {"since": since.isoformat(), "until": window.until.isoformat(), "everything": everything}
+        again = self._change(actor, "webhook.replay", target, change, result_as="deliveries", **detail)
+        self._wake()
+        return again + (self._recover(window) if everything else 0)
+
+    def _recover(self, window: recovery.Window) -> int:
+        queued = self._ask(partial(recovery.list_queued, target=window.target))
+        made = 0
+        for table in recovery.tables_of(window.target):
+            after: Any = None
+            while True:
+                work = partial(recovery.queue_some, table=table, window=window, queued=queued, after=after)
+                after, count = self._database.write(work)
+                made += count
+                self._wake()
+                if after is None:
+                    break
+        restart = partial(recovery.restart_timers, window=window, no_receipt_after=self._no_receipt_after)
+        self._database.write(restart)
+        self._wake()
+        return made
 
     def _change(
         self,

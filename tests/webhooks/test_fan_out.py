@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from receiver.core import Push, SentMessage
 from receiver.db import migrate
 from receiver.db.engine import Database
-from receiver.db.tables import deliveries, messages
+from receiver.db.tables import deliveries, messages, receipts, replies
 from receiver.db.tables import targets as targets_table
 from receiver.messages import recording
 from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
-from receiver.webhooks.fan_out import fan_out
+from receiver.webhooks.fan_out import event_id_of, fan_out
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 
@@ -86,6 +86,12 @@ def deliveries_of(url: str, history: list[Push | SentMessage], chance: random.Ra
     )  # fmt: skip
     with database.reading() as connection:
         rows = connection.execute(query).all()
+        for table, name in ((receipts, "receipt_id"), (replies, "reply_id")):
+            origins = sa.select(made.event_id, made.event, table.c.push_id, table.c.id).join(
+                table, made[name] == table.c.id
+            )
+            for event_id, event, push_id, row_id in connection.execute(origins):
+                assert event_id == event_id_of(event, f"{push_id} {row_id}")
     database.close()
     # Ids of rows differ: a conflict uses one up on PostgreSQL. What they are of is told by the push that brought them.
     return [(*row[:3], row[3] is not None, row[4] is not None, *row[5:]) for row in rows]

@@ -15,6 +15,7 @@ from receiver.core.cursors import Cursors
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
+    InputTime,
     OneOf,
     OurTime,
     PageSchema,
@@ -211,13 +212,29 @@ class WebhookDeliverySchema(ma.Schema):
 
 
 class ReplaySchema(StrictSchema):
-    """The dead letters to send again."""
+    """What to send again."""
 
     ids = ma.fields.List(
         ma.fields.String(validate=ma.validate.Regexp(r"^[0-9]{1,18}\Z")),
         validate=ma.validate.Length(1, _IDS_MAX),
-        metadata={"description": "Ids of dead letters. Default: all."},
+        metadata={"description": "Ids of deliveries that are dead or were accepted. Default: all dead."},
     )
+    since = InputTime(metadata={"description": "What has failed since then. With `all`, everything since then."})
+    until = InputTime(metadata={"description": "With `all`: the end, exclusive. Default: now."})
+    all = StrictBoolean(
+        load_default=False,
+        metadata={
+            "description": "Make the events since then anew from what is stored, for a receiver that lost them. Those"
+            " of receipts, replies and timers keep their `webhook-id`, pushes their `X-Push-Id`."
+        },
+    )
+
+    @ma.validates_schema
+    def _check_together(self, data: dict[str, Any], **_: Any) -> None:
+        if "ids" in data and "since" in data:
+            raise ma.ValidationError("Give ids, or since.", "ids")
+        if "since" not in data and (data["all"] or "until" in data):
+            raise ma.ValidationError("Needs since.", "all" if data["all"] else "until")
 
 
 class ReplayedSchema(ma.Schema):
@@ -394,14 +411,22 @@ class Dead(MethodView):
 
 @blueprint.route("/webhooks/<string:name>/replay")
 class Replay(MethodView):
-    """Replay dead letters."""
+    """Replay deliveries."""
 
-    @operation(blueprint, "replay_dead_letters")
+    @operation(blueprint, "replay_webhook")
     @documents(blueprint, 400, 401, 403, 404, 413, 415, 422, 503)
     @blueprint.arguments(ReplaySchema, location="json")
     @blueprint.response(200, ReplayedSchema)
     def post(self, body: dict[str, Any], name: str) -> dict[str, Any]:
-        """Send dead letters again."""
+        """Send deliveries again: those with these ids, the dead ones, or those since a time."""
+        if "since" in body:
+            try:
+                count = runtime().webhooks.replay_since(
+                    caller().name, _find(name), body["since"], until=body.get("until"), everything=body["all"]
+                )
+            except service.InvalidEndpoint as invalid:
+                raise _invalid(invalid) from None
+            return {"replayed": count}
         ids = [int(text) for text in body["ids"]] if "ids" in body else None
         return {"replayed": runtime().webhooks.replay(caller().name, _find(name), ids)}
 

@@ -50,6 +50,8 @@ FAULTS: Mapping[Fault, Any] = {
     EndpointFault.NOT_A_CHOICE: lazy_gettext("Not a valid choice."),
     EndpointFault.NOT_FOR_RAW: lazy_gettext("A raw webhook receives every push. Leave this empty."),
     EndpointFault.SECONDS: lazy_gettext("Enter a number of seconds, at most one week."),
+    EndpointFault.NO_SPAN: lazy_gettext("Enter a time in the past."),
+    EndpointFault.TOO_MANY: lazy_gettext("That is too much at once. Choose a later time."),
     EndpointFault.SECONDS_MISSING: lazy_gettext("message.not_delivered requires a number of seconds."),
 }
 _UNKNOWN_FAULT = lazy_gettext("Invalid value.")

@@ -388,7 +388,7 @@ class Deliveries(MethodView):
             partial(endpoints.list_deliveries, target=target, limit=limit + 1, state=state, before=before)
         )
         next_cursor = cursors.make(found[limit - 1].id) if len(found) > limit else None
-        return {"items": found[:limit], "next_cursor": next_cursor}
+        return as_page(found[:limit], next_cursor)
 
 
 @blueprint.route("/webhooks/<string:name>/dead")

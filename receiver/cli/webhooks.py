@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -28,6 +29,31 @@ _DEAD_SHOWN = 50
 @click.group()
 def webhooks() -> None:
     """Send pushes or events to your own endpoints: add, update, list, pause, test and remove webhooks, replay them."""
+
+
+_headers_option = click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    help="A further header of each request, `Name: value`, or `@FILE` with one a line; may be repeated.",
+)
+
+
+def _headers_of(given: tuple[str, ...]) -> dict[str, str]:
+    """Return headers as they are given. Raises click.UsageError, which never repeats a value."""
+    lines: list[str] = []
+    for text in given:
+        if not text.startswith("@"):
+            lines.append(text)
+            continue
+        try:
+            lines += filter(str.strip, Path(text[1:]).read_text().splitlines())
+        except (OSError, ValueError):
+            raise click.UsageError(f"--header: cannot read {text[1:]}") from None
+    pairs = [line.partition(":") for line in lines]
+    if not all(colon for _, colon, _ in pairs):
+        raise click.UsageError("--header: write `Name: value`")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 @webhooks.command()
@@ -55,6 +81,7 @@ def webhooks() -> None:
     metavar="SECONDS",
     help="Send an event for a message not delivered this long after its send.",
 )
+@_headers_option
 def add(
     name: str,
     url: str,
@@ -63,6 +90,7 @@ def add(
     accounts: tuple[str, ...],
     pii: bool,
     not_delivered_after: int | None,
+    headers: tuple[str, ...],
 ) -> None:
     """Add a webhook. Prints its secret, if it has one, once, as the last line of standard output.
 
@@ -80,6 +108,7 @@ def add(
             accounts=accounts or None,
             pii=pii,
             not_delivered_after_seconds=not_delivered_after,
+            headers=_headers_of(headers),
         )
     _show_secret(secret, f"{name} receives every push from now on")
 
@@ -104,8 +133,24 @@ def add(
     metavar="SECONDS",
     help="As of `add`, for sends from now on. 0: no such event.",
 )
-def update(
-    name: str,
+@_headers_option
+@click.option("--no-headers", is_flag=True, help="No further headers.")
+def update(name: str, **given: Any) -> None:
+    """Change a webhook. What is not given stays.
+
+    \b
+    Example:
+      receiver webhooks update shop --url https://new.example.com/sms
+    """
+    change = _change_of(**given)
+    if not change:
+        raise click.UsageError("nothing to change: see --help")
+    _change(name, partial(Webhooks.update, change=change))
+    print(f"{name} is changed")
+
+
+def _change_of(
+    *,
     url: str | None,
     events: tuple[str, ...],
     all_events: bool,
@@ -113,15 +158,11 @@ def update(
     all_accounts: bool,
     pii: bool | None,
     not_delivered_after: int | None,
-) -> None:
-    """Change a webhook. What is not given stays.
-
-    \b
-    Example:
-      receiver webhooks update shop --url https://new.example.com/sms
-    """
-    if (events and all_events) or (accounts and all_accounts):
-        raise click.UsageError("choose some, or all")
+    headers: tuple[str, ...],
+    no_headers: bool,
+) -> service.EndpointChange:
+    if (events and all_events) or (accounts and all_accounts) or (headers and no_headers):
+        raise click.UsageError("choose some, or all, or none")
     change: service.EndpointChange = {}
     if url is not None:
         change["url"] = url
@@ -133,10 +174,9 @@ def update(
         change["pii"] = pii
     if not_delivered_after is not None:
         change["not_delivered_after_seconds"] = not_delivered_after or None
-    if not change:
-        raise click.UsageError("nothing to change: see --help")
-    _change(name, partial(Webhooks.update, change=change))
-    print(f"{name} is changed")
+    if headers or no_headers:
+        change["headers"] = _headers_of(headers)
+    return change
 
 
 def _show_secret(secret: str | None, otherwise: str) -> None:
@@ -189,9 +229,10 @@ def _state(webhook: Endpoint) -> str:
 
 
 def _as_dict(webhook: Endpoint, health: Health) -> dict[str, Any]:
-    hidden = ("id", "url", "signing_secrets")
+    hidden = ("id", "url", "signing_secrets", "headers")
     fields = {name: value for name, value in asdict(webhook).items() if name not in hidden}
-    return fields | {"url": webhook.display_url, "state": webhook.state} | asdict(health)
+    shown = {"url": webhook.display_url, "state": webhook.state, "header_names": webhook.header_names}
+    return fields | shown | asdict(health)
 
 
 @webhooks.command()

@@ -49,7 +49,7 @@ def update_endpoint(connection: sa.Connection, target: Endpoint, *, new: NewEndp
     """
     before, after = _settings(target), _settings(new)
     values = {name: value for name, value in after.items() if value != before[name]}
-    moved = "url" in values
+    moved = not values.keys().isdisjoint({"url", "headers"})
     own = targets.c.id == target.id
     if connection.execute(sa.update(targets).where(own).values(values or {"name": new.name})).rowcount == 0:
         raise NotFound(f"the webhook endpoint {target.name} was removed meanwhile")
@@ -64,6 +64,7 @@ def _settings(endpoint: NewEndpoint) -> dict[str, Any]:
         "accounts": sorted(endpoint.accounts) if endpoint.accounts is not None else None,
         "pii": endpoint.pii,
         "not_delivered_after_seconds": endpoint.not_delivered_after_seconds,
+        "headers": dict(endpoint.headers) or None,
         "timed": not TIMED.isdisjoint(endpoint.events),
     }
 

@@ -64,6 +64,12 @@ class NewEndpoint:
     accounts: tuple[str, ...] | None = None  # None: every account
     pii: bool = False  # numbers and contents in full
     not_delivered_after_seconds: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # further ones; the values are secrets
+
+    @property
+    def header_names(self) -> list[str]:
+        """The names of its further headers; show these alone."""
+        return list(self.headers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,6 +270,7 @@ def as_endpoint(row: Any, *, now: datetime | None = None) -> Endpoint:
         accounts=tuple(row.accounts) if row.accounts is not None else None,
         pii=row.pii,
         not_delivered_after_seconds=row.not_delivered_after_seconds,
+        headers=row.headers or {},
         signing_secrets=tuple(secret for secret in (row.secret, old) if secret),
         created_at=row.created_at,
         paused_at=row.paused_at,

@@ -57,7 +57,8 @@ def render(claim: DeliveryClaim, delivery: QueuedDelivery, place: TargetUrl, *, 
         headers = {"User-Agent": _AGENT, "X-Push-Id": str(push.id)}
         if push.content_type is not None:
             headers["Content-Type"] = push.content_type
-        return Request(method=push.method, line=place.line(push.query), headers=headers, body=push.body)
+        line = place.line(push.query)
+        return Request(method=push.method, line=line, headers={**claim.target.headers, **headers}, body=push.body)
     data = _data(claim, delivery)
     if data is None:
         return None
@@ -70,7 +71,7 @@ def render_test(target: Endpoint, place: TargetUrl, *, test_id: str, at: datetim
     if not target.signing_secrets:
         headers = {"User-Agent": _AGENT, "X-Push-Id": test_id, "X-Receiver-Test": "1"}
         headers["Content-Type"] = "application/x-www-form-urlencoded"
-        return Request(method="POST", line=place.line(), headers=headers, body=b"test=1")
+        return Request(method="POST", line=place.line(), headers={**target.headers, **headers}, body=b"test=1")
     body = {"type": TEST_EVENT, "timestamp": iso_milliseconds(at), "data": {"target": target.name}}
     return _signed(target, place, f"msg_{test_id}", body, at)
 
@@ -85,7 +86,7 @@ def _signed(target: Endpoint, place: TargetUrl, event_id: str, body: Mapping[str
         "webhook-timestamp": timestamp,
         "webhook-signature": sign(target.signing_secrets, event_id, timestamp, text),
     }
-    return Request(method="POST", line=place.line(), headers=headers, body=text)
+    return Request(method="POST", line=place.line(), headers={**target.headers, **headers}, body=text)
 
 
 def sign(secrets: Sequence[str], event_id: str, timestamp: str, body: bytes) -> str:

@@ -16,7 +16,7 @@ from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, Payloa
 from receiver.webhooks.payloads import render_test
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime, timedelta
     from ipaddress import IPv4Network, IPv6Network
 
@@ -37,6 +37,9 @@ class EndpointFault(Fault):
     NOT_A_CHOICE = "not one of {choices}"
     NOT_FOR_RAW = "a raw endpoint receives every push; leave this out"
     SECONDS = "not from 1 to {most} seconds"
+    HEADERS = "at most {most}, each name once, in whatever case"
+    HEADER_NAME = "a name is letters, digits and -, and none that every request has, such as Host or Content-Type"
+    HEADER_VALUE = "a value is printable ASCII without blanks at its ends, 4000 characters at most"
     NO_SPAN = "not a time before now, and before the end"
     TOO_MANY = "more than {most} receipts, replies or pushes: take a later beginning, or an earlier end"
     SECONDS_MISSING = "{event} needs it: after how many seconds?"
@@ -62,6 +65,28 @@ class TestResult:
     def taken(self) -> bool:
         """Return whether the endpoint accepted it."""
         return self.status is not None and 200 <= self.status < 300
+
+
+# Those of a connection, of its framing and of its body are the client's, the rest are ours.
+_OWN_HEADERS = frozenset(
+    "connection date expect host keep-alive te trailer transfer-encoding upgrade user-agent".split()  # noqa: SIM905
+)
+_OWN_PREFIXES = ("content-", "proxy-", "webhook-", "x-push-id", "x-receiver-")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,3998}[\x21-\x7e])?", re.ASCII)
+_HEADERS_MAX = 10
+
+
+def _fault_of_headers(headers: Mapping[str, str]) -> str | None:
+    names = [name.lower() for name in headers]
+    if len(names) > _HEADERS_MAX or len(set(names)) < len(names):
+        return EndpointFault.HEADERS.format(most=_HEADERS_MAX)
+    for name in names:
+        if name in _OWN_HEADERS or name.startswith(_OWN_PREFIXES) or not _HEADER_NAME.fullmatch(name):
+            return EndpointFault.HEADER_NAME
+    if not all(map(_HEADER_VALUE.fullmatch, headers.values())):
+        return EndpointFault.HEADER_VALUE
+    return None
 
 
 def _faults(name: str, form: str, events: Sequence[str], seconds: int | None) -> dict[str, str]:
@@ -90,6 +115,7 @@ class EndpointChange(TypedDict, total=False):
     accounts: Sequence[str] | None  # None: every account
     pii: bool
     not_delivered_after_seconds: int | None
+    headers: Mapping[str, str]  # all of them
 
 
 def _audited(settings: NewEndpoint) -> dict[str, Any]:
@@ -100,6 +126,7 @@ def _audited(settings: NewEndpoint) -> dict[str, Any]:
         "events": [event.value for event in settings.events],
         "accounts": list(settings.accounts) if settings.accounts is not None else None,
         "pii": settings.pii,
+        "headers": settings.header_names or None,
     }
 
 
@@ -139,6 +166,7 @@ class Webhooks:
         accounts: Sequence[str] | None = None,
         pii: bool = False,
         not_delivered_after_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> str | None:
         """Create an endpoint and return its signing secret, only this once. None: a raw endpoint has none.
 
@@ -152,6 +180,7 @@ class Webhooks:
             accounts=accounts,
             pii=pii,
             not_delivered_after_seconds=not_delivered_after_seconds,
+            headers=headers or {},
         )
         work = partial(changes.create_endpoint, new=new, now=self._trail.now())
         secret = self._trail.audited(work, actor, "webhook.create", name=name, **_audited(new))
@@ -177,11 +206,13 @@ class Webhooks:
             accounts=change.get("accounts", target.accounts),
             pii=change.get("pii", target.pii),
             not_delivered_after_seconds=seconds,
+            headers=change.get("headers", target.headers),
             old=target,
         )
         work = partial(changes.update_endpoint, new=new, now=self._trail.now())
         changed = {name: value for name, value in _audited(new).items() if value != _audited(target)[name]}
-        self._change(actor, "webhook.update", target, work, **changed, url_changed=new.url != target.url)
+        changed |= {"url_changed": new.url != target.url, "headers_changed": new.headers != target.headers}
+        self._change(actor, "webhook.update", target, work, **changed)
         self._wake()
 
     def _checked(
@@ -194,6 +225,7 @@ class Webhooks:
         accounts: Sequence[str] | None,
         pii: bool,
         not_delivered_after_seconds: int | None,
+        headers: Mapping[str, str],
         old: Endpoint | None = None,
     ) -> NewEndpoint:
         """Return the settings of an endpoint; the URL and accounts of `old` are not judged anew.
@@ -207,6 +239,8 @@ class Webhooks:
         known = self._accounts.union((old.accounts if old else None) or ())
         if accounts is not None and not set(accounts) <= known:
             faults["accounts"] = InputFault.UNKNOWN_ACCOUNT
+        if fault := _fault_of_headers(headers):
+            faults["headers"] = fault
         if faults:
             raise InvalidEndpoint(faults)
         chosen = {EventType(event) for event in events} or set(EventType)
@@ -222,6 +256,7 @@ class Webhooks:
             accounts=tuple(accounts) if accounts is not None else None,
             pii=pii or raw,
             not_delivered_after_seconds=not_delivered_after_seconds,
+            headers=headers,
         )
 
     def _fault_of_url(self, url: str) -> str | None:

@@ -263,6 +263,15 @@ def test_commands_do_what_the_api_does(
     assert len(changed.events) == 4
     run("update", "shop", "--not-delivered-after", "9", "--all-accounts")
     run("update", "shop", "--no-pii")
+    (tmp_path / "headers").write_text("Authorization: Bearer t0ken\n\nX-Tenant: 7\n")
+    run("update", "shop", "--header", f"@{tmp_path / 'headers'}", "--header", "X-More: a:b")
+    given = {"Authorization": "Bearer t0ken", "X-Tenant": "7", "X-More": "a:b"}
+    assert services.webhooks.find("shop").headers == given
+    assert "t0ken" not in run("list", "--json") + run("list")
+    run("update", "shop", "--no-headers")
+    assert services.webhooks.find("shop").headers == {}
+    for wrong in ("t0ken", "@/no/such/file"):
+        assert "t0ken" not in run("update", "shop", "--header", wrong, code=2)
     changed = services.webhooks.find("shop")
     assert (changed.not_delivered_after_seconds, changed.pii, changed.accounts) == (9, False, None)
     run("pause", "shop")
@@ -303,7 +312,7 @@ def test_new_url_keeps_secret_and_queue(client: FlaskClient, services: Runtime, 
         for found in services.ask(lambda connection: log.list_audit(connection, 20))
         if found["action"] == "webhook.update"
     ]
-    assert entry == {"name": "shop", "url_changed": True}
+    assert entry == {"name": "shop", "url_changed": True, "headers_changed": False}
 
 
 def test_change_sets_what_is_given_and_leaves_the_rest(client: FlaskClient, services: Runtime, target: Hook) -> None:
@@ -408,3 +417,62 @@ def test_accepted_deliveries_are_kept_up_to_a_bound(
     assert newest <= {item["webhook_id"] for item in kept}
     request("DELETE", "/shop")
     assert count(services, delivery_history) == 0
+
+
+def test_headers_of_an_endpoint_go_with_each_request_and_are_never_shown(
+    client: FlaskClient, services: Runtime, target: Hook
+) -> None:
+    request = ask(client, services)
+    first, second = "Bearer t0ken-one", "Bearer t0ken-two"
+    made = request("POST", "", wanted(target, headers={"Authorization": first, "X-Tenant": "7"}))
+    assert made.json["header_names"] == ["Authorization", "X-Tenant"]
+    request("POST", "", wanted(target, "old", format="raw", headers={"Authorization": first}))
+    assert request("POST", "/shop/test").json["taken"] is True
+    keep(services, make_push())
+    sent = target.await_taken(4)
+    assert {one.headers["Authorization"] for one in sent} == {first}
+    assert Webhook(made.json["secret"]).verify(sent[0].body, dict(sent[0].headers))
+    assert [one.headers.get("X-Tenant") for one in sent if "X-Push-Id" not in one.headers] == ["7"] * 3
+    changed = request("PATCH", "/shop", {"headers": {"Authorization": second}})
+    assert changed.json["header_names"] == ["Authorization"]
+    request("POST", "/shop/test")
+    assert target.await_taken(5)[4].headers["Authorization"] == second
+    assert "X-Tenant" not in target.all[4].headers
+    entries = services.ask(lambda connection: log.list_audit(connection, 20))
+    shown = (str(entries), made.text, changed.text, request("GET", "").text, repr(services.webhooks.find("shop")))
+    assert all("t0ken" not in text for text in shown)
+    (entry,) = (found["detail"] for found in entries if found["action"] == "webhook.update")
+    assert entry == {"name": "shop", "headers": ["Authorization"], "url_changed": False, "headers_changed": True}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "a"}, {"content-length": "1"}, {"Transfer-Encoding": "chunked"}, {"webhook-id": "a"},
+        {"X-Push-Id": "a"}, {"Connection": "close"}, {"User-Agent": "a"}, {"Proxy-Authorization": "a"},
+        {"a b": "c"}, {"a:": "c"}, {"": "c"}, {"Größe": "1"},
+        {"X-A": "b\r\nX-B: c"}, {"X-A": " b"}, {"X-A": ""}, {"X-A": "密"}, {"X-A": "b", "x-a": "c"},
+        {f"X-{number}": "a" for number in range(11)},
+    ],
+)  # fmt: skip
+def test_header_that_a_request_may_not_have_is_refused(
+    client: FlaskClient, services: Runtime, target: Hook, headers: dict[str, str]
+) -> None:
+    refused = ask(client, services)("POST", "", wanted(target, headers=headers))
+    assert refused.status_code == 422
+    assert {error["pointer"].split("/")[1] for error in refused.json["errors"]} == {"headers"}
+
+
+def test_old_url_never_gets_the_headers_of_the_new_one(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
+    request("POST", "", wanted(target, events=["receipt.received"]))
+    for number in range(20):
+        keep(services, make_push(task_id=f"{number}"))
+        if number == 10:
+            target.await_taken(3)
+            request("PATCH", "/shop", {"url": target.url("/new"), "headers": {"Authorization": "new"}})
+    target.await_taken(20)
+    by_path = {one.path: set[str | None]() for one in target.all}
+    for one in target.all:
+        by_path[one.path].add(one.headers.get("Authorization"))
+    assert by_path == {"/hook?key=K1": {None}, "/new": {"new"}}

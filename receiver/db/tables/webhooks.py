@@ -35,6 +35,7 @@ targets = table(
     sa.Column("last_error", sa.Text),
     sa.Column("failing_since", UtcDateTime),  # null: the last attempt was accepted
     sa.Column("last_status", sa.Integer),  # of the last answer; null: there was none
+    sa.Column("headers", Json),  # further ones of each request, by name; the values are secrets
 )
 # Changes for the fan-out, added by the transactions that change rows: only while there is an endpoint.
 forward_queue = table(

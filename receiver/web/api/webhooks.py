@@ -47,6 +47,13 @@ _STATES = [state.value for state in DeliveryState]
 _IDS_MAX = 1000
 
 
+def _headers(**options: Any) -> ma.fields.Dict:
+    """Return the field of an endpoint's further headers."""
+    text = "Further headers of each request, such as `Authorization`, all of them. The values are never shown again."
+    values = ma.fields.String(required=True)
+    return ma.fields.Dict(ma.fields.String(), values, metadata={"description": text}, **options)
+
+
 class NewWebhookSchema(StrictSchema):
     """A webhook to create."""
 
@@ -75,6 +82,7 @@ class NewWebhookSchema(StrictSchema):
         validate=ma.validate.Range(1, service.LONGEST_WAIT_SECONDS),
         metadata={"description": "Send an event for a message that is not delivered after so many seconds."},
     )
+    headers = _headers(load_default={})
 
 
 class WebhookChangeSchema(StrictSchema):
@@ -102,6 +110,7 @@ class WebhookChangeSchema(StrictSchema):
         allow_none=True,
         metadata={"description": "Null: no such event. Another value applies to sends from now on."},
     )
+    headers = _headers()
 
 
 class WebhookSchema(ma.Schema):
@@ -120,6 +129,7 @@ class WebhookSchema(ma.Schema):
     )
     pii = ma.fields.Boolean(required=True)
     not_delivered_after_seconds = ma.fields.Integer(required=True, allow_none=True)
+    header_names = ma.fields.List(ma.fields.String(), required=True, metadata={"description": "Of further headers."})
     created_at = OurTime(required=True)
     state = ma.fields.String(
         required=True,
@@ -278,6 +288,7 @@ class Webhooks(MethodView):
                 accounts=accounts,
                 pii=body["pii"],
                 not_delivered_after_seconds=body.get("not_delivered_after_seconds"),
+                headers=body["headers"],
             )
         except service.InvalidEndpoint as invalid:
             raise _invalid(invalid) from None
@@ -452,4 +463,5 @@ def _find(name: str) -> Endpoint:
 
 def _shown(target: Endpoint) -> dict[str, Any]:
     health = runtime().ask(partial(endpoints.find_health, target=target))
-    return asdict(target) | asdict(health) | {"url": target.display_url, "state": target.state}
+    shown = {"url": target.display_url, "state": target.state, "header_names": target.header_names}
+    return asdict(target) | asdict(health) | shown

@@ -77,9 +77,14 @@ def test_no_key_and_wrong_keys_are_refused_on_every_route(app: Flask, client: Fl
     revoked, expired = create("revoked", 1), create("expired", -1)
     runtime.database.write(lambda connection: changes.revoke_key(connection, name="revoked", now=now))
     bad = ["", "Bearer", "Bearer ", "Bearer rcv_wrong", f"Basic {revoked}", f"Bearer {revoked}", f"Bearer {expired}"]
-    for _, method, path in scoped(app):
+    for number, (_, method, path) in enumerate(scoped(app)):
         for header in bad:
-            answer = client.open(path, method=method, headers={"Authorization": header} if header else {})
+            answer = client.open(
+                path,
+                method=method,
+                headers={"Authorization": header} if header else {},
+                environ_overrides={"REMOTE_ADDR": f"192.0.2.{number}"},  # one address may not try so many
+            )
             assert answer.status_code == 401, (method, path, header)
             sent = header.startswith("Bearer rcv_")  # RFC 6750: a fault is named only where a key was sent
             fault = ', error="invalid_token"' if sent else ""
@@ -108,9 +113,8 @@ def test_methods_of_a_path_are_told_to_all_and_audited_nowhere(
         methods = answer.headers["Allow"].split(", ")
         assert method in methods, path
         assert "Access-Control-Allow-Origin" not in answer.headers  # pages of other hosts have no business here
-        wrong = client.open(path, method="PATCH")
-        if wrong.status_code == 405:
-            assert sorted(wrong.headers["Allow"].split(", ")) == sorted(methods), path
+        wrong = client.put(path)
+        assert (wrong.status_code, sorted(wrong.headers["Allow"].split(", "))) == (405, sorted(methods)), path
     assert runtime.ask(lambda connection: list_audit(connection, 10)) == []
 
 

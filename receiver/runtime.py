@@ -19,6 +19,7 @@ from receiver.db.replica import Replica
 from receiver.db.shared_secrets import SharedSecrets
 from receiver.intake import SPOOL_DIR, Admission, BatchWriter, Drainer, Spool, write_uses
 from receiver.messages import Projector, Reads, journal, queries
+from receiver.net.egress_policy import EgressPolicy
 from receiver.observability import tracing
 from receiver.platform.client import PlatformClient
 from receiver.reporting import rollup
@@ -72,10 +73,11 @@ class Runtime:
         self.admission = Admission(settings)
         self._save_uses = partial(write_uses, self.database, now=self.now)
         self.spool = self._open_spool(settings.data_dir / SPOOL_DIR)
+        self.egress_policy = EgressPolicy(settings.webhooks_allow, proxy=settings.webhooks_proxy)
         self.webhook_worker = WebhookWorker(
             self.database,
             availability=self.availability,
-            allow=settings.webhooks_allow,
+            policy=self.egress_policy,
             clock=self.clock,
             is_busy=lambda: self.batch_writer.is_busy or self.projector.is_late,
         )
@@ -129,7 +131,7 @@ class Runtime:
             self.database,
             accounts=self.settings.accounts,
             no_receipt_after=self.settings.no_receipt_after,
-            allow=self.settings.webhooks_allow,
+            policy=self.egress_policy,
             ask=self.ask,
             trail=self.trail,
             wake=self.webhook_worker.run_now,

@@ -381,6 +381,18 @@ def http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def proxy(value: str) -> str:
+    """Return the URL of an HTTP proxy. Raises ValueError, which never repeats it: it may have a password."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("not a URL of the form http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+    return value
+
+
 def secure_url(value: str) -> str:
     """Return a URL that is safe from eavesdropping: HTTPS, or HTTP within this machine. Raises ValueError."""
     parts = urlsplit(value)

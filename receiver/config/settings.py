@@ -171,6 +171,10 @@ class Settings:
 
     webhooks_allow: tuple[Network | str, ...] = _setting("", to.webhooks_allow, section="Webhooks")
     """Networks, addresses and host names that webhooks may use, besides public addresses, separated by `,`."""
+    webhooks_proxy: str = _setting("", to.optional(to.proxy), secret=True)
+    """HTTP proxy of webhooks, `http://USER:PASSWORD@HOST:PORT`. Hosts and addresses that `RECEIVER_WEBHOOKS_ALLOW`
+    names are reached without it. It resolves names itself; one that resolves here too must have permitted addresses
+    here. Empty: none."""
 
     console_session: timedelta = _setting("12", to.hours, name="RECEIVER_CONSOLE_SESSION_HOURS", section="Console")
     """Hours until a session expires."""

@@ -66,7 +66,8 @@ class EgressResponse:
 class EgressClient:
     """Sends requests to one server over reused connections. Safe for many threads; connects at first use.
 
-    `guard` None: to any address, for URLs of the operator; `proxies`: over the proxy that the environment names.
+    `guard` None: to any address, for URLs of the operator; else over the proxy that it names, if any. `proxies`: over
+    the proxy that the environment names.
     """
 
     def __init__(
@@ -79,10 +80,12 @@ class EgressClient:
         proxies: bool = False,
     ) -> None:
         self._place = place
-        self._network = _Network(guard)
+        own_proxy = guard.proxy_for(place.host) if guard else ""
+        self._network = _Network(guard, behind_proxy=place if own_proxy else None)
+        proxy = _as_proxy(own_proxy) if own_proxy else _find_proxy(place) if proxies else None
         self._pool = httpcore2.ConnectionPool(
             ssl_context=tls or httpcore2.default_ssl_context(),
-            proxy=_find_proxy(place) if proxies else None,
+            proxy=proxy,
             max_connections=connections,
             keepalive_expiry=_IDLE_SECONDS,
             http2=False,
@@ -180,6 +183,10 @@ def _find_proxy(place: TargetUrl) -> httpcore2.Proxy | None:
     url = named.get(place.scheme) or named.get("all")
     if not url or proxy_bypass(f"{place.host}:{place.port}"):
         return None
+    return _as_proxy(url)
+
+
+def _as_proxy(url: str) -> httpcore2.Proxy:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port, host = f":{parts.port}" if parts.port else "", ascii_host(parts.hostname or "")
@@ -204,10 +211,14 @@ def _why(error: Exception) -> str:
 
 
 class _Network(httpcore2.NetworkBackend):
-    """Connects to checked addresses; every exchange has a deadline."""
+    """Connects to checked addresses; every exchange has a deadline.
 
-    def __init__(self, guard: EgressPolicy | None) -> None:
+    `behind_proxy`: the server whose host is judged, where connections are to a proxy that the operator chose.
+    """
+
+    def __init__(self, guard: EgressPolicy | None, *, behind_proxy: TargetUrl | None = None) -> None:
         self._guard = guard
+        self._behind_proxy = behind_proxy
         self._plain = httpcore2.SyncBackend()
         self._of_thread = threading.local()
         self._open: set[_Stream] = set()
@@ -234,7 +245,11 @@ class _Network(httpcore2.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         failed: Exception = httpcore2.ConnectError("no address")
-        addresses = self._guard.addresses(host, port) if self._guard else look_up(host, port)
+        if self._guard and self._behind_proxy:
+            self._guard.check(self._behind_proxy.host, self._behind_proxy.port)
+            addresses = look_up(host, port)
+        else:
+            addresses = self._guard.addresses(host, port) if self._guard else look_up(host, port)
         for place, address in enumerate(addresses):
             # All of them together end in the exchange's time, and a silent one leaves the others their share.
             share = self.left(timeout, httpcore2.ConnectTimeout) / (len(addresses) - place)

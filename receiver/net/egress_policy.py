@@ -3,6 +3,7 @@
 A user who may set a URL could reach what only this machine can: the internal network, the cloud's metadata service. So
 for webhooks host names are resolved here, at every connection. Each address of a host must be public, or allowed by
 RECEIVER_WEBHOOKS_ALLOW, and the connection goes to the address that was checked, past any proxy of the environment.
+Where RECEIVER_WEBHOOKS_PROXY is set, that proxy resolves the name anew and must itself refuse what is inside.
 """
 
 from __future__ import annotations
@@ -180,11 +181,19 @@ def _as_in_a_line(query: bytes) -> bytes:
 
 
 class EgressPolicy:
-    """Decides which addresses may be reached. `allow`: networks and host names, as in RECEIVER_WEBHOOKS_ALLOW."""
+    """Decides which addresses may be reached, and how.
+
+    `allow`: networks and host names, as in RECEIVER_WEBHOOKS_ALLOW. `proxy`: the URL of a proxy for all others.
+    """
 
     def __init__(
-        self, allow: Iterable[Network | str], resolve: Callable[[str, int], Sequence[str]] | None = None
+        self,
+        allow: Iterable[Network | str],
+        resolve: Callable[[str, int], Sequence[str]] | None = None,
+        *,
+        proxy: str = "",
     ) -> None:
+        self._proxy = proxy
         allowed = tuple(allow)
         self._names = frozenset(name.lower() for name in allowed if isinstance(name, str))
         self._networks = tuple(network for network in allowed if not isinstance(network, str))
@@ -197,10 +206,31 @@ class EgressPolicy:
             raise EgressForbidden(EgressFault.NOT_PUBLIC)
         return list(map(str, found))
 
+    def proxy_for(self, host: str) -> str:
+        """Return the URL of the proxy by which a host is reached. Empty: none, or the host is named itself."""
+        try:
+            named = self._is_allowed(ipaddress.ip_address(host))
+        except ValueError:
+            named = host.lower().rstrip(".") in self._names
+        return "" if named else self._proxy
+
+    def check(self, host: str, port: int) -> None:
+        """Judge a host. Raises EgressForbidden, EgressError.
+
+        A proxy resolves names itself, and may know some that are unknown here: those are left to it.
+        """
+        try:
+            self.addresses(host, port)
+        except EgressNotSent:
+            if not self.proxy_for(host):
+                raise
+
     def _may_reach(self, address: Address) -> bool:
+        return self._is_allowed(address) or is_public(address)
+
+    def _is_allowed(self, address: Address) -> bool:
         plain = address.ipv4_mapped if isinstance(address, IPv6Address) and address.ipv4_mapped else address
-        allowed = any(plain.version == network.version and plain in network for network in self._networks)
-        return allowed or is_public(address)
+        return any(plain.version == network.version and plain in network for network in self._networks)
 
 
 def look_up(host: str, port: int, resolve: Callable[[str, int], Sequence[str]] | None = None) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from receiver.core import Fault, InputFault, ReceiverError, new_id
 from receiver.net.egress import EgressClient
-from receiver.net.egress_policy import EgressError, EgressForbidden, EgressPolicy, parse_url
+from receiver.net.egress_policy import EgressError, EgressForbidden, parse_url
 from receiver.webhooks import changes, endpoints, recovery
 from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, PayloadFormat
 from receiver.webhooks.payloads import render_test
@@ -18,10 +18,10 @@ from receiver.webhooks.payloads import render_test
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime, timedelta
-    from ipaddress import IPv4Network, IPv6Network
 
     from receiver.audit import AuditTrail
     from receiver.db.engine import Ask, Database
+    from receiver.net.egress_policy import EgressPolicy
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class Webhooks:
         *,
         accounts: Collection[str],
         no_receipt_after: timedelta,
-        allow: Sequence[IPv4Network | IPv6Network | str],
+        policy: EgressPolicy,
         ask: Ask,
         trail: AuditTrail,
         wake: Callable[[], None],
@@ -150,7 +150,7 @@ class Webhooks:
         self._database = database
         self._accounts = frozenset(accounts)
         self._no_receipt_after = no_receipt_after
-        self._allow = allow
+        self._policy = policy
         self._ask = ask
         self._trail = trail
         self._wake = wake
@@ -262,7 +262,7 @@ class Webhooks:
     def _fault_of_url(self, url: str) -> str | None:
         try:
             place = parse_url(url)
-            EgressPolicy(self._allow).addresses(place.host, place.port)
+            self._policy.check(place.host, place.port)
         except (ValueError, EgressForbidden, EgressError) as error:
             fault: str = error.args[0]
             return fault
@@ -353,7 +353,7 @@ class Webhooks:
         """Send a test event at once, even to a paused endpoint, and return the result."""
         self._trail.audit(actor, "webhook.test", name=target.name)
         place = parse_url(target.url)
-        client = EgressClient(place, EgressPolicy(self._allow), connections=1)
+        client = EgressClient(place, self._policy, connections=1)
         begun = time.monotonic()
         request = render_test(target, place, test_id=new_id().hex, at=self._trail.now())
         status, error = None, None

@@ -28,9 +28,8 @@ from receiver.webhooks.fan_out import LEFT_FOR, fan_out, fan_out_one, pop_timer,
 from receiver.webhooks.payloads import EXCHANGE_SECONDS, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from receiver.config import Network
     from receiver.db.availability import CircuitBreaker
     from receiver.messages.queries import Clock
     from receiver.webhooks.endpoints import Endpoint
@@ -65,13 +64,13 @@ class WebhookWorker:
         database: Database,
         *,
         availability: CircuitBreaker,
-        allow: Iterable[Network | str],
+        policy: EgressPolicy,
         clock: Callable[[], Clock],
         is_busy: Callable[[], bool],
     ) -> None:
         self._database = database
         self._availability = availability
-        self._policy = EgressPolicy(allow)
+        self._policy = policy
         self._clock = clock
         self._is_busy = is_busy  # whether pushes are coming in
         self._senders: dict[int, _EndpointSender] = {}

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import traceback
+from base64 import b64encode
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from receiver.net.egress_policy import (
     parse_url,
 )
 from tests.harness.hooks import Hook, hook
+from tests.harness.proxies import proxy_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -364,3 +366,67 @@ def test_hook_of_the_tests_takes_what_is_sent() -> None:
         (sent,) = target.taken
     assert (sent.method, sent.path, sent.body) == ("POST", "/a?b=1", b"x=%31")
     assert sent.headers["Host"] == f"localhost:{target.port}"
+
+
+def test_webhook_goes_through_its_proxy_which_resolves_the_name() -> None:
+    def unknown(*_: object) -> list[str]:
+        raise OSError
+
+    with hook() as target, proxy_to(target.port) as proxy:
+        policy = EgressPolicy((), unknown, proxy=proxy.url("me:se%20cret"))
+        assert send("http://shop.example:8080/hook?key=1", policy).status == 200
+        (sent,) = target.taken
+        assert (sent.path, sent.headers["Host"], sent.body) == ("/hook?key=1", "shop.example:8080", b"a=1")
+        (head,) = proxy.heads
+        assert head.startswith(b"POST http://shop.example:8080/hook?key=1 HTTP/1.1\r\n")
+        assert b"Proxy-Authorization: Basic " + b64encode(b"me:se cret") in head
+
+
+def test_webhook_over_tls_goes_through_a_tunnel_and_the_certificate_is_the_servers() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("shop.example").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    with hook(context) as target, proxy_to(target.port) as proxy:
+        policy = EgressPolicy((), lambda *_: ["1.1.1.1"], proxy=proxy.url("me:secret"))
+        assert send("https://shop.example/hook", policy, tls=trusting).status == 200
+        with pytest.raises(EgressError, match="certificate"):
+            send("https://other.example/hook", policy, tls=trusting)
+        assert [one.path for one in target.taken] == ["/hook"]
+        first, second = proxy.heads
+        assert first.startswith(b"CONNECT shop.example:443 HTTP/1.1\r\n")
+        assert second.startswith(b"CONNECT other.example:443 HTTP/1.1\r\n")
+        assert "Proxy-Authorization" not in target.taken[0].headers
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("http://127.0.0.1/", "127.0.0.1"),
+        ("http://169.254.169.254/latest/meta-data/", "169.254.169.254"),
+        ("http://inside.example/", "10.1.2.3"),
+        ("http://2130706433/", "127.0.0.1"),
+    ],
+)
+def test_proxy_is_not_asked_for_what_is_inside(url: str, found: str) -> None:
+    with hook() as target, proxy_to(target.port) as proxy:
+        with pytest.raises(EgressForbidden):
+            send(url, EgressPolicy((), lambda *_: [found], proxy=proxy.url()))
+        assert proxy.heads == []
+
+
+def test_what_is_allowed_by_name_or_address_is_reached_without_the_proxy() -> None:
+    with hook() as target, proxy_to(target.port) as proxy:
+        for allowed, url in (("localhost", target.url()), (LOOPBACK[0], f"http://127.0.0.1:{target.port}/")):
+            assert send(url, EgressPolicy((allowed,), proxy=proxy.url())).status == 200
+        assert proxy.heads == []
+
+
+@pytest.mark.parametrize(
+    "url", ["socks5://a:1", "http://", "http://a/path", "a:1", "http://me:pa/ss@a:1", "http://a:x"]
+)
+def test_proxy_that_is_none_stops_the_start_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="http://HOST:PORT") as refused:
+        parsers.proxy(url)
+    assert "pa/ss" not in str(refused.value)

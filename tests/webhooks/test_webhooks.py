@@ -30,6 +30,7 @@ from receiver.webhooks.fan_out import fan_out
 from tests.conftest import SECRET, make_key
 from tests.harness.factories import make_push, make_send
 from tests.harness.hooks import Hook, Sent, hook
+from tests.harness.proxies import proxy_to
 from tests.harness.waiting import await_true
 from tests.sending.test_sending import make_attempt
 
@@ -297,6 +298,20 @@ def test_nothing_is_left_to_forward_while_there_is_no_target(services: Runtime) 
     else:
         given = sa.text("SELECT count(*) FROM sqlite_sequence WHERE name = 'forward_queue'")
         assert services.ask(lambda connection: connection.scalar(given)) == 0
+
+
+def test_proxy_takes_events_and_tests_of_a_name_that_only_it_knows(
+    make_runtime: Callable[..., Runtime], target: Hook
+) -> None:
+    with proxy_to(target.port) as proxy:
+        services = make_runtime(webhooks_proxy=proxy.url("me:secret"))
+        add(services, target, url="http://shop.invalid/hook", events=["receipt.received"])
+        assert services.webhooks.try_out("test", services.webhooks.find("shop")).taken
+        keep(services, make_push())
+        assert [type_of(sent) for sent in target.await_taken(2)] == ["receiver.test", "receipt.received"]
+        assert all(head.startswith(b"POST http://shop.invalid/hook ") for head in proxy.heads)
+        with pytest.raises(service.InvalidEndpoint, match="not public"):
+            add(services, target, "inside", url="http://10.0.0.1/")
 
 
 # --- What time alone brings about -------------------------------------------------------------------------

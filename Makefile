@@ -43,6 +43,22 @@ test-senders: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.senders
 	$(BIN)/pytest tests/senders/real_clients.py $(ARGS)
 
+# Public tools that load, read and check what is offered to them, each in an environment of its own, by locks of their
+# own; from PyPI and npm. `ARGS="-k dlt"` picks one.
+.PHONY: test-tools tools-lock
+test-tools: $(DEV_INSTALLED)
+	$(BIN)/python -m tests.tools
+	$(BIN)/pytest tests/tools/real_*.py $(ARGS)
+
+tools-lock: $(DEV_INSTALLED)
+	$(PIP_INSTALL) uv
+	for name in load dbt singer; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+			--output-file tests/tools/locks/$$name.lock tests/tools/locks/$$name.in || exit 1; \
+	done
+	cd tests/tools/npm && rm -f package-lock.json && \
+		npm install --package-lock-only --ignore-scripts --no-audit --no-fund --silent
+
 # Robust statements: each migration is a transaction, and what is none may be repeated; a test kills an upgrade.
 SQUAWK_EXCEPT := prefer-bigint-over-int,prefer-bigint-over-smallint,prefer-text-field,prefer-robust-stmts
 check: $(DEV_INSTALLED)
@@ -101,7 +117,7 @@ lock: $(DEV_INSTALLED)
 		pyproject.toml requirements-build.in
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants $(MUTANTS)
+	rm -rf $(VENV) .venv-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants $(MUTANTS)
 
 $(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'

@@ -95,7 +95,7 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_url: str) -> Iterator[str]:
     """The name of a PostgreSQL database whose schema is up to date, to make others from."""
-    with _made_database(postgres_url) as url:
+    with made_database(postgres_url) as url:
         _upgrade(url)
         yield url.rpartition("/")[2]
 
@@ -143,14 +143,14 @@ def sqlite_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A PostgreSQL database, as `database_url` says."""
     template = request.getfixturevalue("postgres_template") if _has_runtime(request) else "template1"
-    with _made_database(request.getfixturevalue("postgres_url"), template) as url:
+    with made_database(request.getfixturevalue("postgres_url"), template) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def module_postgres_database_url(postgres_url: str) -> Iterator[str]:
     """An empty PostgreSQL database for the tests of one module."""
-    with _made_database(postgres_url) as url:
+    with made_database(postgres_url) as url:
         yield url
 
 
@@ -159,7 +159,7 @@ def _has_runtime(request: pytest.FixtureRequest) -> bool:
 
 
 @contextmanager
-def _made_database(maintenance: str, template: str = "template1") -> Iterator[str]:
+def made_database(maintenance: str, template: str = "template1") -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(maintenance, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')

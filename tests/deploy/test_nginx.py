@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import ssl
 import threading
@@ -203,6 +204,18 @@ def test_world_gets_pushes_alone_and_the_house_all_but_them(front: Nginx) -> Non
         assert ask(connection, front.target, FORM % b"inside").status == 404
     with front.connect(port=front.inside_port) as connection:
         assert ask(connection, "/console/login").status in (200, 303)
+
+
+def test_scripts_and_json_are_compressed_and_no_page_is(front: Nginx) -> None:
+    with front.connect(port=front.inside_port) as connection:
+        for path in ("/console/static/console.css", "/api/v1/docs/swagger-ui-bundle.js", "/api/v1/openapi.json"):
+            plain = ask(connection, path)
+            answer = ask(connection, path, None, "Accept-Encoding: gzip")
+            assert answer.headers["Content-Encoding"] == "gzip", path
+            assert gzip.decompress(answer.body) == plain.body, path
+        for path in ("/console/login", "/api/v1/docs", "/api/v1/errors"):
+            page = ask(connection, path, None, "Accept-Encoding: gzip")
+            assert (page.status, "Content-Encoding" in page.headers) == (200, False), path
 
 
 def test_limit_meets_others_and_never_the_platform(front: Nginx) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,8 @@ def require_described(response: TestResponse) -> None:
     assert response.mimetype in content, f"{where} comes as {response.mimetype}, described is {', '.join(content)}"
     if not _JSON.fullmatch(response.mimetype):
         return
-    body = json.loads(response.get_data())
+    data = response.get_data()
+    body = json.loads(gzip.decompress(data) if response.headers.get("Content-Encoding") == "gzip" else data)
     faults = [
         f"#/{'/'.join(map(str, error.instance_path))}: {error.message}"
         for error in content[response.mimetype].iter_errors(body)

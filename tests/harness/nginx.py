@@ -30,6 +30,7 @@ events {{ worker_connections 1024; }}
 http {{
     access_log {place}/access.log; client_body_temp_path {place}/b; proxy_temp_path {place}/p;
     fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;
+    gzip on;  # as Debian's has it
     include conf.d/*.conf;
 }}
 """

@@ -1,7 +1,8 @@
-"""Answers have an ETag, and one that the client has already is not sent again; what is new says where it is."""
+"""An answer that the client has is not sent again, and others are compressed; what is new says where it is."""
 
 from __future__ import annotations
 
+import gzip
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,27 @@ def test_etag_needs_the_key_like_the_answer(paths: list[str], client: FlaskClien
 def test_error_and_stream_have_no_etag(client: FlaskClient, bearer: dict[str, str]) -> None:
     for path in ("/api/v1/messages/99", "/api/v1/exports/messages?format=ndjson"):
         assert "ETag" not in client.get(path, headers=bearer).headers, path
+
+
+def test_json_is_compressed_for_who_accepts_it(
+    paths: list[str], client: FlaskClient, runtime: Runtime, bearer: dict[str, str]
+) -> None:
+    save_pushes(runtime.database, [make_push(task_id=str(number)) for number in range(10)])
+    for path in ("/api/v1/messages", "/api/v1/openapi.json"):
+        plain = client.get(path, headers=bearer)
+        assert (plain.headers["Vary"], plain.headers.get("Content-Encoding")) == ("Accept-Encoding", None)
+        answer = client.get(path, headers=bearer | {"Accept-Encoding": "br, gzip"})
+        assert (answer.headers["Vary"], answer.headers["Content-Encoding"]) == ("Accept-Encoding", "gzip")
+        assert int(answer.headers["Content-Length"]) == len(answer.data) < len(plain.data) / 2
+        assert gzip.decompress(answer.data) == plain.data
+        tag = answer.headers["ETag"]
+        assert tag == f"W/{plain.headers['ETag']}"
+        again = client.get(path, headers=bearer | {"Accept-Encoding": "gzip", "If-None-Match": tag})
+        assert (again.status_code, again.data, "Content-Encoding" in again.headers) == (304, b"", False)
+        refused = client.get(path, headers=bearer | {"Accept-Encoding": "gzip;q=0, identity"})
+        assert refused.data == plain.data
+    short = client.get(paths[3], headers=bearer | {"Accept-Encoding": "gzip"})
+    assert (len(short.data) < 1024, short.headers.get("Content-Encoding")) == (True, None)
 
 
 def test_what_is_new_says_where_it_is(client: FlaskClient, bearer: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from werkzeug.routing import BaseConverter
 
 from receiver import __version__
 from receiver.web.api import audit, events, exports, messages, pushes, receipts, replies, reports, sending, webhooks
-from receiver.web.api.common import ProblemSchema, conditional
+from receiver.web.api.common import ProblemSchema, shortened
 from receiver.web.api.description import ABOUT, Plugin, complete
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
                 self._document = self._describe()
         # Beside this document, wherever a proxy serves it.
         document = self._document | {"servers": [{"url": request.script_root or "/"}]}
-        return conditional(current_app.response_class(json.dumps(document, indent=2), mimetype="application/json"))
+        return shortened(current_app.response_class(json.dumps(document, indent=2), mimetype="application/json"))
 
     def _describe(self) -> dict[str, Any]:
         for name, schema in messages.BODIES.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from receiver.web.api.common.blueprint import (
     Blueprint,
-    conditional,
     documents,
     documents_text,
     inbound_event_links,
@@ -13,6 +12,7 @@ from receiver.web.api.common.blueprint import (
     next_page,
     operation,
     read_json,
+    shortened,
 )
 from receiver.web.api.common.polling import MAX_WAIT_SECONDS, hold
 from receiver.web.api.common.schemas import ProblemSchema, field_schema, list_schema, row_schema
@@ -62,7 +62,6 @@ __all__ = [
     "answer_page",
     "audit_list",
     "audit_look_up",
-    "conditional",
     "documents",
     "documents_text",
     "field_schema",
@@ -77,5 +76,6 @@ __all__ = [
     "readable_accounts",
     "row_json",
     "row_schema",
+    "shortened",
     "shown",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flask import Request, Response
+
+
+_COMPRESSED_FROM_BYTES = 1024
+_COMPRESSION_LEVEL = 3  # a page of 1000 messages: 440 kB become 35 in 4 ms; level 6 needs 12 ms for 30 kB
 
 
 class Parser(FlaskParser):
@@ -43,7 +48,7 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest has no
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.after_request(_link_next_page)
-        self.after_request(conditional)
+        self.after_request(shortened)
 
     def route(self, rule: str, **options: Any) -> Any:
         """Serve a path, with or without a trailing slash."""
@@ -62,12 +67,30 @@ def _link_next_page(response: Response) -> Response:
     return response
 
 
-def conditional(response: Response) -> Response:
-    """Return the response with the ETag of its body; empty, with 304, if the client has just that (RFC 9110)."""
-    if request.method in ("GET", "HEAD") and response.status_code == 200 and response.is_json:
+def shortened(response: Response) -> Response:
+    """Return a JSON response as short as the client can take it: not at all if it has just that, or compressed."""
+    if response.is_json:
+        _require_changed(response)
+        _compress(response)
+    return response
+
+
+def _require_changed(response: Response) -> None:
+    """Give the response the ETag of its body, and leave out a body that the client has (RFC 9110)."""
+    if request.method in ("GET", "HEAD") and response.status_code == 200:
         response.add_etag()
         response.make_conditional(request)
-    return response
+
+
+def _compress(response: Response) -> None:
+    response.vary.add("Accept-Encoding")
+    accepts = request.accept_encodings.quality("gzip") > 0
+    if not accepts or len(body := response.get_data()) < _COMPRESSED_FROM_BYTES:
+        return
+    response.set_data(gzip.compress(body, _COMPRESSION_LEVEL))
+    response.headers["Content-Encoding"] = "gzip"
+    if (tag := response.get_etag()[0]) is not None:
+        response.set_etag(tag, weak=True)  # of the same JSON in other bytes
 
 
 def location(endpoint: str, **values: Any) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import jsonschema_rs
 import pytest
 import sqlalchemy as sa
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -676,3 +677,32 @@ def test_ids_of_pushes_and_events_are_not_used_twice(services: Runtime, target: 
         by_id[one.headers["webhook-id"]].append(one)
     assert len(by_id) == 40
     assert new_id().hex not in by_id
+
+
+# --- The description of what is sent ----------------------------------------------------------------------
+
+
+def test_every_event_is_as_the_description_of_the_api_says(services: Runtime, target: Hook) -> None:
+    secret = add(services, target, not_delivered_after_seconds=3600)
+    services.recorder.record([make_send(task_id="late", sent_at=services.now() - timedelta(hours=2))])
+    keep(services, make_push(), make_push(content="13900000099", second=5))
+    services.webhooks.try_out("test", services.webhooks.find("shop"))
+    target.await_taken(5)
+    past = services.now() - timedelta(seconds=1)
+    change(services, sa.update(messages).values(sent_at=past - timedelta(days=4)))
+    change(services, sa.update(timers).values(due_at=past))
+    services.webhook_worker.run_now()
+    sent = target.await_taken(6)
+    document = create_app(services).test_client().get("/api/v1/openapi.json").json
+    assert {type_of(one) for one in sent} == set(document["webhooks"]) == {*EventType, payloads.TEST_EVENT}
+    for one in sent:
+        described = document["webhooks"][type_of(one)]["post"]
+        assert all(one.headers[parameter["name"]] for parameter in described["parameters"])
+        content = described["requestBody"]["content"][one.headers["Content-Type"]]
+        body = json.loads(one.body)
+        for value in (body, content["example"]):
+            schema = content["schema"] | {"components": document["components"]}
+            jsonschema_rs.validate(schema, value)
+        assert set(body) == set(content["schema"]["properties"])
+        assert secret is not None
+        assert Webhook(secret).verify(one.body, dict(one.headers)) == body

@@ -13,6 +13,7 @@ from receiver import __version__
 from receiver.web.api import audit, events, exports, messages, pushes, receipts, replies, reports, sending, webhooks
 from receiver.web.api.common import ProblemSchema, shortened
 from receiver.web.api.description import ABOUT, Plugin, complete
+from receiver.web.api.webhook_events import describe_events
 
 if TYPE_CHECKING:
     from flask import Flask, Response
@@ -60,7 +61,8 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
             blp.register_views_in_doc(self, self._app, self.spec, name=blp.name, parameters=None)
             self.spec.tag({"name": blp.name, "description": blp.description})
         self._undescribed.clear()
-        return complete(self.spec.to_dict(), self._app.url_map.iter_rules())
+        document = complete(self.spec.to_dict(), self._app.url_map.iter_rules())
+        return document | {"webhooks": describe_events(document["components"]["schemas"])}
 
 
 class RowIdConverter(BaseConverter):

@@ -48,6 +48,13 @@ class _Json(DefaultJSONProvider):
         return super().dumps(obj, **kwargs).encode(errors="backslashreplace").decode()
 
 
+class _App(Flask):
+    """Flask, without its own log line of an error: it holds the path, and the request's line holds the error."""
+
+    def log_exception(self, exc_info: Any) -> None:
+        """Write nothing."""
+
+
 def create_app(runtime: Runtime | None = None) -> Flask:
     """Return the application; without a runtime, one built from the environment's settings.
 
@@ -58,7 +65,7 @@ def create_app(runtime: Runtime | None = None) -> Flask:
         settings = load_settings()
         configure_logging(settings.log_level, form=settings.log_format)
         runtime = Runtime(settings)
-    app = Flask("receiver", static_folder=None)
+    app = _App("receiver", static_folder=None)
     app.extensions[RUNTIME] = runtime
     # A redirect would lose the push: the platform does not follow redirects as far as is known.
     app.url_map.merge_slashes = False

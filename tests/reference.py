@@ -19,6 +19,7 @@ from receiver.alerting.messages import every_text_of
 from receiver.alerting.rules import Alarm
 from receiver.config import SETTINGS, Settings
 from receiver.core import PushFault, PushFlag
+from receiver.observability.log_fields import FIELDS
 from receiver.translations import gettext_of
 from receiver.web.console.error_texts import FLAGS, PUSH_FAULTS
 from receiver.web.error_codes import EXPLANATIONS
@@ -62,6 +63,16 @@ _ABOUT_FLAGS = "`flags` of a push in the journal: it was parsed, but not as it c
 _ABOUT_ALARMS = (
     "Names as in notifications; figures of the moment stand in braces. `deploy/RUNBOOK.md` has more on each, under its "
     "name in Prometheus."
+)
+_ABOUT_LOG = (
+    "A line is a JSON object; `RECEIVER_LOG_FORMAT` says whose names it has. A request has one line, also one that "
+    "failed. Where a field has nothing to say, it is missing."
+)
+_ABOUT_OTHER_FIELDS = (
+    "Other fields have their own name in `json`, and `receiver.NAME` in the others. `ecs` adds `ecs.version`, "
+    "`service.name` and `service.version`. In `otel`, what is not `timestamp`, `severity_text`, `severity_number`, "
+    "`body` or `event_name` stands under `attributes`, and the service under `resource`. `OTEL_SERVICE_NAME` names the "
+    "service."
 )
 
 
@@ -168,6 +179,18 @@ def _alarms(translate: Callable[[str], str]) -> Iterator[str]:
     yield "\n".join(rows)
 
 
+def _log_fields(translate: Callable[[str], str]) -> Iterator[str]:
+    yield translate("Fields of the log")
+    yield translate(_ABOUT_LOG)
+    rows = [_row("`json`", "`ecs`", "`otel`", translate("meaning")), "|---" * 4 + "|"]
+    rows += [
+        _row(f"`{field.json}`", f"`{field.ecs}`", f"`{field.otel}`", translate(field.meaning))
+        for field in dict.fromkeys(FIELDS.values())
+    ]
+    yield "\n".join(rows)
+    yield translate(_ABOUT_OTHER_FIELDS)
+
+
 def _table_head(translate: Callable[[str], str], *names: str) -> list[str]:
     return [_row(*map(translate, names)), "|---" * len(names) + "|"]
 
@@ -180,6 +203,7 @@ _PAGES: Mapping[str, Callable[[Callable[[str], str]], Iterable[str]]] = {
     "settings.md": _settings,
     "error-codes.md": _error_codes,
     "alarms.md": _alarms,
+    "log-fields.md": _log_fields,
 }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from receiver.config import parsers as to
-from receiver.core import OPT_OUT_WORDS, OptOutWords
+from receiver.core import OPT_OUT_WORDS, LogFormat, OptOutWords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -151,11 +151,12 @@ class Settings:
     """Syslog server for the audit log: `unix:/dev/log`, `udp://host:514`, `tcp://host:601` or `tls://host:6514`. Empty:
     none."""
     access_log: bool = _setting("on", to.switch)
-    """`off`: no line for each request."""
+    """`off`: lines of failed requests (5xx) only."""
     log_level: int = _setting("info", to.choice(_LOG_LEVELS))
     """Lowest level written: `debug`, `info`, `warning` or `error`."""
-    log_format: str = _setting("json", to.choice({"json": "json", "console": "console"}))
-    """`console`: for people, and slower."""
+    log_format: LogFormat = _setting("json", to.choice({form.value: form for form in LogFormat}))
+    """`ecs` and `otel`: JSON with the names of Elastic Common Schema or OpenTelemetry; the reference page of the log's
+    fields has them all. `console`: for people, and slower."""
 
     keep_pushes_days: int = _setting("14", to.days, section="Retention")
     """Days until `receiver prune` deletes pushes; `0` in these five: never. Not longer than receipts and replies."""

@@ -67,6 +67,7 @@ from receiver.core.files import (
     write_new_file,
 )
 from receiver.core.formulas import bare, neutral
+from receiver.core.log_format import LogFormat
 from receiver.core.numbers import (
     INSIDE_BLANKS,
     INSIDE_DASHES,
@@ -120,6 +121,7 @@ __all__ = [
     "InputFault",
     "InvalidCursor",
     "Kind",
+    "LogFormat",
     "MessageState",
     "MessageStatus",
     "MissingExtra",

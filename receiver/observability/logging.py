@@ -7,14 +7,17 @@ import io
 import logging
 import os
 import re
+import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from receiver.core import mask_inside
+from receiver.core import LogFormat, mask_inside
 from receiver.observability import metrics
 from receiver.observability.line_writer import LineWriter
+from receiver.observability.log_fields import name_fields
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -36,11 +39,30 @@ def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]
     return event
 
 
-def configure_logging(level: int = logging.INFO, *, form: str = "json") -> None:
+def _add_error_type(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    info = event.get("exc_info")
+    error = info if isinstance(info, BaseException) else info[1] if isinstance(info, tuple) else None
+    if info is True:
+        error = sys.exception()
+    if error is not None:
+        event.setdefault("error", type(error).__name__)
+    return event
+
+
+def _name_fields(
+    form: LogFormat, _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    return name_fields(event, form)
+
+
+def configure_logging(level: int = logging.INFO, *, form: LogFormat = LogFormat.JSON) -> None:
     """Send every log of this process, libraries' included, to standard error as redacted lines.
 
-    `form`: `json`, or `console` for people. Libraries log from INFO on only: below it they log paths and values.
+    Libraries log from INFO on only: below it they log paths and values.
     """
+    rendering: list[structlog.typing.Processor] = [_for_people()]
+    if form is not LogFormat.CONSOLE:
+        rendering = [partial(_name_fields, form), structlog.processors.JSONRenderer(ensure_ascii=False)]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -56,9 +78,10 @@ def configure_logging(level: int = logging.INFO, *, form: str = "json") -> None:
         foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _add_error_type,
             structlog.processors.format_exc_info,
             _redact_event,
-            structlog.processors.JSONRenderer(ensure_ascii=False) if form == "json" else _for_people(),
+            *rendering,
         ],
     )
     _handler.setFormatter(formatter)

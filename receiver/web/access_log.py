@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from flask import Flask, Response, g, request
 
-from receiver.core import ReceiverError, new_id
+from receiver.core import LogFormat, ReceiverError, new_id
 from receiver.intake import Acknowledged, Refused, client_address, within
 from receiver.observability import count_dropped, get_logger, metrics, redact, tracing, write_rendered
+from receiver.observability.log_fields import name_fields
 from receiver.web import runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from wsgiref.types import WSGIEnvironment
 
     from receiver.config import Network, Settings
@@ -62,16 +63,24 @@ def record_request(
     began: float,
     route: str | None,
     level: int | None = None,
+    fault: BaseException | None = None,
     **more: Any,
 ) -> None:
-    """Count a request and write its line; `began` by `perf_counter`. Values of `more` that are None are left out."""
+    """Count a request and write its line; `began` by `perf_counter`. Values of `more` that are None are left out.
+
+    `fault`: what the request failed by. A failed request has a line where others have none.
+    """
     seconds = time.perf_counter() - began
     method = environ.get("REQUEST_METHOD", "")
     method = method if method in _METHODS else "other"
     if route != _PUSH_ROUTE:  # counted where they are admitted
         metrics.count_request(route, method, status, seconds)
-    if not settings.access_log:
+    if status < 500 and not settings.access_log:
         return
+    if isinstance(fault, ReceiverError):
+        more |= {"error": type(fault).__name__, "reason": str(fault)}
+    elif fault is not None:
+        more["exc_info"] = fault
     peer = environ.get("REMOTE_ADDR") or ""
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isascii() and length.isdigit():
@@ -139,6 +148,7 @@ def _end(response: Response) -> Response:
             push_id=push_id,
             outcome=response.headers.get("X-Push-Outcome"),
             actor=None if caller is None else caller.name,
+            fault=g.get("fault"),
             request_id=g.request_id,
         )
     )
@@ -170,7 +180,8 @@ class PushLog:
 
     def __init__(self, settings: Settings) -> None:
         self._on = settings.access_log
-        self._rendered = settings.log_format == "json"
+        console = settings.log_format is LogFormat.CONSOLE
+        self._line = None if console else PushLine(settings.log_format, settings.ack_status)
         self._status = settings.ack_status
 
     def add(self, answered: Sequence[tuple[Acknowledged | ReceiverError, str | None, float]]) -> None:
@@ -183,9 +194,10 @@ class PushLog:
         lines = []
         for result, given_id, seconds in answered:
             if not isinstance(result, Acknowledged):
-                _log.error(_EVENT, method="POST", route=_PUSH_ROUTE, status=503, request_id=given_id)
-            elif info and self._rendered:
-                lines.append(_render(result, given_id, seconds, status=self._status, now=now))
+                why = {"error": type(result).__name__, "reason": str(result)}
+                _log.error(_EVENT, method="POST", route=_PUSH_ROUTE, status=503, request_id=given_id, **why)
+            elif info and self._line is not None:
+                lines.append(self._line.render(result, given_id, seconds, now=now))
             elif info:
                 _log.info(_EVENT, **_fields(result, given_id, seconds, status=self._status))
         if lines:
@@ -225,18 +237,46 @@ def _fields(
     }
 
 
+class PushLine:
+    """The line of an acknowledged push, made ahead but for what differs: as the logging library would write it."""
+
+    def __init__(self, form: LogFormat, status: int) -> None:
+        nanoseconds = form is LogFormat.ECS
+        self._units = 1e9 if nanoseconds else 1e3  # of a duration, in a second
+        differing = {**_DIFFER, "duration_ms": "%.0f"} if nanoseconds else _DIFFER
+        self._without_id = _line_to_fill(form, status, differing)
+        self._with_id = _line_to_fill(form, status, {**differing, "request_id": '"%s"'})
+
+    def render(self, acknowledged: Acknowledged, given_id: str | None, seconds: float, *, now: str) -> str:
+        """Return the line of one push."""
+        push = acknowledged.push
+        client = _quoted(push.remote_addr)
+        differs = (now, seconds * self._units, len(push.body), client, push.id, acknowledged.outcome)
+        return self._with_id % (*differs, given_id) if given_id else self._without_id % differs
+
+
+# In the order of the line. What is quoted here has nothing in it that JSON would escape.
+_DIFFER = {
+    "timestamp": '"%s"',
+    "duration_ms": "%.1f",
+    "bytes_in": "%d",
+    "client": "%s",
+    "push_id": '"%s"',
+    "outcome": '"%s"',
+}
+
+
+def _line_to_fill(form: LogFormat, status: int, differing: Mapping[str, str]) -> str:
+    """Return a line with a place for each differing value."""
+    fixed = {"event": _EVENT, "level": "info", "logger": _NAME, "method": "POST", "status": status}
+    places = {name: f"<{name}>" for name in differing}
+    line = name_fields({**fixed, "route": _PUSH_ROUTE, **places}, form)
+    text = json.dumps(line, ensure_ascii=False).replace("%", "%%")
+    for name, place in places.items():
+        text = text.replace(f'"{place}"', differing[name])
+    return f"{text}\n"
+
+
 @lru_cache(maxsize=1024)
 def _quoted(text: str) -> str:
     return json.dumps(redact(text), ensure_ascii=False)
-
-
-def _render(acknowledged: Acknowledged, given_id: str | None, seconds: float, *, status: int, now: str) -> str:
-    """Return the line that the logging library would write; values without `_quoted` need no quoting."""
-    push = acknowledged.push
-    request_id_field = f'"request_id": "{given_id}", ' if given_id else ""
-    return (
-        f'{{"method": "POST", "status": {status}, "duration_ms": {seconds * 1000:.1f}, "bytes_in": {len(push.body)}, '
-        f'"client": {_quoted(push.remote_addr)}, "route": "{_PUSH_ROUTE}", "push_id": "{push.id}", '
-        f'"outcome": "{acknowledged.outcome}", {request_id_field}"event": "{_EVENT}", "level": "info", '
-        f'"logger": "{_NAME}", "timestamp": "{now}"}}\n'
-    )

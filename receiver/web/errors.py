@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, abort, has_request_context, json, request
+from flask import Response, abort, g, has_request_context, json, request
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from receiver.core import (
@@ -19,7 +19,6 @@ from receiver.core import (
     TooManyRows,
 )
 from receiver.intake import Refused
-from receiver.observability import get_logger
 from receiver.platform.client import PlatformProtocolError, PlatformUnreachable, Unsendable
 from receiver.sending.attempts import KeyReused
 from receiver.sending.service import PlatformRefused
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from flask import Flask
-
-_log = get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "1"
@@ -195,8 +192,8 @@ def _receiver_error(error: ReceiverError) -> Response:
             return problem(422, ErrorCode.INVALID_CURSOR, str(error), [{"pointer": "#/cursor", "detail": str(error)}])
     code = _CODE_OF_ERROR.get(type(error), ErrorCode.INTERNAL)
     status = EXPLANATIONS[code].statuses[0]
-    if status >= 500:
-        _log.error("request failed", error=str(error), status=status)
+    if status >= 500 and has_request_context():
+        g.fault = error  # for the request's line in the log
     headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Overloaded) else None
     return problem(status, code, str(error), headers=headers)
 
@@ -205,7 +202,7 @@ def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     data = getattr(error, "data", {})
     if isinstance(error, InternalServerError) and error.original_exception is not None:
-        _log.error("request failed", exc_info=error.original_exception)
+        g.fault = error.original_exception
     if messages := data.get("messages"):
         # webargs puts the name of the part in front: {"json": {...}} or {"query": {...}}.
         flat: dict[str, str] = {}

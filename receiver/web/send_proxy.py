@@ -16,7 +16,6 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 from receiver.core import ReceiverError
-from receiver.observability import get_logger
 from receiver.platform.client import BALANCE_PATH, SEND_PATH, SMS_API
 from receiver.sending.service import PassedRequest
 from receiver.web.access_log import record_request
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from receiver.runtime import Runtime
-
-_log = get_logger(__name__)
 
 _INTERFACES = {f"{SMS_API}{path}": path for path in (SEND_PATH, BALANCE_PATH)}
 _PRODUCT = re.compile(r"/[A-Za-z0-9]+Api(?:/.*)?", re.DOTALL)  # /smsApi, /mmsApi, /voiceApi: all on one host
@@ -61,18 +58,29 @@ class SendProxy:
         """Serve one request, as WSGI has it."""
         began = time.perf_counter()
         path = _path(environ)
+        fault: ReceiverError | None = None
+        failed: str | None = None
         try:
             answer = self._answer(Request(environ), path)
         except ReceiverError as error:
             answer = _failure(answer_for(error))
+            fault = error if answer.status_code >= 500 else None
         except RequestEntityTooLarge:
             answer = _failure(problem(413, ErrorCode.TOO_LARGE, "the body is too large; nothing was sent"))
         except HTTPException as error:
             answer = _failure(problem(error.code or 400, ErrorCode.MALFORMED, "the request is malformed"))
         except Exception as error:  # noqa: BLE001  (the edge of a request: its text may hold a code)
-            _log.error("request failed", error=type(error).__name__)
+            failed = type(error).__name__
             answer = _failure(problem(500, ErrorCode.INTERNAL, "internal server error"))
-        record_request(self._runtime.settings, environ, status=answer.status_code, began=began, route=_route(path))
+        record_request(
+            self._runtime.settings,
+            environ,
+            status=answer.status_code,
+            began=began,
+            route=_route(path),
+            fault=fault,
+            error=failed,
+        )
         return answer(environ, start_response)
 
     def _answer(self, request: Request, path: str) -> Response:

@@ -18,6 +18,7 @@ PAGES = {
     "deploy/docs/reference/settings.md": "deploy/docs/zh-CN/reference/settings.md",
     "deploy/docs/reference/error-codes.md": "deploy/docs/zh-CN/reference/error-codes.md",
     "deploy/docs/reference/alarms.md": "deploy/docs/zh-CN/reference/alarms.md",
+    "deploy/docs/reference/log-fields.md": "deploy/docs/zh-CN/reference/log-fields.md",
 }
 _INDENT = "    "
 _HEADING = re.compile(r"(#+) +(.+)")

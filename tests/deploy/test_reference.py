@@ -10,6 +10,7 @@ from dotenv import dotenv_values
 from receiver.alerting.rules import Alarm
 from receiver.config import SETTINGS
 from receiver.core import PushFault, PushFlag
+from receiver.observability.log_fields import FIELDS
 from receiver.web.error_codes import ErrorCode
 from tests import reference
 
@@ -43,6 +44,14 @@ def test_every_code_and_alarm_has_its_line_in_both_languages() -> None:
         named = [*ErrorCode, *(fault.format(most="N") for fault in PushFault), *PushFlag]
         assert [name for name in named if f"\n| `{name}` |" not in codes] == []
         assert [alarm for alarm in Alarm if f"\n| `{alarm}` " not in alarms] == []
+
+
+def test_every_field_of_the_log_has_one_line_and_no_format_gives_a_name_to_two() -> None:
+    rows = set(FIELDS.values())
+    for names in ([row.json for row in rows], [row.ecs for row in rows], [row.otel for row in rows]):
+        assert len(set(names)) == len(rows)
+    page = (reference.DEPLOY / "docs/reference/log-fields.md").read_text()
+    assert [row.json for row in rows if f"\n| `{row.json}` |" not in page] == []
 
 
 def test_secrets_are_those_that_no_log_may_show() -> None:

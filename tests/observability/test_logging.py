@@ -5,11 +5,19 @@ from __future__ import annotations
 import io
 import json
 import logging
+from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.app import create_app
+from receiver.core import DatabaseUnavailable
 from receiver.observability import get_logger, redact
 from tests.harness.leaks import SECRET, leaks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from receiver.runtime import Runtime
 
 
 @pytest.fixture
@@ -47,6 +55,41 @@ def test_traceback_is_redacted(written: io.StringIO) -> None:
 def test_values_of_an_event_are_redacted(written: io.StringIO) -> None:
     get_logger("receiver.test").warning("odd", path=f"/push/{SECRET}/receipt")
     assert json.loads(written.getvalue())["path"] == "/push/***"
+
+
+class _Quoting(Exception):
+    """An error whose text holds what no log may hold."""
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/console/login"])
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (_Quoting(f"/push/{SECRET} 8615080921090"), 500, {"error": "_Quoting"}),
+        (DatabaseUnavailable("it is away"), 503, {"error": "DatabaseUnavailable", "reason": "it is away"}),
+    ],
+)
+def test_failed_request_is_one_line_with_its_error(
+    path: str,
+    error: Exception,
+    status: int,
+    says: dict[str, str],
+    written: io.StringIO,
+    make_runtime: Callable[..., Runtime],
+) -> None:
+    app = create_app(make_runtime(access_log=False))
+
+    def fail() -> str:
+        raise error
+
+    app.view_functions["ops.healthz" if path == "/healthz" else "console.log_in"] = fail
+    assert app.test_client().get(path, buffered=True).status_code == status
+    (line,) = [json.loads(text) for text in written.getvalue().splitlines()]
+    assert says.items() <= line.items()
+    assert (line["event"], line["message"]) == ("request", f"GET {path} {status}")
+    assert (line["level"], line["http_status"], line["route"]) == ("error", status, path)
+    assert ("_Quoting: /push/***" in line.get("exception", "")) == (status == 500)
+    assert leaks(written.getvalue()) == []
 
 
 def test_the_check_for_leaks_finds_them() -> None:

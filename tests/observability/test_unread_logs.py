@@ -104,7 +104,7 @@ def test_reader_that_comes_back_reads_on(tmp_path: Path, full_pipe: tuple[int, i
         with open(read, "rb", closefd=False) as pipe:
             assert len(read_until(pipe, "request")) > 1  # those of the start before
             (line,) = read_until(pipe, "request")
-        assert (line["status"], line["outcome"]) == (200, "accepted")
+        assert (line["http_status"], line["outcome"]) == (200, "accepted")
 
 
 @pytest.mark.parametrize("redirections", ["<&- >&- 2>&-", ">/dev/full 2>/dev/full"])

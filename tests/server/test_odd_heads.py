@@ -58,6 +58,6 @@ def test_push_whose_head_is_refused_is_counted_and_logged(served: ServeProcess) 
         assert time.monotonic() < deadline, log
         time.sleep(0.05)
     lines = [json.loads(line) for line in told]
-    assert [line["status"] for line in lines] == [status for status, _ in _HEADS.values()]
-    assert {(line["event"], line["remote_addr"]) for line in lines} == {("push refused", "203.0.113.7")}
+    assert [line["http_status"] for line in lines] == [status for status, _ in _HEADS.values()]
+    assert {(line["event"], line["client"]) for line in lines} == {("push refused", "203.0.113.7")}
     assert SECRET not in log

@@ -76,8 +76,8 @@ def test_half_a_request_is_answered_408_and_counted(served: ServeProcess) -> Non
         time.sleep(0.05)
     lines = [json.loads(line) for line in log.splitlines()]
     told = [line for line in lines if line.get("reason") == "timeout"]
-    assert [line["status"] for line in told] == [408] * len(_PUSHES)
-    assert {line["remote_addr"] for line in told} == {"127.0.0.1", "203.0.113.7"}
+    assert [line["http_status"] for line in told] == [408] * len(_PUSHES)
+    assert {line["client"] for line in told} == {"127.0.0.1", "203.0.113.7"}
     given_up = [line for line in lines if line["event"].startswith("requests timed out")]
     assert sum(line["requests"] for line in given_up) == len(_OTHERS)
 

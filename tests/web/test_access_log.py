@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from receiver.core import Outcome
+from receiver.core import LogFormat, Outcome
 from receiver.intake import Acknowledged
-from receiver.web.access_log import _fields, _render
+from receiver.observability.log_fields import FIELDS, name_fields
+from receiver.web.access_log import PushLine, _fields
 from tests.conftest import SECRET
 from tests.harness.factories import make_push
 from tests.harness.leaks import leaks
@@ -83,7 +84,7 @@ def test_line_tells_what_became_of_a_request(
     answer = process.request(method, target, body, {"X-Forwarded-For": client, "X-Request-Id": _PROXYS_ID})
     (line,) = await_lines(process, client, 1)
     assert (answer.status, line.get("route"), line["level"], line.get("outcome")) == expected
-    assert (line["method"], line["status"], line["request_id"]) == (method, answer.status, _PROXYS_ID)
+    assert (line["method"], line["http_status"], line["request_id"]) == (method, answer.status, _PROXYS_ID)
     assert line.get("push_id") == answer.headers.get("X-Push-Id")
     assert line.get("bytes_in") == (None if body is None else len(body))
     assert line["duration_ms"] >= 0
@@ -106,7 +107,7 @@ def test_unknown_method_is_not_quoted(served: tuple[ServeProcess, int]) -> None:
     process, _ = served
     process.request("SECRET-WORD", "/", headers={"X-Forwarded-For": "2001:db8::a:1"})
     (line,) = await_lines(process, "2001:db8::a:1", 1)
-    assert (line["method"], line["status"]) == ("other", 405)
+    assert (line["method"], line["http_status"]) == ("other", 405)
 
 
 def test_send_through_the_door_has_its_line(served: tuple[ServeProcess, int]) -> None:
@@ -117,7 +118,7 @@ def test_send_through_the_door_has_its_line(served: tuple[ServeProcess, int]) ->
         connection.sendall(head.encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 502")
     (line,) = await_lines(process, "2001:db8::a:2", 1)
-    assert (line["status"], line["route"], line["level"]) == (502, "/smsApi/verifyCode", "error")
+    assert (line["http_status"], line["route"], line["level"]) == (502, "/smsApi/verifyCode", "error")
     assert "/healthz" not in process.log.read_text()  # those are at level debug
 
 
@@ -132,6 +133,41 @@ def test_lines_for_people_and_below_info(tmp_path: Path) -> None:
     assert '"event"' not in text
 
 
+@pytest.mark.parametrize("form", [LogFormat.ECS, LogFormat.OTEL])
+def test_lines_have_the_names_of_a_standard(form: LogFormat, tmp_path: Path) -> None:
+    with ServeProcess(tmp_path, environment={"RECEIVER_LOG_FORMAT": form}) as process:
+        process.push(_RECEIPT)  # by the fast path, and below by Flask
+        process.push(_RECEIPT, "?a=b")
+        process.request("GET", "/api/v1/messages/15080921090?mobile=15080921090")
+        process.stop()
+        text = process.log.read_text()
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    assert leaks(text) == []
+    if form is LogFormat.ECS:
+        lines = [line for line in lines if line["event.action"] == "request" and line.get("http.route") != "/readyz"]
+        common = {"ecs.version": "8.11.0", "service.name": "receiver"}
+        assert all(common.items() <= line.items() for line in lines)
+        assert all({"@timestamp", "log.level", "message"} <= line.keys() for line in lines)
+        assert [line["message"] for line in lines[:2]] == ["POST /push/*** 200"] * 2
+        assert all(isinstance(line["event.duration"], int) and line["event.duration"] > 10_000 for line in lines)
+        attributes = lines
+    else:
+        lines = [line for line in lines if line["event_name"] == "request"]
+        assert all(line["resource"]["service.name"] == "receiver" for line in lines)
+        assert [(line["severity_text"], line["severity_number"]) for line in lines] == [("info", 9)] * 2 + [
+            ("warning", 13)
+        ]
+        assert [line["body"] for line in lines[:2]] == ["POST /push/*** 200"] * 2
+        assert all("timestamp" in line for line in lines)
+        attributes = [line["attributes"] for line in lines]
+    found = [(one["http.request.method"], one["http.route"], one["http.response.status_code"]) for one in attributes]
+    assert found == [("POST", "/push/***", 200)] * 2 + [("GET", "/api/v1/messages/<row_id:message_id>", 401)]
+    assert all(one["client.address"] == "127.0.0.1" for one in attributes)
+    assert all(one["receiver.outcome"] == "accepted" and one["receiver.push_id"] for one in attributes[:2])
+    names = {name for row in FIELDS.values() for name in (row.ecs, row.otel)}
+    assert {name for one in attributes for name in one} - names <= {"ecs.version", "service.name", "service.version"}
+
+
 def test_access_log_can_be_off(tmp_path: Path) -> None:
     with ServeProcess(tmp_path, environment={"RECEIVER_ACCESS_LOG": "off"}) as process:
         assert process.push(_RECEIPT).status == process.push(_RECEIPT + b"&a=1", "?a=1").status == 200
@@ -140,10 +176,14 @@ def test_access_log_can_be_off(tmp_path: Path) -> None:
         assert "receiver.access" not in process.log.read_text()
 
 
-def test_rendered_line_is_what_the_logging_library_would_write() -> None:
+@pytest.mark.parametrize("form", [form for form in LogFormat if form is not LogFormat.CONSOLE])
+def test_rendered_line_is_what_the_logging_library_would_write(
+    form: LogFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "100 %s")
     kept = Acknowledged(make_push(), Outcome.ACCEPTED)
     for given_id in (None, _PROXYS_ID):
-        line = json.loads(_render(kept, given_id, 0.0123, status=200, now="now"))
+        line = json.loads(PushLine(form, 200).render(kept, given_id, 0.0123, now="now"))
         expected = _fields(kept, given_id, 0.0123, status=200)
         beside = {"event": "request", "level": "info", "logger": "receiver.access", "timestamp": "now"}
-        assert line == expected | beside
+        assert line == name_fields(expected | beside, form)

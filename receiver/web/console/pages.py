@@ -19,7 +19,6 @@ from receiver.core import (
     ReceiverError,
     TooManyRows,
 )
-from receiver.observability import get_logger
 from receiver.translations import CATALOGUES, DIRECTORY
 from receiver.web import denials, runtime
 from receiver.web.auth import CONSOLE
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from marshmallow import ValidationError
     from werkzeug.wrappers import Response as AnyResponse
 
-_log = get_logger(__name__)
 
 # Language tag: name.
 LANGUAGES: Mapping[str, str] = {"zh-CN": "中文", "en": "English"}
@@ -214,7 +212,7 @@ def _receiver_error(error: ReceiverError) -> Response:
     if isinstance(error, Denied):
         _audit_refusal(error.code)
     if status >= 500:
-        _log.error("page failed", error=str(error), status=status)
+        g.fault = error  # for the request's line in the log
     return render("problem.html", status, heading=_HEADINGS[status], detail=_detail_of(error))
 
 
@@ -250,7 +248,7 @@ def _http_error(error: HTTPException) -> AnyResponse:
     status = error.code or 500
     original = getattr(error, "original_exception", None)
     if original is not None:
-        _log.error("page failed", exc_info=original)
+        g.fault = original
     if status < 400:
         return error.get_response()
     return render("problem.html", status, heading=_HEADINGS.get(status, _HEADINGS[500]))

@@ -26,11 +26,12 @@ DEPLOY = ROOT / "deploy"
 NAMES = {setting.name for setting in SETTINGS.values()}
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-LOOPS = ("jobs", "alarms-2", "backup")
+LOOPS = ("jobs", "jobs-2", "backup")
 KUSTOMIZATION = yaml.safe_load((DEPLOY / "kubernetes/kustomization.yaml").read_text())
+OPTIONAL = ["gateway.yaml", "pod-monitor.yaml", "backup.yaml"]
 MANIFESTS = [
     manifest
-    for name in KUSTOMIZATION["resources"]
+    for name in (*KUSTOMIZATION["resources"], *OPTIONAL)
     for manifest in yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text())
 ]
 
@@ -48,6 +49,11 @@ def pods() -> Iterator[dict[str, Any]]:
         template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
         if template:
             yield template
+
+
+def commands_of(loop: str) -> set[str]:
+    """What a loop has `receiver` do, without arguments."""
+    return set(re.findall(r"receiver (run \w+|backup)\b", loop))
 
 
 def accepts(arguments: list[str]) -> bool:
@@ -137,8 +143,8 @@ def test_loops_of_compose_run_what_exists_beside_the_receiver_whose_volume_they_
         assert service["network_mode"] == f"service:{volume}"
     loop = service["command"][0].replace("$$", "$")
     assert subprocess.run(["bash", "-n", "-c", loop], check=False).returncode == 0
-    for command in re.findall(r"receiver (job \w+)", loop):
-        assert accepts(command.split())
+    assert name == "backup" or commands_of(loop) >= {"run alarms", "backup"}
+    assert all(accepts(command.split()) for command in commands_of(loop))
 
 
 def test_alarms_of_compose_look_at_each_receiver_and_at_the_backup() -> None:
@@ -169,8 +175,9 @@ def test_addresses_of_compose_are_those_of_nginx_and_its_port_those_of_prometheu
 def test_pods_are_restricted_and_refer_to_what_exists() -> None:
     generated = {generator["name"] for generator in KUSTOMIZATION["configMapGenerator"]}
     images = {image["name"] for image in KUSTOMIZATION["images"]}
+    secrets = {"receiver"}
     found = list(pods())
-    assert len(found) == 4
+    assert len(found) == 5
     for pod in found:
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"]
@@ -184,9 +191,54 @@ def test_pods_are_restricted_and_refer_to_what_exists() -> None:
             assert security["readOnlyRootFilesystem"]
             assert security["capabilities"] == {"drop": ["ALL"]}
             assert container["image"] in images
-            assert {source["configMapRef"]["name"] for source in container["envFrom"]} <= generated
+            assert {source["configMapRef"]["name"] for source in container.get("envFrom", [])} <= generated
+            assert {one["valueFrom"]["secretKeyRef"]["name"] for one in container.get("env", [])} <= secrets
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             assert "command" in container or accepts(container["args"])
+
+
+def test_each_pod_has_its_alarms_and_its_backup_beside_the_server() -> None:
+    (beside,) = find("StatefulSet")["spec"]["template"]["spec"]["containers"][1:]
+    *shell, loop = beside["command"]
+    assert shell == ["sh", "-c"]
+    assert subprocess.run(["bash", "-n", "-c", loop], check=False).returncode == 0
+    assert commands_of(loop) == {"run alarms", "backup"}
+    assert all(accepts(command.split()) for command in commands_of(loop))
+    assert "/data" in {mount["mountPath"] for mount in beside["volumeMounts"]}
+
+
+def test_every_file_of_kubernetes_is_applied_or_named_as_a_choice() -> None:
+    directory = DEPLOY / "kubernetes"
+    files = {path.name for path in directory.iterdir()} - {"kustomization.yaml"}
+    assert files == {*KUSTOMIZATION["resources"], *OPTIONAL}
+    text = (directory / "kustomization.yaml").read_text()
+    assert [name for name in OPTIONAL if name not in text] == []
+
+
+def test_gateway_lets_in_what_the_ingress_does() -> None:
+    ingress, gateway, route = find("Ingress", "receiver-push"), find("Gateway"), find("HTTPRoute", "receiver-push")
+    assert gateway["apiVersion"] == route["apiVersion"] == "gateway.networking.k8s.io/v1"
+    (listener,) = gateway["spec"]["listeners"]  # none for plain HTTP, which some controllers redirect
+    (tls,) = ingress["spec"]["tls"]
+    assert (listener["protocol"], listener["port"], [listener["hostname"]]) == ("HTTPS", 443, tls["hosts"])
+    assert listener["tls"]["certificateRefs"] == [{"name": tls["secretName"]}]
+    assert route["spec"]["parentRefs"] == [{"name": gateway["metadata"]["name"], "sectionName": listener["name"]}]
+    assert route["spec"]["hostnames"] == tls["hosts"]
+    ((rule,), ((let_in),)) = route["spec"]["rules"], ingress["spec"]["rules"][0]["http"]["paths"]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": let_in["path"]}}]
+    (backend,) = rule["backendRefs"]
+    ports = {port["port"] for port in find("Service", "receiver-push")["spec"]["ports"]}
+    assert (backend["name"], backend["port"] in ports) == (let_in["backend"]["service"]["name"], True)
+
+
+def test_monitored_pods_are_the_servers_and_of_the_job_that_the_alerts_ask_for() -> None:
+    monitor, server = find("PodMonitor")["spec"], find("StatefulSet")["spec"]["template"]
+    assert monitor["selector"]["matchLabels"].items() <= server["metadata"]["labels"].items()
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in server["spec"]["containers"][0]["ports"]}
+    assert endpoint["path"] == "/metrics"
+    (job,) = {relabeling["replacement"] for relabeling in endpoint["relabelings"] if relabeling["targetLabel"] == "job"}
+    assert f'up{{job="{job}"}}' in (DEPLOY / "prometheus/alerts.yml").read_text()
 
 
 def test_services_probes_and_policies_meet_the_pods() -> None:

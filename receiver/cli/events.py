@@ -1,4 +1,4 @@
-"""`events`: print receipts and replies, for a program that reads lines."""
+"""`events`: print receipts, replies and changes of messages, for a program that reads lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from receiver.cli.common import ACTOR, open_runtime, print_json
 from receiver.core import ReceiverError, write_file
-from receiver.messages import Event, Position, list_events
+from receiver.messages import Event, EventKind, Position, list_events
 from receiver.messages.fields import as_json
 
 if TYPE_CHECKING:
@@ -27,21 +27,32 @@ _POLL_SECONDS = 0.5
     type=click.Path(dir_okay=False, path_type=Path),
     help="Continue after the last run; updated while this one runs.",
 )
-def events(follow: bool, cursor_file: Path | None) -> None:
-    """Print receipts and replies as JSON lines, oldest first, with full numbers. None is missed or repeated.
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice([kind.value for kind in EventKind]),
+    multiple=True,
+    help="Default: all.",
+)
+def events(follow: bool, cursor_file: Path | None, kinds: tuple[str, ...]) -> None:
+    """Print receipts, replies and changed messages as JSON lines, oldest first, with full numbers.
+
+    None is missed or repeated. A message is printed as it is, once after its last change.
 
     \b
-    Example:
+    Examples:
       receiver events --follow --cursor-file events.cursor | my-consumer
+      receiver events --kind reply
     """
+    wanted = tuple(map(EventKind, kinds or EventKind))
     with open_runtime() as runtime:
         runtime.audit(ACTOR, "events.read")
         position = Position() if cursor_file is None else read_cursor(cursor_file)
         while True:
-            page = _next(runtime, position)
+            page = _next(runtime, position, wanted)
             try:
                 for event in page:
-                    print_json({"kind": event.kind.value} | as_json(event.row))
+                    print_json({"kind": event.kind.value, "event_id": event.id} | as_json(event.row))
                     position = event.position
             finally:  # also if the reader stops or a disk is full: the next run continues after the printed ones
                 if page:
@@ -53,20 +64,23 @@ def events(follow: bool, cursor_file: Path | None) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _next(runtime: Runtime, position: Position) -> list[Event]:
-    return runtime.ask(lambda connection: list_events(connection, position, _PAGE, None))
+def _next(runtime: Runtime, position: Position, kinds: tuple[EventKind, ...]) -> list[Event]:
+    return runtime.ask(
+        lambda connection: list_events(connection, position, _PAGE, None, runtime.clock(), kinds),
+        stamped=EventKind.MESSAGE in kinds,
+    )
 
 
 def read_cursor(path: Path) -> Position:
     """Return the position in a cursor file; the beginning if there is no file. Raises ReceiverError."""
     if not path.exists():
         return Position()
-    receipt_id, _, reply_id = path.read_text().strip().partition(".")
-    if not (receipt_id.isdigit() and reply_id.isdigit()):
-        raise ReceiverError(f"{path}: not a cursor of `receiver events`; remove the file to start over")
-    return Position(int(receipt_id), int(reply_id))
+    try:
+        return Position.of_parts(path.read_text().strip().split("."))
+    except ValueError:
+        raise ReceiverError(f"{path}: not a cursor of `receiver events`; remove the file to start over") from None
 
 
 def _write(path: Path | None, position: Position) -> None:
     if path is not None:
-        write_file(path, f"{position.receipt_id}.{position.reply_id}\n")
+        write_file(path, ".".join(map(str, position.parts)) + "\n")

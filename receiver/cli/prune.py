@@ -150,10 +150,10 @@ def _slowest_reader(runtime: Runtime, files: Sequence[Path], cursors: Sequence[s
     """Return the position of the slowest of these readers; None if there are none."""
     positions = [read_cursor(path) for path in files]
     for cursor in cursors:
-        fields = read_unfiltered(runtime.shared_secret("cursor"), cursor)
-        if len(fields) != 2 or not all(field.isdigit() for field in fields):
-            raise ReceiverError("--cursor: not a cursor of GET /events; pass its `next_cursor`")
-        positions.append(Position(int(fields[0]), int(fields[1])))
+        try:
+            positions.append(Position.of_parts(read_unfiltered(runtime.shared_secret("cursor"), cursor)))
+        except ValueError:
+            raise ReceiverError("--cursor: not a cursor of GET /events; pass its `next_cursor`") from None
     if not positions:
         return None
     return Position(min(one.receipt_id for one in positions), min(one.reply_id for one in positions))

@@ -36,7 +36,11 @@ class NotFound(ReceiverError):
 
 
 class InvalidCursor(ReceiverError):
-    """A cursor that this receiver did not make, or made for another list or filter."""
+    """A cursor that this receiver did not make, or made for another list or filter. `parameter`: that had it."""
+
+    def __init__(self, text: str, *, parameter: str = "cursor") -> None:
+        super().__init__(text)
+        self.parameter = parameter
 
 
 class TooManyRows(ReceiverError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.messages.balance import Level, Reading, Trend, save_readings
-from receiver.messages.events import Event, Position, list_events
+from receiver.messages.events import Event, EventKind, Position, list_events
 from receiver.messages.journal import find_oldest_pending
 from receiver.messages.projector import Projector, catch_up
 from receiver.messages.reads import DATA_LAG, Reads
@@ -22,6 +22,7 @@ __all__ = [
     "DATA_LAG",
     "FIELDS",
     "Event",
+    "EventKind",
     "InvalidSendRecord",
     "Level",
     "Position",

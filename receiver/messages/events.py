@@ -1,75 +1,155 @@
-"""Receipts and replies as one stream that a reader can resume: none is missed, none sent twice.
+"""Receipts, replies and changes of messages as one stream that a reader can resume: none is missed, none sent twice.
 
-Rows are added under the projector's turn (`projection`), one transaction after the other. So their ids are committed in
-their order, and nothing can appear below an id that was read.
+Receipts and replies are added under the projector's turn (`projection`), one transaction after the other. So their ids
+are committed in their order, and nothing can appear below an id that was read. The same holds for the stamps of
+messages (`stamps`): each message comes as it is, once after its last change.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from receiver.core import Kind
+import sqlalchemy as sa
+
 from receiver.db.set_aside import is_in_feeds, read_rows
-from receiver.db.tables import receipts, replies
+from receiver.db.tables import UNSTAMPED, messages, receipts, replies
 from receiver.messages.queries import (
+    MESSAGES,
+    Clock,
+    Filter,
+    MessageRow,
     ReceiptRow,
     ReplyRow,
+    as_message_row,
     as_receipt_row,
     as_reply_row,
     in_accounts,
+    message_conditions,
     select_inbound_events,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    import sqlalchemy as sa
+_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 
-@dataclass(frozen=True, order=True, slots=True)
+class EventKind(StrEnum):
+    """What an event is."""
+
+    RECEIPT = "receipt"
+    REPLY = "reply"
+    MESSAGE = "message"
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
-    """A reader's position: the ids of the last receipt and the last reply."""
+    """A reader's position: the ids of the last receipt and the last reply; the stamp and id of the last message."""
 
     receipt_id: int = 0
     reply_id: int = 0
+    stamp: int = 0  # in milliseconds from 1970
+    message_id: int = 0
+
+    @property
+    def parts(self) -> tuple[int, int, int, int]:
+        """Return what `of_parts` makes it of."""
+        return (self.receipt_id, self.reply_id, self.stamp, self.message_id)
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[str]) -> Position:
+        """Return the position of these parts; of two, from before messages were events, with all of these to come.
+
+        Raises ValueError.
+        """
+        if len(parts) not in (2, 4) or not all(part.isascii() and part.isdigit() for part in parts):
+            raise ValueError("not a position")
+        return cls(*map(int, parts))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One receipt or reply, and the position behind it."""
+    """One receipt, reply, or message as it is since its last change; and the position behind it."""
 
-    kind: Kind
-    row: ReceiptRow | ReplyRow
+    kind: EventKind
+    row: ReceiptRow | ReplyRow | MessageRow
     position: Position
+
+    @property
+    def id(self) -> str:
+        """Return the id of the event, unique over all kinds: the same whenever it is read."""
+        if isinstance(self.row, MessageRow):
+            return f"{self.kind}_{self.row.id}_{_milliseconds(self.row.updated_at)}"
+        return f"{self.kind}_{self.row.id}"
 
 
 def list_events(
-    connection: sa.Connection, after: Position, limit: int, accounts: tuple[str, ...] | None
+    connection: sa.Connection,
+    after: Position,
+    limit: int,
+    accounts: tuple[str, ...] | None,
+    clock: Clock,
+    kinds: Collection[EventKind] = tuple(EventKind),
 ) -> list[Event]:
-    """Return the next events in the order of arrival.
+    """Return the next events of these kinds in the order of arrival, or of change.
 
-    Both kinds are read in the order of their ids, and merged by arrival time.
+    Each kind is read in its own order, and they are merged by time.
     """
-    found = [
-        (
-            Kind.RECEIPT,
-            _next_rows(connection, receipts, after.receipt_id, limit, accounts, as_receipt_row),
-        ),
-        (Kind.REPLY, _next_rows(connection, replies, after.reply_id, limit, accounts, as_reply_row)),
-    ]
-    queues = {kind: deque(rows) for kind, rows in found}
+    queues: dict[EventKind, deque[Any]] = {}
+    for kind in kinds:
+        match kind:
+            case EventKind.RECEIPT:
+                rows = _next_rows(connection, receipts, after.receipt_id, limit, accounts, as_receipt_row)
+            case EventKind.REPLY:
+                rows = _next_rows(connection, replies, after.reply_id, limit, accounts, as_reply_row)
+            case EventKind.MESSAGE:
+                rows = _next_messages(connection, after, limit, accounts, clock)
+        queues[kind] = deque(rows)
     events: list[Event] = []
     position = after
     while len(events) < limit and any(queues.values()):
-        kind = min((kind for kind in queues if queues[kind]), key=lambda kind: queues[kind][0].received_at)
+        kind = min((kind for kind in queues if queues[kind]), key=lambda kind: _moment(queues[kind][0]))
         row = queues[kind].popleft()
-        position = (
-            Position(row.id, position.reply_id) if kind is Kind.RECEIPT else Position(position.receipt_id, row.id)
-        )
+        position = _behind(position, kind, row)
         events.append(Event(kind=kind, row=row, position=position))
     return events
+
+
+def find_position(connection: sa.Connection, moment: datetime) -> Position:
+    """Return the position before all that was received, or changed, at that time or later.
+
+    What is older may follow it too: ids are in the order of the projection.
+    """
+    # Without the sum, PostgreSQL would look through all ids from the first one on, for one that fits.
+    ends = [connection.scalar(sa.select(sa.func.max(table.c.id))) or 0 for table in (receipts, replies)]
+    firsts = [
+        connection.scalar(sa.select(sa.func.min(table.c.id + 0)).where(table.c.received_at >= moment))
+        for table in (receipts, replies)
+    ]
+    receipt_id, reply_id = (end if first is None else first - 1 for first, end in zip(firsts, ends, strict=True))
+    return Position(receipt_id, reply_id, max(0, _milliseconds(moment)))
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def _moment(row: ReceiptRow | ReplyRow | MessageRow) -> datetime:
+    return row.updated_at if isinstance(row, MessageRow) else row.received_at
+
+
+def _behind(position: Position, kind: EventKind, row: Any) -> Position:
+    match kind:
+        case EventKind.RECEIPT:
+            return replace(position, receipt_id=row.id)
+        case EventKind.REPLY:
+            return replace(position, reply_id=row.id)
+        case EventKind.MESSAGE:
+            return replace(position, stamp=_milliseconds(row.updated_at), message_id=row.id)
 
 
 def _next_rows(
@@ -82,3 +162,17 @@ def _next_rows(
 ) -> Sequence[Any]:
     query = select_inbound_events(table).where(table.c.id > after, is_in_feeds(table), *in_accounts(table, accounts))
     return read_rows(connection, query.order_by(table.c.id).limit(limit), table, convert)
+
+
+def _next_messages(
+    connection: sa.Connection, after: Position, limit: int, accounts: tuple[str, ...] | None, clock: Clock
+) -> Sequence[MessageRow]:
+    stamp = _EPOCH + after.stamp * _MILLISECOND
+    query = MESSAGES.where(
+        sa.tuple_(messages.c.updated_at, messages.c.id) > (stamp, after.message_id),
+        messages.c.updated_at > UNSTAMPED,
+        is_in_feeds(messages),
+        *message_conditions(Filter(accounts=accounts), clock),
+    )
+    query = query.order_by(messages.c.updated_at, messages.c.id).limit(limit)
+    return read_rows(connection, query, messages, lambda row: as_message_row(row, clock))

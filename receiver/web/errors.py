@@ -189,7 +189,8 @@ def _receiver_error(error: ReceiverError) -> Response:
         case PlatformUnreachable():
             return problem(502, ErrorCode.PLATFORM_UNREACHABLE, f"{error}; nothing was sent")
         case InvalidCursor():
-            return problem(422, ErrorCode.INVALID_CURSOR, str(error), [{"pointer": "#/cursor", "detail": str(error)}])
+            found = {"pointer": f"#/{error.parameter}", "detail": str(error)}
+            return problem(422, ErrorCode.INVALID_CURSOR, str(error), [found])
     code = _CODE_OF_ERROR.get(type(error), ErrorCode.INTERNAL)
     status = EXPLANATIONS[code].statuses[0]
     if status >= 500 and has_request_context():

@@ -103,7 +103,7 @@ class Asked:
             "unknown receipts of ten minutes a month ago",
             lambda c: queries.list_receipts(c, Page(limit=_LIMIT + 1, filter=ten_minutes)),
         )
-        yield "events, a page in the middle", lambda c: list_events(c, Position(deep, 0), _LIMIT, None)
+        yield "events, a page in the middle", lambda c: list_events(c, Position(deep, 0), _LIMIT, None, self.clock)
         midnight = self.now.astimezone(_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
         span = {"since": midnight - timedelta(days=29), "until": midnight + timedelta(days=1), "zone": _ZONE}
         for title, dimensions in (

@@ -143,7 +143,7 @@ def answers(runtime: Runtime) -> dict[str, Any]:
             "masked": queries.list_receipts(connection, page(mobile="150****1091")),
             "journal": queries.list_pushes(connection, page()),
             "look-ups": [look_up(connection, text) for text in (NUMBER, "1090", "尾号1091", "150****1090", "3313746")],
-            "events": events.list_events(connection, Position(), 100, None),
+            "events": events.list_events(connection, Position(), 100, None, clock),
             "busiest": [busiest(By.MOBILE), busiest(By.PREFIX)],
             "report": delivery.delivery_report(connection, question, clock),
             "quarantined": signals.find_quarantined_about(connection, needles=[NUMBER.encode()], since=None),

@@ -93,7 +93,7 @@ class Readers:
             if not page["items"]:
                 break
             after = f"&after={page['next_cursor']}"
-        self.runtime.ask(lambda connection: list_events(connection, Position(), 100_000, None))
+        self.runtime.ask(lambda connection: list_events(connection, Position(), 100_000, None, self.runtime.clock()))
 
     def _one_by_one(self, found: dict[str, set[str]]) -> None:
         for name in ("messages", "pushes"):

@@ -79,7 +79,7 @@ message = st.fixed_dictionaries({
     "task_id": texts, "mobile": numbers, "status": st.integers(0, 3), "seen": st.sampled_from([0, 4, 8, 12]),
     "template_id": st.none() | texts, "reference": st.none() | texts, "error_message": st.none() | texts,
     "send_state": st.sampled_from([None, "refused", "sending", "outcome_unknown"]), "sent_at": st.none() | of_a_send,
-    "recorded_at": st.none() | times, "wait": waits,
+    "recorded_at": st.none() | times, "wait": waits, "updated_at": times,
 })  # fmt: skip
 event = st.fixed_dictionaries({
     "received_at": times, "last_seen_at": times, "copies": st.integers(1, 2**31 - 1), "at": times, "text": texts,

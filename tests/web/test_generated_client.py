@@ -102,8 +102,14 @@ def test_generated_client_does_what_the_readme_shows(server: ServeProcess, gener
     assert (type(nothing), nothing.code) == (models.Problem, "not_found")
 
     first = call("events.list_events", limit=1)
-    rest = call("events.list_events", limit=1000, after=first.next_cursor)
-    assert [event.kind for event in (*first.items, *rest.items)] == ["receipt", "reply"]
+    rest = call("events.list_events", limit=1000, cursor=first.next_cursor)
+    events = {event.kind: event for event in (*first.items, *rest.items)}
+    assert {kind: type(event) for kind, event in events.items()} == {
+        "receipt": models.ReceiptEvent,
+        "reply": models.ReplyEvent,
+        "message": models.MessageEvent,
+    }
+    assert (first.has_more, rest.has_more, events["message"].status) == (True, False, "delivered")
     assert call("events.list_events", after=rest.next_cursor).items == []
 
     report = call("reports.get_delivery_report", from_="2026-11-23", to="2026-11-24", group_by="day,template_id")

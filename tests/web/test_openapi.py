@@ -213,6 +213,7 @@ def test_items_have_exactly_the_fields_of_the_contract(client: FlaskClient, bear
         "error_message",
         "receipt_count",
         "reply_count",
+        "updated_at",
     }
     assert first("receipts") == {
         "id",

@@ -55,8 +55,9 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
         return shortened(current_app.response_class(json.dumps(document, indent=2), mimetype="application/json"))
 
     def _describe(self) -> dict[str, Any]:
-        for name, schema in messages.BODIES.items():
+        for name, schema in {**messages.BODIES, **events.SCHEMAS}.items():
             self.spec.components.schema(name, schema=schema)
+        self.spec.components.schema("Event", events.EVENT)
         for blp in self._undescribed:
             blp.register_views_in_doc(self, self._app, self.spec, name=blp.name, parameters=None)
             self.spec.tag({"name": blp.name, "description": blp.description})

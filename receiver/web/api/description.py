@@ -131,12 +131,18 @@ class Plugin(MarshmallowPlugin):
         """Prepare to describe."""
         super().init_spec(spec)
         assert self.converter is not None  # noqa: S101  (made just now)
-        self.converter.add_attribute_function(_pattern_of_any_language)  # type: ignore[no-untyped-call]
+        for function in (_pattern_of_any_language, _reference):
+            self.converter.add_attribute_function(function)  # type: ignore[no-untyped-call]
 
 
 def _pattern_of_any_language(_converter: Any, _field: ma.fields.Field[Any], ret: Mapping[str, Any]) -> dict[str, str]:
     """Return a pattern as JSON Schema has it (ECMA-262), where Python's end of a text is unknown."""
     return {"pattern": ret["pattern"].replace(r"\Z", "$")} if "pattern" in ret else {}
+
+
+def _reference(_converter: Any, field: ma.fields.Field[Any], **_kwargs: Any) -> dict[str, str]:
+    """Return the schema that a field's metadata names, for what no marshmallow field describes."""
+    return {"$ref": field.metadata["$ref"]} if "$ref" in field.metadata else {}
 
 
 def complete(document: dict[str, Any], rules: Iterable[Rule]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def _link_next_page(response: Response) -> Response:
     """
     cursor = g.get("next_cursor")
     if cursor is not None and request.method in ("GET", "HEAD"):
-        query = urlencode(request.args.to_dict() | {"cursor": cursor})
+        given = {name: value for name, value in request.args.items() if name != "after"}  # of events: the same
+        query = urlencode(given | {"cursor": cursor})
         response.headers["Link"] = f'<{quote(request.script_root + request.path)}?{query}>; rel="next"'
     return response
 

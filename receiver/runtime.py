@@ -15,12 +15,13 @@ from receiver.db import set_aside, version
 from receiver.db.availability import CircuitBreaker
 from receiver.db.encryption import ColumnEncryption
 from receiver.db.engine import Database
+from receiver.db.message_status import keep_ages
 from receiver.db.replica import Replica
 from receiver.db.shared_secrets import SharedSecrets
 from receiver.intake import SPOOL_DIR, Admission, BatchWriter, Drainer, Spool, write_uses
 from receiver.messages import Projector, Reads, journal, queries
 from receiver.net.egress_policy import EgressPolicy
-from receiver.observability import tracing
+from receiver.observability import get_logger, tracing
 from receiver.platform.client import PlatformClient
 from receiver.reporting import rollup
 from receiver.sending.recorder import Recorder
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from receiver.config import Settings
+
+_log = get_logger(__name__)
 
 # Acknowledgements take at most 700 ms at the 99th percentile; after this patience the spool takes over.
 INTAKE_PATIENCE_SECONDS = 0.4
@@ -155,6 +158,14 @@ class Runtime:
                 raise
             self._migrate()
         self.intake_database.require_writable()
+        self.keep_ages()
+
+    def keep_ages(self) -> None:
+        """Store for the views from when on this process takes a message as late: the last to start decides."""
+        clock = self.clock()
+        if self.database.write(lambda connection: keep_ages(connection, clock)):
+            ages = {"late_after": str(clock.late_after), "no_receipt_after": str(clock.no_receipt_after)}
+            _log.info("the views for SQL take messages as late from the ages of this process on", **ages)
 
     def _migrate(self) -> None:
         # A slow import, needed only after an update.

@@ -1,10 +1,6 @@
-"""Views for jobs that read by SQL."""
+"""The schema of views for jobs that read by SQL. The views follow in 0023, with the last of their columns."""
 
-import sqlalchemy as sa
 from alembic import op
-
-# The program's own, as with the delivery report.
-from receiver.reporting.sql_views import create_statements, drop_statements
 
 revision = "0007"
 down_revision = "0006"
@@ -14,11 +10,9 @@ depends_on = None
 
 def upgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
-        for statement in create_statements():
-            op.execute(sa.text(statement.replace(":", "\\:")))
+        op.execute("CREATE SCHEMA IF NOT EXISTS reporting")
 
 
 def downgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
-        for statement in drop_statements():
-            op.execute(statement)
+        op.execute("DROP SCHEMA IF EXISTS reporting CASCADE")

@@ -6,7 +6,6 @@ from alembic import op
 # The program's own, as with the delivery report.
 from receiver.db.migration_ops import create_index
 from receiver.messages.search import GRAMS, GRAMS_WHERE, drop_encrypted_statements, encrypted_statements
-from receiver.reporting.sql_views import mask_statement
 
 revision = "0014"
 down_revision = "0013"
@@ -28,7 +27,6 @@ def upgrade() -> None:
             postgresql_with={"fastupdate": "off"},
             postgresql_where=sa.text(GRAMS_WHERE),
         )
-        op.execute(sa.text(mask_statement().replace(":", "\\:")))
     for statement in encrypted_statements(dialect):
         op.execute(sa.text(statement.replace(":", "\\:")))
     op.create_table(

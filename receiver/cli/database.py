@@ -25,7 +25,7 @@ from receiver.maintenance.move_to_postgres import move, moved_before, place_of, 
 from receiver.maintenance.rebuild import rebuild
 from receiver.maintenance.verify import verify
 from receiver.reporting import rollup
-from receiver.reporting.sql_views import make_reader
+from receiver.reporting.sql_views import READER_CONNECTIONS, make_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +56,7 @@ def upgrade() -> None:
     """
     with open_runtime() as runtime:
         migrate.upgrade(runtime.database, say=partial(print, file=sys.stderr))
+        runtime.keep_ages()
         print(f"schema {version.current_revision(runtime.database)}")
 
 
@@ -145,20 +146,37 @@ _REBUILT = {
 
 @db.command()
 @click.argument("name")
-def create_report_role(name: str) -> None:
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 1000),
+    default=READER_CONNECTIONS,
+    show_default=True,
+    help="How many connections the role may have at once.",
+)
+def create_report_role(name: str, connections: int) -> None:
     """Create a PostgreSQL role that may only read the views of the schema `reporting`.
 
-    Prints its password once, as the last line. Repeat it with the same NAME for a new password. Requires CREATEROLE.
+    Prints its password once, as the last line. Repeat it with the same NAME for a new password or another number of
+    connections. Requires CREATEROLE.
 
     \b
-    Example:
+    Examples:
       receiver db create-report-role nightly_jobs
+      receiver db create-report-role dbt --connections 20
     """
     with open_runtime() as runtime:
-        password = runtime.audited(lambda connection: make_reader(connection, name), ACTOR, "reader.make", name=name)
-    print(
-        f"{name} may read reporting.messages, reporting.receipts and reporting.replies. Its password:", file=sys.stderr
-    )
+        password = runtime.audited(
+            lambda connection: make_reader(connection, name, connections=connections), ACTOR, "reader.make", name=name
+        )
+    for line in (
+        f"{name} may read reporting.messages, reporting.receipts and reporting.replies, and no other table.",
+        f"Limit: {connections} connections at once (--connections).",
+        "Defaults, which a session may change by SET: read only, ten minutes a statement, one minute idle.",
+        "Like every role it may make temporary tables, unless you take that from all but the database's owner:",
+        "  REVOKE TEMPORARY ON DATABASE … FROM PUBLIC",
+        "Its password:",
+    ):
+        print(line, file=sys.stderr)
     print(password)
 
 

@@ -82,10 +82,13 @@ from receiver.core.numbers import (
     is_masked,
     mask_inside,
     mask_mobile,
+    mask_texts,
     match_masked,
     parse_mainland_mobile,
     parse_mobile,
     shown_content,
+    shown_texts,
+    texts_in_json,
 )
 from receiver.core.opt_out import OPT_OUT_WORDS, OptOut, OptOutWords
 from receiver.core.ownership import explain, find_fault
@@ -168,6 +171,7 @@ __all__ = [
     "make_directory",
     "mask_inside",
     "mask_mobile",
+    "mask_texts",
     "match_masked",
     "midnight",
     "neutral",
@@ -183,9 +187,11 @@ __all__ = [
     "require_aware",
     "require_room",
     "shown_content",
+    "shown_texts",
     "still_lasts",
     "sync_directory",
     "sync_file",
+    "texts_in_json",
     "try_lock",
     "whole_milliseconds",
     "write_faults",

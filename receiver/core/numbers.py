@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 _NUMBER = re.compile(r"(?:\+|00)?(?!00)([0-9*]{5,17})", re.ASCII)
@@ -135,9 +136,25 @@ def mask_inside(text: str) -> str:
     return _NUMBER_INSIDE.sub(INSIDE_SHOWN, text)
 
 
+def mask_texts(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return texts by name with the mainland numbers in both masked."""
+    return {mask_inside(name): mask_inside(text) for name, text in texts.items()}
+
+
 def shown_content(content: str) -> str:
     """Return reply text as it can be shown and stored as text anywhere: NUL as its picture."""
     return content.replace("\0", "\u2400")
+
+
+def shown_texts(texts: Mapping[str, str] | None) -> dict[str, str]:
+    """Return texts by name as they can be shown."""
+    return {shown_content(name): shown_content(text) for name, text in (texts or {}).items()}
+
+
+def texts_in_json(texts: Mapping[str, str] | None, *, in_full: bool) -> str:
+    """Return texts by name as a JSON object, for a cell; numbers in them are masked unless `in_full`."""
+    shown = shown_texts(texts)
+    return json.dumps(shown if in_full else mask_texts(shown), ensure_ascii=False)
 
 
 def match_masked(masked: str, candidates: Iterable[tuple[int, str]]) -> int | None:

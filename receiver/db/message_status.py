@@ -1,6 +1,7 @@
 """The status of a message as readers see it: in SQL, and its twin in Python; a test compares the two.
 
-It follows from the receipts (`status`), the outcome of the send (`send_state`), and the message's age.
+It follows from the receipts (`status`), the outcome of the send (`send_state`), and the message's age. From which age
+on it is late is a setting of a process (`Clock`); views have the ages that were stored last (`ViewClock`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.core import SENDING_MAX, DeliveryStatus, MessageStatus
-from receiver.db.tables import AGE_FROM, messages
+from receiver.db.sql import moment_ago
+from receiver.db.tables import AGE_FROM, messages, status_ages
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -41,6 +43,46 @@ class Clock:
     late_after: timedelta
     no_receipt_after: timedelta
 
+    @property
+    def late_before(self) -> datetime:
+        """Return the moment before which a message that is still pending was sent too long ago."""
+        return self.now - self.late_after
+
+    @property
+    def no_receipt_before(self) -> datetime:
+        """Return the moment before which a message that is still pending has no receipt."""
+        return self.now - self.no_receipt_after
+
+    @property
+    def cut_off_before(self) -> datetime:
+        """Return the moment before which a request that is still being sent was cut off."""
+        return self.now - SENDING_MAX
+
+
+def _stored(name: str) -> sa.ScalarSelect[int]:
+    return sa.select(status_ages.c.seconds).where(status_ages.c.name == sa.literal(name)).scalar_subquery()
+
+
+class ViewClock:
+    """`Clock` for views: the present moment of the query that reads them, and what `keep_ages` has stored."""
+
+    late_before = moment_ago(_stored("late_after"))
+    no_receipt_before = moment_ago(_stored("no_receipt_after"))
+    cut_off_before = moment_ago(sa.literal(int(SENDING_MAX.total_seconds())))
+
+
+AnyClock = Clock | type[ViewClock]
+
+
+def keep_ages(connection: sa.Connection, clock: Clock) -> bool:
+    """Store the ages of this process's settings for `ViewClock`; return whether others were stored."""
+    changed = 0
+    for name, age in (("late_after", clock.late_after), ("no_receipt_after", clock.no_receipt_after)):
+        seconds = int(age.total_seconds())
+        stored = sa.update(status_ages).where(status_ages.c.name == name, status_ages.c.seconds != seconds)
+        changed += connection.execute(stored.values(seconds=seconds)).rowcount
+    return changed > 0
+
 
 def message_status(
     reported: DeliveryStatus, send_state: str | None, age_from: datetime | None, clock: Clock
@@ -56,7 +98,7 @@ def message_status(
     return MessageStatus.NO_RECEIPT if age > clock.no_receipt_after else MessageStatus.PENDING
 
 
-def has_status(status: MessageStatus, clock: Clock | None, of: Any = messages.c) -> sa.ColumnElement[bool]:
+def has_status(status: MessageStatus, clock: AnyClock | None, of: Any = messages.c) -> sa.ColumnElement[bool]:
     """Return the condition that a message has a status. `clock` None: as if none had any age."""
     match status:
         case MessageStatus.PENDING:
@@ -66,17 +108,17 @@ def has_status(status: MessageStatus, clock: Clock | None, of: Any = messages.c)
         case MessageStatus.REFUSED:
             return _has_send_state(status, of)
         case MessageStatus.SENDING:
-            return sa.and_(_has_send_state(status, of), sa.not_(_older(SENDING_MAX, clock)))
+            return sa.and_(_has_send_state(status, of), sa.not_(_older(clock and clock.cut_off_before)))
         case MessageStatus.OUTCOME_UNKNOWN:
             if clock is None:
                 return _has_send_state(status, of)
-            cut_off = sa.and_(_has_send_state(MessageStatus.SENDING, of), _older(SENDING_MAX, clock))
+            cut_off = sa.and_(_has_send_state(MessageStatus.SENDING, of), _older(clock.cut_off_before))
             return sa.or_(_has_send_state(status, of), cut_off)
         case _:
             return is_reported(DeliveryStatus[status.name], of)
 
 
-def status_of(clock: Clock | None, of: Any = messages.c) -> sa.Case[str]:
+def status_of(clock: AnyClock | None, of: Any = messages.c) -> sa.Case[str]:
     """Return the status of a message as a word. `clock` None: as if none had any age, so none has `no_receipt`."""
     deciding = [status for status in _DECIDING if clock is not None or status is not MessageStatus.NO_RECEIPT]
     return sa.case(
@@ -104,9 +146,9 @@ def is_open(of: Any = messages.c) -> sa.ColumnElement[bool]:
     return unknown
 
 
-def is_late(clock: Clock) -> sa.ColumnElement[bool]:
+def is_late(clock: AnyClock) -> sa.ColumnElement[bool]:
     """Return the condition that a message is pending longer than it should be."""
-    return sa.and_(waits(), _older(clock.late_after, clock), sa.not_(_has_no_receipt(clock)))
+    return sa.and_(waits(), _older(clock.late_before), sa.not_(_has_no_receipt(clock)))
 
 
 def seen_both(of: Any = messages.c) -> sa.ColumnElement[bool]:
@@ -125,10 +167,10 @@ def _has_send_state(status: MessageStatus, of: Any) -> sa.ColumnElement[bool]:
     return has
 
 
-def _older(age: timedelta, clock: Clock | None) -> sa.ColumnElement[bool]:
+def _older(before: Any) -> sa.ColumnElement[bool]:
     # Unmatched messages have no age: the time of sending is unknown.
-    return sa.false() if clock is None else sa.func.coalesce(clock.now - age > AGE_FROM, sa.false())
+    return sa.false() if before is None else sa.func.coalesce(before > AGE_FROM, sa.false())
 
 
-def _has_no_receipt(clock: Clock | None) -> sa.ColumnElement[bool]:
-    return sa.false() if clock is None else _older(clock.no_receipt_after, clock)
+def _has_no_receipt(clock: AnyClock | None) -> sa.ColumnElement[bool]:
+    return _older(clock and clock.no_receipt_before)

@@ -6,9 +6,11 @@ does not count: it would lock users out, or silence alarms, until then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from receiver.core import (
     CLOCKS_APART,
@@ -41,6 +43,24 @@ def is_over(began: sa.ColumnElement[datetime], span: timedelta, now: datetime) -
 def no_later(at: sa.ColumnElement[datetime], now: datetime) -> sa.ColumnElement[bool]:
     """Return the condition that a time is not later than now, within the tolerance between clocks."""
     return at <= now + CLOCKS_APART
+
+
+class moment_ago(FunctionElement[Any]):  # noqa: N801  (a function of SQL)
+    """The moment so many seconds before the present one, as times are stored."""
+
+    type = sa.DateTime(timezone=True)
+    inherit_cache = True
+
+
+@compiles(moment_ago, "postgresql")
+def _moment_ago_postgresql(element: moment_ago, compiler: Any, **kwargs: Any) -> str:
+    return f"(now() - make_interval(secs => {compiler.process(element.clauses, **kwargs)}))"
+
+
+@compiles(moment_ago, "sqlite")
+def _moment_ago_sqlite(element: moment_ago, compiler: Any, **kwargs: Any) -> str:
+    seconds = compiler.process(element.clauses, **kwargs)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', '-' || {seconds} || ' seconds')"
 
 
 def epoch_seconds(dialect: str, time: str) -> str:
@@ -95,3 +115,25 @@ def text_without_numbers(text: str) -> str:
     for digit in range(10):
         bare = f"replace({bare}, char({0xFF10 + digit}), '{digit}')"
     return f"CASE WHEN {bare} GLOB '*1{'[0-9]' * 10}*' THEN '***' ELSE {text} END"
+
+
+def texts_in_json(dialect: str, texts: str, *, in_full: bool) -> str:
+    """Write a column of texts by name as the text of a JSON object; `core.texts_in_json` in SQL.
+
+    On SQLite by a function that `db.sqlite` adds to our connections.
+    """
+    if dialect != "postgresql":
+        return f"texts_in_json({texts}, {in_full:d})"
+    shown = [f"to_json({column if in_full else masked_text(dialect, column)})" for column in ("key", "value")]
+    # A NUL, which would end the whole query, is shown; what only looks like its escape, behind a backslash, stays.
+    plain = rf"regexp_replace({texts}::text, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\u2400', 'g')::json"
+    whole = f"'{{' || coalesce(string_agg({shown[0]} || ': ' || {shown[1]}, ', '), '') || '}}'"
+    each = f"SELECT {whole} FROM json_each_text({plain})"  # noqa: S608
+    return f"CASE json_typeof({texts}) WHEN 'object' THEN ({each}) ELSE '{{}}' END"
+
+
+def texts_in_view(texts: str) -> str:
+    """Write `texts_in_json` for any program that reads SQLite: a text with a number in it is not shown."""
+    shown = [text_without_numbers(column) for column in ("key", "value")]
+    whole = f"SELECT json_group_object({shown[0]}, {shown[1]}) FROM json_each({texts})"  # noqa: S608
+    return f"CASE json_type({texts}) WHEN 'object' THEN ({whole}) ELSE '{{}}' END"

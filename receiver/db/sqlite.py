@@ -6,6 +6,7 @@ have the WAL-reset bug: see `checkpointer` and `shortcoming`.
 
 from __future__ import annotations
 
+import json
 import sqlite3 as _of_python
 import threading
 from functools import cache
@@ -16,7 +17,7 @@ from weakref import WeakSet
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from receiver.core import DatabaseUnavailable, mask_inside
+from receiver.core import DatabaseUnavailable, mask_inside, texts_in_json
 
 try:
     from pysqlite3 import dbapi2 as _of_wheel
@@ -95,6 +96,14 @@ def set_up(connection: Any, *, cache_kib: int = CACHE_KIB) -> None:
         f"cache_size=-{cache_kib}",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _texts_in_json(stored: str | None, in_full: int) -> str | int:
+    """Write `core.texts_in_json` of a column. 0, which is no text: the value is damaged, and its row is left out."""
+    try:
+        return texts_in_json(json.loads(stored or "{}"), in_full=bool(in_full))
+    except (ValueError, TypeError, AttributeError):
+        return 0
 
 
 def connect(path: Path, *, timeout_seconds: float) -> Any:
@@ -203,6 +212,7 @@ def sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: Open
             return
         set_up(connection, cache_kib=cache_kib)
         connection.create_function("mask_inside", 1, mask_inside, deterministic=True)
+        connection.create_function("texts_in_json", 2, _texts_in_json, deterministic=True)
         files.note_opened(record)
 
     @event.listens_for(engine, "close")

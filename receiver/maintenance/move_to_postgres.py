@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 5000
 _LOCK_TIMEOUT = "10s"
 # The rows of an empty database, by table.
-_THERE_FROM_THE_BEGINNING = {"delivery_zone": 1, "audit_chain": 1, "projection": 1}
+_THERE_FROM_THE_BEGINNING = {"delivery_zone": 1, "audit_chain": 1, "projection": 1, "status_ages": 2}
 _NUL, _NUL_SHOWN = "\0", "\u2400"  # PostgreSQL's text type has no NUL
 
 Row = tuple[Any, ...]

@@ -104,7 +104,7 @@ def find_overdue(connection: sa.Connection, cutoffs: Mapping[RetentionKind, date
         RetentionKind.PUSHES: sa.select(pushes.c.received_at).order_by(pushes.c.id),
         RetentionKind.RECEIPTS: sa.select(receipts.c.last_seen_at).order_by(receipts.c.id),
         RetentionKind.REPLIES: sa.select(replies.c.last_seen_at).order_by(replies.c.id),
-        RetentionKind.MESSAGES: sa.select(AGE_FROM).where(messages.c.recorded_at.isnot(None)).order_by(AGE_FROM),
+        RetentionKind.MESSAGES: sa.select(AGE_FROM).where(AGE_FROM.isnot(None)).order_by(AGE_FROM),
         RetentionKind.AUDIT: sa.select(audit.c.at).order_by(audit.c.id),
     }
     found = {kind: connection.scalar(oldest[kind].limit(1)) for kind in cutoffs}

@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from receiver.core import MissingExtra
-from receiver.db.encryption import cipher_of
 from receiver.messages.export_columns import (
     Export,
     export_messages,
@@ -84,7 +83,7 @@ def iter_file(
 
     Before the first piece, raises TooManyRows, and MissingExtra if the format's library is not installed.
     """
-    export = EXPORTS[name](settled(connection, wanted), clock, in_full=in_full, cipher=cipher_of(connection.dialect))
+    export = EXPORTS[name](settled(connection, wanted), clock, connection.dialect, in_full=in_full)
     if form is FileFormat.XLSX:
         require_fit(connection, export)
     if form is FileFormat.NDJSON:
@@ -137,7 +136,9 @@ def _parquet(fields: tuple[Field, ...], rows: Iterable[bytes]) -> Iterator[bytes
         FieldType.PLATFORM_TIME: pa.timestamp("ms", tz="UTC"),
         FieldType.OUR_TIME: pa.timestamp("ms", tz="UTC"),
         FieldType.NUMBER: pa.float64(),
-        FieldType.ID: pa.int64(),
+        FieldType.ID: pa.int64(),  # as in the database: tools join by it
+        FieldType.UUID: pa.string(),
+        FieldType.TEXTS: pa.string(),
         FieldType.COUNT: pa.int64(),
         FieldType.BOOLEAN: pa.bool_(),
     }

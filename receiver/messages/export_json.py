@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.messages.export_columns import in_json
 from receiver.messages.fields import FieldType
+from receiver.messages.row_sql import in_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -70,6 +70,8 @@ _JSON: Mapping[FieldType, _JsonType] = {
     FieldType.OUR_TIME: _JsonType(str, _write_time),
     FieldType.NUMBER: _JsonType(float, _write_number),
     FieldType.ID: _JsonType(str, _write_plain),  # text: JavaScript would round it
+    FieldType.UUID: _JsonType(str, _write_plain),
+    FieldType.TEXTS: _JsonType(json.loads, _write_bare),
     FieldType.COUNT: _JsonType(int, _write_bare),
     FieldType.BOOLEAN: _JsonType(lambda text: text == "true", _write_bare),
 }

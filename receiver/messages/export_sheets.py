@@ -94,7 +94,7 @@ def _time_style(sheet: bytes) -> int:
 
 
 def _frame(fields: tuple[Field, ...], zone: ZoneInfo) -> io.BytesIO:
-    """Return a workbook with the names of the columns alone."""
+    """Return a workbook with the names of the columns alone; those of times have a note, which says their zone."""
     file = io.BytesIO()
     book = xlsxwriter.Workbook(file, {"in_memory": True})
     bold, time_form = book.add_format({"bold": True}), book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
@@ -103,7 +103,9 @@ def _frame(fields: tuple[Field, ...], zone: ZoneInfo) -> io.BytesIO:
     for place, field in enumerate(fields):
         is_time = field.type in TIMES
         sheet.set_column(place, place, 20, time_form if is_time else None)
-        sheet.write_string(0, place, f"{field.name} ({zone.key})" if is_time else field.name, bold)
+        sheet.write_string(0, place, field.name, bold)
+        if is_time:
+            sheet.write_comment(0, place, zone.key)
     book.close()
     return file
 

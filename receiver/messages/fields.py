@@ -1,6 +1,7 @@
 """What readers outside see of a row: its fields, said once, beside the attributes of the row's class.
 
-The API's schemas, the columns of files, the payloads of webhooks, and the events of API and command line follow.
+The API's schemas, the columns of files and of views for SQL, the payloads of webhooks, and the events of API and
+command line follow.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
-from receiver.core import iso_milliseconds, iso_seconds, mask_inside, mask_mobile
+from receiver.core import iso_milliseconds, iso_seconds, mask_inside, mask_mobile, mask_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,8 @@ class FieldType(StrEnum):
     PLATFORM_TIME = "platform_time"  # ISO 8601, UTC, whole seconds
     OUR_TIME = "our_time"  # with milliseconds: ours, or the sender's
     NUMBER = "number"
-    ID = "id"  # text outside: JavaScript would round it
+    ID = "id"  # text in JSON, where JavaScript would round it; a number where columns have types, to join by
+    UUID = "uuid"
     COUNT = "count"
     BOOLEAN = "boolean"
     TEXTS = "texts"  # texts by name
@@ -43,6 +45,7 @@ TO_JSON: Mapping[FieldType, Callable[[Any], Any]] = {
     FieldType.OUR_TIME: iso_milliseconds,
     FieldType.NUMBER: float,
     FieldType.ID: str,
+    FieldType.UUID: str,
     FieldType.COUNT: int,
     FieldType.BOOLEAN: bool,
     FieldType.TEXTS: dict,
@@ -54,9 +57,8 @@ class Field:
     """One field of a row. Its name, and whether it may be null, follow from the attribute that it annotates."""
 
     type: FieldType
-    description: str | None = None
+    description: str
     choices: Sequence[str] | None = None
-    in_files: bool = True
     written_by_people: bool = False  # may look like a spreadsheet's formula
     repeats: bool = False  # has few distinct values
     name: str = ""
@@ -88,5 +90,5 @@ def without_numbers(row: Row) -> Row:
     if content := getattr(row, "content", None):
         changes["content"] = mask_inside(content)
     if extra := getattr(row, "extra", None):
-        changes["extra"] = {mask_inside(name): mask_inside(value) for name, value in extra.items()}
+        changes["extra"] = mask_texts(extra)
     return replace(row, **changes)  # type: ignore[type-var]

@@ -1,8 +1,9 @@
-"""Views for SQL readers, and roles that may read only them. PostgreSQL only.
+"""Views for SQL readers, and roles of PostgreSQL that may read only them.
 
-The views are a stable interface: a column keeps its name and meaning; `reporting.version` counts additions. Numbers are
-masked as without the scope `pii`. Nothing depends on the present moment: a message without a receipt is `pending`, for
-however long. SQL cannot decrypt: numbers of an encrypted database are `***`, and contents are empty.
+The views are a stable interface: a column keeps its name and meaning; the view `version` counts additions. Their
+columns are the fields that API and files have, in the same order. PostgreSQL has them in the schema `reporting`, the
+embedded database, which has no schemas, as `reporting_…`. Numbers are masked as without the scope `pii`. SQL cannot
+decrypt: numbers of an encrypted database are `***`, contents and undocumented fields are empty.
 """
 
 from __future__ import annotations
@@ -12,16 +13,27 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
-from receiver.core import VENDOR_STATUSES, MessageStatus, ReceiverError
+from receiver.core import ReceiverError
 from receiver.db.encryption import TOKEN_CHARS
-from receiver.db.message_status import BARE, as_text, seen_both, status_of
-from receiver.db.sql import masked_mobile
+from receiver.db.message_status import ViewClock
+from receiver.db.sql import text_without_numbers, texts_in_view
+from receiver.db.tables import messages, receipts, replies
+from receiver.messages import row_sql
+from receiver.messages.fields import Field, FieldType, fields_of
+from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow, select_inbound_events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-VERSION = 1
+VERSION = 2
+_ABOUT = {
+    "messages": "What was sent, one row for each (account, task_id, mobile); as of the present moment.",
+    "receipts": "Delivery receipts: each that differs, once.",
+    "replies": "Replies of phones: each that differs, once.",
+    "version": "How often columns were added to these views.",
+}
 _ROLE = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _READER_SETTINGS = {
     "default_transaction_read_only": "on",
@@ -29,52 +41,128 @@ _READER_SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
     "search_path": "reporting",
     "timezone": "UTC",
+    # As for our own sessions: compiling takes longer than nearly every query, and pushes need the processors.
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
 }
-_READER_CONNECTIONS = 3
+READER_CONNECTIONS = 10  # what dlt and dbt open by their defaults, and as many again
 
 
-def create_statements() -> Iterator[str]:
-    """Yield the statements that create or replace the schema and its views."""
-    yield "CREATE SCHEMA IF NOT EXISTS reporting"
-    yield mask_statement()
-    yield f"CREATE OR REPLACE VIEW reporting.version AS SELECT {VERSION} AS version"
-    yield f"""CREATE OR REPLACE VIEW reporting.messages AS SELECT
-        id, account, task_id, reporting.mask(mobile) AS mobile, template_id, reference, sent_at, recorded_at,
-        {as_text(status_of(None, BARE))} AS status,
-        reported_at, CASE WHEN sent_at < reported_at THEN reported_at - sent_at
-            WHEN sent_at >= reported_at THEN interval '0' END AS latency, recorded_at IS NOT NULL AS matched,
-        {as_text(seen_both(BARE))} AS conflicting, error_message, verified_at
-    FROM messages"""  # noqa: S608
-    known = " ".join(f"WHEN '{said}' THEN '{status.name.lower()}'" for said, status in VENDOR_STATUSES.items())
-    unknown = MessageStatus.UNKNOWN.value
-    said = f"CASE s.vendor_status {known} ELSE '{unknown}' END AS status, s.vendor_status, s.reported_at"
-    for table, own in (
-        ("receipts", said),
-        ("replies", "s.content, s.opt_out, s.opt_out_review, s.replied_at"),
-    ):
-        yield f"""CREATE OR REPLACE VIEW reporting.{table} AS SELECT
-            s.id, s.message_id, coalesce(s.account, m.account) AS account, coalesce(s.task_id, m.task_id) AS task_id,
-            reporting.mask(coalesce(nullif(s.masked_mobile, ''), m.mobile)) AS mobile, {own},
-            s.received_at, s.last_seen_at, s.copies, s.push_id
-        FROM {table} AS s LEFT JOIN messages AS m ON m.id = s.message_id"""  # noqa: S608
+def create_statements(dialect: str) -> Iterator[str]:
+    """Yield the statements that create the views, described where the database can store that."""
+    if dialect == "postgresql":
+        yield "CREATE SCHEMA IF NOT EXISTS reporting"
+        yield f"COMMENT ON SCHEMA reporting IS {_quoted('Views for SQL readers, numbers masked.')}"
+    yield f"CREATE VIEW {_name(dialect, 'version')} AS SELECT {VERSION} AS version"
+    for name, query in _queries(dialect).items():
+        compiled = query.compile(
+            dialect=postgresql.dialect() if dialect == "postgresql" else sqlite.dialect(),  # type: ignore[no-untyped-call]
+            compile_kwargs={"literal_binds": True},
+        )
+        yield f"CREATE VIEW {_name(dialect, name)} AS {compiled}"
+    if dialect == "postgresql":
+        yield from _comments()
 
 
-def mask_statement() -> str:
-    """Return the statement that creates the function by which the views mask numbers; a token shows nothing."""
-    return f"""CREATE OR REPLACE FUNCTION reporting.mask(mobile text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$ SELECT CASE
-        WHEN length(mobile) = {TOKEN_CHARS} THEN '***' ELSE {masked_mobile("postgresql", "mobile")} END $$"""
+def drop_statements(dialect: str) -> Iterator[str]:
+    """Yield the statements that remove the views; the schema stays, with who may use it."""
+    for name in _ABOUT:
+        yield f"DROP VIEW IF EXISTS {_name(dialect, name)}"
 
 
-def drop_statements() -> Iterator[str]:
-    """Yield the statements that remove the schema and its views."""
-    for view in ("replies", "receipts", "messages", "version"):
-        yield f"DROP VIEW IF EXISTS reporting.{view}"
-    yield "DROP FUNCTION IF EXISTS reporting.mask"
-    yield "DROP SCHEMA IF EXISTS reporting"
+def renew_statements(dialect: str, connection: sa.Connection | None) -> Iterator[str]:
+    """Yield the statements that replace the views by today's, for a migration; who may read one still may.
+
+    `connection` None: the statements are only written.
+    """
+    granted = connection.exec_driver_sql(_GRANTED).all() if connection and dialect == "postgresql" else []
+    yield from drop_statements(dialect)
+    yield from create_statements(dialect)
+    for name, role in granted:
+        yield f"GRANT SELECT ON reporting.{name} TO {role}"
 
 
-def make_reader(connection: sa.Connection, name: str) -> str:
+_GRANTED = """
+    SELECT relname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
+    FROM pg_class CROSS JOIN aclexplode(relacl)
+    WHERE relnamespace = to_regnamespace('reporting') AND relkind = 'v' AND privilege_type = 'SELECT'
+    AND grantee <> relowner
+"""
+_ROWS: Mapping[str, Any] = {"messages": MessageRow, "receipts": ReceiptRow, "replies": ReplyRow}
+
+
+def _name(dialect: str, view: str) -> str:
+    return f"reporting.{view}" if dialect == "postgresql" else f"reporting_{view}"
+
+
+def _queries(dialect: str) -> dict[str, sa.Select[Any]]:
+    values = {
+        # As it is stored, by which its index finds what has changed.
+        "messages": {**row_sql.message_values(ViewClock), "updated_at": messages.c.updated_at},
+        "receipts": row_sql.inbound_values(receipts),
+        "replies": row_sql.inbound_values(replies),
+    }
+    sources: dict[str, sa.Select[Any]] = {
+        "messages": sa.select(messages),
+        "receipts": select_inbound_events(receipts),
+        "replies": select_inbound_events(replies),
+    }
+    return {
+        name: source.with_only_columns(
+            *(_in_view(dialect, field, values[name][field.name]).label(field.name) for field in fields_of(_ROWS[name])),
+            maintain_column_froms=True,
+        )
+        for name, source in sources.items()
+    }
+
+
+def _in_view(dialect: str, field: Field, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    if field.name == "mobile":
+        encrypted = sa.func.length(value) == TOKEN_CHARS
+        return sa.case((encrypted, sa.literal("***")), else_=row_sql.masked(value))
+    return (_on_postgresql if dialect == "postgresql" else _on_sqlite)(field, value)
+
+
+def _on_postgresql(field: Field, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return a field in the database's own type."""
+    if field.name == "content":
+        return row_sql.masked_text(value)
+    return sa.cast(row_sql.texts(value), sa.JSON) if field.type is FieldType.TEXTS else value
+
+
+def _on_sqlite(field: Field, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return a field as the API has it, by what any program's SQLite can do: it has no functions of ours."""
+    if field.name == "content":
+        return sa.literal_column(text_without_numbers(str(value)))
+    match field.type:
+        case FieldType.PLATFORM_TIME:
+            return row_sql.iso_seconds(value)
+        case FieldType.OUR_TIME:
+            return row_sql.iso(value)
+        case FieldType.UUID:
+            return row_sql.uuid_text(value)
+        case FieldType.TEXTS:
+            return sa.literal_column(texts_in_view(str(value)))
+    return value
+
+
+def _comments() -> Iterator[str]:
+    for name, about in _ABOUT.items():
+        yield f"COMMENT ON VIEW reporting.{name} IS {_quoted(about)}"
+    yield f"COMMENT ON COLUMN reporting.version.version IS {_quoted(_ABOUT['version'])}"
+    for name, row in _ROWS.items():
+        for field in fields_of(row):
+            yield f"COMMENT ON COLUMN reporting.{name}.{field.name} IS {_quoted(field.description)}"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+# --- Roles ----------------------------------------------------------------------------------------------
+
+
+def make_reader(connection: sa.Connection, name: str, *, connections: int = READER_CONNECTIONS) -> str:
     """Create a role that may read only the views, or renew its password; return the password, this once.
 
     Raises ReceiverError for an invalid name, for a role that was not created here, and on SQLite.
@@ -93,7 +181,7 @@ def make_reader(connection: sa.Connection, name: str) -> str:
     # As its digest, since the server's log may hold the statement.
     pgconn: Any = connection.connection.driver_connection.pgconn  # type: ignore[union-attr]
     digest = pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
-    limits = f"CONNECTION LIMIT {_READER_CONNECTIONS} NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT"
+    limits = f"CONNECTION LIMIT {connections} NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT"
     # DDL takes no parameters; neither the name nor the digest has a quote in it.
     statements = [
         f"{verb} ROLE {name} LOGIN PASSWORD '{digest}' {limits}",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 _NEWEST_MAX = 20_000  # messages read for one span: about 10 ms
-_RECORDED = messages.c.recorded_at.isnot(None)
+_RECORDED = AGE_FROM.isnot(None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

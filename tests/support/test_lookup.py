@@ -155,9 +155,10 @@ def test_whatever_is_pasted_is_read_or_left(pasted: str) -> None:
 def row(number: int = 1, at: datetime | None = NOON, **changes: Any) -> MessageRow:
     values: dict[str, Any] = {
         "id": number, "account": "default", "task_id": f"t{number}", "mobile": NUMBER, "template_id": "540",
-        "reference": None, "sent_at": at, "recorded_at": NOON, "status": MessageStatus.PENDING, "late": False,
-        "reported_at": None, "latency_seconds": None, "matched": True, "conflicting": False, "error_message": None,
-        "receipt_count": 0, "reply_count": 0, "verified_at": None, "updated_at": NOON,
+        "reference": None, "sent_at": at, "recorded_at": NOON, "counted_at": at or NOON,
+        "status": MessageStatus.PENDING, "late": False, "reported_at": None, "latency_seconds": None, "matched": True,
+        "conflicting": False, "error_message": None, "receipt_count": 0, "reply_count": 0, "verified_at": None,
+        "updated_at": NOON,
     }  # fmt: skip
     return MessageRow(**values | changes)
 

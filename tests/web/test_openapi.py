@@ -204,6 +204,7 @@ def test_items_have_exactly_the_fields_of_the_contract(client: FlaskClient, bear
         "reference",
         "sent_at",
         "recorded_at",
+        "counted_at",
         "status",
         "late",
         "reported_at",
@@ -213,6 +214,7 @@ def test_items_have_exactly_the_fields_of_the_contract(client: FlaskClient, bear
         "error_message",
         "receipt_count",
         "reply_count",
+        "verified_at",
         "updated_at",
     }
     assert first("receipts") == {

@@ -50,6 +50,7 @@ from receiver.db.tables.reporting import (
     delivery_zone,
     forgotten_hours,
     forgotten_latencies,
+    status_ages,
 )
 from receiver.db.tables.webhooks import deliveries, delivery_history, forward_queue, targets
 
@@ -102,6 +103,7 @@ __all__ = [
     "retention",
     "rows_set_aside",
     "shared_secrets",
+    "status_ages",
     "targets",
     "timers",
     "tombstones",

@@ -44,6 +44,12 @@ delivery_zone = table(
     sa.Column("offset_seconds", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("closed_before", sa.BigInteger, nullable=False, server_default="-1000000000000"),  # seconds from 1970
 )
+# From which age on a message is late, and has no receipt: settings that the views for SQL readers need.
+status_ages = table(
+    "status_ages",
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("seconds", sa.BigInteger, nullable=False),
+)
 # Counts of deleted messages, of erased numbers or pruned with a wrong clock; included in the tables above.
 forgotten_hours = table("forgotten_hours", *_hour_columns(key=True))
 forgotten_latencies = table("forgotten_latencies", *_latency_columns(key=True))

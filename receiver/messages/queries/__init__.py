@@ -5,6 +5,7 @@ from __future__ import annotations
 from receiver.db.message_status import Clock
 from receiver.messages.queries.messages import (
     CLOCK_SLACK,
+    INBOUND_COUNTS,
     MESSAGES,
     as_message_row,
     as_receipt_row,
@@ -47,6 +48,7 @@ from receiver.messages.queries.rows import (
 
 __all__ = [
     "CLOCK_SLACK",
+    "INBOUND_COUNTS",
     "MESSAGES",
     "MESSAGE_STATUSES",
     "PUSH_COLUMNS",

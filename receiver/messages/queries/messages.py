@@ -18,6 +18,7 @@ from receiver.core import (
     delivery_status,
     latency_seconds,
     shown_content,
+    shown_texts,
 )
 from receiver.db.encryption import FieldCipher, Mobile, cipher_of
 from receiver.db.message_status import Clock, has_status, is_late, message_status, seen_both
@@ -56,11 +57,11 @@ def _count_of(table: sa.Table) -> sa.ScalarSelect[int]:
     )
 
 
+INBOUND_COUNTS = {"receipt_count": _count_of(receipts), "reply_count": _count_of(replies)}  # of a message, by field
 MESSAGES = sa.select(
     *(column for column in messages.c if column.name != "updated_at"),
     stamps.SHOWN.label("updated_at"),
-    _count_of(receipts).label("receipt_count"),
-    _count_of(replies).label("reply_count"),
+    *(count.label(name) for name, count in INBOUND_COUNTS.items()),
 )
 
 
@@ -131,6 +132,7 @@ def as_message_row(row: Any, clock: Clock) -> MessageRow:
     aged = age_from is not None and clock.now - age_from > clock.late_after
     return MessageRow(
         **{name: getattr(row, name) for name in _PLAIN_MESSAGE_FIELDS},
+        counted_at=age_from,
         status=status,
         late=status is MessageStatus.PENDING and aged,
         latency_seconds=latency_seconds(row.sent_at, row.reported_at),
@@ -308,7 +310,7 @@ def _shared(row: Any) -> dict[str, Any]:
         "account": row.of_account,
         "task_id": row.of_task_id,
         "mobile": row.of_mobile,
-        "extra": row.extra or {},
+        "extra": shown_texts(row.extra),
     }
 
 

@@ -24,18 +24,20 @@ RECEIPT_STATUSES = [
 ]
 
 # Fields that rows share.
-_Id = Annotated[int, Field(FieldType.ID)]
-_MessageId = Annotated[int | None, Field(FieldType.ID)]
-_Account = Annotated[str, Field(FieldType.WORD, repeats=True)]
-_Mobile = Annotated[str, Field(FieldType.WORD)]
+_Id = Annotated[int, Field(FieldType.ID, "In the order in which the receiver first saw them.")]
+_MessageId = Annotated[int | None, Field(FieldType.ID, "The message that it belongs to. Null: none is known.")]
+_Account = Annotated[str, Field(FieldType.WORD, "The account of the platform.", repeats=True)]
+_TaskId = "The platform's id of the send."
+_Mobile = Annotated[
+    str, Field(FieldType.WORD, "The phone number, masked where the full one may not be read: `150****1090`.")
+]
 _Copies = Annotated[int, Field(FieldType.COUNT, "How many times it was pushed.")]
 _Extra = Annotated[
-    Mapping[str, str], Field(FieldType.TEXTS, "Fields that the platform does not document.", in_files=False)
+    Mapping[str, str], Field(FieldType.TEXTS, "Fields that the platform does not document.", repeats=True)
 ]
-_PushId = Annotated[UUID, Field(FieldType.ID, "The push that first contained it.", in_files=False)]
-_Flag = Annotated[bool, Field(FieldType.BOOLEAN)]
-_PlatformTime = Annotated[datetime, Field(FieldType.PLATFORM_TIME)]
-_OurTime = Annotated[datetime, Field(FieldType.OUR_TIME)]
+_PushId = Annotated[UUID, Field(FieldType.UUID, "The push that first contained it.")]
+_ReceivedAt = Annotated[datetime, Field(FieldType.OUR_TIME, "When the receiver first got it.")]
+_LastSeenAt = Annotated[datetime, Field(FieldType.OUR_TIME, "When the receiver last got it.")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,28 +46,59 @@ class MessageRow:
 
     id: _Id
     account: _Account
-    task_id: Annotated[str | None, Field(FieldType.TEXT, written_by_people=True)]
+    task_id: Annotated[
+        str | None, Field(FieldType.TEXT, f"{_TaskId} Null: the platform refused it.", written_by_people=True)
+    ]
     mobile: _Mobile
-    template_id: Annotated[str | None, Field(FieldType.TEXT, written_by_people=True, repeats=True)]
-    reference: Annotated[str | None, Field(FieldType.TEXT, written_by_people=True)]
-    sent_at: Annotated[datetime | None, Field(FieldType.OUR_TIME)]
-    recorded_at: Annotated[datetime | None, Field(FieldType.OUR_TIME, "Null: unmatched.")]
-    status: Annotated[MessageStatus, Field(FieldType.WORD, choices=MESSAGE_STATUSES, repeats=True)]
-    late: _Flag
-    reported_at: Annotated[datetime | None, Field(FieldType.PLATFORM_TIME)]
-    latency_seconds: Annotated[float | None, Field(FieldType.NUMBER)]
-    matched: _Flag
-    conflicting: _Flag
-    error_message: Annotated[str | None, Field(FieldType.TEXT, written_by_people=True, repeats=True)]
-    receipt_count: Annotated[int, Field(FieldType.COUNT, in_files=False)]
-    reply_count: Annotated[int, Field(FieldType.COUNT, in_files=False)]
-    verified_at: datetime | None
+    template_id: Annotated[
+        str | None, Field(FieldType.TEXT, "The template that was sent.", written_by_people=True, repeats=True)
+    ]
+    reference: Annotated[str | None, Field(FieldType.TEXT, "The sender's own id.", written_by_people=True)]
+    sent_at: Annotated[datetime | None, Field(FieldType.OUR_TIME, "When it was sent, as the sender reported.")]
+    recorded_at: Annotated[
+        datetime | None, Field(FieldType.OUR_TIME, "When the send was recorded here. Null: unmatched.")
+    ]
+    counted_at: Annotated[
+        datetime | None,
+        Field(
+            FieldType.OUR_TIME,
+            "The time that filters and reports go by: `sent_at`, else `recorded_at`. In SQL, the column to filter by:"
+            " it has an index.",
+        ),
+    ]
+    status: Annotated[
+        MessageStatus,
+        Field(
+            FieldType.WORD,
+            "What its receipts say at present; `no_receipt`: pending for over RECEIVER_NO_RECEIPT_AFTER_HOURS.",
+            choices=MESSAGE_STATUSES,
+            repeats=True,
+        ),
+    ]
+    late: Annotated[bool, Field(FieldType.BOOLEAN, "Pending for over RECEIVER_LATE_AFTER_SECONDS.")]
+    reported_at: Annotated[
+        datetime | None, Field(FieldType.PLATFORM_TIME, "The platform's time of the receipt that decides.")
+    ]
+    latency_seconds: Annotated[
+        float | None, Field(FieldType.NUMBER, "From `sent_at` to `reported_at`, in seconds, never below 0.")
+    ]
+    matched: Annotated[bool, Field(FieldType.BOOLEAN, "The send is recorded here.")]
+    conflicting: Annotated[bool, Field(FieldType.BOOLEAN, "Both delivered and failed were reported.")]
+    error_message: Annotated[
+        str | None,
+        Field(FieldType.TEXT, "Why the platform refused the send.", written_by_people=True, repeats=True),
+    ]
+    receipt_count: Annotated[int, Field(FieldType.COUNT, "How many different receipts it has.")]
+    reply_count: Annotated[int, Field(FieldType.COUNT, "How many different replies it has.")]
+    verified_at: Annotated[
+        datetime | None, Field(FieldType.OUR_TIME, "When its code was first used, as the sender reported.")
+    ]
     updated_at: Annotated[
         datetime,
         Field(
             FieldType.OUR_TIME,
             "When it last changed, or got a receipt or reply; for a moment after that, an earlier time. Whoever goes on"
-            " from the highest one, by `updated_from`, misses no change.",
+            " from the highest one, by `updated_from`, misses no change. In SQL, 1970 for that moment.",
         ),
     ]
 
@@ -77,16 +110,19 @@ class ReceiptRow:
     id: _Id
     message_id: _MessageId
     account: _Account
-    task_id: Annotated[str, Field(FieldType.TEXT, written_by_people=True)]
+    task_id: Annotated[str, Field(FieldType.TEXT, _TaskId, written_by_people=True)]
     mobile: _Mobile
-    status: Annotated[str, Field(FieldType.WORD, choices=RECEIPT_STATUSES, repeats=True)]
+    status: Annotated[
+        str,
+        Field(FieldType.WORD, "What `vendor_status` means.", choices=RECEIPT_STATUSES, repeats=True),
+    ]
     vendor_status: Annotated[
         str,
         Field(FieldType.TEXT, "The platform's value: 1 delivered, 0 failed.", written_by_people=True, repeats=True),
     ]
-    reported_at: _PlatformTime
-    received_at: _OurTime
-    last_seen_at: _OurTime
+    reported_at: Annotated[datetime, Field(FieldType.PLATFORM_TIME, "The platform's time of the report.")]
+    received_at: _ReceivedAt
+    last_seen_at: _LastSeenAt
     copies: _Copies
     extra: _Extra
     push_id: _PushId
@@ -113,9 +149,9 @@ class ReplyRow:
     opt_out_review: Annotated[
         bool, Field(FieldType.BOOLEAN, "The reply contains one of these words or is similar to one.")
     ]
-    replied_at: _PlatformTime
-    received_at: _OurTime
-    last_seen_at: _OurTime
+    replied_at: Annotated[datetime, Field(FieldType.PLATFORM_TIME, "The platform's time of the reply.")]
+    received_at: _ReceivedAt
+    last_seen_at: _LastSeenAt
     copies: _Copies
     extra: _Extra
     push_id: _PushId

@@ -1,0 +1,40 @@
+"""Views for SQL readers with the columns of API and files, on both databases, and an index that they can use."""
+
+import sqlalchemy as sa
+from alembic import op
+
+# The program's own, as with the delivery report.
+from receiver.db.migration_ops import create_index
+from receiver.reporting.sql_views import drop_statements, renew_statements
+
+revision = "0023"
+down_revision = "0022"
+branch_labels = None
+depends_on = None
+
+_TIME = "coalesce(sent_at, recorded_at)"
+
+
+def upgrade() -> None:
+    # The condition of the index before, `recorded_at IS NOT NULL`, does not follow from a comparison with the time.
+    where = sa.text(f"{_TIME} IS NOT NULL")
+    create_index("ix_messages_counted_at", "messages", [sa.text(_TIME)], postgresql_where=where, sqlite_where=where)
+    op.drop_index("ix_messages_age_from", table_name="messages")
+    op.create_table(
+        "status_ages",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("seconds", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_status_ages")),
+    )
+    op.execute("INSERT INTO status_ages (name, seconds) VALUES ('late_after', 60), ('no_receipt_after', 259200)")
+    for statement in renew_statements(op.get_context().dialect.name, op.get_bind()):
+        op.execute(sa.text(statement.replace(":", "\\:")))
+
+
+def downgrade() -> None:
+    for statement in drop_statements(op.get_context().dialect.name):
+        op.execute(statement)
+    op.drop_table("status_ages")
+    op.drop_index("ix_messages_counted_at", table_name="messages")
+    where = sa.text("recorded_at IS NOT NULL")
+    create_index("ix_messages_age_from", "messages", [sa.text(_TIME)], postgresql_where=where, sqlite_where=where)

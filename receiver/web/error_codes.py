@@ -144,7 +144,7 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
         "wait for its receipt before you send again",
     ),
     ErrorCode.OVERLOADED: Explanation(
-        (503,), "More arrives than can be stored; nothing was stored.", "try again after the time in Retry-After"
+        (503,), "Too much is asked for at once; nothing was stored or read.", "try again after the time in Retry-After"
     ),
     ErrorCode.PLATFORM_UNREACHABLE: Explanation(
         (502,), "There is no connection to the platform; nothing was sent.", "try again"

@@ -89,5 +89,5 @@ PROBLEMS: Mapping[int, str] = {
     429: "Too many wrong keys came from this address; try again after `Retry-After` seconds.",
     502: "The platform was not reached or its answer cannot be parsed; `code` says which.",
     504: "The platform did not answer in time; the message may have been sent.",
-    503: "The database is unavailable; try again after `Retry-After` seconds.",
+    503: "The database is unavailable, or too much runs at once; try again after `Retry-After` seconds.",
 }

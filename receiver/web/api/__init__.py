@@ -33,7 +33,7 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
 
     def __init__(self, app: Flask, **options: Any) -> None:
         self._undescribed: list[Blueprint] = []
-        self._document: dict[str, Any] = {}
+        self._document = ""  # JSON: made once, since writing it takes longer than any list
         self._describing = threading.Lock()
         super().__init__(app, **options)
 
@@ -49,10 +49,10 @@ class _Api(Api):  # type: ignore[misc]  # flask-smorest has no types
     def _openapi_json(self) -> Response:
         with self._describing:
             if self._undescribed:
-                self._document = self._describe()
-        # Beside this document, wherever a proxy serves it.
-        document = self._document | {"servers": [{"url": request.script_root or "/"}]}
-        return shortened(current_app.response_class(json.dumps(document, indent=2), mimetype="application/json"))
+                self._document = json.dumps(self._describe(), indent=2)
+        servers = json.dumps([{"url": request.script_root or "/"}])  # beside it, wherever a proxy serves it
+        document = f'{{\n  "servers": {servers},{self._document.removeprefix("{")}'
+        return shortened(current_app.response_class(document, mimetype="application/json"))
 
     def _describe(self) -> dict[str, Any]:
         for name, schema in {**messages.BODIES, **events.SCHEMAS}.items():

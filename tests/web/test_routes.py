@@ -97,6 +97,8 @@ ROUTES = {
     "GET /console/status": "to all who have logged in",
     "GET /console/webhooks": "administer",
     "POST /console/webhooks": "administer",
+    "GET /console/webhooks/<name>": "administer",
+    "POST /console/webhooks/<name>": "administer",
     "GET /console/webhooks/<name>/dead": "administer",
     "POST /console/webhooks/change": "administer",
     "GET /console/users": "administer",

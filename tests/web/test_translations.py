@@ -310,7 +310,7 @@ def test_no_page_shows_english_to_who_reads_chinese(
     visitor.post("/console/look-up", 422, wanted="")
     visitor.post("/console/look-up", 422, wanted="1" * 300)
     for path in ("", "banner", "status", "setup", "account", "audit", "access", "keys", "users", "webhooks",
-                 "webhooks/shop/dead", "advice", "advice?language=en",
+                 "webhooks/shop", "webhooks/shop/dead", "advice", "advice?language=en",
                  "reports", "reports?compare=1", "exports", "messages", "replies", "pushes",
                  "pushes?outcome=quarantined"):  # fmt: skip
         visitor.get(f"/console/{path}")

@@ -93,6 +93,7 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.webhooks": Permission.ADMINISTER,
     "console.change_target": Permission.ADMINISTER,
     "console.dead_letters": Permission.ADMINISTER,
+    "console.webhook": Permission.ADMINISTER,
     "console.audit": Permission.ADMINISTER,
     "console.audit_export": Permission.ADMINISTER,
     "console.access": Permission.ADMINISTER,
@@ -105,6 +106,7 @@ OF_ALL_ACCOUNTS = frozenset(
     {
         "console.audit", "console.audit_export", "console.advice", "console.quarantine_seen",
         "console.webhooks", "console.change_target", "console.dead_letters",
+        "console.webhook",
     }
 )  # fmt: skip
 

@@ -7,16 +7,17 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flask import flash, redirect, request, url_for
-from flask_babel import gettext
+from flask_babel import gettext, pgettext
 
-from receiver.core import NameTaken, NotFound
+from receiver.core import InputFault, NameTaken, NotFound
+from receiver.messages import parse_filter_time
 from receiver.web import runtime
 from receiver.web.console.error_texts import fault_words
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import current_user
 from receiver.webhooks import endpoints as store
 from receiver.webhooks import service
-from receiver.webhooks.endpoints import EventType, PayloadFormat
+from receiver.webhooks.endpoints import DeliveryState, EventType, PayloadFormat
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -30,7 +31,6 @@ def webhooks() -> Response:
     if request.method == "GET":
         return _show_targets()
     services, form = runtime(), request.form
-    seconds = form.get("not_delivered_after_seconds", "").strip()
     accounts = [account for account in sorted(services.settings.accounts) if account in form.getlist("account")]
     name = form.get("name", "").strip()
     try:
@@ -42,12 +42,10 @@ def webhooks() -> Response:
             events=form.getlist("event") if form.get("format") != PayloadFormat.RAW else (),
             accounts=accounts or None,
             pii="pii" in form,
-            not_delivered_after_seconds=(int(seconds) if seconds.isascii() and seconds.isdigit() else 0)
-            if seconds
-            else None,
+            not_delivered_after_seconds=_seconds(),
         )
     except service.InvalidEndpoint as invalid:
-        return _show_targets(errors={field: fault_words(error) for field, error in invalid.faults.items()})
+        return _show_targets(errors=_words(invalid))
     except NameTaken:
         return _show_targets(errors={"name": gettext("A webhook with this name already exists.")})
     if secret is None:
@@ -104,6 +102,98 @@ def change_target() -> Response:
             words = gettext("%(name)s answered with HTTP status %(status)s.", name=name, status=tried.status)
             flash(words, "good" if tried.taken else "bad")
     return redirect(url_for("console.webhooks"), HTTPStatus.SEE_OTHER)
+
+
+@blueprint.route("/webhooks/<name>", methods=["GET", "POST"])
+def webhook(name: str) -> Response:
+    """Show one webhook with its newest deliveries; change it, or send again what it missed."""
+    services, actor = runtime(), current_user().caller.name
+    target = services.webhooks.find(name)
+    if request.method == "GET":
+        return _show_target(target)
+    try:
+        if request.form.get("action") == "replay":
+            zone = services.settings.timezone
+            times = {field: request.form.get(field, "") for field in ("since", "until")}
+            since, until = (parse_filter_time(text, zone) if text else None for text in times.values())
+            if since is None:
+                raise ValueError(InputFault.NOT_A_TIME)
+            everything = "all" in request.form
+            count = services.webhooks.replay_since(actor, target, since, until=until, everything=everything)
+            flash(gettext("%(count)s deliveries will be sent again.", count=count), "good")
+        else:
+            services.webhooks.update(actor, target, _change_of(target))
+            flash(gettext("%(name)s is changed.", name=name), "good")
+    except service.InvalidEndpoint as invalid:
+        return _show_target(target, errors=_words(invalid))
+    except ValueError as error:
+        return _show_target(target, errors={"since": fault_words(error.args[0])})
+    return redirect(url_for("console.webhook", name=name), HTTPStatus.SEE_OTHER)
+
+
+def _change_of(target: store.Endpoint) -> service.EndpointChange:
+    """Return what the form asks for. Raises InvalidEndpoint."""
+    form, lines = request.form, request.form.get("headers", "").strip().splitlines()
+    change: service.EndpointChange = {}
+    if len(runtime().settings.accounts) > 1:
+        change["accounts"] = form.getlist("account") or None
+    if url := form.get("url", "").strip():
+        change["url"] = url
+    if target.format is PayloadFormat.WEBHOOKS:
+        seconds, events = _seconds(), form.getlist("event")
+        if seconds is None:
+            events = [event for event in events if event != EventType.NOT_DELIVERED]
+        change |= {"events": events, "pii": "pii" in form, "not_delivered_after_seconds": seconds}
+    if lines or "no_headers" in form:
+        pairs = [line.partition(":") for line in lines]
+        change["headers"] = {name.strip(): value.strip() for name, _, value in pairs}
+    return change
+
+
+def _seconds() -> int | None:
+    """Return the form's seconds; 0, which is refused, for what is no number."""
+    seconds = request.form.get("not_delivered_after_seconds", "").strip()
+    if not seconds:
+        return None
+    return int(seconds) if seconds.isascii() and seconds.isdigit() else 0
+
+
+def _words(invalid: service.InvalidEndpoint) -> dict[str, str]:
+    return {field: fault_words(error) for field, error in invalid.faults.items()}
+
+
+_BADGES = {
+    DeliveryState.PENDING: "pending",
+    DeliveryState.FAILING: "failed",
+    DeliveryState.DEAD: "failed",
+    DeliveryState.DELIVERED: "delivered",
+}
+
+
+def _show_target(target: store.Endpoint, *, errors: dict[str, str] | None = None) -> Response:
+    services, state = runtime(), request.args.get("state")
+    wanted = DeliveryState(state) if state in set(DeliveryState) else None
+    found = services.ask(partial(store.list_deliveries, target=target, limit=_DEAD_SHOWN, state=wanted))
+    names = {
+        DeliveryState.PENDING: pgettext("delivery", "pending"),
+        DeliveryState.FAILING: gettext("failing"),
+        DeliveryState.DEAD: pgettext("delivery", "given up"),
+        DeliveryState.DELIVERED: pgettext("delivery", "delivered"),
+    }
+    return render(
+        "webhook.html",
+        422 if errors else 200,
+        target=target,
+        deliveries=found,
+        names=names,
+        badges=_BADGES,
+        states=list(names.items()),
+        chosen={"state": state},
+        events=tuple(EventType),
+        accounts=sorted(services.settings.accounts),
+        errors=errors or {},
+        given=request.form,
+    )
 
 
 @blueprint.get("/webhooks/<name>/dead")

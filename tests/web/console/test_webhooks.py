@@ -50,6 +50,7 @@ def test_target_is_made_tried_and_held_in_the_console(services: Runtime, target:
     staff.post("/webhooks/change", {"name": "shop", "action": "test"})
     assert Webhook(secret).verify(target.all[0].body, dict(target.all[0].headers))["type"] == "receiver.test"
     page = staff.get("/webhooks").text
+    assert target.url("/x?…") in page
     assert "HTTP status 200" in page
     assert secret not in page
     assert "K1" not in page
@@ -101,3 +102,45 @@ def test_what_was_given_up_is_listed_and_sent_again(services: Runtime, target: H
     staff.post("/webhooks/change", {"name": "old", "action": "resume"})
     staff.post("/webhooks/change", {"name": "old", "action": "replay"})
     assert target.await_taken(1)[0].headers["X-Push-Id"] == str(push.id)
+
+
+def test_target_is_changed_and_its_deliveries_are_shown_and_sent_again(services: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(services), services, "admin")
+    staff.post("/webhooks", {"name": "shop", "url": target.url(), "format": "webhooks", "event": "receipt.received"})
+    keep(services, make_push())
+    target.await_taken(1)
+    await_true(lambda: "receipt.received" in staff.get("/webhooks/shop?state=delivered").text.split("<tbody>")[1][:900])
+    fields = {"action": "update", "url": target.url("/new?key=K2"), "event": "receipt.received", "pii": "1"}
+    changed = staff.post("/webhooks/shop", fields | {"headers": "Authorization: Bearer t0ken\nX-Tenant: 7"})
+    assert changed.status_code in (200, 302, 303)
+    found = services.webhooks.find("shop")
+    assert (found.url, found.pii, found.headers) == (
+        target.url("/new?key=K2"),
+        True,
+        {"Authorization": "Bearer t0ken", "X-Tenant": "7"},
+    )
+    page = staff.get("/webhooks/shop").text
+    assert "Authorization, X-Tenant" in page
+    assert "t0ken" not in page
+    assert "K2" not in page
+    staff.post("/webhooks/shop", {"action": "replay", "since": "2026-01-01T00:00", "all": "1"})
+    again = target.await_taken(2)[1]
+    assert (again.path, again.headers["webhook-id"]) == ("/new?key=K2", target.all[0].headers["webhook-id"])
+    staff.post("/webhooks/shop", {"action": "update", "event": "receipt.received", "no_headers": "1"})
+    found = services.webhooks.find("shop")
+    assert (found.url, found.pii, found.headers) == (target.url("/new?key=K2"), False, {})
+
+
+def test_wrong_change_is_told_beside_its_field(services: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(services), services, "admin")
+    staff.post("/webhooks", {"name": "shop", "url": target.url(), "format": "webhooks"})
+    wrong = {"action": "update", "url": "http://10.0.0.1/", "headers": "Host: a", "not_delivered_after_seconds": "x"}
+    answer = staff.post("/webhooks/shop", wrong)
+    assert answer.status_code == 422
+    for name in ("url", "headers", "not_delivered_after_seconds"):
+        assert f'id="{name}-error"' in answer.text
+    for since in ("", "yesterday", "2999-01-01T00:00"):
+        refused = staff.post("/webhooks/shop", {"action": "replay", "since": since})
+        assert refused.status_code == 422
+        assert 'id="since-error"' in refused.text
+    assert services.webhooks.find("shop").url == target.url()

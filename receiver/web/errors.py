@@ -169,6 +169,14 @@ def pointers(messages: Any, path: str = "#") -> dict[str, str]:
 
 
 def _receiver_error(error: ReceiverError) -> Response:
+    answer = answer_for(error)
+    if answer.status_code >= 500:
+        g.fault = error  # for the request's line in the log
+    return answer
+
+
+def answer_for(error: ReceiverError) -> Response:
+    """Return the response to an error, also outside of an application."""
     match error:
         case Invalid():
             return problem(error.status, error.code, error.summary, error.errors)
@@ -193,8 +201,6 @@ def _receiver_error(error: ReceiverError) -> Response:
             return problem(422, ErrorCode.INVALID_CURSOR, str(error), [found])
     code = _CODE_OF_ERROR.get(type(error), ErrorCode.INTERNAL)
     status = EXPLANATIONS[code].statuses[0]
-    if status >= 500 and has_request_context():
-        g.fault = error  # for the request's line in the log
     headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Overloaded) else None
     return problem(status, code, str(error), headers=headers)
 
@@ -234,11 +240,6 @@ def _reject_nul() -> None:
     """Answer 404 where a name in the path contains NUL: PostgreSQL would reject the query."""
     if request.blueprint != "push" and any("\0" in str(value) for value in (request.view_args or {}).values()):
         abort(404)
-
-
-def answer_for(error: ReceiverError) -> Response:
-    """Return the response to an error outside of an application."""
-    return _receiver_error(error)
 
 
 def register(app: Flask) -> None:

@@ -12,6 +12,7 @@ import pytest
 from receiver.app import create_app
 from receiver.core import DatabaseUnavailable
 from receiver.observability import get_logger, redact
+from receiver.platform.client import PlatformProtocolError
 from tests.harness.leaks import SECRET, leaks
 
 if TYPE_CHECKING:
@@ -61,12 +62,14 @@ class _Quoting(Exception):
     """An error whose text holds what no log may hold."""
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/console/login"])
 @pytest.mark.parametrize(
-    ("error", "status", "says"),
+    ("path", "error", "status", "says"),
     [
-        (_Quoting(f"/push/{SECRET} 8615080921090"), 500, {"error": "_Quoting"}),
-        (DatabaseUnavailable("it is away"), 503, {"error": "DatabaseUnavailable", "reason": "it is away"}),
+        ("/healthz", _Quoting(f"/push/{SECRET} 8615080921090"), 500, {"error": "_Quoting"}),
+        ("/console/login", _Quoting(f"/push/{SECRET} 8615080921090"), 500, {"error": "_Quoting"}),
+        ("/healthz", DatabaseUnavailable("away"), 503, {"error": "DatabaseUnavailable", "reason": "away"}),
+        ("/console/login", DatabaseUnavailable("away"), 503, {"error": "DatabaseUnavailable", "reason": "away"}),
+        ("/healthz", PlatformProtocolError("no JSON"), 502, {"error": "PlatformProtocolError", "reason": "no JSON"}),
     ],
 )
 def test_failed_request_is_one_line_with_its_error(

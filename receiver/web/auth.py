@@ -64,7 +64,9 @@ POLICIES: Mapping[str, Open | Scope | Mapping[str, Scope]] = {
     "messages.Message": Scope.READ,
     "messages.MessageSearch": Scope.READ,
     "receipts.Receipts": Scope.READ,
+    "receipts.Receipt": Scope.READ,
     "replies.Replies": Scope.READ,
+    "replies.Reply": Scope.READ,
     "events.Events": Scope.READ,
     **{
         f"exports.{name}{form}": Scope.EXPORT

@@ -71,7 +71,9 @@ API: dict[str, dict[str, list[str]]] = {
         f"GET /api/v1/receipts?mobile={NUMBER}": ["receipts.look_up"],
         "GET /api/v1/receipts": ["receipts.read"],
     },
+    "receipts.Receipt": {"GET /api/v1/receipts/1": ["receipt.read"]},
     "replies.Replies": {"GET /api/v1/replies": ["replies.read"]},
+    "replies.Reply": {"GET /api/v1/replies/1": ["reply.read"]},
     "events.Events": {"GET /api/v1/events": ["events.read"]},
     **{
         f"exports.{name.capitalize()}{ending.capitalize()}": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ IMPLICIT_METHODS = {"HEAD", "OPTIONS"}
 def routes(app: Flask) -> list[tuple[str, str, str]]:
     """(endpoint, method, path) of every route but the staff pages', which have a table of their own."""
     return [
-        (rule.endpoint, method, rule.rule.replace("<row_id:message_id>", "1").replace("<string:push_id>", "1"))
+        (rule.endpoint, method, re.sub("<row_id:[a-z_]+>|<string:push_id>", "1", rule.rule))
         for rule in app.url_map.iter_rules()
         if not rule.endpoint.startswith(f"{CONSOLE}.")  # which has its own table, and its own test
         for method in sorted((rule.methods or set()) - IMPLICIT_METHODS)

@@ -112,7 +112,9 @@ CASES: Mapping[str, Case] = {
         "/messages/verified", {"task_id": "task-theirs", "mobile": "13900000001", "account": "other"}, shows=False
     ),
     "GET receipts.Receipts": Case("/receipts"),
+    "GET receipts.Receipt": Case("/receipts/{receipt}"),
     "GET replies.Replies": Case("/replies"),
+    "GET replies.Reply": Case("/replies/{reply}"),
     "GET events.Events": Case("/events"),
     **{
         f"GET exports.{name.capitalize()}": Case(f"/exports/{name}?format=ndjson")
@@ -189,7 +191,7 @@ def test_key_bound_to_an_account_sees_nothing_of_another(name: str, services: Ru
     (message,) = services.ask(lambda c: c.execute(own).all())
     client = create_app(services).test_client()
     case, (method, _) = CASES[name], name.split()
-    path = "/api/v1" + case.path.format(message=message.id, push=pushes[0].id)
+    path = "/api/v1" + case.path.format(message=message.id, push=pushes[0].id, receipt=1, reply=1)
     answers = {}
     for accounts in (("default",), None):  # in that order: what is done is not there any more
         bearer = {"Authorization": make_key(services, *Scope, accounts=accounts)}

@@ -194,6 +194,24 @@ def test_receipts_and_replies_are_narrowed_by_what_fits(
     assert tasks("replies", q="_") == []
 
 
+@pytest.mark.parametrize("path", ["receipts", "replies"])
+def test_one_receipt_or_reply_is_as_the_list_has_it(
+    path: str, client: FlaskClient, runtime: Runtime, bearer: dict[str, str]
+) -> None:
+    arrive(runtime, 0, 10)
+    save_pushes(runtime.database, [make_push(task_id=None, content="without a task"), make_push(mobile="150****1090")])
+    masked = {"Authorization": make_key(runtime, Scope.READ)}
+    for headers in (bearer, masked):
+        items = client.get(f"/api/v1/{path}", headers=headers).json["items"]
+        assert len(items) > 1
+        for item in items:
+            assert client.get(f"/api/v1/{path}/{item['id']}", headers=headers).json == item
+    for unknown in ("0", "987654321987654321"):
+        answer = client.get(f"/api/v1/{path}/{unknown}", headers=bearer)
+        assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+    assert client.get(f"/api/v1/{path}/letters", headers=bearer).status_code == 404
+
+
 def test_words_for_opting_out_are_those_of_the_setting(make_runtime: Callable[..., Runtime]) -> None:
     runtime = make_runtime(opt_out_words=OptOutWords(["不要了"]))
     client, headers = create_app(runtime).test_client(), {"Authorization": make_key(runtime)}

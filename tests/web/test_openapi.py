@@ -160,8 +160,9 @@ def test_description_is_openapi_3_1_and_open_to_all(client: FlaskClient) -> None
     paths = set(described["paths"])
     assert paths == {
         "/api/v1/messages", "/api/v1/messages/search", "/api/v1/messages/verified",
-        "/api/v1/messages/{message_id}", "/api/v1/receipts",
-        "/api/v1/replies", "/api/v1/pushes", "/api/v1/pushes/{push_id}", "/api/v1/pushes/{push_id}/replay",
+        "/api/v1/messages/{message_id}", "/api/v1/receipts", "/api/v1/receipts/{receipt_id}",
+        "/api/v1/replies", "/api/v1/replies/{reply_id}",
+        "/api/v1/pushes", "/api/v1/pushes/{push_id}", "/api/v1/pushes/{push_id}/replay",
         "/api/v1/verify-codes", "/api/v1/balance", "/api/v1/reports/billing", "/api/v1/events",
         "/api/v1/reports/delivery", "/api/v1/reports/busiest",
         "/api/v1/audit", "/api/v1/webhooks", "/api/v1/webhooks/{name}", "/api/v1/webhooks/{name}/pause",

@@ -286,6 +286,22 @@ def _list_inbound_events(
     return read_rows(connection, without(()), table, convert, without=without)
 
 
+def find_receipt(
+    connection: sa.Connection, receipt_id: int, accounts: tuple[str, ...] | None = None
+) -> ReceiptRow | None:
+    """Return one receipt; None: there is none in these accounts."""
+    return read_row(connection, _select_one(receipts, receipt_id, accounts), receipts, as_receipt_row)
+
+
+def find_reply(connection: sa.Connection, reply_id: int, accounts: tuple[str, ...] | None = None) -> ReplyRow | None:
+    """Return one reply; None: there is none in these accounts."""
+    return read_row(connection, _select_one(replies, reply_id, accounts), replies, as_reply_row)
+
+
+def _select_one(table: sa.Table, row_id: int, accounts: tuple[str, ...] | None) -> sa.Select[Any]:
+    return select_inbound_events(table).where(table.c.id == row_id, *in_accounts(table, accounts))
+
+
 def list_inbound_events(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
     """Return every receipt and reply of one message, oldest first."""
 

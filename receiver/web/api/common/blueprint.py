@@ -146,10 +146,11 @@ def next_page(name: str, parameter: str = "cursor") -> dict[str, Any]:
     return link(name, **{parameter: "next_cursor"}) | {"description": "With the same filters."}
 
 
-def inbound_event_links(name: str) -> dict[str, Any]:
-    """Return the links of a list of receipts or replies."""
+def inbound_event_links(name: str, one: str) -> dict[str, Any]:
+    """Return the links of a list of receipts or replies; `one`: what an item is."""
     return {
         "next_page": next_page(name),
+        "newest": link(f"get_{one}", **{f"{one}_id": "items/0/id"}),
         "message": link("get_message", message_id="items/0/message_id"),
         "push": link("get_push", push_id="items/0/push_id"),
     }

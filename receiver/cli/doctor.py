@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +30,7 @@ from receiver.cli.common import (
 )
 from receiver.cli.prune import find_unpruned
 from receiver.config import Settings, address_text, http_url, load_settings
-from receiver.core import ReceiverError, SettingsError, find_fault
+from receiver.core import ReceiverError, SettingsError, exposure, find_fault
 from receiver.db import sqlite, version
 from receiver.db.clocks import find_difference
 from receiver.intake import SecretUse, find_sources, find_uses, spool_state, within
@@ -283,10 +282,7 @@ def _webhooks(runtime: Runtime) -> tuple[str, bool | None, str]:
 
 
 def _data_dir(settings: Settings) -> tuple[str, bool, str]:
-    mode = stat.S_IMODE(settings.data_dir.stat().st_mode)
-    if mode & 0o077:
-        return "data directory", False, f"other users have access; run: chmod 700 {settings.data_dir}"
-    if (fault := find_fault(settings.own_files)) is not None:
+    if (fault := exposure(settings.data_dir) or find_fault(settings.own_files)) is not None:
         return "data directory", False, fault
     return "data directory", True, str(settings.data_dir)
 

@@ -14,7 +14,7 @@ from receiver.cli.binding import require_free
 from receiver.cli.common import open_runtime, secret_lines, warn_of_unknown
 from receiver.cli.prune import find_unpruned
 from receiver.config import Settings, address_text, inside_at, load_settings, push_urls
-from receiver.core import DatabaseUnavailable, SettingsError
+from receiver.core import DatabaseUnavailable, SettingsError, exposure
 from receiver.db.sqlite import said, shortcoming
 from receiver.maintenance.backup import take_serving_lock
 from receiver.net.serving import addresses_published
@@ -58,6 +58,8 @@ def serve(bind: str | None, workers: int) -> None:
     lock = take_serving_lock(settings.data_dir) if settings.embedded else None
     try:
         require_free(settings)
+        if (fault := exposure(settings.data_dir)) is not None:
+            _log.warning("the data directory is not private", reason=fault)
         unpruned = _make_ready(settings)
         if settings.embedded:
             (_log.warning if shortcoming() else _log.info)("embedded database", sqlite=said())

@@ -91,7 +91,7 @@ from receiver.core.numbers import (
     texts_in_json,
 )
 from receiver.core.opt_out import OPT_OUT_WORDS, OptOut, OptOutWords
-from receiver.core.ownership import explain, find_fault
+from receiver.core.ownership import explain, exposure, find_fault
 from receiver.core.push_codes import FieldFault, PushFault, PushFlag, read_faults, write_faults
 from receiver.core.times import UNREADABLE_TIME, earliest, implausible, in_zone, midnight, read_time, write_time
 
@@ -153,6 +153,7 @@ __all__ = [
     "delivery_status",
     "earliest",
     "explain",
+    "exposure",
     "fault_of",
     "find_disk",
     "find_fault",

@@ -28,6 +28,11 @@ def require_place(directory: Path) -> None:
         raise SettingsError(f"RECEIVER_DATA_DIR: {fault}")
 
 
+def exposure(directory: Path) -> str | None:
+    """Return that other users have access to a directory, and what to do; None: they have none."""
+    return f"other users have access; run: chmod 700 {directory}" if directory.stat().st_mode & 0o077 else None
+
+
 def find_fault(paths: Iterable[Path]) -> str | None:
     """Return the first of these paths that this process may not write, and its owner; None: it may write all."""
     for path in paths:

@@ -7,8 +7,10 @@ have the WAL-reset bug: see `checkpointer` and `shortcoming`.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3 as _of_python
 import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,13 @@ def identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _make_private(path: Path) -> None:
+    """Make a missing file of a database for this user alone, whatever its directory's mode; its log takes the same."""
+    # Not opened: a file that is closed takes with it the locks that this process has on it.
+    with suppress(OSError):  # it is there; or SQLite will say what is wrong
+        os.mknod(path, 0o600)
+
+
 def sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: OpenFiles | None) -> sa.Engine:
     """Return the engine of an embedded database, whose files are those that `files` knows."""
     engine = sa.create_engine(
@@ -204,6 +213,7 @@ def sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: Open
     def _require_the_files_that_are_open(*_args: Any) -> None:
         if files is not None:
             files.require_same()
+            _make_private(path_of(url))
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, record: Any) -> None:

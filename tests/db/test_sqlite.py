@@ -340,6 +340,15 @@ def test_nothing_is_acknowledged_into_a_file_that_has_gone(tmp_path: Path, happe
     assert {answer.headers["X-Push-Id"].replace("-", "") for answer in answers} <= kept
 
 
+def test_file_and_log_are_private_in_a_directory_that_is_not_and_serve_says_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with ServeProcess(tmp_path) as process:
+        process.push(b"mobile=15080921090&taskid=1&status=1&receivetime=2026-11-23+09:14:03")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("receiver.db*")}
+        assert modes == dict.fromkeys(("receiver.db", "receiver.db-wal", "receiver.db-shm"), 0o600)
+        assert f"chmod 700 {tmp_path}" in process.log.read_text()
+
+
 def test_engine_that_is_dropped_unclosed_leaves_the_next_one_its_log(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'receiver.db'}"
     log = sqlite.log_of(tmp_path / "receiver.db")

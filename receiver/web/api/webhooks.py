@@ -26,7 +26,6 @@ from receiver.web.api.common import (
     documents,
     list_schema,
     location,
-    next_page,
     operation,
 )
 from receiver.web.auth import caller
@@ -385,7 +384,7 @@ class Test(MethodView):
 class Deliveries(MethodView):
     """List deliveries."""
 
-    @operation(blueprint, "list_webhook_deliveries", links={"next_page": next_page("list_webhook_deliveries")})
+    @operation(blueprint, "list_webhook_deliveries")
     @documents(blueprint, 401, 403, 404, 422, 503)
     @blueprint.arguments(DeliveriesPageSchema, location="query")
     @blueprint.response(200, list_schema(WebhookDeliverySchema, "WebhookDeliveryList"))

@@ -68,6 +68,7 @@ _VALUES: Mapping[str, tuple[Any, ...]] = {
     "method": ("POST",),
     "mobile": ("150****1090",),
     "name": ("shop",),
+    "next_cursor": (None, ".eJwVxLENgDAMBMBd3ELQv5NgkznoEEUw3n8FxBV3CTLd5tGYAYCw.i-SpEBD02D-teNNJt87H"),
     "opening": (10000,),
     "position": (4711,),
     "prefix": ("1508092",),

@@ -86,5 +86,5 @@ def test_row_is_the_same_in_api_file_webhook_and_events(runtime: Runtime, client
     kinds = {"receipt": lists["receipts"], "reply": lists["replies"]}
     for kind, rows in kinds.items():
         of_kind = [event for event in events if event["kind"] == kind]
-        assert of_kind == [{"kind": kind} | row for row in reversed(rows)]
+        assert of_kind == [{"kind": kind, "event_id": f"{kind}_{row['id']}"} | row for row in reversed(rows)]
     assert lists["replies"][1]["content"] == ("请打 15080921092" if in_full else "请打 150****1092")

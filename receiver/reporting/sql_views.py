@@ -127,7 +127,8 @@ def _on_postgresql(field: Field, value: sa.ColumnElement[Any]) -> sa.ColumnEleme
     """Return a field in the database's own type."""
     if field.name == "content":
         return row_sql.masked_text(value)
-    return sa.cast(row_sql.texts(value), sa.JSON) if field.type is FieldType.TEXTS else value
+    # Not as JSON: dlt's pandas backend makes Python's text of it, and cannot load that.
+    return row_sql.texts(value) if field.type is FieldType.TEXTS else value
 
 
 def _on_sqlite(field: Field, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -120,7 +120,8 @@ def _as_listed(field: Field, value: Any) -> Any:
     if field.type is FieldType.BOOLEAN:
         assert value in (0, 1)
         return bool(value)
-    if field.type is FieldType.TEXTS and isinstance(value, str):
+    if field.type is FieldType.TEXTS:
+        assert isinstance(value, str)  # which every tool can load
         return json.loads(value)
     return value if field.type in TIMES and isinstance(value, str) else TO_JSON[field.type](value)
 

@@ -209,11 +209,13 @@ class Projector:
                 position = self._position
         return None
 
-    def await_stamped(self, seconds: float = READ_WAIT_SECONDS) -> None:
-        """Wait, at most so long, until messages that were changed before this call have their stamp."""
+    def await_stamped(self, seconds: float = READ_WAIT_SECONDS) -> float | None:
+        """Wait until messages that were changed before this call have their stamp.
+
+        None: they have, as far as no one else holds them. Else, after `seconds`: these, the least age of what is not.
+        """
         if self._thread is None:
-            catch_up(self._database, seconds=seconds)
-            return
+            return catch_up(self._database, seconds=seconds)
         wanted = self._turns_begun + 1  # one that is under way may not have seen the change
         deadline = time.monotonic() + seconds
         unstamped = _is_any_unstamped(self._database)
@@ -222,6 +224,7 @@ class Projector:
             self._nudged.set()
             with self._moved:
                 unstamped = not self._moved.wait_for(lambda: self._last_stamped >= wanted, 2 * _POLL_SECONDS)
+        return seconds if unstamped else None
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 from receiver.app import create_app
+from receiver.db.tables import projection
 from receiver.messages import record_sent
 from tests.conftest import make_key
 from tests.harness.changers import Changers
@@ -102,6 +104,18 @@ def test_late_commit_is_a_change_of_the_next_read(postgres_runtime: Runtime) -> 
         assert [message["task_id"] for message in reader.copy.values()] == ["early"]
     reader.take(reader.changes)
     assert {message["task_id"] for message in reader.copy.values()} == {"early", "late"}
+
+
+def test_read_of_changes_that_cannot_wait_for_stamps_says_that_it_lags(postgres_runtime: Runtime) -> None:
+    reader = Reader(postgres_runtime)
+    with open_transaction(postgres_runtime) as holder:
+        holder.execute(sa.select(projection).with_for_update())  # another node's turn, which lasts
+        record(postgres_runtime, make_send(task_id="t"))
+        answer = reader.get("messages", updated_from=BEGINNING)
+        assert (answer.json["items"], float(answer.headers["X-Data-Lag-Seconds"])) == ([], 1.0)
+    answer = reader.get("messages", updated_from=BEGINNING)
+    assert [message["task_id"] for message in answer.json["items"]] == ["t"]
+    assert "X-Data-Lag-Seconds" not in answer.headers
 
 
 def test_period_of_changes_has_its_begin_and_not_its_end(runtime: Runtime) -> None:

@@ -27,7 +27,7 @@ NUMBERS = {  # what there is of each source; a row or a reason has to stand for 
     "reports": [str(n) for n in range(1, 26)],
     "senders": [*(f"1.{n}" for n in range(1, 12)), "2", "3"],
     "attack": [*(f"1.{n}" for n in range(1, 13)), "2", "3"],
-    "tools": ["1", "2", "3", "4", "13", "14", "28"],
+    "tools": [str(n) for n in range(1, 35)],
     "ux": [*(f"A{n}" for n in range(3, 8)), *(f"B{n}" for n in range(8, 14))],
 }
 

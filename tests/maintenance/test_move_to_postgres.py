@@ -76,16 +76,18 @@ def test_move_under_load_that_is_killed_and_run_again_keeps_every_push_once(
     process.database_url = postgres_database_url
     with process:
         await_empty_spool(process)
-        seen = [event["task_id"] for event in first["items"]]
+        events = first["items"]
         cursor = first["next_cursor"]
         while page := process.request("GET", f"/api/v1/events?limit=1000&after={cursor}", headers=key).json:
             cursor = page["next_cursor"]
-            seen += [event["task_id"] for event in page["items"]]
-            if len(page["items"]) < 1000:
+            events += page["items"]
+            if not page["has_more"]:
                 break
         verified = process.run("verify")
     assert_kept(process, pushers)
-    assert sorted(seen) == sorted(pushers.acks.values())
+    assert sorted(event["task_id"] for event in events if event["kind"] == "receipt") == sorted(pushers.acks.values())
+    assert {event["task_id"] for event in events if event["kind"] == "message"} == set(pushers.acks.values())
+    assert len({event["event_id"] for event in events}) == len(events)
     assert (verified.returncode, verified.stderr) == (0, "")
 
 

@@ -50,3 +50,12 @@ def test_every_file_that_a_recipe_asks_for_is_one_with_its_parameters(paths: Any
     for name, kind, query in served:
         given = {pair.partition("=")[0] for pair in query.split("&") if pair}
         assert given <= parameters(paths, f"/api/v1/exports/{name}.{kind}")
+
+
+def test_lists_that_the_recipe_for_dlt_reads_have_its_parameters(paths: Any) -> None:
+    recipe = blocks("dlt")[0].code
+    for name in ("messages", "receipts", "replies"):
+        assert f'"{name}"' in recipe
+    for name in ("messages", "receipts", "replies", "events"):
+        assert {"cursor", "limit"} <= parameters(paths, f"/api/v1/{name}")
+    assert set(re.findall(r'"start_param": "(\w+)"', recipe)) <= parameters(paths, "/api/v1/messages")

@@ -15,7 +15,8 @@ _NPM = _HERE / "npm"
 _STAMP = "installed"
 # What the suite holds, beside what these need.
 _SHOWN = {
-    "load": "dlt duckdb fastexcel openapi-python-client openpyxl pandas polars pyarrow standardwebhooks svix",
+    "load": "dlt duckdb pandas polars pyarrow fastexcel openpyxl"
+    " openapi-python-client openapi-generator-cli standardwebhooks svix",
     "dbt": "dbt-core dbt-duckdb dbt-postgres duckdb duckdb-extension-httpfs duckdb-extension-postgres-scanner",
     "singer": "tap-rest-api-msdk singer-sdk",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _IDS = {"id", "message_id", "push_id"}
 _PLATFORM_TIMES = {"reported_at", "replied_at"}
 _SHOWN = 10
+_ESCAPED = re.compile("_x([0-9A-F]{4})_")  # control characters, as Excel has them in files; openpyxl leaves them so
+_ZONE = ZoneInfo("Asia/Shanghai")  # the platform's, as RECEIVER_TIMEZONE is by default
 
 
 def assert_same(found: Sequence[Row], expected: Sequence[Row], *, key: str = "id", text: bool = False) -> None:
@@ -55,8 +58,9 @@ def _as_api(column: str, value: Any) -> Any:
         at = datetime.fromisoformat(value)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         return (iso_seconds if column in _PLATFORM_TIMES else iso_milliseconds)(at)
-    if column == "extra" and isinstance(value, str):
-        return json.loads(value)
+    if column == "extra":
+        named = json.loads(value) if isinstance(value, str) else value
+        return {name: text for name, text in named.items() if text is not None}  # a struct has every name in every row
     return value
 
 
@@ -94,14 +98,13 @@ def _flat(row: Row, between: str) -> Row:
 
 
 def from_sheet(rows: Sequence[Row]) -> list[Row]:
-    """Return a sheet's rows as the API has them: its times are in the zone that their heading names, with no offset."""
-    return [dict(_from_cell(heading, value) for heading, value in row.items()) for row in rows]
+    """Return a sheet's rows as the API has them: its times are in the platform's zone, with no offset."""
+    return [{column: _from_cell(column, value) for column, value in row.items()} for row in rows]
 
 
-def _from_cell(heading: str, value: Any) -> tuple[str, Any]:
-    column, _, zone = heading.removesuffix(")").partition(" (")
-    if not zone or not value:
-        return column, value
-    at = datetime.fromisoformat(value).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+def _from_cell(column: str, value: Any) -> Any:
+    if not value or not column.endswith("_at"):
+        return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value) if isinstance(value, str) else value
+    at = datetime.fromisoformat(value).replace(tzinfo=_ZONE).astimezone(UTC)
     rounded = at + timedelta(microseconds=500)  # a sheet's times are fractions of a day
-    return column, (iso_seconds if column in _PLATFORM_TIMES else iso_milliseconds)(rounded)
+    return (iso_seconds if column in _PLATFORM_TIMES else iso_milliseconds)(rounded)

@@ -25,7 +25,11 @@ _QUIET = {
 
 
 # Programs that are Debian's, and no registry's of packages: by name, what brings them.
-_OF_DEBIAN = {"promtool": "prometheus", "soffice": "libreoffice-calc-nogui"}
+_OF_DEBIAN = {
+    "java": "openjdk-17-jre-headless",  # for openapi-generator
+    "promtool": "prometheus",
+    "soffice": "libreoffice-calc-nogui",
+}
 _NOT_TO_BE_HAD = {"@quobix/vacuum": "its installation fetches a binary from outside the registry"}
 
 

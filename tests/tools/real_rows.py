@@ -20,11 +20,11 @@ def test_api_gives_every_odd_value_as_it_was_put_in(house: House) -> None:
                 name: send.get(name) for name in ("mobile", "template_id", "reference")
             }
     receipts, replies = house.rows("receipts"), house.rows("replies")
-    assert len(receipts) == len(RECEIPTS)
-    pushed = {(push.task_id, push.status) for push in RECEIPTS}
-    assert {(item["task_id"], item["vendor_status"]) for item in receipts} == pushed
+    # Beside what other tests have pushed.
+    pushed = Counter((push.task_id, push.status) for push in RECEIPTS)
+    assert pushed <= Counter((item["task_id"], item["vendor_status"]) for item in receipts)
     said = Counter((push.task_id, push.content) for push in REPLIES)
-    assert Counter((item["task_id"], item["content"]) for item in replies) == said
+    assert said <= Counter((item["task_id"], item["content"]) for item in replies)
     answered = [messages[push.task_id]["reply_count"] for push in REPLIES[: len(CONTENTS)] if push.task_id]
     assert answered == [1] * len(CONTENTS)
     assert {item["id"] for item in receipts} & {item["id"] for item in replies}

@@ -28,6 +28,8 @@ def config(house: House) -> dict[str, Any]:
         "next_page_token_path": "$.next_cursor",
         "pagination_next_page_param": "cursor",
         "records_path": "$.items[*]",
+        "params": {"limit": 1000},  # it infers the columns from the first page
+        "start_date": _FAR_BACK,
         "streams": [
             {
                 "name": "messages",
@@ -35,7 +37,6 @@ def config(house: House) -> dict[str, Any]:
                 "primary_keys": ["id"],
                 "num_inference_records": 1000,
                 "replication_key": "updated_at",
-                "start_date": _FAR_BACK,
                 "source_search_field": "updated_from",
                 "source_search_query": "$last_run_date",
             },
@@ -82,6 +83,7 @@ def test_tap_reads_every_list_and_takes_up_from_its_state(house: House, tmp_path
         assert_same(as_columns(found[name], "_"), as_columns(house.rows(name), "_"), key=key)
     late = Push("plain-104", "13900000104", status="0", at="2026-11-21 00:00:00")
     assert house.process.push(late.body).status == 200
+    everything = len(found["messages"])
     found, _ = extract(house, tmp_path, state)
     assert [row["status"] for row in found["messages"] if row["task_id"] == "plain-104"] == ["failed"]
-    assert len(found["messages"]) < 10
+    assert len(found["messages"]) < everything / 2  # its state is in whole seconds

@@ -4,7 +4,9 @@ import { writeFileSync } from "node:fs";
 import type { components, paths } from "./api.js";
 
 const { RECEIVER_URL, RECEIVER_KEY } = process.env;
-const client = createClient<paths>({ baseUrl: RECEIVER_URL, headers: { Authorization: `Bearer ${RECEIVER_KEY}` } });
+const options = { baseUrl: RECEIVER_URL, headers: { Authorization: `Bearer ${RECEIVER_KEY}` } };
+const client = createClient<paths, "application/json">(options); // else what also comes as text is both, by its type
+const files = createClient<paths>(options);
 
 type Page<Item> = { items: Item[]; next_cursor: string | null; has_more: boolean };
 type Answer<Item> = { data?: Page<Item>; error?: unknown };
@@ -29,10 +31,10 @@ const lastKind: components["schemas"]["Event"]["kind"] | undefined = events.at(-
 const first = messages[0];
 if (first === undefined || lastKind === undefined) throw new Error("nothing to read");
 const one = await client.GET("/api/v1/messages/{message_id}", { params: { path: { message_id: first.id } } });
-const wrong = await client.GET("/api/v1/messages", { params: { query: { limit: 0 } } });
+const wrong = await files.GET("/api/v1/messages", { params: { query: { limit: 0 } } });
 
-const parquet = await client.GET("/api/v1/exports/messages.parquet", { parseAs: "arrayBuffer" });
-const csv = await client.GET("/api/v1/exports/messages.csv", { params: { query: { neutral: false } }, parseAs: "text" });
+const parquet = await files.GET("/api/v1/exports/messages.parquet", { parseAs: "arrayBuffer" });
+const csv = await files.GET("/api/v1/exports/messages.csv", { params: { query: { neutral: false } }, parseAs: "text" });
 if (parquet.data === undefined || csv.data === undefined) throw new Error("no file");
 writeFileSync("messages.parquet", new Uint8Array(parquet.data));
 writeFileSync("messages.csv", csv.data);

@@ -27,14 +27,15 @@ def read_all(operation):
         more = {"cursor": page.next_cursor}
 
 
-recorded = record_messages.sync(client=client, body=Send(task_id="0000070000001", mobile="15080921090"))
 found = {
-    "recorded": [recorded.id],
     "messages": read_all(list_messages),
     "receipts": read_all(list_receipts),
     "replies": read_all(list_replies),
     "events": read_all(list_events),
 }
+send = Send(task_id="0000070000001", mobile="15080921090", sent_at="2026-11-20T08:00:00+08:00")
+recorded = record_messages.sync(client=client, body=send)
+found["recorded"] = [recorded.id]
 answer = export_messages_parquet.sync_detailed(client=client)
 Path("messages.parquet").write_bytes(answer.content)
 assert answer.parsed.payload.read() == answer.content

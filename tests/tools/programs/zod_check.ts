@@ -8,7 +8,10 @@ const samples: Record<string, unknown> = JSON.parse(readFileSync("samples.json",
 const parsed: Record<string, unknown> = {};
 for (const [name, value] of Object.entries(samples)) {
   const parser = parsers[name];
-  if (parser === undefined) throw new Error(`orval made no ${name}; it made ${Object.keys(parsers).sort().join(" ")}`);
+  if (parser === undefined) {
+    const like = Object.keys(parsers).filter((made) => made.toLowerCase().startsWith(name.slice(0, 8).toLowerCase()));
+    throw new Error(`orval made no ${name}, but ${like.join(" ")}`);
+  }
   try {
     parsed[name] = parser.parse(value);
   } catch (error) {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import make_url
 
 from receiver.app import create_app
@@ -28,8 +31,6 @@ from tests.harness.waiting import await_true
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import sqlalchemy as sa
 
     from receiver.runtime import Runtime
 
@@ -76,11 +77,27 @@ def view(runtime: Runtime, name: str) -> str:
     return f"reporting.{name}" if runtime.database.postgresql else f"reporting_{name}"
 
 
-def read_view(runtime: Runtime, name: str) -> list[dict[str, Any]]:
+def read_by_python(path: Path, query: str) -> list[dict[str, Any]]:
+    """The rows that the SQLite of this Python finds: in a process of its own, as two of them may not share one."""
+    script = """if True:
+        import json, sqlite3, sys
+        found = sqlite3.connect(sys.argv[1]).execute(sys.argv[2])
+        print(json.dumps([{name: value for (name, *_), value in zip(found.description, row)} for row in found]))
+    """
+    done = subprocess.run([sys.executable, "-c", script, str(path), query], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def read_view(runtime: Runtime, name: str, *, by_python: bool = False) -> list[dict[str, Any]]:
     query = f"SELECT * FROM {view(runtime, name)} ORDER BY id"
     if not runtime.database.postgresql:
+        path = path_of(runtime.settings.database_url)
+        if by_python:
+            return read_by_python(path, query)
         # By a connection of another program, which has none of our functions.
-        with closing(connect_to_read(path_of(runtime.settings.database_url))) as connection:
+        with closing(connect_to_read(path)) as connection:
             found = connection.execute(query)
             names = [column[0] for column in found.description]
             return [dict(zip(names, row, strict=True)) for row in found]
@@ -95,6 +112,7 @@ def test_views_have_the_columns_of_the_lists_in_their_order_and_say_the_same(run
     headers = {"Authorization": make_key(runtime, Scope.READ)}
     listed = client.get(f"/api/v1/{name}?limit=100", headers=headers).json["items"][::-1]
     rows = read_view(runtime, name)
+    assert runtime.database.postgresql or read_view(runtime, name, by_python=True) == rows
     assert len(rows) == len(listed) > 1
     assert [list(row) for row in rows] == [[field.name for field in fields_of(ROWS[name])]] * len(rows)
     if not runtime.settings.encryption_keys:

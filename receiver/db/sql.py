@@ -110,7 +110,8 @@ _STAGE = 8  # calls inside one another: the parser of SQLite 3.40 has no room fo
 def text_without_numbers(text: str) -> str:
     """Write a text for SQLite without a function of ours: `***` for all of it where a number may be in it.
 
-    SQLite has no regular expressions. Each text that `core.mask_inside` changes is hidden, and few others.
+    SQLite has no regular expressions. Each text that `core.mask_inside` changes is hidden, and few others: one with a
+    NUL is too, where GLOB would end.
     """
     changes = [(ord(mark), "") for mark in INSIDE_BLANKS + INSIDE_DASHES]
     changes += [(0xFF10 + digit, str(digit)) for digit in range(10)]
@@ -120,7 +121,8 @@ def text_without_numbers(text: str) -> str:
         for code, plain in changes[begin : begin + _STAGE]:
             inner = f"replace({inner}, char({code}), '{plain}')"
         bare = f"SELECT {inner} AS t FROM ({bare})"  # noqa: S608
-    return f"CASE WHEN ({bare}) GLOB '*1{'[0-9]' * 10}*' THEN '***' ELSE {text} END"
+    number = f"({bare}) GLOB '*1{'[0-9]' * 10}*'"
+    return f"CASE WHEN {number} OR instr(CAST({text} AS BLOB), x'00') > 0 THEN '***' ELSE {text} END"
 
 
 def texts_in_json(dialect: str, texts: str, *, in_full: bool) -> str:
@@ -142,4 +144,4 @@ def texts_in_view(texts: str) -> str:
     """Write `texts_in_json` for any program that reads SQLite: a text with a number in it is not shown."""
     shown = [text_without_numbers(column) for column in ("key", "value")]
     whole = f"SELECT json_group_object({shown[0]}, {shown[1]}) FROM json_each({texts})"  # noqa: S608
-    return f"CASE json_type({texts}) WHEN 'object' THEN ({whole}) ELSE '{{}}' END"
+    return f"CASE WHEN json_valid({texts}) AND json_type({texts}) = 'object' THEN ({whole}) ELSE '{{}}' END"

@@ -121,6 +121,30 @@ def test_views_have_the_columns_of_the_lists_in_their_order_and_say_the_same(run
         ] == [_without_text(runtime, item) for item in listed]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_damaged_or_cut_texts_of_the_embedded_database_show_no_number_and_end_no_view(
+    make_runtime: Callable[..., Runtime],
+) -> None:
+    runtime = make_runtime(encryption_keys=())
+    bodies = [f"mobile=15080921090&taskid={task_id}&status=1&receivetime=2026-11-23+09:14:30" for task_id in (1, 2, 3)]
+    bodies[1] += "&a=%00+13900001234&b%00+13900001234=c&plain=d"
+    pushes = [make_push(body=body.encode()) for body in bodies]
+    save_pushes(runtime.database, [*pushes, make_push(content="x"), make_push(content="TD", second=1)])
+
+    def damage(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("UPDATE receipts SET extra = '{bad' WHERE id = 1")
+        connection.exec_driver_sql("UPDATE replies SET content = char(0) || ' 13900001234' WHERE content = 'x'")
+
+    runtime.database.write(damage)
+    extras = [json.loads(row["extra"]) for row in read_view(runtime, "receipts")]
+    assert extras == [{}, {"a": "***", "***": "c", "plain": "d"}, {}]
+    for name in ("receipts", "replies"):
+        rows = read_view(runtime, name, by_python=True)
+        assert len(rows) == len(read_view(runtime, name)) > 1
+        assert "13900001234" not in str(rows)
+    assert [row["content"] for row in rows] == ["***", "TD"]
+
+
 def _without_text(runtime: Runtime, item: dict[str, Any]) -> dict[str, Any]:
     """The item as SQLite shows it: without regular expressions, a text with a number is hidden whole."""
     if runtime.database.postgresql:

@@ -349,18 +349,25 @@ def test_change_is_checked_like_a_new_one(client: FlaskClient, services: Runtime
 def test_key_changes_no_target_to_get_more_than_it_may_see(
     client: FlaskClient, services: Runtime, target: Hook
 ) -> None:
-    ask(client, services)("POST", "", wanted(target, "full", pii=True, accounts=["second"]))
-    ask(client, services)("POST", "", wanted(target, accounts=["second"]))
+    everything = ask(client, services)
+    everything("POST", "", wanted(target, "full", pii=True, accounts=["second"]))
+    everything("POST", "", wanted(target, "raw", format="raw", accounts=["second"]))
+    everything("POST", "", wanted(target, accounts=["second"]))
     blind = ask(client, services, Scope.WEBHOOKS)
     bound = ask(client, services, accounts=("second",))
     for request, name, body in (
         (blind, "full", {"url": target.url("/mine")}),
+        (blind, "full", {"url": target.url("/mine"), "pii": False}),
+        (blind, "raw", {"url": target.url("/mine")}),
+        (blind, "raw", {"url": target.url("/mine"), "pii": False}),
         (blind, "shop", {"pii": True}),
         (bound, "shop", {"accounts": ["default"]}),
         (bound, "shop", {"accounts": None}),
     ):
         assert request("PATCH", f"/{name}", body).status_code == 403, body
-    assert blind("PATCH", "/full", {"pii": False}).status_code == 200
+    assert {services.webhooks.find(name).url for name in ("full", "raw")} == {target.url("/hook?key=K1")}
+    assert everything("PATCH", "/full", {"pii": False}).status_code == 200
+    assert blind("PATCH", "/full", {"url": target.url("/other")}).status_code == 200
     assert bound("PATCH", "/shop", {"url": target.url("/other")}).status_code == 200
 
 

@@ -315,7 +315,8 @@ class OneWebhook(MethodView):
     def patch(self, body: dict[str, Any], name: str) -> dict[str, Any]:
         """Change a webhook. One that sends full numbers can only be changed with the scope `pii`."""
         target = _find(name)
-        _require_allowed(in_full=body.get("pii", target.pii), accounts=body.get("accounts", target.accounts))
+        in_full = target.pii or target.format is PayloadFormat.RAW or body.get("pii", False)
+        _require_allowed(in_full=in_full, accounts=body.get("accounts", target.accounts))
         try:
             runtime().webhooks.update(caller().name, target, cast("service.EndpointChange", body))
         except service.InvalidEndpoint as invalid:

@@ -31,7 +31,7 @@ from receiver.messages import outbox
 from receiver.messages import projection_sql as sql
 from receiver.messages.journal import quarantine_next
 from receiver.messages.outbox import Change
-from receiver.messages.stamps import is_any_unstamped, mark_changed, next_stamp, stamp_some
+from receiver.messages.stamps import mark_changed, next_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +65,7 @@ class Progress:
     pushes: int
     position: int
     more: bool  # there may be more, or a commit is awaited that may still add some
-    unstamped: bool = False  # there may be messages left that others have changed
+    unstamped: bool | None = False  # there may be messages left that others have changed; None: not known
 
 
 def project(connection: sa.Connection, *, limit: int = BATCH_MAX_PUSHES, passes_gaps: bool = True) -> Progress | None:
@@ -106,18 +106,6 @@ def project_one(connection: sa.Connection) -> tuple[Progress | None, Exception |
     except (sa.exc.IntegrityError, *ROW_FAULTS) as error:
         quarantine_next(connection)
         return project(connection, limit=1), error
-
-
-def stamp_changes(connection: sa.Connection, *, limit: int) -> bool:
-    """Stamp messages that others have changed, at most `limit`; return whether there may be more.
-
-    The caller has the turn, and does nothing after it in this transaction: a writer of a message locked here may hold
-    another that the projection would wait for.
-    """
-    if not is_any_unstamped(connection):
-        return False
-    turn = take_turn(connection, wait=True)
-    return turn is not None and stamp_some(connection, turn.stamp, limit=limit) == limit
 
 
 def take_turn(connection: sa.Connection, *, wait: bool) -> Turn | None:

@@ -15,7 +15,8 @@ from receiver.core import DatabaseUnavailable, ReceiverError
 from receiver.db.engine import RowRejected
 from receiver.db.set_aside import ROW_FAULTS
 from receiver.messages.journal import find_end, find_oldest_pending
-from receiver.messages.projection import BATCH_MAX_PUSHES, Progress, project, project_one, stamp_changes
+from receiver.messages.projection import BATCH_MAX_PUSHES, Progress, project, project_one
+from receiver.messages.stamping import Stamping
 from receiver.messages.stamps import is_any_unstamped
 from receiver.observability import get_logger
 
@@ -50,9 +51,10 @@ class _Sets:
         self._is_busy = is_busy
         self._limit = BATCH_MAX_PUSHES if database.postgresql else _FEWEST_PUSHES
         self._refused = 0  # in a row
+        self._stamping = Stamping(database)
 
     def project_next(self) -> Progress | None:
-        """Project the next set. None: another process is the projector at present.
+        """Project the next set, then stamp some messages. None: another process is the projector at present.
 
         A push that the database refuses is quarantined, so that it stops no other.
         Raises DatabaseUnavailable, DatabaseMisconfigured, or ReceiverError where it refuses one after another.
@@ -66,7 +68,7 @@ class _Sets:
                 progress = project(connection, limit=self._limit)
                 if progress is None:
                     return None
-                return replace(progress, unstamped=stamp_changes(connection, limit=self._limit))
+                return replace(progress, unstamped=self._stamping.is_due(connection))
             finally:
                 held = time.monotonic() - begun
 
@@ -76,6 +78,10 @@ class _Sets:
             except (RowRejected, *ROW_FAULTS):
                 self._limit = max(1, self._limit // 8)
             else:
+                if progress is not None and progress.unstamped:
+                    begun = time.monotonic()
+                    progress = replace(progress, unstamped=self._stamping.stamp_next(limit=self._limit))
+                    held = max(held, time.monotonic() - begun)
                 self._adjust(progress, held)
                 return progress
         return self._project_one()
@@ -119,7 +125,9 @@ def catch_up(database: Database, *, seconds: float = CATCH_UP_SECONDS) -> float 
             _, position = _look(database)
             unstamped = _is_any_unstamped(database)
         else:
-            position, unstamped = progress.position, progress.unstamped
+            position, unstamped = progress.position, progress.unstamped is not False
+            if progress.unstamped is None:
+                time.sleep(_POLL_SECONDS)
     return None
 
 
@@ -252,16 +260,19 @@ class Projector:
                 return
             with self._moved:
                 self._position = progress.position
-                if not progress.unstamped:
+                if progress.unstamped is False:
                     self._last_stamped = self._turns_begun
                 self._moved.notify_all()
             if progress.pushes:
                 self._on_projected()
             if not progress.more:
                 self._marked_at = None
-                if not progress.unstamped:
-                    return
-                continue
+                if progress.unstamped:
+                    continue
+                if progress.unstamped is None:
+                    self._stopping.wait(_POLL_SECONDS)
+                    self._nudged.set()  # until it is known
+                return
             if self._marked_at is None or progress.position >= self._mark:
                 self._mark, _ = _look(self._database)
                 self._marked_at = time.monotonic()

@@ -9,7 +9,7 @@ one stamps it, soon.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,12 @@ from receiver.core import whole_milliseconds, write_time
 from receiver.db.tables import UNSTAMPED, messages, projection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from datetime import datetime
+    from collections.abc import Iterable, Iterator, Sequence
 
     from receiver.messages.queries import Filter
 
 # What readers see of a message, and what that follows from. Not the number: encrypting it changes nothing for them.
-_SHOWN = (
+_WATCHED = (
     *("account", "task_id", "template_id", "reference", "sent_at", "recorded_at"),
     *("status", "reported_at", "seen", "send_state", "error_message", "verified_at"),
 )
@@ -34,15 +33,18 @@ SHOWN = sa.case(
     (messages.c.updated_at == UNSTAMPED, sa.select(projection.c.stamped_at).scalar_subquery()),
     else_=messages.c.updated_at,
 )
+# Of the messages that were there before stamps were: below all that are given, so that they are no recent changes.
+BEFORE_STAMPS = datetime(2000, 1, 1, tzinfo=UTC)
 _UNIT = timedelta(milliseconds=1)  # as times are shown: so a reader has the whole stamp
 _TRIGGER = "messages_unstamp"
 _MARKED_AT_ONCE = 500
+_NO_END = 2**63 - 1
 
 
-def create_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that make the trigger, in place of one that is there."""
+def create_statements(dialect: str, columns: Iterable[str] = _WATCHED) -> Iterator[str]:
+    """Return the statements that make the triggers, in place of those that are there. `columns`: which are watched."""
     yield from drop_statements(dialect)
-    event = f"UPDATE OF {', '.join(_SHOWN)} ON messages FOR EACH ROW"
+    event = f"UPDATE OF {', '.join(columns)} ON messages FOR EACH ROW"
     stamped = "new.updated_at = old.updated_at AND old.updated_at <>"
     if dialect == "postgresql":
         unstamped = f"'{UNSTAMPED.isoformat(sep=' ')}'"
@@ -55,11 +57,18 @@ def create_statements(dialect: str) -> Iterator[str]:
         unstamped = f"'{write_time(UNSTAMPED)}'"
         change = f"UPDATE messages SET updated_at = {unstamped} WHERE id = new.id"  # noqa: S608
         yield f"CREATE TRIGGER {_TRIGGER} AFTER {event} WHEN {stamped} {unstamped} BEGIN {change}; END"
+        # The column's default is that of the rows from before, and stays: SQLite changes no default.
+        without = f"AFTER INSERT ON messages FOR EACH ROW WHEN new.updated_at = '{write_time(BEFORE_STAMPS)}'"
+        yield f"CREATE TRIGGER {_TRIGGER}_new {without} BEGIN {change}; END"
 
 
 def drop_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that remove the trigger where it is."""
-    yield f"DROP TRIGGER IF EXISTS {_TRIGGER}{' ON messages' if dialect == 'postgresql' else ''}"
+    """Return the statements that remove the triggers where they are."""
+    if dialect == "postgresql":
+        yield f"DROP TRIGGER IF EXISTS {_TRIGGER} ON messages"
+    else:
+        yield f"DROP TRIGGER IF EXISTS {_TRIGGER}"
+        yield f"DROP TRIGGER IF EXISTS {_TRIGGER}_new"
 
 
 def mark_changed(connection: sa.Connection, message_ids: Iterable[int | None]) -> None:
@@ -72,7 +81,7 @@ def mark_changed(connection: sa.Connection, message_ids: Iterable[int | None]) -
 
 def is_any_unstamped(connection: sa.Connection) -> bool:
     """Return whether a message has changed and has no stamp yet: a look into the index."""
-    return bool(connection.scalar(_any_unstamped()))
+    return bool(connection.scalar(_oldest()) == UNSTAMPED)
 
 
 def find_last_stamp(connection: sa.Connection) -> datetime:
@@ -95,25 +104,52 @@ def next_stamp(last: datetime, now: datetime) -> datetime:
     return max(whole_milliseconds(now), last + _UNIT)
 
 
-def stamp_some(connection: sa.Connection, stamp: datetime, *, limit: int) -> int:
-    """Stamp messages that have none, at most `limit`, in the order of their ids; return how many.
+def stamp_some(
+    connection: sa.Connection,
+    stamp: datetime,
+    *,
+    limit: int,
+    after: int = 0,
+    upto: int = _NO_END,
+    besides: Iterable[int] = (),
+) -> Sequence[int]:
+    """Stamp messages that have none, at most `limit`, in the order of their ids; return these. `besides`: not those.
 
     Those that another transaction holds are left to the next turn. The caller has this turn, whose stamp it is.
     """
-    count: int = connection.execute(_stamp(connection.dialect.name), {"stamp": stamp, "limit": limit}).rowcount
-    if count:
+    which = {"limit": limit, "after": after, "upto": upto, "besides": list(besides)}
+    ids = connection.scalars(_stamp(connection.dialect.name), which | {"stamp": stamp}).all()
+    if ids:
         connection.execute(sa.update(projection).values(stamped_at=stamp))
-    return count
+    return ids
+
+
+def find_unstamped(connection: sa.Connection, *, limit: int, after: int, besides: Iterable[int]) -> Sequence[int]:
+    """Return the ids of messages that have no stamp, as `stamp_some` takes them."""
+    which = {"limit": limit, "after": after, "upto": _NO_END, "besides": list(besides)}
+    return connection.scalars(_due(), which).all()
 
 
 @cache
-def _any_unstamped() -> Any:
-    return sa.select(sa.exists().where(messages.c.updated_at == UNSTAMPED))
+def _oldest() -> Any:
+    # In the order of the index: with `EXISTS`, statistics in which many are unstamped make PostgreSQL read the table.
+    return sa.select(messages.c.updated_at).order_by(messages.c.updated_at, messages.c.id).limit(1)
+
+
+@cache
+def _due() -> sa.Select[Any]:
+    due = sa.select(messages.c.id).where(
+        messages.c.updated_at == UNSTAMPED,
+        messages.c.id > sa.bindparam("after"),
+        messages.c.id <= sa.bindparam("upto"),
+        messages.c.id.not_in(sa.bindparam("besides", expanding=True)),
+    )
+    return due.order_by(messages.c.id).limit(sa.bindparam("limit"))
 
 
 @cache
 def _stamp(dialect: str) -> Any:
-    due = sa.select(messages.c.id).where(messages.c.updated_at == UNSTAMPED).order_by(messages.c.id)
-    due = due.limit(sa.bindparam("limit")).with_for_update(skip_locked=True)
+    due = _due().with_for_update(skip_locked=True)
     some = due.cte("due").prefix_with("MATERIALIZED") if dialect == "postgresql" else due.subquery("due")
-    return sa.update(messages).where(messages.c.id == some.c.id).values(updated_at=sa.bindparam("stamp"))
+    stamp = sa.update(messages).where(messages.c.id == some.c.id).values(updated_at=sa.bindparam("stamp"))
+    return stamp.returning(messages.c.id)

@@ -19,6 +19,8 @@ from receiver.intake import replay_push
 from receiver.maintenance.rebuild import rebuild
 from receiver.messages import catch_up, record_sent, record_verified
 from receiver.messages.projection_sql import MISSING_MESSAGES
+from receiver.messages.stamping import Stamping
+from receiver.messages.stamps import BEFORE_STAMPS, is_any_unstamped
 from receiver.reporting import rollup
 from receiver.sending import attempts
 from tests.harness.changers import Changers
@@ -192,6 +194,73 @@ def test_message_that_an_open_transaction_holds_is_stamped_after_it_and_holds_up
     assert set(stamps(runtime)) == {"held", "t", "pushed"}
 
 
+REFUSING = {
+    "postgresql": (
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'damaged'; END $$",
+        (
+            "CREATE TRIGGER refuse BEFORE UPDATE OF updated_at ON messages FOR EACH ROW"
+            " WHEN (new.task_id = 'bad') EXECUTE FUNCTION refuse()"
+        ),
+    ),
+    "sqlite": (
+        (
+            "CREATE TRIGGER refuse BEFORE UPDATE OF updated_at ON messages WHEN new.task_id = 'bad'"
+            " AND new.updated_at > '1970-01-02' BEGIN SELECT RAISE(ABORT, 'damaged'); END"
+        ),
+    ),
+}
+
+
+def test_message_that_refuses_its_stamp_stops_neither_the_others_nor_the_projection(runtime: Runtime) -> None:
+    runtime.database.write(
+        lambda connection: [connection.exec_driver_sql(text) for text in REFUSING[connection.dialect.name]]
+    )
+    record(runtime, *(make_send(task_id=task_id) for task_id in ("a", "bad", "c")))
+    save_pushes(runtime.database, [make_push(task_id="pushed")])
+    assert catch_up(runtime.database, seconds=20) is None
+    assert runtime.projector.await_stamped(20) is None
+    with runtime.database.reading() as connection:
+        rows = connection.execute(sa.select(messages.c.task_id, messages.c.updated_at)).all()
+    of_tasks = {row.task_id: row.updated_at for row in rows}
+    assert [task_id for task_id, stamp in of_tasks.items() if stamp == UNSTAMPED] == ["bad"]
+    assert set(of_tasks) == {"a", "bad", "c", "pushed"}
+
+
+def test_look_for_unstamped_messages_reads_no_table_though_statistics_say_that_many_are(
+    postgres_runtime: Runtime,
+) -> None:
+    postgres_runtime.projector.stop()
+    asked: list[Any] = []
+    with postgres_runtime.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO messages (account, task_id, mobile) SELECT 'default', n, '1' FROM generate_series(1, 20000) n"
+        )
+        connection.exec_driver_sql("ANALYZE messages")
+        connection.execute(sa.update(messages).values(updated_at=LATER))
+        sa.event.listen(connection, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
+        assert not is_any_unstamped(connection)
+        (statement, parameters) = asked[0]
+        plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars().all()
+    assert "Seq Scan" not in "".join(plan)
+
+
+def test_pass_over_many_unstamped_ends_with_what_changed_behind_it(runtime: Runtime) -> None:
+    """The pass goes on from its last id; what changes below it, meanwhile, is stamped as well."""
+    runtime.projector.stop()
+    record(runtime, *(make_send(task_id=f"{number}") for number in range(25)))
+    stamping = Stamping(runtime.database)
+    assert stamping.stamp_next(limit=10)
+    runtime.database.write(
+        lambda connection: connection.execute(sa.update(messages).where(messages.c.task_id == "3").values(status=1))
+    )
+    turns = 1
+    while stamping.stamp_next(limit=10):
+        turns += 1
+        assert turns < 9
+    with runtime.database.reading() as connection:
+        assert not is_any_unstamped(connection)
+
+
 def test_program_of_the_version_before_gets_its_changes_stamped(runtime: Runtime) -> None:
     """During an upgrade; it knows no such column."""
     save_pushes(runtime.database, [make_push(task_id="t")])
@@ -263,12 +332,12 @@ def test_migration_gives_what_is_there_one_stamp_and_what_comes_a_later_one(data
         database.write(upgrade)
     add = "INSERT INTO messages (account, task_id, mobile) VALUES ('default', '{}', '1')"
     database.write(lambda connection: [connection.exec_driver_sql(add.format(task_id)) for task_id in ("a", "b")])
-    begun = datetime.now(UTC)
     migrate.upgrade(database)
+    begun = datetime.now(UTC) - timedelta(seconds=1)
     database.write(lambda connection: connection.exec_driver_sql(add.format("c")))
     assert catch_up(database) is None
     with database.reading() as connection:
         a, b, c = connection.scalars(sa.select(messages.c.updated_at).order_by(messages.c.task_id))
-    assert a == b
-    assert begun - timedelta(seconds=1) < a < c
+    assert a == b == BEFORE_STAMPS
+    assert c > begun
     database.close()

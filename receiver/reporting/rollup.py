@@ -158,15 +158,18 @@ def drop_statements(dialect: str) -> Iterator[str]:
 
 
 def _postgresql_functions(*, closes: bool) -> Iterator[str]:
-    for event, sources in (
-        ("insert", ((1, "is_now"),)),
-        ("update", ((1, "is_now"), (-1, "was"))),
-        ("delete", ((-1, "was"),)),
+    # Not joined by id: nothing is known of these rows but their number at the first call, and they may be many.
+    columns = ", ".join(_COLUMNS)
+    differing = f"(SELECT {columns} FROM is_now EXCEPT ALL SELECT {columns} FROM was) AS differing"  # noqa: S608
+    for event, any_of, sources in (
+        ("insert", "is_now", ((1, "is_now"),)),
+        ("update", differing, ((1, "is_now"), (-1, "was"))),  # a stamp, for one, changes no count
+        ("delete", "was", ((-1, "was"),)),
     ):
         body = ";\n".join(_append(_counted("postgresql", *sources, closes=closes)))
         yield (
             f"CREATE OR REPLACE FUNCTION delivery_rollup_{event}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
-            f"IF EXISTS (SELECT FROM {sources[0][1]}) THEN\n{body};\nEND IF;\nRETURN NULL;\nEND $$"
+            f"IF EXISTS (SELECT FROM {any_of}) THEN\n{body};\nEND IF;\nRETURN NULL;\nEND $$"
         )
 
 

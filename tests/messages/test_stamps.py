@@ -284,6 +284,19 @@ def test_stamping_changes_no_figure_of_the_report(runtime: Runtime) -> None:
     assert [(a or 0) + (b or 0) for a, b in zip(changes, hours, strict=True)] == [30, 20]
 
 
+def test_stamp_has_nothing_counted_anew(postgres_runtime: Runtime) -> None:
+    """Without the tables of the counts, what counts anew fails."""
+    record(postgres_runtime, make_send(task_id="t"))
+    stamps(postgres_runtime)
+    with postgres_runtime.database.engine.connect() as connection, connection.begin() as transaction:
+        for table in ("delivery_hour_changes", "delivery_latency_changes"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} RENAME TO away_{table}")
+        connection.execute(sa.update(messages).values(updated_at=LATER))
+        with pytest.raises(sa.exc.ProgrammingError, match="delivery_hour_changes"):
+            connection.execute(sa.update(messages).values(status=1))
+        transaction.rollback()
+
+
 def test_wait_for_stamps_ends_with_the_last_of_them(runtime: Runtime) -> None:
     record(runtime, *(make_send(task_id=f"{number}") for number in range(300)))
     begun = time.monotonic()
@@ -316,8 +329,10 @@ def test_reader_that_goes_on_from_the_highest_stamp_keeps_an_exact_copy(runtime:
         assert copy == {row.id: row for row in connection.execute(shown)}
 
 
-def test_migration_gives_what_is_there_one_stamp_and_what_comes_a_later_one(database_url: str) -> None:
-    """With the embedded database, too, which cannot change the default of a column."""
+def test_migration_gives_what_is_there_one_old_stamp_and_what_comes_a_present_one(database_url: str) -> None:
+    """Else all that is there would be read as changes of today. With the embedded database, too, which cannot change
+    the default of a column.
+    """
     database = Database(database_url)
     config = migrate._config()
 

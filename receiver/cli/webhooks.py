@@ -115,7 +115,10 @@ def add(
 
 @webhooks.command()
 @click.argument("name")
-@click.option("--url", help="A new URL. The secret stays, and pending deliveries go there at once.")
+@click.option(
+    "--url",
+    help="A new URL. The secret stays, pending deliveries go there at once. To another host, give --header again.",
+)
 @click.option(
     "--event",
     "events",

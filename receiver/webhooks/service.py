@@ -38,6 +38,7 @@ class EndpointFault(Fault):
     NOT_FOR_RAW = "a raw endpoint receives every push; leave this out"
     SECONDS = "not from 1 to {most} seconds"
     HEADERS = "at most {most}, each name once, in whatever case"
+    HEADERS_MOVE = "a new scheme, host or port needs them given again, or none: their values are secret"
     HEADER_NAME = "a name is letters, digits and -, and none that every request has, such as Host or Content-Type"
     HEADER_VALUE = "a value is printable ASCII without blanks at its ends, 4000 characters at most"
     NO_SPAN = "not a time before now, and before the end"
@@ -107,6 +108,14 @@ def _faults(name: str, form: str, events: Sequence[str], seconds: int | None) ->
     return faults
 
 
+def _place_of(url: str) -> tuple[str, str, int] | None:
+    try:
+        place = parse_url(url)
+    except ValueError:
+        return None
+    return place.scheme, place.host, place.port
+
+
 class EndpointChange(TypedDict, total=False):
     """What is to change of an endpoint; what is left out stays."""
 
@@ -116,6 +125,14 @@ class EndpointChange(TypedDict, total=False):
     pii: bool
     not_delivered_after_seconds: int | None
     headers: Mapping[str, str]  # all of them
+
+
+def _faults_of_change(target: Endpoint, change: EndpointChange) -> dict[str, str]:
+    """Return what is wrong with a change, whatever the endpoint would be then."""
+    faults: dict[str, str] = {}
+    if target.headers and "headers" not in change and _place_of(change.get("url", target.url)) != _place_of(target.url):
+        faults["headers"] = EndpointFault.HEADERS_MOVE  # the new server would get to know them
+    return faults
 
 
 def _audited(settings: NewEndpoint) -> dict[str, Any]:
@@ -208,6 +225,7 @@ class Webhooks:
             not_delivered_after_seconds=seconds,
             headers=change.get("headers", target.headers),
             old=target,
+            known=_faults_of_change(target, change),
         )
         work = partial(changes.update_endpoint, new=new, now=self._trail.now())
         changed = {name: value for name, value in _audited(new).items() if value != _audited(target)[name]}
@@ -227,17 +245,18 @@ class Webhooks:
         not_delivered_after_seconds: int | None,
         headers: Mapping[str, str],
         old: Endpoint | None = None,
+        known: Mapping[str, str] | None = None,
     ) -> NewEndpoint:
         """Return the settings of an endpoint; the URL and accounts of `old` are not judged anew.
 
-        Raises InvalidEndpoint.
+        Raises InvalidEndpoint, with the `known` faults too.
         """
         raw = form == PayloadFormat.RAW
-        faults = _faults(name, form, events, not_delivered_after_seconds)
+        faults = {**(known or {}), **_faults(name, form, events, not_delivered_after_seconds)}
         if (old is None or url != old.url) and (fault := self._fault_of_url(url)):
             faults["url"] = fault
-        known = self._accounts.union((old.accounts if old else None) or ())
-        if accounts is not None and not set(accounts) <= known:
+        allowed = self._accounts.union((old.accounts if old else None) or ())
+        if accounts is not None and not set(accounts) <= allowed:
             faults["accounts"] = InputFault.UNKNOWN_ACCOUNT
         if fault := _fault_of_headers(headers):
             faults["headers"] = fault

@@ -470,6 +470,27 @@ def test_header_that_a_request_may_not_have_is_refused(
     assert {error["pointer"].split("/")[1] for error in refused.json["errors"]} == {"headers"}
 
 
+def test_headers_go_to_another_server_only_if_given_again(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
+    kept = {"Authorization": "Bearer t0ken"}
+    request("POST", "", wanted(target, headers=kept))
+    for url in (
+        target.url().replace("http:", "https:"), f"http://127.0.0.2:{target.port}/", "http://localhost:1/",
+    ):  # fmt: skip
+        refused = request("PATCH", "/shop", {"url": url, "pii": True})
+        assert refused.status_code == 422, url
+        assert [error["pointer"] for error in refused.json["errors"]] == ["#/headers"]
+    found = services.webhooks.find("shop")
+    assert (found.url, found.pii, found.headers) == (target.url("/hook?key=K1"), False, kept)
+    assert request("PATCH", "/shop", {"url": target.url("/new")}).status_code == 200
+    with hook() as other:
+        assert request("PATCH", "/shop", {"url": other.url(), "headers": {"X-Tenant": "7"}}).status_code == 200
+        request("POST", "/shop/test")
+        assert other.await_taken(1)[0].headers["X-Tenant"] == "7"
+        assert "Authorization" not in other.all[0].headers
+        assert request("PATCH", "/shop", {"url": target.url(), "headers": {}}).status_code == 200
+
+
 def test_old_url_never_gets_the_headers_of_the_new_one(client: FlaskClient, services: Runtime, target: Hook) -> None:
     request = ask(client, services)
     request("POST", "", wanted(target, events=["receipt.received"]))

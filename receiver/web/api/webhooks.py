@@ -91,7 +91,8 @@ class WebhookChangeSchema(StrictSchema):
         max_chars=2000,
         metadata={
             "example": "https://shop.example.com/hooks/v2",
-            "description": "The secret stays; pending deliveries go to the new URL at once.",
+            "description": "The secret stays; pending deliveries go to the new URL at once. With another scheme, host"
+            " or port, further headers must be given again.",
         },
     )
     events = ma.fields.List(

@@ -51,6 +51,9 @@ FAULTS: Mapping[Fault, Any] = {
     EndpointFault.NOT_FOR_RAW: lazy_gettext("A raw webhook receives every push. Leave this empty."),
     EndpointFault.SECONDS: lazy_gettext("Enter a number of seconds, at most one week."),
     EndpointFault.HEADERS: lazy_gettext("Too many headers, or one twice."),
+    EndpointFault.HEADERS_MOVE: lazy_gettext(
+        "For another scheme, host or port, enter the headers again or remove them."
+    ),
     EndpointFault.HEADER_NAME: lazy_gettext("A header's name is not valid, or every request has it already."),
     EndpointFault.HEADER_VALUE: lazy_gettext("A header's value must be printable ASCII."),
     EndpointFault.NO_SPAN: lazy_gettext("Enter a time in the past."),

@@ -39,6 +39,7 @@ class EndpointFault(Fault):
     SECONDS = "not from 1 to {most} seconds"
     HEADERS = "at most {most}, each name once, in whatever case"
     HEADERS_MOVE = "a new scheme, host or port needs them given again, or none: their values are secret"
+    NO_EVENT_LEFT = "no event is left: choose others, or pause or remove the webhook"
     HEADER_NAME = "a name is letters, digits and -, and none that every request has, such as Host or Content-Type"
     HEADER_VALUE = "a value is printable ASCII without blanks at its ends, 4000 characters at most"
     NO_SPAN = "not a time before now, and before the end"
@@ -127,9 +128,11 @@ class EndpointChange(TypedDict, total=False):
     headers: Mapping[str, str]  # all of them
 
 
-def _faults_of_change(target: Endpoint, change: EndpointChange) -> dict[str, str]:
+def _faults_of_change(target: Endpoint, change: EndpointChange, events: Sequence[str]) -> dict[str, str]:
     """Return what is wrong with a change, whatever the endpoint would be then."""
     faults: dict[str, str] = {}
+    if not events and "events" not in change and target.format is PayloadFormat.WEBHOOKS:
+        faults["events"] = EndpointFault.NO_EVENT_LEFT  # an empty list would mean all of them
     if target.headers and "headers" not in change and _place_of(change.get("url", target.url)) != _place_of(target.url):
         faults["headers"] = EndpointFault.HEADERS_MOVE  # the new server would get to know them
     return faults
@@ -225,7 +228,7 @@ class Webhooks:
             not_delivered_after_seconds=seconds,
             headers=change.get("headers", target.headers),
             old=target,
-            known=_faults_of_change(target, change),
+            known=_faults_of_change(target, change, events),
         )
         work = partial(changes.update_endpoint, new=new, now=self._trail.now())
         changed = {name: value for name, value in _audited(new).items() if value != _audited(target)[name]}

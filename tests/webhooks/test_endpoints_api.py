@@ -333,6 +333,19 @@ def test_change_sets_what_is_given_and_leaves_the_rest(client: FlaskClient, serv
     assert change_to(events=[]) == (everything, None, False, None)
 
 
+def test_last_event_is_not_taken_away(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
+    alone = ["message.not_delivered"]
+    request("POST", "", wanted(target, events=alone, not_delivered_after_seconds=30))
+    refused = request("PATCH", "/shop", {"not_delivered_after_seconds": None})
+    assert (refused.status_code, [error["pointer"] for error in refused.json["errors"]]) == (422, ["#/events"])
+    assert request("GET", "/shop").json["events"] == alone
+    changed = request("PATCH", "/shop", {"not_delivered_after_seconds": None, "events": ["reply.received"]})
+    assert (changed.status_code, changed.json["events"]) == (200, ["reply.received"])
+    request("POST", "", wanted(target, "raw", format="raw"))
+    assert request("PATCH", "/raw", {"accounts": ["second"]}).status_code == 200
+
+
 def test_change_is_checked_like_a_new_one(client: FlaskClient, services: Runtime, target: Hook) -> None:
     request = ask(client, services)
     request("POST", "", wanted(target))

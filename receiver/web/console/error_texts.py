@@ -54,6 +54,7 @@ FAULTS: Mapping[Fault, Any] = {
     EndpointFault.HEADERS_MOVE: lazy_gettext(
         "For another scheme, host or port, enter the headers again or remove them."
     ),
+    EndpointFault.NO_EVENT_LEFT: lazy_gettext("No event is left. Choose others, or pause or remove the webhook."),
     EndpointFault.HEADER_NAME: lazy_gettext("A header's name is not valid, or every request has it already."),
     EndpointFault.HEADER_VALUE: lazy_gettext("A header's value must be printable ASCII."),
     EndpointFault.NO_SPAN: lazy_gettext("Enter a time in the past."),

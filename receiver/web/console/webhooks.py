@@ -141,7 +141,7 @@ def _change_of(target: store.Endpoint) -> service.EndpointChange:
         change["url"] = url
     if target.format is PayloadFormat.WEBHOOKS:
         seconds, events = _seconds(), form.getlist("event")
-        if seconds is None:
+        if seconds is None and events != [EventType.NOT_DELIVERED]:  # none would mean all
             events = [event for event in events if event != EventType.NOT_DELIVERED]
         change |= {"events": events, "pii": "pii" in form, "not_delivered_after_seconds": seconds}
     if lines or "no_headers" in form:

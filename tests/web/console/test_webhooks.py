@@ -131,6 +131,16 @@ def test_target_is_changed_and_its_deliveries_are_shown_and_sent_again(services:
     assert (found.url, found.pii, found.headers) == (target.url("/new?key=K2"), False, {})
 
 
+def test_last_event_is_not_taken_away(services: Runtime, target: Hook) -> None:
+    staff = log_in(create_app(services), services, "admin")
+    fields = {"event": "message.not_delivered", "not_delivered_after_seconds": "30"}
+    staff.post("/webhooks", {"name": "shop", "url": target.url(), "format": "webhooks", **fields})
+    refused = staff.post("/webhooks/shop", {"action": "update", **fields, "not_delivered_after_seconds": ""})
+    assert refused.status_code == 422
+    assert 'id="not_delivered_after_seconds-error"' in refused.text
+    assert services.webhooks.find("shop").events == ("message.not_delivered",)
+
+
 def test_wrong_change_is_told_beside_its_field(services: Runtime, target: Hook) -> None:
     staff = log_in(create_app(services), services, "admin")
     staff.post("/webhooks", {"name": "shop", "url": target.url(), "format": "webhooks"})

@@ -131,11 +131,16 @@ def webhook(name: str) -> Response:
     return redirect(url_for("console.webhook", name=name), HTTPStatus.SEE_OTHER)
 
 
+def _accounts_of(target: store.Endpoint) -> list[str]:
+    """Return the accounts to choose from: those of the endpoint too, else a change would drop one that is gone."""
+    return sorted({*runtime().settings.accounts, *(target.accounts or ())})
+
+
 def _change_of(target: store.Endpoint) -> service.EndpointChange:
     """Return what the form asks for. Raises InvalidEndpoint."""
     form, lines = request.form, request.form.get("headers", "").strip().splitlines()
     change: service.EndpointChange = {}
-    if len(runtime().settings.accounts) > 1:
+    if len(_accounts_of(target)) > 1:
         change["accounts"] = form.getlist("account") or None
     if url := form.get("url", "").strip():
         change["url"] = url
@@ -190,7 +195,7 @@ def _show_target(target: store.Endpoint, *, errors: dict[str, str] | None = None
         states=list(names.items()),
         chosen={"state": state},
         events=tuple(EventType),
-        accounts=sorted(services.settings.accounts),
+        accounts=_accounts_of(target),
         errors=errors or {},
         given=request.form,
     )

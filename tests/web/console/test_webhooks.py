@@ -11,7 +11,9 @@ from standardwebhooks.webhooks import Webhook
 
 from receiver.app import create_app
 from receiver.db.tables import deliveries as deliveries_table
+from receiver.db.tables import targets
 from receiver.webhooks import deliveries, endpoints
+from tests.conftest import SECRET
 from tests.harness.factories import make_push
 from tests.harness.hooks import Hook, hook
 from tests.harness.waiting import await_true
@@ -139,6 +141,22 @@ def test_last_event_is_not_taken_away(services: Runtime, target: Hook) -> None:
     assert refused.status_code == 422
     assert 'id="not_delivered_after_seconds-error"' in refused.text
     assert services.webhooks.find("shop").events == ("message.not_delivered",)
+
+
+@pytest.mark.parametrize("tokens", [(("default", SECRET),), (("default", SECRET), ("second", SECRET[::-1]))])
+def test_endpoint_keeps_an_account_that_is_no_longer_configured(
+    make_runtime: Callable[..., Runtime], target: Hook, tokens: tuple[tuple[str, str], ...]
+) -> None:
+    services = make_runtime(webhooks_allow=ALLOW, push_tokens=tokens)
+    services.webhooks.add("test", name="shop", url=target.url(), form="webhooks", accounts=["default"])
+    change(services, sa.update(targets).values(accounts=["gone"]))
+    staff = log_in(create_app(services), services, "admin")
+    page = staff.get("/webhooks/shop").text
+    chosen = re.findall(r'name="account" value="([^"]+)" checked', page)
+    assert chosen == ["gone"]
+    staff.post("/webhooks/shop", {"action": "update", "account": chosen, "pii": "1"})
+    found = services.webhooks.find("shop")
+    assert (found.accounts, found.pii) == (("gone",), True)
 
 
 def test_wrong_change_is_told_beside_its_field(services: Runtime, target: Hook) -> None:

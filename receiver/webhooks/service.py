@@ -139,14 +139,18 @@ def _faults_of_change(target: Endpoint, change: EndpointChange, events: Sequence
 
 
 def _audited(settings: NewEndpoint) -> dict[str, Any]:
-    """Return what the audit log has of an endpoint: not its URL, which may contain a password."""
+    """Return what the audit log has of an endpoint: not its URL, which may contain a password.
+
+    An entry leaves out what is None, so that no value that a change can bring is None.
+    """
     return {
         "host": parse_url(settings.url).host,
         "format": settings.format.value,
         "events": [event.value for event in settings.events],
-        "accounts": list(settings.accounts) if settings.accounts is not None else None,
+        "accounts": list(settings.accounts) if settings.accounts is not None else "all",
         "pii": settings.pii,
-        "headers": settings.header_names or None,
+        "not_delivered_after_seconds": settings.not_delivered_after_seconds or 0,
+        "headers": settings.header_names,
     }
 
 

@@ -213,6 +213,25 @@ def test_every_change_is_audited_without_url_or_secret(client: FlaskClient, serv
     assert all(hidden not in str(entries) for hidden in (secret, new, "K1", "/hook"))
 
 
+def test_audit_says_what_an_endpoint_gets_more_and_less(client: FlaskClient, services: Runtime, target: Hook) -> None:
+    request = ask(client, services)
+    more: dict[str, Any] = {"accounts": ["second"], "headers": {"X-Tenant": "7"}, "events": ["reply.received"]}
+    request("POST", "", wanted(target, not_delivered_after_seconds=30, **more))
+    request("PATCH", "/shop", {"accounts": None, "not_delivered_after_seconds": 60, "headers": {}})
+    request("PATCH", "/shop", {"accounts": ["default"], "not_delivered_after_seconds": None})
+    entries = services.ask(lambda connection: log.list_audit(connection, 20))[::-1]
+    made, widened, narrowed = (entry["detail"] for entry in entries if entry["action"].startswith("webhook."))
+    assert (made["accounts"], made["not_delivered_after_seconds"], made["headers"]) == (["second"], 30, ["X-Tenant"])
+    assert widened == {
+        "name": "shop", "accounts": "all", "not_delivered_after_seconds": 60, "headers": [],
+        "url_changed": False, "headers_changed": True,
+    }  # fmt: skip
+    assert narrowed == {
+        "name": "shop", "accounts": ["default"], "not_delivered_after_seconds": 0, "events": ["reply.received"],
+        "url_changed": False, "headers_changed": False,
+    }  # fmt: skip
+
+
 def test_metrics_tell_what_waits_and_what_became_of_attempts(
     make_runtime: Callable[..., Runtime], target: Hook
 ) -> None:

@@ -92,7 +92,9 @@ RECEIPT_DELAY_SECONDS = ManyHistogram(
 )
 
 # Requests for API, console and other pages, and those through the send proxy. Pushes have metrics of their own. `route`
-# is a template, never a path: no id, number or secret.
+# is a template, never a path: no id, number or secret. Requests without a key can create every series, so they are few:
+# HEAD and OPTIONS, which every route has, count as "other"; durations are by route alone.
+_COUNTED_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 HTTP_REQUESTS = Counter(
     "receiver_http_requests",
     "Requests other than pushes, by route, method and class of the status.",
@@ -102,7 +104,7 @@ HTTP_REQUESTS = Counter(
 HTTP_REQUEST_SECONDS = Histogram(
     "receiver_http_request_duration_seconds",
     "Time from a request's head to the end of its answer, the wait that ?wait= asks for included.",
-    ["route", "method"],
+    ["route"],
     buckets=(0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=REGISTRY,
 )
@@ -187,10 +189,11 @@ _create_series()
 def count_request(route: str | None, method: str, status: int, seconds: float) -> None:
     """Count an answered request that is no push. `route`: a template; None: its path leads nowhere."""
     route = route or "none"
+    method = method if method in _COUNTED_METHODS else "other"
     for each in ("2xx", "4xx", "5xx"):  # at the first request, not at the first error
         HTTP_REQUESTS.labels(route, method, each)
     HTTP_REQUESTS.labels(route, method, f"{status // 100}xx").inc()
-    HTTP_REQUEST_SECONDS.labels(route, method).observe(seconds)
+    HTTP_REQUEST_SECONDS.labels(route).observe(seconds)
 
 
 def start_in_files(directory: Path, slot: int) -> None:

@@ -28,9 +28,10 @@ _log = get_logger(__name__)
 
 _PREFIX = "receiver-metrics-"
 _MEMORY = Path("/dev/shm")  # noqa: S108  (created by mkdtemp, for this user only)
-# At most half of each is filled; histograms have a dozen series for each route and method.
+# At most half of each is filled, even if every route is requested in every way. A file that is too small would grow
+# without being preallocated.
 _KINDS = {
-    "counter": 1 << 17,
+    "counter": 1 << 19,
     "histogram": 1 << 20,
     "gauge_max": 1 << 16,
     "gauge_livemin": 1 << 16,

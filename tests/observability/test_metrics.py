@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import signal
+import subprocess
+import sys
 import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -20,6 +23,7 @@ from receiver.messages import find_oldest_pending, journal
 from receiver.observability import metrics
 from receiver.server import multiprocess_metrics
 from receiver.server.multiprocess_metrics import MultiprocessMetrics
+from receiver.web import access_log, send_proxy
 from tests.bench.usage import is_running, list_tree
 from tests.harness.factories import make_push
 from tests.harness.journal import appending
@@ -116,7 +120,7 @@ def test_requests_are_counted_by_route_and_pushes_are_not_among_them(served: tup
         'method="GET",route="none",status="4xx"}',
     }
     assert now[f'receiver_http_requests_total{{method="GET",route="{one}",status="5xx"}}'] == 0
-    assert now[f'receiver_http_request_duration_seconds_count{{method="GET",route="{one}"}}'] >= 3
+    assert now[f'receiver_http_request_duration_seconds_count{{route="{one}"}}'] >= 3
     assert not [name for name in now if "push/" in name or "15080921090" in name]
 
 
@@ -246,6 +250,43 @@ def test_place_of_a_killed_master_is_removed_and_that_of_a_living_one_is_not(
     next_one.close()
     living.close()
     assert list(tmp_path.glob("receiver-metrics-*")) == []
+
+
+_COUNT_ALL = """
+import json, sys
+from pathlib import Path
+from receiver.observability import metrics
+from receiver.server import multiprocess_metrics
+
+multiprocess_metrics._MEMORY = Path(sys.argv[1])
+shared = multiprocess_metrics.MultiprocessMetrics(Path(sys.argv[1]))
+shared.start_counting(shared.assign_slot(()))
+for route, methods in json.load(sys.stdin):
+    for method in methods:
+        for status in (200, 302, 404, 503):
+            metrics.count_request(route, method, status, 0.1)
+for path in shared.directory.glob("*.db"):
+    print(path.name.rpartition("_")[0], path.stat().st_size, int.from_bytes(path.read_bytes()[:4], sys.byteorder))
+shared.close()
+"""
+
+
+def test_files_have_room_for_every_route_requested_in_every_way(runtime: Runtime, tmp_path: Path) -> None:
+    rules = create_app(runtime).url_map.iter_rules()
+    routes: list[tuple[str | None, list[str]]] = [(rule.rule, sorted(rule.methods or ())) for rule in rules]
+    beside = (None, *send_proxy._INTERFACES, send_proxy._OTHER_ROUTE)
+    routes += [(route, sorted(access_log._METHODS)) for route in beside]
+    counted = subprocess.run(
+        [sys.executable, "-c", _COUNT_ALL, str(tmp_path)],
+        input=json.dumps(routes),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    files = {kind: (int(size), int(used)) for kind, size, used in map(str.split, counted.stdout.splitlines())}
+    assert {kind: size for kind, (size, _) in files.items()} == multiprocess_metrics._KINDS
+    assert {kind: used for kind, (size, used) in files.items() if used > size / 2} == {}
+    assert files["counter"][1] > 100 * len(routes)  # they were counted there
 
 
 def test_without_a_place_each_process_counts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,14 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_must_not()
     assert {name for name, case in cases if "exp_samples" not in case} == set(alert_names())
 
 
+def test_probes_and_scrapes_are_no_requests_to_api_and_console() -> None:
+    counted = [each for each in (*expressions(), ALERTS.read_text()) if "receiver_http_request" in each]
+    assert len(counted) >= 4
+    for each in counted:
+        selectors = re.findall(r"receiver_http_request\w+(\{.*?\})?", each)
+        assert {'route!~"/healthz|/readyz|/metrics"' in selector for selector in selectors} == {True}, each
+
+
 def test_every_alert_is_explained_in_the_runbook() -> None:
     alarms = (DEPLOY / "RUNBOOK.md").read_text().partition("\n## Alarms\n")[2].partition("\n## ")[0]
     assert sorted(re.findall(r"^### (\w+)$", alarms, re.MULTILINE)) == sorted(alert_names())

@@ -25,7 +25,7 @@ from receiver.messages.stamps import mark_changed
 from receiver.reporting import rollup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _SET_PUSHES = 5000
 _SET_MESSAGES = 500
@@ -62,11 +62,12 @@ def _rebuild(connection: sa.Connection) -> Rebuilt:
     turn = projection.take_turn(connection, wait=True)
     position = 0 if turn is None else turn.position
     run = partial(_run, connection, bound=_find_bound(connection), position=position)
-    deleted = sum(_delete_unbacked(run, inbound) for inbound in INBOUND)
-    inserted = sum(
-        projection.restore_missing(connection, after=after, upto=min(after + _SET_PUSHES, position))
-        for after in range(0, position, _SET_PUSHES)
-    )
+    gone = [message_id for inbound in INBOUND for message_id in _delete_unbacked(run, inbound)]
+    inserted, changed = 0, set(gone)
+    for after in range(0, position, _SET_PUSHES):
+        rows, of_messages = projection.restore_missing(connection, after=after, upto=min(after + _SET_PUSHES, position))
+        inserted += rows
+        changed |= of_messages
     corrected = sum(run(_correct_copies(inbound)).rowcount for inbound in INBOUND)
     projection.match_inbound_events(connection, _masked(connection), notifies=False)
     wrong = _find_wrong_states(connection)
@@ -75,7 +76,9 @@ def _rebuild(connection: sa.Connection) -> Rebuilt:
     differing = rollup.differences(connection)
     if differing:
         rollup.rebuild(connection, offset_seconds=rollup.zone_offset_seconds(connection))
-    return Rebuilt(deleted=deleted, inserted=inserted, corrected=corrected, states=len(wrong), report=len(differing))
+    # Last: it locks messages in the order of their ids, and a recording that waits for one of them may hold others.
+    mark_changed(connection, changed)
+    return Rebuilt(deleted=len(gone), inserted=inserted, corrected=corrected, states=len(wrong), report=len(differing))
 
 
 def _find_bound(connection: sa.Connection) -> UUID:
@@ -93,17 +96,18 @@ def _run(connection: sa.Connection, text: str, *, bound: UUID, position: int) ->
     return connection.execute(statement, {"bound": bound, "position": position})
 
 
-def _delete_unbacked(run: Callable[[str], sa.CursorResult[Any]], inbound: Inbound) -> int:
-    """Delete rows whose first push says something else, or is not there; return how many."""
-    result = run(
-        f"DELETE FROM {inbound.table} AS r WHERE {inbound.rows} AND r.push_id > :bound AND NOT EXISTS"  # noqa: S608
-        " (SELECT 1 FROM pushes AS p"
-        f" WHERE p.id = r.push_id AND p.sequence <= :position AND {inbound.pushes} AND {inbound.same})"
-        " RETURNING message_id"
+def _delete_unbacked(run: Callable[[str], sa.CursorResult[Any]], inbound: Inbound) -> Sequence[int | None]:
+    """Delete rows whose first push says something else, or is not there; return the message of each."""
+    return (
+        run(
+            f"DELETE FROM {inbound.table} AS r WHERE {inbound.rows} AND r.push_id > :bound AND NOT EXISTS"  # noqa: S608
+            " (SELECT 1 FROM pushes AS p"
+            f" WHERE p.id = r.push_id AND p.sequence <= :position AND {inbound.pushes} AND {inbound.same})"
+            " RETURNING message_id"
+        )
+        .scalars()
+        .all()
     )
-    of_messages = result.scalars().all()
-    mark_changed(result.connection, of_messages)
-    return len(of_messages)
 
 
 def _correct_copies(inbound: Inbound) -> str:

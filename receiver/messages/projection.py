@@ -31,7 +31,7 @@ from receiver.messages import outbox
 from receiver.messages import projection_sql as sql
 from receiver.messages.journal import quarantine_next
 from receiver.messages.outbox import Change
-from receiver.messages.stamps import mark_changed, next_stamp
+from receiver.messages.stamps import next_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -184,18 +184,19 @@ _APPENDERS = sa.text(
 # --- Sets ---------------------------------------------------------------------------------------------
 
 
-def restore_missing(connection: sa.Connection, *, after: int, upto: int) -> int:
-    """Insert the messages, receipts and replies that are missing for pushes of the journal; return their number.
+def restore_missing(connection: sa.Connection, *, after: int, upto: int) -> tuple[int, set[int | None]]:
+    """Insert the messages, receipts and replies that are missing for pushes of the journal.
 
-    Changes no row, and no webhook gets anything.
+    Changes no row, and no webhook gets anything. Return their number, and which messages they belong to.
     """
+    changed: set[int | None] = set()
     range_ = {"after": after, "upto": upto}
     inserted: int = _execute(connection, sql.MISSING_MESSAGES, sql.NEW, range_ | {"stamp": UNSTAMPED}).rowcount
     for statement in sql.KEEPING.values():
         of_messages = _execute(connection, f"{statement} RETURNING message_id", sql.NEW, range_).scalars().all()
-        mark_changed(connection, of_messages)
+        changed.update(of_messages)
         inserted += len(of_messages)
-    return inserted
+    return inserted, changed
 
 
 def _project(

@@ -124,14 +124,18 @@ def find_position(connection: sa.Connection, moment: datetime) -> Position:
 
     What is older may follow it too: ids are in the order of the projection.
     """
-    # Without the sum, PostgreSQL would look through all ids from the first one on, for one that fits.
-    ends = [connection.scalar(sa.select(sa.func.max(table.c.id))) or 0 for table in (receipts, replies)]
-    firsts = [
-        connection.scalar(sa.select(sa.func.min(table.c.id + 0)).where(table.c.received_at >= moment))
-        for table in (receipts, replies)
-    ]
-    receipt_id, reply_id = (end if first is None else first - 1 for first, end in zip(firsts, ends, strict=True))
+    receipt_id, reply_id = (_id_before(connection, table, moment) for table in (receipts, replies))
     return Position(receipt_id, reply_id, max(0, _milliseconds(moment)))
+
+
+def _id_before(connection: sa.Connection, table: sa.Table, moment: datetime) -> int:
+    """Return the highest id below all that were received at that time or later."""
+    oldest = connection.scalar(sa.select(table.c.received_at).order_by(table.c.id).limit(1))
+    if oldest is None or oldest >= moment:  # else all of them would be read
+        return 0
+    # Without the sum, PostgreSQL would look through all ids from the first one on, for one that fits.
+    first = connection.scalar(sa.select(sa.func.min(table.c.id + 0)).where(table.c.received_at >= moment))
+    return (connection.scalar(sa.select(sa.func.max(table.c.id))) or 0) if first is None else first - 1
 
 
 def _milliseconds(moment: datetime) -> int:

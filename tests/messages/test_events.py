@@ -24,6 +24,7 @@ from receiver.auth.api_keys import Scope
 from receiver.core.cursors import Cursors
 from receiver.db.tables import receipts, replies
 from receiver.messages import EventKind, Position, catch_up, journal, list_events, record_sent
+from receiver.messages.events import find_position
 from receiver.runtime import Runtime
 from tests.conftest import make_key, make_settings
 from tests.harness.changers import Changers
@@ -454,6 +455,18 @@ def test_reader_begins_at_a_time(client: FlaskClient, bearer: dict[str, str], ru
     ]
     assert get(client, bearer, **{"from": "2099-01-01"}).json["items"] == []
     assert len(get(client, bearer, **{"from": "1970-01-01"}).json["items"]) == 7
+
+
+def test_begin_far_back_reads_no_row_but_the_first(postgres_runtime: Runtime) -> None:
+    runtime = postgres_runtime
+    save_pushes(runtime.database, [make_push(task_id=f"{number}") for number in range(3)])
+    asked: list[str] = []
+    with runtime.database.engine.connect() as connection:
+        sa.event.listen(connection, "before_cursor_execute", lambda *given: asked.append(given[2]))
+        begin = find_position(connection, datetime(2001, 1, 1, tzinfo=UTC))
+    assert (begin.receipt_id, begin.reply_id) == (0, 0)
+    assert len(asked) == 2
+    assert all("ORDER BY" in statement and "LIMIT" in statement for statement in asked)
 
 
 def test_reader_that_begins_where_nothing_is_yet_gets_what_comes(

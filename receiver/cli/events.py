@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def events(follow: bool, cursor_file: Path | None, kinds: tuple[str, ...]) -> No
     wanted = tuple(map(EventKind, kinds or EventKind))
     with open_runtime() as runtime:
         runtime.audit(ACTOR, "events.read")
-        position = Position() if cursor_file is None else read_cursor(cursor_file)
+        position = replace(Position() if cursor_file is None else read_cursor(cursor_file), kinds=frozenset(wanted))
         while True:
             page = _next(runtime, position, wanted)
             try:
@@ -83,4 +84,4 @@ def read_cursor(path: Path) -> Position:
 
 def _write(path: Path | None, position: Position) -> None:
     if path is not None:
-        write_file(path, ".".join(map(str, position.parts)) + "\n")
+        write_file(path, ".".join(position.parts) + "\n")

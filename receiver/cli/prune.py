@@ -20,7 +20,7 @@ from receiver.core import ReceiverError, SettingsError
 from receiver.core.cursors import read_unfiltered
 from receiver.maintenance.horizons import require_none_ahead, require_present
 from receiver.maintenance.prune import Due, Plan, RetentionKind, find_overdue, list_horizons, look, prune
-from receiver.messages import Position
+from receiver.messages import EventKind, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,7 +147,7 @@ def _plan(
 
 
 def _slowest_reader(runtime: Runtime, files: Sequence[Path], cursors: Sequence[str]) -> Position | None:
-    """Return the position of the slowest of these readers; None if there are none."""
+    """Return the position of the slowest of these readers, for each kind of those that read it; None: no readers."""
     positions = [read_cursor(path) for path in files]
     for cursor in cursors:
         try:
@@ -156,7 +156,13 @@ def _slowest_reader(runtime: Runtime, files: Sequence[Path], cursors: Sequence[s
             raise ReceiverError("--cursor: not a cursor of GET /events; pass its `next_cursor`") from None
     if not positions:
         return None
-    return Position(min(one.receipt_id for one in positions), min(one.reply_id for one in positions))
+    return Position(
+        min((one.receipt_id for one in positions if EventKind.RECEIPT in one.kinds), default=_HOLDS_NOTHING),
+        min((one.reply_id for one in positions if EventKind.REPLY in one.kinds), default=_HOLDS_NOTHING),
+    )
+
+
+_HOLDS_NOTHING = 2**63 - 1  # above all ids
 
 
 def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool, now_is_right: bool = False) -> None:

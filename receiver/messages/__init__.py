@@ -16,7 +16,7 @@ from receiver.messages.send_records import (
     SendRecordParser,
     parse_filter_time,
 )
-from receiver.messages.stamps import find_last_stamp
+from receiver.messages.stamps import settled
 
 __all__ = [
     "DATA_LAG",
@@ -36,7 +36,6 @@ __all__ = [
     "SendRecordParser",
     "Trend",
     "catch_up",
-    "find_last_stamp",
     "find_oldest_pending",
     "list_events",
     "match_recorded",
@@ -44,4 +43,5 @@ __all__ = [
     "record_sent",
     "record_verified",
     "save_readings",
+    "settled",
 ]

@@ -48,17 +48,22 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A reader's position: the ids of the last receipt and the last reply; the stamp and id of the last message."""
+    """A reader's position: the ids of the last receipt and the last reply; the stamp and id of the last message; and
+    the kinds that it reads.
+    """
 
     receipt_id: int = 0
     reply_id: int = 0
     stamp: int = 0  # in milliseconds from 1970
     message_id: int = 0
+    kinds: frozenset[EventKind] = frozenset(EventKind)
 
     @property
-    def parts(self) -> tuple[int, int, int, int]:
+    def parts(self) -> tuple[str, ...]:
         """Return what `of_parts` makes it of."""
-        return (self.receipt_id, self.reply_id, self.stamp, self.message_id)
+        numbers = (self.receipt_id, self.reply_id, self.stamp, self.message_id)
+        some = () if self.kinds == frozenset(EventKind) else (",".join(sorted(self.kinds)),)
+        return (*map(str, numbers), *some)
 
     @classmethod
     def of_parts(cls, parts: Sequence[str]) -> Position:
@@ -66,9 +71,12 @@ class Position:
 
         Raises ValueError.
         """
-        if len(parts) not in (2, 4) or not all(part.isascii() and part.isdigit() for part in parts):
+        numbers, kinds = parts[:4], parts[4:]
+        well_formed = len(numbers) in (2, 4) and all(part.isascii() and part.isdigit() for part in numbers)
+        if not well_formed or len(kinds) > 1:
             raise ValueError("not a position")
-        return cls(*map(int, parts))
+        position = cls(*map(int, numbers))
+        return replace(position, kinds=frozenset(map(EventKind, kinds[0].split(",")))) if kinds else position
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

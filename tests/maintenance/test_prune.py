@@ -382,6 +382,32 @@ def test_command_shows_then_does_and_leaves_a_note_in_the_audit(aged: Runtime) -
 
 
 @on_sqlite
+def test_reader_of_some_kinds_holds_no_others(aged: Runtime) -> None:
+    place = aged.settings.data_dir / "replies.cursor"
+    place.write_text("0.0\n")
+    assert command(aged, "events", "--kind", "reply", "--cursor-file", str(place)).exit_code == 0
+    ends = place.read_text().strip().split(".")
+    assert (ends[0], ends[4]) == ("0", "reply")
+    assert int(ends[1]) > 0
+    assert command(aged, "events", "--kind", "reply", "--cursor-file", str(place)).stdout == ""
+    for option, cursor in (("--cursor-file", str(place)), ("--cursor", _cursor(aged, kind="reply"))):
+        shown = json.loads(command(aged, "prune", "--json", "--kind", "receipts", option, cursor).stdout)
+        assert (shown["kind"], shown["rows"]) == (
+            "receipts",
+            json.loads(command(aged, "prune", "--json", "--kind", "receipts").stdout)["rows"],
+        )
+        assert shown["rows"] > 0
+
+
+def _cursor(runtime: Runtime, **query: str) -> str:
+    """The cursor of a reader that has read nothing."""
+    headers = {"Authorization": make_key(runtime)}
+    answer = create_app(runtime).test_client().get("/api/v1/events", query_string=query, headers=headers)
+    cursor: str = answer.json["next_cursor"]
+    return cursor
+
+
+@on_sqlite
 def test_wrong_demands_are_refused(runtime: Runtime) -> None:
     for arguments, told in (
         (["--kind", "audit", "--days", "100"], "--days: below 180"),

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
+from receiver.core.cursors import Cursors
 from receiver.db.tables import projection
 from receiver.messages import record_sent
 from tests.conftest import make_key
@@ -116,6 +117,20 @@ def test_read_of_changes_that_cannot_wait_for_stamps_says_that_it_lags(postgres_
     answer = reader.get("messages", updated_from=BEGINNING)
     assert [message["task_id"] for message in answer.json["items"]] == ["t"]
     assert "X-Data-Lag-Seconds" not in answer.headers
+
+
+def test_cursor_from_before_changes_could_be_asked_for_goes_on(runtime: Runtime) -> None:
+    reader = Reader(runtime)
+    record(runtime, *(make_send(task_id=f"{number}") for number in range(3)))
+    newest, *rest = reader.get("messages").json["items"]
+    filters = (
+        *("accounts", "mobile", "task_id", "status", "late", "template_id", "reference", "sent_from", "sent_to"),
+        *("received_from", "received_to", "matched", "conflicting", "q", "opt_out", "opt_out_review", "outcome"),
+        *("after_id", "to_id"),
+    )
+    cursors = Cursors(runtime.shared_secret("cursor"), "messages", dict.fromkeys(filters))
+    old = cursors.make(newest["id"], runtime.now().isoformat())
+    assert reader.get("messages", cursor=old).json["items"] == rest
 
 
 def test_period_of_changes_has_its_begin_and_not_its_end(runtime: Runtime) -> None:

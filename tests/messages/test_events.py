@@ -417,8 +417,10 @@ def test_cursor_from_before_messages_were_events_goes_on_and_has_all_of_these_to
         first, *rest = connection.scalars(sa.select(receipts.c.id).order_by(receipts.c.id))
     old = Cursors(runtime.shared_secret("cursor"), "events", {"accounts": None}).make(first, 0)
     events = get(client, bearer, after=old).json["items"]
-    assert [event["event_id"] for event in events if event["kind"] == "receipt"] == [f"receipt_{n}" for n in rest]
+    following = [f"receipt_{n}" for n in rest]
+    assert [event["event_id"] for event in events if event["kind"] == "receipt"] == following
     assert len([event for event in events if event["kind"] == "message"]) == 3
+    assert ids_of(get(client, bearer, after=old, kind="receipt,reply")) == following
 
 
 def test_kinds_are_chosen_and_the_cursor_is_for_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -169,11 +170,12 @@ class _Reader:
         self._audited = False  # once per request, however long its stream is
         self.has_more = False
         self._cursors = self._make_cursors()
-        self._position = self._begin(arguments)
+        self._position = replace(self._begin(arguments), kinds=self._kinds)
 
     def _make_cursors(self) -> Cursors:
         filters: dict[str, Any] = {"accounts": self._accounts}
-        if self._kinds != frozenset(EventKind):  # else as it was while there were two kinds
+        # Cursors from before messages were events go on, with these or without.
+        if self._kinds not in (frozenset(EventKind), {EventKind.RECEIPT, EventKind.REPLY}):
             filters["kinds"] = sorted(self._kinds)
         return Cursors(self._services.shared_secret("cursor"), "events", filters)
 

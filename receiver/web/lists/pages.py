@@ -12,7 +12,7 @@ from flask import g
 from receiver.audit import AuditFilter, list_entries
 from receiver.core import InputFault, NotFound
 from receiver.core.cursors import Cursors
-from receiver.messages import find_last_stamp, queries
+from receiver.messages import queries, settled
 from receiver.messages.queries import Clock, Filter, Page, PushRow
 from receiver.web import runtime
 from receiver.web.auth import caller
@@ -40,16 +40,17 @@ def answer_page(
     wanted = {key: value for key, value in arguments.items() if key not in ("limit", "cursor", "account")}
     accounts = readable_accounts(arguments.get("account"))
     narrowed = Filter(**wanted, accounts=accounts)
-    cursors = Cursors(services.shared_secret("cursor"), name, asdict(narrowed))
-    before, now, stamped_upto = None, services.now(), None
+    cursors = Cursors(services.shared_secret("cursor"), name, _in_cursors(narrowed))
+    before, now = None, services.now()
     if "cursor" in arguments:
         before, moment, *stamps = cursors.read(arguments["cursor"])
         now, *stamped = map(datetime.fromisoformat, (moment, *stamps))
-        stamped_upto = stamped[0] if stamped else None
+        page_filter = replace(narrowed, stamped_upto=stamped[0] if stamped else None)
     elif narrowed.of_changes:
-        stamped_upto = services.ask(find_last_stamp, stamped=True)
+        page_filter = services.ask(lambda connection: settled(connection, narrowed), stamped=True)
+    else:
+        page_filter = narrowed
     limit = arguments["limit"]
-    page_filter = replace(narrowed, stamped_upto=stamped_upto)
     page = Page(limit=limit + 1, before=_key_of(name, before), filter=page_filter)
     # A search for one person or message needs the newest rows; a list may lag. A later page may only lag once the
     # replica certainly has what the first page showed: otherwise rows would be missing.
@@ -59,9 +60,14 @@ def answer_page(
     rows = (services.browse if may_lag else services.ask)(
         lambda connection: fetch(connection, page, services.clock(now))
     )
-    fixed = [moment.isoformat() for moment in (now, stamped_upto) if moment is not None]
+    fixed = [moment.isoformat() for moment in (now, page_filter.stamped_upto) if moment is not None]
     next_cursor = cursors.make(rows[limit - 1].id, *fixed) if len(rows) > limit else None
     return as_page([present(row) for row in rows[:limit]], next_cursor)
+
+
+def _in_cursors(wanted: Filter) -> dict[str, Any]:
+    """Return what a cursor is for. Cursors from before a filter was known go on: null, a later one is left out."""
+    return {key: value for key, value in asdict(wanted).items() if value is not None or key not in _LATER_FILTERS}
 
 
 def as_page(items: list[Any], next_cursor: str | None) -> dict[str, Any]:
@@ -71,6 +77,7 @@ def as_page(items: list[Any], next_cursor: str | None) -> dict[str, Any]:
 
 
 _CLOCKS_APART = timedelta(minutes=1)  # of nodes, at most
+_LATER_FILTERS = frozenset({"updated_from", "updated_to", "stamped_upto"})
 _ASKS_FOR_ONE = frozenset({"mobile", "task_id", "reference"})
 
 

@@ -47,6 +47,10 @@ _NOT_PUBLIC = tuple(
         ),
     )
 )
+# The last label is no number: that is an address, however it is written.
+_FULL_NAME = re.compile(
+    r"(?:[a-z0-9_-]{1,63}\.)+(?!(?:[0-9]+|0x[0-9a-f]*|localhost|localdomain)\Z)[a-z0-9_-]{1,63}", re.ASCII
+)
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -64,6 +68,9 @@ class EgressFault(Fault):
     FRAGMENT_IN_URL = "not a URL of the form https://HOST:PORT/PATH?QUERY"
     CREDENTIALS_IN_URL = "no user, password or backslash in it; a secret may stand in its path or query"
     NOT_PUBLIC = "it has an address that is not public; RECEIVER_WEBHOOKS_ALLOW may name it, or its network"
+    NO_FULL_NAME = (
+        "no full name such as hooks.example.com, which a proxy needs; RECEIVER_WEBHOOKS_ALLOW may name the host"
+    )
     UNRESOLVED = "its name does not resolve"
     CERTIFICATE = "its certificate is not valid"
     NO_CONNECTION = "it takes no connection"
@@ -72,8 +79,12 @@ class EgressFault(Fault):
     TIMEOUT = "no answer within {seconds} seconds"
     NO_HTTP = "the request is no HTTP"
     UNUSABLE_URL = "its URL cannot be used"
-    UNUSABLE_PROXY = "the proxy that the environment names is no URL such as http://HOST:PORT"
-    PROXY_REFUSED = "the proxy that the environment names made no connection ({answer})"
+    UNUSABLE_PROXY = (
+        "the proxy that the environment names (for webhooks RECEIVER_WEBHOOKS_PROXY) is no URL such as http://HOST:PORT"
+    )
+    PROXY_REFUSED = (
+        "the proxy that the environment names (for webhooks RECEIVER_WEBHOOKS_PROXY) made no connection ({answer})"
+    )
     NOT_CONNECTED = "no connection within {seconds} seconds"
 
 
@@ -217,12 +228,16 @@ class EgressPolicy:
     def check(self, host: str, port: int) -> None:
         """Judge a host. Raises EgressForbidden, EgressError.
 
-        A proxy resolves names itself, and may know some that are unknown here: those are left to it.
+        A proxy resolves names itself, and may know some that are unknown here: those are left to it, unless it might
+        read an address in what is none here, or a name of its own network.
         """
+        proxied = bool(self.proxy_for(host))
+        if proxied and not _is_unambiguous(host):
+            raise EgressForbidden(EgressFault.NO_FULL_NAME)
         try:
             self.addresses(host, port)
         except EgressNotSent:
-            if not self.proxy_for(host):
+            if not proxied:
                 raise
 
     def _may_reach(self, address: Address) -> bool:
@@ -231,6 +246,15 @@ class EgressPolicy:
     def _is_allowed(self, address: Address) -> bool:
         plain = address.ipv4_mapped if isinstance(address, IPv6Address) and address.ipv4_mapped else address
         return any(plain.version == network.version and plain in network for network in self._networks)
+
+
+def _is_unambiguous(host: str) -> bool:
+    """Return whether a host is an address as it is usually written, or a name with a domain."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _FULL_NAME.fullmatch(host.lower().removesuffix(".")) is not None
+    return "%" not in host
 
 
 def look_up(host: str, port: int, resolve: Callable[[str, int], Sequence[str]] | None = None) -> list[str]:

@@ -416,6 +416,36 @@ def test_proxy_is_not_asked_for_what_is_inside(url: str, found: str) -> None:
         assert proxy.heads == []
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1.", "127.0.0.1..", "127.1", "127.1.", "0177.0.0.1", "0x7f.0.0.1", "0x7f000001", "2130706433",
+        "127.0.0.0x1", "a.1", "127.0.0.1%2e", "%31%32%37.0.0.1", "127%2e0.0.1", "[::1%25lo]", "localhost", "LOCALHOST.",
+        "a.localhost", "localhost.localdomain", "inside", "inside.", "127.0.0.1,example.com",
+    ],
+)  # fmt: skip
+def test_proxy_is_not_asked_for_an_address_in_disguise(host: str) -> None:
+    def unknown(*_: object) -> list[str]:
+        raise OSError
+
+    for found in (unknown, lambda *_: ["1.1.1.1"]):
+        policy = EgressPolicy((), found, proxy="http://127.0.0.1:1")
+        with pytest.raises(EgressForbidden):
+            policy.check(parse_url(f"http://{host}/").host, 80)
+
+
+@pytest.mark.parametrize("host", ["shop.example", "Shop.Example.", "a_b.x--1.example", "1.2.3.4.example", "a.0xyz"])
+def test_proxy_is_asked_for_a_full_name_that_is_unknown_here(host: str) -> None:
+    def unknown(*_: object) -> list[str]:
+        raise OSError
+
+    EgressPolicy((), unknown, proxy="http://127.0.0.1:1").check(host, 80)
+    EgressPolicy((), lambda *_: ["1.1.1.1"], proxy="http://127.0.0.1:1").check("1.1.1.1", 80)
+    EgressPolicy(("inside",), lambda *_: ["10.1.2.3"], proxy="http://127.0.0.1:1").check("inside", 80)
+    with pytest.raises(EgressNotSent):
+        EgressPolicy((), unknown).check(host, 80)
+
+
 def test_what_is_allowed_by_name_or_address_is_reached_without_the_proxy() -> None:
     with hook() as target, proxy_to(target.port) as proxy:
         for allowed, url in (("localhost", target.url()), (LOOPBACK[0], f"http://127.0.0.1:{target.port}/")):

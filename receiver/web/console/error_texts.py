@@ -35,11 +35,14 @@ FAULTS: Mapping[Fault, Any] = {
     EgressFault.FRAGMENT_IN_URL: _NOT_A_URL,
     EgressFault.NO_HTTP: _NOT_A_URL,
     EgressFault.UNUSABLE_URL: _NOT_A_URL,
-    EgressFault.UNUSABLE_PROXY: lazy_gettext("The proxy in the environment is not a valid URL."),
-    EgressFault.PROXY_REFUSED: lazy_gettext("The proxy in the environment refused the connection."),
+    EgressFault.UNUSABLE_PROXY: lazy_gettext("The proxy (for webhooks RECEIVER_WEBHOOKS_PROXY) is not a valid URL."),
+    EgressFault.PROXY_REFUSED: lazy_gettext("The proxy (for webhooks RECEIVER_WEBHOOKS_PROXY) refused the connection."),
     EgressFault.NOT_CONNECTED: lazy_gettext("Cannot connect to the server."),
     EgressFault.CREDENTIALS_IN_URL: lazy_gettext("The URL must not contain a user name or password."),
     EgressFault.NOT_PUBLIC: lazy_gettext("This address is not public. To allow it, add it to RECEIVER_WEBHOOKS_ALLOW."),
+    EgressFault.NO_FULL_NAME: lazy_gettext(
+        "Through a proxy, a host needs its full name. To allow this one, add it to RECEIVER_WEBHOOKS_ALLOW."
+    ),
     EgressFault.UNRESOLVED: lazy_gettext("The host name does not resolve."),
     EgressFault.CERTIFICATE: lazy_gettext("The server's certificate is not valid."),
     EgressFault.NO_CONNECTION: lazy_gettext("Cannot connect to the server."),

@@ -187,15 +187,17 @@ class PushLog:
     def add(self, answered: Sequence[tuple[Acknowledged | ReceiverError, str | None, float]]) -> None:
         """Log answered pushes: the result of each, its request id, the seconds it took."""
         if not self._on:
+            answered = [each for each in answered if not isinstance(each[0], Acknowledged)]
+        if not answered:
             return
-        logger = logging.getLogger(_NAME)
-        info = logger.isEnabledFor(logging.INFO)
+        info = logging.getLogger(_NAME).isEnabledFor(logging.INFO)
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         lines = []
         for result, given_id, seconds in answered:
             if not isinstance(result, Acknowledged):
                 why = {"error": type(result).__name__, "reason": str(result)}
-                _log.error(_EVENT, method="POST", route=_PUSH_ROUTE, status=503, request_id=given_id, **why)
+                known = {"request_id": given_id} if given_id else {}
+                _log.error(_EVENT, method="POST", route=_PUSH_ROUTE, status=503, **known, **why)
             elif info and self._line is not None:
                 lines.append(self._line.render(result, given_id, seconds, now=now))
             elif info:

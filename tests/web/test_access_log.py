@@ -176,6 +176,18 @@ def test_access_log_can_be_off(tmp_path: Path) -> None:
         assert "receiver.access" not in process.log.read_text()
 
 
+def test_failed_push_has_its_line_even_with_the_access_log_off(tmp_path: Path) -> None:
+    environment = {"RECEIVER_ACCESS_LOG": "off", "RECEIVER_SPOOL_MAX_BYTES": "1"}
+    with ServeProcess(tmp_path, "postgresql://receiver@127.0.0.1:1/receiver", environment=environment) as process:
+        assert process.push(_RECEIPT).status == 503
+        process.stop()
+        lines = [json.loads(line) for line in process.log.read_text().splitlines()]
+    (line,) = [line for line in lines if line["logger"] == "receiver.access"]
+    assert (line["http_status"], line["route"], line["error"]) == (503, "/push/***", "SpoolUnavailable")
+    assert "RECEIVER_SPOOL_MAX_BYTES" in line["reason"]
+    assert None not in line.values()
+
+
 @pytest.mark.parametrize("form", [form for form in LogFormat if form is not LogFormat.CONSOLE])
 def test_rendered_line_is_what_the_logging_library_would_write(
     form: LogFormat, monkeypatch: pytest.MonkeyPatch

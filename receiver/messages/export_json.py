@@ -5,7 +5,6 @@ PostgreSQL writes the same bytes as Python; a test compares them.
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,11 +101,11 @@ def _merged(parts: Iterable[Part]) -> Iterator[sa.ColumnElement[Any]]:
     yield sa.literal_column(f"'{constant}'")
 
 
-def iter_json(fields: tuple[Field, ...], lines: Iterable[str]) -> Iterator[bytes]:
-    """Yield lines of CSV as lines of JSON."""
+def iter_json(fields: tuple[Field, ...], rows: Iterable[list[str]]) -> Iterator[bytes]:
+    """Yield the cells of rows as lines of JSON."""
     readers = [(field.name, field.nullable, _JSON[field.type].read) for field in fields]
     written: list[str] = []
-    for cells in csv.reader(lines):
+    for cells in rows:
         row = {
             name: None if cell == "" and nullable else read(cell)
             for (name, nullable, read), cell in zip(readers, cells, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from receiver.messages.fields import Field
 
 
+# A push has 64 KiB. As JSON in a cell a byte is up to nine characters; Python's own limit is 128 KiB.
+csv.field_size_limit(1024 * 1024)
 _CHUNK_BYTES = 64 * 1024
 _PART_ROWS = 1000
 _PART_IDS = 5000
@@ -64,10 +67,15 @@ def iter_ndjson(
         line = export.query.with_only_columns(json_line(export).label("line"), maintain_column_froms=True)
         yield from _copy(connection, export, line, _AS_LINES, tell)
         return
-    yield from iter_json(export.fields, split_lines(iter_csv(connection, export, neutral=False, tell=tell)))
+    yield from iter_json(export.fields, read_cells(iter_csv(connection, export, neutral=False, tell=tell)))
 
 
-def split_lines(pieces: Iterable[bytes]) -> Iterator[str]:
+def read_cells(pieces: Iterable[bytes]) -> Iterator[list[str]]:
+    """Yield the cells of each row of a CSV that was written here."""
+    return csv.reader(_split_lines(pieces))
+
+
+def _split_lines(pieces: Iterable[bytes]) -> Iterator[str]:
     """Part text at its newlines alone: a carriage return may be a reply's own."""
     rest = b""
     for piece in pieces:

@@ -6,7 +6,6 @@ is whole, and takes a text between `<r>` and `</r>` for markup of its own.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import zipfile
@@ -20,7 +19,7 @@ from xlsxwriter.utility import xl_col_to_name
 from receiver.core import TooManyRows, in_zone
 from receiver.db.engine import lift_statement_timeout
 from receiver.messages.export_pieces import PieceWriter
-from receiver.messages.export_rows import count_rows, split_lines
+from receiver.messages.export_rows import count_rows, read_cells
 from receiver.messages.fields import TIMES, Field, FieldType
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def _lines(fields: tuple[Field, ...], rows: Iterable[bytes], zone: ZoneInfo, tim
 
     writers = {**_WRITERS, **dict.fromkeys(TIMES, write_time)}
     columns = [(xl_col_to_name(place), writers.get(field.type, _write_text)) for place, field in enumerate(fields)]
-    for number, cells in enumerate(csv.reader(split_lines(rows)), start=2):
+    for number, cells in enumerate(read_cells(rows), start=2):
         if number > SHEET_ROWS + 1:
             raise _too_many()
         written = (

@@ -301,6 +301,22 @@ def test_what_a_sheet_cannot_hold_is_said_before_it_is_begun(filled: Filled, mon
     assert filled.export("messages", "format=csv").data
 
 
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
+def test_longest_value_of_a_push_ends_no_export(make_runtime: Callable[..., Runtime], sealed: bool) -> None:
+    filled = Filled(make_runtime(**{"encryption_keys": (OLD,)} if sealed else {}))
+    body = b"mobile=15080921090&taskid=long&receivetime=2026-11-23+09:14:30&x=" + b"\x01" * 60_000
+    for told in (b"&status=1", b"&content=x"):
+        filled.runtime.batch_writer.enqueue(make_push(body=body + told)).result(60)
+    for name in ("receipts", "replies"):
+        listed = filled.listed(name)
+        assert max(len(json.dumps(item["extra"])) for item in listed) > 360_000
+        assert [json.loads(line) for line in filled.export(f"{name}.ndjson").text.splitlines()] == listed
+        read = pq.read_table(io.BytesIO(filled.export(f"{name}.parquet").data)).to_pylist()
+        assert [json.loads(row["extra"]) for row in read] == [item["extra"] for item in listed]
+        sheet = rows_of_sheet(filled.export(f"{name}.xlsx").data)
+        assert [row["push_id"] for row in sheet] == [item["push_id"] for item in listed]
+
+
 def test_path_with_an_ending_is_the_export_in_that_format(filled: Filled) -> None:
     for name in ("messages", "receipts", "replies"):
         for form in files.FileFormat:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
+from receiver.db.engine import insert
 from receiver.db.set_aside import read_rows
 from receiver.db.tables import deliveries, delivery_history, pushes, receipts, replies, targets
 from receiver.messages import queries
@@ -238,18 +239,20 @@ def _keep_history(connection: sa.Connection, result: Settlement, now: datetime) 
     for delivery, status in result.delivered:
         by_status[status].append(delivery.id)
     for status, ids in by_status.items():
-        connection.execute(_history_statement(), {"ids": ids, "status": status, "now": now})
+        connection.execute(_history_statement(connection.dialect.name), {"ids": ids, "status": status, "now": now})
 
 
 @cache
-def _history_statement() -> Any:
+def _history_statement(dialect: str) -> Any:
     kept = ("id", "target_id", "event_id", "event", "push_id", "receipt_id", "reply_id", "message_id", "created_at")
     status = sa.bindparam("status", type_=sa.Integer)
     now = sa.bindparam("now", type_=delivery_history.c.delivered_at.type)
     added = (deliveries.c.attempts + 1, status, now)
     copied = sa.select(*(deliveries.c[name] for name in kept), *added)
     copied = copied.where(deliveries.c.id.in_(sa.bindparam("ids", expanding=True)))
-    return sa.insert(delivery_history).from_select([*kept, "attempts", "last_status", "delivered_at"], copied)
+    statement = insert(dialect, delivery_history)
+    statement = statement.from_select([*kept, "attempts", "last_status", "delivered_at"], copied)
+    return statement.on_conflict_do_nothing()  # another node settles the same deliveries: this one's lease ran out
 
 
 def _cut_history(connection: sa.Connection, target_id: int) -> None:

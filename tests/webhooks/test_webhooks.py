@@ -19,7 +19,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from receiver.app import create_app
 from receiver.core import NameTaken, NotFound, SendResult, new_id
 from receiver.db.tables import deliveries as deliveries_table
-from receiver.db.tables import forward_queue, messages, pushes, replies, timers
+from receiver.db.tables import delivery_history, forward_queue, messages, pushes, replies, timers
 from receiver.db.tables import targets as targets_table
 from receiver.intake import replay_push
 from receiver.net.egress import EgressResponse
@@ -409,6 +409,40 @@ def test_what_a_node_has_claimed_is_no_others_until_its_lease_is_over(
         assert all(begun < end <= datetime.now(UTC) + deliveries.LEASE for end in ends)
         connection.execute(sa.update(deliveries_table).values(next_at=begun))
         assert claim(postgres_runtime, connection) == [first, *others]
+
+
+def test_two_nodes_settle_what_both_have_sent(nodes: sa.Engine) -> None:
+    leave(nodes, None, None)
+    with nodes.connect() as connection:
+        rows = connection.execute(sa.select(deliveries_table).order_by(deliveries_table.c.id)).all()
+    names = [name for name in deliveries.QueuedDelivery.__slots__ if name != "__weakref__"]
+    sent = [deliveries.QueuedDelivery(**{name: getattr(row, name) for name in names}) for row in rows]
+
+    def settle(connection: sa.Connection) -> None:
+        result = deliveries.Settlement(delivered=[(one, 200) for one in sent], last_failed=False, last_status=200)
+        deliveries.settle(connection, rows[0].target_id, result)
+
+    failed: list[Exception] = []
+
+    def settle_too() -> None:
+        try:
+            with nodes.begin() as second:
+                settle(second)
+        except Exception as error:  # noqa: BLE001  (it is what is asserted)
+            failed.append(error)
+
+    other = threading.Thread(target=settle_too)
+    with nodes.begin() as first:
+        settle(first)
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()  # it waits for the first one's rows
+    other.join(30)
+    assert failed == []
+    with nodes.connect() as connection:
+        kept = connection.scalars(sa.select(delivery_history.c.id).order_by(delivery_history.c.id)).all()
+        left = connection.scalar(sa.select(sa.func.count()).select_from(deliveries_table))
+    assert (kept, left) == ([row.id for row in rows], 0)
 
 
 def test_target_that_fails_is_tried_by_one_node_with_one_delivery(postgres_runtime: Runtime, nodes: sa.Engine) -> None:

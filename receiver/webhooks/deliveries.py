@@ -89,7 +89,7 @@ class Settlement:
     failed: list[Failure] = field(default_factory=list)
     released: list[QueuedDelivery] = field(default_factory=list)  # not tried
     failures_in_row: int = 0  # consecutive failures of the endpoint itself
-    last_failed: bool = False  # of the attempts of this claim, the last one
+    last_failed: bool | None = None  # of the attempts of this claim, the last one; None: nothing was sent
     last_status: int | None = None
     rest: timedelta | None = None  # pause that the endpoint asked for
     pause_because: str | None = None
@@ -313,7 +313,7 @@ def _health(row: Any, result: Settlement, now: datetime) -> Row:
         values |= {"delivered": row.delivered + len(result.delivered), "delivered_at": now}
     if result.failed:
         values |= {"failed_at": now, "last_error": result.failed[-1].error[:_ERROR_MAX_CHARS]}
-    if result.delivered or result.failed or result.pause_because:
+    if result.last_failed is not None:
         values["last_status"] = result.last_status
         values["failing_since"] = (row.failing_since or now) if result.last_failed else None
     if result.pause_because and row.paused_at is None:

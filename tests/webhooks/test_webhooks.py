@@ -584,6 +584,35 @@ def test_target_that_takes_nothing_is_failing_at_once_and_good_once_it_takes_som
     assert services.webhooks.find("shop").state is EndpointState.PAUSED
 
 
+def test_delivery_that_cannot_be_sent_says_nothing_of_its_target(
+    services: Runtime, target: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(services, target, form="raw")
+    target.behave = lambda _sent: (404, {})
+    keep(services, make_push())
+    await_true(lambda: services.webhooks.find("shop").failed_at is not None)
+    failing = services.webhooks.find("shop")
+
+    def unreadable(*_: Any, **__: Any) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(engine, "render", unreadable)
+    keep(services, make_push(task_id="other"))
+    await_true(lambda: "cannot be written" in (services.webhooks.find("shop").last_error or ""))
+    found = services.webhooks.find("shop")
+    assert (found.state, found.failing_since, found.last_status) == (EndpointState.FAILING, failing.failing_since, 404)
+    monkeypatch.undo()
+    target.behave = lambda _sent: (200, {})
+    resume(services)
+    await_settled(services)
+    good = services.webhooks.find("shop")
+    assert (good.state, good.last_status) == (EndpointState.GOOD, 200)
+    monkeypatch.setattr(engine, "render", unreadable)
+    keep(services, make_push(task_id="third"))
+    await_true(lambda: services.webhooks.find("shop").failed_at != found.failed_at)
+    assert services.webhooks.find("shop").state is EndpointState.GOOD
+
+
 def test_redirect_is_a_failure_that_says_so(services: Runtime, target: Hook) -> None:
     add(services, target, form="raw")
     target.behave = lambda _sent: (302, {"Location": target.url("/elsewhere")})

@@ -207,6 +207,59 @@ def test_each_pod_has_its_alarms_and_its_backup_beside_the_server() -> None:
     assert "/data" in {mount["mountPath"] for mount in beside["volumeMounts"]}
 
 
+def loop_beside_the_server() -> str:
+    """What the second container of the pods runs."""
+    return str(find("StatefulSet")["spec"]["template"]["spec"]["containers"][1]["command"][-1])
+
+
+@pytest.mark.parametrize(
+    ("loop", "place"),
+    [
+        *((SERVICES[name]["command"][0].replace("$$", "$"), "/data/backups") for name in ("jobs", "jobs-2")),
+        (loop_beside_the_server(), "/backups"),
+    ],
+    ids=["compose", "compose-2", "kubernetes"],
+)
+def test_spool_is_backed_up_once_a_day_however_often_the_loop_starts(loop: str, place: str, tmp_path: Path) -> None:
+    backups, done = tmp_path / "backups", tmp_path / "done"
+    backups.mkdir()
+    doubles = {
+        "date": f"cat {tmp_path}/today",
+        "receiver": f'echo "$*" >>{done}; case $1 in backup) mkdir "{backups}/receiver-$(date)T020000Z" ;; esac',
+        "sleep": f"echo minute >>{done}; [ $(grep -c minute {done}) -lt 130 ] || kill $PPID",
+    }
+    for name, text in doubles.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def run_on(day: str) -> list[str]:
+        """What two hours of that day have `receiver` do."""
+        (tmp_path / "today").write_text(day)
+        done.unlink(missing_ok=True)
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        subprocess.run(["sh", "-c", loop.replace(place, str(backups))], env=environment, check=False, timeout=60)
+        return done.read_text().splitlines()
+
+    once = f"backup {backups} --keep 3"
+    assert [run_on("20261129").count(once), run_on("20261129").count(once)] == [1, 0]
+    assert run_on("20261130").count(once) == 1
+
+
+def test_backups_of_the_spool_have_room_and_none_of_it_is_the_spools() -> None:
+    stateful_set = find("StatefulSet")["spec"]
+    server, beside = stateful_set["template"]["spec"]["containers"]
+    (kept,) = re.findall(r"receiver backup /backups --keep (\d+)", beside["command"][-1])
+    sizes = {
+        claim["metadata"]["name"]: int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi")) << 30
+        for claim in stateful_set["volumeClaimTemplates"]
+    }
+    spool = int(SETTINGS["spool_max_bytes"].default)
+    assert sizes["backups"] > (int(kept) + 1) * spool
+    assert sizes["data"] > spool
+    assert {"name": "backups", "mountPath": "/backups"} in beside["volumeMounts"]
+    assert "backups" not in {mount["name"] for mount in server["volumeMounts"]}
+
+
 def test_every_file_of_kubernetes_is_applied_or_named_as_a_choice() -> None:
     directory = DEPLOY / "kubernetes"
     files = {path.name for path in directory.iterdir()} - {"kustomization.yaml"}

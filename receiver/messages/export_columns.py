@@ -31,7 +31,7 @@ from receiver.messages.queries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy.engine import Dialect
 
@@ -148,22 +148,22 @@ def export_messages(wanted: Filter, clock: Clock, dialect: Dialect, *, in_full: 
     values = row_sql.message_values(clock)
     narrow = _is_narrow(wanted) or is_short(wanted.updated_from, wanted.updated_to or clock.now)
     if dialect.name == "postgresql" and not narrow:
-        query, counts = row_sql.grouped_counts(query)
+        query, counts = row_sql.grouped_counts(query, partial(_in_range, wanted))
         values = {**values, **counts}
     return Export(
         columns=_columns(MessageRow, values, in_full=in_full, cipher=cipher_of(dialect)),
-        query=_in_range(query, messages, wanted),
+        query=query.where(*_in_range(wanted, messages.c.id)).order_by(messages.c.id),
         table=messages,
         narrow=narrow,
     )
 
 
-def _in_range(query: sa.Select[Any], table: sa.Table, wanted: Filter) -> sa.Select[Any]:
+def _in_range(wanted: Filter, ids: sa.Column[Any]) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions that an id is in the part that is wanted."""
     if wanted.after_id is not None:
-        query = query.where(table.c.id > wanted.after_id)
+        yield ids > wanted.after_id
     if wanted.to_id is not None:
-        query = query.where(table.c.id <= wanted.to_id)
-    return query.order_by(table.c.id)
+        yield ids <= wanted.to_id
 
 
 def _is_narrow(wanted: Filter) -> bool:
@@ -201,7 +201,7 @@ def _export_inbound_events(
 ) -> Export:
     return Export(
         columns=_columns(row_type, {**row_sql.inbound_values(table), **own}, in_full=in_full, cipher=cipher),
-        query=_in_range(select_inbound_events(table).where(*conditions), table, wanted),
+        query=select_inbound_events(table).where(*conditions, *_in_range(wanted, table.c.id)).order_by(table.c.id),
         table=table,
         narrow=_is_narrow(wanted),
     )

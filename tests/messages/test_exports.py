@@ -17,25 +17,28 @@ from zoneinfo import ZoneInfo
 import openpyxl
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 from openpyxl.utils.escape import unescape
 
 from receiver.app import create_app
 from receiver.audit import log
 from receiver.auth.api_keys import Scope
 from receiver.core import MessageStatus, SendResult
+from receiver.db.tables import messages
 from receiver.messages import export_files as files
 from receiver.messages import export_sheets as sheets
 from receiver.messages.fields import fields_of
-from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow
+from receiver.messages.queries import Filter, MessageRow, ReceiptRow, ReplyRow
 from receiver.web.lists import exports as exports_module
 from tests.conftest import make_key
 from tests.db.test_encryption import OLD
 from tests.harness.factories import NOON, make_push, make_send
+from tests.harness.journal import save_pushes
 from tests.harness.server import ServeProcess
 from tests.sending.test_sending import make_attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from flask.testing import FlaskClient
@@ -391,3 +394,27 @@ def test_export_gives_way_to_pushes(filled: Filled, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(filled.runtime.batch_writer, "_appended_at", time.monotonic() - 2)
     assert filled.export("messages").data
     assert not rests
+
+
+def test_late_part_of_the_messages_counts_its_own_receipts_alone(postgres_runtime: Runtime) -> None:
+    runtime = postgres_runtime
+    save_pushes(runtime.database, [make_push(task_id=str(number)) for number in range(300)])
+    with runtime.database.reading() as connection:
+        last = connection.scalar(sa.select(sa.func.max(messages.c.id))) or 0
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # for which the table is small enough
+        part = files.EXPORTS["messages"](
+            Filter(after_id=last - 10, to_id=last - 5), runtime.clock(), connection.dialect, in_full=False
+        )
+        query = part.as_text(neutral=False).compile(
+            dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
+        )
+        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {query}"
+        (whole,) = connection.exec_driver_sql(explained, query.construct_params()).scalar_one()
+    scans = [node for node in _nodes(whole["Plan"]) if node.get("Relation Name") == "receipts"]
+    assert [node["Actual Rows"] * node["Actual Loops"] for node in scans] == [5]
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from _nodes(inner)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OF_MESSAGES = ("sent_from", "sent_to", "updated_from", "updated_to")
-_OF_PUSHES = ("received_from", "received_to")
+_OF_RECEIPTS_AND_REPLIES = ("received_from", "received_to")
 _ENDINGS = {f".{form}": form for form in FileFormat} | {".jsonl": FileFormat.NDJSON}
 
 
@@ -111,7 +111,7 @@ def _format(file: Path, given: str | None) -> FileFormat:
 
 def _filter(name: str, given: dict[str, Any], zone: Any) -> Filter:
     values = {key: value for key, value in given.items() if value is not None}
-    for key in (*_OF_MESSAGES, *_OF_PUSHES):
+    for key in (*_OF_MESSAGES, *_OF_RECEIPTS_AND_REPLIES):
         if key in values:
             try:
                 values[key] = parse_filter_time(values[key], zone)
@@ -124,7 +124,7 @@ def _filter(name: str, given: dict[str, Any], zone: Any) -> Filter:
         values["mobile"] = number
     if "status" in values and values["status"] not in set(MessageStatus):
         raise ReceiverError(f"--status: not one of {', '.join(MessageStatus)}")
-    unfit = {"template_id", *_OF_MESSAGES} if name != "messages" else set(_OF_PUSHES)
+    unfit = {"template_id", *_OF_MESSAGES} if name != "messages" else set(_OF_RECEIPTS_AND_REPLIES)
     if wrong := sorted(unfit & values.keys()) + (["status"] if name == "replies" and "status" in values else []):
         raise ReceiverError(f"{', '.join('--' + key.replace('_', '-') for key in wrong)}: no filter of {name}")
     account = values.pop("account", None)

@@ -6,6 +6,7 @@ import os
 import time
 import zlib
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from receiver.core import MissingExtra
@@ -60,6 +61,12 @@ EXPORTS: Mapping[str, Callable[..., Export]] = {
 }
 
 
+def require_library(form: FileFormat) -> None:
+    """Raise MissingExtra if the format's library is not installed."""
+    if form is FileFormat.PARQUET and find_spec("pyarrow") is None:
+        raise MissingExtra("Parquet needs the extra `parquet`: pip install 'receiver[parquet]'")
+
+
 def iter_file(
     connection: sa.Connection,
     name: str,
@@ -81,8 +88,10 @@ def iter_file(
     `gives_way` returns whether to rest between pieces, for twice as long as each took, so that urgent work gets the
     processor. `tell` receives the numbers of rows.
 
-    Before the first piece, raises TooManyRows, and MissingExtra if the format's library is not installed.
+    Before the first piece, raises TooManyRows, and MissingExtra if the format's library is not installed; after it,
+    TooManyRows once an XLSX grows over 2 GiB.
     """
+    require_library(form)
     export = EXPORTS[name](settled(connection, wanted), clock, connection.dialect, in_full=in_full)
     if form is FileFormat.XLSX:
         require_fit(connection, export)
@@ -124,12 +133,10 @@ def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _parquet(fields: tuple[Field, ...], rows: Iterable[bytes]) -> Iterator[bytes]:
     # Read as it loads: this pool gives back what is freed, the usual one keeps a fifth more. Of none, it takes another.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
-    try:
-        import pyarrow as pa  # noqa: PLC0415  (an extra, and a quarter of a second to load)
-        import pyarrow.csv  # noqa: PLC0415
-        import pyarrow.parquet as pq  # noqa: PLC0415
-    except ImportError:
-        raise MissingExtra("Parquet needs the extra `parquet`: pip install 'receiver[parquet]'") from None
+    import pyarrow as pa  # noqa: PLC0415  (an extra, and a quarter of a second to load)
+    import pyarrow.csv  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     types = {
         FieldType.TEXT: pa.string(),
         FieldType.WORD: pa.string(),

@@ -382,6 +382,8 @@ def test_format_that_is_not_installed_is_said_at_once(filled: Filled, monkeypatc
     answer = filled.client.get("/api/v1/exports/messages?format=parquet", headers=filled.headers)
     assert (answer.status_code, answer.json["code"]) == (422, "missing_extra")
     assert "receiver[parquet]" in answer.json["detail"]
+    assert filled.client.head("/api/v1/exports/messages.parquet", headers=filled.headers).status_code == 422
+    assert filled.client.head("/api/v1/exports/messages.csv", headers=filled.headers).status_code == 200
 
 
 def test_export_gives_way_to_pushes(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import marshmallow as ma
 from flask import Response, request
 
 from receiver.core import InputFault, Overloaded
-from receiver.messages.export_files import MEDIA_TYPES, TEXT_FORMATS, FileFormat, gzipped, iter_file
+from receiver.messages.export_files import MEDIA_TYPES, TEXT_FORMATS, FileFormat, gzipped, iter_file, require_library
 from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.messages.queries import Filter
 from receiver.web import runtime
@@ -49,6 +49,7 @@ class _Place:
 
 _ABOUT_FORMATS = (
     f"Parquet is an extra. XLSX holds up to {SHEET_ROWS:,} rows; beyond, the answer is 422, `too_many_rows`."
+    " One that grows over 2 GiB breaks off."
 )
 _ABOUT_NEUTRAL = "CSV: put an apostrophe before values that a spreadsheet would run as formulas. For programs: `false`."
 
@@ -106,7 +107,7 @@ FORMS: Mapping[str, type[ma.Schema]] = {name: form_of(name) for name in _FILTERS
 def answer_export(name: str, arguments: dict[str, Any], form: FileFormat | None = None) -> Response:
     """Return a list as a streamed file; `arguments` are loaded by its form. HEAD reads no rows.
 
-    Raises Overloaded.
+    Raises Overloaded, MissingExtra and TooManyRows. What fails after the first bytes is logged, and the answer broken.
     """
     services = runtime()
     form = form or arguments.pop("format")
@@ -114,6 +115,7 @@ def answer_export(name: str, arguments: dict[str, Any], form: FileFormat | None 
     wanted = Filter(**arguments | {"accounts": readable_accounts(arguments.pop("account", None))})
     in_full, clock = caller().sees_numbers, services.clock()
     services.require_database()
+    require_library(form)
     if request.method == "HEAD":  # headers only: no row is read or sent
         return _as_file(name, form, iter(()))
     audit_look_up(f"{name}.export", mobile=arguments.get("mobile"), format=form.value, in_full=in_full)

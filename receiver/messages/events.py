@@ -108,15 +108,17 @@ def list_events(
     Each kind is read in its own order, and they are merged by time.
     """
     queues: dict[EventKind, deque[Any]] = {}
-    for kind in kinds:
-        match kind:
-            case EventKind.RECEIPT:
-                rows = _next_rows(connection, receipts, after.receipt_id, limit, accounts, as_receipt_row)
-            case EventKind.REPLY:
-                rows = _next_rows(connection, replies, after.reply_id, limit, accounts, as_reply_row)
-            case EventKind.MESSAGE:
-                rows = _next_messages(connection, after, limit, accounts, clock)
-        queues[kind] = deque(rows)
+    if EventKind.RECEIPT in kinds:
+        queues[EventKind.RECEIPT] = deque(
+            _next_rows(connection, receipts, after.receipt_id, limit, accounts, as_receipt_row)
+        )
+    if EventKind.REPLY in kinds:
+        queues[EventKind.REPLY] = deque(_next_rows(connection, replies, after.reply_id, limit, accounts, as_reply_row))
+    if EventKind.MESSAGE in kinds:
+        # No more messages than go before these: each costs a count of its receipts and of its replies.
+        times = [row.received_at for queue in queues.values() for row in queue]
+        upto = max(times) if len(times) >= limit else None
+        queues[EventKind.MESSAGE] = deque(_next_messages(connection, after, limit, accounts, clock, upto))
     events: list[Event] = []
     position = after
     while len(events) < limit and any(queues.values()):
@@ -177,14 +179,19 @@ def _next_rows(
 
 
 def _next_messages(
-    connection: sa.Connection, after: Position, limit: int, accounts: tuple[str, ...] | None, clock: Clock
+    connection: sa.Connection,
+    after: Position,
+    limit: int,
+    accounts: tuple[str, ...] | None,
+    clock: Clock,
+    upto: datetime | None,
 ) -> Sequence[MessageRow]:
     stamp = _EPOCH + after.stamp * _MILLISECOND
     query = MESSAGES.where(
         sa.tuple_(messages.c.updated_at, messages.c.id) > (stamp, after.message_id),
         messages.c.updated_at > UNSTAMPED,
         is_in_feeds(messages),
-        *message_conditions(Filter(accounts=accounts), clock),
+        *message_conditions(Filter(accounts=accounts, stamped_upto=upto), clock),
     )
     query = query.order_by(messages.c.updated_at, messages.c.id).limit(limit)
     return read_rows(connection, query, messages, lambda row: as_message_row(row, clock))

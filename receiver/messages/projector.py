@@ -113,8 +113,7 @@ def catch_up(database: Database, *, seconds: float = CATCH_UP_SECONDS) -> float 
     Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
     sets = _Sets(database, lambda: False)
-    end, position = _look(database)
-    unstamped = _is_any_unstamped(database)
+    end, position, unstamped = _look(database, stamps=True)
     deadline = time.monotonic() + seconds
     while position < end or unstamped:
         if time.monotonic() > deadline:
@@ -122,8 +121,7 @@ def catch_up(database: Database, *, seconds: float = CATCH_UP_SECONDS) -> float 
         progress = sets.project_next()
         if progress is None:
             time.sleep(_POLL_SECONDS)
-            _, position = _look(database)
-            unstamped = _is_any_unstamped(database)
+            _, position, unstamped = _look(database, stamps=True)
         else:
             position, unstamped = progress.position, progress.unstamped is not False
             if progress.unstamped is None:
@@ -131,14 +129,10 @@ def catch_up(database: Database, *, seconds: float = CATCH_UP_SECONDS) -> float 
     return None
 
 
-def _look(database: Database) -> tuple[int, int]:
+def _look(database: Database, *, stamps: bool = False) -> tuple[int, int, bool]:
+    """Return what `find_end` does, and, if `stamps` are asked for, whether any message has none."""
     with database.reading() as connection:
-        return find_end(connection)
-
-
-def _is_any_unstamped(database: Database) -> bool:
-    with database.reading() as connection:
-        return is_any_unstamped(connection)
+        return *find_end(connection), stamps and is_any_unstamped(connection)
 
 
 def _find_lag(database: Database, end: int) -> float | None:
@@ -200,39 +194,32 @@ class Projector:
         """Return whether long reads and webhooks should give way to the projection."""
         return self.lag_seconds > _GIVE_WAY_SECONDS
 
-    def await_reached(self, seconds: float = READ_WAIT_SECONDS) -> float | None:
-        """Wait until what was appended before this call is projected; return as `catch_up` does."""
-        if self._thread is None:
-            return catch_up(self._database, seconds=seconds)
-        end, position = _look(self._database)
-        deadline = time.monotonic() + seconds
-        while position < end:
-            if time.monotonic() > deadline:
-                return _find_lag(self._database, end)
-            self._wanted.set()
-            self._nudged.set()
-            with self._moved:
-                if not self._moved.wait_for(lambda: self._position >= end, 2 * _POLL_SECONDS):
-                    _, self._position = _look(self._database)  # another process may be the projector
-                position = self._position
-        return None
+    def await_reached(self, seconds: float = READ_WAIT_SECONDS, *, stamped: bool = False) -> float | None:
+        """Wait until what was appended before this call is projected; return as `catch_up` does.
 
-    def await_stamped(self, seconds: float = READ_WAIT_SECONDS) -> float | None:
-        """Wait until messages that were changed before this call have their stamp.
-
-        None: they have, as far as no one else holds them. Else, after `seconds`: these, the least age of what is not.
+        `stamped`: and until messages that were changed before it have their stamp, as far as no one else holds them.
         """
         if self._thread is None:
             return catch_up(self._database, seconds=seconds)
         wanted = self._turns_begun + 1  # one that is under way may not have seen the change
+        end, position, unstamped = _look(self._database, stamps=stamped)
         deadline = time.monotonic() + seconds
-        unstamped = _is_any_unstamped(self._database)
-        while unstamped and time.monotonic() < deadline:
+        while position < end or unstamped:
+            if time.monotonic() > deadline:
+                return max(_find_lag(self._database, end) or 0.0, seconds if unstamped else 0.0) or None
             self._wanted.set()
             self._nudged.set()
             with self._moved:
-                unstamped = not self._moved.wait_for(lambda: self._last_stamped >= wanted, 2 * _POLL_SECONDS)
-        return seconds if unstamped else None
+                aims = (end if position < end else 0), (wanted if unstamped else 0)
+                self._moved.wait_for(
+                    lambda: self._position >= aims[0] and self._last_stamped >= aims[1],  # noqa: B023  (called here)
+                    2 * _POLL_SECONDS,
+                )
+                position = max(position, self._position)
+                unstamped = unstamped and self._last_stamped < wanted
+            if position < end:  # another process may be the projector
+                _, position, _ = _look(self._database)
+        return None
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -274,5 +261,5 @@ class Projector:
                     self._nudged.set()  # until it is known
                 return
             if self._marked_at is None or progress.position >= self._mark:
-                self._mark, _ = _look(self._database)
+                self._mark, _, _ = _look(self._database)
                 self._marked_at = time.monotonic()

@@ -62,9 +62,8 @@ class Reads:
             return self._query(question)
 
     def _await_projection(self, *, stamped: bool = False) -> None:
-        lags = (self._projector.await_stamped() if stamped else None, self._projector.await_reached())
-        if late := [lag for lag in lags if lag is not None]:
-            DATA_LAG.set(max(late))
+        if (lag := self._projector.await_reached(stamped=stamped)) is not None:
+            DATA_LAG.set(lag)
 
     def _query(self, question: Callable[[Connection], T]) -> T:
         with self._database.reading() as connection:

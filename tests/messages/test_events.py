@@ -459,6 +459,18 @@ def test_reader_begins_at_a_time(client: FlaskClient, bearer: dict[str, str], ru
     assert len(get(client, bearer, **{"from": "1970-01-01"}).json["items"]) == 7
 
 
+def test_page_of_receipts_reads_no_messages_that_come_after_it(postgres_runtime: Runtime) -> None:
+    runtime = postgres_runtime
+    save_pushes(runtime.database, [make_push(task_id=f"{number}") for number in range(30)])
+    read: list[int] = []
+    with runtime.database.engine.connect() as connection:
+        sa.event.listen(connection, "after_cursor_execute", lambda *given: read.append(given[1].rowcount))
+        page = list_events(connection, Position(), 10, None, runtime.clock())
+        assert ([event.kind for event in page], sum(read)) == ([EventKind.RECEIPT] * 10, 10)
+        rest = list_events(connection, page[-1].position, 100, None, runtime.clock())
+    assert [event.kind for event in rest] == [EventKind.RECEIPT] * 20 + [EventKind.MESSAGE] * 30
+
+
 def test_begin_far_back_reads_no_row_but_the_first(postgres_runtime: Runtime) -> None:
     runtime = postgres_runtime
     save_pushes(runtime.database, [make_push(task_id=f"{number}") for number in range(3)])

@@ -218,7 +218,7 @@ def test_message_that_refuses_its_stamp_stops_neither_the_others_nor_the_project
     record(runtime, *(make_send(task_id=task_id) for task_id in ("a", "bad", "c")))
     save_pushes(runtime.database, [make_push(task_id="pushed")])
     assert catch_up(runtime.database, seconds=20) is None
-    assert runtime.projector.await_stamped(20) is None
+    assert runtime.projector.await_reached(20, stamped=True) is None
     with runtime.database.reading() as connection:
         rows = connection.execute(sa.select(messages.c.task_id, messages.c.updated_at)).all()
     of_tasks = {row.task_id: row.updated_at for row in rows}
@@ -300,7 +300,7 @@ def test_stamp_has_nothing_counted_anew(postgres_runtime: Runtime) -> None:
 def test_wait_for_stamps_ends_with_the_last_of_them(runtime: Runtime) -> None:
     record(runtime, *(make_send(task_id=f"{number}") for number in range(300)))
     begun = time.monotonic()
-    runtime.projector.await_stamped(20)
+    runtime.projector.await_reached(20, stamped=True)
     assert time.monotonic() - begun < 15
     with runtime.database.reading() as connection:
         unstamped = sa.select(sa.func.count()).where(messages.c.updated_at == UNSTAMPED)

@@ -231,9 +231,9 @@ def test_look_for_unstamped_messages_reads_no_table_though_statistics_say_that_m
 ) -> None:
     postgres_runtime.projector.stop()
     asked: list[Any] = []
-    with postgres_runtime.database.engine.begin() as connection:
+    with open_transaction(postgres_runtime) as connection:
         connection.exec_driver_sql(
-            "INSERT INTO messages (account, task_id, mobile) SELECT 'default', n, '1' FROM generate_series(1, 20000) n"
+            "INSERT INTO messages (account, task_id, mobile) SELECT 'default', n, '1' FROM generate_series(1, 5000) n"
         )
         connection.exec_driver_sql("ANALYZE messages")
         connection.execute(sa.update(messages).values(updated_at=LATER))

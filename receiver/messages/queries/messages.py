@@ -66,11 +66,22 @@ MESSAGES = sa.select(
 
 
 def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[MessageRow]:
-    """Return a page of messages, newest first by id."""
-    query = paged(MESSAGES.where(*message_conditions(page.filter, clock)), messages.c.id, page)
-    query = _by_time(query, messages.c.id, page.filter.sent_from, page.filter.sent_to or clock.now)
-    query = _by_time(query, messages.c.id, page.filter.updated_from, page.filter.updated_to or clock.now)
+    """Return a page of messages, newest first by id; where changes are asked for, the oldest change first."""
+    query = MESSAGES.where(*message_conditions(page.filter, clock))
+    if page.filter.of_changes:
+        query = _by_changes(query, page)
+    else:
+        query = paged(query, messages.c.id, page)
+        query = _by_time(query, messages.c.id, page.filter.sent_from, page.filter.sent_to or clock.now)
     return read_rows(connection, query, messages, lambda row: as_message_row(row, clock))
+
+
+def _by_changes(query: sa.Select[Any], page: Page) -> sa.Select[Any]:
+    """Take the page in the order of the index: by ids, all that an import has changed were sorted for each page."""
+    place = (messages.c.updated_at, messages.c.id)
+    if page.before is not None:
+        query = query.where(sa.tuple_(*place) > page.before)
+    return query.order_by(*place).limit(page.limit)
 
 
 def find_message(

@@ -97,8 +97,9 @@ class MessageRow:
         datetime,
         Field(
             FieldType.OUR_TIME,
-            "When it last changed, or got a receipt or reply; for a moment after that, an earlier time. Whoever goes on"
-            " from the highest one, by `updated_from`, misses no change. In SQL, 1970 for that moment.",
+            "When it last changed, or got a receipt or reply; for a moment after that, an earlier time; 2000 for what"
+            " has not changed since before there was such a time. Whoever reads with `updated_from`, from 1970-01-01"
+            " at first and then from the highest one, misses no change. In SQL, 1970 for that moment.",
         ),
     ]
 
@@ -227,7 +228,9 @@ class Filter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """Where a page begins: below `before` (newest first), at most `limit` rows."""
+    """Where a page begins: below the key `before`, newest first; behind it, a stamp and an id, where changes are asked
+    for. At most `limit` rows.
+    """
 
     limit: int
     before: Any = None

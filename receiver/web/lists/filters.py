@@ -88,8 +88,9 @@ class MessageFilterSchema(AccountFilterSchema):
     sent_to = InputTime(metadata={"description": "Sent before this time.", "example": "2026-12-01"})
     updated_from = InputTime(
         metadata={
-            "description": "Changed at or after this time. To keep a copy, go on from the highest `updated_at` that was"
-            " read: no change is missed. Changes that come while the pages are read are left for the next time.",
+            "description": "Changed at or after this time, the oldest change first. To keep a copy, begin with"
+            " `1970-01-01` and go on from the highest `updated_at` that was read: no change is missed. A first reading"
+            " without it may miss some. Changes that come while the pages are read are left for the next time.",
             "example": "2026-11-23T01:02:03.456Z",
         }
     )

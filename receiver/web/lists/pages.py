@@ -10,7 +10,7 @@ from uuid import UUID
 from flask import g
 
 from receiver.audit import AuditFilter, list_entries
-from receiver.core import InputFault, NotFound
+from receiver.core import InputFault, InvalidCursor, NotFound
 from receiver.core.cursors import Cursors
 from receiver.messages import queries, settled
 from receiver.messages.queries import Clock, Filter, Page, PushRow
@@ -41,17 +41,19 @@ def answer_page(
     accounts = readable_accounts(arguments.get("account"))
     narrowed = Filter(**wanted, accounts=accounts)
     cursors = Cursors(services.shared_secret("cursor"), name, _in_cursors(narrowed))
-    before, now = None, services.now()
+    before, now, page_filter = None, services.now(), narrowed
     if "cursor" in arguments:
-        before, moment, *stamps = cursors.read(arguments["cursor"])
-        now, *stamped = map(datetime.fromisoformat, (moment, *stamps))
-        page_filter = replace(narrowed, stamped_upto=stamped[0] if stamped else None)
+        last, moment, *stamps = cursors.read(arguments["cursor"])
+        before, now = _key_of(name, last), datetime.fromisoformat(moment)
+        if narrowed.of_changes:
+            if len(stamps) != 2:  # from before they came in the order of changes
+                raise InvalidCursor(InputFault.INVALID_CURSOR)
+            stamped_upto, stamp = map(datetime.fromisoformat, stamps)
+            before, page_filter = (stamp, before), replace(narrowed, stamped_upto=stamped_upto)
     elif narrowed.of_changes:
         page_filter = services.ask(lambda connection: settled(connection, narrowed), stamped=True)
-    else:
-        page_filter = narrowed
     limit = arguments["limit"]
-    page = Page(limit=limit + 1, before=_key_of(name, before), filter=page_filter)
+    page = Page(limit=limit + 1, before=before, filter=page_filter)
     # A search for one person or message needs the newest rows; a list may lag. A later page may only lag once the
     # replica certainly has what the first page showed: otherwise rows would be missing.
     replicated = services.now() - now > services.settings.replica_max_lag + _CLOCKS_APART
@@ -60,8 +62,11 @@ def answer_page(
     rows = (services.browse if may_lag else services.ask)(
         lambda connection: fetch(connection, page, services.clock(now))
     )
-    fixed = [moment.isoformat() for moment in (now, page_filter.stamped_upto) if moment is not None]
-    next_cursor = cursors.make(rows[limit - 1].id, *fixed) if len(rows) > limit else None
+    next_cursor = None
+    if len(rows) > limit:
+        last = rows[limit - 1]
+        stamps = [page_filter.stamped_upto, last.updated_at] if narrowed.of_changes else []
+        next_cursor = cursors.make(last.id, *(moment.isoformat() for moment in (now, *stamps)))
     return as_page([present(row) for row in rows[:limit]], next_cursor)
 
 
@@ -81,10 +86,8 @@ _LATER_FILTERS = frozenset({"updated_from", "updated_to", "stamped_upto"})
 _ASKS_FOR_ONE = frozenset({"mobile", "task_id", "reference"})
 
 
-def _key_of(name: str, before: str | None) -> Any:
-    if before is None:
-        return None
-    return UUID(before) if name == "pushes" else int(before)
+def _key_of(name: str, last: str) -> Any:
+    return UUID(last) if name == "pushes" else int(last)
 
 
 def find_push(text: str) -> PushRow:

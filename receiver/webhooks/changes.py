@@ -134,10 +134,11 @@ def replay_by_id(connection: sa.Connection, target: Endpoint, *, now: datetime, 
     if ids is None:
         return _send_again(connection, target, dead, now=now)
     own = (delivery_history.c.target_id == target.id, delivery_history.c.id.in_(ids))
-    kept = ("target_id", "event_id", "event", "push_id", "receipt_id", "reply_id", "message_id", "created_at")
-    copied = sa.select(*(delivery_history.c[name] for name in kept), sa.literal(now, deliveries.c.next_at.type))
+    kept = ("target_id", "event_id", "event", "push_id", "receipt_id", "reply_id", "message_id")
+    queued_at = sa.literal(now, deliveries.c.created_at.type)  # the age of the queue counts from here
+    copied = sa.select(*(delivery_history.c[name] for name in kept), queued_at, queued_at)
     copied = copied.where(*own).order_by(delivery_history.c.id)
-    statement = sa.insert(deliveries).from_select([*kept, "next_at"], copied)
+    statement = sa.insert(deliveries).from_select([*kept, "created_at", "next_at"], copied)
     accepted = connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
     return accepted + _send_again(connection, target, [*dead, deliveries.c.id.in_(ids)], now=now)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from receiver import __version__
 from receiver.core import iso_milliseconds
 from receiver.messages.fields import as_json, without_numbers
+from receiver.messages.queries import MessageRow
 from receiver.net.egress import encode_headers
 from receiver.webhooks.deliveries import PUSH_EVENT, DeliveryClaim, QueuedDelivery, message_of
 from receiver.webhooks.endpoints import SECRET_PREFIX, Endpoint, EventType
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow
+    from receiver.messages.queries import ReceiptRow, ReplyRow
     from receiver.net.egress import EgressClient, EgressResponse
     from receiver.net.egress_policy import TargetUrl
 
@@ -59,10 +60,13 @@ def render(claim: DeliveryClaim, delivery: QueuedDelivery, place: TargetUrl, *, 
             headers["Content-Type"] = push.content_type
         line = place.line(push.query)
         return Request(method=push.method, line=line, headers={**claim.target.headers, **headers}, body=push.body)
-    data = _data(claim, delivery)
-    if data is None:
+    row = _row(claim, delivery)
+    if row is None:
         return None
-    body = {"type": delivery.event, "timestamp": iso_milliseconds(delivery.created_at), "data": data}
+    # A delivery that was made again is younger than what it is about.
+    happened_at = delivery.created_at if isinstance(row, MessageRow) else row.received_at
+    data = data_of(row, in_full=claim.target.pii)
+    body = {"type": delivery.event, "timestamp": iso_milliseconds(happened_at), "data": data}
     return _signed(claim.target, place, f"msg_{delivery.event_id.hex}", body, at)
 
 
@@ -97,15 +101,12 @@ def sign(secrets: Sequence[str], event_id: str, timestamp: str, body: bytes) -> 
     return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
 
 
-def _data(claim: DeliveryClaim, delivery: QueuedDelivery) -> dict[str, Any] | None:
-    row: MessageRow | ReceiptRow | ReplyRow | None
+def _row(claim: DeliveryClaim, delivery: QueuedDelivery) -> MessageRow | ReceiptRow | ReplyRow | None:
     if delivery.event == EventType.RECEIPT_RECEIVED:
-        row = claim.receipts.get(delivery.receipt_id or 0)
-    elif delivery.event == EventType.REPLY_RECEIVED:
-        row = claim.replies.get(delivery.reply_id or 0)
-    else:
-        row = claim.messages.get(message_of(delivery, claim.receipts) or 0)
-    return None if row is None else data_of(row, in_full=claim.target.pii)
+        return claim.receipts.get(delivery.receipt_id or 0)
+    if delivery.event == EventType.REPLY_RECEIVED:
+        return claim.replies.get(delivery.reply_id or 0)
+    return claim.messages.get(message_of(delivery, claim.receipts) or 0)
 
 
 def data_of(row: MessageRow | ReceiptRow | ReplyRow, *, in_full: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_network
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from receiver.app import create_app
-from receiver.core import NameTaken, NotFound, SendResult, new_id
+from receiver.core import NameTaken, NotFound, SendResult, iso_milliseconds, new_id
 from receiver.db.tables import deliveries as deliveries_table
 from receiver.db.tables import delivery_history, forward_queue, messages, pushes, replies, timers
 from receiver.db.tables import targets as targets_table
@@ -729,6 +730,30 @@ def test_test_event_says_that_it_is_one(services: Runtime, target: Hook) -> None
     assert Webhook(str(secret)).verify(sent.body, dict(sent.headers))["type"] == "receiver.test"
     target.behave = lambda _sent: (302, {"Location": "http://169.254.169.254/"})
     assert services.webhooks.try_out("test", services.webhooks.find("shop")).status == 302
+
+
+def test_event_that_is_made_or_queued_again_says_when_it_happened(services: Runtime, target: Hook) -> None:
+    add(services, target, events=["receipt.received", "reply.received"])
+    long_ago = services.now() - timedelta(days=5)
+    keep(services, replace(make_push(), received_at=long_ago), replace(make_push(content="T"), received_at=long_ago))
+    target.await_taken(2)
+    await_settled(services)
+    change(services, sa.update(delivery_history).values(created_at=long_ago))
+    shop = services.webhooks.find("shop")
+    assert services.webhooks.replay_since("test", shop, long_ago - timedelta(hours=1), everything=True) == 2
+    sent = target.await_taken(4)
+    await_settled(services)
+    assert {json.loads(one.body)["timestamp"] for one in sent} == {iso_milliseconds(long_ago)}
+    services.webhooks.pause("test", shop)
+    accepted = services.ask(lambda connection: connection.scalars(sa.select(delivery_history.c.id)).all())
+    assert services.webhooks.replay("test", shop, accepted) == 4
+    # The queue is as old as it is since now, for its alarm too.
+    health = services.ask(partial(endpoints.find_health, target=shop))
+    oldest = services.ask(endpoints.find_oldest)["shop"]
+    assert health.oldest_at == oldest
+    assert services.now() - oldest < timedelta(minutes=5)
+    resume(services)
+    assert {json.loads(one.body)["timestamp"] for one in target.await_taken(8)} == {iso_milliseconds(long_ago)}
 
 
 def test_ids_of_pushes_and_events_are_not_used_twice(services: Runtime, target: Hook) -> None:

@@ -52,6 +52,9 @@ _ANSWERS = {
         " Redirects are not followed."
     },
 }
+_WHEN = (
+    "When the receipt or reply was received. Of other events, when they were made, or made again from what is stored."
+)
 _ABOUT = (
     "Sent at least once, and in order for each message. Without `pii`, numbers are masked and the content of replies is"
     " `***`."
@@ -78,7 +81,7 @@ def _describe(name: str, summary: str, data: Mapping[str, Any], schemas: Mapping
         "required": ["type", "timestamp", "data"],
         "properties": {
             "type": {"type": "string", "enum": [name]},
-            "timestamp": {"type": "string", "format": "date-time", "description": "When the event happened."},
+            "timestamp": {"type": "string", "format": "date-time", "description": _WHEN},
             "data": data,
         },
     }

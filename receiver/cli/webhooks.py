@@ -40,7 +40,7 @@ _headers_option = click.option(
 
 
 def _headers_of(given: tuple[str, ...]) -> dict[str, str]:
-    """Return headers as they are given. Raises click.UsageError, which never repeats a value."""
+    """Return headers as they are given. Raises click.UsageError and InvalidEndpoint, which never repeat a value."""
     lines: list[str] = []
     for text in given:
         if not text.startswith("@"):
@@ -50,10 +50,9 @@ def _headers_of(given: tuple[str, ...]) -> dict[str, str]:
             lines += filter(str.strip, Path(text[1:]).read_text().splitlines())
         except (OSError, ValueError):
             raise click.UsageError(f"--header: cannot read {text[1:]}") from None
-    pairs = [line.partition(":") for line in lines]
-    if not all(colon for _, colon, _ in pairs):
+    if not all(":" in line for line in lines):
         raise click.UsageError("--header: write `Name: value`")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return service.read_headers(lines)
 
 
 @webhooks.command()

@@ -16,7 +16,7 @@ from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, Payloa
 from receiver.webhooks.payloads import render_test
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from receiver.audit import AuditTrail
@@ -77,6 +77,15 @@ _OWN_PREFIXES = ("content-", "proxy-", "webhook-", "x-push-id", "x-receiver-")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,3998}[\x21-\x7e])?", re.ASCII)
 _HEADERS_MAX = 10
+
+
+def read_headers(lines: Iterable[str]) -> dict[str, str]:
+    """Return headers that are written as `Name: value`. Raises InvalidEndpoint if one is given twice."""
+    pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    headers = dict(pairs)
+    if len(headers) < len(pairs):
+        raise InvalidEndpoint({"headers": EndpointFault.HEADERS.format(most=_HEADERS_MAX)})
+    return headers
 
 
 def _fault_of_headers(headers: Mapping[str, str]) -> str | None:

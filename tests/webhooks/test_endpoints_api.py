@@ -312,6 +312,16 @@ def test_commands_do_what_the_api_does(
     assert [target.name for target in services.ask(endpoints.list_endpoints)] == ["shop"]
 
 
+def test_header_that_a_command_gives_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_DATA_DIR", str(tmp_path))
+    (tmp_path / "headers").write_text("X-Tenant: t0ken\n")
+    add = ["webhooks", "add", "shop", "https://shop.example/", "--format", "raw", "--header", "X-Tenant: 8"]
+    done = CliRunner().invoke(cli, [*add, "--header", f"@{tmp_path / 'headers'}"])
+    assert done.exit_code == 1
+    assert "each name once" in f"{done.output}{done.exception}"
+    assert "t0ken" not in f"{done.output}{done.exception}"
+
+
 def test_new_url_keeps_secret_and_queue(client: FlaskClient, services: Runtime, target: Hook) -> None:
     request = ask(client, services)
     secret = request("POST", "", wanted(target)).json["secret"]

@@ -150,8 +150,7 @@ def _change_of(target: store.Endpoint) -> service.EndpointChange:
             events = [event for event in events if event != EventType.NOT_DELIVERED]
         change |= {"events": events, "pii": "pii" in form, "not_delivered_after_seconds": seconds}
     if lines or "no_headers" in form:
-        pairs = [line.partition(":") for line in lines]
-        change["headers"] = {name.strip(): value.strip() for name, _, value in pairs}
+        change["headers"] = service.read_headers(lines)
     return change
 
 

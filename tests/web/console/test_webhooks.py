@@ -167,6 +167,9 @@ def test_wrong_change_is_told_beside_its_field(services: Runtime, target: Hook) 
     assert answer.status_code == 422
     for name in ("url", "headers", "not_delivered_after_seconds"):
         assert f'id="{name}-error"' in answer.text
+    twice = staff.post("/webhooks/shop", {"action": "update", "headers": "X-Tenant: 7\nX-Tenant: 8"})
+    assert twice.status_code == 422
+    assert 'id="headers-error"' in twice.text
     for since in ("", "yesterday", "2999-01-01T00:00"):
         refused = staff.post("/webhooks/shop", {"action": "replay", "since": since})
         assert refused.status_code == 422

@@ -88,8 +88,9 @@ def _compress(response: Response) -> None:
     accepts = request.accept_encodings.quality("gzip") > 0
     if not accepts or len(body := response.get_data()) < _COMPRESSED_FROM_BYTES:
         return
-    response.set_data(gzip.compress(body, _COMPRESSION_LEVEL))
-    response.headers["Content-Encoding"] = "gzip"
+    if response.status_code != 304:  # its body is not sent, its ETag is that of the compressed one
+        response.set_data(gzip.compress(body, _COMPRESSION_LEVEL))
+        response.headers["Content-Encoding"] = "gzip"
     if (tag := response.get_etag()[0]) is not None:
         response.set_etag(tag, weak=True)  # of the same JSON in other bytes
 

@@ -65,14 +65,14 @@ _ABOUT_ALARMS = (
     "name in Prometheus."
 )
 _ABOUT_LOG = (
-    "A line is a JSON object; `RECEIVER_LOG_FORMAT` says whose names it has. A request has one line, also one that "
-    "failed. Where a field has nothing to say, it is missing."
+    "Each line is a JSON object. `RECEIVER_LOG_FORMAT` sets the names of its fields. Each request has one line, even "
+    "if it failed. A field without a value is left out."
 )
 _ABOUT_OTHER_FIELDS = (
-    "Other fields have their own name in `json`, and `receiver.NAME` in the others. `ecs` adds `ecs.version`, "
-    "`service.name` and `service.version`. In `otel`, what is not `timestamp`, `severity_text`, `severity_number`, "
-    "`body` or `event_name` stands under `attributes`, and the service under `resource`. `OTEL_SERVICE_NAME` names the "
-    "service."
+    "Any other field NAME keeps its name in `json`, and is `receiver.NAME` in `ecs` and `otel`. `ecs` adds "
+    "`ecs.version`, `service.name` and `service.version`. `otel` has `timestamp`, `severity_text`, `severity_number`, "
+    "`body` and `event_name` at the top, all other fields under `attributes`. The service is under `resource`. "
+    "`OTEL_SERVICE_NAME` sets its name."
 )
 
 

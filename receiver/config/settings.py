@@ -151,12 +151,12 @@ class Settings:
     """Syslog server for the audit log: `unix:/dev/log`, `udp://host:514`, `tcp://host:601` or `tls://host:6514`. Empty:
     none."""
     access_log: bool = _setting("on", to.switch)
-    """`off`: lines of failed requests (5xx) only."""
+    """`off`: only failed requests (5xx) have a line."""
     log_level: int = _setting("info", to.choice(_LOG_LEVELS))
     """Lowest level written: `debug`, `info`, `warning` or `error`."""
     log_format: LogFormat = _setting("json", to.choice({form.value: form for form in LogFormat}))
-    """`ecs` and `otel`: JSON with the names of Elastic Common Schema or OpenTelemetry; the reference page of the log's
-    fields has them all. `console`: for people, and slower."""
+    """`ecs`, `otel`: JSON with the field names of Elastic Common Schema or OpenTelemetry (`log-fields.md` lists them).
+    `console`: for people, and slower."""
 
     keep_pushes_days: int = _setting("14", to.days, section="Retention")
     """Days until `receiver prune` deletes pushes; `0` in these five: never. Not longer than receipts and replies."""
@@ -173,9 +173,9 @@ class Settings:
     webhooks_allow: tuple[Network | str, ...] = _setting("", to.webhooks_allow, section="Webhooks")
     """Networks, addresses and host names that webhooks may use, besides public addresses, separated by `,`."""
     webhooks_proxy: str = _setting("", to.optional(to.proxy), secret=True)
-    """HTTP proxy of webhooks, `http://USER:PASSWORD@HOST:PORT`. Hosts and addresses that `RECEIVER_WEBHOOKS_ALLOW`
-    names are reached without it. It resolves names itself; one that resolves here too must have permitted addresses
-    here. Empty: none."""
+    """HTTP proxy for webhooks, `http://USER:PASSWORD@HOST:PORT`. Hosts and addresses named in
+    `RECEIVER_WEBHOOKS_ALLOW` are reached without it. The proxy resolves names itself. If a name resolves here too, its
+    addresses must be permitted here. Empty: none."""
 
     console_session: timedelta = _setting("12", to.hours, name="RECEIVER_CONSOLE_SESSION_HOURS", section="Console")
     """Hours until a session expires."""

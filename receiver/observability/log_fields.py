@@ -34,11 +34,11 @@ def _field(json: str, ecs: str, otel: str, meaning: str) -> Field:
 FIELDS: Mapping[str, Field] = {
     "timestamp": _field("timestamp", "@timestamp", "timestamp", "Time, UTC."),
     "level": _field("level", "log.level", "severity_text", "`debug`, `info`, `warning`, `error` or `critical`."),
-    "message": _field("message", "message", "body", "The line for people; of a request: method, route and status."),
-    "event": _field(
-        "event", "event.action", "event_name", "What happened, in fixed words; `request` for each request."
+    "message": _field("message", "message", "body", "Text for people. For a request: method, route and status."),
+    "event": _field("event", "event.action", "event_name", "What happened, in fixed words. For a request: `request`."),
+    "logger": _field(
+        "logger", "log.logger", "otel.scope.name", "The part of the program, or the library, that wrote the line."
     ),
-    "logger": _field("logger", "log.logger", "otel.scope.name", "The part of the program, or the library."),
     "method": _field("method", "http.request.method", "http.request.method", "Method of the request, or `other`."),
     "route": _field(
         "route", "http.route", "http.route", "The route's template, never a path: a path may hold a secret."
@@ -48,7 +48,7 @@ FIELDS: Mapping[str, Field] = {
         "duration_ms",
         "event.duration",
         "receiver.duration_ms",
-        "Duration of the request in milliseconds; in `event.duration` in nanoseconds.",
+        "Duration of the request in milliseconds; `event.duration` is in nanoseconds.",
     ),
     "bytes_in": _field(
         "bytes_in", "http.request.body.bytes", "http.request.body.size", "Length of the request's body."
@@ -60,7 +60,7 @@ FIELDS: Mapping[str, Field] = {
     "push_id": _field("push_id", "receiver.push_id", "receiver.push_id", "Id of the push."),
     "outcome": _field("outcome", "receiver.outcome", "receiver.outcome", "Outcome of the push or the send."),
     "error": _field("error", "error.type", "error.type", "Type of the error."),
-    "reason": _field("reason", "error.message", "error.message", "Why, in words."),
+    "reason": _field("reason", "error.message", "error.message", "The reason, in words."),
     "exception": _field("exception", "error.stack_trace", "exception.stacktrace", "The error with its traceback."),
 }
 _FIRST = ("timestamp", "level", "message", "event", "logger")

@@ -138,6 +138,7 @@ class Runtime:
             ask=self.ask,
             trail=self.trail,
             wake=self.webhook_worker.run_now,
+            give_way=self.webhook_worker.give_way,
         )
 
     def make_ready(self) -> None:

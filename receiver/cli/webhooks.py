@@ -368,10 +368,10 @@ def dead_letters(name: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--all", "everything", is_flag=True, help="All dead letters; with --since all events since then.")
-@click.option("--since", metavar="TIME", help="What has failed since this time.")
-@click.option("--until", metavar="TIME", help="With --since and --all: the end, exclusive. Default: now.")
+@click.option("--since", metavar="TIME", help="What was queued from this time on and has failed.")
+@click.option("--until", metavar="TIME", help="With --since: the end, exclusive. Default: now.")
 def replay(name: str, ids: tuple[int, ...], everything: bool, since: str | None, until: str | None) -> None:
-    """Send again: dead letters or accepted deliveries by id, all dead letters, or what has failed since a time.
+    """Send again: dead letters or accepted deliveries by id, all dead letters, or what failed of a time.
 
     --since TIME --all makes all events since then anew, for a receiver that lost them; most have the id that they had.
 
@@ -380,7 +380,7 @@ def replay(name: str, ids: tuple[int, ...], everything: bool, since: str | None,
       receiver webhooks replay shop --all
       receiver webhooks replay shop --since "2026-11-23 09:00" --until "2026-11-23 11:00" --all
     """
-    if (bool(ids) == everything) if since is None else (bool(ids) or (until is not None and not everything)):
+    if (bool(ids) == everything or until is not None) if since is None else bool(ids):
         raise click.UsageError("pass ids, or --all, or --since, or --since with --all")
     if since is None:
         count = _change(name, partial(Webhooks.replay, ids=None if everything else ids))

@@ -98,7 +98,9 @@ EXPLANATIONS: Mapping[ErrorCode, Explanation] = {
     ),
     ErrorCode.BAD_GATEWAY: Explanation((502,), "A server behind this one did not answer properly.", "try again"),
     ErrorCode.CONFLICT: Explanation(
-        (409,), "A value differs from what is stored.", "read the message; the pointers name the fields that differ"
+        (409,),
+        "A value differs from what is stored, or the same is under way already.",
+        "read the message; the pointers name the fields that differ; without pointers, try again later",
     ),
     ErrorCode.DATABASE_UNAVAILABLE: Explanation(
         (503,), "The database cannot be reached, or does not answer.", "try again after the time in Retry-After"

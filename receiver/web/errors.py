@@ -23,6 +23,7 @@ from receiver.platform.client import PlatformProtocolError, PlatformUnreachable,
 from receiver.sending.attempts import KeyReused
 from receiver.sending.service import PlatformRefused
 from receiver.web.error_codes import EXPLANATIONS, PAGE, ErrorCode
+from receiver.webhooks.service import ReplayRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,6 +43,7 @@ _CODE_OF_ERROR: Mapping[type[ReceiverError], ErrorCode] = {
     DatabaseUnavailable: ErrorCode.DATABASE_UNAVAILABLE,
     DatabaseMisconfigured: ErrorCode.DATABASE_UNFIT,
     KeyReused: ErrorCode.IDEMPOTENCY_KEY_REUSED,
+    ReplayRefused: ErrorCode.CONFLICT,
 }
 _CODE_OF: Mapping[int, ErrorCode] = {
     400: ErrorCode.MALFORMED,

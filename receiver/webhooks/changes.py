@@ -143,9 +143,12 @@ def replay_by_id(connection: sa.Connection, target: Endpoint, *, now: datetime, 
     return accepted + _send_again(connection, target, [*dead, deliveries.c.id.in_(ids)], now=now)
 
 
-def replay_failed(connection: sa.Connection, target: Endpoint, *, now: datetime, since: datetime) -> int:
-    """Send again at once what was queued since then and has failed, dead or not; return the number."""
-    failed = [deliveries.c.failing_since.isnot(None), deliveries.c.created_at >= since]
+def replay_failed(
+    connection: sa.Connection, target: Endpoint, *, now: datetime, since: datetime, until: datetime
+) -> int:
+    """Send again at once what was queued since then, before `until`, and has failed, dead or not; return the number."""
+    queued = (deliveries.c.created_at >= since, deliveries.c.created_at < until)
+    failed = [deliveries.c.failing_since.isnot(None), *queued]
     return _send_again(connection, target, failed, now=now)
 
 

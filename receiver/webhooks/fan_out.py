@@ -95,9 +95,25 @@ def retry_left(connection: sa.Connection) -> None:
     connection.execute(sa.update(forward_queue).where(forward_queue.c.left_at < long_ago).values(left_at=None))
 
 
-def _lock_endpoints(connection: sa.Connection) -> list[Endpoint]:
+def lock_endpoint(connection: sa.Connection, target_id: int) -> Endpoint | None:
+    """Return an endpoint as it is now, locked against a removal; None: it is gone."""
+    return next(iter(_lock_endpoints(connection, targets.c.id == target_id)), None)
+
+
+def make_again(
+    connection: sa.Connection, target: Endpoint, changes: Sequence[Any], accounts: Mapping[UUID, str]
+) -> list[Row]:
+    """Return the rows of `deliveries` that changes of the past make for an endpoint.
+
+    `accounts`: those of pushes, which may be stored no more.
+    """
+    builder = _DeliveryBuilder(connection, changes, now_of(connection), accounts)
+    return [row for change in changes for row in builder.rows(change, [target])]
+
+
+def _lock_endpoints(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> list[Endpoint]:
     """Return the endpoints, locked: a removal must not run before their deliveries are inserted."""
-    query = sa.select(targets).order_by(targets.c.id).with_for_update(read=True, key_share=True)
+    query = sa.select(targets).where(*where).order_by(targets.c.id).with_for_update(read=True, key_share=True)
     return read_rows(connection, query, targets, as_endpoint)
 
 
@@ -110,13 +126,19 @@ def count_queue(connection: sa.Connection) -> int:
 class _DeliveryBuilder:
     """Reads the rows of several changes at once and builds the deliveries of each."""
 
-    def __init__(self, connection: sa.Connection, changes: Sequence[Any], now: datetime) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        changes: Sequence[Any],
+        now: datetime,
+        accounts: Mapping[UUID, str] | None = None,
+    ) -> None:
         self.changes = changes
         self._now = now
         push_ids = [change.push_id for change in changes if change.push_id is not None]
         query = sa.select(pushes.c.id, pushes.c.account).where(pushes.c.id.in_(push_ids))
         found = [tuple(row) for row in connection.execute(query)] if push_ids else []
-        self._push_accounts: Mapping[UUID, str] = dict(found)
+        self._push_accounts: Mapping[UUID, str] = {**(accounts or {}), **dict(found)}
         message_ids = {change.message_id for change in changes if change.message_id is not None}
         about = [change.message_id for change in changes if change.push_id is None]
         query = sa.select(messages).where(messages.c.id.in_(about))

@@ -1,7 +1,7 @@
 """Makes events of the past anew for one endpoint, whose receiver was down or lost them.
 
-They are made from the rows that are stored. Those of receipts, replies and timers have the id that they had before, so
-that the receiver can drop what it has. Only `webhooks.service` may import this.
+They are made from the rows that are stored, by the fan-out's rules. Those of receipts, replies and timers have the id
+that they had before, so that the receiver can drop what it has. Only `webhooks.service` may import this.
 """
 
 from __future__ import annotations
@@ -12,138 +12,151 @@ from zlib import crc32
 
 import sqlalchemy as sa
 
-from receiver.core import DeliveryStatus, first_id_of
+from receiver.core import DeliveryStatus, NotFound
 from receiver.db.tables import AGE_FROM, deliveries, messages, pushes, receipts, replies
-from receiver.webhooks.deliveries import PUSH_EVENT, now_of
-from receiver.webhooks.endpoints import EventType, PayloadFormat
-from receiver.webhooks.fan_out import new_delivery, origin_of, set_timers, waits
+from receiver.messages.outbox import Change
+from receiver.messages.queries import pushes_within
+from receiver.webhooks.deliveries import PUSH_EVENT
+from receiver.webhooks.endpoints import TIMED, EventType, PayloadFormat
+from receiver.webhooks.fan_out import lock_endpoint, make_again, set_timers, waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime, timedelta
+    from uuid import UUID
 
     from receiver.webhooks.endpoints import Endpoint
 
 ROWS_MAX = 100_000  # rows that one call may make events of
-_ROWS_AT_ONCE = 500
-
-Row = dict[str, Any]
+_ROWS_AT_ONCE = 50  # a longer transaction would delay acknowledgements
+_TURN_SPACE = 0x72637265  # "rcre": apart from other programs' advisory locks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
     """The times of what is to be sent again: from `since`, before `until`."""
 
-    target: Endpoint
     since: datetime
     until: datetime
 
 
-def tables_of(target: Endpoint) -> Sequence[sa.Table]:
-    """Return the tables whose rows an endpoint's events are of, in the order in which they are sent again."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """Some rows whose events one transaction makes: of a table, or messages whose timer runs out again."""
+
+    of: sa.Table | EventType
+    ids: Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Change:
+    """A row as the change that the fan-out once read from its queue."""
+
+    kind: Change
+    push_id: UUID
+    message_id: int | None
+    receipt_id: int | None = None
+    reply_id: int | None = None
+
+
+def take_turn(connection: sa.Connection, target: Endpoint) -> bool:
+    """Return whether this connection alone may recover an endpoint, until it closes; always for SQLite."""
+    if connection.dialect.name != "postgresql":
+        return True
+    of_target = target.id % 2**31
+    return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_TURN_SPACE, of_target))))
+
+
+def list_steps(
+    connection: sa.Connection, target: Endpoint, window: Window, *, no_receipt_after: timedelta
+) -> list[Step]:
+    """Return the rows whose events are to be made, in this order; in all up to a little more than ROWS_MAX."""
+    steps: list[Step] = []
+    left = ROWS_MAX + 1
+    for of, query in _queries(target, window, no_receipt_after):
+        # Sorted here: in the order of ids a database might go through all of them.
+        ids = sorted(connection.scalars(query.limit(left)))
+        left -= len(ids)
+        begins = range(0, len(ids), _ROWS_AT_ONCE)
+        steps += [Step(of=of, ids=ids[begin : begin + _ROWS_AT_ONCE]) for begin in begins]
+    return steps
+
+
+def _queries(
+    target: Endpoint, window: Window, no_receipt_after: timedelta
+) -> Iterator[tuple[sa.Table | EventType, sa.Select[Any]]]:
     if target.format is PayloadFormat.RAW:
-        return (pushes,)
-    of_receipts = {EventType.RECEIPT_RECEIVED, EventType.STATUS_CHANGED}.intersection(target.events)
-    return (*([receipts] if of_receipts else []), *([replies] if EventType.REPLY_RECEIVED in target.events else []))
+        yield pushes, sa.select(pushes.c.id).where(*pushes_within(window.since, window.until))
+        return
+    of_receipts = not {EventType.RECEIPT_RECEIVED, EventType.STATUS_CHANGED}.isdisjoint(target.events)
+    for table, wanted in ((receipts, of_receipts), (replies, EventType.REPLY_RECEIVED in target.events)):
+        if wanted:
+            received = (table.c.received_at >= window.since, table.c.received_at < window.until)
+            yield table, sa.select(table.c.id).where(*received)
+    for event, wait in waits(target, no_receipt_after).items():
+        if event in target.events:
+            sent = (window.since - wait <= AGE_FROM, window.until - wait > AGE_FROM, messages.c.recorded_at.isnot(None))
+            yield event, sa.select(messages.c.id).where(*sent, messages.c.status != DeliveryStatus.DELIVERED)
 
 
-def count_rows(connection: sa.Connection, window: Window) -> int:
-    """Return how many rows the events would be of, counted up to a little more than ROWS_MAX."""
-    return sum(
-        connection.scalar(
-            sa.select(sa.func.count()).select_from(
-                sa.select(table.c.id).where(*_within(table, window)).limit(ROWS_MAX + 1).subquery()
-            )
-        )
-        or 0
-        for table in tables_of(window.target)
-    )
+def list_queued(connection: sa.Connection, target: Endpoint) -> set[Any]:
+    """Return the keys of what is pending for an endpoint, as `_key_of` has them."""
+    columns = (deliveries.c.event, deliveries.c.event_id, deliveries.c.push_id, deliveries.c.message_id)
+    alive = (deliveries.c.target_id == target.id, deliveries.c.dead_at.is_(None))
+    return {_key_of(row) for row in connection.execute(sa.select(*columns).where(*alive)).mappings()}
 
 
-def _within(table: sa.Table, window: Window) -> tuple[sa.ColumnElement[bool], ...]:
-    received = (table.c.received_at >= window.since, table.c.received_at < window.until)
-    # No index has the time of pushes, but their ids begin with it. A push that was spooled has an earlier one.
-    return (table.c.id >= first_id_of(window.since), *received) if table is pushes else received
+def _key_of(delivery: Any) -> Any:
+    """Return what two deliveries of one event have in common."""
+    if delivery["event"] == PUSH_EVENT:
+        return delivery["push_id"]
+    if delivery["event"] in TIMED:
+        return delivery["event"], delivery["message_id"]
+    return delivery["event_id"]
 
 
-def list_queued(connection: sa.Connection, target: Endpoint) -> set[tuple[Any, ...]]:
-    """Return what is queued for an endpoint already, as `key_of` has it; of a very long queue a part."""
-    columns = (deliveries.c.event, deliveries.c.push_id, deliveries.c.receipt_id, deliveries.c.reply_id)
-    rows = connection.execute(sa.select(*columns).where(deliveries.c.target_id == target.id).limit(ROWS_MAX))
-    return {tuple(row) for row in rows}
+def queue_step(
+    connection: sa.Connection, target: Endpoint, step: Step, *, queued: set[Any], no_receipt_after: timedelta
+) -> set[Any]:
+    """Queue the events of some rows, except those queued already; return the keys of the new ones.
 
-
-def queue_some(
-    connection: sa.Connection, table: sa.Table, window: Window, queued: set[tuple[Any, ...]], after: Any
-) -> tuple[Any, int]:
-    """Queue the events of the next rows of a table; return the last row's id, None at the end, and their number.
-
-    `after`: the id that was returned before; None: from the beginning.
+    Raises NotFound if the endpoint was removed meanwhile.
     """
-    conditions = list(_within(table, window))
-    if after is None and table is not pushes:
-        # Found by the index on the time; without it the ids would be gone through from the first one on.
-        first = connection.scalar(sa.select(sa.func.min(table.c.id)).where(*conditions))
-        if first is None:
-            return None, 0
-        conditions.append(table.c.id >= first)
-    elif after is not None:
-        conditions.append(table.c.id > after)
-    query = _select(table).where(*conditions).order_by(table.c.id).limit(_ROWS_AT_ONCE)
-    rows = connection.execute(query).all()
-    now = now_of(connection)
-    made = [
-        delivery
-        for row in rows
-        if window.target.covers(row.of_account)
-        for delivery in _events_of(table, row, window.target, now)
-        if (delivery["event"], delivery["push_id"], delivery["receipt_id"], delivery["reply_id"]) not in queued
-    ]
+    present = lock_endpoint(connection, target.id)
+    if present is None:
+        raise NotFound(f"the webhook endpoint {target.name} was removed meanwhile")
+    if isinstance(step.of, EventType):
+        ids = [message_id for message_id in step.ids if (step.of, message_id) not in queued]
+        if step.of in present.events:
+            set_timers(connection, [replace(present, events=(step.of,))], ids, no_receipt_after)
+        return set()
+    rows = make_again(connection, present, *_read_changes(connection, step.of, step.ids))
+    made = {key: row for row in rows if (key := _key_of(row)) not in queued}
     if made:
-        connection.execute(sa.insert(deliveries), made)
-    return (rows[-1].id if len(rows) == _ROWS_AT_ONCE else None), len(made)
+        connection.execute(sa.insert(deliveries), list(made.values()))
+    return set(made)
 
 
-def _select(table: sa.Table) -> sa.Select[Any]:
+def _read_changes(
+    connection: sa.Connection, table: sa.Table, ids: Sequence[Any]
+) -> tuple[list[_Change], dict[UUID, str]]:
+    """Return rows as changes, and the accounts of their pushes."""
     if table is pushes:
-        return sa.select(pushes.c.id, pushes.c.account.label("of_account"), pushes.c.task_id, pushes.c.mobile)
-    of_account = sa.func.coalesce(table.c.account, messages.c.account).label("of_account")
-    columns = [table.c.id, table.c.push_id, table.c.message_id, table.c.masked_mobile, of_account]
-    if table is receipts:
-        columns += [table.c.reported_at, messages.c.reported_at.label("decided_at")]
-    return sa.select(*columns).outerjoin(messages, messages.c.id == table.c.message_id)
-
-
-def _events_of(table: sa.Table, row: Any, target: Endpoint, now: datetime) -> Iterator[Row]:
-    if table is pushes:
-        yield new_delivery(target.id, PUSH_EVENT, _order_key(row), now, push_id=row.id)
-        return
-    about = {"push_id": row.push_id, "origin": origin_of(row)}
-    if table is replies:
-        yield new_delivery(target.id, EventType.REPLY_RECEIVED, row.message_id, now, reply_id=row.id, **about)
-        return
-    about["receipt_id"] = row.id
-    if EventType.RECEIPT_RECEIVED in target.events:
-        yield new_delivery(target.id, EventType.RECEIPT_RECEIVED, row.message_id, now, **about)
-    # Of the receipts of a message, the one that decides its state.
-    decides = not row.masked_mobile and row.decided_at == row.reported_at
-    if EventType.STATUS_CHANGED in target.events and decides:
-        yield new_delivery(target.id, EventType.STATUS_CHANGED, row.message_id, now, **about)
+        query = sa.select(pushes.c.id, pushes.c.account, pushes.c.task_id, pushes.c.mobile)
+        rows = connection.execute(query.where(pushes.c.id.in_(ids)).order_by(pushes.c.id)).all()
+        changes = [_Change(kind=Change.PUSH, push_id=row.id, message_id=_order_key(row)) for row in rows]
+        return changes, {row.id: row.account for row in rows}
+    account = sa.func.coalesce(table.c.account, messages.c.account).label("of_account")
+    query = sa.select(table.c.id, table.c.push_id, table.c.message_id, account)
+    query = query.outerjoin(messages, messages.c.id == table.c.message_id).where(table.c.id.in_(ids))
+    rows = connection.execute(query.order_by(table.c.id)).all()
+    name = "receipt_id" if table is receipts else "reply_id"
+    changes = [
+        _Change(kind=Change.READING, push_id=row.push_id, message_id=row.message_id, **{name: row.id}) for row in rows
+    ]
+    return changes, {row.push_id: row.of_account for row in rows}
 
 
 def _order_key(push: Any) -> int | None:
     """Return a key that pushes of one message share, below those of messages."""
     return None if push.task_id is None else -1 - crc32(f"{push.task_id} {push.mobile}".encode())
-
-
-def restart_timers(connection: sa.Connection, window: Window, no_receipt_after: timedelta) -> None:
-    """Let the timers of undelivered messages that ran out in the window run out again, at once."""
-    target = window.target
-    for event, wait in waits(target, no_receipt_after).items():
-        sent = (window.since - wait <= AGE_FROM, window.until - wait > AGE_FROM, messages.c.recorded_at.isnot(None))
-        open_ = messages.c.status != DeliveryStatus.DELIVERED
-        query = sa.select(messages.c.id).where(*sent, open_).order_by(AGE_FROM).limit(ROWS_MAX)
-        ids = connection.scalars(query).all() if event in target.events else ()
-        for begin in range(0, len(ids), _ROWS_AT_ONCE):
-            part = ids[begin : begin + _ROWS_AT_ONCE]
-            set_timers(connection, [replace(target, events=(event,))], part, no_receipt_after)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from receiver.core import Fault, InputFault, ReceiverError, new_id
@@ -16,7 +18,7 @@ from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, Payloa
 from receiver.webhooks.payloads import render_test
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from receiver.audit import AuditTrail
@@ -42,8 +44,11 @@ class EndpointFault(Fault):
     NO_EVENT_LEFT = "no event is left: choose others, or pause or remove the webhook"
     HEADER_NAME = "a name is letters, digits and -, and none that every request has, such as Host or Content-Type"
     HEADER_VALUE = "a value is printable ASCII without blanks at its ends, 4000 characters at most"
-    NO_SPAN = "not a time before now, and before the end"
-    TOO_MANY = "more than {most} receipts, replies or pushes: take a later beginning, or an earlier end"
+    NOT_PAST = "not a time before now"
+    NO_SPAN = "not a time after since"
+    TOO_MANY = "more than {most} receipts, replies, pushes or timers: take a later beginning, or an earlier end"
+    UNDER_WAY = "the events of this webhook are being sent again already: wait until that has ended"
+    QUEUE_FULL = "{most} deliveries of this webhook, or more, are pending: wait until some are delivered"
     SECONDS_MISSING = "{event} needs it: after how many seconds?"
 
 
@@ -53,6 +58,10 @@ class InvalidEndpoint(ReceiverError):
     def __init__(self, faults: dict[str, str]) -> None:
         super().__init__("; ".join(f"{name}: {reason}" for name, reason in faults.items()))
         self.faults = faults
+
+
+class ReplayRefused(ReceiverError):
+    """Not now: the same is under way, or too much is pending. Its text is an EndpointFault."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +188,7 @@ class Webhooks:
         ask: Ask,
         trail: AuditTrail,
         wake: Callable[[], None],
+        give_way: Callable[[float], None],
     ) -> None:
         self._database = database
         self._accounts = frozenset(accounts)
@@ -187,6 +197,9 @@ class Webhooks:
         self._ask = ask
         self._trail = trail
         self._wake = wake
+        self._give_way = give_way
+        self._recovered: set[int] = set()  # ids of endpoints; other processes are kept off by the database
+        self._recovered_lock = Lock()
 
     def add(
         self,
@@ -337,39 +350,76 @@ class Webhooks:
     def replay_since(
         self, actor: str, target: Endpoint, since: datetime, *, until: datetime | None = None, everything: bool = False
     ) -> int:
-        """Send again what has failed since then, or with `everything` all events of the time before `until`.
+        """Send again what was queued from then on, before `until`, and has failed; with `everything` all events.
 
-        These are made anew from what is stored, in short transactions after the audited one. Return the number, without
-        those of timers. Raises InvalidEndpoint.
+        These are made anew from what is stored, in short transactions. Return the number, without those of timers.
+        Raises InvalidEndpoint, ReplayRefused, NotFound.
         """
         now = self._trail.now()
-        if since > now or (until is not None and until <= since):
-            raise InvalidEndpoint({"since": EndpointFault.NO_SPAN})
-        window = recovery.Window(target=target, since=since, until=until or now)
-        if everything and self._ask(partial(recovery.count_rows, window=window)) > recovery.ROWS_MAX:
-            raise InvalidEndpoint({"since": EndpointFault.TOO_MANY.format(most=recovery.ROWS_MAX)})
-        change = partial(changes.replay_failed, now=now, since=since)
-        detail = {"since": since.isoformat(), "until": window.until.isoformat(), "everything": everything}
-        again = self._change(actor, "webhook.replay", target, change, result_as="deliveries", **detail)
+        if since > now:
+            raise InvalidEndpoint({"since": EndpointFault.NOT_PAST})
+        if until is not None and until <= since:
+            raise InvalidEndpoint({"until": EndpointFault.NO_SPAN})
+        window = recovery.Window(since=since, until=until or now)
+        detail: dict[str, Any] = {
+            "since": since.isoformat(),
+            "until": window.until.isoformat(),
+            "everything": everything,
+        }
+        change = partial(changes.replay_failed, target=target, now=now, since=since, until=window.until)
+        if everything:
+            return self._recover(actor, target, window, change, detail)
+        again = self._trail.audited(change, actor, "webhook.replay", result_as="deliveries", name=target.name, **detail)
         self._wake()
-        return again + (self._recover(window) if everything else 0)
+        return again
 
-    def _recover(self, window: recovery.Window) -> int:
-        queued = self._ask(partial(recovery.list_queued, target=window.target))
-        made = 0
-        for table in recovery.tables_of(window.target):
-            after: Any = None
-            while True:
-                work = partial(recovery.queue_some, table=table, window=window, queued=queued, after=after)
-                after, count = self._database.write(work)
-                made += count
-                self._wake()
-                if after is None:
-                    break
-        restart = partial(recovery.restart_timers, window=window, no_receipt_after=self._no_receipt_after)
-        self._database.write(restart)
-        self._wake()
+    def _recover(
+        self,
+        actor: str,
+        target: Endpoint,
+        window: recovery.Window,
+        replay_failed: Callable[[Any], int],
+        detail: Mapping[str, Any],
+    ) -> int:
+        after = self._no_receipt_after
+        with self._recovering(target):
+            steps = self._ask(partial(recovery.list_steps, target=target, window=window, no_receipt_after=after))
+            if sum(len(step.ids) for step in steps) > recovery.ROWS_MAX:
+                raise InvalidEndpoint({"since": EndpointFault.TOO_MANY.format(most=recovery.ROWS_MAX)})
+            if self._ask(partial(endpoints.find_health, target=target)).pending >= endpoints.PENDING_MAX:
+                raise ReplayRefused(EndpointFault.QUEUE_FULL.format(most=endpoints.PENDING_MAX))
+            self._trail.audit(actor, "webhook.replay_begin", name=target.name, **detail)
+            made = 0
+            try:
+                made = self._database.write(replay_failed)
+                queued = self._ask(partial(recovery.list_queued, target=target))
+                for step in steps:
+                    begun = time.monotonic()
+                    work = partial(recovery.queue_step, target=target, step=step, queued=queued, no_receipt_after=after)
+                    new = self._database.write(work)
+                    queued |= new
+                    made += len(new)
+                    self._wake()
+                    self._give_way(time.monotonic() - begun)
+            finally:
+                self._trail.audit(actor, "webhook.replay", name=target.name, deliveries=made, **detail)
         return made
+
+    @contextmanager
+    def _recovering(self, target: Endpoint) -> Iterator[None]:
+        """Let one recovery of an endpoint run at a time. Raises ReplayRefused."""
+        with self._recovered_lock:
+            if target.id in self._recovered:
+                raise ReplayRefused(EndpointFault.UNDER_WAY)
+            self._recovered.add(target.id)
+        try:
+            with self._database.maintaining() as connection:
+                if not recovery.take_turn(connection, target):
+                    raise ReplayRefused(EndpointFault.UNDER_WAY)
+                connection.rollback()
+                yield
+        finally:
+            self._recovered.discard(target.id)
 
     def _change(
         self,

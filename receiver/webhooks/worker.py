@@ -90,6 +90,11 @@ class WebhookWorker:
         if self._senders:
             self._nudged.set()
 
+    def give_way(self, seconds: float) -> None:
+        """Pause after a step of making deliveries that took so long, for longer while pushes come in."""
+        factor = _REST_OF_MAKING_LATE if self._is_busy() else 1.0
+        self._stopping.wait(min(_REST_MAX_SECONDS, factor * seconds))
+
     def run_now(self) -> None:
         """Wake the worker at once: an endpoint has changed."""
         self._nudged.set()

@@ -10,10 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.app import create_app
+from receiver.audit import log
 from receiver.auth.api_keys import Scope
+from receiver.core import first_id_of
 from receiver.db.tables import deliveries as deliveries_table
 from receiver.db.tables import timers
-from receiver.webhooks import deliveries, recovery
+from receiver.webhooks import deliveries, endpoints, recovery
 from tests.conftest import make_key
 from tests.harness.factories import make_push, make_send
 from tests.harness.hooks import Hook, Sent, hook
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from receiver.runtime import Runtime
+    from receiver.webhooks.endpoints import Endpoint
 
 
 @pytest.fixture
@@ -70,19 +73,21 @@ def test_everything_since_a_time_comes_again_under_the_same_ids(services: Runtim
     assert len(target.all) == 11
 
 
-def test_message_is_sent_again_in_the_order_of_its_receipts(services: Runtime, target: Hook) -> None:
+def test_message_is_sent_again_in_the_order_of_its_receipts_under_the_ids_of_the_changes_it_had(
+    services: Runtime, target: Hook
+) -> None:
     add(services, target, events=["receipt.received", "message.status_changed"])
-    keep(services, make_push(status="0", second=1), make_push(status="1", second=2), make_push(status="9", second=0))
-    target.await_taken(5)
+    # Failed, then delivered: two changes. Neither the older one nor the second one of the same time is one.
+    steps = (("0", 1), ("1", 2), ("9", 0), ("0", 2))
+    for status, second in steps:
+        keep(services, make_push(status=status, second=second))
+    first = target.await_taken(6)
     await_settled(services)
-    replay(services, "shop", since=since(services, hours=1), all=True)
-    again = target.await_taken(9)[5:]
-    assert [(type_of(one), data_of(one)["status"]) for one in again] == [
-        ("receipt.received", "failed"),
-        ("receipt.received", "delivered"),
-        ("message.status_changed", "delivered"),
-        ("receipt.received", "unknown"),
-    ]
+    assert replay(services, "shop", since=since(services, hours=1), all=True).json == {"replayed": 6}
+    again = target.await_taken(12)[6:]
+    assert [one.headers["webhook-id"] for one in again] == [one.headers["webhook-id"] for one in first]
+    assert [type_of(one) for one in again].count("message.status_changed") == 2
+    await_settled(services)
 
 
 def test_pushes_come_again_as_they_came(services: Runtime, target: Hook) -> None:
@@ -148,6 +153,155 @@ def test_what_failed_since_a_time_and_what_was_accepted_is_sent_again(services: 
     assert listed[0]["webhook_id"] in {one.headers["webhook-id"] for one in accepted}
 
 
+def test_what_failed_comes_again_only_if_it_was_queued_before_the_end(services: Runtime, target: Hook) -> None:
+    add(services, target, events=["receipt.received"])
+    target.behave = lambda _sent: (404, {})
+    keep(services, make_push(), make_push(task_id="2"))
+    target.await_tried(2)
+    await_true(lambda: count(services, deliveries_table, deliveries_table.c.attempts == 1) == 2)
+    first = sa.select(sa.func.min(deliveries_table.c.id)).scalar_subquery()
+    earlier = services.now() - timedelta(hours=2)
+    change(services, sa.update(deliveries_table).where(deliveries_table.c.id == first).values(created_at=earlier))
+    span = {"since": since(services, hours=3), "until": since(services, hours=1)}
+    services.webhooks.pause("test", services.webhooks.find("shop"))
+    assert replay(services, "shop", **span).json == {"replayed": 1}
+    assert replay(services, "shop", since=span["since"]).json == {"replayed": 1}
+
+
+def test_push_whose_id_is_a_little_older_than_its_time_comes_again(services: Runtime, target: Hook) -> None:
+    add(services, target, form="raw")
+    began = services.now()
+    early = first_id_of(began - timedelta(milliseconds=2))
+    keep(services, replace(make_push(), id=early, received_at=began))
+    target.await_taken(1)
+    await_settled(services)
+    assert replay(services, "shop", since=began.isoformat(), all=True).json == {"replayed": 1}
+    assert target.await_taken(2)[1].headers["X-Push-Id"] == str(early)
+
+
+# --- One at a time, and beside pushes ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def steps(services: Runtime, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What is done after each step of a recovery, whose transactions are of one row; the rest does nothing."""
+    meanwhile: list[Callable[[], object]] = []
+
+    def give_way(seconds: float) -> None:
+        assert seconds >= 0
+        if meanwhile:
+            meanwhile.pop(0)()
+
+    monkeypatch.setattr(services.webhooks, "_give_way", give_way)
+    monkeypatch.setattr(recovery, "_ROWS_AT_ONCE", 1)
+    return meanwhile
+
+
+def paused_with_receipts(services: Runtime, target: Hook, **asked: Any) -> Endpoint:
+    """An endpoint to which three receipts were sent, and which is paused."""
+    add(services, target, events=["receipt.received", "message.status_changed"], **asked)
+    keep(services, *(make_push(task_id=str(number)) for number in range(3)))
+    target.await_taken(6)
+    await_settled(services)
+    services.webhooks.pause("test", services.webhooks.find("shop"))
+    return services.webhooks.find("shop")
+
+
+def test_events_are_made_in_small_transactions_that_give_way(
+    services: Runtime, target: Hook, steps: list[Callable[[], object]]
+) -> None:
+    paused_with_receipts(services, target)
+    queued: list[int] = []
+    steps += [lambda: queued.append(count(services, deliveries_table))] * 3
+    assert replay(services, "shop", since=since(services, hours=1), all=True).json == {"replayed": 6}
+    assert queued == [2, 4, 6]
+
+
+def test_second_call_is_refused_while_one_is_under_way_and_afterwards_queues_nothing_twice(
+    services: Runtime, target: Hook, steps: list[Callable[[], object]]
+) -> None:
+    paused_with_receipts(services, target)
+    early = since(services, hours=1)
+    answers: list[Any] = []
+    steps.append(lambda: answers.append(replay(services, "shop", since=early, all=True)))
+    assert replay(services, "shop", since=early, all=True).json == {"replayed": 6}
+    (second,) = answers
+    assert (second.status_code, second.json["code"]) == (409, "conflict")
+    assert "already" in second.json["detail"]
+    assert replay(services, "shop", since=early, all=True).json == {"replayed": 0}
+    assert count(services, deliveries_table) == 6
+
+
+def test_another_process_is_kept_off_by_the_database(services: Runtime, target: Hook) -> None:
+    found = paused_with_receipts(services, target)
+    if not services.database.postgresql:
+        pytest.skip("SQLite has no such locks")
+    early = since(services, hours=1)
+    with services.database.maintaining() as connection:
+        assert recovery.take_turn(connection, found)
+        assert replay(services, "shop", since=early, all=True).status_code == 409
+    assert replay(services, "shop", since=early, all=True).json == {"replayed": 6}
+
+
+def test_full_queue_is_made_no_longer(services: Runtime, target: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    paused_with_receipts(services, target)
+    early = since(services, hours=1)
+    assert replay(services, "shop", since=early, all=True).json == {"replayed": 6}
+    monkeypatch.setattr(endpoints, "PENDING_MAX", 6)
+    refused = replay(services, "shop", since=early, all=True)
+    assert (refused.status_code, count(services, deliveries_table)) == (409, 6)
+    assert "6 deliveries" in refused.json["detail"]
+
+
+def test_endpoint_that_is_narrowed_or_removed_meanwhile_gets_no_more(
+    services: Runtime, target: Hook, steps: list[Callable[[], object]]
+) -> None:
+    found = paused_with_receipts(services, target)
+    early = since(services, hours=1)
+    steps.append(lambda: services.webhooks.update("test", found, {"events": ["receipt.received"]}))
+    assert replay(services, "shop", since=early, all=True).json == {"replayed": 4}
+    change(services, sa.delete(deliveries_table))
+    steps.append(lambda: services.webhooks.remove("test", found))
+    assert replay(services, "shop", since=early, all=True).status_code == 404
+    assert count(services, deliveries_table) == 0
+    entries = services.ask(lambda connection: log.list_audit(connection, 3))
+    assert [(entry["action"], entry["detail"].get("deliveries")) for entry in entries] == [
+        ("webhook.replay", 1),
+        ("webhook.remove", None),
+        ("webhook.replay_begin", None),
+    ]
+
+
+def test_timers_are_counted_set_in_small_transactions_and_not_twice(
+    services: Runtime, target: Hook, steps: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(services, target, events=["message.not_delivered"], not_delivered_after_seconds=600)
+    sent_at = services.now() - timedelta(minutes=20)
+    services.recorder.record([make_send(task_id=str(number), sent_at=sent_at) for number in range(3)])
+    target.await_taken(3)
+    await_settled(services)
+    services.webhooks.pause("test", services.webhooks.find("shop"))
+    early, done = since(services, hours=1), []
+    steps += [lambda: done.append(1)] * 4
+    for _ in range(2):
+        assert replay(services, "shop", since=early, all=True).json == {"replayed": 0}
+        await_true(lambda: count(services, timers) == 0 and count(services, deliveries_table) == 3)
+    assert len(done) == 4
+    monkeypatch.setattr(recovery, "ROWS_MAX", 2)
+    assert replay(services, "shop", since=early, all=True).status_code == 422
+
+
+def test_final_count_is_in_the_audit(services: Runtime, target: Hook) -> None:
+    paused_with_receipts(services, target)
+    early = since(services, hours=1)
+    replay(services, "shop", since=early, all=True)
+    replay(services, "shop", since=early)
+    failed, everything, begun = services.ask(lambda connection: log.list_audit(connection, 3))
+    assert (everything["action"], everything["detail"]["deliveries"]) == ("webhook.replay", 6)
+    assert (begun["action"], begun["detail"]["since"]) == ("webhook.replay_begin", everything["detail"]["since"])
+    assert (failed["action"], failed["detail"]["deliveries"]) == ("webhook.replay", 0)
+
+
 def test_span_of_no_time_or_of_too_much_is_refused(
     services: Runtime, target: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,13 +311,15 @@ def test_span_of_no_time_or_of_too_much_is_refused(
     await_settled(services)
     monkeypatch.setattr(recovery, "ROWS_MAX", 1)
     early = since(services, hours=1)
-    for body in (
-        {"since": since(services, hours=-1)},
-        {"since": early, "until": early, "all": True},
-        {"since": early, "all": True},
-        {"since": early, "ids": ["1"]},
-        {"all": True},
-        {"until": early},
+    for body, wrong in (
+        ({"since": since(services, hours=-1)}, "since"),
+        ({"since": early, "until": early, "all": True}, "until"),
+        ({"since": early, "until": early}, "until"),
+        ({"since": early, "all": True}, "since"),
+        ({"since": early, "ids": ["1"]}, "ids"),
+        ({"all": True}, "all"),
+        ({"until": early}, "until"),
     ):
-        assert replay(services, "shop", **body).status_code == 422, body
+        refused = replay(services, "shop", **body)
+        assert (refused.status_code, refused.json["errors"][0]["pointer"]) == (422, f"#/{wrong}"), body
     assert len(target.all) == 4

@@ -35,6 +35,7 @@ from receiver.messages.queries.pushes import (
     find_push,
     iter_new_pushes,
     list_pushes,
+    pushes_within,
     try_row,
 )
 from receiver.messages.queries.rows import (
@@ -84,6 +85,7 @@ __all__ = [
     "list_replies",
     "message_conditions",
     "paged",
+    "pushes_within",
     "receipt_conditions",
     "reply_conditions",
     "select_inbound_events",

@@ -62,13 +62,19 @@ def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     if wanted.outcome is not None:
         # As a literal, so that PostgreSQL sees that the partial index holds for it.
         conditions.append(pushes.c.outcome == sa.literal(wanted.outcome, literal_execute=True))
+    return [*conditions, *pushes_within(wanted.received_from, wanted.received_to)]
+
+
+def pushes_within(since: datetime | None, until: datetime | None) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of pushes of a time of receiving, before `until`."""
+    conditions: list[sa.ColumnElement[bool]] = []
     # Ids begin with the time at which they are made, at the receiving: their index serves for that time as well.
-    if wanted.received_from is not None:
-        conditions.append(pushes.c.received_at >= wanted.received_from)
-        conditions.append(pushes.c.id >= first_id_of(wanted.received_from - CLOCK_SLACK))
-    if wanted.received_to is not None:
-        conditions.append(pushes.c.received_at < wanted.received_to)
-        conditions.append(pushes.c.id < first_id_of(wanted.received_to + CLOCK_SLACK))
+    if since is not None:
+        conditions.append(pushes.c.received_at >= since)
+        conditions.append(pushes.c.id >= first_id_of(since - CLOCK_SLACK))
+    if until is not None:
+        conditions.append(pushes.c.received_at < until)
+        conditions.append(pushes.c.id < first_id_of(until + CLOCK_SLACK))
     return conditions
 
 

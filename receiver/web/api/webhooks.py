@@ -229,8 +229,10 @@ class ReplaySchema(StrictSchema):
         validate=ma.validate.Length(1, _IDS_MAX),
         metadata={"description": "Ids of deliveries that are dead or were accepted. Default: all dead."},
     )
-    since = InputTime(metadata={"description": "What has failed since then. With `all`, everything since then."})
-    until = InputTime(metadata={"description": "With `all`: the end, exclusive. Default: now."})
+    since = InputTime(
+        metadata={"description": "What was queued from then on and has failed. With `all`, everything from then on."}
+    )
+    until = InputTime(metadata={"description": "With `since`: the end, exclusive. Default: now."})
     all = StrictBoolean(
         load_default=False,
         metadata={
@@ -426,7 +428,7 @@ class Replay(MethodView):
     """Replay deliveries."""
 
     @operation(blueprint, "replay_webhook")
-    @documents(blueprint, 400, 401, 403, 404, 413, 415, 422, 503)
+    @documents(blueprint, 400, 401, 403, 404, 409, 413, 415, 422, 503)
     @blueprint.arguments(ReplaySchema, location="json")
     @blueprint.response(200, ReplayedSchema)
     def post(self, body: dict[str, Any], name: str) -> dict[str, Any]:

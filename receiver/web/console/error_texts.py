@@ -60,7 +60,10 @@ FAULTS: Mapping[Fault, Any] = {
     EndpointFault.NO_EVENT_LEFT: lazy_gettext("No event is left. Choose others, or pause or remove the webhook."),
     EndpointFault.HEADER_NAME: lazy_gettext("A header's name is not valid, or every request has it already."),
     EndpointFault.HEADER_VALUE: lazy_gettext("A header's value must be printable ASCII."),
-    EndpointFault.NO_SPAN: lazy_gettext("Enter a time in the past."),
+    EndpointFault.NOT_PAST: lazy_gettext("Enter a time in the past."),
+    EndpointFault.NO_SPAN: lazy_gettext("The end must be after the beginning."),
+    EndpointFault.UNDER_WAY: lazy_gettext("Events are being sent again already. Wait until that has ended."),
+    EndpointFault.QUEUE_FULL: lazy_gettext("Too many deliveries are pending. Wait until some are delivered."),
     EndpointFault.TOO_MANY: lazy_gettext("That is too much at once. Choose a later time."),
     EndpointFault.SECONDS_MISSING: lazy_gettext("message.not_delivered requires a number of seconds."),
 }

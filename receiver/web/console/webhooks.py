@@ -126,7 +126,7 @@ def webhook(name: str) -> Response:
             flash(gettext("%(name)s is changed.", name=name), "good")
     except service.InvalidEndpoint as invalid:
         return _show_target(target, errors=_words(invalid))
-    except ValueError as error:
+    except (service.ReplayRefused, ValueError) as error:
         return _show_target(target, errors={"since": fault_words(error.args[0])})
     return redirect(url_for("console.webhook", name=name), HTTPStatus.SEE_OTHER)
 

@@ -174,4 +174,7 @@ def test_wrong_change_is_told_beside_its_field(services: Runtime, target: Hook) 
         refused = staff.post("/webhooks/shop", {"action": "replay", "since": since})
         assert refused.status_code == 422
         assert 'id="since-error"' in refused.text
+    span = {"since": "2026-01-02T00:00", "until": "2026-01-01T00:00"}
+    refused = staff.post("/webhooks/shop", {"action": "replay", **span})
+    assert "The end must be after the beginning." in refused.text.split('id="until-error"')[1][:80]
     assert services.webhooks.find("shop").url == target.url()

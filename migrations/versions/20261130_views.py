@@ -27,14 +27,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_status_ages")),
     )
     op.execute("INSERT INTO status_ages (name, seconds) VALUES ('late_after', 60), ('no_receipt_after', 259200)")
-    for statement in renew_statements(op.get_context().dialect.name, op.get_bind()):
+    dialect = op.get_context().dialect.name
+    for statement in renew_statements(dialect, op.get_bind()):
         op.execute(sa.text(statement.replace(":", "\\:")))
+    if dialect == "postgresql":
+        op.execute("DROP FUNCTION IF EXISTS reporting.mask(text)")  # of the views before
 
 
 def downgrade() -> None:
-    for statement in drop_statements(op.get_context().dialect.name):
-        op.execute(statement)
-    op.drop_table("status_ages")
-    op.drop_index("ix_messages_counted_at", table_name="messages")
+    """Return to the schema without views: those of version 1, which 0007 once made, are lost."""
     where = sa.text("recorded_at IS NOT NULL")
     create_index("ix_messages_age_from", "messages", [sa.text(_TIME)], postgresql_where=where, sqlite_where=where)
+    for statement in drop_statements(op.get_context().dialect.name):
+        op.execute(statement)
+    op.execute("DROP TABLE IF EXISTS status_ages")
+    op.drop_index("ix_messages_counted_at", table_name="messages", if_exists=True)

@@ -45,6 +45,13 @@ def make_schema(database: Database, revision: str) -> None:
         command.upgrade(config, revision)
 
 
+def unmake_schema(database: Database, revision: str) -> None:
+    config = migrate._config()
+    with database.maintaining() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
 def push_to(database: Database) -> None:
     """Add a message, as a push under the version before would."""
     row = {"task_id": str(time.monotonic_ns())}
@@ -125,6 +132,26 @@ def test_killed_upgrade_leaves_a_broken_index_that_the_next_one_builds_again(
         )
     again = process.run("db", "upgrade")
     assert (again.returncode, again.stderr) == (0, "")
+    assert_complete(database)
+
+
+def test_downgrade_of_the_views_that_gave_way_to_a_lock_goes_on_next_time(
+    database: Database, postgres_database_url: str
+) -> None:
+    make_schema(database, "0022")
+    push_to(database)
+    # Of the first views; an older program has made it.
+    mask = "CREATE FUNCTION reporting.mask(mobile text) RETURNS text LANGUAGE sql AS $$ SELECT '***' $$"
+    database.write(lambda connection: connection.exec_driver_sql(mask))
+    make_schema(database, "0023")
+    with database.reading() as connection:
+        assert connection.exec_driver_sql("SELECT to_regproc('reporting.mask')").scalar() is None
+    with plain(postgres_database_url) as reader:
+        reader.execute("SELECT 1 FROM messages")  # and holds on to it: an index is to be dropped from that table
+        with pytest.raises(DatabaseUnavailable, match="LockNotAvailable"):
+            unmake_schema(database, "0022")
+    unmake_schema(database, "0022")
+    migrate.upgrade(database)
     assert_complete(database)
 
 

@@ -32,6 +32,7 @@ _Mobile = Annotated[
     str, Field(FieldType.WORD, "The phone number, masked where the full one may not be read: `150****1090`.")
 ]
 _Copies = Annotated[int, Field(FieldType.COUNT, "How many times it was pushed.")]
+_ABOUT_PRUNED = "Those that are pruned no longer count, without a new `updated_at`."
 _Extra = Annotated[
     Mapping[str, str], Field(FieldType.TEXTS, "Fields that the platform does not document.", repeats=True)
 ]
@@ -63,7 +64,7 @@ class MessageRow:
         Field(
             FieldType.OUR_TIME,
             "The time that filters and reports go by: `sent_at`, else `recorded_at`. In SQL, the column to filter by:"
-            " it has an index.",
+            " on PostgreSQL it has an index.",
         ),
     ]
     status: Annotated[
@@ -88,8 +89,8 @@ class MessageRow:
         str | None,
         Field(FieldType.TEXT, "Why the platform refused the send.", written_by_people=True, repeats=True),
     ]
-    receipt_count: Annotated[int, Field(FieldType.COUNT, "How many different receipts it has.")]
-    reply_count: Annotated[int, Field(FieldType.COUNT, "How many different replies it has.")]
+    receipt_count: Annotated[int, Field(FieldType.COUNT, f"How many different receipts it has. {_ABOUT_PRUNED}")]
+    reply_count: Annotated[int, Field(FieldType.COUNT, f"How many different replies it has. {_ABOUT_PRUNED}")]
     verified_at: Annotated[
         datetime | None, Field(FieldType.OUR_TIME, "When its code was first used, as the sender reported.")
     ]
@@ -99,7 +100,8 @@ class MessageRow:
             FieldType.OUR_TIME,
             "When it last changed, or got a receipt or reply; for a moment after that, an earlier time; 2000 for what"
             " has not changed since before there was such a time. Whoever reads with `updated_from`, from 1970-01-01"
-            " at first and then from the highest one, misses no change. In SQL, 1970 for that moment.",
+            " at first and then from the highest one, misses no change. In SQL, 1970 for that moment; on"
+            " PostgreSQL it has an index.",
         ),
     ]
 

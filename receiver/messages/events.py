@@ -8,7 +8,7 @@ messages (`stamps`): each message comes as it is, once after its last change.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class Position:
     reply_id: int = 0
     stamp: int = 0  # in milliseconds from 1970
     message_id: int = 0
-    kinds: frozenset[EventKind] = frozenset(EventKind)
+    kinds: frozenset[EventKind] = field(default=frozenset(EventKind), kw_only=True)
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ MESSAGES = sa.select(
 
 def list_messages(connection: sa.Connection, page: Page, clock: Clock) -> list[MessageRow]:
     """Return a page of messages, newest first by id; where changes are asked for, the oldest change first."""
-    query = MESSAGES.where(*message_conditions(page.filter, clock))
+    query: sa.Select[Any] = MESSAGES.where(*message_conditions(page.filter, clock))
     if page.filter.of_changes:
         query = _by_changes(query, page)
     else:

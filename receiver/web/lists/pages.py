@@ -64,9 +64,9 @@ def answer_page(
     )
     next_cursor = None
     if len(rows) > limit:
-        last = rows[limit - 1]
-        stamps = [page_filter.stamped_upto, last.updated_at] if narrowed.of_changes else []
-        next_cursor = cursors.make(last.id, *(moment.isoformat() for moment in (now, *stamps)))
+        end = rows[limit - 1]
+        moments = [now, page_filter.stamped_upto, end.updated_at] if narrowed.of_changes else [now]
+        next_cursor = cursors.make(end.id, *(moment.isoformat() for moment in moments))
     return as_page([present(row) for row in rows[:limit]], next_cursor)
 
 

@@ -35,7 +35,7 @@ _headers_option = click.option(
     "--header",
     "headers",
     multiple=True,
-    help="A further header of each request, `Name: value`, or `@FILE` with one a line; may be repeated.",
+    help="Further headers of each request: `@FILE` with one `Name: value` a line, or one itself; may be repeated.",
 )
 
 

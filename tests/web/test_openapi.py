@@ -167,7 +167,7 @@ def test_description_is_openapi_3_1_and_open_to_all(client: FlaskClient) -> None
         "/api/v1/reports/delivery", "/api/v1/reports/busiest",
         "/api/v1/audit", "/api/v1/webhooks", "/api/v1/webhooks/{name}", "/api/v1/webhooks/{name}/pause",
         "/api/v1/webhooks/{name}/resume", "/api/v1/webhooks/{name}/rotate", "/api/v1/webhooks/{name}/test",
-        "/api/v1/webhooks/{name}/dead", "/api/v1/webhooks/{name}/replay",
+        "/api/v1/webhooks/{name}/dead", "/api/v1/webhooks/{name}/deliveries", "/api/v1/webhooks/{name}/replay",
         *(f"/api/v1/exports/{name}{ending}" for name in ("messages", "receipts", "replies") for ending in ENDINGS),
     }  # fmt: skip
 

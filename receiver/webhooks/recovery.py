@@ -47,6 +47,15 @@ class Step:
     of: sa.Table | EventType
     ids: Sequence[Any]
 
+    @property
+    def table(self) -> str:
+        """The name of the rows' table."""
+        return messages.name if isinstance(self.of, EventType) else self.of.name
+
+    def singly(self) -> list[Step]:
+        """Return a step for each row."""
+        return [replace(self, ids=[row_id]) for row_id in self.ids]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Change:

@@ -11,6 +11,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from receiver.core import Fault, InputFault, ReceiverError, new_id
+from receiver.db.engine import RowRejected
+from receiver.db.set_aside import ROW_FAULTS, SetAsideReason, note
 from receiver.net.egress import EgressClient
 from receiver.net.egress_policy import EgressError, EgressForbidden, parse_url
 from receiver.webhooks import changes, endpoints, recovery
@@ -395,8 +397,7 @@ class Webhooks:
                 queued = self._ask(partial(recovery.list_queued, target=target))
                 for step in steps:
                     begun = time.monotonic()
-                    work = partial(recovery.queue_step, target=target, step=step, queued=queued, no_receipt_after=after)
-                    new = self._database.write(work)
+                    new = self._queue_step(target, step, queued)
                     queued |= new
                     made += len(new)
                     self._wake()
@@ -404,6 +405,18 @@ class Webhooks:
             finally:
                 self._trail.audit(actor, "webhook.replay", name=target.name, deliveries=made, **detail)
         return made
+
+    def _queue_step(self, target: Endpoint, step: recovery.Step, queued: set[Any]) -> set[Any]:
+        """Queue the events of some rows, without those of rows that cannot be read; return the keys of the new ones."""
+        after = self._no_receipt_after
+        work = partial(recovery.queue_step, target=target, step=step, queued=queued, no_receipt_after=after)
+        try:
+            return self._database.write(work)
+        except (RowRejected, *ROW_FAULTS) as error:
+            if len(step.ids) > 1:
+                return set().union(*(self._queue_step(target, one, queued) for one in step.singly()))
+            note(step.table, step.ids[0], error, SetAsideReason.NO_DELIVERY)
+            return set()
 
     @contextmanager
     def _recovering(self, target: Endpoint) -> Iterator[None]:

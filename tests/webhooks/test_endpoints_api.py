@@ -303,9 +303,10 @@ def test_commands_do_what_the_api_does(
     assert found.signing_secrets == (new, secret)
     assert run("dead-letters", "shop", "--json") == "[]\n"
     assert "0 will" in run("replay", "shop", "--all")
-    run("replay", "shop", code=2)
-    run("replay", "shop", "1", "--since", "2026-11-23", code=2)
-    run("replay", "shop", "--since", "yesterday", code=2)
+    for line in ("", "1 --since 2026-11-23", "--since yesterday", "--all --until 2026-11-23"):
+        run("replay", "shop", *line.split(), code=2)
+    run("replay", "shop", "--since", "2026-11-23", "--until", "2026-11-22", code=1)
+    assert "0 will" in run("replay", "shop", "--since", "2026-11-22", "--until", "2026-11-23")
     assert "0 will" in run("replay", "shop", "--since", "2026-11-23 09:00", "--until", "2026-11-23T11:00", "--all")
     assert "before now" in run("replay", "shop", "--since", "2999-01-01", code=1)
     run("remove", "old")

@@ -13,9 +13,10 @@ from receiver.app import create_app
 from receiver.audit import log
 from receiver.auth.api_keys import Scope
 from receiver.core import first_id_of
+from receiver.db import set_aside
 from receiver.db.tables import deliveries as deliveries_table
-from receiver.db.tables import timers
-from receiver.webhooks import deliveries, endpoints, recovery
+from receiver.db.tables import receipts, rows_set_aside, timers
+from receiver.webhooks import deliveries, endpoints, fan_out, recovery
 from tests.conftest import make_key
 from tests.harness.factories import make_push, make_send
 from tests.harness.hooks import Hook, Sent, hook
@@ -289,6 +290,25 @@ def test_timers_are_counted_set_in_small_transactions_and_not_twice(
     assert len(done) == 4
     monkeypatch.setattr(recovery, "ROWS_MAX", 2)
     assert replay(services, "shop", since=early, all=True).status_code == 422
+
+
+def test_row_that_cannot_be_read_is_left_out_and_noted(
+    services: Runtime, target: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused_with_receipts(services, target)
+    first = services.ask(lambda connection: connection.scalar(sa.select(sa.func.min(receipts.c.id))))
+
+    def make_again(connection: Any, found: Any, changes: Any, accounts: Any) -> Any:
+        if any(change.receipt_id == first for change in changes):
+            raise ValueError("damaged")
+        return fan_out.make_again(connection, found, changes, accounts)
+
+    monkeypatch.setattr(recovery, "make_again", make_again)
+    monkeypatch.setattr(set_aside, "_noted", set_aside._Noted())  # it notes a row once in a process
+    assert replay(services, "shop", since=since(services, hours=1), all=True).json == {"replayed": 4}
+    set_aside.save_noted(services.database, services.now())
+    noted = services.ask(lambda connection: connection.execute(sa.select(rows_set_aside)).all())
+    assert [(row.table_name, row.row_id, row.reason) for row in noted] == [("receipts", str(first), "no_delivery")]
 
 
 def test_final_count_is_in_the_audit(services: Runtime, target: Hook) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -270,22 +269,6 @@ def test_dumps_of_kubernetes_are_made_by_the_script_that_the_database_is_backed_
     assert {"name": "script", "configMap": {"name": generators[0]["name"]}} in spec["volumes"]
     assert {"name": "script", "mountPath": "/script", "readOnly": True} in container["volumeMounts"]
     assert generators[0]["files"] == ["backup.sh"]
-
-
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
-def test_kustomize_brings_the_script_with_the_dumps(tmp_path: Path) -> None:
-    for name in ("kubernetes", "postgresql"):
-        shutil.copytree(DEPLOY / name, tmp_path / name)
-    kustomization = tmp_path / "kubernetes/kustomization.yaml"
-    chosen = re.sub(r"^  # - (backup.yaml|\.\./postgresql) ", r"  - \1 ", kustomization.read_text(), flags=re.MULTILINE)
-    kustomization.write_text(chosen)
-    made = subprocess.check_output(["kubectl", "kustomize", str(kustomization.parent)], text=True, timeout=60)
-    manifests = list(yaml.safe_load_all(made))
-    (job,) = [one for one in manifests if one["metadata"]["name"] == "receiver-backup" and one["kind"] == "CronJob"]
-    volumes = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"]
-    (name,) = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
-    (script,) = [one["data"] for one in manifests if (one["kind"], one["metadata"]["name"]) == ("ConfigMap", name)]
-    assert script == {"backup.sh": (DEPLOY / "postgresql/backup.sh").read_text()}
 
 
 def test_every_file_of_kubernetes_is_applied_or_named_as_a_choice() -> None:

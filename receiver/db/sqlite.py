@@ -194,9 +194,9 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 def _make_private(path: Path) -> None:
     """Make a missing file of a database for this user alone, whatever its directory's mode; its log takes the same."""
-    # Not opened: a file that is closed takes with it the locks that this process has on it.
     with suppress(OSError):  # it is there; or SQLite will say what is wrong
-        os.mknod(path, 0o600)
+        # None that is there is opened: closing it would drop the locks that this process has on it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def sqlite_engine(url: str, patience_seconds: float, cache_kib: int, files: OpenFiles | None) -> sa.Engine:

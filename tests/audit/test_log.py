@@ -56,6 +56,7 @@ API: dict[str, dict[str, list[str]]] = {
     "ops.readyz": {"GET /readyz": []},
     "ops.metrics_page": {"GET /metrics": ["denied"]},  # the address: the tests allow none
     "docs.page": {"GET /api/v1/docs": []},
+    "docs.page_with_slash": {"GET /api/v1/docs/": []},
     "docs.asset": {},
     "docs.errors": {"GET /api/v1/errors": []},
     "api-docs.openapi_json": {"GET /api/v1/openapi.json": []},
@@ -100,9 +101,14 @@ API: dict[str, dict[str, list[str]]] = {
     "webhooks.Resume": {"POST /api/v1/webhooks/shop/resume": ["webhook.resume"]},
     "webhooks.Rotate": {"POST /api/v1/webhooks/shop/rotate": ["webhook.rotate"]},
     "webhooks.Test": {"POST /api/v1/webhooks/shop/test": ["webhook.test"]},
+    "webhooks.Deliveries": {"GET /api/v1/webhooks/shop/deliveries": []},  # ids alone
     "webhooks.Dead": {"GET /api/v1/webhooks/shop/dead": []},  # ids alone
     "webhooks.Replay": {"POST /api/v1/webhooks/shop/replay": ["webhook.replay"]},
-    "webhooks.OneWebhook": {"GET /api/v1/webhooks/shop": [], "DELETE /api/v1/webhooks/shop": ["webhook.remove"]},
+    "webhooks.OneWebhook": {
+        "GET /api/v1/webhooks/shop": [],
+        "PATCH /api/v1/webhooks/shop": ["webhook.update"],
+        "DELETE /api/v1/webhooks/shop": ["webhook.remove"],
+    },
 }
 # The same for an administrator at the console; a form's fields behind the path.
 CONSOLE: dict[str, dict[str, list[str]]] = {
@@ -148,6 +154,12 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
         "GET /webhooks": [],
         "POST /webhooks name=shop&url=http://127.0.0.1:9/hooks&format=webhooks": ["webhook.create"],
     },
+    "console.webhook": {
+        "GET /webhooks/shop": [],
+        "POST /webhooks/shop url=http://127.0.0.1:9/new": ["webhook.update"],
+        "POST /webhooks/shop action=replay&since=2026-01-01": ["webhook.replay"],
+        "POST /webhooks/shop action=replay&since=2026-01-01&all=on": ["webhook.replay_begin", "webhook.replay"],
+    },
     "console.dead_letters": {"GET /webhooks/shop/dead": []},
     "console.change_target": {
         f"POST /webhooks/change name=shop&action={action}": [f"webhook.{action}"]
@@ -189,12 +201,13 @@ def test_every_route_of_the_api_audits_what_it_should(app: Flask, client: FlaskC
         "/api/v1/messages/search": {},
         "/api/v1/webhooks": {"name": "shop", "url": "http://127.0.0.1:9/hooks", "format": "webhooks"},
         "/api/v1/webhooks/shop/replay": {},
+        "/api/v1/webhooks/shop": {"url": "http://127.0.0.1:9/new"},
     }
     for expected in API.values():
         for route, left in expected.items():
             method, _, path = route.replace("PUSH", push_id).partition(" ")
             before = len(actions(runtime))
-            body = bodies.get(path) if method == "POST" else None
+            body = bodies.get(path) if method in ("POST", "PATCH") else None
             answer = client.open(path, method=method, headers=headers, json=body)
             assert answer.status_code < 400 or path == "/metrics", (route, answer.text)
             answer.get_data()

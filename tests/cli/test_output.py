@@ -49,7 +49,7 @@ def run(process: ServeProcess, encoding: str, *arguments: str) -> bytes:
 
 @pytest.mark.parametrize("encoding", ["ascii", "gbk", "utf-8"])
 def test_events_are_whole_json_in_any_encoding_and_each_is_told_once(process: ServeProcess, encoding: str) -> None:
-    arguments = ("events", "--cursor-file", str(process.data_dir / "cursor"))
+    arguments = ("events", "--kind", "reply", "--cursor-file", str(process.data_dir / "cursor"))
     lines = [json.loads(line) for line in run(process, encoding, *arguments).decode(encoding).splitlines()]
     assert [line["content"] for line in lines] == list(CONTENTS)
     assert run(process, encoding, *arguments) == b""
@@ -84,7 +84,7 @@ def test_reader_that_goes_away_is_told_the_rest_the_next_time(process: ServeProc
     ]
     for future in futures:
         future.result(60)
-    arguments = ("events", "--cursor-file", str(process.data_dir / "cursor"))
+    arguments = ("events", "--kind", "reply", "--cursor-file", str(process.data_dir / "cursor"))
     with subprocess.Popen(
         [sys.executable, "-m", "receiver", *arguments],
         env=process.env,

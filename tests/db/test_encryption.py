@@ -163,6 +163,7 @@ def answers(runtime: Runtime) -> dict[str, Any]:
 def test_an_encrypted_database_answers_as_the_plain_one_did(make_runtime: Callable[..., Runtime]) -> None:
     runtime = make_runtime(encryption_keys=(OLD,))
     fill(runtime)
+    assert runtime.projector.await_reached(stamped=True) is None
     before = answers(runtime)
     assert before["quarantined"] in before["journal"]
     assert before["not quarantined"] is None
@@ -176,6 +177,7 @@ def test_an_encrypted_database_answers_as_the_plain_one_did(make_runtime: Callab
     assert [finding for finding in findings if not finding.ok] == []
     # And what comes now is as what came before: copies are counted, quarantined pushes read again, masked ones matched.
     fill(encrypted)
+    assert encrypted.projector.await_reached(stamped=True) is None
     after = answers(encrypted)
     assert [(row.id, row.copies) for row in after["receipts by number"]] == [
         (row.id, 2 * row.copies) for row in before["receipts by number"]
@@ -187,6 +189,8 @@ def test_an_encrypted_database_answers_as_the_plain_one_did(make_runtime: Callab
         encrypted.database.write(read_again)
     findings = list(verify(encrypted.database, encrypted.admission.read_again))
     assert [finding for finding in findings if not finding.ok] == []
+    assert encrypted.projector.await_reached(stamped=True) is None
+    after = answers(encrypted)  # a replay stamps its message
     database = Database(runtime.settings.database_url)
     assert rekey.decrypt(database, Keyring([OLD])) > 0
     plain = make_runtime()

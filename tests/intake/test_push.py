@@ -118,8 +118,9 @@ def test_nul_in_content_and_in_extra_is_kept_and_shown(client: FlaskClient, runt
     push(client, REPLY | {"content": "a\0b", "note": "x\0y"})
     (row,) = replies(runtime)
     assert row.content == "a\u2400b"
-    assert row.extra == {"note": "x\0y"}
+    assert row.extra == {"note": "x\u2400y"}
     assert b"a%00b" in journal(runtime)[0].body
+    assert b"x%00y" in journal(runtime)[0].body
 
 
 def test_task_ids_of_every_shape_survive_unchanged(client: FlaskClient, runtime: Runtime) -> None:

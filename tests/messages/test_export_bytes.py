@@ -207,7 +207,7 @@ def test_times_that_no_reader_takes_end_no_export(runtime: Runtime, time: str) -
 def test_reader_that_goes_away_leaves_the_connection_clean(runtime: Runtime) -> None:
     text = "x" * 10_000
     one = {"received_at": NOON, "last_seen_at": NOON, "copies": 1}
-    one |= {"text": text, "opt_out": False, "opt_out_review": False, "masked": "1"}
+    one |= {"text": text, "opt_out": False, "opt_out_review": False, "masked": "1", "extra": None}
     fill(runtime, [], [one | {"at": NOON + timedelta(seconds=number)} for number in range(1000)])
     for form in FORMS:
         with runtime.exporting() as connection:

@@ -141,6 +141,8 @@ CASES: Mapping[str, Case] = {
         shows=False,
     ),
     "GET webhooks.OneWebhook": Case("/webhooks/theirs"),
+    "PATCH webhooks.OneWebhook": Case("/webhooks/theirs", {"url": "https://127.0.0.1:9/mine"}, shows=False),
+    "GET webhooks.Deliveries": Case("/webhooks/theirs/deliveries", shows=False),
     "POST webhooks.Pause": Case("/webhooks/theirs/pause", shows=False),
     "POST webhooks.Resume": Case("/webhooks/theirs/resume", shows=False),
     "POST webhooks.Rotate": Case("/webhooks/theirs/rotate", shows=False),

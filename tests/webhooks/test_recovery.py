@@ -233,10 +233,9 @@ def test_second_call_is_refused_while_one_is_under_way_and_afterwards_queues_not
     assert count(services, deliveries_table) == 6
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has no such locks
 def test_another_process_is_kept_off_by_the_database(services: Runtime, target: Hook) -> None:
     found = paused_with_receipts(services, target)
-    if not services.database.postgresql:
-        pytest.skip("SQLite has no such locks")
     early = since(services, hours=1)
     with services.database.maintaining() as connection:
         assert recovery.take_turn(connection, found)

@@ -77,6 +77,8 @@ MATRIX = {
     "GET /console/webhooks": "L2FFo",
     "POST /console/webhooks": "L2FFo",
     "POST /console/webhooks/change": "L2FFo",
+    "GET /console/webhooks/x": "L2FFo",
+    "POST /console/webhooks/x": "L2FFo",
     "GET /console/webhooks/x/dead": "L2FFo",
     "GET /console/audit": "L2FFo",
     "POST /console/audit": "L2FFo",
@@ -103,6 +105,7 @@ def routes(app: Flask) -> set[str]:
     }  # fmt: skip
     names = {
         "console.user": "x",
+        "console.webhook": "x",
         "console.dead_letters": "x",
         "console.report_csv": "days",
         "console.export": "messages",

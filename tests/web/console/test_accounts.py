@@ -89,6 +89,7 @@ CASES: dict[str, dict[str, bool]] = {
     "console.advice": {"GET /advice": False},
     "console.webhooks": {"GET /webhooks": True},
     "console.change_target": {"POST /webhooks/change name=zeta-target&action=pause": False},
+    "console.webhook": {"GET /webhooks/zeta-target": False, "POST /webhooks/zeta-target url=http://127.0.0.1:9": False},
     "console.dead_letters": {"GET /webhooks/zeta-target/dead": False},
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -436,9 +437,8 @@ def test_deliveries_are_listed_by_state_newest_first(client: FlaskClient, servic
     assert everything == sorted(everything, key=lambda item: int(item["id"]), reverse=True)
     assert {item["webhook_id"] for item in everything[2:]} == {one.headers["webhook-id"] for one in sent}
     assert all(item["last_status"] == 200 and item["receipt_id"] for item in everything[2:])
-    assert all(
-        item["created_at"] < item["delivered_at"] < f"{services.now():%Y-%m-%dT%H:%M:%S}" for item in everything[2:]
-    )
+    next_second = f"{services.now() + timedelta(seconds=1):%Y-%m-%dT%H:%M:%S}"
+    assert all(item["created_at"] < item["delivered_at"] < next_second for item in everything[2:])
     failing = everything[1]
     assert (failing["attempts"], failing["last_status"]) == (1, 404)
     assert failing["next_at"] > failing["created_at"]

@@ -40,9 +40,9 @@ def stand_in(
 
 
 def http(body: bytes, *, status: str = "200 OK", headers: str = "", length: int | None = None) -> bytes:
-    """One HTTP answer as bytes."""
+    """One HTTP answer as bytes, the last of its connection: `scripted` closes, so no client must ask there again."""
     size = len(body) if length is None else length
-    return f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\n{headers}\r\n".encode() + body
+    return f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {size}\r\n{headers}\r\n".encode() + body
 
 
 @contextmanager

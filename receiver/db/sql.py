@@ -27,6 +27,7 @@ from receiver.core import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime, timedelta
 
 
@@ -45,22 +46,31 @@ def no_later(at: sa.ColumnElement[datetime], now: datetime) -> sa.ColumnElement[
     return at <= now + CLOCKS_APART
 
 
-class moment_ago(FunctionElement[Any]):  # noqa: N801  (a function of SQL)
-    """The moment so many seconds before the present one, as times are stored."""
+def function(type_: Any, write: Callable[..., str]) -> Callable[..., sa.ColumnElement[Any]]:
+    """Return a function of SQL; `write` is given the dialect's name and the SQL of each argument, and returns its own.
 
-    type = sa.DateTime(timezone=True)
-    inherit_cache = True
+    It is written when a query is compiled, since only then is the dialect known.
+    """
+
+    class Function(FunctionElement[Any]):
+        type = type_
+        inherit_cache = True
+
+    @compiles(Function)
+    def _write(element: Any, compiler: Any, **kwargs: Any) -> str:
+        return write(compiler.dialect.name, *(compiler.process(clause, **kwargs) for clause in element.clauses))
+
+    return Function
 
 
-@compiles(moment_ago, "postgresql")
-def _moment_ago_postgresql(element: moment_ago, compiler: Any, **kwargs: Any) -> str:
-    return f"(now() - make_interval(secs => {compiler.process(element.clauses, **kwargs)}))"
-
-
-@compiles(moment_ago, "sqlite")
-def _moment_ago_sqlite(element: moment_ago, compiler: Any, **kwargs: Any) -> str:
-    seconds = compiler.process(element.clauses, **kwargs)
+def _moment_ago(dialect: str, seconds: str) -> str:
+    if dialect == "postgresql":
+        return f"(now() - make_interval(secs => {seconds}))"
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', '-' || {seconds} || ' seconds')"
+
+
+# The moment so many seconds before the present one, as times are stored.
+moment_ago = function(sa.DateTime(timezone=True), _moment_ago)
 
 
 def epoch_seconds(dialect: str, time: str) -> str:

@@ -5,11 +5,10 @@ A test compares files and views with the lists, whose rows Python computes.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 from receiver.core import VENDOR_STATUSES, DeliveryStatus, formulas
 from receiver.db import sql
@@ -70,112 +69,70 @@ def inbound_values(table: sa.Table) -> Mapping[str, sa.ColumnElement[Any]]:
 
 # --- Functions that the two databases write differently -------------------------------------------------
 
-
-class iso(FunctionElement[str]):  # noqa: N801  (a function of SQL)
-    """A time as ISO 8601 in UTC, with milliseconds."""
-
-    type = sa.Text()
-    inherit_cache = True
-    digits = 3
-    quoted = False
-
-
-class iso_seconds(iso):  # noqa: N801
-    """A time as ISO 8601 in UTC, in whole seconds."""
-
-    inherit_cache = True
-    digits = 0
-
-
-class _iso_quoted(iso):  # noqa: N801
-    """In quotation marks, for PostgreSQL alone."""
-
-    inherit_cache = True
-    quoted = True
-
-
-class _iso_seconds_quoted(iso_seconds):  # noqa: N801
-    """In quotation marks, for PostgreSQL alone."""
-
-    inherit_cache = True
-    quoted = True
-
-
-def in_json(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Return the text of a time, or of a number of seconds, as PostgreSQL is to write it in JSON."""
-    for plain, written in _IN_JSON.items():
-        if type(value) is plain:
-            return written(*value.clauses)
-    raise TypeError(type(value).__name__)
-
-
 # Of times that readers of a file take: others have no text, and nothing is reckoned with them. Connections are in UTC.
 _FIRST, _TOO_LATE = "'0001-01-01'", "'10000-01-01'"
 
 
-@compiles(iso, "postgresql")
-def _iso_postgresql(element: iso, compiler: Any, **kwargs: Any) -> str:
-    time = compiler.process(element.clauses, **kwargs)
+def _iso(dialect: str, time: str, *, digits: int = 3, quote: str = "") -> str:
+    if dialect != "postgresql":
+        # They are stored as text, with six digits of a second; what is no time has none here.
+        written = f"replace(substr({time}, 1, {23 if digits else 19}), ' ', 'T') || 'Z'"
+        return f"CASE WHEN {time} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-2][0-9]:*' THEN {written} END"
     # A time's own text takes less than `to_char`, and least without a zone. It has no zeros at its end: so a
     # microsecond is added, and cut off again.
-    if element.digits:
+    if digits:
         exact = f"date_bin('1 millisecond', {time}, {_FIRST}) + INTERVAL '1 microsecond'"
         text = f"(({exact}) AT TIME ZONE INTERVAL '0')::varchar(23)"
     else:
         text = f"(date_bin('1 second', {time}, {_FIRST}) AT TIME ZONE INTERVAL '0')::text"
-    quote = '"' if element.quoted else ""
     begin = f"'{quote}' || " if quote else ""
     written = f"{begin}replace({text}, ' ', 'T') || 'Z{quote}'"
     return f"CASE WHEN {time} >= {_FIRST} AND {time} < {_TOO_LATE} THEN {written} END"
 
 
-@compiles(iso, "sqlite")
-def _iso_sqlite(element: iso, compiler: Any, **kwargs: Any) -> str:
-    text = compiler.process(element.clauses, **kwargs)
-    # They are stored as text, with six digits of a second; what is no time has none here.
-    written = f"replace(substr({text}, 1, {23 if element.digits else 19}), ' ', 'T') || 'Z'"
-    return f"CASE WHEN {text} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-2][0-9]:*' THEN {written} END"
-
-
-class seconds_between(FunctionElement[Any]):  # noqa: N801
-    """Seconds from the second time to the first, never below 0, in milliseconds."""
-
-    type = sa.Float()
-    inherit_cache = True
-    in_json = False
-
-
-class _seconds_in_json(seconds_between):  # noqa: N801
-    """As a float of JSON, for PostgreSQL alone."""
-
-    inherit_cache = True
-    in_json = True
-
-
-_IN_JSON: Mapping[type[FunctionElement[Any]], type[FunctionElement[Any]]] = {
-    iso: _iso_quoted,
-    iso_seconds: _iso_seconds_quoted,
-    seconds_between: _seconds_in_json,
-}
-
-
-@compiles(seconds_between, "postgresql")
-def _between_postgresql(element: seconds_between, compiler: Any, **kwargs: Any) -> str:
-    later, earlier = (compiler.process(clause, **kwargs) for clause in element.clauses)
+def _between(dialect: str, later: str, earlier: str, *, in_json: bool = False) -> str:
+    if dialect != "postgresql":
+        whole = f"strftime('%s', {later}) - strftime('%s', {earlier})"
+        return f"max(0, ({whole}) * 1000 - CAST(substr({earlier}, 21, 3) AS INTEGER)) / 1000.0"
     sane = f"{later} < {_TOO_LATE} AND {earlier} >= {_FIRST}"  # the rest follows: one is above the other
     seconds = f"date_part('epoch', {later} - {earlier})"
-    if not element.in_json:
+    if not in_json:
         return f"CASE WHEN {later} <= {earlier} THEN 0 WHEN {sane} THEN {seconds} END"
     # As Python writes floats; up to 272 years, where their microseconds end.
     whole = f"CASE WHEN date_bin('1 second', {later}, {earlier}) = {later} THEN '.0' ELSE '' END"
     return f"CASE WHEN {later} <= {earlier} THEN '0.0' WHEN {sane} THEN {seconds}::text || {whole} ELSE 'null' END"
 
 
-@compiles(seconds_between, "sqlite")
-def _between_sqlite(element: seconds_between, compiler: Any, **kwargs: Any) -> str:
-    later, earlier = (compiler.process(clause, **kwargs) for clause in element.clauses)
-    parts = f"(strftime('%s', {later}) - strftime('%s', {earlier})) * 1000 - CAST(substr({earlier}, 21, 3) AS INTEGER)"
-    return f"max(0, {parts}) / 1000.0"
+def _uuid(dialect: str, value: str) -> str:
+    if dialect == "postgresql":
+        return f"({value})::text"
+    places = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
+    return " || '-' || ".join(f"substr({value}, {start}, {length})" for start, length in places)
+
+
+# A time as ISO 8601 in UTC: with milliseconds, and in whole seconds.
+iso = sql.function(sa.Text(), _iso)
+iso_seconds = sql.function(sa.Text(), partial(_iso, digits=0))
+# Seconds from the second time to the first, never below 0, in milliseconds.
+seconds_between = sql.function(sa.Float(), _between)
+uuid_text = sql.function(sa.Text(), _uuid)
+# A number with its middle hidden; a text with the numbers in it masked.
+masked = sql.function(sa.Text(), sql.masked_mobile)
+masked_text = sql.function(sa.Text(), sql.masked_text)
+# Texts by name as a JSON object, with the numbers in them masked, and in full; `core.texts_in_json` in SQL.
+texts = sql.function(sa.Text(), partial(sql.texts_in_json, in_full=False))
+texts_in_full = sql.function(sa.Text(), partial(sql.texts_in_json, in_full=True))
+# As PostgreSQL is to write them in JSON.
+_IN_JSON: Mapping[Any, Callable[..., sa.ColumnElement[Any]]] = {
+    iso: sql.function(sa.Text(), partial(_iso, quote='"')),
+    iso_seconds: sql.function(sa.Text(), partial(_iso, digits=0, quote='"')),
+    seconds_between: sql.function(sa.Float(), partial(_between, in_json=True)),
+}
+
+
+def in_json(value: Any) -> sa.ColumnElement[Any]:
+    """Return the text of a time, or of a number of seconds, as PostgreSQL is to write it in JSON."""
+    return _IN_JSON[type(value)](*value.clauses)
 
 
 def boolean(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[str]:
@@ -196,85 +153,6 @@ def neutral(text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
 
 # Nearly every cell begins so; the full check takes seven times as long.
 _PLAIN_BEGINNINGS = (("0", "9"), ("A", "Z"), ("a", "z"), ("\u4e00", "\u9fff"))
-
-
-class _first_code(FunctionElement[int]):  # noqa: N801
-    """The code point of a text's first character."""
-
-    type = sa.Integer()
-    inherit_cache = True
-
-
-@compiles(_first_code, "postgresql")
-def _first_code_postgresql(element: _first_code, compiler: Any, **kwargs: Any) -> str:
-    return f"ascii({compiler.process(element.clauses, **kwargs)})"
-
-
-@compiles(_first_code, "sqlite")
-def _first_code_sqlite(element: _first_code, compiler: Any, **kwargs: Any) -> str:
-    return f"unicode({compiler.process(element.clauses, **kwargs)})"
-
-
-class masked(FunctionElement[str]):  # noqa: N801
-    """A number with its middle hidden."""
-
-    type = sa.Text()
-    inherit_cache = True
-
-
-class masked_text(FunctionElement[str]):  # noqa: N801
-    """A text with the numbers in it masked."""
-
-    type = sa.Text()
-    inherit_cache = True
-
-
-@compiles(masked_text)
-def _write_masked_text(element: masked_text, compiler: Any, **kwargs: Any) -> str:
-    return sql.masked_text(compiler.dialect.name, compiler.process(element.clauses, **kwargs))
-
-
-@compiles(masked)
-def _write_masked(element: masked, compiler: Any, **kwargs: Any) -> str:
-    return sql.masked_mobile(compiler.dialect.name, compiler.process(element.clauses, **kwargs))
-
-
-class texts(FunctionElement[str]):  # noqa: N801
-    """Texts by name as a JSON object, with the numbers in them masked; `core.texts_in_json` in SQL."""
-
-    type = sa.Text()
-    inherit_cache = True
-    in_full = False
-
-
-class texts_in_full(texts):  # noqa: N801
-    """With numbers in full."""
-
-    inherit_cache = True
-    in_full = True
-
-
-@compiles(texts)
-def _write_texts(element: texts, compiler: Any, **kwargs: Any) -> str:
-    value = compiler.process(element.clauses, **kwargs)
-    return sql.texts_in_json(compiler.dialect.name, value, in_full=element.in_full)
-
-
-class uuid_text(FunctionElement[str]):  # noqa: N801
-    """A UUID as text."""
-
-    type = sa.Text()
-    inherit_cache = True
-
-
-@compiles(uuid_text, "postgresql")
-def _uuid_postgresql(element: uuid_text, compiler: Any, **kwargs: Any) -> str:
-    return f"({compiler.process(element.clauses, **kwargs)})::text"
-
-
-@compiles(uuid_text, "sqlite")
-def _uuid_sqlite(element: uuid_text, compiler: Any, **kwargs: Any) -> str:
-    digits = compiler.process(element.clauses, **kwargs)
-    return " || '-' || ".join(
-        f"substr({digits}, {start}, {length})" for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
-    )
+_first_code = sql.function(
+    sa.Integer(), lambda dialect, text: f"{'ascii' if dialect == 'postgresql' else 'unicode'}({text})"
+)

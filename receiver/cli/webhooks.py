@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DEAD_SHOWN = 50
+_OF_DEAD_LETTERS = ("id", "event", "push_id", "message_id", "created_at", "dead_at", "attempts", "last_error")
 
 
 @click.group()
@@ -348,7 +349,8 @@ def dead_letters(name: str, as_json: bool) -> None:
     """
     with open_runtime() as runtime:
         webhook = runtime.webhooks.find(name)
-        letters = runtime.ask(partial(store.list_dead, target=webhook, limit=_DEAD_SHOWN))
+        dead = partial(store.list_deliveries, target=webhook, limit=_DEAD_SHOWN, state=DeliveryState.DEAD)
+        letters = runtime.ask(dead)
     print_list(
         letters,
         {
@@ -361,6 +363,7 @@ def dead_letters(name: str, as_json: bool) -> None:
             "last error": lambda letter: letter.last_error,
         },
         as_json=as_json,
+        fields=lambda letter: {name: getattr(letter, name) for name in _OF_DEAD_LETTERS},
     )
 
 

@@ -152,20 +152,6 @@ class DeliveryRow:
         return f"msg_{self.event_id.hex}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DeadLetter:
-    """A delivery that failed for three days and is no longer tried."""
-
-    id: int
-    event: str
-    push_id: UUID | None
-    message_id: int | None
-    created_at: datetime
-    dead_at: datetime
-    attempts: int
-    last_error: str | None
-
-
 def list_endpoints(connection: sa.Connection, accounts: tuple[str, ...] | None = None) -> list[Endpoint]:
     """Return the endpoints, oldest first; with `accounts`, only those limited to these accounts."""
     found = read_rows(connection, sa.select(targets).order_by(targets.c.id), targets, as_endpoint)
@@ -202,18 +188,6 @@ def find_oldest(connection: sa.Connection) -> dict[str, datetime]:
     return {name: oldest_at for name, oldest_at in rows if oldest_at is not None}
 
 
-def list_dead(
-    connection: sa.Connection, target: Endpoint, *, limit: int, before: int | None = None
-) -> list[DeadLetter]:
-    """Return a page of dead letters, newest first by id."""
-    query = sa.select(deliveries).where(deliveries.c.target_id == target.id, deliveries.c.dead_at.isnot(None))
-    if before is not None:
-        query = query.where(deliveries.c.id < before)
-    names = [name for name in DeadLetter.__slots__ if name != "__weakref__"]
-    rows = connection.execute(query.order_by(deliveries.c.id.desc()).limit(limit))
-    return [DeadLetter(**{name: getattr(row, name) for name in names}) for row in rows]
-
-
 def list_deliveries(
     connection: sa.Connection,
     target: Endpoint,
@@ -226,7 +200,9 @@ def list_deliveries(
     found: dict[int, DeliveryRow] = {}
     # One that is accepted meanwhile is read from both tables, and counts as accepted.
     for table in (deliveries, delivery_history):
-        conditions = [table.c.target_id == target.id, *_CONDITIONS_OF[table.name].get(state, (sa.false(),))]
+        if state not in _CONDITIONS_OF[table.name]:
+            continue
+        conditions = [table.c.target_id == target.id, *_CONDITIONS_OF[table.name][state]]
         if before is not None:
             conditions.append(table.c.id < before)
         rows = connection.execute(sa.select(table).where(*conditions).order_by(table.c.id.desc()).limit(limit))

@@ -534,12 +534,13 @@ def test_what_fails_for_three_days_is_given_up_and_can_be_sent_again(services: R
     target.await_tried(2)
     await_true(lambda: count(services, deliveries_table, deliveries_table.c.attempts > 0) == 2)
     shop = services.webhooks.find("shop")
-    assert services.ask(partial(endpoints.list_dead, target=shop, limit=9)) == []
+    list_dead = partial(endpoints.list_deliveries, target=shop, limit=9, state=endpoints.DeliveryState.DEAD)
+    assert services.ask(list_dead) == []
     long_ago = datetime.now(UTC) - deliveries.LIFE
     change(services, sa.update(deliveries_table).values(failing_since=long_ago))
     resume(services)
     await_true(lambda: count(services, deliveries_table, deliveries_table.c.dead_at.isnot(None)) == 2)
-    dead = services.ask(partial(endpoints.list_dead, target=shop, limit=9))
+    dead = services.ask(list_dead)
     assert [letter.last_error for letter in dead] == ["answered with HTTP status 500"] * 2
     assert services.ask(partial(endpoints.find_health, target=shop)).pending == 0
     target.behave = lambda _sent: (200, {})

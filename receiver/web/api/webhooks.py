@@ -11,7 +11,6 @@ from flask.views import MethodView
 
 from receiver.auth.api_keys import Scope
 from receiver.core import NameTaken
-from receiver.core.cursors import Cursors
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,
@@ -31,7 +30,7 @@ from receiver.web.api.common import (
 from receiver.web.auth import caller
 from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied, Invalid, missing_scope
-from receiver.web.lists.pages import as_page
+from receiver.web.lists.pages import as_page, read_by_id
 from receiver.webhooks import endpoints, service
 from receiver.webhooks.endpoints import DeliveryState, Endpoint, EndpointState, EventType, PayloadFormat
 
@@ -394,15 +393,10 @@ class Deliveries(MethodView):
     @blueprint.response(200, list_schema(WebhookDeliverySchema, "WebhookDeliveryList"))
     def get(self, arguments: dict[str, Any], name: str) -> dict[str, Any]:
         """Return the deliveries of a webhook, newest first; of those that were accepted the newest 10,000."""
-        target, limit = _find(name), arguments["limit"]
+        target = _find(name)
         state = DeliveryState(arguments["state"]) if "state" in arguments else None
-        cursors = Cursors(runtime().shared_secret("cursor"), "deliveries", {"target": target.id, "state": state})
-        before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None
-        found = runtime().ask(
-            partial(endpoints.list_deliveries, target=target, limit=limit + 1, state=state, before=before)
-        )
-        next_cursor = cursors.make(found[limit - 1].id) if len(found) > limit else None
-        return as_page(found[:limit], next_cursor)
+        query = partial(endpoints.list_deliveries, target=target, state=state)
+        return as_page(*read_by_id("deliveries", {"target": target.id, "state": state}, arguments, query))
 
 
 @blueprint.route("/webhooks/<string:name>/dead")
@@ -415,12 +409,9 @@ class Dead(MethodView):
     @blueprint.response(200, list_schema(DeadLetterSchema, "DeadLetterList"))
     def get(self, arguments: dict[str, Any], name: str) -> dict[str, Any]:
         """Return deliveries that failed for three days, newest first."""
-        target, limit = _find(name), arguments["limit"]
-        cursors = Cursors(runtime().shared_secret("cursor"), "dead", {"target": target.id})
-        before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None
-        found = runtime().ask(partial(endpoints.list_dead, target=target, limit=limit + 1, before=before))
-        next_cursor = cursors.make(found[limit - 1].id) if len(found) > limit else None
-        return as_page(found[:limit], next_cursor)
+        target = _find(name)
+        query = partial(endpoints.list_deliveries, target=target, state=DeliveryState.DEAD)
+        return as_page(*read_by_id("dead", {"target": target.id}, arguments, query))
 
 
 @blueprint.route("/webhooks/<string:name>/replay")

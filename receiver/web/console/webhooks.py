@@ -205,5 +205,6 @@ def dead_letters(name: str) -> Response:
     """List deliveries that failed for three days."""
     services = runtime()
     target = services.webhooks.find(name)
-    found = services.ask(partial(store.list_dead, target=target, limit=_DEAD_SHOWN))
+    dead = DeliveryState.DEAD
+    found = services.ask(partial(store.list_deliveries, target=target, limit=_DEAD_SHOWN, state=dead))
     return render("dead_letters.html", target=target, letters=found)

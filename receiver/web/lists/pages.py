@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from flask import g
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from receiver.audit.log import Entry
     from receiver.db.engine import Connection
+
+T = TypeVar("T")
 
 
 def answer_page(
@@ -102,6 +105,27 @@ def find_push(text: str) -> PushRow:
     return found
 
 
+def read_by_id(
+    name: str,
+    filters: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    query: Callable[..., list[T]],
+    *,
+    audit: Callable[[], None] = lambda: None,
+) -> tuple[list[T], str | None]:
+    """Return one page of a list that has no filters but these, newest first, and the next page's cursor.
+
+    `query` takes `limit`, and `before`: the id that its rows are below. `audit` is called before it. Raises
+    InvalidCursor.
+    """
+    cursors, limit = Cursors(runtime().shared_secret("cursor"), name, filters), arguments["limit"]
+    before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None
+    audit()
+    found: list[Any] = runtime().ask(partial(query, limit=limit + 1, before=before))
+    next_cursor = cursors.make(found[limit - 1].id) if len(found) > limit else None
+    return found[:limit], next_cursor
+
+
 def audit_filter_of(arguments: dict[str, Any]) -> AuditFilter:
     """Return the filter of loaded arguments; a number becomes its keyed hash."""
     wanted = {name: value for name, value in arguments.items() if name in ("actor", "action", "since", "until")}
@@ -114,10 +138,6 @@ def read_audit(arguments: dict[str, Any]) -> tuple[list[Entry], str | None]:
 
     Raises InvalidCursor.
     """
-    services, audit_filter, limit = runtime(), audit_filter_of(arguments), arguments["limit"]
-    cursors = Cursors(services.shared_secret("cursor"), "audit", asdict(audit_filter))
-    before = int(cursors.read(arguments["cursor"])[0]) if "cursor" in arguments else None
-    services.audit(caller().name, "audit.read", mobile=arguments.get("mobile"))
-    found = services.ask(lambda connection: list_entries(connection, audit_filter, limit=limit + 1, before=before))
-    next_cursor = cursors.make(found[limit - 1].id) if len(found) > limit else None
-    return found[:limit], next_cursor
+    audit_filter = audit_filter_of(arguments)
+    audit = partial(runtime().audit, caller().name, "audit.read", mobile=arguments.get("mobile"))
+    return read_by_id("audit", asdict(audit_filter), arguments, partial(list_entries, asked=audit_filter), audit=audit)

@@ -341,10 +341,15 @@ def test_heartbeat_that_is_not_taken_is_logged_without_its_address_and_fails_not
 
 
 def test_command_tells_tests_and_dry_runs(tmp_path: Path, told: Robot) -> None:
+    # The machine's own disk may be nearly full, which would be a finding too.
+    with_room = "import shutil; shutil.disk_usage = lambda _: shutil._ntuple_diskusage(10**11, 4 * 10**10, 6 * 10**10)"
+    (tmp_path / "at_start").mkdir()
+    (tmp_path / "at_start" / "sitecustomize.py").write_text(with_room)
     with robot() as other:
         process = ServeProcess(
             tmp_path,
             environment={
+                "PYTHONPATH": str(tmp_path / "at_start"),
                 "RECEIVER_ALARM_URLS": f"dingtalk:{told.url}#{SIGNING_SECRET},url:{other.url}",
                 "RECEIVER_ALARM_LANGUAGE": "zh-CN",
                 "RECEIVER_ALARM_REFUSALS": "2",

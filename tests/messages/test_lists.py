@@ -37,6 +37,7 @@ def arrive(runtime: Runtime, first: int, count: int) -> None:
         for reply in (False, True)
     ]
     save_pushes(runtime.database, batch)
+    assert runtime.projector.await_reached(stamped=True) is None  # the rows that two answers show are the same
 
 
 def walk(client: FlaskClient, path: str, headers: dict[str, str], between: Callable[[], None]) -> list[str]:

@@ -130,6 +130,7 @@ def test_cells_are_the_items_as_text_and_no_formula(filled: Filled, name: str) -
     items = filled.listed(name)
     assert len(rows) == len(items)
     for row, item in zip(rows, items, strict=True):
+        assert list(row) == list(item)
         for column, cell in row.items():
             value = item[column]
             if column == "extra":
@@ -274,6 +275,7 @@ def test_workbook_says_the_same_in_cells_of_their_kind(filled: Filled, name: str
     }
     shanghai = ZoneInfo("Asia/Shanghai")
     for row, item in zip(rows, listed, strict=True):
+        assert list(row) == list(item)
         for column, cell in row.items():
             expected = item[column]
             if column == "extra":

@@ -207,6 +207,29 @@ def test_counted_at_is_found_by_an_index(postgres_runtime: Runtime) -> None:
         assert "Seq Scan on messages" not in plan
 
 
+def test_columns_have_the_types_that_tools_load(postgres_runtime: Runtime) -> None:
+    """Of an interval dlt loads nothing; of a numeric, some make text."""
+    text = {"text", "character varying"}
+    types = {
+        FieldType.ID: {"bigint"},
+        FieldType.COUNT: {"integer", "bigint"},
+        FieldType.NUMBER: {"double precision"},
+        FieldType.BOOLEAN: {"boolean"},
+        FieldType.UUID: {"uuid"},
+        FieldType.PLATFORM_TIME: {"timestamp with time zone"},
+        FieldType.OUR_TIME: {"timestamp with time zone"},
+    }
+    with postgres_runtime.database.reading() as connection:
+        columns = connection.exec_driver_sql(
+            "SELECT table_name || '.' || column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema = 'reporting'"
+        )
+        found = {name: text for name, text in columns}  # noqa: C416  (rows are no pairs to mypy)
+    for name, row in ROWS.items():
+        for field in fields_of(row):
+            assert found[f"{name}.{field.name}"] in types.get(field.type, text), field.name
+
+
 def test_schema_views_and_columns_are_described(postgres_runtime: Runtime) -> None:
     with postgres_runtime.database.reading() as connection:
         columns = connection.exec_driver_sql(
@@ -243,15 +266,41 @@ def test_upgrade_leaves_who_may_read_the_views(postgres_runtime: Runtime) -> Non
     assert runtime.database.write(work) == ["receipts"]
 
 
+def test_reader_may_change_its_defaults_and_make_temporary_tables_as_it_is_told(
+    tmp_path: Path, postgres_runtime: Runtime
+) -> None:
+    url = postgres_runtime.settings.database_url.replace("+psycopg", "")
+    name = f"defaults_{postgres_runtime.now():%H%M%S%f}"
+    made = ServeProcess(tmp_path, url).run("db", "create-report-role", name)
+    assert "Defaults, which a session may change by SET: read only, ten minutes a statement" in made.stderr
+    (advice,) = [line.strip() for line in made.stderr.splitlines() if "REVOKE" in line]
+    login = make_url(url).set(username=name, password=made.stdout.splitlines()[-1])
+    with psycopg.connect(login.render_as_string(hide_password=False), autocommit=True) as reader:
+        assert reader.execute("SHOW statement_timeout").fetchone() == ("10min",)
+        reader.execute("SET statement_timeout = 0; SET default_transaction_read_only = off")
+        assert reader.execute("SHOW statement_timeout").fetchone() == ("0",)
+        reader.execute("CREATE TEMPORARY TABLE first ()")
+        with psycopg.connect(url) as owner:
+            owner.execute(advice.replace("…", f'"{login.database}"'))
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.execute("CREATE TEMPORARY TABLE second ()")
+    postgres_runtime.database.write(lambda c: c.exec_driver_sql(f"DROP OWNED BY {name}; DROP ROLE {name}"))
+
+
 def test_reader_reads_the_views_and_nothing_else(tmp_path: Path, postgres_runtime: Runtime) -> None:
     runtime = postgres_runtime
     fill(runtime)
     url = runtime.settings.database_url.replace("+psycopg", "")
     process = ServeProcess(tmp_path, url)
     name = f"nightly_{runtime.now():%H%M%S%f}"
-    made = [process.run("db", "create-report-role", name, *more) for more in ((), ("--connections", "12"))]
-    assert [" 10 connections" in made[0].stderr, " 12 connections" in made[1].stderr] == [True, True]
-    passwords = [one.stdout.splitlines()[-1] for one in made]
+    passwords, limits = [], []
+    for more in ((), ("--connections", "12")):
+        made = process.run("db", "create-report-role", name, *more)
+        passwords.append(made.stdout.splitlines()[-1])
+        with runtime.database.reading() as connection:
+            limit = connection.exec_driver_sql(f"SELECT rolconnlimit FROM pg_roles WHERE rolname = '{name}'").scalar()
+        limits.append((limit, f" {limit} connections" in made.stderr))
+    assert limits == [(10, True), (12, True)]
     assert passwords[0] != passwords[1]
     parts = make_url(url)
     login = {"host": parts.host, "port": parts.port, "dbname": parts.database, "user": name, "password": passwords[1]}
@@ -263,8 +312,6 @@ def test_reader_reads_the_views_and_nothing_else(tmp_path: Path, postgres_runtim
         shown = {name: reader.execute(f"SHOW {name}").fetchone() for name in ("statement_timeout", "jit")}
         assert shown == {"statement_timeout": ("10min",), "jit": ("off",)}
         assert reader.execute("SHOW max_parallel_workers_per_gather").fetchone() == ("0",)
-        limit = reader.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user").fetchone()
-        assert limit == (12,)
         for forbidden in ("SELECT * FROM public.messages", "SELECT * FROM public.api_keys", "CREATE TABLE public.x ()"):
             with pytest.raises(psycopg.Error):
                 reader.execute(forbidden)

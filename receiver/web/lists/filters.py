@@ -50,8 +50,13 @@ class PageSchema(StrictSchema):
     )
     cursor = Text(
         max_chars=1000,
-        metadata={"description": "`next_cursor` of the previous page, with the same filters."},
+        metadata={"description": "`next_cursor` of the previous page, with the same filters; empty: the first page."},
     )
+
+    @ma.post_load
+    def _drop_empty_cursor(self, data: Mapping[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """Begin where a script has no cursor yet, as `/events` does."""
+        return {name: value for name, value in data.items() if (name, value) != ("cursor", "")}
 
 
 class AccountFilterSchema(PageSchema):

@@ -45,12 +45,12 @@ def events(follow: bool, cursor_file: Path | None, kinds: tuple[str, ...]) -> No
       receiver events --follow --cursor-file events.cursor | my-consumer
       receiver events --kind reply
     """
-    wanted = tuple(map(EventKind, kinds or EventKind))
+    wanted = frozenset(map(EventKind, kinds or EventKind))
     with open_runtime() as runtime:
         runtime.audit(ACTOR, "events.read")
-        position = replace(Position() if cursor_file is None else read_cursor(cursor_file), kinds=frozenset(wanted))
+        position = replace(Position() if cursor_file is None else read_cursor(cursor_file), kinds=wanted)
         while True:
-            page = _next(runtime, position, wanted)
+            page = _next(runtime, position)
             try:
                 for event in page:
                     print_json({"kind": event.kind.value, "event_id": event.id} | as_json(event.row))
@@ -65,10 +65,10 @@ def events(follow: bool, cursor_file: Path | None, kinds: tuple[str, ...]) -> No
             time.sleep(_POLL_SECONDS)
 
 
-def _next(runtime: Runtime, position: Position, kinds: tuple[EventKind, ...]) -> list[Event]:
+def _next(runtime: Runtime, position: Position) -> list[Event]:
     return runtime.ask(
-        lambda connection: list_events(connection, position, _PAGE, None, runtime.clock(), kinds),
-        stamped=EventKind.MESSAGE in kinds,
+        lambda connection: list_events(connection, position, _PAGE, None, runtime.clock()),
+        stamped=EventKind.MESSAGE in position.kinds,
     )
 
 

@@ -33,7 +33,7 @@ from receiver.messages.queries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
 _EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
@@ -96,25 +96,20 @@ class Event:
 
 
 def list_events(
-    connection: sa.Connection,
-    after: Position,
-    limit: int,
-    accounts: tuple[str, ...] | None,
-    clock: Clock,
-    kinds: Collection[EventKind] = tuple(EventKind),
+    connection: sa.Connection, after: Position, limit: int, accounts: tuple[str, ...] | None, clock: Clock
 ) -> list[Event]:
-    """Return the next events of these kinds in the order of arrival, or of change.
+    """Return the next events of the reader's kinds in the order of arrival, or of change.
 
     Each kind is read in its own order, and they are merged by time.
     """
     queues: dict[EventKind, deque[Any]] = {}
-    if EventKind.RECEIPT in kinds:
+    if EventKind.RECEIPT in after.kinds:
         queues[EventKind.RECEIPT] = deque(
             _next_rows(connection, receipts, after.receipt_id, limit, accounts, as_receipt_row)
         )
-    if EventKind.REPLY in kinds:
+    if EventKind.REPLY in after.kinds:
         queues[EventKind.REPLY] = deque(_next_rows(connection, replies, after.reply_id, limit, accounts, as_reply_row))
-    if EventKind.MESSAGE in kinds:
+    if EventKind.MESSAGE in after.kinds:
         # No more messages than go before these: each costs a count of its receipts and of its replies.
         times = [row.received_at for queue in queues.values() for row in queue]
         upto = max(times) if len(times) >= limit else None

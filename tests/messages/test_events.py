@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 WRITERS = 8
-INBOUND = (EventKind.RECEIPT, EventKind.REPLY)
+INBOUND = Position(kinds=frozenset({EventKind.RECEIPT, EventKind.REPLY}))
 SECONDS = 1.2
 
 
@@ -182,7 +182,7 @@ def test_reader_of_changes_has_every_message_right_however_many_change_them(runt
 
 
 def task_ids(runtime: Runtime) -> list[str | None]:
-    ask = partial(list_events, after=Position(), limit=10, accounts=None, clock=runtime.clock(), kinds=INBOUND)
+    ask = partial(list_events, after=INBOUND, limit=10, accounts=None, clock=runtime.clock())
     return [event.row.task_id for event in runtime.ask_present(ask)]
 
 

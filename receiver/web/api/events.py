@@ -206,7 +206,7 @@ class _Reader:
         self._services.require_database()
         found = self._services.ask(
             lambda connection: events.list_events(
-                connection, self._position, limit + 1, self._accounts, self._services.clock(), self._kinds
+                connection, self._position, limit + 1, self._accounts, self._services.clock()
             ),
             stamped=EventKind.MESSAGE in self._kinds,
         )

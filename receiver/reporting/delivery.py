@@ -92,7 +92,8 @@ def whole_since(connection: sa.Connection, asked: ReportQuestion) -> datetime | 
 
 def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None:
     """Return the offset of the stored counts if they can answer; None: the messages must."""
-    if asked.unit in _FINE or asked.allocated:
+    by_hour = asked.unit is Unit.HOUR and asked.counts_alone
+    if (asked.unit in _FINE and not by_hour) or asked.allocated:
         return None
     offset = rollup.zone_offset_seconds(connection)
     spans = list(_spans(asked))
@@ -187,13 +188,24 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
             sa.func.sum(sa.case((part, hours.waiting), else_=0)) for part in (hours.hour > split, hours.hour < split)
         )
         sums = [*(sa.func.sum(hours[name]) for name in _SUMMED), pending, no_receipt]
-        keys = _keys(hours, asked, hours.hour // (DAY // HOUR) * DAY)
+        at = hours.hour * HOUR if asked.unit is Unit.HOUR else hours.hour // (DAY // HOUR) * DAY
+        keys = _keys(hours, asked, at)
         bounds = (hours.hour >= first, hours.hour < end)
         return sa.select(*keys, *sums).where(*bounds, *_narrowed(hours, asked)).group_by(*keys)
 
     rows = connection.execute(rollup.of_all(connection, delivery_hours, delivery_hour_changes, of_hours))
     _add_counts(groups, rows, (*_SUMMED, "pending", "no_receipt"), asked)
 
+    if first <= split < end:
+        begin = _EPOCH + timedelta(seconds=split * HOUR - offset)
+        _add_waiting(groups, connection, asked, clock, ZonePeriod(begin, begin + timedelta(hours=1), offset))
+    if not asked.counts_alone:
+        _add_rollup_latencies(groups, connection, asked, first, end)
+
+
+def _add_rollup_latencies(
+    groups: Groups, connection: sa.Connection, asked: ReportQuestion, first: int, end: int
+) -> None:
     # A group's latencies come as two lists side by side: a row for each of them costs three times as much.
     gather, read = (sa.func.array_agg, list) if connection.dialect.name == "postgresql" else _JSON_LISTS
 
@@ -219,9 +231,6 @@ def _add_rollup(groups: Groups, connection: sa.Connection, asked: ReportQuestion
         found = groups[_key(cells, asked)].latencies
         for seconds, count in zip(read(of_seconds), read(of_messages), strict=True):
             found[seconds] += count
-    if first <= split < end:
-        begin = _EPOCH + timedelta(seconds=split * HOUR - offset)
-        _add_waiting(groups, connection, asked, clock, ZonePeriod(begin, begin + timedelta(hours=1), offset))
 
 
 _JSON_LISTS = (sa.func.json_group_array, json.loads)

@@ -53,6 +53,7 @@ class ReportQuestion:
     accounts: tuple[str, ...] | None = None
     template_id: str | None = None
     allocated: tuple[CarrierGroup, ...] = ()
+    counts_alone: bool = False  # without latencies, which are stored by day only
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-_NEWEST_MAX = 20_000  # messages read for one span: about 10 ms
+NEWEST_MAX = 20_000  # messages read for one span: about 10 ms
 _RECORDED = AGE_FROM.isnot(None)
 
 
@@ -284,7 +284,7 @@ def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[An
     What else is asked of them comes after that: asked at once, what is rare would be looked for among all of them.
     """
     newest = sa.select(AGE_FROM.label("age_from"), *columns).where(since < AGE_FROM, until > AGE_FROM, _RECORDED)
-    return newest.order_by(AGE_FROM.desc()).limit(_NEWEST_MAX).subquery()
+    return newest.order_by(AGE_FROM.desc()).limit(NEWEST_MAX).subquery()
 
 
 # --- Quarantined ----------------------------------------------------------------------------------------

@@ -251,7 +251,7 @@ def test_newest_messages_are_judged_where_there_are_too_many(runtime: Runtime, m
     monkeypatch.setattr(signals, "_JUDGED_MAX", 5)
     assert delivery(runtime) == RecentDelivery(sent=5, arrived=0, within_seconds=None, share=0.0)
     monkeypatch.setattr(signals, "_JUDGED_MAX", 2000)
-    monkeypatch.setattr(signals, "_NEWEST_MAX", 10)
+    monkeypatch.setattr(signals, "NEWEST_MAX", 10)
     assert delivery(runtime) == RecentDelivery(sent=10, arrived=5, within_seconds=2, share=0.5)
 
 
@@ -281,9 +281,9 @@ def test_unreported_can_be_those_of_some_accounts(runtime: Runtime) -> None:
 def test_unreported_are_looked_for_among_the_newest_only(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     record(runtime, sent(NOW - 2 * HOUR, number=1), sent(NOW - HOUR, number=2), sent(NOW - MINUTE * 2, number=3))
     keep(runtime, pushed(NOW, number=2), pushed(NOW + SECOND, number=3))
-    monkeypatch.setattr(signals, "_NEWEST_MAX", 2)
+    monkeypatch.setattr(signals, "NEWEST_MAX", 2)
     assert unreported(runtime) == []
-    monkeypatch.setattr(signals, "_NEWEST_MAX", 3)
+    monkeypatch.setattr(signals, "NEWEST_MAX", 3)
     assert unreported(runtime) == ["t1"]
 
 

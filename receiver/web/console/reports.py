@@ -13,27 +13,39 @@ import marshmallow as ma
 from flask import Response, request
 from flask_babel import gettext, lazy_gettext
 
-from receiver.core import NotFound, midnight, neutral
+from receiver.core import DeliveryStatus, MissingExtra, NotFound, midnight, neutral
 from receiver.messages import balance
 from receiver.messages.export_files import FileFormat
 from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.reporting import delivery as reports
+from receiver.reporting.carriers import allocation
 from receiver.reporting.figures import DeliveryFigures, ReportQuestion, Unit
-from receiver.support import signals
+from receiver.support import reasons, signals
 from receiver.web import runtime
+from receiver.web.console.filters import moment
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.session import current_user, seen_accounts
 from receiver.web.lists.exports import FORMS, answer_export
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from receiver.db.engine import Connection
 
 _DAYS = 7
 _DAYS_MAX = 366
 _PERCENTS = (50, 95, 99)
+_PERCENTS_DRAWN = (50, 95)  # beside the slowest hundredth, the others would lie on the axis
 _MINUTES = 60
+_HOURLY_DAYS = 2
+_ROWS_SHOWN = 20  # of a table by template or reason; the file has all
+# Ranges by their name in URLs: days back to the first and to the last day.
+RANGES: Mapping[str, tuple[Any, int, int]] = {
+    "today": (lazy_gettext("Today"), 0, 0),
+    "yesterday": (lazy_gettext("Yesterday"), 1, 1),
+    "7d": (lazy_gettext("Last 7 days"), 6, 0),
+    "30d": (lazy_gettext("Last 30 days"), 29, 0),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +67,21 @@ class Table:
     title: Any
     columns: Sequence[ReportColumn]
     rows: Sequence[Sequence[Any]]
-    chart: str | None = None  # `bars` or `lines`
+    chart: str | None = None  # `bars` or `lines`: drawn above; `shares`: a bar beside each row
     note: Any = None
+
+    def bar(self, row: Sequence[Any]) -> Iterator[tuple[float, float, str]]:
+        """Return the pieces of a row's bar: beginning and length in percent of the longest bar, and colour."""
+        most = max(sum(value for _, value in self._plotted(each)) for each in self.rows) or 1
+        at = 0.0
+        for column, value in self._plotted(row):
+            length = 100 * value / most
+            yield round(at, 2), round(length, 2), column.colour or "chart-1"
+            at += length
+
+    def _plotted(self, row: Sequence[Any]) -> list[tuple[ReportColumn, float]]:
+        pairs = list(zip(self.columns, row, strict=True))[1:]
+        return [(column, value or 0) for column, value in pairs if column.plotted]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +93,7 @@ class ReportParams:
     template_id: str | None
     account: str | None
     compare: bool
+    range: str | None = None  # one of `RANGES`, which gives the days
 
     @property
     def days(self) -> list[str]:
@@ -80,6 +106,17 @@ class ReportParams:
         """The previous period of the same length."""
         length = timedelta(days=len(self.days))
         return replace(self, first=self.first - length, last=self.last - length)
+
+    @property
+    def as_query(self) -> dict[str, str | None]:
+        """These parameters, as a URL has them: a range by its name, so that a saved link means its own day."""
+        period = {"range": self.range} if self.range else {"from": f"{self.first}", "to": f"{self.last}"}
+        narrowed = {"template_id": self.template_id, "account": self.account}
+        return period | narrowed | {"compare": "1" if self.compare else None}
+
+    def last_days(self, count: int) -> ReportParams:
+        """Return the end of the period: at most so many days."""
+        return replace(self, first=max(self.first, self.last - timedelta(days=count - 1)))
 
     def question(self, **by: Any) -> ReportQuestion:
         """Return the parameters as a report query."""
@@ -112,6 +149,27 @@ class ReportData:
         """The figures of the previous period, if they are compared."""
         return self._delivery(self.params.before()) if self.params.compare else None
 
+    @cached_property
+    def sampled(self) -> reasons.Sampled:
+        """The messages that reasons are counted over."""
+        asked = self.params.question()
+        return reasons.Sampled(
+            since=asked.since, until=asked.until, accounts=asked.accounts, template_id=asked.template_id
+        )
+
+    @cached_property
+    def sample_note(self) -> str:
+        """What messages these are, for the notes."""
+        begin = reasons.find_sample_begin(self.connection, self.sampled)
+        if begin is None:
+            return str(gettext("Of all messages in this period."))
+        text = gettext(
+            "Of the newest %(count)s messages in this period, sent since %(begin)s.",
+            count=f"{signals.NEWEST_MAX:,}",
+            begin=moment(begin).striptags(),
+        )
+        return str(text)
+
     def _delivery(self, params: ReportParams) -> tuple[list[tuple[str, DeliveryFigures]], DeliveryFigures]:
         groups, total = reports.delivery_report(
             self.connection, params.question(unit=Unit.DAY), runtime().clock(self.now)
@@ -119,10 +177,15 @@ class ReportData:
         return [(day, groups.get((day,), DeliveryFigures())) for day in params.days], total
 
 
-def _read_params() -> tuple[ReportParams, dict[str, str]]:
-    """Return the parameters of the URL and their faults; a faulty period becomes the last week."""
-    given, errors = request.args, {}
-    today = runtime().now().astimezone(runtime().settings.timezone).date()
+def _read_days(given: Mapping[str, str], today: date) -> tuple[date, date, str | None, dict[str, str]]:
+    """Return first day, last day, the range that names them, and faults; the last week stands for what is faulty."""
+    errors: dict[str, str] = {}
+    named = given.get("range", "").strip()
+    if named in RANGES:
+        _, back, end = RANGES[named]
+        return today - timedelta(days=back), today - timedelta(days=end), named, errors
+    if named:
+        errors["range"] = gettext("There is no such range.")
     days = {"from": today - timedelta(days=_DAYS - 1), "to": today}
     for name in days:
         text = given.get(name, "").strip()
@@ -143,13 +206,22 @@ def _read_params() -> tuple[ReportParams, dict[str, str]]:
     elif (last - first).days >= _DAYS_MAX:
         errors["from"] = gettext("The period is longer than a year.")
         first = last - timedelta(days=_DAYS_MAX - 1)
+    return first, last, None, errors
+
+
+def _read_params() -> tuple[ReportParams, dict[str, str]]:
+    """Return the parameters of the URL and their faults."""
+    given = request.args
+    first, last, named, errors = _read_days(given, runtime().now().astimezone(runtime().settings.timezone).date())
     account = given.get("account", "").strip() or None
     if account is not None and account not in seen_accounts():
         errors["account"], account = gettext("This account is not configured."), None
     template_id = given.get("template_id", "").strip() or None
     if template_id is not None and "\0" in template_id:
         errors["template_id"], template_id = gettext("Not a valid template id."), None
-    params = ReportParams(first=first, last=last, template_id=template_id, account=account, compare="compare" in given)
+    params = ReportParams(
+        first=first, last=last, template_id=template_id, account=account, compare="compare" in given, range=named
+    )
     return params, errors
 
 
@@ -174,6 +246,8 @@ def reports_page() -> Response:
         total=total,
         total_before=total_before,
         accounts=seen_accounts(),
+        ranges={name: label for name, (label, _, _) in RANGES.items()},
+        rows_shown=_ROWS_SHOWN,
     )
 
 
@@ -203,28 +277,48 @@ def report_csv(name: str) -> Response:
 _DAY = ReportColumn(label=lazy_gettext("Day"), form="text")
 
 
+_OUTCOMES = (
+    ReportColumn(label=lazy_gettext("Delivered"), colour="ok"),
+    ReportColumn(label=lazy_gettext("Failed"), colour="bad"),
+    ReportColumn(label=lazy_gettext("No receipt"), colour="unsure"),
+    ReportColumn(label=lazy_gettext("Pending"), colour="wait"),
+    ReportColumn(label=lazy_gettext("Sent"), plotted=False),
+    ReportColumn(label=lazy_gettext("Refused"), plotted=False),
+    ReportColumn(label=lazy_gettext("Unmatched"), plotted=False),
+)
+
+
+def _outcomes(figures: DeliveryFigures) -> tuple[int, ...]:
+    """Return the values of `_OUTCOMES`."""
+    names = ("delivered", "failed", "no_receipt", "pending", "sent", "refused", "unmatched")
+    return tuple(getattr(figures, name) for name in names)
+
+
 def _days(source: ReportData) -> Table:
-    columns = [
-        _DAY,
-        ReportColumn(label=lazy_gettext("Delivered"), colour="ok"),
-        ReportColumn(label=lazy_gettext("Failed"), colour="bad"),
-        ReportColumn(label=lazy_gettext("No receipt"), colour="unsure"),
-        ReportColumn(label=lazy_gettext("Pending"), colour="wait"),
-        ReportColumn(label=lazy_gettext("Sent"), plotted=False),
-        ReportColumn(label=lazy_gettext("Refused"), plotted=False),
-        ReportColumn(label=lazy_gettext("Unmatched"), plotted=False),
-    ]
-    rows = [
-        (day, f.delivered, f.failed, f.no_receipt, f.pending, f.sent, f.refused, f.unmatched)
-        for day, f in source.delivery[0]
-    ]
     return Table(
         name="days",
         title=lazy_gettext("Outcome by day"),
-        columns=columns,
-        rows=rows,
+        columns=(_DAY, *_OUTCOMES),
+        rows=[(day, *_outcomes(figures)) for day, figures in source.delivery[0]],
         chart="bars",
         note=lazy_gettext("Messages are counted on the day they were sent."),
+    )
+
+
+def _hours(source: ReportData) -> Table:
+    params = source.params.last_days(_HOURLY_DAYS)
+    found, _ = reports.delivery_report(
+        source.connection, params.question(unit=Unit.HOUR, counts_alone=True), runtime().clock(source.now)
+    )
+    groups = {f"{day}T{hour:02}:00": DeliveryFigures() for day in params.days for hour in range(24)}
+    groups |= {str(key[0]): figures for key, figures in found.items()}
+    return Table(
+        name="hours",
+        title=lazy_gettext("Outcome by hour"),
+        columns=(ReportColumn(label=lazy_gettext("Hour"), form="text"), *_OUTCOMES),
+        rows=[(hour.replace("T", " "), *_outcomes(groups[hour])) for hour in sorted(groups)],
+        chart="bars",
+        note=lazy_gettext("The last two days of the period."),
     )
 
 
@@ -242,7 +336,12 @@ def _latencies(source: ReportData) -> Table:
     columns = [
         _DAY,
         *(
-            ReportColumn(label=gettext("%(percent)s %% delivered within", percent=percent), form="duration", unit="s")
+            ReportColumn(
+                label=gettext("%(percent)s %% delivered within", percent=percent),
+                form="duration",
+                unit="s",
+                plotted=percent in _PERCENTS_DRAWN,
+            )
             for percent in _PERCENTS
         ),
     ]
@@ -282,8 +381,73 @@ def _templates(source: ReportData) -> Table:
             f.percentiles_seconds((95,))[0],
         )
         for key, f in most_first
+        if f.sent or f.refused  # a template that only unmatched receipts name has no outcome
     ]
-    return Table(name="templates", title=lazy_gettext("By template"), columns=columns, rows=rows, chart="bars")
+    return Table(
+        name="templates", title=lazy_gettext("Outcome by template"), columns=columns, rows=rows, chart="shares"
+    )
+
+
+def _operators(source: ReportData) -> Table:
+    columns = [
+        ReportColumn(label=lazy_gettext("Operator"), form="text"),
+        ReportColumn(label=lazy_gettext("Sent"), plotted=False),
+        ReportColumn(label=lazy_gettext("Delivered"), colour="ok"),
+        ReportColumn(label=lazy_gettext("Failed"), colour="bad"),
+        ReportColumn(label=lazy_gettext("Without a receipt"), colour="wait"),
+        ReportColumn(label=lazy_gettext("Delivery rate"), form="percent", plotted=False),
+    ]
+    rows = []
+    try:
+        operator = allocation().operator
+    except MissingExtra:
+        note = gettext("Not available: the table of number ranges (the extra `numbers`) is not installed.")
+    else:
+        note = source.sample_note + " " + gettext("By number range; ported numbers count for their first operator.")
+        found = reasons.count_by_operator(source.connection, source.sampled, operator)
+        rows = [
+            (name, f.sent, f.delivered, f.failed, f.waiting, _rounded(f.delivered / f.sent))
+            for name, f in found.items()
+        ]
+    title = lazy_gettext("Outcome by operator")
+    return Table(name="operators", title=title, columns=columns, rows=rows, chart="shares", note=note)
+
+
+def _refusals(source: ReportData) -> Table:
+    return Table(
+        name="refusals",
+        title=lazy_gettext("Refusals by reason"),
+        columns=(
+            ReportColumn(label=lazy_gettext("Reason given by the platform"), form="text"),
+            ReportColumn(label=lazy_gettext("Refused"), colour="bad"),
+        ),
+        rows=reasons.count_refusals(source.connection, source.sampled),
+        chart="shares",
+        note=source.sample_note,
+    )
+
+
+_MEANINGS = {
+    DeliveryStatus.DELIVERED: lazy_gettext("Delivered"),
+    DeliveryStatus.FAILED: lazy_gettext("Failed"),
+    DeliveryStatus.UNKNOWN: lazy_gettext("Unclear"),
+}
+
+
+def _statuses(source: ReportData) -> Table:
+    found = reasons.count_vendor_statuses(source.connection, source.sampled)
+    return Table(
+        name="statuses",
+        title=lazy_gettext("Receipts by status value"),
+        columns=(
+            ReportColumn(label=lazy_gettext("Status value"), form="text"),
+            ReportColumn(label=lazy_gettext("Meaning"), form="text", plotted=False),
+            ReportColumn(label=lazy_gettext("Receipts")),
+        ),
+        rows=[(value, _MEANINGS[meaning], count) for value, meaning, count in found],
+        chart="shares",
+        note=source.sample_note,
+    )
 
 
 def _replies(source: ReportData) -> Table:
@@ -350,9 +514,13 @@ def _rounded(rate: float | None) -> float | None:
 
 TABLES: Mapping[str, Callable[[ReportData], Table]] = {
     "days": _days,
+    "hours": _hours,
     "rates": _rates,
     "latencies": _latencies,
     "templates": _templates,
+    "operators": _operators,
+    "refusals": _refusals,
+    "statuses": _statuses,
     "replies": _replies,
     "balances": _balances,
     "minutes": _minutes,

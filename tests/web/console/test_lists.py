@@ -102,6 +102,7 @@ def test_lists_are_narrowed_and_paged_from_newest_to_oldest(app: Flask, runtime:
         ("/reports?to=9999-12-31", "to"),
         ("/reports?account=nobody", "account"),
         ("/reports?template_id=%00", "template_id"),
+        ("/reports?range=tomorrow", "range"),
         ("/reports/days.csv?from=soon", "from"),
     ],
 )
@@ -192,6 +193,16 @@ def test_figures_are_those_of_the_api_and_each_file_is_its_table(
         ["2026-11-23", "3", "0", "0", "1", "4", "1", "0"],
     ]
     assert table_of(page, "replies") == [["2026-11-22", "0", "0"], ["2026-11-23", "1", "1"]]
+    by_hour = staff.client.get("/api/v1/reports/delivery", query_string=asked | {"group_by": "hour"}, headers=bearer)
+    hours = {row[0].replace(" ", "T"): row[5:7] for row in table_of(page, "hours")}
+    assert len(hours) == 48
+    assert {hour: figures for hour, figures in hours.items() if figures != ["0", "0"]} == {
+        item["hour"]: [str(item["sent"]), str(item["refused"])] for item in by_hour.json["items"]
+    }
+    assert [row[0] for row in table_of(page, "refusals")] == ['<bdi class="said">余额不足</bdi>']
+    for name, first, last in (("today", 23, 23), ("yesterday", 22, 22), ("7d", 17, 23)):
+        days = [row[0] for row in table_of(staff.page(f"/reports?range={name}"), "days")]
+        assert (days[0], days[-1]) == (f"2026-11-{first}", f"2026-11-{last}")
     of_a = staff.page(f"/reports?{span}&template_id=a")
     assert re.findall(r'tile-value">([^<]*)<', of_a.html)[:2] == ["4", "3"]
     compared = staff.page("/reports?from=2026-11-17&to=2026-11-23&compare=1")
@@ -200,7 +211,7 @@ def test_figures_are_those_of_the_api_and_each_file_is_its_table(
     assert table_of(compared, "rates")[-1] == ["2026-11-23", "75%", "–"]
     assert table_of(compared, "rates")[5] == ["2026-11-22", "0%", "50%"]
     files = [str(given["href"]) for _, given in compared.tags if ".csv" in str(given.get("href"))]
-    assert len(files) == 7
+    assert len(files) == 11
     for file in files:
         answer = staff.client.get(file)
         assert (answer.status_code, answer.mimetype) == (200, "text/csv")

@@ -76,6 +76,7 @@
     function options({first, labels, xs, names, colours, values}, {chart, unit = "", stacked}) {
         const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
         const [bars, count, beside] = [chart === "bars", xs.length, stacked === undefined ? names.length : 1];
+        const shares = unit.trim() === "%";
         const from = bars ? -0.5 : xs[0] - (count > 1 ? 0 : 1);
         const to = bars ? count - 0.5 : xs.at(-1) + (count > 1 ? 0 : 1);
         const format = value => (value === null || value === undefined ? "–" : numbers.format(value) + unit);
@@ -86,7 +87,7 @@
         const steps = Array.from({length: 12}, (_, power) => [1, 2, 5].map(step => step * 10 ** power)).flat();
         // As many labels as fit, with the texts of the table.
         const splits = plot => {
-            let [last, perUnit] = [-Infinity, (plot.width - 60) / (to - from)];
+            let [last, perUnit] = [-Infinity, (plot.width - 60 - room / 2) / (to - from)];
             return plot.data[0].filter(x => (x - last) * perUnit >= room && (last = x, true));
         };
         const paths = s => (bars ? uPlot.paths.bars({disp: {
@@ -94,10 +95,10 @@
             size: {unit: 2, values: () => xs.map(() => 0.76 / count / beside)},
         }}) : undefined);
         return {
-            width: 400, height: 200, padding: [8, 12, 0, 0],
+            width: 400, height: 200, padding: [8, Math.max(12, room / 2), 0, 0],  // half of the last label stands there
             cursor: {drag: {x: false, y: false}, points: {show: !bars}},
             legend: {markers: {width: bars ? 0 : 2, dash: (_, s) => (s > 1 ? "dashed" : "solid")}},
-            scales: {x: {time: false, range: [from, to]}, y: {range: (_, __, max) => [0, max > 0 ? max * 1.05 : 1]}},
+            scales: {x: {time: false, range: [from, to]}, y: {range: (_, __, max) => [0, shares ? 100 : max > 0 ? max * 1.05 : 1]}},
             axes: [
                 {...axis, size: 28, grid: {show: false}, splits, values: (plot, at) => at.map(x => labels[plot.data[0].indexOf(x)])},
                 {...axis, size: 52, incrs: whole ? steps : undefined, values: (_, at) => at.map(format)},

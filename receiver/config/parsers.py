@@ -269,6 +269,13 @@ def choice(values: Mapping[str, Any]) -> Callable[[str], Any]:
 switch = choice({"on": True, "off": False})
 
 
+def title(value: str) -> str:
+    """Return a name that fits into one line; raise ValueError for other texts."""
+    if not value or len(value) > 40 or not value.isprintable():
+        raise ValueError("not 1 to 40 printable characters")
+    return value
+
+
 def header_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", value, re.ASCII):
         raise ValueError("not the name of a header, such as X-Forwarded-User")

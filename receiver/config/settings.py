@@ -179,6 +179,8 @@ class Settings:
 
     console_session: timedelta = _setting("12", to.hours, name="RECEIVER_CONSOLE_SESSION_HOURS", section="Console")
     """Hours until a session expires."""
+    console_name: str = _setting("receiver", to.title)
+    """Name of your company or installation: in the bar, the page titles and the log-in page."""
     console_totp: bool = _setting("required", to.choice({"required": True, "optional": False}))
     """`optional`: analysts and admins may log in without a second factor."""
     console_user_header: str = _setting("", to.optional(to.header_name))

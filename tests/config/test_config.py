@@ -157,6 +157,15 @@ def test_bind_of_another_form_is_refused_with_the_one_to_write(
         load_settings()
 
 
+@pytest.mark.parametrize("given", ["x" * 41, "a\tb", "a\u202eb"])
+def test_name_of_the_console_is_one_short_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVER_CONSOLE_NAME", "甲公司短信平台")
+    assert load_settings().console_name == "甲公司短信平台"
+    monkeypatch.setenv("RECEIVER_CONSOLE_NAME", given)
+    with pytest.raises(SettingsError, match="RECEIVER_CONSOLE_NAME: not 1 to 40 printable"):
+        load_settings()
+
+
 def test_every_wrong_setting_is_named_in_one_message_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = {
         "RECEIVER_DATABASE_URL": "mysql://root:hunter2@db/x",

@@ -106,6 +106,11 @@ def open_page(open_context: Callable[..., tuple[BrowserContext, Guard]]) -> Call
     return make
 
 
+def open_menu(page: Page, of: str) -> None:
+    """Open the menu of the bar that holds this."""
+    page.locator(f".bar details.menu:has({of}) > summary").click()
+
+
 def assert_accessible(page: Page) -> None:
     """Hold the page against WCAG 2.2 AA with axe; print what is only advised."""
     options = {

@@ -24,18 +24,18 @@ from receiver.web import denials, runtime
 from receiver.web.auth import CONSOLE
 from receiver.web.console import filters
 from receiver.web.console.error_texts import fault_words
+from receiver.web.console.navigation import find_navigation
 from receiver.web.console.session import (
-    OF_ALL_ACCOUNTS,
     POLICIES,
     PREFIX,
     Access,
-    CurrentUser,
     Permission,
     Sessions,
     address,
     find_current_user,
     in_console,
     over_https,
+    reason_against,
 )
 from receiver.web.errors import Denied, Invalid
 
@@ -92,7 +92,7 @@ def _check() -> AnyResponse | None:
     g.current_user, g.caller = found, found.caller
     if not found.confirmed and policy is not Access.PENDING_2FA:
         return redirect(url_for("console.second_factor"), HTTPStatus.SEE_OTHER)
-    reason = _reason_against(found, policy)
+    reason = reason_against(found, request.endpoint, policy)
     if reason is not None:
         _audit_refusal(reason)
         return render("problem.html", 403, heading=_REFUSALS[reason])
@@ -104,17 +104,6 @@ _REFUSALS = {
     "role": lazy_gettext("Your role has no access to this page"),
     "account": lazy_gettext("Your access is limited to some accounts, and this page concerns all of them"),
 }
-
-
-def _reason_against(found: CurrentUser, policy: Access | Permission | None) -> str | None:
-    """Return why a logged-in user may not see a page; None: they may."""
-    if policy is None:
-        return "closed"
-    if isinstance(policy, Permission) and not found.may(policy):
-        return "role"
-    if found.user.accounts is not None and request.endpoint in OF_ALL_ACCOUNTS:
-        return "account"
-    return None
 
 
 def _audit_refusal(reason: str) -> None:
@@ -297,6 +286,8 @@ def _context() -> dict[str, Any]:
     known = g.get("current_user")
     return {
         "current_user": known,
+        "console_name": runtime().settings.console_name,
+        "navigation": find_navigation(known) if known is not None and known.confirmed else [],
         "may": (lambda what: known is not None and known.may(Permission[what])),
         "language": language(),
         "languages": LANGUAGES,

@@ -128,6 +128,17 @@ class CurrentUser:
         return Caller(name=f"user:{self.user.name}", sees_numbers=False, accounts=self.user.accounts)
 
 
+def reason_against(user: CurrentUser, endpoint: str | None, policy: Access | Permission | None) -> str | None:
+    """Return why a logged-in user may not see a page; None: they may."""
+    if policy is None:
+        return "closed"
+    if isinstance(policy, Permission) and not user.may(policy):
+        return "role"
+    if user.user.accounts is not None and endpoint in OF_ALL_ACCOUNTS:
+        return "account"
+    return None
+
+
 def current_user() -> CurrentUser:
     """Return the user of the current request; only on pages that require a login."""
     found = g.current_user

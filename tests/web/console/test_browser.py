@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import TimeoutError as Timeout
 from playwright.sync_api import expect
 
+from tests.harness.browser import open_menu
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -420,6 +421,7 @@ def test_an_analyst_reads_reports_and_takes_files(site: Site, open_page: OpenPag
     expect(page.locator("#rates .u-legend")).to_contain_text("Previous period")
     expect(page.locator(".tile").first).to_contain_text("Previous period: 0")
 
+    open_menu(page, "[href$=exports]")
     page.get_by_role("link", name="Exports").click()
     with page.expect_download() as started:
         page.locator(".card", has_text="Messages").get_by_role("button").click()
@@ -512,6 +514,7 @@ def test_an_administrator_sets_a_second_factor_up_and_is_asked_for_it(
         page.wait_for_url(f"{site.origin}/console/users")
         expect(page.locator("tbody tr")).to_contain_text("set up")
 
+        open_menu(page, "[action$=logout]")
         page.get_by_role("button", name="Log out").click()
         log_in(page, "ada")
         expect(page.locator("[name=code]")).to_be_focused()
@@ -547,6 +550,7 @@ def test_the_language_is_the_browsers_until_another_is_chosen(site: Site, open_p
     expect(html).to_have_attribute("lang", "zh-CN")
     expect(page.locator("tbody time").first).to_contain_text("月")
 
+    open_menu(page, "[name=language]")
     button.click()
     expect(html).to_have_attribute("lang", "en")
     assert page.url.endswith("/console/messages?task_id=69001")
@@ -555,11 +559,13 @@ def test_the_language_is_the_browsers_until_another_is_chosen(site: Site, open_p
     expect(page.locator("tbody time").first).not_to_contain_text("月")
     page.goto("/console/replies")
     expect(html).to_have_attribute("lang", "en")
+    open_menu(page, "[action$=logout]")
     page.locator("form[action$=logout] button").click()
     expect(page.locator("[name=password]")).to_be_visible()
     expect(html).to_have_attribute("lang", "en")
     log_in(page, "sue")
     expect(html).to_have_attribute("lang", "en")
+    open_menu(page, "[name=language]")
     button.click()
     expect(html).to_have_attribute("lang", "zh-CN")
 
@@ -575,15 +581,18 @@ def test_pages_work_without_scripts(site: Site, open_page: OpenPage) -> None:
     page.locator("[name=status]").select_option("failed")
     page.locator("form.filters button").click()
     expect(page.locator("tbody .badge").first).to_have_attribute("data-state", "failed")
+    open_menu(page, "[href$=reports]")
     page.get_by_role("link", name="Reports").click()
     expect(page.locator("figure[data-chart]").first).to_be_hidden()
     page.locator("#numbers-days summary").click()
     expect(page.locator("#table-days")).to_be_visible()
+    open_menu(page, "[href$=setup]")
     page.get_by_role("link", name="Setup").click()
     expect(page.locator("#url-1-1")).to_be_visible()
     expect(page.locator("[data-copy]").first).to_be_hidden()
     page.get_by_role("button", name="Run self-test").click()
     expect(page.locator(".banner[role=status]")).to_contain_text("acknowledged in")
+    open_menu(page, "[name=language]")
     page.get_by_role("button", name="中文").click()
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
 
@@ -591,6 +600,7 @@ def test_pages_work_without_scripts(site: Site, open_page: OpenPage) -> None:
 def test_after_logging_out_nothing_is_shown(site: Site, open_page: OpenPage) -> None:
     page = open_page(site.origin, "/console/messages")
     log_in(page, "sue")
+    open_menu(page, "[action$=logout]")
     page.get_by_role("button", name="Log out").click()
     page.wait_for_url("**/console/login")
     page.go_back()

@@ -1,4 +1,4 @@
-// Copy buttons, charts drawn from the tables beside them, and announcements for screen readers. Pages work without it.
+// Menus, copy buttons, charts drawn from the tables beside them, and announcements for screen readers. Pages work without it.
 (() => {
     "use strict";
     document.documentElement.classList.add("js");
@@ -49,6 +49,18 @@
             getSelection().selectAllChildren(source);  // so that the keyboard copies it
             announce(button.dataset.failed);
         }
+    });
+
+    // Menus are details: without this they close by their own button alone.
+    function closeMenus(but) {
+        for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(but)) menu.open = false;
+    }
+    document.addEventListener("click", event => closeMenus(event.target));
+    document.addEventListener("keydown", event => {
+        const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
+        if (!menu) return;
+        closeMenus();
+        menu.querySelector("summary").focus();
     });
 
     const drawn = new Map();  // each .plot: its uPlot and the data of the drawing

@@ -224,3 +224,29 @@ def test_figures_are_those_of_the_api_and_each_file_is_its_table(
             assert [row[0] or "not specified" for row in rows] == [re.sub("<.*?>", "", row[0]) for row in table]
         if name in ("days", "replies", "minutes"):  # the others have units in the table
             assert rows == table
+
+
+# --- Empty lists ----------------------------------------------------------------------------------------
+
+
+def test_empty_list_says_why_and_what_next(app: Flask, runtime: Runtime) -> None:
+    admin, support = (log_in(app, runtime, role) for role in ("admin", "support"))
+    fresh = admin.page("/messages")
+    assert "No messages yet." in fresh.text
+    assert 'href="/console/setup">Set up the platform' in fresh.html
+    assert "Set up the platform" not in support.page("/messages").text
+    assert "No pushes yet." in admin.page("/pushes").text
+    assert "No replies yet." in support.page("/replies").text
+    record(runtime, make_send(task_id="t1"))
+    for path in ("/messages?status=failed", "/replies?q=x", "/pushes?outcome=quarantined"):
+        narrowed = admin.page(path)
+        assert "Nothing matches these filters." in narrowed.text, path
+        assert f'<a href="/console{path.partition("?")[0]}">Clear the filters</a>' in narrowed.html
+        assert "yet" not in narrowed.at("rows"), path
+
+
+def test_wrong_choice_is_named_beside_its_field(app: Flask, runtime: Runtime) -> None:
+    page = log_in(app, runtime, "support").page("/messages?status=gone&late=perhaps", status=422)
+    assert page.by_id.keys() >= {"status-error", "late-error"}
+    assert "status:" not in page.text
+    assert ("select", ("aria-describedby", "aria-invalid", "name")) in page.shape

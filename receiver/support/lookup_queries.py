@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from receiver.messages.queries import Clock, Filter, MessageRow, Page
 from receiver.support.lookup import LookupQuery, has_moment, moment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
 
@@ -22,19 +23,20 @@ _NEWEST_MAX = 200  # messages read for one number, task or reference
 
 def find_messages(
     connection: sa.Connection,
-    query: LookupQuery,
+    lookups: Sequence[LookupQuery],
     *,
     since: datetime,
     clock: Clock,
     limit: int,
     accounts: tuple[str, ...] | None = None,
 ) -> list[MessageRow]:
-    """Return at most `limit` matching messages of these accounts since that time, newest first.
+    """Return at most `limit` messages that match any of these, of these accounts since that time, newest first.
 
     Messages that only a reply refers to are left out: their time is unknown.
     """
-    by_id = {row.id: row for row in _each(connection, query, since, clock, limit, accounts) if has_moment(row)}
-    fitting = [row for row in by_id.values() if moment_of(row) >= since and query.fits(row.mobile)]
+    each = chain.from_iterable(_each(connection, query, since, clock, limit, accounts) for query in lookups)
+    by_id = {row.id: row for row in each if has_moment(row)}
+    fitting = [row for row in by_id.values() if moment_of(row) >= since]
     return sorted(fitting, key=lambda row: (moment_of(row), row.id), reverse=True)[:limit]
 
 
@@ -49,11 +51,8 @@ def _each(
     filters = []
     if query.mobile is not None:
         filters.append(Filter(mobile=query.mobile, accounts=accounts))
-    if query.text is not None:
-        filters += [
-            Filter(task_id=query.text, accounts=accounts),
-            Filter(reference=query.text, accounts=accounts),
-        ]
+    for text in query.spellings:
+        filters += [Filter(task_id=text, accounts=accounts), Filter(reference=text, accounts=accounts)]
     for one in filters:
         yield from queries.list_messages(connection, Page(limit=_NEWEST_MAX, filter=one), clock)
     if query.last_digits is not None:
@@ -67,7 +66,7 @@ def _each(
         )
         found = queries.get_messages(connection, list(connection.scalars(ids)), clock).values()
         # Encrypted numbers are matched by a token of their last digits, and two tokens may be equal.
-        yield from (row for row in found if row.mobile.endswith(query.last_digits))
+        yield from (row for row in found if row.mobile.endswith(query.last_digits) and query.fits(row.mobile))
 
 
 def _of(accounts: tuple[str, ...] | None) -> list[sa.ColumnElement[bool]]:

@@ -10,7 +10,8 @@ Each source has a table, `SOURCE.toml` beside this file, of `[[case]]`s:
     sends    a list of sends, each as JSON with what is `kept` of it or what is said where it is `refused`
     tests    the tests that hold what is neither, as FILE::FUNCTION
 
-`tests/test_cases.py` runs `pushes` and `sends`; `NOT_BUILT` names what nothing holds yet, and why.
+`tests/test_cases.py` runs `pushes` and `sends`; `NOT_BUILT` names what nothing holds yet, and why. `pasted.toml`, the
+texts that people paste into a look-up, has a form of its own.
 """
 
 from __future__ import annotations

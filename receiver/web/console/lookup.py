@@ -16,10 +16,11 @@ from receiver.messages.queries import Clock, Filter, MessageRow, Page, PushRow, 
 from receiver.support import lookup_queries as store
 from receiver.support import signals
 from receiver.support.lookup import (
+    PASTED_MAX_CHARS,
     UNSETTLED,
     Attempts,
     LookupAnswer,
-    LookupQuery,
+    ParsedLookup,
     answer_of,
     group_resends,
     has_moment,
@@ -92,14 +93,16 @@ def look_up() -> Response:
     """Save the look-up under an opaque URL, and redirect there."""
     text = request.form.get("wanted", "")
     period = request.form.get("period", _FIRST)
-    query = parse_lookup(text)
-    if query is None or period not in PERIODS:
+    wanted = parse_lookup(text)
+    if wanted is None or period not in PERIODS:
         error = gettext("Enter a phone number, a task id, a reference, or the last four digits of a number.")
         if len(text) > TEXT_MAX_CHARS:
             error = gettext("Too long for a number, a task id or a reference.")
-        return render("home.html", 422, periods=PERIODS, error=error, wanted=text[:TEXT_MAX_CHARS])
+        return render("home.html", 422, periods=PERIODS, error=error, wanted=text[:PASTED_MAX_CHARS])
     services, user = runtime(), current_user().user
-    audit_look_up("look_up", mobile=query.mobile or query.last_digits)
+    numbers = filter(None, (query.mobile or query.last_digits for query in wanted.queries))
+    for mobile in dict.fromkeys(numbers) or (None,):
+        audit_look_up("look_up", mobile=mobile)
     token = services.database.write(lambda connection: save_look_up(connection, user.id, text, now=services.now()))
     return redirect(url_for("console.found", token=token, period=period), HTTPStatus.SEE_OTHER)
 
@@ -120,8 +123,8 @@ def _answer(template: str, token: str) -> Response:
     services, user = runtime(), current_user().user
     now = services.now()
     text = services.ask(lambda connection: find_look_up(connection, user.id, token, now=now))
-    query = parse_lookup(text) if text is not None else None
-    if text is None or query is None:
+    wanted = parse_lookup(text) if text is not None else None
+    if text is None or wanted is None:
         raise NotFound(
             gettext("This look-up has expired after a day, or belongs to another user. Please look it up again.")
         )
@@ -129,12 +132,12 @@ def _answer(template: str, token: str) -> Response:
     if period not in PERIODS:
         period = _FIRST
     clock = services.clock(now)
-    answer = services.ask(lambda connection: _find(connection, query, PERIODS[period][0], clock))
+    answer = services.ask(lambda connection: _find(connection, wanted, PERIODS[period][0], clock))
     return render(
         template,
         token=token,
         wanted=text,
-        by_number=query.mobile is not None,
+        by_number=bool(wanted.numbers),
         found=answer,
         period=period,
         periods=PERIODS,
@@ -142,24 +145,24 @@ def _answer(template: str, token: str) -> Response:
         advice=advice_for,
         refreshes=not answer.groups or answer.groups[0].answer in UNSETTLED,
         now=now,
-        shown_in_full=frozenset({query.mobile}),
+        shown_in_full=frozenset(wanted.mobiles),
     )
 
 
-def _find(connection: Connection, query: LookupQuery, within: timedelta, clock: Clock) -> LookupResult:
+def _find(connection: Connection, wanted: ParsedLookup, within: timedelta, clock: Clock) -> LookupResult:
     accounts = current_user().user.accounts
     rows = store.find_messages(
-        connection, query, since=clock.now - within, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
+        connection, wanted.queries, since=clock.now - within, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
     )
     earlier = not rows
     if earlier:
         longest = PERIODS[_LONGEST][0]
         rows = store.find_messages(
-            connection, query, since=clock.now - longest, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
+            connection, wanted.queries, since=clock.now - longest, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
         )
     every = group_resends(rows)
     groups = every[: 1 if earlier else _GROUPS_MAX]
-    unreadable = _find_unreadable(connection, query, groups, clock)
+    unreadable = _find_unreadable(connection, wanted, groups, clock)
     return LookupResult(
         groups=[
             answer_group(connection, group, clock, unreadable=None if number else unreadable)
@@ -168,20 +171,22 @@ def _find(connection: Connection, query: LookupQuery, within: timedelta, clock: 
         earlier=earlier and bool(groups),
         more=not earlier and (len(groups) < len(every) or len(rows) == _MESSAGES_MAX),
         unreadable=None if groups else unreadable,
-        replies=_find_replies(connection, query, rows, clock.now - (PERIODS[_LONGEST][0] if earlier else within)),
+        replies=_find_replies(connection, wanted, rows, clock.now - (PERIODS[_LONGEST][0] if earlier else within)),
     )
 
 
 def _find_replies(
-    connection: Connection, query: LookupQuery, rows: Sequence[MessageRow], since: datetime
+    connection: Connection, wanted: ParsedLookup, rows: Sequence[MessageRow], since: datetime
 ) -> Sequence[ReplyRow]:
-    """Return replies from a number that belong to no recorded message."""
-    if query.mobile is None:
-        return ()
-    unmatched = Filter(mobile=query.mobile, matched=False, received_from=since, accounts=current_user().user.accounts)
-    found = queries.list_replies(connection, Page(limit=_REPLIES_MAX, filter=unmatched))
-    shown_ids = {row.id for row in rows}
-    return [shown(reply) for reply in found if reply.message_id not in shown_ids]
+    """Return replies from the numbers that belong to no recorded message."""
+    accounts, shown_ids = current_user().user.accounts, {row.id for row in rows}
+    unmatched = [
+        Filter(mobile=mobile, matched=False, received_from=since, accounts=accounts) for mobile in wanted.mobiles
+    ]
+    found = [
+        reply for one in unmatched for reply in queries.list_replies(connection, Page(limit=_REPLIES_MAX, filter=one))
+    ]
+    return [shown(reply) for reply in found[:_REPLIES_MAX] if reply.message_id not in shown_ids]
 
 
 def answer_group(
@@ -208,10 +213,14 @@ def answer_group(
 
 
 def _find_unreadable(
-    connection: Connection, query: LookupQuery, groups: Sequence[Attempts], clock: Clock
+    connection: Connection, wanted: ParsedLookup, groups: Sequence[Attempts], clock: Clock
 ) -> PushRow | None:
     """Return a push that could not be parsed and contains the number or task id; None: there is none."""
-    needles = {query.mobile, groups[0].newest.task_id if groups else query.text} - {None}
+    if groups:
+        needles = {groups[0].newest.task_id, *({groups[0].newest.mobile} & set(wanted.mobiles))}
+    else:
+        near = {miss.text for miss in wanted.near_misses}  # a number with a digit too few is part of many
+        needles = {query.mobile or query.text for query in wanted.queries} - near
     since = moment_of(groups[0].newest) if groups else clock.now - PERIODS[_LONGEST][0]
     fitting = [needle.encode() for needle in needles if needle is not None and len(needle) >= _NEEDLE_MIN_CHARS]
     if not fitting or (groups and answer_of(groups[0].newest) not in UNSETTLED):

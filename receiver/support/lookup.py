@@ -128,7 +128,7 @@ class ParsedLookup:
 
     queries: tuple[LookupQuery, ...]
     near_misses: tuple[NearMiss, ...] = ()
-    more: int = 0  # whole numbers beyond the first `NUMBERS_MAX`
+    more: int = 0  # numbers beyond the first `NUMBERS_MAX`, whole, masked or by their last digits
 
     @property
     def mobiles(self) -> tuple[str, ...]:
@@ -151,14 +151,10 @@ def parse_lookup(given: str) -> ParsedLookup | None:
         return None
     text = " ".join("".join(map(_plain, given)).split())
     numbers, rest = _take_numbers(_without_commas(text))
-    queries = [LookupQuery(mobile=number) for number in numbers[:NUMBERS_MAX]]
-    near_misses = [
-        NearMiss(text=number, fault=NearMissFault.NOT_MOBILE) for number in numbers if not _is_mainland(number)
-    ]
     masked, hidden, rest = _take_masked(rest)
-    queries += masked
     endings, rest = _take_endings(rest)
-    queries += endings
+    asked = list(dict.fromkeys([*(LookupQuery(mobile=number) for number in numbers), *masked, *endings]))
+    queries = asked[:NUMBERS_MAX]
     _, rest = _take(_LABELLED, rest)  # what a label calls a task id is no number with a fault
     labelled = (match[1].strip(_MARKS) for match in _LABELLED.finditer(text))  # it may hold a number
     queries += [LookupQuery(text=name[:TEXT_MAX_CHARS]) for name in labelled]
@@ -166,14 +162,11 @@ def parse_lookup(given: str) -> ParsedLookup | None:
         queries += _whole(text, rest)
     elif _WORD.fullmatch(text):
         queries.append(LookupQuery(text=text[:TEXT_MAX_CHARS]))  # a reference may hold a number
-    near_misses += [*hidden, *_near_misses(rest)]
+    odd = (NearMiss(text=number, fault=NearMissFault.NOT_MOBILE) for number in numbers if not _is_mainland(number))
+    near_misses = tuple(dict.fromkeys([*odd, *hidden, *_near_misses(rest)]))[:NUMBERS_MAX]
     if not queries and not near_misses:
         return None
-    return ParsedLookup(
-        queries=_bounded(queries),
-        near_misses=tuple(dict.fromkeys(near_misses)),
-        more=max(0, len(numbers) - NUMBERS_MAX),
-    )
+    return ParsedLookup(queries=_bounded(queries), near_misses=near_misses, more=max(0, len(asked) - NUMBERS_MAX))
 
 
 @lru_cache(maxsize=4096)

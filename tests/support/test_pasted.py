@@ -116,6 +116,16 @@ def test_column_of_numbers_is_found_whole_up_to_a_bound(column: list[str], apart
     assert parsed.more == len(column) - len(parsed.numbers)
 
 
+def test_endings_and_near_misses_have_the_same_bound() -> None:
+    parsed = parse_lookup(", ".join([*(f"尾号{n:04}" for n in range(40)), *(f"150****{n:04}" for n in range(40))]))
+    assert parsed is not None
+    assert (len(parsed.queries), parsed.more) == (NUMBERS_MAX, 30)
+    parsed = parse_lookup(" ".join(f"15080{n:05}" for n in range(80)))
+    assert parsed is not None
+    assert len(parsed.near_misses) == NUMBERS_MAX
+    assert len(parsed.queries) < NUMBERS_MAX
+
+
 @given(st.text())
 def test_whatever_is_pasted_is_read_or_left(pasted: str) -> None:
     parsed = parse_lookup(pasted)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from receiver.audit import AuditTrail
-    from receiver.support.lookup import LookupAnswer
+    from receiver.support.answers import LookupAnswer
 
 MAX_CHARS = 500
 

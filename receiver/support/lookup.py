@@ -1,7 +1,6 @@
-"""Parse a look-up and decide its answer. Pure functions, used by every page.
+"""Parse a look-up. Pure.
 
-A look-up is text as people paste it: numbers, task ids and references in whatever stands around them. Messages are
-grouped with their resends, and each group has one answer.
+A look-up is text as people paste it: numbers, task ids and references in whatever stands around them.
 """
 
 from __future__ import annotations
@@ -9,18 +8,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from receiver.core import TEXT_MAX_CHARS, MessageStatus, fits, is_masked, parse_mobile
+from receiver.core import TEXT_MAX_CHARS, fits, is_masked, parse_mobile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from datetime import datetime
-
-    from receiver.messages.queries import MessageRow
+    from collections.abc import Iterable, Iterator
 
 PASTED_MAX_CHARS = 5_000  # some fifty rows of a spreadsheet
 NUMBERS_MAX = 50  # of one look-up
@@ -28,7 +23,6 @@ LAST_DIGITS = 4
 _PLACES = 11  # of a mainland number
 _TEXTS_MAX = 8  # task ids and references of one look-up
 _WORD_MIN_CHARS = 4  # of a word that may be a task id although nothing says so
-_RESENT_WITHIN = timedelta(minutes=10)
 
 _APART = r"[\s().·․‧•。・\-‐-―−]{0,4}"  # between the digits of one number
 _BETWEEN_DIGITS = re.compile(rf"(?<=[\d*+)]){_APART}(?=[\d*(])", re.ASCII)
@@ -283,80 +277,3 @@ def _bounded(queries: Iterable[LookupQuery]) -> tuple[LookupQuery, ...]:
     each = list(dict.fromkeys(queries))
     texts = [query for query in each if query.text is not None]
     return tuple(query for query in each if query not in texts[_TEXTS_MAX:])
-
-
-class LookupAnswer(StrEnum):
-    """The answer for a group of resends, by its newest attempt."""
-
-    DELIVERED = "delivered"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-    CONFLICTING = "conflicting"
-    WAITING = "waiting"
-    LATE = "late"
-    NO_RECEIPT = "no_receipt"
-    REFUSED = "refused"
-    SENDING = "sending"
-    OUTCOME_UNKNOWN = "outcome_unknown"
-    UNREADABLE = "unreadable"  # a push that cannot be parsed may be its receipt
-    NOTHING = "nothing"
-
-
-_WAITS = frozenset({LookupAnswer.WAITING, LookupAnswer.LATE, LookupAnswer.NO_RECEIPT})
-# Answers that may still change, so that the page refreshes.
-UNSETTLED = _WAITS | {LookupAnswer.SENDING, LookupAnswer.OUTCOME_UNKNOWN, LookupAnswer.UNREADABLE, LookupAnswer.NOTHING}
-
-
-def answer_of(message: MessageRow, *, unreadable: bool = False) -> LookupAnswer:
-    """Return the answer for a message; `unreadable`: a push that cannot be parsed seems to be about it."""
-    if message.conflicting:
-        return LookupAnswer.CONFLICTING
-    if message.status is MessageStatus.PENDING:
-        answer = LookupAnswer.LATE if message.late else LookupAnswer.WAITING
-    else:
-        answer = LookupAnswer(message.status.value)
-    return LookupAnswer.UNREADABLE if unreadable and answer in _WAITS else answer
-
-
-def has_moment(message: MessageRow) -> bool:
-    """Return whether a message has a known time; one that only a reply refers to has none."""
-    return (message.sent_at or message.recorded_at or message.reported_at) is not None
-
-
-def moment_of(message: MessageRow) -> datetime:
-    """Return the best known time of sending. Requires `has_moment`."""
-    moment = message.sent_at or message.recorded_at or message.reported_at
-    assert moment is not None  # noqa: S101
-    return moment
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Attempts:
-    """One message and its resends: same number and template, each soon after the other. Newest first."""
-
-    messages: Sequence[MessageRow]
-
-    @property
-    def newest(self) -> MessageRow:
-        """The attempt that the answer is about."""
-        return self.messages[0]
-
-    @property
-    def earlier(self) -> Sequence[MessageRow]:
-        """The attempts before the newest."""
-        return self.messages[1:]
-
-
-def group_resends(messages: Sequence[MessageRow]) -> list[Attempts]:
-    """Return messages grouped with their resends. Groups and their messages come newest first."""
-    open_groups: dict[tuple[str, str, str | None], list[MessageRow]] = {}
-    groups: list[list[MessageRow]] = []
-    for message in sorted(messages, key=lambda row: (moment_of(row), row.id)):
-        key = (message.account, message.mobile, message.template_id)
-        group = open_groups.get(key)
-        if group is None or moment_of(message) - moment_of(group[-1]) > _RESENT_WITHIN:
-            group = open_groups[key] = []
-            groups.append(group)
-        group.append(message)
-    newest_first = sorted(groups, key=lambda group: (moment_of(group[-1]), group[-1].id), reverse=True)
-    return [Attempts(messages=group[::-1]) for group in newest_first]

@@ -11,11 +11,13 @@ from receiver.db.encryption import cipher_of
 from receiver.db.tables import MOBILE_END, messages
 from receiver.messages import queries
 from receiver.messages.queries import Clock, Filter, MessageRow, Page
-from receiver.support.lookup import LookupQuery, has_moment, moment_of
+from receiver.support.answers import has_moment, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
+
+    from receiver.support.lookup import LookupQuery
 
 
 _NEWEST_MAX = 200  # messages read for one number, task or reference

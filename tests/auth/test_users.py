@@ -19,7 +19,7 @@ from receiver.cli import cli
 from receiver.core import NameTaken, NotFound, Overloaded, SettingsError
 from receiver.db import tables
 from receiver.support import advice, lookup_store
-from receiver.support.lookup import LookupAnswer
+from receiver.support.answers import LookupAnswer
 from tests.harness.factories import NOON
 from tests.harness.server import ServeProcess
 

@@ -11,14 +11,8 @@ from receiver.core import MessageStatus
 from receiver.messages import recording
 from receiver.messages.queries import MessageRow
 from receiver.support import lookup_queries as store
-from receiver.support.lookup import (
-    UNSETTLED,
-    LookupAnswer,
-    answer_of,
-    group_resends,
-    moment_of,
-    parse_lookup,
-)
+from receiver.support.answers import UNSETTLED, LookupAnswer, answer_of, group_resends, moment_of
+from receiver.support.lookup import parse_lookup
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.sending.test_sending import make_attempt

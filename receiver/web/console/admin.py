@@ -16,7 +16,7 @@ from receiver.auth.passwords import MIN_CHARS
 from receiver.auth.users import Role, User, count_sessions, get_user, list_users
 from receiver.core import NameTaken, NotFound, SettingsError
 from receiver.support.advice import MAX_CHARS, list_advice, set_advice
-from receiver.support.lookup import LookupAnswer
+from receiver.support.answers import LookupAnswer
 from receiver.translations import CATALOGUES
 from receiver.web import runtime
 from receiver.web.console.advice import BUILT_IN

@@ -8,7 +8,7 @@ from flask import g
 from flask_babel import lazy_gettext
 
 from receiver.support.advice import list_advice
-from receiver.support.lookup import LookupAnswer
+from receiver.support.answers import LookupAnswer
 from receiver.web import runtime
 from receiver.web.console.pages import language
 

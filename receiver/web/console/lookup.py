@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -12,41 +11,21 @@ from flask_babel import gettext, lazy_gettext
 
 from receiver.core import TEXT_MAX_CHARS, NotFound
 from receiver.messages import queries
-from receiver.messages.queries import Clock, Filter, MessageRow, Page, PushRow, ReceiptRow, ReplyRow
-from receiver.support import lookup_queries as store
-from receiver.support import signals
-from receiver.support.lookup import (
-    PASTED_MAX_CHARS,
-    UNSETTLED,
-    Attempts,
-    LookupAnswer,
-    ParsedLookup,
-    answer_of,
-    group_resends,
-    has_moment,
-    moment_of,
-    parse_lookup,
-)
+from receiver.support.answers import UNSETTLED, Attempts, LookupAnswer
+from receiver.support.lookup import PASTED_MAX_CHARS, parse_lookup
+from receiver.support.lookup_service import LONGEST, answer_group, answer_lookup
 from receiver.support.lookup_store import find_look_up, save_look_up
 from receiver.web import runtime
 from receiver.web.console.advice import advice_for
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import current_user
-from receiver.web.lists.visibility import audit_look_up, shown
+from receiver.web.lists.visibility import audit_look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Mapping
 
     from werkzeug.wrappers import Response
 
-    from receiver.db.engine import Connection
-    from receiver.support.signals import RecentDelivery
-
-_GROUPS_MAX = 8  # each is shown with its timeline
-_MESSAGES_MAX = 50
-_REPLIES_MAX = 20
-_NEEDLE_MIN_CHARS = 5  # shorter texts occur in many pushes
 _REASON_MIN_CHARS = 3
 # Periods by their name in URLs. The first is the default, since most ask about a recent code.
 PERIODS: Mapping[str, tuple[timedelta, Any]] = {
@@ -54,38 +33,9 @@ PERIODS: Mapping[str, tuple[timedelta, Any]] = {
     "1h": (timedelta(hours=1), lazy_gettext("the last hour")),
     "24h": (timedelta(hours=24), lazy_gettext("the last 24 hours")),
     "7d": (timedelta(days=7), lazy_gettext("the last 7 days")),
-    "30d": (timedelta(days=30), lazy_gettext("the last 30 days")),
+    "30d": (LONGEST, lazy_gettext("the last 30 days")),
 }
-_FIRST, _LONGEST = "10m", "30d"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnsweredGroup:
-    """One group of resends as shown: its answer and the data of the sentence."""
-
-    answer: LookupAnswer
-    attempts: Attempts
-    age: timedelta | None  # None: only a reply refers to it
-    recent: RecentDelivery | None  # of the same template, while the message is pending
-    unreadable: PushRow | None
-    receipts: Sequence[ReceiptRow]
-    replies: Sequence[ReplyRow]
-
-    @property
-    def message(self) -> MessageRow:
-        """The attempt that the sentence is about."""
-        return self.attempts.newest
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LookupResult:
-    """The result of a look-up: groups, newest first; or none, perhaps with a push that could not be parsed."""
-
-    groups: Sequence[AnsweredGroup]
-    earlier: bool  # nothing in the period: the newest before it
-    more: bool  # there are more than these
-    unreadable: PushRow | None
-    replies: Sequence[ReplyRow]  # from the number, without a message that is shown
+_FIRST = "10m"
 
 
 @blueprint.post("/look-up")
@@ -132,7 +82,10 @@ def _answer(template: str, token: str) -> Response:
     if period not in PERIODS:
         period = _FIRST
     clock = services.clock(now)
-    answer = services.ask(lambda connection: _find(connection, wanted, PERIODS[period][0], clock))
+    within, accounts = PERIODS[period][0], user.accounts
+    answer = services.ask(
+        lambda connection: answer_lookup(connection, wanted, within=within, clock=clock, accounts=accounts)
+    )
     return render(
         template,
         token=token,
@@ -147,86 +100,6 @@ def _answer(template: str, token: str) -> Response:
         now=now,
         shown_in_full=frozenset(wanted.mobiles),
     )
-
-
-def _find(connection: Connection, wanted: ParsedLookup, within: timedelta, clock: Clock) -> LookupResult:
-    accounts = current_user().user.accounts
-    rows = store.find_messages(
-        connection, wanted.queries, since=clock.now - within, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
-    )
-    earlier = not rows
-    if earlier:
-        longest = PERIODS[_LONGEST][0]
-        rows = store.find_messages(
-            connection, wanted.queries, since=clock.now - longest, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
-        )
-    every = group_resends(rows)
-    groups = every[: 1 if earlier else _GROUPS_MAX]
-    unreadable = _find_unreadable(connection, wanted, groups, clock)
-    return LookupResult(
-        groups=[
-            answer_group(connection, group, clock, unreadable=None if number else unreadable)
-            for number, group in enumerate(groups)
-        ],
-        earlier=earlier and bool(groups),
-        more=not earlier and (len(groups) < len(every) or len(rows) == _MESSAGES_MAX),
-        unreadable=None if groups else unreadable,
-        replies=_find_replies(connection, wanted, rows, clock.now - (PERIODS[_LONGEST][0] if earlier else within)),
-    )
-
-
-def _find_replies(
-    connection: Connection, wanted: ParsedLookup, rows: Sequence[MessageRow], since: datetime
-) -> Sequence[ReplyRow]:
-    """Return replies from the numbers that belong to no recorded message."""
-    accounts, shown_ids = current_user().user.accounts, {row.id for row in rows}
-    unmatched = [
-        Filter(mobile=mobile, matched=False, received_from=since, accounts=accounts) for mobile in wanted.mobiles
-    ]
-    found = [
-        reply for one in unmatched for reply in queries.list_replies(connection, Page(limit=_REPLIES_MAX, filter=one))
-    ]
-    return [shown(reply) for reply in found[:_REPLIES_MAX] if reply.message_id not in shown_ids]
-
-
-def answer_group(
-    connection: Connection, attempts: Attempts, clock: Clock, *, unreadable: PushRow | None = None
-) -> AnsweredGroup:
-    """Return the answer for one group of resends."""
-    message = attempts.newest
-    answer = answer_of(message, unreadable=unreadable is not None)
-    recent = None
-    if answer in (LookupAnswer.WAITING, LookupAnswer.LATE):
-        recent = signals.find_recent_delivery(
-            connection, account=message.account, template_id=message.template_id, now=clock.now
-        )
-    receipts, replies = queries.list_inbound_events(connection, message.id)
-    return AnsweredGroup(
-        answer=answer,
-        attempts=attempts,
-        age=clock.now - moment_of(message) if has_moment(message) else None,
-        recent=recent,
-        unreadable=unreadable,
-        receipts=[shown(row) for row in receipts],
-        replies=[shown(row) for row in replies],
-    )
-
-
-def _find_unreadable(
-    connection: Connection, wanted: ParsedLookup, groups: Sequence[Attempts], clock: Clock
-) -> PushRow | None:
-    """Return a push that could not be parsed and contains the number or task id; None: there is none."""
-    if groups:
-        needles = {groups[0].newest.task_id, *({groups[0].newest.mobile} & set(wanted.mobiles))}
-    else:
-        near = {miss.text for miss in wanted.near_misses}  # a number with a digit too few is part of many
-        needles = {query.mobile or query.text for query in wanted.queries} - near
-    since = moment_of(groups[0].newest) if groups else clock.now - PERIODS[_LONGEST][0]
-    fitting = [needle.encode() for needle in needles if needle is not None and len(needle) >= _NEEDLE_MIN_CHARS]
-    if not fitting or (groups and answer_of(groups[0].newest) not in UNSETTLED):
-        return None
-    accounts = current_user().user.accounts
-    return signals.find_quarantined_about(connection, needles=fitting, since=since, accounts=accounts)
 
 
 @blueprint.post("/messages/<row_id:message_id>/reveal")

@@ -28,7 +28,7 @@ from receiver.net.egress_policy import EgressError
 from receiver.net.probe import can_connect, own_server
 from receiver.net.self_test import push_self_test
 from receiver.support import signals
-from receiver.support.lookup import moment_of
+from receiver.support.answers import moment_of
 from receiver.web import denials, runtime
 from receiver.web.console.filters import duration, zone_name
 from receiver.web.console.lookup import PERIODS

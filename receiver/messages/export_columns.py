@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from receiver.db.encryption import FieldCipher
 
 
+LISTED_ROWS = 10_000  # that are sorted as the list is; more are read in the order of their ids
 # The types that SQLite may return for each; its columns accept any.
 TYPES: Mapping[FieldType, tuple[type, ...]] = {
     FieldType.TEXT: (str,),
@@ -71,6 +72,7 @@ class Export:
     query: sa.Select[Any]
     table: sa.Table  # the table of the rows' ids
     narrow: bool  # few rows, found by an index
+    listed: bool = False  # in the order of the list, newest first; at most LISTED_ROWS
     keeps: Callable[[Any], bool] | None = None  # filter of decrypted rows
 
     @property
@@ -142,20 +144,25 @@ def _columns(
 # --- The three lists ------------------------------------------------------------------------------------
 
 
-def export_messages(wanted: Filter, clock: Clock, dialect: Dialect, *, in_full: bool) -> Export:
-    """Export messages, oldest first."""
+def export_messages(wanted: Filter, clock: Clock, dialect: Dialect, *, in_full: bool, listed: bool = False) -> Export:
+    """Export messages, oldest first; `listed`: as the list has them."""
     query = sa.select(messages).where(*message_conditions(wanted, clock))
     values = row_sql.message_values(clock)
-    narrow = _is_narrow(wanted) or is_short(wanted.updated_from, wanted.updated_to or clock.now)
+    narrow = listed or _is_narrow(wanted) or is_short(wanted.updated_from, wanted.updated_to or clock.now)
     if dialect.name == "postgresql" and not narrow:
         query, counts = row_sql.grouped_counts(query, partial(_in_range, wanted))
         values = {**values, **counts}
     return Export(
         columns=_columns(MessageRow, values, in_full=in_full, cipher=cipher_of(dialect)),
-        query=query.where(*_in_range(wanted, messages.c.id)).order_by(messages.c.id),
+        query=query.where(*_in_range(wanted, messages.c.id)).order_by(_in_order(messages, listed=listed)),
         table=messages,
         narrow=narrow,
+        listed=listed,
     )
+
+
+def _in_order(table: sa.Table, *, listed: bool) -> sa.ColumnElement[Any]:
+    return table.c.id.desc() if listed else table.c.id
 
 
 def _in_range(wanted: Filter, ids: sa.Column[Any]) -> Iterator[sa.ColumnElement[bool]]:
@@ -170,19 +177,21 @@ def _is_narrow(wanted: Filter) -> bool:
     return any(value is not None for value in (wanted.mobile, wanted.task_id, wanted.reference, wanted.q))
 
 
-def export_receipts(wanted: Filter, _clock: Clock, dialect: Dialect, *, in_full: bool) -> Export:
-    """Export receipts, oldest first."""
+def export_receipts(wanted: Filter, _clock: Clock, dialect: Dialect, *, in_full: bool, listed: bool = False) -> Export:
+    """Export receipts, oldest first; `listed`: as the list has them."""
+    conditions, cipher = receipt_conditions(wanted), cipher_of(dialect)
     return _export_inbound_events(
-        receipts, ReceiptRow, {}, receipt_conditions(wanted), wanted, in_full=in_full, cipher=cipher_of(dialect)
+        receipts, ReceiptRow, {}, conditions, wanted, in_full=in_full, listed=listed, cipher=cipher
     )
 
 
-def export_replies(wanted: Filter, _clock: Clock, dialect: Dialect, *, in_full: bool) -> Export:
-    """Export replies, oldest first."""
+def export_replies(wanted: Filter, _clock: Clock, dialect: Dialect, *, in_full: bool, listed: bool = False) -> Export:
+    """Export replies, oldest first; `listed`: as the list has them."""
     cipher = cipher_of(dialect)
     content = {} if cipher is None else {"content": replies.c.content_sealed}
+    conditions = reply_conditions(wanted, cipher)
     export = _export_inbound_events(
-        replies, ReplyRow, content, reply_conditions(wanted, cipher), wanted, in_full=in_full, cipher=cipher
+        replies, ReplyRow, content, conditions, wanted, in_full=in_full, listed=listed, cipher=cipher
     )
     if cipher is None or (text := wanted.q) is None:
         return export
@@ -197,11 +206,14 @@ def _export_inbound_events(
     wanted: Filter,
     *,
     in_full: bool,
+    listed: bool,
     cipher: FieldCipher | None,
 ) -> Export:
+    query = select_inbound_events(table).where(*conditions, *_in_range(wanted, table.c.id))
     return Export(
         columns=_columns(row_type, {**row_sql.inbound_values(table), **own}, in_full=in_full, cipher=cipher),
-        query=select_inbound_events(table).where(*conditions, *_in_range(wanted, table.c.id)).order_by(table.c.id),
+        query=query.order_by(_in_order(table, listed=listed)),
         table=table,
-        narrow=_is_narrow(wanted),
+        narrow=listed or _is_narrow(wanted),
+        listed=listed,
     )

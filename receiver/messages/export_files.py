@@ -6,18 +6,22 @@ import os
 import time
 import zlib
 from enum import StrEnum
+from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from receiver.core import MissingExtra
+from receiver.core import MissingExtra, TooManyRows
+from receiver.db.engine import lift_statement_timeout
 from receiver.messages.export_columns import (
+    LISTED_ROWS,
     Export,
     export_messages,
     export_receipts,
     export_replies,
 )
 from receiver.messages.export_pieces import PieceReader, PieceWriter
-from receiver.messages.export_rows import iter_csv, iter_ndjson
+from receiver.messages.export_rows import count_rows, csv_line, iter_csv, iter_ndjson, read_cells
 from receiver.messages.export_sheets import iter_sheet, require_fit
 from receiver.messages.fields import FieldType
 from receiver.messages.stamps import settled
@@ -28,12 +32,14 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from receiver.messages.export_wording import Wording
     from receiver.messages.fields import Field
     from receiver.messages.queries import Clock, Filter
 
 _BOM = b"\xef\xbb\xbf"
 _ROW_GROUP_ROWS = 25_000
 _BLOCK_BYTES = 1024 * 1024
+_ROWS_A_PIECE = 500
 _REST_MAX_SECONDS = 0.1
 _GZIP = 31  # of zlib's window sizes, the one that writes gzip's header
 
@@ -78,6 +84,8 @@ def iter_file(
     zone: ZoneInfo,
     bom: bool = False,
     neutral: bool = True,
+    wording: Wording | None = None,
+    bounded: bool = False,
     gives_way: Callable[[], bool] = lambda: False,
     tell: Callable[[int], None] = lambda _rows: None,
 ) -> Iterator[bytes]:
@@ -85,28 +93,58 @@ def iter_file(
 
     `in_full`: numbers are not masked. `zone`: of the times in an XLSX; elsewhere they are UTC. `bom`: a CSV begins with
     a byte order mark, by which Excel recognizes UTF-8. `neutral`: no cell of a CSV is a formula to a spreadsheet.
-    `gives_way` returns whether to rest between pieces, for twice as long as each took, so that urgent work gets the
-    processor. `tell` receives the numbers of rows.
+    `wording`: a CSV or XLSX is for people, with its columns, words and times in `zone`; up to LISTED_ROWS are in the
+    order of the list. `bounded`: there may be no more rows than these. `gives_way` returns whether to rest between
+    pieces, for twice as long as each took, so that urgent work gets the processor. `tell` receives the numbers of rows.
 
     Before the first piece, raises TooManyRows, and MissingExtra if the format's library is not installed; after it,
     TooManyRows once an XLSX grows over 2 GiB.
     """
     require_library(form)
-    export = EXPORTS[name](settled(connection, wanted), clock, connection.dialect, in_full=in_full)
+    make = partial(EXPORTS[name], settled(connection, wanted), clock, connection.dialect, in_full=in_full)
+    export = _listed(connection, make, bounded=bounded) if wording or bounded else make()
+    if wording:
+        export = wording.columns_of(export)
     if form is FileFormat.XLSX:
         require_fit(connection, export)
     if form is FileFormat.NDJSON:
         yield from _paced(iter_ndjson(connection, export, tell=tell), gives_way)
         return
+    titled = wording.titled(export.fields) if wording else export.fields
     rows = _paced(iter_csv(connection, export, neutral=neutral and form is FileFormat.CSV, tell=tell), gives_way)
     match form:
         case FileFormat.CSV:
-            yield (_BOM if bom else b"") + (",".join(field.name for field in export.fields) + "\n").encode()
-            yield from rows
+            yield (_BOM if bom else b"") + csv_line(field.name for field in titled).encode()
+            yield from _csv_in_words(export.fields, rows, wording, zone) if wording else rows
         case FileFormat.PARQUET:
             yield from _parquet(export.fields, rows)
         case FileFormat.XLSX:
-            yield from iter_sheet(export.fields, rows, zone)
+            cells = read_cells(rows)
+            yield from iter_sheet(
+                titled, wording.iter_cells(export.fields, cells, zone=None) if wording else cells, zone
+            )
+
+
+def _listed(connection: sa.Connection, make: Callable[..., Export], *, bounded: bool) -> Export:
+    """Return an export in the order of its list if it is short; of a longer one nothing is sorted.
+
+    Raises TooManyRows if it is `bounded`.
+    """
+    lift_statement_timeout(connection)
+    export = make(listed=True)
+    if count_rows(connection, export, most=LISTED_ROWS + 1) <= LISTED_ROWS:
+        return export
+    if bounded:
+        raise TooManyRows(f"over {LISTED_ROWS:,} rows; narrow it")
+    return make()
+
+
+def _csv_in_words(
+    fields: tuple[Field, ...], rows: Iterable[bytes], wording: Wording, zone: ZoneInfo
+) -> Iterator[bytes]:
+    lines = map(csv_line, wording.iter_cells(fields, read_cells(rows), zone=zone))
+    while piece := "".join(islice(lines, _ROWS_A_PIECE)):
+        yield piece.encode()
 
 
 def _paced(pieces: Iterable[bytes], gives_way: Callable[[], bool]) -> Iterator[bytes]:

@@ -19,11 +19,11 @@ from xlsxwriter.utility import xl_col_to_name
 from receiver.core import TooManyRows, in_zone
 from receiver.db.engine import lift_statement_timeout
 from receiver.messages.export_pieces import PieceWriter
-from receiver.messages.export_rows import count_rows, read_cells
+from receiver.messages.export_rows import count_rows
 from receiver.messages.fields import TIMES, Field, FieldType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     import sqlalchemy as sa
@@ -61,10 +61,10 @@ def _too_many() -> TooManyRows:
     )
 
 
-def iter_sheet(fields: tuple[Field, ...], rows: Iterable[bytes], zone: ZoneInfo) -> Iterator[bytes]:
-    """Yield the pieces of a workbook of one sheet; `rows`: CSV. Ids are text, which Excel would round; times in `zone`.
+def iter_sheet(fields: tuple[Field, ...], rows: Iterable[Sequence[str]], zone: ZoneInfo) -> Iterator[bytes]:
+    """Yield the pieces of a workbook of one sheet; `rows`: the cells of each as text.
 
-    Raises TooManyRows.
+    Ids are text, which Excel would round; times in `zone`. Raises TooManyRows.
     """
     output = PieceWriter()
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
@@ -109,7 +109,7 @@ def _frame(fields: tuple[Field, ...], zone: ZoneInfo) -> io.BytesIO:
     return file
 
 
-def _lines(fields: tuple[Field, ...], rows: Iterable[bytes], zone: ZoneInfo, time_style: int) -> Iterator[str]:
+def _lines(fields: tuple[Field, ...], rows: Iterable[Sequence[str]], zone: ZoneInfo, time_style: int) -> Iterator[str]:
     """Yield each row as the sheet's XML; an empty cell is left out."""
 
     def write_time(text: str) -> str:
@@ -118,7 +118,7 @@ def _lines(fields: tuple[Field, ...], rows: Iterable[bytes], zone: ZoneInfo, tim
 
     writers = {**_WRITERS, **dict.fromkeys(TIMES, write_time)}
     columns = [(xl_col_to_name(place), writers.get(field.type, _write_text)) for place, field in enumerate(fields)]
-    for number, cells in enumerate(read_cells(rows), start=2):
+    for number, cells in enumerate(rows, start=2):
         if number > SHEET_ROWS + 1:
             raise _too_many()
         written = (

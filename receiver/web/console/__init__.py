@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from receiver.web.console import admin, audit, journal, lists, login, lookup, oidc, reports, status, webhooks
+from receiver.web.console import admin, audit, exports, journal, lists, login, lookup, oidc, reports, status, webhooks
 from receiver.web.console.pages import register
 
-__all__ = ["admin", "audit", "journal", "lists", "login", "lookup", "oidc", "register", "reports", "status", "webhooks"]
+__all__ = [
+    "admin",
+    "audit",
+    "exports",
+    "journal",
+    "lists",
+    "login",
+    "lookup",
+    "oidc",
+    "register",
+    "reports",
+    "status",
+    "webhooks",
+]

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from receiver.core import in_zone, mask_mobile
 from receiver.web import runtime
 from receiver.web.console.error_texts import flag_words, why_unread
+from receiver.web.console.state_words import state_word
 
 if TYPE_CHECKING:
     from babel import Locale
@@ -127,7 +128,7 @@ def _zone() -> Any:
 
 def register(app: Flask) -> None:
     """Register these filters with the templates."""
-    filters = (visible, moment, clock, day, duration, ago, number, percent, why_unread, flag_words)
+    filters = (visible, moment, clock, day, duration, ago, number, percent, why_unread, flag_words, state_word)
     app.jinja_env.filters.update({made.__name__: made for made in filters} | {"masked": mask_mobile, "e": escape})
     app.jinja_env.globals["zone_name"] = zone_name
     app.jinja_env.tests["ahead"] = is_ahead

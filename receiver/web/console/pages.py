@@ -19,6 +19,7 @@ from receiver.core import (
     ReceiverError,
     TooManyRows,
 )
+from receiver.messages.export_columns import LISTED_ROWS
 from receiver.translations import CATALOGUES, DIRECTORY
 from receiver.web import denials, runtime
 from receiver.web.auth import CONSOLE
@@ -219,6 +220,11 @@ def _detail_of(error: ReceiverError) -> str:
             text = gettext("You have no access to this account.")
         case Overloaded():
             text = gettext("Too many requests. Try again in a moment.")
+        case TooManyRows() if not g.current_user.may(Permission.EXPORT):
+            text = gettext(
+                "More than %(rows)s rows. Narrow the filters, for example to one day or one state.",
+                rows=filters.number(LISTED_ROWS),
+            )
         case TooManyRows():
             text = gettext("Too many rows for this format. Narrow the filters or choose CSV.")
         case _:

@@ -1,4 +1,4 @@
-"""Reports with charts, tables and CSV; and exports."""
+"""Reports with charts, tables and CSV."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import marshmallow as ma
 from flask import Response, request
 from flask_babel import gettext, lazy_gettext
 
 from receiver.core import DeliveryStatus, MissingExtra, NotFound, midnight, neutral
 from receiver.messages import balance
-from receiver.messages.export_files import FileFormat
-from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.reporting import delivery as reports
 from receiver.reporting.carriers import allocation
 from receiver.reporting.figures import DeliveryFigures, ReportQuestion, Unit
 from receiver.support import reasons, signals
 from receiver.web import runtime
 from receiver.web.console.filters import moment
-from receiver.web.console.pages import blueprint, faults, render
+from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import current_user, seen_accounts
-from receiver.web.lists.exports import FORMS, answer_export
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -525,36 +521,3 @@ TABLES: Mapping[str, Callable[[ReportData], Table]] = {
     "balances": _balances,
     "minutes": _minutes,
 }
-
-
-# --- Exports ------------------------------------------------------------------------------------------
-
-
-@blueprint.get("/exports")
-def exports() -> Response:
-    """Show the page of exports."""
-    return _offer(200, errors={}, given={})
-
-
-def _offer(status: int, **values: Any) -> Response:
-    return render(
-        "exports.html",
-        status,
-        names=tuple(FORMS),
-        formats=tuple(FileFormat),
-        sheet_rows=f"{SHEET_ROWS:,}",
-        **values,
-    )
-
-
-@blueprint.get("/exports/<name>")
-def export(name: str) -> Any:
-    """Return a complete list as a file, with masked numbers."""
-    if name not in FORMS:
-        raise NotFound(gettext("There is no such list."))
-    given = {field: value.strip() for field, value in request.args.items() if value.strip()}
-    try:
-        arguments = FORMS[name]().load(given)
-    except ma.ValidationError as error:
-        return _offer(422, errors=faults(error), given=given)
-    return answer_export(name, arguments)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import marshmallow as ma
 from flask import Response, request
 
-from receiver.core import InputFault, Overloaded
+from receiver.core import InputFault, Overloaded, iso_milliseconds, mask_inside
 from receiver.messages.export_files import MEDIA_TYPES, TEXT_FORMATS, FileFormat, gzipped, iter_file, require_library
 from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.messages.queries import Filter
@@ -21,6 +24,8 @@ from receiver.web.lists.visibility import audit_look_up, readable_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
+
+    from receiver.messages.export_wording import Wording
 
 # Each holds a thread and a connection, and may read all rows.
 _AT_ONCE = 2
@@ -104,7 +109,24 @@ def form_of(name: str, form: FileFormat | None = None) -> type[ma.Schema]:
 FORMS: Mapping[str, type[ma.Schema]] = {name: form_of(name) for name in _FILTERS}
 
 
-def answer_export(name: str, arguments: dict[str, Any], form: FileFormat | None = None) -> Response:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileStyle:
+    """How a file is written and called; by default for programs."""
+
+    plain_name: str | None = None  # in ASCII; None: the name of the list
+    worded_name: str | None = None  # in any language
+    wording: Wording | None = None
+    bounded: bool = False  # no more rows than a list is sorted for
+
+
+_FOR_PROGRAMS = FileStyle()
+# What the audit has of a filter as it is; numbers may be in the others.
+_SAID = frozenset({"account", "status", "late", "template_id", "matched", "conflicting", "opt_out", "opt_out_review"})
+
+
+def answer_export(
+    name: str, arguments: dict[str, Any], form: FileFormat | None = None, *, style: FileStyle = _FOR_PROGRAMS
+) -> Response:
     """Return a list as a streamed file; `arguments` are loaded by its form. HEAD reads no rows.
 
     Raises Overloaded, MissingExtra and TooManyRows. What fails after the first bytes is logged, and the answer broken.
@@ -117,8 +139,14 @@ def answer_export(name: str, arguments: dict[str, Any], form: FileFormat | None 
     services.require_database()
     require_library(form)
     if request.method == "HEAD":  # headers only: no row is read or sent
-        return _as_file(name, form, iter(()))
-    audit_look_up(f"{name}.export", mobile=arguments.get("mobile"), format=form.value, in_full=in_full)
+        return _as_file(name, form, iter(()), style)
+    audit_look_up(
+        f"{name}.export",
+        mobile=arguments.get("mobile"),
+        format=form.value,
+        in_full=in_full,
+        filter=_in_audit(arguments) or None,
+    )
     place = _Place()
 
     def pieces() -> Generator[bytes]:
@@ -134,6 +162,8 @@ def answer_export(name: str, arguments: dict[str, Any], form: FileFormat | None 
                     zone=services.settings.timezone,
                     bom=bom,
                     neutral=neutral,
+                    wording=style.wording,
+                    bounded=style.bounded,
                     gives_way=lambda: services.batch_writer.is_busy or services.projector.is_late,
                 )
         finally:
@@ -141,20 +171,41 @@ def answer_export(name: str, arguments: dict[str, Any], form: FileFormat | None 
 
     file = pieces()
     begin = next(file, b"")  # so that errors before the first byte get their own status
-    response = _as_file(name, form, chain((begin,), file))
+    response = _as_file(name, form, chain((begin,), file), style)
     response.call_on_close(file.close)
     response.call_on_close(place.release)  # also if the client read nothing
     return response
 
 
-def _as_file(name: str, form: FileFormat, pieces: Iterator[bytes]) -> Response:
+def _in_audit(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a filter as the audit may have it: of what may be a number, that it was there."""
+    return {
+        field: iso_milliseconds(value) if isinstance(value, datetime) else _masked(value) if field in _SAID else "…"
+        for field, value in arguments.items()
+        if value is not None and field != "mobile"
+    }
+
+
+def _masked(value: Any) -> Any:
+    return mask_inside(value) if isinstance(value, str) else value
+
+
+def _as_file(name: str, form: FileFormat, pieces: Iterator[bytes], style: FileStyle) -> Response:
     """Return the response of a file, compressed if the client accepts it and it helps."""
     compressed = form in TEXT_FORMATS and request.accept_encodings.quality("gzip") > 0
     media_type = OCTETS if request.accept_mimetypes.best == OCTETS else MEDIA_TYPES[form]
     response = Response(gzipped(pieces) if compressed else pieces, content_type=media_type)
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}.{form.value}"'
+    response.headers["Content-Disposition"] = _disposition(
+        style.plain_name or f"{name}.{form.value}", style.worded_name
+    )
     response.headers["Accept-Ranges"] = "none"  # it is made anew each time
     response.headers["Vary"] = "Accept, Accept-Encoding"
     if compressed:
         response.headers["Content-Encoding"] = "gzip"
     return response
+
+
+def _disposition(plain: str, worded: str | None) -> str:
+    """Return the header that names a file; browsers prefer the second name. Source: RFC 6266 and RFC 8187."""
+    named = f'attachment; filename="{plain}"'
+    return named if worded in (None, plain) else f"{named}; filename*=UTF-8''{quote(str(worded))}"

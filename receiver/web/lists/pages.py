@@ -20,7 +20,7 @@ from receiver.web.auth import caller
 from receiver.web.lists.visibility import readable_accounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from receiver.audit.log import Entry
     from receiver.db.engine import Connection
@@ -131,6 +131,19 @@ def audit_filter_of(arguments: dict[str, Any]) -> AuditFilter:
     wanted = {name: value for name, value in arguments.items() if name in ("actor", "action", "since", "until")}
     mobile = arguments.get("mobile")
     return AuditFilter(**wanted, mobile_hmac=None if mobile is None else runtime().mobile_hmac(mobile))
+
+
+_EXPORTS_SHOWN = 20
+
+
+def find_exports(names: Iterable[str], *, since: datetime) -> list[Entry]:
+    """Return the caller's newest exports of these lists."""
+    asked = [AuditFilter(actor=caller().name, action=f"{name}.export", since=since) for name in names]
+
+    def read(connection: Connection) -> list[Entry]:
+        return [entry for each in asked for entry in list_entries(connection, each, limit=_EXPORTS_SHOWN)]
+
+    return sorted(runtime().browse(read), key=lambda entry: entry.id, reverse=True)[:_EXPORTS_SHOWN]
 
 
 def read_audit(arguments: dict[str, Any]) -> tuple[list[Entry], str | None]:

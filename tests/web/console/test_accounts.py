@@ -68,7 +68,7 @@ CASES: dict[str, dict[str, bool]] = {
         "GET /reports/days.csv?account=zeta": False, "GET /reports/replies.csv": False,
         "GET /reports/minutes.csv": False,
     },
-    "console.exports": {"GET /exports": False},
+    "console.exports": {"GET /exports": True},  # the accounts to choose from
     "console.export": {
         "GET /exports/messages": True, "GET /exports/receipts": True, "GET /exports/replies?format=ndjson": True,
         "GET /exports/messages?account=zeta": True,

@@ -447,6 +447,10 @@ def opt_out_words(value: str) -> OptOutWords:
     return OptOutWords(words(value))
 
 
+def opt_out_phrases(value: str) -> tuple[str, ...]:
+    return OptOutWords((), words(value)).phrases
+
+
 _SEPARATORS = re.compile(r"[,;|\n\uff0c\uff1b\uff5c\u3001]")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from receiver.config import parsers as to
-from receiver.core import OPT_OUT_WORDS, LogFormat, OptOutWords
+from receiver.core import OPT_OUT_PHRASES, OPT_OUT_WORDS, LogFormat, OptOutWords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,7 +108,11 @@ class Settings:
     """More accepted formats of `receivetime`, in strptime style (`%Y/%m/%d %H:%M:%S`), each a whole date and time,
     separated by `;`."""
     opt_out_words: OptOutWords = _setting(",".join(OPT_OUT_WORDS.words), to.opt_out_words)
-    """Replies that count as an opt-out, from now on."""
+    """Replies that count as an opt-out, from now on. One that contains such a word, or is one letter off one of four
+    letters or more, is a possible opt-out, for a person to review."""
+    opt_out_phrases: tuple[str, ...] = _setting(",".join(OPT_OUT_PHRASES), to.opt_out_phrases)
+    """Replies that contain one of these are possible opt-outs too, from now on: slips of the words, and what people
+    write who want no more messages. One of a single letter counts only as the whole reply."""
     late_after: timedelta = _setting("60", to.seconds, name="RECEIVER_LATE_AFTER_SECONDS")
     """A message pending for longer is `late`."""
     no_receipt_after: timedelta = _setting("72", to.hours, name="RECEIVER_NO_RECEIPT_AFTER_HOURS")

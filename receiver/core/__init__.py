@@ -90,7 +90,7 @@ from receiver.core.numbers import (
     shown_texts,
     texts_in_json,
 )
-from receiver.core.opt_out import OPT_OUT_WORDS, OptOut, OptOutWords
+from receiver.core.opt_out import OPT_OUT_PHRASES, OPT_OUT_WORDS, OptOut, OptOutWords
 from receiver.core.ownership import explain, exposure, find_fault
 from receiver.core.push_codes import FieldFault, PushFault, PushFlag, read_faults, write_faults
 from receiver.core.times import UNREADABLE_TIME, earliest, implausible, in_zone, midnight, read_time, write_time
@@ -106,6 +106,7 @@ __all__ = [
     "MASK_MIN_PLACES",
     "MASK_SHORT_PART",
     "MASK_TAIL",
+    "OPT_OUT_PHRASES",
     "OPT_OUT_WORDS",
     "RECORDED_FIELDS",
     "SENDING_MAX",

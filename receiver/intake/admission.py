@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
-from receiver.core import Kind, Push, PushFlag, ReceiverError, earliest, new_id
+from receiver.core import Kind, OptOutWords, Push, PushFlag, ReceiverError, earliest, new_id
 from receiver.intake.secrets import PushSecret, PushSecrets
 from receiver.observability import get_logger, metrics
 from receiver.platform.push_parser import PushReader
@@ -138,7 +138,9 @@ class Admission:
         self._enforces_allow = settings.push_allow_enforced
         self._trusted_proxies = settings.trusted_proxies
         self._reader = PushReader(
-            zone=settings.timezone, time_formats=settings.time_formats, opt_out_words=settings.opt_out_words
+            zone=settings.timezone,
+            time_formats=settings.time_formats,
+            opt_out_words=OptOutWords(settings.opt_out_words.words, settings.opt_out_phrases),
         )
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_MAX)
         self.last_probe: Probe | None = None

@@ -23,7 +23,7 @@ _PUSHED_WITHIN_SECONDS = 5.0  # of real time, whatever the simulated delay
 _DELAYED_SHARE = 0.3  # of the messages, if `max_delay` is set
 _REPLY_TEXTS = (
     "收到", "谢谢", "退订", "T", "好的,明天见 😀", "", "1", "a&b=c+d %41", "多谢\n再见", "TD",
-    "这是什么?没申请过", "Stop!", "ок",
+    "这是什么?没申请过", "Stop!", "ок", "退丁", "别再发了,再发就投诉",
 )  # fmt: skip
 _REPLY_TEXTS_OF_GB = ("收到", "退订", "您好,请勿再发", "稍后回电")
 MASKED_PLACES = 4

@@ -178,6 +178,7 @@ def test_every_wrong_setting_is_named_in_one_message_without_its_value(monkeypat
         "RECEIVER_TIMEZONE": "../etc/passwd",
         "RECEIVER_LATE_AFTER_SECONDS": "-1",
         "RECEIVER_OPT_OUT_WORDS": "TD,!?",
+        "RECEIVER_OPT_OUT_PHRASES": "别发,!?",
         "RECEIVER_NO_RECEIPT_AFTER_HOURS": "soon",
         "RECEIVER_PLATFORM_CREDENTIALS": "default:only-an-id",
         "RECEIVER_BIND": "localhost",

@@ -141,15 +141,27 @@ def test_opt_out_is_known_in_any_width_case_and_punctuation(content: str) -> Non
 
 @pytest.mark.parametrize(
     "content",
-    ["please stop it", "回TD", "我要退订吗", "退 订 谢谢", "unsubscribed", "unsubcribe", "STPO stop", "stopp"],
-)
+    [
+        "please stop it", "回TD", "我要退订吗", "退 订 谢谢", "unsubscribed", "unsubcribe", "STPO stop", "stopp",
+        "退丁", "退定。", "推订", "退訂", "拒受", "取销", "我要退 丁", "停", "停！", "QX", "退订T", "TD退订", "退订回T",
+        "别发", "别再给我发短信了！！再发就投诉到12321", "您好,请勿再发", "請不要再發", "打12321举报你们", "１２３２１",
+        "已拉黑", "骚扰短信", "这是什么?没申请过", "我没有注册过", "好的，别发错地址",
+        "Please opt  out", "this is SPAM!",
+    ],
+)  # fmt: skip
 def test_what_is_nearly_an_opt_out_is_for_a_person_to_see(content: str) -> None:
     assert OPT_OUT_WORDS.judge(content) is OptOut.REVIEW
 
 
 @pytest.mark.parametrize(
-    "content", ["", "收到", "tdd", "TD1", "t or n", "退款", "unstoppable", "20000 yuan", "R2D2", "？"]
-)
+    "content",
+    [
+        "", "收到", "tdd", "TD1", "t or n", "退款", "unstoppable", "20000 yuan", "R2D2", "？",
+        "取件码", "取件码8123", "取餐", "退货", "退票", "拒绝", "收货了", "订单到了吗", "分别发货", "特别，发票",
+        "区别发我", "停车场几号", "不停地下雨", "别的发我", "发货时别忘了", "明天发", "optional outing", "spammer2",
+        "112321", "我已注册", "qxx", "4821",
+    ],
+)  # fmt: skip
 def test_what_is_no_opt_out(content: str) -> None:
     assert OPT_OUT_WORDS.judge(content) is OptOut.NO
 
@@ -161,6 +173,18 @@ def test_words_for_opting_out_are_given_and_need_a_letter() -> None:
     assert words.judge("TD") is OptOut.NO
     with pytest.raises(ValueError, match="needs a letter"):
         OptOutWords(["TD", "!!"])
+
+
+def test_phrases_for_review_are_given_beside_the_words() -> None:
+    words = OptOutWords(["TD"], ["别烦我", "No More", "x", "够"])
+    for content in ("别 烦我了", "NO MORE!", "Ｘ", "够。"):
+        assert words.judge(content) is OptOut.REVIEW, content
+    for content in ("投诉", "no moreover", "x ray", "足够", "特，别，烦我"):
+        assert words.judge(content) is OptOut.NO, content
+    assert OptOutWords(["TD"], []).judge("投诉") is OptOut.NO
+    assert OptOutWords(["投诉"]).judge("投诉") is OptOut.YES
+    with pytest.raises(ValueError, match="needs a letter"):
+        OptOutWords(["TD"], ["!!"])
 
 
 def test_push_ids_are_uuid7_and_in_order_of_time() -> None:

@@ -234,16 +234,25 @@ def test_one_receipt_or_reply_is_as_the_list_has_it(
     assert client.get(f"/api/v1/{path}/letters", headers=bearer).status_code == 404
 
 
-def test_words_for_opting_out_are_those_of_the_setting(make_runtime: Callable[..., Runtime]) -> None:
-    runtime = make_runtime(opt_out_words=OptOutWords(["不要了"]))
+def test_words_for_opting_out_are_those_of_the_settings(make_runtime: Callable[..., Runtime]) -> None:
+    runtime = make_runtime(opt_out_words=OptOutWords(["不要了"]), opt_out_phrases=("别烦我",))
     client, headers = create_app(runtime).test_client(), {"Authorization": make_key(runtime)}
-    for content in ("不要了!", "TD", "真的不要了吧"):
+    for content in ("不要了!", "TD", "真的不要了吧", "投诉", "别烦我了"):
         push(client, REPLY | {"content": content})
     said = {
         flag: [item["content"] for item in client.get(f"/api/v1/replies?{flag}=true", headers=headers).json["items"]]
         for flag in ("opt_out", "opt_out_review")
     }
-    assert said == {"opt_out": ["不要了!"], "opt_out_review": ["真的不要了吧"]}
+    assert said == {"opt_out": ["不要了!"], "opt_out_review": ["别烦我了", "真的不要了吧"]}
+
+
+def test_slips_and_phrases_are_for_a_person_to_review(client: FlaskClient, bearer: dict[str, str]) -> None:
+    slips = ["退丁", "别再给我发短信了！！再发就投诉到12321", "这是什么?没申请过"]
+    for content in (*slips, "退订", "取件码"):
+        push(client, REPLY | {"content": content})
+    items = client.get("/api/v1/replies", headers=bearer).json["items"]
+    assert {item["content"] for item in items if item["opt_out_review"]} == set(slips)
+    assert [item["content"] for item in items if item["opt_out"]] == ["退订"]
 
 
 def test_journal_shows_bytes_to_those_who_may_see_numbers(client: FlaskClient, runtime: Runtime) -> None:

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import time
+from collections import Counter
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -16,11 +17,11 @@ from urllib.parse import urlencode
 import pytest
 import trustme
 
-from receiver.core import Kind, PushFlag
+from receiver.core import OPT_OUT_WORDS, Kind, OptOut, PushFlag
 from receiver.simulator import Ledger, PushFaults
 from receiver.simulator.check import ReceiverApi, compare
 from receiver.simulator.traffic import SimulatedMessage, generate_messages, is_early, plan
-from tests.harness.factories import READER
+from tests.harness.factories import NOON, READER
 from tests.harness.platforms import APP_ID, APP_KEY, CODE, MOBILE, stand_in
 from tests.harness.server import ServeProcess
 
@@ -216,6 +217,15 @@ def test_without_flags_each_message_has_one_receipt_soon() -> None:
     (push,) = plan(MESSAGE, 1, PushFaults(failures=0, replies=0))
     assert (push.kind, push.said, push.in_query, push.slow) == (Kind.RECEIPT, "1", False, False)
     assert timedelta(0) <= push.at - MESSAGE.sent_at <= timedelta(seconds=60)
+
+
+def test_replies_are_opt_outs_possible_ones_and_others() -> None:
+    planned = (
+        push for message in generate_messages(200, 1, 7, NOON) for push in plan(message, 7, PushFaults(replies=1))
+    )
+    judged = Counter(OPT_OUT_WORDS.judge(push.said) for push in planned if push.kind is Kind.REPLY)
+    assert set(judged) == set(OptOut)
+    assert judged[OptOut.REVIEW] > 20  # so that the demo's view of them is not empty
 
 
 # --- The ledger -----------------------------------------------------------------------------------------

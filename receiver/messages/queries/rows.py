@@ -150,7 +150,11 @@ class ReplyRow:
     content: Annotated[str, Field(FieldType.TEXT, "The text as received; NUL is shown as ␀.", written_by_people=True)]
     opt_out: Annotated[bool, Field(FieldType.BOOLEAN, "The reply equals one of `RECEIVER_OPT_OUT_WORDS`.")]
     opt_out_review: Annotated[
-        bool, Field(FieldType.BOOLEAN, "The reply contains one of these words or is similar to one.")
+        bool,
+        Field(
+            FieldType.BOOLEAN,
+            "The reply contains one of these words or of `RECEIVER_OPT_OUT_PHRASES`, or is similar to one.",
+        ),
     ]
     replied_at: Annotated[datetime, Field(FieldType.PLATFORM_TIME, "The platform's time of the reply.")]
     received_at: _ReceivedAt

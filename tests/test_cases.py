@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 ROWS = load()
 PAYLOADS = {case.name: case for case in CASES}
 NUMBERS = {  # what there is of each source; a row or a reason has to stand for each
-    "bugs": [*(str(n) for n in range(1, 43) if n not in (3, 4, 26, 27, 28, 30, 38)), "beside"],
+    "bugs": [*(str(n) for n in range(1, 43) if n not in (3, 26, 27, 28, 38)), "beside"],
     "reports": [str(n) for n in range(1, 26)],
     "senders": [*(f"1.{n}" for n in range(1, 12)), "2", "3"],
     "attack": [*(f"1.{n}" for n in range(1, 13)), "2", "3"],
     "tools": [str(n) for n in range(1, 35)],
-    "ux": [*(f"A{n}" for n in range(3, 8)), *(f"B{n}" for n in range(8, 14))],
+    "ux": ["A1", *(f"A{n}" for n in range(3, 8)), "B6", *(f"B{n}" for n in range(8, 14))],
 }
 
 

@@ -112,8 +112,10 @@ class LookupQuery:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Return the text as typed and in either case: an index serves equality alone."""
-        return () if self.text is None else tuple(dict.fromkeys((self.text, self.text.upper(), self.text.lower())))
+        """Return the text as typed and in each usual case: an index serves equality alone."""
+        if self.text is None:
+            return ()
+        return tuple(dict.fromkeys((self.text, self.text.upper(), self.text.lower(), self.text.capitalize())))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

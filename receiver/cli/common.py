@@ -131,14 +131,19 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     for row in rows:
         table.add_row(*map(cell_text, row))
     width = None if sys.stdout.isatty() else 200
-    Console(width=width, soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(width=width, soft_wrap=not sys.stdout.isatty(), markup=False, emoji=False).print(table)
 
 
 def cell_text(cell: object) -> str:
     """Return the text of one cell; a time is shown to the minute, in UTC."""
     if cell is None:
         return ""
-    return f"{cell:%Y-%m-%d %H:%M}Z" if isinstance(cell, datetime) else str(cell)
+    return f"{cell:%Y-%m-%d %H:%M}Z" if isinstance(cell, datetime) else one_line(str(cell))
+
+
+def one_line(text: str) -> str:
+    """Return a text of others for one line of a terminal, which it must not control."""
+    return "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
 
 
 def accounts_text(accounts: Sequence[str] | None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from receiver.cli.common import print_table
 from tests.harness.factories import make_push
 from tests.harness.server import ServeProcess
 
@@ -60,6 +61,16 @@ def test_table_with_a_letter_that_the_output_has_not_is_printed_with_its_number(
     listed = run(process, "gbk", "keys", "list").decode("gbk")
     assert made
     assert "钥匙\\U0001f44d" in listed
+
+
+def test_table_shows_names_as_they_are(process: ServeProcess) -> None:
+    assert run(process, "utf-8", "keys", "create", "[/b] :smile: [red]x", "--scope", "read")
+    assert "[/b] :smile: [red]x" in run(process, "utf-8", "keys", "list").decode()
+
+
+def test_table_does_not_let_a_text_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["said"], [["余额\x1b[2J不足\r\nx\u202e"]])
+    assert capsys.readouterr().out.split("\n")[1].rstrip() == "余额�[2J不足 x�"
 
 
 @pytest.mark.parametrize("command", ["events", "keys list", "doctor"])

@@ -128,6 +128,7 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.look_up": {f"POST /look-up wanted={NUMBER}": ["look_up"]},
     "console.found": {"GET /look-up/TOKEN": []},  # only who looked it up has the address
     "console.found_answer": {"GET /look-up/TOKEN/answer": []},
+    "console.revealed": {"GET /messages/1/reveal": []},
     "console.reveal": {"POST /messages/1/reveal reason=a caller asks": ["number.reveal"]},
     "console.messages": {"GET /messages": []},  # masked numbers, no contents
     "console.message": {"GET /messages/1": ["message.read"]},

@@ -81,6 +81,7 @@ ROUTES = {
     "GET /console/look-up/<token>/answer": "look up",
     "GET /console/messages": "read lists",
     "GET /console/messages/<row_id:message_id>": "read lists",
+    "GET /console/messages/<row_id:message_id>/reveal": "look up",
     "POST /console/messages/<row_id:message_id>/reveal": "look up",
     "GET /console/oidc": "to all",
     "GET /console/oidc/done": "to all",

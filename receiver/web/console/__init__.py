@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from receiver.web.console import admin, audit, exports, journal, lists, login, lookup, oidc, reports, status, webhooks
+from receiver.web.console import (
+    admin,
+    audit,
+    exports,
+    journal,
+    lists,
+    login,
+    lookup,
+    message,
+    oidc,
+    reports,
+    status,
+    webhooks,
+)
 from receiver.web.console.pages import register
 
 __all__ = [
@@ -13,6 +26,7 @@ __all__ = [
     "lists",
     "login",
     "lookup",
+    "message",
     "oidc",
     "register",
     "reports",

@@ -11,7 +11,6 @@ from flask_babel import gettext, lazy_gettext
 from receiver.core import InvalidCursor
 from receiver.messages import queries
 from receiver.web.console.error_texts import fault_words
-from receiver.web.console.lookup import answer_message
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.session import seen_accounts
 from receiver.web.lists.filters import MessageFilterSchema, ReplyFilterSchema
@@ -79,12 +78,6 @@ def messages() -> Response:
     """List messages."""
     status, values = read_list("messages", MessageFilterSchema, _MESSAGE_FILTERS, queries.list_messages, shown)
     return render("messages.html", status, **values, views=MESSAGE_VIEWS, statuses=queries.MESSAGE_STATUSES)
-
-
-@blueprint.get("/messages/<row_id:message_id>")
-def message(message_id: str) -> Response:
-    """Show one message."""
-    return answer_message(message_id)
 
 
 @blueprint.get("/replies")

@@ -10,10 +10,9 @@ from flask import redirect, request, url_for
 from flask_babel import gettext, lazy_gettext
 
 from receiver.core import TEXT_MAX_CHARS, NotFound
-from receiver.messages import queries
-from receiver.support.answers import UNSETTLED, Attempts, LookupAnswer
+from receiver.support.answers import UNSETTLED, LookupAnswer
 from receiver.support.lookup import PASTED_MAX_CHARS, parse_lookup
-from receiver.support.lookup_service import LONGEST, answer_group, answer_lookup
+from receiver.support.lookup_service import LONGEST, answer_lookup
 from receiver.support.lookup_store import find_look_up, save_look_up
 from receiver.web import runtime
 from receiver.web.console.advice import advice_for
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Response
 
-_REASON_MIN_CHARS = 3
 # Periods by their name in URLs. The first is the default, since most ask about a recent code.
 PERIODS: Mapping[str, tuple[timedelta, Any]] = {
     "10m": (timedelta(minutes=10), lazy_gettext("the last 10 minutes")),
@@ -99,39 +97,4 @@ def _answer(template: str, token: str) -> Response:
         refreshes=not answer.groups or answer.groups[0].answer in UNSETTLED,
         now=now,
         shown_in_full=frozenset(wanted.mobiles),
-    )
-
-
-@blueprint.post("/messages/<row_id:message_id>/reveal")
-def reveal(message_id: str) -> Response:
-    """Show one number in full, with a reason. Audited."""
-    reason = " ".join(request.form.get("reason", "").split())
-    if not _REASON_MIN_CHARS <= len(reason) <= TEXT_MAX_CHARS:
-        return answer_message(message_id, status=422, error=gettext("Enter a reason for viewing the full number."))
-    runtime().audit(current_user().caller.name, "number.reveal", message_id=message_id, reason=reason)
-    return answer_message(message_id, in_full=True)
-
-
-def answer_message(message_id: str, *, status: int = 200, in_full: bool = False, error: str | None = None) -> Response:
-    """Return the page of one message: its answer and timeline. Raises NotFound."""
-    services = runtime()
-    clock = services.clock()
-    row = services.ask(
-        lambda connection: queries.find_message(connection, int(message_id), clock, current_user().user.accounts)
-    )
-    if row is None:
-        raise NotFound(gettext("There is no message at this address."))
-    answered = services.ask(lambda connection: answer_group(connection, Attempts(messages=[row]), clock))
-    if not in_full:  # a reveal is audited with its reason
-        audit_look_up("message.read", message_id=message_id, replies=len(answered.replies) or None)
-    return render(
-        "message.html",
-        status,
-        answered=answered,
-        advice=advice_for,
-        Answer=LookupAnswer,
-        error=error,
-        now=clock.now,
-        shown_in_full=frozenset({row.mobile} if in_full else ()),
-        refreshes=False,
     )

@@ -73,6 +73,7 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.found": Permission.LOOK_UP,
     "console.found_answer": Permission.LOOK_UP,
     "console.reveal": Permission.LOOK_UP,
+    "console.revealed": Permission.LOOK_UP,
     "console.messages": Permission.READ,
     "console.message": Permission.READ,
     "console.replies": Permission.READ,

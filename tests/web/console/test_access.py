@@ -54,6 +54,7 @@ MATRIX = {
     "POST /console/look-up": "L2oFo",
     "GET /console/look-up/t": "L2oFo",
     "GET /console/look-up/t/answer": "L2oFo",
+    "GET /console/messages/1/reveal": "L2oFo",
     "POST /console/messages/1/reveal": "L2oFo",
     "GET /console/messages": "L2ooo",
     "GET /console/messages/1": "L2ooo",

@@ -56,6 +56,7 @@ CASES: dict[str, dict[str, bool]] = {
         f"FIND {UNREADABLE}": True,
     },
     "console.found_answer": {f"FIND/answer {NUMBER}": True},
+    "console.revealed": {"GET /messages/MESSAGE/reveal": False},
     "console.reveal": {"POST /messages/MESSAGE/reveal reason=a caller asks": True},
     "console.messages": {
         "GET /messages": True, "GET /messages?account=zeta": True, "GET /messages?task_id=zetatask": True,

@@ -135,7 +135,7 @@ NAMES = {"English", "Excel", "Ctrl", "Content", "Type", "Standard", "Webhook", "
 SHOWN_ATTRIBUTES = {"aria-label", "placeholder", "alt", "data-announce", "data-copied", "data-failed", "content"}
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 # Included or imported by pages, so that no signal tells of them.
-PARTS = {"base.html", "macros.html", "answer.html", "look_up_form.html"}
+PARTS = {"base.html", "macros.html", "answer.html", "handover.html", "look_up_form.html"}
 
 
 class _Shown(HTMLParser):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from babel.dates import format_skeleton, format_time, get_timezone_name
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
+from flask import g
 from flask_babel import get_locale, gettext
 from markupsafe import Markup, escape
 
@@ -19,6 +21,8 @@ from receiver.web.console.error_texts import flag_words, why_unread
 from receiver.web.console.state_words import state_word
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from babel import Locale
     from flask import Flask
 
@@ -46,16 +50,36 @@ def _visible_character(character: str) -> Markup | str:
 
 
 def moment(when: datetime | None, *, exact: bool = False) -> Markup:
-    """Return a time in the platform's zone, with its day unless that is today."""
+    """Return a time in the platform's zone, with its day unless that is today; on paper, and `dated`, always."""
     if when is None:
         return Markup('<span class="none">–</span>')
     locale, local, today = _locale(), in_zone(when, _zone()), runtime().now().astimezone(_zone()).date()
     text = format_time(local, "HH:mm:ss", locale=locale)
     if exact:
         text += f".{local.microsecond // 1000:03d}"
-    if local.date() != today or exact:
+    on_paper = Markup()
+    if g.get("dated"):
+        text = f"{_whole_day(local)} {text}"
+    elif local.date() != today or exact:
         text = f"{day(when)} {text}"
-    return Markup('<time datetime="{}">{}</time>').format(when.isoformat(timespec="milliseconds"), text)
+    else:
+        on_paper = Markup(' data-day="{}"').format(_whole_day(local))
+    at = when.isoformat(timespec="milliseconds")
+    return Markup('<time datetime="{}"{}>{}</time>').format(at, on_paper, text)
+
+
+def _whole_day(local: datetime) -> str:
+    return format_skeleton("yMMMd", local, locale=_locale())
+
+
+@contextmanager
+def dated() -> Iterator[None]:
+    """Have every time within show its whole date: for what is read later or elsewhere."""
+    before, g.dated = g.get("dated", False), True
+    try:
+        yield
+    finally:
+        g.dated = before
 
 
 def clock(when: datetime) -> str:

@@ -74,7 +74,10 @@ def _answer(template: str, token: str) -> Response:
     wanted = parse_lookup(text) if text is not None else None
     if text is None or wanted is None:
         raise NotFound(
-            gettext("This look-up has expired after a day, or belongs to another user. Please look it up again.")
+            gettext(
+                "This look-up has expired after a day, or belongs to another user. Look it up again, or ask your"
+                " colleague for the link of the message: the button “Copy link” beside the answer gives it."
+            )
         )
     period = request.args.get("period", _FIRST)
     if period not in PERIODS:

@@ -13,8 +13,10 @@ from receiver.core import TEXT_MAX_CHARS, NotFound
 from receiver.messages import queries
 from receiver.support.answers import Attempts, LookupAnswer
 from receiver.support.lookup_service import answer_group
+from receiver.support.neighbours import find_neighbours
 from receiver.web import runtime
 from receiver.web.console.advice import advice_for
+from receiver.web.console.filters import dated
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import Permission, current_user
 from receiver.web.lists.visibility import audit_look_up
@@ -85,15 +87,19 @@ def _answer_message(message_id: str, status: int = 200, *, error: str | None = N
     clock = services.clock()
     row = _find(message_id, clock)
     answered = services.ask(lambda connection: answer_group(connection, Attempts(messages=[row]), clock))
+    accounts = current_user().user.accounts
+    neighbours = services.ask(lambda connection: find_neighbours(connection, row, accounts))
     audit_look_up("message.read", message_id=message_id, replies=len(answered.replies) or None)
-    return render(
-        "message.html",
-        status,
-        answered=answered,
-        advice=advice_for,
-        Answer=LookupAnswer,
-        error=error,
-        now=clock.now,
-        shown_in_full=frozenset({row.mobile} if is_revealed(row) else ()),
-        refreshes=False,
-    )
+    with dated():
+        return render(
+            "message.html",
+            status,
+            answered=answered,
+            neighbours=neighbours,
+            advice=advice_for,
+            Answer=LookupAnswer,
+            error=error,
+            now=clock.now,
+            shown_in_full=frozenset({row.mobile} if is_revealed(row) else ()),
+            refreshes=False,
+        )

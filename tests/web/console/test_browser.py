@@ -269,6 +269,31 @@ def test_a_number_is_revealed_to_who_says_why(site: Site, open_page: OpenPage, l
     expect(revealed).to_contain_text(f"caller asked ({locale})")
 
 
+def test_a_case_is_handed_to_a_colleague_by_its_link_and_as_text(site: Site, open_page: OpenPage) -> None:
+    permissions = ["clipboard-read", "clipboard-write"]
+    page = open_page(site.origin, "/console/", locale="zh-CN", permissions=permissions)
+    log_in(page, "sue")
+    look_up(page, "13800138000")
+    expect(page).to_have_title("已送达 · *8000 · receiver")
+    page.get_by_role("button", name="复制情况").click()
+    expect(page.locator("#announce")).to_have_text("已复制")
+    text = page.evaluate("navigator.clipboard.readText()")
+    today = f"{datetime.now(ZONE):%Y年%-m月%-d日} "
+    assert "\n手机号：138****8000\n" in text
+    assert "\n任务ID：51000\n" in text
+    assert text.count(today) >= 3
+    page.get_by_role("button", name="复制链接").click()
+    expect(page.locator("[data-done]")).to_have_count(2)
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert text.endswith(f"\n{link}")
+
+    colleague = open_page(site.origin, link.removeprefix(site.origin), locale="en")
+    log_in(colleague, "ann")
+    expect(colleague).to_have_url(link)
+    expect(colleague).to_have_title("Delivered · *8000 · receiver")
+    expect(colleague.locator(".facts").first).to_contain_text("138****8000")
+
+
 # --- Lists --------------------------------------------------------------------------------------------
 
 

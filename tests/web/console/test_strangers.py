@@ -54,7 +54,7 @@ def hostile_rows(runtime: Runtime, texts: tuple[str, ...], number: str) -> tuple
         sends.append(make_send(mobile=number, task_id=None, sent_at=at_, **error))
     record(runtime, *sends)
     keep(runtime, *pushes)
-    query = f"SELECT id FROM messages WHERE mobile = '{number}' ORDER BY id"
+    query = f"SELECT id FROM messages WHERE mobile = '{number}' ORDER BY sent_at DESC"
     rows = runtime.ask(lambda c: c.exec_driver_sql(query).all())
     return [row[0] for row in rows], pushes
 

@@ -15,6 +15,12 @@
         setTimeout(() => { region.textContent = text; }, 50);
     }
 
+    const ending = document.title.slice(document.title.lastIndexOf(" · "));
+    function renewTitle() {
+        const {title} = document.querySelector("[data-title]")?.dataset ?? {};
+        if (title) document.title = title + ending;
+    }
+
     const announced = new Map();  // id of each [data-announce]: its last text
     function announceChanges() {
         for (const {id, dataset: {announce: text}} of document.querySelectorAll("[data-announce][id]")) {
@@ -41,11 +47,12 @@
         const source = button && document.querySelector(button.dataset.copy);
         if (!source) return;
         try {
-            await copy(source.value ?? source.textContent.trim());
+            await copy(source.value ?? source.href ?? source.textContent.trim());
             button.dataset.done = "";
             setTimeout(() => delete button.dataset.done, 2000);
             announce(button.dataset.copied);
         } catch {
+            source.closest("details")?.setAttribute("open", "");
             getSelection().selectAllChildren(source);  // so that the keyboard copies it
             announce(button.dataset.failed);
         }
@@ -153,6 +160,7 @@
             drawn.delete(box);
         }
         document.querySelectorAll("figure[data-chart]").forEach(draw);
+        renewTitle();
         announceChanges();
     }
 

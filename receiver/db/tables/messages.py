@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from receiver.db.encryption import ContentDigest, EncryptedBytes, EncryptedJson, Mobile, MobileEnd
+from receiver.db.sql import function
 from receiver.db.tables.base import Json, RowId, UtcDateTime, table
 
 # The journal: every acknowledged push, byte for byte, and what was read in it. The source of all that follows.
@@ -122,6 +123,19 @@ sa.Index(
     postgresql_where=AGE_FROM.isnot(None),
     sqlite_where=AGE_FROM.isnot(None),
 )
+# What the console's lists go by: when a message was sent, as far as is known. One that only a reply refers to has no
+# time and stands last, at `UNSTAMPED`, since a place in a list is a comparison, which no null has.
+
+
+def _listed_at(dialect: str, *times: str) -> str:
+    never = "'1970-01-01 00:00:00+00'" if dialect == "postgresql" else "'1970-01-01 00:00:00.000000'"
+    return f"coalesce({', '.join(times)}, {never})"
+
+
+LISTED_AT: sa.ColumnElement[datetime] = function(messages.c.sent_at.type, _listed_at)(
+    messages.c.sent_at, messages.c.recorded_at, messages.c.reported_at
+)
+sa.Index("ix_messages_listed_at", LISTED_AT, messages.c.id)
 # The list of unmatched messages: few among very many, or all if sends are not recorded.
 sa.Index(
     "ix_messages_unmatched",
@@ -195,6 +209,7 @@ replies = table(
     sa.Column("content_sealed", EncryptedBytes("replies.content")),
     sa.Column("content_grams", sa.Text),
 )
+sa.Index("ix_replies_replied_at", replies.c.replied_at, replies.c.id)  # the console's list, in the order that it shows
 # GET /replies?opt_out=true and ?opt_out_review=true: few among many. `search` adds the index of what replies say.
 for _flag in (replies.c.opt_out, replies.c.opt_out_review):
     sa.Index(f"ix_replies_{_flag.name}", replies.c.id, postgresql_where=_flag, sqlite_where=_flag)

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from receiver.db.message_status import Clock
+from receiver.messages.queries.by_time import (
+    HITS_MAX,
+    Hits,
+    Listed,
+    count_messages,
+    count_replies,
+    find_numbers_without_messages,
+    list_messages_by_time,
+    list_replies_by_time,
+)
 from receiver.messages.queries.messages import (
     CLOCK_SLACK,
     INBOUND_COUNTS,
@@ -51,6 +61,7 @@ from receiver.messages.queries.rows import (
 
 __all__ = [
     "CLOCK_SLACK",
+    "HITS_MAX",
     "INBOUND_COUNTS",
     "MESSAGES",
     "MESSAGE_STATUSES",
@@ -58,6 +69,8 @@ __all__ = [
     "RECEIPT_STATUSES",
     "Clock",
     "Filter",
+    "Hits",
+    "Listed",
     "MessageRow",
     "Page",
     "PushRow",
@@ -68,8 +81,11 @@ __all__ = [
     "as_receipt_row",
     "as_reply_row",
     "content_of",
+    "count_messages",
+    "count_replies",
     "find_message",
     "find_newest_push_at",
+    "find_numbers_without_messages",
     "find_push",
     "find_receipt",
     "find_reply",
@@ -80,9 +96,11 @@ __all__ = [
     "iter_new_pushes",
     "list_inbound_events",
     "list_messages",
+    "list_messages_by_time",
     "list_pushes",
     "list_receipts",
     "list_replies",
+    "list_replies_by_time",
     "message_conditions",
     "paged",
     "pushes_within",

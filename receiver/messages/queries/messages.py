@@ -101,11 +101,7 @@ def get_messages(connection: sa.Connection, ids: Sequence[int], clock: Clock) ->
 def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of a filter on `messages`."""
     column = messages.c
-    conditions: list[sa.ColumnElement[bool]] = []
-    for name in ("mobile", "task_id", "template_id", "reference"):
-        value = getattr(wanted, name)
-        if value is not None:
-            conditions.append(column[name] == value)
+    conditions = list(_values_of(wanted))
     if wanted.accounts is not None:
         conditions.append(column.account.in_(wanted.accounts))
     if wanted.status is not None:
@@ -121,6 +117,15 @@ def message_conditions(wanted: Filter, clock: Clock) -> list[sa.ColumnElement[bo
     if wanted.conflicting is not None:
         conditions.append(seen_both() if wanted.conflicting else sa.not_(seen_both()))
     return [*conditions, *_change_conditions(wanted)]
+
+
+def _values_of(wanted: Filter) -> Iterator[sa.ColumnElement[bool]]:
+    for name in ("mobile", "task_id", "template_id", "reference"):
+        value = getattr(wanted, name)
+        if value is not None:
+            yield messages.c[name] == value
+    if wanted.mobiles is not None:
+        yield messages.c.mobile.in_(wanted.mobiles)
 
 
 def _change_conditions(wanted: Filter) -> Iterator[sa.ColumnElement[bool]]:
@@ -187,16 +192,18 @@ def select_inbound_events(table: sa.Table) -> sa.Select[Any]:
 def _inbound_event_conditions(table: sa.Table, wanted: Filter) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     # By way of the messages, which have the indexes, and of the masked rows, which have their own.
-    of_messages = [messages.c[name] == getattr(wanted, name) for name in ("mobile", "task_id") if getattr(wanted, name)]
-    if of_messages:
-        masked = [masked_of_task_where(table)]
+    mobiles = wanted.mobiles if wanted.mobile is None else (wanted.mobile,)
+    if mobiles is not None or wanted.task_id is not None:
+        of_messages, masked = list[sa.ColumnElement[bool]](), [masked_of_task_where(table)]
         if wanted.task_id is not None:
+            of_messages.append(messages.c.task_id == wanted.task_id)
             masked.append(table.c.task_id == wanted.task_id)
-        if wanted.mobile is not None:
-            masked.append(table.c.masked_mobile == wanted.mobile)
+        if mobiles is not None:
+            of_messages.append(messages.c.mobile.in_(mobiles))
+            masked.append(table.c.masked_mobile.in_(mobiles))
         found = [sa.select(table.c.id).where(*masked)]
-        if table is replies and wanted.task_id is None:
-            found.append(sa.select(table.c.id).where(TASKLESS_WHERE, table.c.masked_mobile == wanted.mobile))
+        if table is replies and mobiles is not None and wanted.task_id is None:
+            found.append(sa.select(table.c.id).where(TASKLESS_WHERE, table.c.masked_mobile.in_(mobiles)))
         by_message = sa.select(table.c.id).where(table.c.message_id.in_(sa.select(messages.c.id).where(*of_messages)))
         conditions.append(table.c.id.in_(by_message.union(*found)))
     conditions += in_accounts(table, wanted.accounts)

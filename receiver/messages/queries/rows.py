@@ -205,6 +205,7 @@ class Filter:
 
     accounts: tuple[str, ...] | None = None
     mobile: str | None = None
+    mobiles: tuple[str, ...] | None = None  # the console's: any of these
     task_id: str | None = None
     status: str | None = None
     late: bool | None = None

@@ -20,7 +20,7 @@ from receiver.web.auth import caller
 from receiver.web.lists.visibility import readable_accounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from receiver.audit.log import Entry
     from receiver.db.engine import Connection
@@ -57,11 +57,7 @@ def answer_page(
         page_filter = services.ask(lambda connection: settled(connection, narrowed), stamped=True)
     limit = arguments["limit"]
     page = Page(limit=limit + 1, before=before, filter=page_filter)
-    # A search for one person or message needs the newest rows; a list may lag. A later page may only lag once the
-    # replica certainly has what the first page showed: otherwise rows would be missing.
-    replicated = services.now() - now > services.settings.replica_max_lag + _CLOCKS_APART
-    must_be_new = narrowed.of_changes or _ASKS_FOR_ONE.intersection(wanted)
-    may_lag = not must_be_new and ("cursor" not in arguments or replicated)
+    may_lag = not narrowed.of_changes and page_may_lag(wanted, now if "cursor" in arguments else None)
     rows = (services.browse if may_lag else services.ask)(
         lambda connection: fetch(connection, page, services.clock(now))
     )
@@ -71,6 +67,17 @@ def answer_page(
         moments = [now, page_filter.stamped_upto, end.updated_at] if narrowed.of_changes else [now]
         next_cursor = cursors.make(end.id, *(moment.isoformat() for moment in moments))
     return as_page([present(row) for row in rows[:limit]], next_cursor)
+
+
+def page_may_lag(filters: Collection[str], since: datetime | None) -> bool:
+    """Return whether a replica may answer for a page. `since`: when the first page was shown; None: this is the first.
+
+    A search for one person or message needs the newest rows; a list may lag. A later page may only lag once the
+    replica certainly has what the first page showed: otherwise rows would be missing.
+    """
+    services = runtime()
+    replicated = since is None or services.now() - since > services.settings.replica_max_lag + _CLOCKS_APART
+    return replicated and _ASKS_FOR_ONE.isdisjoint(filters)
 
 
 def _in_cursors(wanted: Filter) -> dict[str, Any]:
@@ -85,8 +92,8 @@ def as_page(items: list[Any], next_cursor: str | None) -> dict[str, Any]:
 
 
 _CLOCKS_APART = timedelta(minutes=1)  # of nodes, at most
-_LATER_FILTERS = frozenset({"updated_from", "updated_to", "stamped_upto"})
-_ASKS_FOR_ONE = frozenset({"mobile", "task_id", "reference"})
+_LATER_FILTERS = frozenset({"updated_from", "updated_to", "stamped_upto", "mobiles"})
+_ASKS_FOR_ONE = frozenset({"mobile", "mobiles", "task_id", "reference"})
 
 
 def _key_of(name: str, last: str) -> Any:

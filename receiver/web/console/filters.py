@@ -21,13 +21,26 @@ from receiver.web.console.error_texts import flag_words, why_unread
 from receiver.web.console.state_words import state_word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from babel import Locale
     from flask import Flask
 
 _NEVER_SHOWN_RAW = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _KEPT = frozenset("\n")
+# Characters without a shape that belong where they stand: what joins emoji or the letters of a word, and the tags in
+# the flags of England, Scotland and Wales. Source: Unicode Technical Standard 51; for the words, RFC 5892, appendix A.
+_PICTURE = "[\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]"
+_JOINING = "[\u0600-\u06ff\u0700-\u077f\u08a0-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u17ff]"
+_VIRAMA = "[\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca]"
+_TAGGED = "|".join(
+    "".join(chr(0xE0000 + ord(letter)) for letter in region) + "\U000e007f" for region in ("gbeng", "gbsct", "gbwls")
+)
+_JOINERS = re.compile(
+    f"(?:(?<={_PICTURE})|(?<={_PICTURE}\ufe0f))\u200d(?={_PICTURE})"
+    f"|(?<={_JOINING})[\u200c\u200d](?={_JOINING})|(?<={_VIRAMA})[\u200c\u200d]"
+    f"|(?<=\U0001f3f4)(?:{_TAGGED})"
+)
 _BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul fillers: letters by category, but invisible
 
 
@@ -36,13 +49,31 @@ def visible(text: str) -> Markup:
 
     Source: Unicode Standard Annex 9 (bidirectional controls) and Technical Report 36, section 2.
     """
-    shown = Markup().join(_visible_character(character) for character in text)
+    joiners = {place for found in _JOINERS.finditer(text) for place in range(*found.span())}
+    shown = Markup().join(
+        character if place in joiners else _visible_character(character) for place, character in enumerate(text)
+    )
     return Markup('<bdi class="said">{}</bdi>').format(shown)
 
 
+_SHORT_CHARS, _HEAD_CHARS, _END_CHARS = 24, 12, 8
+
+
+def short(text: str) -> Markup:
+    """Return an untrusted id as markup, a long one cut in its middle; the whole is its title."""
+    if len(text) <= _SHORT_CHARS:
+        return visible(text)
+    whole = "".join(f"U+{ord(character):04X}" if _is_hidden(character) else character for character in text)
+    cut = visible(f"{text[:_HEAD_CHARS]}…{text[-_END_CHARS:]}")
+    return Markup('<span title="{}">{}</span>').format(whole, cut)
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in _NEVER_SHOWN_RAW or character in _BLANK_LETTERS
+
+
 def _visible_character(character: str) -> Markup | str:
-    hidden = unicodedata.category(character) in _NEVER_SHOWN_RAW or character in _BLANK_LETTERS
-    if character in _KEPT or not hidden:
+    if character in _KEPT or not _is_hidden(character):
         return character
     code = f"U+{ord(character):04X}"
     name = unicodedata.name(character, code)
@@ -80,6 +111,14 @@ def dated() -> Iterator[None]:
         yield
     finally:
         g.dated = before
+
+
+def moment_ago(when: datetime) -> Markup:
+    """Return a time as `moment` does, with its day as the title, and how long ago it was."""
+    exact = f"{day(when)} {format_time(in_zone(when, _zone()), 'HH:mm:ss', locale=_locale())}"
+    return Markup('<span title="{}">{} <small class="ago">{}</small></span>').format(
+        exact, moment(when), ago(runtime().now() - when)
+    )
 
 
 def clock(when: datetime) -> str:
@@ -150,9 +189,17 @@ def _zone() -> Any:
     return runtime().settings.timezone
 
 
+def without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return values by name without some of them."""
+    return {name: value for name, value in values.items() if name not in names}
+
+
 def register(app: Flask) -> None:
     """Register these filters with the templates."""
-    filters = (visible, moment, clock, day, duration, ago, number, percent, why_unread, flag_words, state_word)
+    filters = (
+        *(visible, short, moment, moment_ago, clock, day, duration, ago, number, percent),
+        *(why_unread, flag_words, state_word, without),
+    )
     app.jinja_env.filters.update({made.__name__: made for made in filters} | {"masked": mask_mobile, "e": escape})
     app.jinja_env.globals["zone_name"] = zone_name
     app.jinja_env.tests["ahead"] = is_ahead

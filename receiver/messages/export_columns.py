@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from receiver.core import mask_inside, mask_mobile, shown_content, texts_in_json
 from receiver.db.encryption import cipher_of
-from receiver.db.tables import messages, receipts, replies
+from receiver.db.tables import LISTED_AT, messages, receipts, replies
 from receiver.messages import row_sql
 from receiver.messages.fields import Field, FieldType, fields_of
 from receiver.messages.queries import (
@@ -154,15 +154,20 @@ def export_messages(wanted: Filter, clock: Clock, dialect: Dialect, *, in_full: 
         values = {**values, **counts}
     return Export(
         columns=_columns(MessageRow, values, in_full=in_full, cipher=cipher_of(dialect)),
-        query=query.where(*_in_range(wanted, messages.c.id)).order_by(_in_order(messages, listed=listed)),
+        query=query.where(*_in_range(wanted, messages.c.id)).order_by(*_in_order(messages, LISTED_AT, listed=listed)),
         table=messages,
         narrow=narrow,
         listed=listed,
     )
 
 
-def _in_order(table: sa.Table, *, listed: bool) -> sa.ColumnElement[Any]:
-    return table.c.id.desc() if listed else table.c.id
+def _in_order(
+    table: sa.Table, time: sa.ColumnElement[Any] | None, *, listed: bool
+) -> tuple[sa.ColumnElement[Any], ...]:
+    """Return the order of an export; `time`: what its list goes by, None: by the ids alone."""
+    if not listed:
+        return (table.c.id,)
+    return (table.c.id.desc(),) if time is None else (time.desc(), table.c.id.desc())
 
 
 def _in_range(wanted: Filter, ids: sa.Column[Any]) -> Iterator[sa.ColumnElement[bool]]:
@@ -174,7 +179,9 @@ def _in_range(wanted: Filter, ids: sa.Column[Any]) -> Iterator[sa.ColumnElement[
 
 
 def _is_narrow(wanted: Filter) -> bool:
-    return any(value is not None for value in (wanted.mobile, wanted.task_id, wanted.reference, wanted.q))
+    return any(
+        value is not None for value in (wanted.mobile, wanted.mobiles, wanted.task_id, wanted.reference, wanted.q)
+    )
 
 
 def export_receipts(wanted: Filter, _clock: Clock, dialect: Dialect, *, in_full: bool, listed: bool = False) -> Export:
@@ -212,7 +219,7 @@ def _export_inbound_events(
     query = select_inbound_events(table).where(*conditions, *_in_range(wanted, table.c.id))
     return Export(
         columns=_columns(row_type, {**row_sql.inbound_values(table), **own}, in_full=in_full, cipher=cipher),
-        query=query.order_by(_in_order(table, listed=listed)),
+        query=query.order_by(*_in_order(table, replies.c.replied_at if table is replies else None, listed=listed)),
         table=table,
         narrow=listed or _is_narrow(wanted),
         listed=listed,

@@ -131,6 +131,10 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.revealed": {"GET /messages/1/reveal": []},
     "console.reveal": {"POST /messages/1/reveal reason=a caller asks": ["number.reveal"]},
     "console.messages": {"GET /messages": []},  # masked numbers, no contents
+    "console.numbers": {
+        f"POST /messages/numbers numbers={NUMBER}": ["messages.look_up"],
+        f"POST /replies/numbers numbers={NUMBER},13900000000": ["replies.look_up"],
+    },
     "console.message": {"GET /messages/1": ["message.read"]},
     "console.replies": {"GET /replies": ["replies.read"]},
     "console.reports": {"GET /reports": []},

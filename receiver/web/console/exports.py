@@ -16,6 +16,9 @@ from receiver.messages.export_files import FileFormat
 from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.web import runtime
 from receiver.web.console.file_words import TITLES, filter_words, names_of, wording_of
+from receiver.web.console.filters import without
+from receiver.web.console.list_pages import OF_ADDRESS, with_address
+from receiver.web.console.lists import LISTS
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.session import Permission, current_user, seen_accounts
 from receiver.web.lists.exports import FORMS, FileStyle, answer_export
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 _PAST = timedelta(days=30)
 # What those may have as a file who may not export everything: the lists that they have as pages.
-_LISTED = ("messages", "replies")
+_LISTED = tuple(LISTS)
 
 
 def exportable() -> tuple[str, ...]:
@@ -67,7 +70,10 @@ def export(name: str) -> Any:
         raise NotFound(gettext("There is no such list."))
     given = {field: value.strip() for field, value in request.args.items() if value.strip()}
     try:
-        arguments = FORMS[name]().load(given)
+        if name in LISTS:
+            arguments = with_address(LISTS[name], FORMS[name]().load(without(given, *OF_ADDRESS)), given)
+        else:
+            arguments = FORMS[name]().load(given)
     except ma.ValidationError as error:
         return _offer(422, errors=faults(error), given=given, chosen=name)
     return answer_export(name, arguments, style=style_of(name, arguments))

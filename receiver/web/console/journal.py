@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 from flask import flash, redirect, url_for
 from flask_babel import gettext
@@ -12,29 +14,40 @@ from flask_babel import gettext
 from receiver.intake import service
 from receiver.messages import queries
 from receiver.web import runtime
-from receiver.web.console.lists import read_list
+from receiver.web.console.list_pages import ListKind, PushListSchema, read_list
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import current_user
-from receiver.web.lists.filters import PushFilterSchema
 from receiver.web.lists.pages import find_push
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
-_FILTERS = ("outcome", "account", "received_from", "received_to")
+    from receiver.db.engine import Connection
+    from receiver.messages.queries import Clock, Page
+
 _BYTES_A_LINE = 16
+
+
+def _find(connection: Connection, page: Page, _clock: Clock) -> queries.Listed[queries.PushRow]:
+    rows = queries.list_pushes(connection, replace(page, limit=page.limit + 1))
+    shown = rows[: page.limit]
+    return queries.Listed(rows=shown, end=(shown[-1].id,) if len(rows) > page.limit else None)
+
+
+PUSHES = ListKind(
+    name="pushes",
+    schema=PushListSchema,
+    filters=("outcome", "account", "received_from", "received_to"),
+    span=("received_from", "received_to"),
+    find=_find,
+    read_place=lambda parts: UUID(parts[0]),
+)
 
 
 @blueprint.get("/pushes")
 def pushes() -> Response:
     """List pushes, optionally by outcome."""
-    status, values = read_list(
-        "pushes",
-        PushFilterSchema,
-        _FILTERS,
-        lambda connection, page, _: queries.list_pushes(connection, page),
-        lambda row: row,
-    )
+    status, values = read_list(PUSHES)
     views = {
         "all": (gettext("All"), {}),
         "quarantined": (gettext("Quarantined"), {"outcome": "quarantined"}),

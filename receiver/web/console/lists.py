@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import marshmallow as ma
-from flask import request
+from flask import redirect, request, url_for
 from flask_babel import gettext, lazy_gettext
 
-from receiver.core import InvalidCursor
 from receiver.messages import queries
-from receiver.web.console.error_texts import fault_words
-from receiver.web.console.pages import blueprint, faults, render
-from receiver.web.console.session import seen_accounts
-from receiver.web.lists.filters import MessageFilterSchema, ReplyFilterSchema
-from receiver.web.lists.pages import answer_page
-from receiver.web.lists.visibility import audit_look_up, shown
+from receiver.support.lookup_store import save_look_up
+from receiver.support.number_list import NUMBERS_MAX, NumberList, parse_numbers
+from receiver.web import runtime
+from receiver.web.console.list_pages import ListKind, MessageListSchema, ReplyListSchema, read_list, time_and_id
+from receiver.web.console.pages import blueprint, render
+from receiver.web.console.session import current_user
+from receiver.web.lists.visibility import audit_look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from werkzeug.wrappers import Response
+    from flask import Response
+    from werkzeug.wrappers import Response as AnyResponse
+
+_NAMED_MAX, _NAMED_CHARS = 5, 30  # of a list's wrong pieces
 
 # Common lists and their filters.
 MESSAGE_VIEWS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
@@ -32,68 +35,103 @@ MESSAGE_VIEWS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
     "conflicting": (lazy_gettext("Conflicting"), {"conflicting": "true"}),
     "unmatched": (lazy_gettext("Unmatched"), {"matched": "false"}),
 }
-_MESSAGE_FILTERS = (
-    "status", "late", "matched", "conflicting", "template_id", "task_id", "reference", "account",
-    "sent_from", "sent_to",
+MESSAGES = ListKind(
+    name="messages",
+    schema=MessageListSchema,
+    filters=(
+        "status", "late", "matched", "conflicting", "template_id", "task_id", "reference", "account",
+        "sent_from", "sent_to",
+    ),
+    span=("sent_from", "sent_to"),
+    find=queries.list_messages_by_time,
+    count=queries.count_messages,
+    read_place=time_and_id,
 )  # fmt: skip
-_REPLY_FILTERS = ("q", "opt_out", "opt_out_review", "task_id", "account", "received_from", "received_to")
-
-
-def read_list(
-    name: str,
-    schema: type[ma.Schema],
-    filters: Iterable[str],
-    fetch: Callable[..., Any],
-    present: Callable[[Any], Any],
-) -> tuple[int, dict[str, Any]]:
-    """Return the status and the template's values for the page of a list.
-
-    An invalid filter is shown beside its field, and the list stays empty.
-    """
-    given = {field: value.strip() for field, value in request.args.items() if value.strip()}
-    wanted = {field: given[field] for field in (*filters, "cursor") if field in given}
-    values: dict[str, Any] = {
-        "given": given,
-        "narrowed": {field: value for field, value in wanted.items() if field != "cursor"},
-        "errors": {},
-        "items": [],
-        "next_cursor": None,
-        "accounts": seen_accounts(),
-        "first_page": "cursor" not in wanted,
-    }
-    try:
-        arguments = schema().load(wanted)
-    except ma.ValidationError as error:
-        return 422, values | {"errors": faults(error)}
-    if "account" in arguments and arguments["account"] not in values["accounts"]:
-        return 422, values | {"errors": {"account": gettext("This account is not configured.")}}
-    try:
-        return 200, values | answer_page(name, arguments, fetch, present)
-    except InvalidCursor as error:
-        return 422, values | {"errors": {"cursor": fault_words(error.args[0])}}
+REPLIES = ListKind(
+    name="replies",
+    schema=ReplyListSchema,
+    filters=("q", "opt_out", "opt_out_review", "task_id", "account", "received_from", "received_to"),
+    span=("received_from", "received_to"),
+    find=lambda connection, page, _clock: queries.list_replies_by_time(connection, page),
+    count=lambda connection, wanted, _clock: queries.count_replies(connection, wanted),
+    read_place=time_and_id,
+)
+LISTS: Mapping[str, ListKind] = {kind.name: kind for kind in (MESSAGES, REPLIES)}
 
 
 @blueprint.get("/messages")
 def messages() -> Response:
     """List messages."""
-    status, values = read_list("messages", MessageFilterSchema, _MESSAGE_FILTERS, queries.list_messages, shown)
-    return render("messages.html", status, **values, views=MESSAGE_VIEWS, statuses=queries.MESSAGE_STATUSES)
+    return _list_messages()
+
+
+def _list_messages(**typed: Any) -> Response:
+    status, values = read_list(MESSAGES, fault=typed.get("fault"))
+    numbers, missing = values["numbers"], []
+    if numbers and "filter" in values and values["first_page"] and "HX-Request" not in request.headers:
+        missing = runtime().ask(
+            lambda connection: queries.find_numbers_without_messages(
+                connection, numbers, values["filter"], values["clock"]
+            )
+        )
+    page = {**values, **typed, "missing": missing, "views": MESSAGE_VIEWS, "statuses": queries.MESSAGE_STATUSES}
+    return render("messages.html", status, **page)
 
 
 @blueprint.get("/replies")
 def replies() -> Response:
     """List replies."""
     audit_look_up("replies.read")
-    status, values = read_list(
-        "replies",
-        ReplyFilterSchema,
-        _REPLY_FILTERS,
-        lambda connection, page, _: queries.list_replies(connection, page),
-        shown,
-    )
+    return _list_replies()
+
+
+def _list_replies(**typed: Any) -> Response:
+    status, values = read_list(REPLIES, fault=typed.get("fault"))
     views = {
         "all": (gettext("All"), {}),
         "opt_out": (gettext("Opt-outs"), {"opt_out": "true"}),
         "review": (gettext("Possible opt-outs"), {"opt_out_review": "true"}),
     }
-    return render("replies.html", status, **values, views=views)
+    return render("replies.html", status, **{**values, **typed, "views": views})
+
+
+@blueprint.post("/messages/numbers", endpoint="numbers", defaults={"name": "messages"})
+@blueprint.post("/replies/numbers", endpoint="numbers", defaults={"name": "replies"})
+def filter_by_numbers(name: str) -> AnyResponse:
+    """Save a list of numbers under an opaque address, and redirect to the list with these alone.
+
+    The other filters are in the query. What is no number is named, and nothing is saved.
+    """
+    text = request.form.get("numbers", "")
+    found = parse_numbers(text)
+    fault = _fault_of(found)
+    if fault:
+        show = _list_messages if name == "messages" else _list_replies
+        return show(fault={"numbers": fault}, typed=text)
+    services, user = runtime(), current_user().user
+    if len(found.numbers) == 1:
+        audit_look_up(f"{name}.look_up", mobile=found.numbers[0])
+    else:
+        audit_look_up(f"{name}.look_up", numbers=len(found.numbers))
+    saved = "\n".join(found.numbers)
+    token = services.database.write(lambda connection: save_look_up(connection, user.id, saved, now=services.now()))
+    others = {field: request.args[field] for field in (*LISTS[name].filters, "range") if field in request.args}
+    narrowed: dict[str, Any] = {**others, "numbers": token}
+    return redirect(url_for(f"console.{name}", **narrowed), HTTPStatus.SEE_OTHER)
+
+
+def _fault_of(found: NumberList) -> str:
+    """Return why a pasted list cannot be used, in the page's language; empty: it can."""
+    text: str = ""
+    if found.wrong:
+        named = ", ".join(piece[:_NAMED_CHARS] for piece in found.wrong[:_NAMED_MAX])
+        rest = len(found.wrong) - _NAMED_MAX
+        if rest > 0:
+            text = gettext("Not phone numbers: %(named)s, and %(rest)s more.", named=named, rest=rest)
+        else:
+            text = gettext("Not phone numbers: %(named)s", named=named)
+    elif not found.numbers:
+        text = gettext("Enter at least one number.")
+    elif len(found.numbers) > NUMBERS_MAX:
+        text = gettext("At most %(most)s numbers. These are %(count)s.", most=NUMBERS_MAX, count=len(found.numbers))
+    return text

@@ -75,6 +75,7 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.reveal": Permission.LOOK_UP,
     "console.revealed": Permission.LOOK_UP,
     "console.messages": Permission.READ,
+    "console.numbers": Permission.LOOK_UP,
     "console.message": Permission.READ,
     "console.replies": Permission.READ,
     "console.reports": Permission.REPORT,

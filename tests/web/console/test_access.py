@@ -57,6 +57,8 @@ MATRIX = {
     "GET /console/messages/1/reveal": "L2oFo",
     "POST /console/messages/1/reveal": "L2oFo",
     "GET /console/messages": "L2ooo",
+    "POST /console/messages/numbers": "L2oFo",
+    "POST /console/replies/numbers": "L2oFo",
     "GET /console/messages/1": "L2ooo",
     "GET /console/replies": "L2ooo",
     "GET /console/reports": "L2Foo",

@@ -1,0 +1,35 @@
+"""Spans of time by their names, for addresses that mean the same tomorrow: `range=yesterday`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from receiver.core import midnight
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime, tzinfo
+
+RECENT: Mapping[str, timedelta] = {"10m": timedelta(minutes=10), "1h": timedelta(hours=1)}
+DAYS: Mapping[str, tuple[int, int | None]] = {"today": (0, None), "yesterday": (1, 0), "7d": (6, None)}  # days ago
+SPANS = (*RECENT, *DAYS)
+
+
+def find_span(name: str, now: datetime, zone: tzinfo) -> tuple[datetime, datetime | None]:
+    """Return the begin and end of a span of `SPANS`; None: it has not ended. Days are those of `zone`."""
+    if name in RECENT:
+        return now - RECENT[name], None
+    today = now.astimezone(zone).date()
+    begin, end = (None if ago is None else midnight(today - timedelta(days=ago), zone) for ago in DAYS[name])
+    assert begin is not None  # noqa: S101
+    return begin, end
+
+
+def with_span(arguments: Mapping[str, Any], fields: tuple[str, str], now: datetime, zone: tzinfo) -> dict[str, Any]:
+    """Return the filters of a list with the times of its `range` in these fields; times that are given go first."""
+    narrowed = {field: value for field, value in arguments.items() if field != "range"}
+    if "range" not in arguments or not narrowed.keys().isdisjoint(fields):
+        return narrowed
+    span = zip(fields, find_span(arguments["range"], now, zone), strict=True)
+    return narrowed | {field: moment for field, moment in span if moment is not None}

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from receiver.core import MissingExtra, TooManyRows
+from receiver.core import neutral as neutral_text
 from receiver.db.engine import lift_statement_timeout
 from receiver.messages.export_columns import (
     LISTED_ROWS,
@@ -23,7 +24,8 @@ from receiver.messages.export_columns import (
 from receiver.messages.export_pieces import PieceReader, PieceWriter
 from receiver.messages.export_rows import count_rows, csv_line, iter_csv, iter_ndjson, read_cells
 from receiver.messages.export_sheets import iter_sheet, require_fit
-from receiver.messages.fields import FieldType
+from receiver.messages.fields import FieldType, as_json, fields_of, without_numbers
+from receiver.messages.queries import OptOutRow, iter_opt_outs
 from receiver.messages.stamps import settled
 
 if TYPE_CHECKING:
@@ -115,7 +117,10 @@ def iter_file(
     match form:
         case FileFormat.CSV:
             yield (_BOM if bom else b"") + csv_line(field.name for field in titled).encode()
-            yield from _csv_in_words(export.fields, rows, wording, zone) if wording else rows
+            if wording is None:
+                yield from rows
+                return
+            yield from _csv_lines(wording.iter_cells(export.fields, read_cells(rows), zone=zone))
         case FileFormat.PARQUET:
             yield from _parquet(export.fields, rows)
         case FileFormat.XLSX:
@@ -139,10 +144,32 @@ def _listed(connection: sa.Connection, make: Callable[..., Export], *, bounded: 
     return make()
 
 
-def _csv_in_words(
-    fields: tuple[Field, ...], rows: Iterable[bytes], wording: Wording, zone: ZoneInfo
+def iter_opt_out_file(
+    connection: sa.Connection, form: FileFormat, wanted: Filter, *, wording: Wording, in_full: bool, zone: ZoneInfo
 ) -> Iterator[bytes]:
-    lines = map(csv_line, wording.iter_cells(fields, read_cells(rows), zone=zone))
+    """Yield the list of opt-outs as the pieces of a file for people, a CSV or an XLSX, in the order of the list.
+
+    Raises TooManyRows as the rows are read.
+    """
+    lift_statement_timeout(connection)
+    by_name = {field.name: field for field in fields_of(OptOutRow)}
+    fields = tuple(by_name[name] for name in wording.headings)
+    rows = (as_json(row if in_full else without_numbers(row)) for row in iter_opt_outs(connection, wanted))
+    cells = ([_text(row[name], form, by_name[name]) for name in wording.headings] for row in rows)
+    if form is FileFormat.XLSX:
+        yield from iter_sheet(wording.titled(fields), wording.iter_cells(fields, cells, zone=None), zone)
+        return
+    yield _BOM + csv_line(wording.headings.values()).encode()
+    yield from _csv_lines(wording.iter_cells(fields, cells, zone=zone))
+
+
+def _text(value: Any, form: FileFormat, field: Field) -> str:
+    text = "" if value is None else str(value)
+    return neutral_text(text) if form is FileFormat.CSV and field.written_by_people else text
+
+
+def _csv_lines(rows: Iterable[Iterable[str]]) -> Iterator[bytes]:
+    lines = map(csv_line, rows)
     while piece := "".join(islice(lines, _ROWS_A_PIECE)):
         yield piece.encode()
 

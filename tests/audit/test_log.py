@@ -137,6 +137,8 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     },
     "console.message": {"GET /messages/1": ["message.read"]},
     "console.replies": {"GET /replies": ["replies.read"]},
+    "console.opt_outs": {"GET /opt-outs": ["opt_outs.read"]},
+    "console.opt_outs_export": {"POST /opt-outs/export reason=a block list": ["opt_outs.export"]},
     "console.reports": {"GET /reports": []},
     "console.report_csv": {"GET /reports/days.csv": []},
     "console.exports": {"GET /exports": []},

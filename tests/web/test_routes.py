@@ -68,6 +68,8 @@ ROUTES = {
     "POST /console/audit/export": "administer",
     "GET /console/banner": "to all who have logged in",
     "GET /console/exports": "read lists",
+    "GET /console/opt-outs": "read lists",
+    "POST /console/opt-outs/export": "export",
     "GET /console/exports/<name>": "read lists",
     "GET /console/keys": "administer",
     "POST /console/keys": "administer",

@@ -308,11 +308,12 @@ def test_no_page_shows_english_to_who_reads_chinese(
         if again := re.search(r'hx-get="(/console/look-up/\w+/answer[^"]*)"', found):
             visitor.get(again[1].replace("&amp;", "&"))
     visitor.post("/console/look-up", 422, wanted="")
+    visitor.post("/console/opt-outs/export", 422, reason="")
     visitor.post("/console/look-up", 422, wanted="1" * 300)
     for path in ("", "banner", "status", "setup", "account", "audit", "access", "keys", "users", "webhooks",
                  "webhooks/shop", "webhooks/shop/dead", "advice", "advice?language=en",
-                 "reports", "reports?compare=1", "exports", "messages", "replies", "pushes",
-                 "pushes?outcome=quarantined"):  # fmt: skip
+                 "reports", "reports?compare=1", "exports", "messages", "replies", "opt-outs", "pushes",
+                 "opt-outs?opt_out_review=true", "pushes?outcome=quarantined"):  # fmt: skip
         visitor.get(f"/console/{path}")
     for path in ("messages?sent_from=x&status=nonsense", "messages?late=nonsense", f"messages?task_id={'1' * 65}",
                  "messages?cursor=nonsense", "replies?received_to=x", "pushes?outcome=nonsense",

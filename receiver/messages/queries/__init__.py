@@ -38,6 +38,7 @@ from receiver.messages.queries.messages import (
     reply_conditions,
     select_inbound_events,
 )
+from receiver.messages.queries.opt_outs import iter_opt_outs, list_opt_outs
 from receiver.messages.queries.pushes import (
     PUSH_COLUMNS,
     as_push_row,
@@ -53,6 +54,7 @@ from receiver.messages.queries.rows import (
     RECEIPT_STATUSES,
     Filter,
     MessageRow,
+    OptOutRow,
     Page,
     PushRow,
     ReceiptRow,
@@ -72,6 +74,7 @@ __all__ = [
     "Hits",
     "Listed",
     "MessageRow",
+    "OptOutRow",
     "Page",
     "PushRow",
     "ReceiptRow",
@@ -94,9 +97,11 @@ __all__ = [
     "in_accounts",
     "is_short",
     "iter_new_pushes",
+    "iter_opt_outs",
     "list_inbound_events",
     "list_messages",
     "list_messages_by_time",
+    "list_opt_outs",
     "list_pushes",
     "list_receipts",
     "list_replies",

@@ -165,6 +165,23 @@ class ReplyRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OptOutRow:
+    """A number that has opted out, or may have."""
+
+    id: Annotated[int, Field(FieldType.ID, "Of the newest reply that says so.")]
+    message_id: int | None  # that the newest reply belongs to
+    account: Annotated[str, Field(FieldType.WORD, "The account of the newest reply.")]
+    mobile: Annotated[str, Field(FieldType.WORD, "The phone number.")]
+    first_at: Annotated[datetime, Field(FieldType.PLATFORM_TIME, "When it was said first.")]
+    last_at: Annotated[datetime, Field(FieldType.PLATFORM_TIME, "When it was said last.")]
+    times: Annotated[int, Field(FieldType.COUNT, "How many replies say so.")]
+    content: Annotated[str, Field(FieldType.TEXT, "The newest reply.", written_by_people=True)]
+    template_id: Annotated[
+        str | None, Field(FieldType.TEXT, "The template that it answers, if known.", written_by_people=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PushRow:
     """A push in the journal."""
 

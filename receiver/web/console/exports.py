@@ -57,7 +57,7 @@ def _offer(status: int, **values: Any) -> Response:
         bounded=not current_user().may(Permission.EXPORT),
         listed_rows=LISTED_ROWS,
         sheet_rows=SHEET_ROWS,
-        past=find_exports(names, since=since),
+        past=find_exports((*names, "opt_outs"), since=since),
         filter_words=filter_words,
         **values,
     )

@@ -20,6 +20,7 @@ TITLES: Mapping[str, Any] = {
     "messages": lazy_gettext("Messages"),
     "receipts": lazy_gettext("Receipts"),
     "replies": lazy_gettext("Replies"),
+    "opt_outs": lazy_gettext("Opt-out list"),
 }
 _ID, _NUMBER, _TEMPLATE = lazy_gettext("Id"), lazy_gettext("Number"), lazy_gettext("Template")
 _TASK_ID, _ACCOUNT = lazy_gettext("Task id"), lazy_gettext("Account")
@@ -67,6 +68,15 @@ _HEADINGS: Mapping[str, Mapping[str, Any]] = {
         "account": _ACCOUNT,
         "message_id": lazy_gettext("Id of the message"),
         "id": _ID,
+    },
+    "opt_outs": {
+        "mobile": _NUMBER,
+        "last_at": lazy_gettext("Opted out last"),
+        "first_at": lazy_gettext("Opted out first"),
+        "times": lazy_gettext("Times"),
+        "content": lazy_gettext("Text"),
+        "template_id": _TEMPLATE,
+        "account": _ACCOUNT,
     },
 }
 # What a filter is called in the name of a file: in ASCII, and in the page's language.

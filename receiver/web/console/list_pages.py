@@ -63,6 +63,10 @@ class ReplyListSchema(_NumbersSchema, ReplyFilterSchema):
     """Filters of the console's replies."""
 
 
+class OptOutListSchema(_SpanSchema, ReplyFilterSchema):
+    """Filters of the console's list of opt-outs."""
+
+
 class PushListSchema(_SpanSchema, PushFilterSchema):
     """Filters of the console's journal."""
 

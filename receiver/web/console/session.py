@@ -78,6 +78,8 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.numbers": Permission.LOOK_UP,
     "console.message": Permission.READ,
     "console.replies": Permission.READ,
+    "console.opt_outs": Permission.READ,
+    "console.opt_outs_export": Permission.EXPORT,
     "console.reports": Permission.REPORT,
     "console.report_csv": Permission.REPORT,
     "console.exports": Permission.READ,

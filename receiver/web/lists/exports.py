@@ -13,7 +13,15 @@ import marshmallow as ma
 from flask import Response, request
 
 from receiver.core import InputFault, Overloaded, iso_milliseconds, mask_inside
-from receiver.messages.export_files import MEDIA_TYPES, TEXT_FORMATS, FileFormat, gzipped, iter_file, require_library
+from receiver.messages.export_files import (
+    MEDIA_TYPES,
+    TEXT_FORMATS,
+    FileFormat,
+    gzipped,
+    iter_file,
+    iter_opt_out_file,
+    require_library,
+)
 from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.messages.queries import Filter
 from receiver.web import runtime
@@ -23,8 +31,9 @@ from receiver.web.lists.filters import MessageFilterSchema, ReceiptFilterSchema,
 from receiver.web.lists.visibility import audit_look_up, readable_accounts
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
+    from receiver.db.engine import Connection
     from receiver.messages.export_wording import Wording
 
 # Each holds a thread and a connection, and may read all rows.
@@ -134,6 +143,7 @@ def answer_export(
     services = runtime()
     form = form or arguments.pop("format")
     bom, neutral = arguments.pop("bom", False), arguments.pop("neutral", True)
+    said = _in_audit(arguments)
     wanted = Filter(**arguments | {"accounts": readable_accounts(arguments.pop("account", None))})
     in_full, clock = caller().sees_numbers, services.clock()
     services.require_database()
@@ -145,27 +155,61 @@ def answer_export(
         mobile=arguments.get("mobile"),
         format=form.value,
         in_full=in_full,
-        filter=_in_audit(arguments) or None,
+        filter=said or None,
     )
-    place = _Place()
+
+    def read(connection: Connection) -> Iterator[bytes]:
+        return iter_file(
+            connection,
+            name,
+            form,
+            wanted,
+            clock,
+            in_full=in_full,
+            zone=services.settings.timezone,
+            bom=bom,
+            neutral=neutral,
+            wording=style.wording,
+            bounded=style.bounded,
+            gives_way=lambda: services.batch_writer.is_busy or services.projector.is_late,
+        )
+
+    return _stream(name, form, read, style, stamped=wanted.of_changes)
+
+
+def answer_opt_outs(wanted: Filter, form: FileFormat, *, style: FileStyle, wording: Wording, reason: str) -> Response:
+    """Return the list of opt-outs as a streamed file with full numbers, audited with its reason.
+
+    Raises Overloaded and TooManyRows.
+    """
+    services = runtime()
+    services.require_database()
+    said = _in_audit({name: getattr(wanted, name) for name in ("opt_out_review", "received_from", "received_to")})
+    audit_look_up("opt_outs.export", format=form.value, in_full=True, filter=said or None, reason=reason)
+
+    def read(connection: Connection) -> Iterator[bytes]:
+        return iter_opt_out_file(
+            connection, form, wanted, wording=wording, in_full=True, zone=services.settings.timezone
+        )
+
+    return _stream("opt_outs", form, read, style)
+
+
+def _stream(
+    name: str,
+    form: FileFormat,
+    read: Callable[[Connection], Iterator[bytes]],
+    style: FileStyle,
+    *,
+    stamped: bool = False,
+) -> Response:
+    """Return the response of a file whose pieces are read as they leave. Raises Overloaded, and what `read` raises."""
+    place, services = _Place(), runtime()
 
     def pieces() -> Generator[bytes]:
         try:
-            with services.exporting(stamped=wanted.of_changes) as connection:
-                yield from iter_file(
-                    connection,
-                    name,
-                    form,
-                    wanted,
-                    clock,
-                    in_full=in_full,
-                    zone=services.settings.timezone,
-                    bom=bom,
-                    neutral=neutral,
-                    wording=style.wording,
-                    bounded=style.bounded,
-                    gives_way=lambda: services.batch_writer.is_busy or services.projector.is_late,
-                )
+            with services.exporting(stamped=stamped) as connection:
+                yield from read(connection)
         finally:
             place.release()
 

@@ -61,6 +61,8 @@ MATRIX = {
     "POST /console/replies/numbers": "L2oFo",
     "GET /console/messages/1": "L2ooo",
     "GET /console/replies": "L2ooo",
+    "GET /console/opt-outs": "L2ooo",
+    "POST /console/opt-outs/export": "L2Foo",
     "GET /console/reports": "L2Foo",
     "GET /console/reports/days.csv": "L2Foo",
     "GET /console/exports": "L2ooo",

@@ -63,6 +63,8 @@ CASES: dict[str, dict[str, bool]] = {
     },
     "console.message": {"GET /messages/MESSAGE": True},
     "console.replies": {"GET /replies": True, "GET /replies?q=zetawords": True, "GET /replies?account=zeta": True},
+    "console.opt_outs": {"GET /opt-outs": False, "GET /opt-outs?opt_out_review=true": False},
+    "console.opt_outs_export": {"POST /opt-outs/export reason=a block list&format=csv": False},
     "console.reports": {"GET /reports": True, "GET /reports?account=zeta": False},
     "console.report_csv": {
         "GET /reports/templates.csv": True, "GET /reports/balances.csv": True,

@@ -209,6 +209,13 @@ def _fill(connection: sa.Connection) -> None:
         (70, "user:liu.fang", "login", {"address": "10.0.0.21"}),
         (12, "user:liu.fang", "look_up", {"mobile": "hmac:6f0c2a9be1d3"}),
         (11, "user:liu.fang", "number.reveal", {"message_id": "424", "reason": "caller asked for a call back"}),
+        (
+            9,
+            "user:chen.yu",
+            "messages.export",
+            {"format": "xlsx", "filter": {"status": "failed", "sent_from": "2026-11-21T16:00:00.000Z"}},
+        ),
+        (8, "user:chen.yu", "opt_outs.export", {"format": "csv", "in_full": True, "reason": "block list"}),
         (3, "key:grafana", "replies.read", {"q": False}),
     ):
         write_audit(connection, at=NOW - timedelta(minutes=minutes), actor=actor, action=action, detail=detail)

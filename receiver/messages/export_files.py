@@ -24,12 +24,12 @@ from receiver.messages.export_columns import (
 from receiver.messages.export_pieces import PieceReader, PieceWriter
 from receiver.messages.export_rows import count_rows, csv_line, iter_csv, iter_ndjson, read_cells
 from receiver.messages.export_sheets import iter_sheet, require_fit
-from receiver.messages.fields import FieldType, as_json, fields_of, without_numbers
+from receiver.messages.fields import FieldType, as_json, fields_of
 from receiver.messages.queries import OptOutRow, iter_opt_outs
 from receiver.messages.stamps import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     import sqlalchemy as sa
@@ -112,22 +112,18 @@ def iter_file(
     if form is FileFormat.NDJSON:
         yield from _paced(iter_ndjson(connection, export, tell=tell), gives_way)
         return
-    titled = wording.titled(export.fields) if wording else export.fields
     rows = _paced(iter_csv(connection, export, neutral=neutral and form is FileFormat.CSV, tell=tell), gives_way)
+    if wording:
+        yield from _iter_in_words(export.fields, read_cells(rows), form, wording, zone)
+        return
     match form:
         case FileFormat.CSV:
-            yield (_BOM if bom else b"") + csv_line(field.name for field in titled).encode()
-            if wording is None:
-                yield from rows
-                return
-            yield from _csv_lines(wording.iter_cells(export.fields, read_cells(rows), zone=zone))
+            yield (_BOM if bom else b"") + csv_line(field.name for field in export.fields).encode()
+            yield from rows
         case FileFormat.PARQUET:
             yield from _parquet(export.fields, rows)
         case FileFormat.XLSX:
-            cells = read_cells(rows)
-            yield from iter_sheet(
-                titled, wording.iter_cells(export.fields, cells, zone=None) if wording else cells, zone
-            )
+            yield from iter_sheet(export.fields, read_cells(rows), zone)
 
 
 def _listed(connection: sa.Connection, make: Callable[..., Export], *, bounded: bool) -> Export:
@@ -145,22 +141,18 @@ def _listed(connection: sa.Connection, make: Callable[..., Export], *, bounded: 
 
 
 def iter_opt_out_file(
-    connection: sa.Connection, form: FileFormat, wanted: Filter, *, wording: Wording, in_full: bool, zone: ZoneInfo
+    connection: sa.Connection, form: FileFormat, wanted: Filter, *, wording: Wording, zone: ZoneInfo
 ) -> Iterator[bytes]:
-    """Yield the list of opt-outs as the pieces of a file for people, a CSV or an XLSX, in the order of the list.
+    """Yield the list of opt-outs as the pieces of a file for people, with full numbers, in the order of the list.
 
     Raises TooManyRows as the rows are read.
     """
     lift_statement_timeout(connection)
     by_name = {field.name: field for field in fields_of(OptOutRow)}
     fields = tuple(by_name[name] for name in wording.headings)
-    rows = (as_json(row if in_full else without_numbers(row)) for row in iter_opt_outs(connection, wanted))
-    cells = ([_text(row[name], form, by_name[name]) for name in wording.headings] for row in rows)
-    if form is FileFormat.XLSX:
-        yield from iter_sheet(wording.titled(fields), wording.iter_cells(fields, cells, zone=None), zone)
-        return
-    yield _BOM + csv_line(wording.headings.values()).encode()
-    yield from _csv_lines(wording.iter_cells(fields, cells, zone=zone))
+    rows = map(as_json, iter_opt_outs(connection, wanted))
+    cells = ([_text(row[field.name], form, field) for field in fields] for row in rows)
+    yield from _iter_in_words(fields, cells, form, wording, zone)
 
 
 def _text(value: Any, form: FileFormat, field: Field) -> str:
@@ -168,8 +160,17 @@ def _text(value: Any, form: FileFormat, field: Field) -> str:
     return neutral_text(text) if form is FileFormat.CSV and field.written_by_people else text
 
 
-def _csv_lines(rows: Iterable[Iterable[str]]) -> Iterator[bytes]:
-    lines = map(csv_line, rows)
+def _iter_in_words(
+    fields: tuple[Field, ...], cells: Iterable[Sequence[str]], form: FileFormat, wording: Wording, zone: ZoneInfo
+) -> Iterator[bytes]:
+    """Yield rows as a file for people: a CSV as Excel reads it, or an XLSX."""
+    titled = wording.titled(fields)
+    if form is FileFormat.XLSX:
+        rows = wording.iter_cells(fields, cells, zone=None)
+        yield from iter_sheet(titled, rows, zone, widths=wording.widths(fields))
+        return
+    yield _BOM + csv_line(field.name for field in titled).encode()
+    lines = map(csv_line, wording.iter_cells(fields, cells, zone=zone))
     while piece := "".join(islice(lines, _ROWS_A_PIECE)):
         yield piece.encode()
 

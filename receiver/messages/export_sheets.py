@@ -36,6 +36,7 @@ _SHEET_MAX_BYTES = zipfile.ZIP64_LIMIT  # a larger part needs an extension that 
 _ROWS_END = b"</sheetData>"
 _PIECE_BYTES = 64 * 1024
 _LEVEL = 3  # of compression
+_WIDTH = 20  # of a column, in characters
 _DIMENSION = re.compile(rb"<dimension [^>]*>")
 _TIME_STYLE = re.compile(rb'<col [^>]*style="([0-9]+)"')  # only columns of times have one
 _CELL_CHARS = 32_767
@@ -61,14 +62,16 @@ def _too_many() -> TooManyRows:
     )
 
 
-def iter_sheet(fields: tuple[Field, ...], rows: Iterable[Sequence[str]], zone: ZoneInfo) -> Iterator[bytes]:
-    """Yield the pieces of a workbook of one sheet; `rows`: the cells of each as text.
+def iter_sheet(
+    fields: tuple[Field, ...], rows: Iterable[Sequence[str]], zone: ZoneInfo, *, widths: Sequence[int] | None = None
+) -> Iterator[bytes]:
+    """Yield the pieces of a workbook of one sheet; `rows`: the cells of each as text; `widths`: of the columns.
 
     Ids are text, which Excel would round; times in `zone`. Raises TooManyRows.
     """
     output = PieceWriter()
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
-        with zipfile.ZipFile(_frame(fields, zone)) as frame:
+        with zipfile.ZipFile(_frame(fields, zone, widths or [_WIDTH] * len(fields))) as frame:
             for name in frame.namelist():
                 if name != _SHEET:
                     archive.writestr(name, frame.read(name))
@@ -92,16 +95,16 @@ def _time_style(sheet: bytes) -> int:
     return int(match[1]) if match else 0
 
 
-def _frame(fields: tuple[Field, ...], zone: ZoneInfo) -> io.BytesIO:
+def _frame(fields: tuple[Field, ...], zone: ZoneInfo, widths: Sequence[int]) -> io.BytesIO:
     """Return a workbook with the names of the columns alone; those of times have a note, which says their zone."""
     file = io.BytesIO()
     book = xlsxwriter.Workbook(file, {"in_memory": True})
     bold, time_form = book.add_format({"bold": True}), book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
     sheet = book.add_worksheet()
     sheet.freeze_panes(1, 0)
-    for place, field in enumerate(fields):
+    for place, (field, width) in enumerate(zip(fields, widths, strict=True)):
         is_time = field.type in TIMES
-        sheet.set_column(place, place, 20, time_form if is_time else None)
+        sheet.set_column(place, place, width, time_form if is_time else None)
         sheet.write_string(0, place, field.name, bold)
         if is_time:
             sheet.write_comment(0, place, zone.key)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from receiver.messages.fields import Field
 
 
+_WIDTHS: Mapping[str, int] = {"content": 60, "error_message": 40}  # in characters
+_USUAL, _NARROW = 20, 12
+_SHORT = frozenset({FieldType.BOOLEAN, FieldType.COUNT, FieldType.ID, FieldType.NUMBER})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wording:
     """How a list is written for people, in one language."""
@@ -42,6 +47,10 @@ class Wording:
             )
             for field in fields
         )
+
+    def widths(self, fields: Iterable[Field]) -> list[int]:
+        """Return how wide the columns are in a workbook."""
+        return [_WIDTHS.get(field.name, _NARROW if field.type in _SHORT else _USUAL) for field in fields]
 
     def iter_cells(
         self, fields: Sequence[Field], rows: Iterable[Sequence[str]], *, zone: ZoneInfo | None

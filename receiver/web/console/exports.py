@@ -84,8 +84,6 @@ def style_of(name: str, arguments: dict[str, Any]) -> FileStyle:
     form = arguments["format"]
     plain, worded = names_of(name, TITLES[name], arguments, form.value)
     for_people = arguments["neutral"] and form in (FileFormat.CSV, FileFormat.XLSX)
-    if for_people:
-        arguments["bom"] = True
     return FileStyle(
         plain_name=plain,
         worded_name=worded,

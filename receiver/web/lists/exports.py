@@ -188,9 +188,7 @@ def answer_opt_outs(wanted: Filter, form: FileFormat, *, style: FileStyle, wordi
     audit_look_up("opt_outs.export", format=form.value, in_full=True, filter=said or None, reason=reason)
 
     def read(connection: Connection) -> Iterator[bytes]:
-        return iter_opt_out_file(
-            connection, form, wanted, wording=wording, in_full=True, zone=services.settings.timezone
-        )
+        return iter_opt_out_file(connection, form, wanted, wording=wording, zone=services.settings.timezone)
 
     return _stream("opt_outs", form, read, style)
 

@@ -112,6 +112,8 @@ def test_sheet_is_for_reading_and_csv_says_the_same(
         files = links(staff, path)
         sheet = sheet_of(staff.get(files["xlsx"]))
         assert sheet.freeze_panes == "A2"
+        widths = {str(cell.value): sheet.column_dimensions[cell.column_letter].width for cell in sheet[1]}
+        assert widths["Number"] < widths.get("Text", 99)
         rows = rows_of(staff.get(files["xlsx"]))
         lines = list(csv.DictReader(io.StringIO(staff.get(files["csv"]).data.decode("utf-8-sig"))))
         assert list(lines[0]) == list(rows[0])

@@ -47,6 +47,26 @@ class SharedIncidents:
 
         self._database.write(work)
 
+    def keep_ended(self, node: str, ended: Sequence[Incident]) -> None:
+        """Keep the incidents of one node that are over, for the history alone. Idempotent.
+
+        Nobody hears of them again: only who was told of an incident's start by this store is told of its end.
+        """
+        if not ended:
+            return
+
+        def work(connection: sa.Connection) -> None:
+            column = incidents.c
+            recent = sa.select(column.alarm, column.subject, column.since).where(
+                column.node == node, column.recovered_at >= min(one.recovered_at or one.since for one in ended)
+            )
+            kept = {(Alarm(row.alarm), row.subject, row.since) for row in connection.execute(recent)}
+            new = [_values(one) | {"node": node} for one in ended if (*one.key, one.since) not in kept]
+            if new:
+                connection.execute(sa.insert(incidents), new)
+
+        self._database.write(work)
+
     def list_pending(self, targets: Collection[str], now: datetime) -> list[PendingNotification]:
         """Return the due notifications."""
         with self._database.reading() as connection:
@@ -65,7 +85,7 @@ class SharedIncidents:
         return [
             due
             for row in rows
-            for due in pending_notifications(str(row.id), _incident(row), by_incident.get(row.id, ()), targets, now)
+            for due in pending_notifications(str(row.id), as_incident(row), by_incident.get(row.id, ()), targets, now)
         ]
 
     def claim(self, notification: PendingNotification, now: datetime) -> bool:
@@ -93,13 +113,13 @@ class SharedIncidents:
 def list_open(connection: sa.Connection) -> list[Incident]:
     """Return the open, confirmed incidents, oldest first."""
     query = sa.select(incidents).where(incidents.c.recovered_at.is_(None), incidents.c.said_at.isnot(None))
-    return [_incident(row) for row in connection.execute(query.order_by(incidents.c.since, incidents.c.id))]
+    return [as_incident(row) for row in connection.execute(query.order_by(incidents.c.since, incidents.c.id))]
 
 
 def _follow(connection: sa.Connection, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None:
     rows = connection.execute(sa.select(incidents).where(incidents.c.recovered_at.is_(None))).all()
-    ids = {_incident(row).key: row.id for row in rows}
-    for key, before, after in follow_all([_incident(row) for row in rows], judged, now):
+    ids = {as_incident(row).key: row.id for row in rows}
+    for key, before, after in follow_all([as_incident(row) for row in rows], judged, now):
         if after is None:
             connection.execute(sa.delete(incidents).where(incidents.c.id == ids[key]))
         elif before is None:
@@ -111,7 +131,8 @@ def _follow(connection: sa.Connection, judged: Mapping[Alarm, Sequence[Finding]]
     connection.execute(sa.delete(incidents).where(incidents.c.id.in_(gone)))
 
 
-def _incident(row: Any) -> Incident:
+def as_incident(row: Any) -> Incident:
+    """Return a row of the table as a value."""
     return Incident(**{name: getattr(row, name) for name in _COLUMNS} | {"alarm": Alarm(row.alarm)})
 
 

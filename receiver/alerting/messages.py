@@ -63,12 +63,19 @@ def explain(incident: Incident | Finding, language: str, *, forecasts: bool = Tr
     """Return what is wrong, in a sentence or two. `forecasts`: also for how long the spool has room."""
     _, evidence = gettext_of(language), incident.evidence
     text = _(_texts_of(incident.alarm, evidence).fault)
-    what = text.format_map({**evidence, "subject": _subject(incident, language)})
+    what = text.format_map(_Evidence({**evidence, "subject": _subject(incident, language)}))
     if forecasts and "lasts_hours" in evidence:
         return _("{what} At the present rate the spool is full in {hours} hours.").format(
             what=what, hours=evidence["lasts_hours"]
         )
     return what
+
+
+class _Evidence(dict[str, Any]):
+    """Evidence that an older version kept may lack what today's text names."""
+
+    def __missing__(self, name: str) -> str:
+        return "?"
 
 
 def title_of(incident: Incident | Finding, language: str) -> str:

@@ -64,6 +64,10 @@ class NodeIncidents:
         """Return the open, confirmed incidents."""
         return [one.incident for one in self._incidents if one.incident.said_at and not one.incident.recovered_at]
 
+    def list_ended(self) -> list[Incident]:
+        """Return the confirmed incidents that are over, of the last day."""
+        return [one.incident for one in self._incidents if one.incident.said_at and one.incident.recovered_at]
+
     def follow(self, judged: Mapping[Alarm, Sequence[Finding]], now: datetime) -> None:
         """Update the incidents with the findings of one check."""
         self.looked_at = now

@@ -102,6 +102,7 @@ class Watch:
                 try:
                     self._shared.follow({alarm: found for alarm, found in judged.items() if not alarm.of_node}, now)
                     results += self._notify(self._shared, now)
+                    self._shared.keep_ended(self.place.node, node.list_ended())
                 except (DatabaseUnavailable, DatabaseMisconfigured) as error:  # the next check will report it
                     _log.warning("database unavailable", reason=str(error))
         self._beat()

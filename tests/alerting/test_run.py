@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
 
+from receiver.alerting import history as past
 from receiver.alerting import incidents as stored
 from receiver.alerting import run
 from receiver.alerting.follow import IncidentState
+from receiver.alerting.history import IncidentSpan
 from receiver.alerting.incidents import SharedIncidents
 from receiver.alerting.node_state import open_node
 from receiver.alerting.notifiers import Notifier
-from receiver.alerting.rules import Alarm
+from receiver.alerting.rules import Alarm, Finding
 from receiver.alerting.run import Watch
 from receiver.core import Disk
 from receiver.db import migrate
@@ -185,6 +189,75 @@ def test_open_incidents_are_listed_and_old_ones_are_dropped(
         node.look(minutes)
     assert runtime.ask(stored.list_open) == []
     assert runtime.ask(lambda c: c.scalar(sa.select(sa.func.count()).select_from(incident_tellings))) == 0
+
+
+def test_history_has_what_was_over_of_all_nodes_and_of_each(
+    make_runtime: Callable[..., Runtime], server: dict[str, tuple[int, bytes]], told: Robot, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    runtime = make_runtime()
+    quarantine(runtime, 6)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        watch = Watch(make_runtime(data_dir=tmp_path / name, alarm_urls=(target(told),)))
+        watch.place = replace(watch.place, node=name)
+        for minute in range(8):
+            monkeypatch.setattr(Runtime, "now", lambda _, minute=minute: NOON + minute * MINUTE)
+            server["/readyz"] = (503, b'{"detail": "full"}') if minute in (1, 2, 3) else WELL["/readyz"]
+            watch.look()
+
+    def history(**more: Any) -> list[tuple[str, Alarm, datetime, datetime | None]]:
+        rows = runtime.ask(lambda c: past.list_history(c, limit=10, **more))
+        return [(row.node, row.incident.alarm, row.incident.since, row.incident.recovered_at) for row in rows]
+
+    assert history() == [
+        ("b", Alarm.SERVER_DOWN, NOON + MINUTE, NOON + 5 * MINUTE),
+        ("a", Alarm.SERVER_DOWN, NOON + MINUTE, NOON + 5 * MINUTE),
+        ("", QUARANTINED, NOON, None),
+    ]
+    assert [node for node, *_ in history(before=3)] == ["a", ""]
+    down = IncidentSpan(alarm=Alarm.SERVER_DOWN, since=NOON + MINUTE, until=NOON + 5 * MINUTE)
+    begun = NOON + 5 * MINUTE
+    open_one = IncidentSpan(alarm=QUARANTINED, since=NOON, until=None)
+    assert runtime.ask(lambda c: past.list_spans(c, since=begun)) == ([open_one, down, down], begun)
+    assert runtime.ask(lambda c: past.list_spans(c, since=begun + MINUTE))[0] == [open_one]
+    monkeypatch.setattr(past, "_SPANS_MAX", 2)  # what ended before the last one read is not known
+    assert runtime.ask(lambda c: past.list_spans(c, since=NOON)) == ([open_one, down], begun)
+    of_each = [(Alarm.SERVER_DOWN, state) for state in (FIRING, FIRING, RECOVERED, RECOVERED)]
+    assert sorted(said(told)) == [(QUARANTINED, FIRING), *of_each]  # and none again for the history
+
+
+def test_history_of_some_accounts_is_without_the_others(make_runtime: Callable[..., Runtime]) -> None:
+    runtime = make_runtime()
+    shared = SharedIncidents(runtime.database)
+    low = [Finding(alarm=Alarm.BALANCE_LOW, subject=name) for name in ("shop", "bank")]
+    behind = [Finding(alarm=Alarm.WEBHOOKS_BEHIND, subject="erp")]
+    found = {Alarm.BALANCE_LOW: low, Alarm.WEBHOOKS_BEHIND: behind, QUARANTINED: [Finding(alarm=QUARANTINED)]}
+    shared.follow(found, NOON)
+    assert runtime.ask(lambda c: past.list_history(c, limit=9)) == []  # seen once
+    shared.follow(found, NOON + MINUTE)
+    assert len(runtime.ask(lambda c: past.list_history(c, limit=9))) == 4
+    seen = runtime.ask(lambda c: past.list_history(c, limit=9, accounts=("shop",)))
+    assert {row.incident.key for row in seen} == {(Alarm.BALANCE_LOW, "shop"), (QUARANTINED, "")}
+    spans, _ = runtime.ask(lambda c: past.list_spans(c, since=NOON, accounts=("shop",)))
+    assert sorted(span.alarm for span in spans) == [Alarm.BALANCE_LOW, QUARANTINED]
+
+
+def test_days_of_the_history_are_those_of_the_zone() -> None:
+    def span(alarm: Alarm, since: datetime, until: datetime | None) -> IncidentSpan:
+        return IncidentSpan(alarm=alarm, since=since, until=until)
+
+    hour = 60 * MINUTE
+    spans = [
+        span(QUARANTINED, NOON - 3 * DAY + 11 * hour, NOON - 3 * DAY + 13 * hour),  # over midnight in Shanghai
+        span(Alarm.SERVER_DOWN, NOON - 2 * DAY, NOON - 2 * DAY + MINUTE),
+        span(QUARANTINED, NOON - 9 * DAY, NOON - 8 * DAY),
+        span(QUARANTINED, NOON, None),
+    ]
+    days = past.count_by_day(spans, since=NOON - 4 * DAY, now=NOON, zone=ZoneInfo("Asia/Shanghai"))
+    assert [(day.day.day, day.incidents, day.critical) for day in days] == [
+        (19, 0, False), (20, 1, False), (21, 2, True), (22, 0, False), (23, 1, False),
+    ]  # fmt: skip
 
 
 # --- One node's own, without the database ------------------------------------------------------------------

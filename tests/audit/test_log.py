@@ -124,6 +124,7 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
         f"POST /account present={PASSWORD}&new=another good one": ["user.password"],
     },
     "console.status": {"GET /status": []},  # its evidence has masked numbers
+    "console.incidents": {"GET /incidents": []},
     "console.missing": {"GET /nowhere": []},
     "console.look_up": {f"POST /look-up wanted={NUMBER}": ["look_up"]},
     "console.found": {"GET /look-up/TOKEN": []},  # only who looked it up has the address

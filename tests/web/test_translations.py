@@ -310,7 +310,7 @@ def test_no_page_shows_english_to_who_reads_chinese(
     visitor.post("/console/look-up", 422, wanted="")
     visitor.post("/console/opt-outs/export", 422, reason="")
     visitor.post("/console/look-up", 422, wanted="1" * 300)
-    for path in ("", "banner", "status", "setup", "account", "audit", "access", "keys", "users", "webhooks",
+    for path in ("", "banner", "status", "incidents", "setup", "account", "audit", "access", "keys", "users", "webhooks",
                  "webhooks/shop", "webhooks/shop/dead", "advice", "advice?language=en",
                  "reports", "reports?compare=1", "exports", "messages", "replies", "opt-outs", "pushes",
                  "opt-outs?opt_out_review=true", "pushes?outcome=quarantined"):  # fmt: skip

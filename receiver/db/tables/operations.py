@@ -50,7 +50,7 @@ notices = table(
     sa.Column("said_at", UtcDateTime, nullable=False),
 )
 
-# Open and recovered incidents, tracked by `receiver run alarms`.
+# Open and recovered incidents, tracked by `receiver run alarms`; those of one node only when they are over.
 incidents = table(
     "incidents",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),
@@ -62,6 +62,7 @@ incidents = table(
     sa.Column("said_at", UtcDateTime),  # null: not seen twice yet
     sa.Column("clear_at", UtcDateTime),  # from when on it was not seen any more
     sa.Column("recovered_at", UtcDateTime),
+    sa.Column("node", sa.Text, nullable=False, server_default=""),  # the one that it concerned; empty: all
 )
 sa.Index(
     "uq_incidents_open",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from babel.dates import format_skeleton, format_time, get_timezone_name
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
-from flask import g
+from flask import current_app, g, url_for
 from flask_babel import get_locale, gettext
 from markupsafe import Markup, escape
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from babel import Locale
     from flask import Flask
+
+    from receiver.alerting.rules import Alarm
 
 _NEVER_SHOWN_RAW = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _KEPT = frozenset("\n")
@@ -127,8 +129,12 @@ def clock(when: datetime) -> str:
 
 
 def day(when: datetime) -> str:
+    """Return the day of a time in the platform's zone, with its year unless that is the current one."""
+    return day_of(in_zone(when, _zone()))
+
+
+def day_of(local: date) -> str:
     """Return a day of the platform's zone, with its year unless that is the current one."""
-    local = in_zone(when, _zone())
     this_year = local.year == runtime().now().astimezone(_zone()).year
     return format_skeleton("MMMd" if this_year else "yMMMd", local, locale=_locale())
 
@@ -179,6 +185,13 @@ def zone_name() -> str:
     return f"{get_timezone_name(now, locale=_locale())} (UTC{offset})"
 
 
+def alarm_help(alarm: Alarm) -> str | None:
+    """Return the address of an alarm's entry in the runbook; None: the console has no runbook."""
+    if "console.runbook" not in current_app.view_functions:
+        return None
+    return url_for("console.runbook", _anchor=alarm.heading.lower())
+
+
 def _locale() -> Locale:
     found: Locale | None = get_locale()
     assert found is not None  # noqa: S101  (there is a request)
@@ -199,6 +212,7 @@ def register(app: Flask) -> None:
     filters = (
         *(visible, short, moment, moment_ago, clock, day, duration, ago, number, percent),
         *(why_unread, flag_words, state_word, without),
+        *(day_of, alarm_help),
     )
     app.jinja_env.filters.update({made.__name__: made for made in filters} | {"masked": mask_mobile, "e": escape})
     app.jinja_env.globals["zone_name"] = zone_name

@@ -14,7 +14,7 @@ from flask_babel import gettext
 
 from receiver.alerting import figures, incidents
 from receiver.alerting.diagnosis import Situation, judge
-from receiver.alerting.messages import describe, title_of
+from receiver.alerting.messages import title_of
 from receiver.alerting.node_state import NodeIncidents
 from receiver.alerting.rules import find_silence, judge_all, thresholds_of
 from receiver.alerting.run import find_stored, gather_figures
@@ -30,7 +30,8 @@ from receiver.net.self_test import push_self_test
 from receiver.support import signals
 from receiver.support.answers import moment_of
 from receiver.web import denials, runtime
-from receiver.web.console.filters import duration, zone_name
+from receiver.web.console.filters import alarm_help, duration, zone_name
+from receiver.web.console.incidents import concerns, is_named, words_of
 from receiver.web.console.lookup import PERIODS
 from receiver.web.console.pages import blueprint, language, render
 from receiver.web.console.session import Permission, current_user, seen_accounts
@@ -149,9 +150,9 @@ def status() -> Response:
         services, now, database_fault=unavailable, refusals=None, stored=known.figures if known else None
     )
     judged = judge_all(found, thresholds_of(services.settings)).values()
-    findings = [one for each in judged for one in each if _concerns(one)]
+    findings = [one for each in judged for one in each if concerns(one)]
     every = [*NodeIncidents(services.settings.data_dir).list_open(), *(known.incidents if known else [])]
-    open_ones = [incident for incident in every if _concerns(incident)]
+    open_ones = [incident for incident in every if concerns(incident)]
     reachable = can_connect(services.settings.platform_url) if current.silence or unavailable else None
     judgement = judge(
         Situation(
@@ -163,17 +164,16 @@ def status() -> Response:
             untried=known is not None and known.last_push is None and not current.spool.bytes,
         )
     )
-    sees_all = current_user().user.accounts is None
     return render(
         "status.html",
         judgement=judgement,
-        # What explains an alarm is counted over all accounts, and its subject may be another team's endpoint.
-        reasons=[
-            (describe if sees_all else title_of)(finding, language())
-            for finding in judgement.findings
-            if _is_named(finding)
+        # The subject of one that is not named may be another team's endpoint.
+        reasons=[(words_of(finding), alarm_help(finding.alarm)) for finding in judgement.findings if is_named(finding)],
+        incidents=[
+            (title_of(incident, language()), incident.since, alarm_help(incident.alarm))
+            for incident in open_ones
+            if is_named(incident)
         ],
-        incidents=[(title_of(incident, language()), incident.since) for incident in open_ones if _is_named(incident)],
         known=known,
         unavailable=unavailable,
         warnings=current,
@@ -184,16 +184,6 @@ def status() -> Response:
         now=now,
         evidence=_evidence_text(known) if known else "",
     )
-
-
-def _concerns(one: Finding | Incident) -> bool:
-    """Return whether an alarm concerns the user: all do but those of other accounts."""
-    return current_user().user.accounts is None or not one.alarm.of_account or one.subject in seen_accounts()
-
-
-def _is_named(one: Finding | Incident) -> bool:
-    """Return whether the user may see what an alarm is about."""
-    return current_user().user.accounts is None or not one.subject or one.alarm.of_account
 
 
 def _evidence_text(known: DatabaseStatus) -> str:

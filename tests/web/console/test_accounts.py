@@ -50,6 +50,7 @@ CASES: dict[str, dict[str, bool]] = {
     "console.home": {"GET /": False},
     "console.banner": {"GET /banner": False},  # what it counts: below
     "console.status": {"GET /status": True},
+    "console.incidents": {"GET /incidents": True},
     "console.look_up": {f"POST /look-up wanted={NUMBER}": False},
     "console.found": {
         f"FIND {NUMBER}": True, "FIND 8777": True, "FIND zetatask": True, "FIND zetaref": True,

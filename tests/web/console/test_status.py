@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
 from datetime import UTC, datetime
+from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from receiver.alerting import run
+from receiver.alerting.follow import Incident
 from receiver.alerting.incidents import SharedIncidents
 from receiver.alerting.node_state import NodeIncidents
 from receiver.alerting.rules import Alarm, Finding
@@ -256,3 +259,47 @@ def test_status_lists_the_alarms_of_all_nodes_and_of_this_one(app: Flask, runtim
     assert "balance is low: shop" in text
     assert "the spool is growing" in text
     assert "余额不足：shop" in staff.page("/status", headers={"Accept-Language": "zh-CN"}).text
+
+
+def test_history_lists_the_incidents_of_ninety_days(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    staff = log_in(app, runtime, "support")
+    page = staff.page("/incidents")
+    assert "Days with incidents: 0 of 90" in page.html
+    assert "No incidents." in page.text
+    shared = SharedIncidents(runtime.database)
+    for day in range(55):
+        found = [Finding(alarm=Alarm.BALANCE_LOW, subject="shop", evidence={"left": 1, "low": 2})] if day % 9 else []
+        for minute in range(2):
+            shared.follow({Alarm.BALANCE_LOW: found}, NOON - (80 - day) * DAY + minute * MINUTE)
+    down = Finding(alarm=Alarm.SERVER_DOWN, evidence={"fault": "no answer"})
+    ended = Incident(
+        alarm=down.alarm, subject="", since=NOON - HOUR, evidence=down.evidence, seen_at=NOON - HOUR,
+        said_at=NOON - HOUR + MINUTE, recovered_at=NOON - 51 * MINUTE,
+    )  # fmt: skip
+    shared.keep_ended("node-b", [ended])
+    shared.keep_ended("node-b", [ended])
+    for minute in range(2):
+        NodeIncidents(runtime.settings.data_dir).follow(
+            {Alarm.SPOOL_GROWING: [Finding(alarm=Alarm.SPOOL_GROWING)]}, NOON - 4 * MINUTE + minute * MINUTE
+        )
+    page = staff.page("/incidents")
+    first, second, *others = rows_of(page, "incidents")
+    assert [first[1], first[2], first[4]] == ["Ongoing", "4 minutes", socket.gethostname()]
+    assert first[3].startswith("The spool is growing: ? bytes are spooled")  # as an older version may have kept it
+    assert second == [
+        "11:00:00", "11:09:00", "9 minutes",
+        "The server accepts no pushes: no answer. The platform's pushes may be lost.", "node-b",
+    ]  # fmt: skip
+    low = "Balance is low: shop: The account shop has 1 messages left, fewer than 2."
+    assert [row[2:] for row in others[:2]] == [["8 days", low, "all nodes"]] * 2
+    assert len(others) == 6
+    assert "Days with incidents: 55 of 90" in page.html
+    assert table_of(page, "days")[0][1:] == ["2", "Critical"]
+    assert staff.page("/incidents?cursor=x", status=422).by_id["error"]["role"] == "alert"
+
+
+def rows_of(page: Page, name: str) -> list[list[str]]:
+    plain = Page(page.html.replace('<table class="rows" ', "<table "))
+    return [[" ".join(unescape(re.sub(r"<[^>]+>", "", cell)).split()) for cell in row] for row in table_of(plain, name)]

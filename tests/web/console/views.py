@@ -21,6 +21,7 @@ from playwright.sync_api import expect
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from receiver import runtime as runtime_module
+from receiver.alerting.rules import Alarm
 from receiver.app import create_app
 from receiver.audit import create_statements, drop_statements, write_audit
 from receiver.auth import changes, users
@@ -29,7 +30,7 @@ from receiver.auth.passwords import hash_password
 from receiver.auth.users import Role
 from receiver.core import Disk, Push, SendAttempt, SentMessage, first_id_of
 from receiver.db import migrate, once
-from receiver.db.tables import api_keys, audit, audit_chain, deliveries, login_failures
+from receiver.db.tables import api_keys, audit, audit_chain, deliveries, incidents, login_failures
 from receiver.intake import Probe, Refusal
 from receiver.messages import Reading, balance, record_sent
 from receiver.net.probe import Certificate
@@ -204,6 +205,7 @@ def _fill(connection: sa.Connection) -> None:
         changes.create_key(connection, name=name, scopes=scopes, accounts=None, now=made_at, expires_at=expires_at)
     changes.revoke_key(connection, name="old-import", now=NOW - timedelta(days=2))
     _make_targets(connection)
+    _note_incidents(connection)
     for minutes, actor, action, detail in (
         (90, "cli", "user.create", {"name": "liu.fang", "role": "support"}),
         (70, "user:liu.fang", "login", {"address": "10.0.0.21"}),
@@ -219,6 +221,22 @@ def _fill(connection: sa.Connection) -> None:
         (3, "key:grafana", "replies.read", {"q": False}),
     ):
         write_audit(connection, at=NOW - timedelta(minutes=minutes), actor=actor, action=action, detail=detail)
+
+
+def _note_incidents(connection: sa.Connection) -> None:
+    """Of all nodes and of one, all over: an open one would be the answer of the status page."""
+    for alarm, node, days, minutes, evidence in (
+        (Alarm.PLATFORM_SILENT, "", 71.3, 190, {"minutes": 12}),
+        (Alarm.BALANCE_LOW, "", 33.2, 4000, {"left": 180, "low": 500}),
+        (Alarm.DATABASE_AWAY, "sms-2", 8.6, 4, {"fault": "db1:5432 refuses connections"}),
+        (Alarm.PUSHES_QUARANTINED, "", 0.1, 65, {"count": 9}),
+    ):
+        since = NOW - timedelta(days=days)
+        subject = "default" if alarm.of_account else ""
+        row = {"alarm": alarm.value, "subject": subject, "node": node, "since": since, "evidence": evidence}
+        over_at = since + timedelta(minutes=minutes)
+        times = {"seen_at": since, "said_at": since + timedelta(minutes=1), "recovered_at": over_at}
+        connection.execute(sa.insert(incidents).values(row | times))
 
 
 def _make_targets(connection: sa.Connection) -> None:
@@ -467,6 +485,8 @@ VIEWS = (
     View("status-silent", _at("status"), site="silent"),
     View("status-away", _at("status"), away=True),
     View("status-empty", _at("status"), site="empty"),
+    View("incidents", _at("incidents")),
+    View("incidents-empty", _at("incidents"), site="empty"),
     View("setup", _at("setup")),
     View("setup-empty", _at("setup"), site="empty"),
     View("users", _at("users")),

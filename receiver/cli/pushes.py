@@ -123,7 +123,7 @@ def watch(count: int | None, as_json: bool) -> None:
     """
     with open_runtime() as runtime:
         newest = runtime.ask(lambda c: queries.iter_new_pushes(c, None, 1))
-        # Rows can commit in another order than their ids: read a few seconds back, and skip rows already shown.
+        # What `read_back` gives again is skipped.
         after, seen = (newest[0].id if newest else UUID(int=0)), {row.id for row in newest}
         left = count
         while left is None or left > 0:
@@ -136,18 +136,10 @@ def watch(count: int | None, as_json: bool) -> None:
             if len(rows) == _WATCH_ROWS:
                 after = rows[-1].id
             elif rows:
-                after = _overlap(rows[-1].id, floor=after)
+                after = max(after, queries.read_back(rows[-1].id))
                 seen = {push_id for push_id in seen if push_id > after}
             if len(rows) < _WATCH_ROWS:
                 time.sleep(_WATCH_SECONDS)
-
-
-_OVERLAP_MILLISECONDS = 5000
-
-
-def _overlap(newest: UUID, *, floor: UUID) -> UUID:
-    milliseconds = (newest.int >> 80) - _OVERLAP_MILLISECONDS
-    return max(floor, UUID(int=max(milliseconds, 0) << 80))
 
 
 def _summary(runtime: Runtime, row: PushRow) -> dict[str, Any]:

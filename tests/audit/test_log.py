@@ -145,6 +145,7 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.exports": {"GET /exports": []},
     "console.export": {"GET /exports/messages": ["messages.export"]},
     "console.pushes": {"GET /pushes": []},  # neither query nor body
+    "console.tail": {"GET /tail": []},  # masked numbers, neither query nor body
     "console.push": {"GET /pushes/PUSH": ["push.read"]},
     "console.replay": {"POST /pushes/PUSH/replay": ["push.replay"]},
     "console.quarantine_seen": {"POST /pushes/seen": ["quarantine.seen"]},

@@ -46,7 +46,9 @@ from receiver.messages.queries.pushes import (
     find_push,
     iter_new_pushes,
     list_pushes,
+    list_tail,
     pushes_within,
+    read_back,
     try_row,
 )
 from receiver.messages.queries.rows import (
@@ -59,6 +61,7 @@ from receiver.messages.queries.rows import (
     PushRow,
     ReceiptRow,
     ReplyRow,
+    TailRow,
 )
 
 __all__ = [
@@ -79,6 +82,7 @@ __all__ = [
     "PushRow",
     "ReceiptRow",
     "ReplyRow",
+    "TailRow",
     "as_message_row",
     "as_push_row",
     "as_receipt_row",
@@ -106,9 +110,11 @@ __all__ = [
     "list_receipts",
     "list_replies",
     "list_replies_by_time",
+    "list_tail",
     "message_conditions",
     "paged",
     "pushes_within",
+    "read_back",
     "receipt_conditions",
     "reply_conditions",
     "select_inbound_events",

@@ -24,10 +24,10 @@ from receiver.messages.queries.messages import (
     paged,
     select_inbound_events,
 )
-from receiver.messages.queries.rows import Filter, Page, PushRow
+from receiver.messages.queries.rows import Filter, Page, PushRow, TailRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 def list_pushes(connection: sa.Connection, page: Page) -> list[PushRow]:
@@ -47,6 +47,47 @@ def iter_new_pushes(connection: sa.Connection, after: UUID | None, limit: int) -
     if after is None:
         return read_rows(connection, query.order_by(pushes.c.id.desc()), pushes, as_push_row)[::-1]
     return read_rows(connection, query.where(pushes.c.id > after).order_by(pushes.c.id), pushes, as_push_row)
+
+
+_OVERLAP_MILLISECONDS = 5000
+
+
+def read_back(newest: UUID) -> UUID:
+    """Return the id from which a reader that has seen `newest` reads on, skipping what it has seen.
+
+    A few seconds before: rows can commit in another order than their ids.
+    """
+    return UUID(int=max((newest.int >> 80) - _OVERLAP_MILLISECONDS, 0) << 80)
+
+
+_TAIL = (
+    *(pushes.c[name] for name in ("id", "account", "kind", "outcome", "error", "received_at")),
+    *(pushes.c[name] for name in ("task_id", "mobile", "vendor_status", "event_at", "opt_out")),
+)
+_SENT_AT = (
+    sa.select(messages.c.sent_at)
+    .where(*(messages.c[name] == pushes.c[name] for name in ("task_id", "mobile", "account")))
+    .correlate(pushes)
+    .scalar_subquery()
+)
+
+
+def list_tail(
+    connection: sa.Connection, *, limit: int, after: UUID | None, accounts: Sequence[str] | None
+) -> list[TailRow]:
+    """Return the newest pushes above the id `after`, newest first: neither query nor body.
+
+    Of some accounts: only among the newest 2,000.
+    """
+    newest = sa.select(pushes.c.id).order_by(pushes.c.id.desc()).limit(limit if accounts is None else _TAIL_MAX)
+    if after is not None:
+        newest = newest.where(pushes.c.id > after)
+    query = sa.select(*_TAIL, _SENT_AT.label("sent_at")).where(pushes.c.id.in_(newest.subquery().select()))
+    query = query.where(*_push_conditions(Filter(accounts=None if accounts is None else tuple(accounts))))
+    return read_rows(connection, query.order_by(pushes.c.id.desc()).limit(limit), pushes, lambda row: TailRow(*row))
+
+
+_TAIL_MAX = 2_000
 
 
 def find_push(connection: sa.Connection, push_id: UUID, accounts: tuple[str, ...] | None = None) -> PushRow | None:

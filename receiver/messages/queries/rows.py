@@ -15,6 +15,8 @@ from receiver.core import (
     Kind,
     MessageStatus,
     Push,
+    delivery_status,
+    latency_seconds,
 )
 from receiver.messages.fields import Field, FieldType
 
@@ -162,6 +164,34 @@ class ReplyRow:
     copies: _Copies
     extra: _Extra
     push_id: _PushId
+
+
+@dataclass(frozen=True, slots=True)
+class TailRow:
+    """A push, and what was read in it, for who watches them come."""
+
+    id: UUID
+    account: str
+    kind: str | None
+    outcome: str
+    error: str | None
+    received_at: datetime
+    task_id: str | None
+    mobile: str | None
+    vendor_status: str | None  # None: no receipt
+    event_at: datetime | None  # the platform's time
+    opt_out: bool | None
+    sent_at: datetime | None  # of its message; None: not recorded
+
+    @property
+    def status(self) -> str | None:
+        """The state that the receipt reports; None: it is none."""
+        return None if self.vendor_status is None else delivery_status(self.vendor_status).name.lower()
+
+    @property
+    def after_seconds(self) -> float | None:
+        """The seconds from the send to the platform's time; None: a time is not known."""
+        return latency_seconds(self.sent_at, self.event_at)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from receiver.web.console import (
     opt_outs,
     reports,
     status,
+    tail,
     webhooks,
 )
 from receiver.web.console.pages import register
@@ -37,5 +38,6 @@ __all__ = [
     "register",
     "reports",
     "status",
+    "tail",
     "webhooks",
 ]

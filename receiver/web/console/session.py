@@ -86,6 +86,7 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.exports": Permission.READ,
     "console.export": Permission.READ,  # without EXPORT, the lists that are pages too, up to a bound
     "console.pushes": Permission.JOURNAL,
+    "console.tail": Permission.JOURNAL,
     "console.push": Permission.JOURNAL,
     "console.replay": Permission.JOURNAL,
     "console.quarantine_seen": Permission.JOURNAL,

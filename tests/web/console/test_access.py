@@ -69,6 +69,7 @@ MATRIX = {
     "GET /console/exports": "L2ooo",
     "GET /console/exports/messages": "L2ooo",
     "GET /console/pushes": "L2FFo",
+    "GET /console/tail": "L2FFo",
     f"GET /console/pushes/{PUSH_ID}": "L2FFo",
     f"POST /console/pushes/{PUSH_ID}/replay": "L2FFo",
     "POST /console/pushes/seen": "L2FFo",

@@ -78,6 +78,7 @@ CASES: dict[str, dict[str, bool]] = {
         "GET /exports/messages?account=zeta": True,
     },
     "console.pushes": {"GET /pushes": True, "GET /pushes?outcome=quarantined": True, "GET /pushes?account=zeta": True},
+    "console.tail": {"GET /tail": True},
     "console.push": {"GET /pushes/PUSH": True},
     "console.replay": {"POST /pushes/PUSH/replay": False},
     "console.quarantine_seen": {"POST /pushes/seen": False},

@@ -479,6 +479,8 @@ VIEWS = (
     View("pushes", _at("pushes")),
     View("pushes-quarantined", _at("pushes?outcome=quarantined")),
     View("pushes-empty", _at("pushes"), site="empty"),
+    View("tail", _at("tail")),
+    View("tail-empty", _at("tail"), site="empty"),
     View("push", _first_of("pushes")),
     View("push-quarantined", _first_of("pushes?outcome=quarantined")),
     View("status", _at("status")),

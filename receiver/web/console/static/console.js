@@ -164,6 +164,35 @@
         announceChanges();
     }
 
+    // The tail: what has come stands in a hidden body of its table, until nobody holds what is shown.
+    const tail = document.getElementById("tail");
+    function pull() {
+        const [fresh, rows, hold, state, after] = ["new", "rows", "hold", "state", "after"].map(name => document.getElementById(`tail-${name}`));
+        const known = new Set([...rows.rows].map(row => row.id));
+        for (const row of [...fresh.rows].reverse()) {  // some come twice, as the server reads a few seconds back
+            if (known.has(row.id)) row.remove();
+            known.add(row.id);
+        }
+        const most = Number(tail.dataset.most);
+        [...fresh.rows].slice(most).forEach(row => row.remove());
+        const count = fresh.rows.length;
+        if (count) after.value = [after.value, ...[...fresh.rows].map(row => row.id.slice(1))].sort().at(-1);
+        const held = hold.getAttribute("aria-pressed") === "true" || rows.closest(".scroll").matches(":hover, :focus-within");
+        state.dataset.usual ??= state.textContent;
+        state.textContent = held ? state.dataset.held.replace("{count}", count < most ? count : `${most}+`) : state.dataset.usual;
+        if (held || !count) return;
+        const all = [...fresh.rows, ...[...rows.rows].filter(row => row.id)].sort((a, b) => (a.id < b.id ? 1 : -1));
+        rows.replaceChildren(...all.slice(0, most));
+    }
+    if (tail) {
+        document.getElementById("tail-hold").addEventListener("click", ({currentTarget: button}) => {
+            button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") !== "true");
+            pull();
+        });
+        for (const change of ["mouseover", "mouseout", "focusin", "focusout"]) tail.addEventListener(change, () => setTimeout(pull));
+        document.addEventListener("htmx:after:swap", pull);
+    }
+
     document.addEventListener("htmx:after:swap", refresh);
     dark.addEventListener("change", refresh);
     refresh();

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.auth.api_keys import KEY_PREFIX, Scope, digest_of
-from receiver.auth.users import Role, User, end_sessions_of, get_user, list_alike
+from receiver.auth.users import Ending, Role, User, end_sessions_of, get_user, list_alike
 from receiver.core import NameTaken, NotFound
 from receiver.db.tables import api_keys, users
 
@@ -36,12 +36,14 @@ def create_user(
     return get_user(connection, name)
 
 
-def change_user(connection: sa.Connection, name: str, *, now: datetime, **values: Any) -> None:
-    """Change columns of a user, if any, and end their sessions. Raises NotFound."""
+def change_user(
+    connection: sa.Connection, name: str, *, now: datetime, because: Ending = Ending.ADMIN, **values: Any
+) -> None:
+    """Change columns of a user, if any, and end their sessions for that reason. Raises NotFound."""
     user = get_user(connection, name)
     if values:
         connection.execute(sa.update(users).where(users.c.id == user.id).values(**values))
-    end_sessions_of(connection, user.id, now=now)
+    end_sessions_of(connection, user.id, now=now, because=because)
 
 
 def create_key(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from receiver.auth import changes
 from receiver.auth.access_review import ReviewedAccess, list_access
 from receiver.auth.passwords import hash_password
-from receiver.auth.users import NAME
+from receiver.auth.users import NAME, Ending
 from receiver.core import SettingsError
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ def end_sessions(trail: AuditTrail, actor: str, user: User) -> None:
 
 
 def _change(trail: AuditTrail, actor: str, user: User, action: str, values: Mapping[str, Any], **detail: Any) -> None:
-    change = partial(changes.change_user, name=user.name, now=trail.now(), **values)
+    by_themselves = Ending.LOG_OUT if actor == f"user:{user.name}" else Ending.ADMIN
+    because = Ending.PASSWORD if action == "password" else by_themselves
+    change = partial(changes.change_user, name=user.name, now=trail.now(), because=because, **values)
     trail.audited(change, actor, f"user.{action}", name=user.name, **detail)
 
 

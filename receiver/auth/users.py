@@ -36,6 +36,15 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+class Ending(StrEnum):
+    """Why a session is over."""
+
+    TIME = "time"  # it expired, or nobody used it
+    LOG_OUT = "log_out"  # by the user, in this browser or for all
+    PASSWORD = "password"  # noqa: S105  (a reason: there is a new one)
+    ADMIN = "admin"  # access was changed, or the session ended, by an administrator
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class User:
     """A console user."""
@@ -176,6 +185,32 @@ def find_session(connection: sa.Connection, token: str, now: datetime) -> Sessio
     return Session(id=row.session_id, user=_user(row), confirmed=row.confirmed, **times)
 
 
+def find_ending(connection: sa.Connection, token: str, now: datetime) -> Ending | None:
+    """Return why the session of a token is over; None: it lasts, or the reason is not known."""
+    column = user_sessions.c
+    query = (
+        sa.select(column.ended_at, column.ended_because, users.c.disabled_at)
+        .add_columns(sa.and_(column.expires_at > now, still_lasts(column.last_seen_at, IDLE_MAX, now)).label("lasts"))
+        .join(users, users.c.id == column.user_id)
+        .where(column.token_sha256 == _digest(token))
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    if row.disabled_at is not None:
+        return Ending.ADMIN
+    if row.ended_at is not None:
+        return Ending(row.ended_because) if row.ended_because else None
+    return None if row.lasts else Ending.TIME
+
+
+def find_owner(connection: sa.Connection, token: str) -> int | None:
+    """Return the id of the user whose session has that token, over or not."""
+    column = user_sessions.c
+    found: int | None = connection.scalar(sa.select(column.user_id).where(column.token_sha256 == _digest(token)))
+    return found
+
+
 def note_seen(connection: sa.Connection, session: Session, now: datetime) -> None:
     """Record that a session is in use, and its user active."""
     column = user_sessions.c
@@ -192,14 +227,15 @@ def end_session(connection: sa.Connection, token: str, *, now: datetime) -> None
     """End one session; ending it twice changes nothing."""
     column = user_sessions.c
     held = (column.token_sha256 == _digest(token), column.ended_at.is_(None))
-    connection.execute(sa.update(user_sessions).where(*held).values(ended_at=now))
+    connection.execute(sa.update(user_sessions).where(*held).values(ended_at=now, ended_because=Ending.LOG_OUT.value))
 
 
-def end_sessions_of(connection: sa.Connection, user_id: int, *, now: datetime) -> int:
+def end_sessions_of(connection: sa.Connection, user_id: int, *, now: datetime, because: Ending = Ending.ADMIN) -> int:
     """End every session of a user; return how many."""
     column = user_sessions.c
     held = (column.user_id == user_id, column.ended_at.is_(None), column.expires_at > now)
-    return connection.execute(sa.update(user_sessions).where(*held).values(ended_at=now)).rowcount
+    ended = {"ended_at": now, "ended_because": because.value}
+    return connection.execute(sa.update(user_sessions).where(*held).values(**ended)).rowcount
 
 
 def count_sessions(connection: sa.Connection, now: datetime) -> Mapping[int, int]:

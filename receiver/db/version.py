@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from receiver.db.engine import Database
 
 # What this program was written for: the newest of the migrations, whose numbers go up one by one.
-VERSION = "0026"
+VERSION = "0027"
 
 
 def is_known(revision: str) -> bool:

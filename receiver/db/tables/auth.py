@@ -57,6 +57,7 @@ user_sessions = table(
     sa.Column("last_seen_at", UtcDateTime, nullable=False),
     sa.Column("expires_at", UtcDateTime, nullable=False),
     sa.Column("ended_at", UtcDateTime),
+    sa.Column("ended_because", sa.Text),  # an Ending; null: it ended before that was kept
 )
 sa.Index("ix_user_sessions_user_id", user_sessions.c.user_id)  # to end all of one user's
 # Failed log-ins, counted by name, by address and by both; hashed, since a password may be typed for a name.

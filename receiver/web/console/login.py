@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 import pyotp
 import segno
 from flask import redirect, request, session, url_for
-from flask_babel import gettext
+from flask_babel import gettext, lazy_gettext
 from markupsafe import Markup
 
 from receiver.auth import service, users
 from receiver.auth.passwords import MIN_CHARS, fits_password
-from receiver.auth.users import Role, User
+from receiver.auth.users import Ending, Role, User
 from receiver.core import SettingsError
 from receiver.web import denials, runtime
 from receiver.web.console.pages import blueprint, inside, render
-from receiver.web.console.session import TOKEN, address, begin, current_user, end
+from receiver.web.console.session import TOKEN, address, begin, current_user, end, find_ending
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from werkzeug.wrappers import Response
 
 
@@ -31,12 +33,20 @@ _STEP_SECONDS = 30
 _ISSUER = "receiver"
 
 
+_ENDINGS: Mapping[Ending | None, Any] = {
+    Ending.TIME: lazy_gettext("Your session has expired. Please log in again."),
+    Ending.LOG_OUT: lazy_gettext("You have logged out."),
+    Ending.PASSWORD: lazy_gettext("The password was changed. Please log in with the new one."),
+    Ending.ADMIN: lazy_gettext("An administrator has ended your session. Please log in again."),
+}
+
+
 @blueprint.route("/login", methods=["GET", "POST"])
 def log_in() -> Response:
     """Ask for name and password."""
     following = request.values.get("next", "")
     if request.method == "GET":
-        return render("login.html", following=following)
+        return render("login.html", following=following, notice=_ENDINGS.get(find_ending()))
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
     services, came_from = runtime(), address()
     now = services.now()

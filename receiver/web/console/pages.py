@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, abort, current_app, g, redirect, render_template, request, session, url_for
 from flask_babel import Babel, gettext, lazy_gettext
@@ -83,21 +84,27 @@ def _check() -> AnyResponse | None:
         abort(HTTPStatus.BAD_REQUEST)
     if not current_app.secret_key and request.endpoint != "console.static":
         raise DatabaseUnavailable("the key for cookies and forms has not been read from the database yet")
-    if request.method == "POST":
-        _csrf.protect()
     if policy is Access.OPEN:
+        _require_own_form()
         return None
     found = find_current_user()
     if found is None:
-        return _to_log_in()
+        return _to_log_in()  # whatever the form says, nothing is done
     g.current_user, g.caller = found, found.caller
+    _require_own_form()
     if not found.confirmed and policy is not Access.PENDING_2FA:
-        return redirect(url_for("console.second_factor"), HTTPStatus.SEE_OTHER)
+        return redirect(url_for("console.second_factor", next=way_back()), HTTPStatus.SEE_OTHER)
     reason = reason_against(found, request.endpoint, policy)
     if reason is not None:
         _audit_refusal(reason)
         return render("problem.html", 403, heading=_REFUSALS[reason])
     return None
+
+
+def _require_own_form() -> None:
+    """Raise CSRFError for a form that is not of this browser's session."""
+    if request.method == "POST":
+        _csrf.protect()
 
 
 _REFUSALS = {
@@ -119,10 +126,9 @@ def _holds_nul() -> bool:
 
 
 def _to_log_in() -> AnyResponse:
-    wanted = request.full_path.rstrip("?") if request.method == "GET" and request.path != f"{PREFIX}/" else None
-    target = url_for("console.log_in", next=wanted)
+    target = url_for("console.log_in", next=way_back())
     if "HX-Request" in request.headers:  # a fragment: the whole page has to be redirected
-        return Response(status=401, headers={"HX-Redirect": url_for("console.log_in")})
+        return Response(status=401, headers={"HX-Redirect": target})
     return redirect(target, HTTPStatus.SEE_OTHER)
 
 
@@ -170,6 +176,47 @@ def inside(path: str | None) -> str:
     if path and path.startswith(f"{PREFIX}/") and "\\" not in path and "//" not in path and path.isprintable():
         return request.script_root + path
     return url_for("console.home")
+
+
+def way_back() -> str | None:
+    """Return the page to return to after a log-in: the one asked for, or the one whose form or fragment this is."""
+    if request.endpoint == "console.log_out":
+        return None
+    if POLICIES.get(request.endpoint or "") is Access.PENDING_2FA:
+        return request.values.get("next")
+    if "HX-Request" in request.headers:
+        return _page_at(request.headers.get("HX-Current-URL", ""))
+    if request.method == "GET":
+        return request.full_path.rstrip("?") if request.path != f"{PREFIX}/" else None
+    return _page_at(request.referrer or "")
+
+
+def _page_at(url: str) -> str | None:
+    """Return the nearest page at or above an address in the console; None: the home page.
+
+    The answer to a form may stand at an address that only takes forms.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    path, query = parts.path.removeprefix(request.script_root), parts.query
+    while path.startswith(f"{PREFIX}/") and path != f"{PREFIX}/":
+        if _is_page(path):
+            return f"{path}?{query}" if query else path
+        path, query = path.rpartition("/")[0], ""
+    return None
+
+
+_FRAGMENTS = frozenset({"console.banner", "console.found_answer", "console.missing"})
+
+
+def _is_page(path: str) -> bool:
+    try:
+        endpoint, _ = current_app.url_map.bind("").match(path, method="GET")
+    except HTTPException:
+        return False
+    return endpoint not in _FRAGMENTS and POLICIES.get(endpoint) not in (None, Access.OPEN, Access.PENDING_2FA)
 
 
 # --- Errors -------------------------------------------------------------------------------------------
@@ -234,8 +281,17 @@ def _detail_of(error: ReceiverError) -> str:
 
 @blueprint.errorhandler(CSRFError)
 def _form_too_old(error: CSRFError) -> Response:  # noqa: ARG001  (Flask's own signature)
-    detail = gettext("This form has expired or came from another site. Go back, reload the page and try again.")
-    return render("problem.html", 400, heading=_HEADINGS[400], detail=detail)
+    detail = gettext("This form has expired or came from another site. Open its page again and send it from there.")
+    known = g.get("current_user") is not None
+    typed = [text for name, text in request.form.items() if known and text and name not in _NOT_SHOWN_AGAIN]
+    back = inside(_page_at(request.referrer or ""))
+    return render("problem.html", 400, heading=_HEADINGS[400], detail=detail, form_page=back, typed=typed)
+
+
+# Never shown again where a form is refused. The names of the fields stand in the templates.
+_NOT_SHOWN_AGAIN = frozenset(
+    {"csrf_token", "next", "action", "language", "password", "present", "new", "code", "recovery_code", "headers"}
+)
 
 
 @blueprint.errorhandler(HTTPException)

@@ -13,7 +13,7 @@ from flask import g, request, session
 from flask.sessions import SecureCookieSessionInterface
 
 from receiver.auth import users
-from receiver.auth.users import SEEN_EVERY, Role, Session, User
+from receiver.auth.users import SEEN_EVERY, Ending, Role, Session, User
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
 from receiver.intake import client_address, within
 from receiver.web import runtime
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PREFIX = "/console"
 TOKEN = "token"  # noqa: S105  (a name: of the session's token in the cookie)
+_LOGGED_OUT = "logged_out"
+_FORM_TOKEN = "csrf_token"  # noqa: S105  (the name by which Flask-WTF stores it)
 _PENDING_LASTS = timedelta(minutes=10)
 
 
@@ -225,6 +227,18 @@ def end() -> None:
         runtime().database.write(lambda connection: users.end_session(connection, token, now=now))
         _forget(token)
     _empty_cookie()
+    session[_LOGGED_OUT] = True
+
+
+def find_ending() -> Ending | None:
+    """Return why this browser's session is over; None: it has had none, it lasts, or the reason is not known."""
+    token, services = session.get(TOKEN), runtime()
+    if not isinstance(token, str):
+        return Ending.LOG_OUT if session.get(_LOGGED_OUT) else None
+    try:
+        return services.ask_present(lambda connection: users.find_ending(connection, token, services.now()))
+    except (DatabaseUnavailable, DatabaseMisconfigured):
+        return None
 
 
 def _forget(token: str) -> None:
@@ -285,15 +299,22 @@ def begin(user: User, *, confirmed: bool) -> None:
     lasts = services.settings.console_session if confirmed else _PENDING_LASTS
     came_from = address()
 
-    def work(connection: Any) -> str:
-        token = session.get(TOKEN)
+    def work(connection: Any) -> tuple[str, bool]:
+        token, same_user = session.get(TOKEN), False
         if isinstance(token, str):
+            same_user = users.find_owner(connection, token) == user.id
             users.end_session(connection, token, now=services.now())
             _forget(token)
-        return users.begin_session(
+        token = users.begin_session(
             connection, user.id, confirmed=confirmed, address=came_from, now=services.now(), lasts=lasts
         )
+        return token, same_user
 
-    token = services.database.write(work)
+    token, same_user = services.database.write(work)
+    # Forms that the same user has open in other tabs stay valid. Another user's never do, nor do those of before the
+    # first log-in: that cookie may have been planted.
+    form_token = session.get(_FORM_TOKEN) if same_user else None
     _empty_cookie()
     session[TOKEN] = token
+    if form_token:
+        session[_FORM_TOKEN] = form_token

@@ -644,5 +644,5 @@ def test_an_open_page_leads_to_the_log_in_once_the_user_is_kept_out(site: Site, 
     expect(page.locator("#rows")).to_be_visible()
     assert site.serve.run("users", "disable", "eve").returncode == 0
 
-    page.wait_for_url("**/console/login", timeout=POLLED)
+    page.wait_for_url("**/console/login?next=/console/messages", timeout=POLLED)
     expect(page.locator("[name=password]")).to_be_visible()

@@ -70,6 +70,77 @@
         menu.querySelector("summary").focus();
     });
 
+    // What was typed and not taken, as a session had ended: kept in this tab until the same user has logged in again.
+    // Never a secret; gone with a log-out, with the tab, and as soon as a page shows that it was taken or left.
+    const DRAFTS = "receiver drafts";
+    const {user, typedAgain} = document.body.dataset;
+    const TYPED = "textarea, select, input:not([type=hidden], [type=password], [type=file])";
+    let [sent, leaves] = [null, false];
+
+    function typedFields(form) {
+        return [...form.elements].filter(field => field.matches(TYPED) && !("secret" in field.dataset));
+    }
+
+    function nameOf(form) {
+        const hidden = [...form.querySelectorAll("input[type=hidden]:not([name=csrf_token], [name=next])")];
+        const path = new URL(form.getAttribute("action") ?? "", location.href).pathname;
+        return JSON.stringify([path, ...hidden.map(({name, value}) => [name, value])]);
+    }
+
+    function isChanged(field) {
+        const options = [...field.options ?? []];
+        if (options.length && !options.some(option => option.defaultSelected)) return field.selectedIndex > 0;
+        if (options.length) return options.some(option => option.selected !== option.defaultSelected);
+        return field.value !== field.defaultValue || field.checked !== field.defaultChecked;
+    }
+
+    function keepDrafts() {
+        if (!user || leaves) return;
+        const forms = [...document.querySelectorAll("main form")].map(form => [form, typedFields(form)]);
+        const kept = forms.filter(([form, fields]) => fields.length && (form === sent || fields.some(isChanged)));
+        if (!kept.length) return;
+        const state = ({name, value, checked, selectedOptions}) =>
+            [name, value, checked, selectedOptions && [...selectedOptions].map(option => option.value)];
+        const drafts = Object.fromEntries(kept.map(([form, fields]) => [nameOf(form), fields.map(state)]));
+        sessionStorage.setItem(DRAFTS, JSON.stringify({user, drafts}));
+    }
+
+    function fillIn(form, draft) {
+        const fields = typedFields(form);
+        if (fields.length !== draft.length || fields.some(({name}, i) => name !== draft[i][0])) return false;
+        for (const [i, field] of fields.entries()) {
+            const [, value, checked, selected] = draft[i];
+            if (field.options) for (const option of field.options) option.selected = selected.includes(option.value);
+            else if (["checkbox", "radio"].includes(field.type)) field.checked = checked;
+            else field.value = value;
+        }
+        for (let at = form.closest("details"); at; at = at.parentElement.closest("details")) at.open = true;
+        form.prepend(Object.assign(document.createElement("p"), {className: "hint", textContent: typedAgain}));
+        return true;
+    }
+
+    function returnDrafts() {
+        const kept = JSON.parse(sessionStorage.getItem(DRAFTS) ?? "null");
+        if (!kept) return;
+        if (!user || document.querySelector("[data-keeps-drafts]")) {
+            sessionStorage.setItem(DRAFTS, JSON.stringify({...kept, lost: true}));
+            return;
+        }
+        const theirs = kept.lost && kept.user === user;
+        const found = theirs && [...document.querySelectorAll("main form")].filter(form => kept.drafts[nameOf(form)]);
+        if (theirs && !found.length) return;  // the form's page may come later
+        sessionStorage.removeItem(DRAFTS);
+        if (theirs && found.filter(form => fillIn(form, kept.drafts[nameOf(form)])).length) announce(typedAgain);
+    }
+
+    document.addEventListener("submit", ({target}) => {
+        sent = target;
+        leaves = nameOf(target).includes("/logout");
+        if (leaves) sessionStorage.removeItem(DRAFTS);
+    });
+    addEventListener("pagehide", keepDrafts);
+    returnDrafts();
+
     const drawn = new Map();  // each .plot: its uPlot and the data of the drawing
     const resized = new ResizeObserver(entries => {
         for (const {target, contentRect: {width}} of entries) {

@@ -1,0 +1,17 @@
+"""Why a session ended."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0027"
+down_revision = "0026"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("user_sessions", sa.Column("ended_because", sa.Text()))
+
+
+def downgrade() -> None:
+    op.drop_column("user_sessions", "ended_because")

@@ -71,6 +71,7 @@ class Session:
     confirmed: bool  # false: the password was right, the second factor is missing
     last_seen_at: datetime  # as exactly as SEEN_EVERY
     expires_at: datetime
+    idle: bool = False  # unused for so long that it only views
 
 
 # --- Users --------------------------------------------------------------------------------------------
@@ -160,21 +161,26 @@ def begin_session(
     return token
 
 
-def find_session(connection: sa.Connection, token: str, now: datetime) -> Session | None:
-    """Return the session of a token; None: it ended, expired or was idle, or its user is disabled."""
+def find_session(connection: sa.Connection, token: str, now: datetime, *, idle_too: bool = False) -> Session | None:
+    """Return the session of a token; None: it ended, expired or was idle, or its user is disabled.
+
+    `idle_too`: one that was idle is returned as such.
+    """
     column = user_sessions.c
+    in_use = still_lasts(column.last_seen_at, IDLE_MAX, now)
     query = (
         sa.select(
             users,
             column.id.label("session_id"),
             *(column[name] for name in ("confirmed", "expires_at", "last_seen_at")),
+            in_use.label("in_use"),
         )
         .join(users, users.c.id == column.user_id)
         .where(
             column.token_sha256 == _digest(token),
             column.ended_at.is_(None),
             column.expires_at > now,
-            still_lasts(column.last_seen_at, IDLE_MAX, now),
+            sa.true() if idle_too else in_use,
             users.c.disabled_at.is_(None),
         )
     )
@@ -182,7 +188,7 @@ def find_session(connection: sa.Connection, token: str, now: datetime) -> Sessio
     if row is None:
         return None
     times = {"last_seen_at": row.last_seen_at, "expires_at": row.expires_at}
-    return Session(id=row.session_id, user=_user(row), confirmed=row.confirmed, **times)
+    return Session(id=row.session_id, user=_user(row), confirmed=row.confirmed, idle=not row.in_use, **times)
 
 
 def find_ending(connection: sa.Connection, token: str, now: datetime) -> Ending | None:

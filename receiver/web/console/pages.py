@@ -349,7 +349,7 @@ def _context() -> dict[str, Any]:
     return {
         "current_user": known,
         "console_name": runtime().settings.console_name,
-        "navigation": find_navigation(known) if known is not None and known.confirmed else [],
+        "navigation": find_navigation(known) if known and known.confirmed and not known.view_only else [],
         "may": (lambda what: known is not None and known.may(Permission[what])),
         "language": language(),
         "languages": LANGUAGES,

@@ -119,16 +119,22 @@ OF_ALL_ACCOUNTS = frozenset(
 )  # fmt: skip
 
 
+# What a session that was idle still opens until it expires, so that a status page on a wall screen stays. The banner
+# of other pages is not among it: these lead to the log-in.
+STAYS_OPEN = frozenset({"console.status", "console.log_out"})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurrentUser:
     """A logged-in user; `confirmed`: with the second factor, where one is required."""
 
     user: User
     confirmed: bool
+    view_only: bool = False  # by a session that was idle: it opens STAYS_OPEN alone
 
     def may(self, what: Permission) -> bool:
         """Return whether the user has a permission."""
-        return self.confirmed and what in _OF_ROLE[self.user.role]
+        return self.confirmed and not self.view_only and what in _OF_ROLE[self.user.role]
 
     @property
     def caller(self) -> Caller:
@@ -189,7 +195,14 @@ def find_current_user() -> CurrentUser | None:
         return CurrentUser(user=user, confirmed=True)
     token = session.get(TOKEN)
     held = _find_session(token) if isinstance(token, str) else None
-    return CurrentUser(user=held.user, confirmed=held.confirmed) if held else None
+    return CurrentUser(user=held.user, confirmed=held.confirmed, view_only=held.idle) if held else None
+
+
+def _stays_open() -> bool:
+    """Return whether a session that was idle may make this request."""
+    if request.endpoint == "console.banner":
+        return request.headers.get("HX-Current-URL", "").partition("?")[0].endswith(f"{PREFIX}/status")
+    return request.endpoint in STAYS_OPEN
 
 
 _SEEN_MAX = 1000
@@ -197,14 +210,14 @@ _seen: OrderedDict[bytes, Session] = OrderedDict()  # by digest: sessions for ti
 
 
 def _find_session(token: str) -> Session | None:
-    services = runtime()
+    services, idle_too = runtime(), _stays_open()
     now = services.now()
     digest = hashlib.sha256(token.encode()).digest()
     try:
-        held = services.ask_present(lambda connection: users.find_session(connection, token, now))
+        held = services.ask_present(lambda connection: users.find_session(connection, token, now, idle_too=idle_too))
     except (DatabaseUnavailable, DatabaseMisconfigured):
         cached = _seen.get(digest)
-        if cached is None or cached.expires_at <= now:
+        if cached is None or cached.expires_at <= now or (cached.idle and not idle_too):
             raise
         return cached
     _seen.pop(digest, None)
@@ -214,7 +227,7 @@ def _find_session(token: str) -> Session | None:
     if len(_seen) > _SEEN_MAX:
         _seen.popitem(last=False)
     refreshes = "HX-Request" in request.headers  # a refresh by the page is no use by the user
-    if held.confirmed and not refreshes and now - held.last_seen_at > SEEN_EVERY:
+    if held.confirmed and not held.idle and not refreshes and now - held.last_seen_at > SEEN_EVERY:
         services.database.write(lambda connection: users.note_seen(connection, held, now))
     return held
 

@@ -141,3 +141,57 @@ def test_the_way_back_never_leads_elsewhere(app: Flask, runtime: Runtime) -> Non
         assert entered.headers["Location"] == "/console/"
         led = Staff(app).client.post("/console/users", headers={"Referer": wanted})
         assert led.headers["Location"] == "/console/login"
+
+
+# --- A status page on a wall ----------------------------------------------------------------------------
+
+OF_STATUS = {"HX-Request": "true", "HX-Current-URL": f"{ORIGIN}/console/status?x=1"}
+
+
+def test_a_status_page_stays_while_nobody_uses_the_session_and_nothing_else_does(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    staff = log_in(app, runtime, "admin")
+    clock.shift(IDLE_MAX)
+    for _ in range(2):  # neither a look nor a reload revives the session
+        page = staff.page("/status")
+        assert "View only" in page.text
+        assert "nav" not in [tag for tag, _ in page.tags]
+        assert staff.get("/status", headers=OF_STATUS).status_code == 200
+        assert staff.get("/banner", headers=OF_STATUS).status_code == 200
+        on_a_list = OF_STATUS | {"HX-Current-URL": f"{ORIGIN}/console/messages?status=x"}
+        led = staff.get("/banner", headers=on_a_list).headers["HX-Redirect"]
+        assert led == "/console/login?next=/console/messages?status%3Dx"
+        for path in ("/", "/messages", "/setup", "/account", "/users", "/reports/days.csv", "/nowhere"):
+            assert staff.get(path).headers["Location"].startswith("/console/login"), path
+        for path in ("/look-up", "/users", "/keys", "/messages/1/reveal", "/setup/self-test", "/account"):
+            assert staff.post(path).headers["Location"].startswith("/console/login"), path
+        clock.shift(HOUR)
+    clock.shift(12 * HOUR - IDLE_MAX - 2 * HOUR)
+    assert staff.get("/status", headers=OF_STATUS).headers["HX-Redirect"] == "/console/login?next=/console/status?x%3D1"
+
+
+def test_a_status_page_ends_with_a_log_out_and_with_the_user(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    out, kept_out = log_in(app, runtime, "admin"), log_in(app, runtime, "support")
+    clock.shift(IDLE_MAX)
+    assert [staff.get("/status").status_code for staff in (out, kept_out)] == [200, 200]
+    twin = Staff(app)
+    twin.token = str(out.token)
+    assert out.post("/logout").status_code == 303
+    assert twin.get("/status").status_code == 303
+    assert log_in(app, runtime, "admin").post("/users/support", {"action": "disable"}).status_code == 303
+    assert kept_out.get("/status").status_code == 303
+
+
+@one_database
+def test_a_status_page_stays_while_the_database_is_away(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    staff = log_in(app, runtime, "admin")
+    clock.shift(IDLE_MAX)
+    assert staff.get("/status").status_code == 200
+    runtime.availability.mark_down("connection refused")
+    assert staff.get("/status", headers=OF_STATUS).status_code == 200
+    assert staff.get("/account").status_code == 503

@@ -174,6 +174,15 @@ def _audited(settings: NewEndpoint) -> dict[str, Any]:
     }
 
 
+def replay_window(since: datetime, until: datetime | None, now: datetime) -> recovery.Window:
+    """Return the time whose events are sent again. Raises InvalidEndpoint."""
+    if since > now:
+        raise InvalidEndpoint({"since": EndpointFault.NOT_PAST})
+    if until is not None and until <= since:
+        raise InvalidEndpoint({"until": EndpointFault.NO_SPAN})
+    return recovery.Window(since=since, until=until or now)
+
+
 class Webhooks:
     """Operations on webhook endpoints. Thread-safe.
 
@@ -358,11 +367,7 @@ class Webhooks:
         Raises InvalidEndpoint, ReplayRefused, NotFound.
         """
         now = self._trail.now()
-        if since > now:
-            raise InvalidEndpoint({"since": EndpointFault.NOT_PAST})
-        if until is not None and until <= since:
-            raise InvalidEndpoint({"until": EndpointFault.NO_SPAN})
-        window = recovery.Window(since=since, until=until or now)
+        window = replay_window(since, until, now)
         detail: dict[str, Any] = {
             "since": since.isoformat(),
             "until": window.until.isoformat(),

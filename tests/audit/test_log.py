@@ -148,13 +148,13 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.tail": {"GET /tail": []},  # masked numbers, neither query nor body
     "console.push": {"GET /pushes/PUSH": ["push.read"]},
     "console.replay": {"POST /pushes/PUSH/replay": ["push.replay"]},
-    "console.quarantine_seen": {"POST /pushes/seen": ["quarantine.seen"]},
+    "console.quarantine_seen": {"POST /pushes/seen": [], "POST /pushes/seen sure=yes": ["quarantine.seen"]},
     "console.setup": {"GET /setup": ["push_url.read"]},
     "console.self_test": {"POST /setup/self-test": ["self_test"]},
     "console.users": {"GET /users": [], f"POST /users name=new&role=support&password={PASSWORD}": ["user.create"]},
-    "console.user": {"POST /users/other action=disable": ["user.disable"]},
+    "console.user": {"POST /users/other action=disable&sure=yes": ["user.disable"]},
     "console.keys": {"GET /keys": [], "POST /keys name=new&scope=read": ["key.create"]},
-    "console.revoke_key": {"POST /keys/revoke name=new": ["key.revoke"]},
+    "console.revoke_key": {"POST /keys/revoke name=new&sure=yes": ["key.revoke"]},
     "console.audit": {"GET /audit": ["audit.read"], f"POST /audit mobile={NUMBER}": ["audit.read"]},
     "console.audit_export": {f"POST /audit/export mobile={NUMBER}&format=csv": ["audit.export"]},
     "console.access": {"GET /access": ["access.review"]},
@@ -166,12 +166,15 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.webhook": {
         "GET /webhooks/shop": [],
         "POST /webhooks/shop url=http://127.0.0.1:9/new": ["webhook.update"],
-        "POST /webhooks/shop action=replay&since=2026-01-01": ["webhook.replay"],
-        "POST /webhooks/shop action=replay&since=2026-01-01&all=on": ["webhook.replay_begin", "webhook.replay"],
+        "POST /webhooks/shop action=replay&since=2026-01-01&sure=yes": ["webhook.replay"],
+        "POST /webhooks/shop action=replay&since=2026-01-01&all=on&sure=yes": [
+            "webhook.replay_begin",
+            "webhook.replay",
+        ],
     },
     "console.dead_letters": {"GET /webhooks/shop/dead": []},
     "console.change_target": {
-        f"POST /webhooks/change name=shop&action={action}": [f"webhook.{action}"]
+        f"POST /webhooks/change name=shop&action={action}&sure=yes": [f"webhook.{action}"]
         for action in ("pause", "resume", "rotate", "test", "replay", "remove")
     },
     "console.second_factor": {"GET /second-factor": []},

@@ -336,10 +336,15 @@ def test_no_page_shows_english_to_who_reads_chinese(
     )
     for action in ("rotate", "resume", "pause", "replay", "remove"):
         visitor.post("/console/webhooks/change", name="shop", action=action)
+        visitor.post("/console/webhooks/change", name="shop", action=action, sure="yes")
     visitor.post("/console/advice", language="zh-CN", delivered="")
     visitor.post("/console/account", 422, present="wrong", new="wrong")
     visitor.post("/console/setup/self-test")
     visitor.post("/console/users/sue", action="end_sessions")
+    visitor.post("/console/users/sue", action="disable")
+    visitor.post("/console/users/sue", action="reset_totp")
+    visitor.post("/console/keys/revoke", name="user")
+    visitor.post("/console/pushes/seen")
     # What the team is shown of the other language is English as it should be.
     assert visitor.english.pop("/console/advice?language=en")
     assert visitor.english == {}

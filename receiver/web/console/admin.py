@@ -20,7 +20,7 @@ from receiver.support.answers import LookupAnswer
 from receiver.translations import CATALOGUES
 from receiver.web import runtime
 from receiver.web.console.advice import BUILT_IN
-from receiver.web.console.pages import LANGUAGES, blueprint, language, render
+from receiver.web.console.pages import LANGUAGES, ask_first, blueprint, language, render
 from receiver.web.console.session import current_user, may_manage, seen_accounts
 
 if TYPE_CHECKING:
@@ -112,10 +112,34 @@ def user(name: str) -> Response:
         "accounts": partial(service.set_accounts, accounts=_bound_to(request.form.getlist("account"))),
     }
     changes |= {f"role_{role.value}": partial(service.set_role, role=role) for role in Role}
+    if (asked := _ask_before(action, found.name)) is not None:
+        return asked
     if action in changes:
         changes[action](services.trail, _actor(), found)
         flash(gettext("%(name)s: changed. All their sessions have ended.", name=found.name), "good")
     return _again("users")
+
+
+def _ask_before(action: str, name: str) -> Response | None:
+    back = url_for("console.users")
+    if action == "disable":
+        return ask_first(
+            gettext("Disable %(name)s?", name=name),
+            gettext("All their sessions end at once, and they can no longer log in."),
+            gettext("Disable %(name)s", name=name),
+            back=back,
+        )
+    if action == "reset_totp":
+        return ask_first(
+            gettext("Reset the second factor of %(name)s?", name=name),
+            gettext(
+                "All their sessions end at once. At the next log-in the password alone is enough to set up a new second"
+                " factor: make sure that the request is theirs."
+            ),
+            gettext("Reset the second factor of %(name)s", name=name),
+            back=back,
+        )
+    return None
 
 
 # --- Keys ---------------------------------------------------------------------------------------------
@@ -170,8 +194,16 @@ def revoke_key() -> Response:
     """Revoke a key."""
     services, name = runtime(), request.form.get("name", "")
     bound = {key.name: key.accounts for key in services.ask_present(list_keys)}
-    if not may_manage(bound.get(name)):
+    if name not in bound or not may_manage(bound[name]):
         raise NotFound(gettext("No such key."))
+    asked = ask_first(
+        gettext("Revoke the key %(name)s?", name=name),
+        gettext("Programs that use it are refused at once. A revoked key cannot be restored."),
+        gettext("Revoke key %(name)s", name=name),
+        back=url_for("console.keys"),
+    )
+    if asked is not None:
+        return asked
     service.revoke_key(services.trail, _actor(), name)
     flash(gettext("Key %(name)s revoked.", name=name), "good")
     return _again("keys")

@@ -15,7 +15,7 @@ from receiver.intake import service
 from receiver.messages import queries
 from receiver.web import runtime
 from receiver.web.console.list_pages import ListKind, PushListSchema, read_list
-from receiver.web.console.pages import blueprint, render
+from receiver.web.console.pages import ask_first, blueprint, render
 from receiver.web.console.session import current_user
 from receiver.web.lists.pages import find_push
 
@@ -78,8 +78,17 @@ def replay_push(push_id: str) -> Response:
 @blueprint.post("/pushes/seen")
 def quarantine_seen() -> Response:
     """Mark the quarantined pushes as reviewed: the banner then counts only newer ones."""
+    back = url_for("console.pushes", outcome="quarantined")
+    asked = ask_first(
+        gettext("Mark all pushes that could not be parsed as reviewed?"),
+        gettext("The warning at the top then counts newer ones only, for all users. The pushes stay in the journal."),
+        gettext("Mark all as reviewed"),
+        back=back,
+    )
+    if asked is not None:
+        return asked
     service.mark_quarantine_seen(runtime().trail, current_user().caller.name)
-    return redirect(url_for("console.pushes", outcome="quarantined"), HTTPStatus.SEE_OTHER)
+    return redirect(back, HTTPStatus.SEE_OTHER)
 
 
 def _part(name: str, data: bytes) -> dict[str, object]:

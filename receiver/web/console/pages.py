@@ -77,6 +77,14 @@ def render(template: str, status: int = 200, **values: Any) -> Response:
     return Response(render_template(f"console/{template}", **values), status=status)
 
 
+def ask_first(question: str, detail: str, yes: str, *, back: str) -> Response | None:
+    """Return a page that asks before what cannot be undone, with the form to send again; None: the user has agreed."""
+    if request.form.get("sure") == "yes":
+        return None
+    fields = [(name, text) for name, text in request.form.items(multi=True) if name not in ("csrf_token", "sure")]
+    return render("confirm.html", question=question, detail=detail, yes=yes, back=back, fields=fields)
+
+
 @blueprint.before_request
 def _check() -> AnyResponse | None:
     policy = POLICIES.get(request.endpoint or "")

@@ -13,7 +13,7 @@ from receiver.core import InputFault, NameTaken, NotFound
 from receiver.messages import parse_filter_time
 from receiver.web import runtime
 from receiver.web.console.error_texts import fault_words
-from receiver.web.console.pages import blueprint, render
+from receiver.web.console.pages import ask_first, blueprint, render
 from receiver.web.console.session import current_user
 from receiver.webhooks import endpoints as store
 from receiver.webhooks import service
@@ -82,6 +82,8 @@ def change_target() -> Response:
     except NotFound:
         flash(gettext("There is no such webhook, or it has no secret."), "bad")
         return redirect(url_for("console.webhooks"), HTTPStatus.SEE_OTHER)
+    if (asked := _ask_before(action, target)) is not None:
+        return asked
     if action == "pause":
         services.webhooks.pause(actor, target)
         flash(gettext("%(name)s is paused. Its deliveries are queued until it is resumed.", name=name), "good")
@@ -104,6 +106,30 @@ def change_target() -> Response:
     return redirect(url_for("console.webhooks"), HTTPStatus.SEE_OTHER)
 
 
+def _ask_before(action: str, target: store.Endpoint) -> Response | None:
+    name, back = target.name, url_for("console.webhooks")
+    if action == "remove":
+        return ask_first(
+            gettext("Remove the webhook %(name)s?", name=name),
+            gettext("What it has not received yet is not sent any more. Neither it nor its secret can be restored."),
+            gettext("Remove %(name)s", name=name),
+            back=back,
+        )
+    if action == "replay":
+        dead = runtime().ask(partial(store.find_health, target=target)).dead
+        return _ask_before_replay(name, gettext("Dead letters: %(count)s.", count=dead), back=back)
+    return None
+
+
+def _ask_before_replay(name: str, detail: str, *, back: str) -> Response | None:
+    return ask_first(
+        gettext("Send deliveries to %(name)s again?", name=name),
+        detail + " " + gettext("What the receiver has taken before, it may get twice, with the same event id."),
+        gettext("Send again"),
+        back=back,
+    )
+
+
 @blueprint.route("/webhooks/<name>", methods=["GET", "POST"])
 def webhook(name: str) -> Response:
     """Show one webhook with its newest deliveries; change it, or send again what it missed."""
@@ -119,6 +145,11 @@ def webhook(name: str) -> Response:
             if since is None:
                 raise ValueError(InputFault.NOT_A_TIME)
             everything = "all" in request.form
+            service.replay_window(since, until, services.now())
+            detail = gettext("Since %(since)s.", since=times["since"].replace("T", " "))
+            asked = _ask_before_replay(name, detail, back=url_for("console.webhook", name=name))
+            if asked is not None:
+                return asked
             count = services.webhooks.replay_since(actor, target, since, until=until, everything=everything)
             flash(gettext("%(count)s deliveries will be sent again.", count=count), "good")
         else:

@@ -295,7 +295,9 @@ def test_old_cookie_is_dead_after_whatever_ends_its_session(app: Flask, runtime:
     new = "another fine password"
     assert ends(lambda staff: staff.post("/account", {"present": PASSWORD, "new": new}))
     for action in ("disable", "enable", "role_analyst", "reset_totp", "end_sessions"):
-        assert action == "enable" or ends(lambda _, action=action: admin.post("/users/support", {"action": action}))
+        assert action == "enable" or ends(
+            lambda _, action=action: admin.post("/users/support", {"action": action, "sure": "yes"})
+        )
         admin.post("/users/support", {"action": "enable"})
         admin.post("/users/support", {"action": "role_support"})
     assert admin.logged_in

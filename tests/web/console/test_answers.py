@@ -276,14 +276,14 @@ def test_whatever_is_done_is_noted_without_the_number(app: Flask, runtime: Runti
     admin.get("/replies")
     admin.get(f"/pushes/{push.id}")
     admin.post(f"/pushes/{push.id}/replay")
-    admin.post("/pushes/seen")
+    admin.surely("/pushes/seen")
     admin.get("/setup")
     admin.get("/exports/messages").close()
     admin.post("/users", {"name": "new", "role": "support", "password": PASSWORD})
     admin.post("/users/new", {"action": "role_analyst"})
-    admin.post("/users/new", {"action": "disable"})
+    admin.surely("/users/new", {"action": "disable"})
     key = Page(admin.post("/keys", {"name": "k", "scope": ["read", "pushes"], "expires_days": "7"}).text).at("fresh")
-    admin.post("/keys/revoke", {"name": "k"})
+    admin.surely("/keys/revoke", {"name": "k"})
     admin.post("/advice", {"language": "en", "late": "Wait."})
     admin.post("/account", {"end": "1"})
     lines = audit(runtime)
@@ -324,7 +324,7 @@ def test_users_and_keys_that_cannot_be_made_are_told_and_not_made(app: Flask, ru
         assert admin.post("/keys", {"name": name, "scope": "read"}).status_code == 422
         revoke = {given["value"] for tag, given in admin.page("/keys").tags if given.get("name") == "name"} - {""}
         assert revoke == {name}
-        assert admin.post("/keys/revoke", {"name": name}).status_code == 303
+        assert admin.surely("/keys/revoke", {"name": name}).status_code == 303
     assert all(found.revoked_at for found in runtime.ask(api_keys.list_keys))
     assert admin.post("/keys/revoke", {"name": "nobody"}).status_code == 404
 

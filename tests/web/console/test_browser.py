@@ -403,6 +403,7 @@ def test_an_unreadable_push_is_told_looked_at_and_read_again(site: Site, open_pa
     expect(page.locator("[role=status].banner")).to_contain_text("still cannot be parsed")
     page.goto("/console/pushes?outcome=quarantined")
     page.get_by_role("button", name="Mark as reviewed").click()
+    page.get_by_role("button", name="Mark all as reviewed").click()
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.locator("#banner .banner")).to_have_count(0)
 
@@ -487,6 +488,9 @@ def test_a_key_is_copied_used_and_revoked(site: Site, open_page: OpenPage) -> No
     page.goto("/console/keys")
     expect(page.locator("#fresh")).to_have_count(0)
     page.get_by_role("button", name="Revoke dashboard").click()
+    expect(page.locator("h1")).to_have_text("Revoke the key dashboard?")
+    assert site.serve.request("GET", "/api/v1/messages", headers=bearer).status == 200
+    page.get_by_role("button", name="Revoke key dashboard").click()
     expect(page.locator("tbody tr", has_text="dashboard")).to_contain_text("revoked")
     assert site.serve.request("GET", "/api/v1/messages", headers=bearer).status == 401
 

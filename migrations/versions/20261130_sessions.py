@@ -1,4 +1,4 @@
-"""Why a session ended."""
+"""Why a session ended; recovery codes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("user_sessions", sa.Column("ended_because", sa.Text()))
+    op.add_column("users", sa.Column("recovery_codes", sa.JSON()))
 
 
 def downgrade() -> None:
+    op.drop_column("users", "recovery_codes")
     op.drop_column("user_sessions", "ended_because")

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from receiver.auth import changes
+from receiver.auth import changes, recovery_codes, users
 from receiver.auth.access_review import ReviewedAccess, list_access
 from receiver.auth.passwords import hash_password
 from receiver.auth.users import NAME, Ending
@@ -87,12 +87,36 @@ def enable_user(trail: AuditTrail, actor: str, user: User) -> None:
 
 def reset_totp(trail: AuditTrail, actor: str, user: User) -> None:
     """Remove a user's second factor, and end their sessions."""
-    _change(trail, actor, user, "reset_totp", {"totp_secret": None, "totp_step": None})
+    _change(trail, actor, user, "reset_totp", {"totp_secret": None, "totp_step": None, "recovery_codes": None})
 
 
-def set_totp(trail: AuditTrail, actor: str, user: User, secret: str, *, step: int) -> None:
-    """Set a user's second factor, whose code of a time step they have given; ends their sessions."""
-    _change(trail, actor, user, "set_totp", {"totp_secret": secret, "totp_step": step})
+def set_totp(trail: AuditTrail, actor: str, user: User, secret: str, *, step: int) -> list[str]:
+    """Set a user's second factor, whose code of a time step they have given; ends their sessions.
+
+    Return its recovery codes, this once.
+    """
+    codes = recovery_codes.make_codes()
+    values = {"totp_secret": secret, "totp_step": step, "recovery_codes": _digests(user, codes)}
+    _change(trail, actor, user, "set_totp", values)
+    return codes
+
+
+def renew_recovery_codes(trail: AuditTrail, actor: str, user: User) -> list[str]:
+    """Make new recovery codes in place of the old ones, and return them, this once."""
+    codes = recovery_codes.make_codes()
+    change = partial(users.set_recovery_codes, user_id=user.id, digests=_digests(user, codes))
+    trail.audited(change, actor, "user.recovery_codes", name=user.name)
+    return codes
+
+
+def use_recovery_code(trail: AuditTrail, actor: str, user: User, code: str) -> int:
+    """Use a recovery code up and return how many are left. Raises WrongCode, which is not audited here."""
+    change = partial(users.use_recovery_code, user_id=user.id, code=code)
+    return trail.audited(change, actor, "user.use_recovery_code", result_as="left", name=user.name)
+
+
+def _digests(user: User, codes: Sequence[str]) -> list[str]:
+    return [recovery_codes.digest_of(code, user.id) for code in codes]
 
 
 def end_sessions(trail: AuditTrail, actor: str, user: User) -> None:

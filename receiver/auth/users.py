@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.core import CLOCKS_APART, NotFound
+from receiver.auth import recovery_codes
+from receiver.core import CLOCKS_APART, NotFound, ReceiverError
 from receiver.db.engine import insert
 from receiver.db.sql import is_over, still_lasts
 from receiver.db.tables import login_failures, user_sessions, users
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 NAME = re.compile(r"\w[\w.@+-]{0,63}")
 IDLE_MAX = timedelta(hours=2)  # an idle session ends
 SEEN_EVERY = timedelta(minutes=1)  # how exactly that is known, at a write each
 _STEPS_APART = 2 + CLOCKS_APART // timedelta(seconds=30)  # codes of neighbouring steps are accepted too
+
+
+class WrongCode(ReceiverError):
+    """No recovery code of the user, or one that was used."""
 
 
 class Role(StrEnum):
@@ -60,6 +65,7 @@ class User:
     disabled_at: datetime | None
     accounts: tuple[str, ...] | None  # None: every account
     last_used_at: datetime | None  # as exactly as SEEN_EVERY
+    recovery_codes_left: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,10 +142,30 @@ def use_totp_step(connection: sa.Connection, user_id: int, step: int) -> bool:
     return done.rowcount == 1
 
 
+def use_recovery_code(connection: sa.Connection, user_id: int, code: str) -> int:
+    """Use a code up and return how many are left. Raises WrongCode."""
+    query = sa.select(users.c.recovery_codes).where(users.c.id == user_id).with_for_update()
+    left, used = list(connection.scalar(query) or ()), recovery_codes.digest_of(code, user_id)
+    if used not in left:
+        raise WrongCode("not a recovery code of this user, or it was used before")
+    left.remove(used)
+    set_recovery_codes(connection, user_id, left)
+    return len(left)
+
+
+def set_recovery_codes(connection: sa.Connection, user_id: int, digests: Sequence[str]) -> None:
+    """Replace the recovery codes of a user."""
+    connection.execute(sa.update(users).where(users.c.id == user_id).values(recovery_codes=list(digests)))
+
+
+_MADE = {"role", "accounts", "recovery_codes_left"}  # fields that are not the column of the same name
+
+
 def _user(row: Any) -> User:
-    fields = {name: getattr(row, name) for name in User.__slots__ if name not in ("role", "accounts")}
+    fields = {name: getattr(row, name) for name in User.__slots__ if name not in _MADE}
     accounts = tuple(row.accounts) if row.accounts is not None else None
-    return User(**fields, role=Role(row.role), accounts=accounts)
+    left = len(row.recovery_codes or ())
+    return User(**fields, role=Role(row.role), accounts=accounts, recovery_codes_left=left)
 
 
 # --- Sessions -----------------------------------------------------------------------------------------

@@ -131,7 +131,20 @@ def test_what_is_compiled_is_what_is_written() -> None:
 # What is named here, and commands, stay as they are on Chinese pages, outside of elements that show data.
 ENGLISH = re.compile(r"\b[A-Z][a-z]+\b|\b[a-z]{2,} [a-z]{2,}\b", re.ASCII)
 COMMAND = re.compile(r"\breceiver [\w -]+", re.ASCII)
-NAMES = {"English", "Excel", "Ctrl", "Content", "Type", "Standard", "Webhook", "Webhooks"}
+NAMES = {
+    "App",
+    "Authenticator",
+    "Google",
+    "Microsoft",
+    "English",
+    "Excel",
+    "Ctrl",
+    "Content",
+    "Type",
+    "Standard",
+    "Webhook",
+    "Webhooks",
+}
 SHOWN_ATTRIBUTES = {"aria-label", "placeholder", "alt", "data-announce", "data-copied", "data-failed", "content"}
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 # Included or imported by pages, so that no signal tells of them.

@@ -45,6 +45,7 @@ users = table(
     sa.Column("disabled_at", UtcDateTime),
     sa.Column("accounts", Json),  # null: every account
     sa.Column("last_used_at", UtcDateTime),
+    sa.Column("recovery_codes", Json),  # digests of those that are left
 )
 user_sessions = table(
     "user_sessions",

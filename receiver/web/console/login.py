@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyotp
 import segno
-from flask import redirect, request, session, url_for
+from flask import flash, redirect, request, session, url_for
 from flask_babel import gettext, lazy_gettext
 from markupsafe import Markup
 
 from receiver.auth import service, users
 from receiver.auth.passwords import MIN_CHARS, fits_password
-from receiver.auth.users import Ending, Role, User
+from receiver.auth.users import Ending, Role, User, WrongCode
 from receiver.core import SettingsError
 from receiver.web import denials, runtime
 from receiver.web.console.pages import blueprint, inside, render
@@ -127,20 +127,50 @@ def second_factor() -> Response:
         denials.record(actor, "login.locked", address=came_from, route="console.second_factor", reason="locked")
         error = gettext("Too many attempts. Try again in 15 minutes, or ask an administrator.")
         return render("second_factor.html", 429, **shown, error=error)
-    step = _step_of(secret, request.form.get("code", ""))
-    if step is None or not services.database.write(lambda connection: users.use_totp_step(connection, user.id, step)):
+    done = _use_recovery_code(user) if "recovery_code" in request.form else _use_code(user, secret)
+    if done is None:
         services.database.write(
             lambda connection: users.note_failure(connection, name=user.name, address=came_from, now=now)
         )
-        _note_failed(user, came_from, factor="totp")
-        error = gettext(
-            "The code is incorrect or was already used. Wait for the next one, and check the phone's clock."
-        )
-        return render("second_factor.html", 401, **shown, error=error)
-    if user.totp_secret is None:
-        service.set_totp(services.trail, f"user:{user.name}", user, secret, step=step)
+        factor = "recovery code" if "recovery_code" in request.form else "totp"
+        _note_failed(user, came_from, factor=factor)
+        return render("second_factor.html", 401, **shown, error=_WRONG_CODES[factor])
     enter(user, confirmed=True)
+    if "recovery_code" in request.form:
+        left = user.recovery_codes_left - 1
+        flash(
+            gettext("A recovery code was used. Left: %(left)s. Your account's page makes new ones.", left=left), "good"
+        )
+    if done:
+        return render("recovery_codes.html", codes=done, following=inside(following))
     return redirect(inside(following), HTTPStatus.SEE_OTHER)
+
+
+_WRONG_CODES = {
+    "totp": lazy_gettext(
+        "The code is incorrect or was already used. Wait for the next one, and check the phone's clock."
+    ),
+    "recovery code": lazy_gettext("The recovery code is incorrect or was already used."),
+}
+
+
+def _use_code(user: User, secret: str) -> list[str] | None:
+    """Use the authenticator's code; return the recovery codes of one that was just set up. None: it is wrong."""
+    services, step = runtime(), _step_of(secret, request.form.get("code", ""))
+    if step is None or not services.database.write(lambda connection: users.use_totp_step(connection, user.id, step)):
+        return None
+    if user.totp_secret is None:
+        return service.set_totp(services.trail, f"user:{user.name}", user, secret, step=step)
+    return []
+
+
+def _use_recovery_code(user: User) -> list[str] | None:
+    """Use a recovery code up; None: it is wrong."""
+    try:
+        service.use_recovery_code(runtime().trail, f"user:{user.name}", user, request.form["recovery_code"])
+    except WrongCode:
+        return None
+    return []
 
 
 def _new_secret() -> str:
@@ -173,7 +203,7 @@ def log_out() -> Response:
 
 @blueprint.route("/account", methods=["GET", "POST"])
 def account() -> Response:
-    """Change the own password, or end all own sessions."""
+    """Change the own password, make new recovery codes, or end all own sessions."""
     services, user = runtime(), current_user().user
     if request.method == "GET":
         return render("account.html")
@@ -192,6 +222,9 @@ def account() -> Response:
         )
         _note_failed(user, came_from, factor="present password")
         return render("account.html", 422, error=gettext("Current password is incorrect."))
+    if "renew" in request.form and user.totp_secret is not None:
+        codes = service.renew_recovery_codes(services.trail, f"user:{user.name}", user)
+        return render("recovery_codes.html", codes=codes, following=url_for("console.account"))
     try:
         service.set_password(services.trail, f"user:{user.name}", user, request.form.get("new", ""))
     except SettingsError:

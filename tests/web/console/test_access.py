@@ -249,7 +249,7 @@ def test_token_changes_at_log_in_and_at_the_second_factor(app: Flask, runtime: R
     half = staff.token
     assert half not in (None, attacker)
     answer = staff.post("/second-factor", {"code": code(secret_of(staff), runtime)})
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/console/")
+    assert (answer.status_code, 'href="/console/"' in answer.text) == (200, True)
     whole = staff.token
     assert whole not in (None, half, attacker)
     for old in (attacker, half):
@@ -492,7 +492,7 @@ def test_second_factor_is_set_up_at_the_first_log_in_and_asked_for_at_every_othe
         assert secret_of(enter(app, "admin")[0]) != secret
         assert staff.post("/second-factor", {"code": "000000"}).status_code == 401
         answer = staff.post("/second-factor", {"code": code(secret, runtime), "next": "/console/users"})
-        assert (answer.status_code, answer.headers["Location"]) == (303, "/console/users")
+        assert (answer.status_code, 'href="/console/users"' in answer.text) == (200, True)
         staff, _ = enter(app, "admin")
         assert "key" not in staff.page("/second-factor").by_id  # shown once
         used = code(secret, runtime)
@@ -514,7 +514,7 @@ def test_five_wrong_codes_lock_though_the_password_is_given_again_and_again(app:
     with time_machine.travel(NOON, tick=False) as clock:
         first, _ = enter(app, "admin")
         secret = secret_of(first)
-        assert first.post("/second-factor", {"code": code(secret, runtime)}).status_code == 303
+        assert first.post("/second-factor", {"code": code(secret, runtime)}).status_code == 200
         clock.shift(60)
         for _ in range(5):
             staff, answer = enter(app, "admin")

@@ -540,6 +540,9 @@ def test_an_administrator_sets_a_second_factor_up_and_is_asked_for_it(
         page.goto("/console/second-factor?next=/console/users")
         page.locator("[name=code]").fill(totp.now())
         page.locator("[name=code]").press("Enter")
+        first, *rest = page.locator("#codes").inner_text().split()
+        assert len(rest) == 9
+        page.get_by_role("button", name="I have saved them").click()
         page.wait_for_url(f"{site.origin}/console/users")
         expect(page.locator("tbody tr")).to_contain_text("set up")
 
@@ -552,6 +555,13 @@ def test_an_administrator_sets_a_second_factor_up_and_is_asked_for_it(
         page.locator("[name=code]").press("Enter")
         page.wait_for_url("**/console/")
         expect(page.locator("[name=wanted]")).to_be_focused()
+
+        page.get_by_role("button", name="Log out").click()
+        log_in(page, "ada")
+        page.locator("#recovery summary").click()
+        page.locator("[name=recovery_code]").fill(first.upper().replace("-", " "))
+        page.locator("[name=recovery_code]").press("Enter")
+        expect(page.locator(".banner[role=status]")).to_contain_text("A recovery code was used. Left: 9.")
         page.close()  # it asks for its banner again and again, and its server ends before it
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from receiver.config.addresses import address_text, inside_at, near, push_urls
+from receiver.config.addresses import address_text, inside_at, is_local_only, is_loopback, near, push_urls
 from receiver.config.loading import load_data_dir, load_settings, make_data_dir, retention_problems
 from receiver.config.parsers import (
     ALARM_LANGUAGES,
@@ -15,7 +15,7 @@ from receiver.config.parsers import (
     sqlite_url,
     tokens,
 )
-from receiver.config.settings import PUSH_SECRET_FILE, SETTINGS, Settings
+from receiver.config.settings import PUSH_SECRET_FILE, SETTINGS, SecondFactor, Settings
 
 __all__ = [
     "ALARM_LANGUAGES",
@@ -23,12 +23,15 @@ __all__ = [
     "ROLES",
     "SETTINGS",
     "Network",
+    "SecondFactor",
     "Settings",
     "address_text",
     "audit_days",
     "database_url",
     "http_url",
     "inside_at",
+    "is_local_only",
+    "is_loopback",
     "load_data_dir",
     "load_settings",
     "make_data_dir",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,22 @@ def address_text(bind: tuple[str, int]) -> str:
     """Return an address as HOST:PORT."""
     host, port = bind
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, as a URL or a setting names it, is this machine alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_local_only(settings: Settings) -> bool:
+    """Return whether the server serves this machine alone: no other address, no public URL, no proxy."""
+    if settings.public_url or settings.trusted_proxies:
+        return False
+    listeners = (settings.bind, settings.internal_bind, settings.send_proxy_bind)
+    return all(is_loopback(listener[0]) for listener in listeners if listener is not None)
 
 
 def push_urls(settings: Settings) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from receiver.config.addresses import is_loopback
 from receiver.core import OptOutWords, parse_address
 
 if TYPE_CHECKING:
@@ -404,10 +405,7 @@ def secure_url(value: str) -> str:
     """Return a URL that is safe from eavesdropping: HTTPS, or HTTP within this machine. Raises ValueError."""
     parts = urlsplit(value)
     host = parts.hostname or ""
-    try:
-        near = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        near = False
+    near = is_loopback(host)
     if not host or parts.username or not (parts.scheme == "https" or (parts.scheme == "http" and near)):
         raise ValueError("not a URL of the form https://HOST/PATH (http:// only within this machine)")
     return value

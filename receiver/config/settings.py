@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 _MODE = to.choice({"enforce": True, "observe": False})
 _LOG_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PUSH_SECRET_FILE = "push-secret"  # noqa: S105  (a file name)
+
+
+class SecondFactor(StrEnum):
+    """The values of RECEIVER_CONSOLE_TOTP."""
+
+    AUTO = "auto"
+    REQUIRED = "required"
+    OPTIONAL = "optional"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,8 +194,10 @@ class Settings:
     """Hours until a session expires."""
     console_name: str = _setting("receiver", to.title)
     """Name of your company or installation: in the bar, the page titles and the log-in page."""
-    console_totp: bool = _setting("required", to.choice({"required": True, "optional": False}))
-    """`optional`: analysts and admins may log in without a second factor."""
+    console_totp: SecondFactor = _setting("auto", to.choice({value.value: value for value in SecondFactor}))
+    """`required`, `optional`: whether analysts and admins must log in with a second factor. `auto`: they must, but may
+    skip it on a server for trial, which listens on loopback addresses only, without `RECEIVER_PUBLIC_URL` and
+    `RECEIVER_TRUSTED_PROXIES`."""
     console_user_header: str = _setting("", to.optional(to.header_name))
     """Header in which a trusted proxy names its logged-in user. Empty: none."""
     oidc_issuer: str = _setting("", to.optional(to.issuer))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
+from receiver.config import is_loopback
 from receiver.core import SettingsError
 from receiver.net.egress import EgressClient
 from receiver.net.egress_policy import EgressError, EgressFault, EgressUnsendable, TargetUrl, ascii_host
@@ -88,7 +89,7 @@ class PublicEndpointCheck:
             yield EndpointFinding(
                 "TLS", False, "plain HTTP: the secret and the numbers can be read on the way; put HTTPS in front"
             )
-            trusted = _is_local(self._host)
+            trusted = is_loopback(self._host)
         yield from self._check_http(trusted=trusted)
 
     # --- Addresses ---
@@ -315,13 +316,6 @@ def _origin(location: str | None) -> str:
     """Return where a redirect leads, without its path, which contains the secret."""
     parts = urlsplit(location or "")
     return f" to {parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme and parts.netloc else ""
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls_advice(error: OSError) -> str:

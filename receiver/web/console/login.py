@@ -8,6 +8,7 @@ import hmac
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pyotp
 import segno
@@ -18,6 +19,7 @@ from markupsafe import Markup
 from receiver.auth import service, users
 from receiver.auth.passwords import MIN_CHARS, fits_password
 from receiver.auth.users import Ending, Role, User, WrongCode
+from receiver.config import SecondFactor, is_local_only, is_loopback
 from receiver.core import SettingsError
 from receiver.web import denials, runtime
 from receiver.web.console.pages import blueprint, inside, render
@@ -46,7 +48,7 @@ def log_in() -> Response:
     """Ask for name and password."""
     following = request.values.get("next", "")
     if request.method == "GET":
-        return render("login.html", following=following, notice=_ENDINGS.get(find_ending()))
+        return render("login.html", following=following, notice=_ENDINGS.get(find_ending()), trial=_is_trial())
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
     services, came_from = runtime(), address()
     now = services.now()
@@ -88,7 +90,7 @@ def _note_failed(user: User | None, came_from: str, *, factor: str) -> None:
     )
 
 
-def enter(user: User, *, confirmed: bool, by: str | None = None) -> None:
+def enter(user: User, *, confirmed: bool, by: str | None = None, second_factor: str | None = None) -> None:
     """Start a session and audit the login; `by` names the identity provider, if any.
 
     Failures are cleared only after the second factor: a code can be guessed too.
@@ -97,12 +99,27 @@ def enter(user: User, *, confirmed: bool, by: str | None = None) -> None:
     begin(user, confirmed=confirmed)
     if confirmed:
         services.database.write(lambda connection: users.forget_failures(connection, name=user.name, address=came_from))
-        services.audit(f"user:{user.name}", "login", address=came_from, by=by)
+        services.audit(f"user:{user.name}", "login", address=came_from, by=by, second_factor=second_factor)
 
 
 def needs_second_factor(user: User) -> bool:
     """Return whether this user must use a second factor."""
-    return runtime().settings.console_totp and user.role is not Role.SUPPORT
+    return runtime().settings.console_totp is not SecondFactor.OPTIONAL and user.role is not Role.SUPPORT
+
+
+_FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+
+
+def _is_trial() -> bool:
+    """Return whether this is a browser on the machine of a server for trial, where the second factor may be skipped.
+
+    A proxy that no setting names shows itself by its headers, or by the name that the browser used.
+    """
+    settings, host = runtime().settings, urlsplit(f"//{request.host}").hostname or ""
+    if settings.console_totp is not SecondFactor.AUTO or not is_local_only(settings):
+        return False
+    near = is_loopback(host) and is_loopback(address())
+    return near and not any(name in request.headers for name in _FORWARDED)
 
 
 @blueprint.route("/second-factor", methods=["GET", "POST"])
@@ -112,13 +129,17 @@ def second_factor() -> Response:
     if current_user().confirmed:
         return redirect(inside(following), HTTPStatus.SEE_OTHER)
     secret = user.totp_secret or _new_secret()
-    shown: dict[str, Any] = {"following": following, "fresh": user.totp_secret is None}
+    may_skip = user.totp_secret is None and _is_trial()
+    shown: dict[str, Any] = {"following": following, "fresh": user.totp_secret is None, "may_skip": may_skip}
     if user.totp_secret is None:
         uri = pyotp.TOTP(secret, name=user.name, issuer=_ISSUER).provisioning_uri()
         picture = segno.make(uri, error="m").svg_inline(scale=5, border=3, light="#fff", dark="#000", svgclass="qr")
         shown |= {"secret": secret, "picture": Markup(picture)}  # noqa: S704  (made here, of nothing that was typed)
     if request.method == "GET":
         return render("second_factor.html", **shown)
+    if may_skip and "skip" in request.form:
+        enter(user, confirmed=True, second_factor="skipped")
+        return redirect(inside(following), HTTPStatus.SEE_OTHER)
     services, came_from = runtime(), address()
     now = services.now()
     # Six digits can be guessed: the limit of passwords applies.

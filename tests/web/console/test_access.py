@@ -15,6 +15,7 @@ from receiver.app import create_app
 from receiver.audit import list_audit
 from receiver.auth import changes, users
 from receiver.auth.users import Role
+from receiver.config import SecondFactor
 from receiver.db import tables
 from receiver.web.console.session import POLICIES
 from tests.conftest import make_key
@@ -465,7 +466,7 @@ def test_support_needs_no_second_factor_and_the_others_do(app: Flask, runtime: R
 
 @one_database
 def test_nobody_needs_a_second_factor_where_none_is_required(make_runtime: Callable[..., Runtime]) -> None:
-    runtime = make_runtime(console_totp=False)
+    runtime = make_runtime(console_totp=SecondFactor.OPTIONAL)
     create(runtime, "admin", "admin")
     staff, answer = enter(create_app(runtime), "admin", following="/console/users")
     assert (answer.headers["Location"], staff.logged_in) == ("/console/users", True)

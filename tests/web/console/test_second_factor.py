@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
 
 import pyotp
+import pytest
 
+from receiver.app import create_app
+from receiver.config import SecondFactor
 from tests.web.console.staff import PASSWORD, Page, Staff, audit, create, one_database
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import time_machine
     from flask import Flask
 
@@ -83,3 +89,92 @@ def test_who_has_no_second_factor_makes_no_recovery_codes(app: Flask, runtime: R
     assert "Recovery codes" not in staff.page("/account").text
     refused = staff.post("/account", {"present": PASSWORD, "renew": "1", "new": ""})
     assert (refused.status_code, "codes" in Page(refused.text).by_id) == (422, False)
+
+
+# --- A trial on loopback --------------------------------------------------------------------------------
+
+
+def skip(runtime: Runtime, **more: Any) -> tuple[bool, bool]:
+    """Whether an administrator is offered to go on without a second factor, and gets in by asking for it."""
+    staff = Staff(create_app(runtime))
+    staff.post("/login", {"name": "admin", "password": PASSWORD})
+    offered = "Go on without" in staff.page("/second-factor", **more).text
+    answer = staff.post("/second-factor", {"skip": "1", "next": "/console/users"}, **more)
+    assert answer.headers.get("Location") == ("/console/users" if offered else None)
+    return offered, staff.logged_in
+
+
+@one_database
+def test_a_trial_on_loopback_goes_on_without_a_second_factor(runtime: Runtime) -> None:
+    create(runtime, "admin", "admin")
+    assert skip(runtime) == (True, True)
+    assert audit(runtime)[-1] == ("user:admin", "login", {"address": "127.0.0.1", "second_factor": "skipped"})
+    assert skip(runtime) == (True, True)  # it is offered each time
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"console_totp": SecondFactor.REQUIRED},
+        {"public_url": "https://sms.example.com"},
+        {"trusted_proxies": (ip_network("127.0.0.1/32"),)},
+        {"bind": ("0.0.0.0", 8000)},
+        {"bind": ("::", 8000)},
+        {"bind": ("10.0.0.5", 8000)},
+        {"internal_bind": ("10.0.0.5", 8001)},
+        {"send_proxy_bind": ("10.0.0.5", 8002)},
+    ],
+    ids=str,
+)
+@one_database
+def test_the_second_factor_is_not_skipped_elsewhere(
+    make_runtime: Callable[..., Runtime], changed: dict[str, Any]
+) -> None:
+    runtime = make_runtime(**changed)
+    create(runtime, "admin", "admin")
+    assert skip(runtime) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"headers": {"X-Forwarded-For": "203.0.113.9"}},
+        {"headers": {"Forwarded": "for=203.0.113.9"}},
+        {"headers": {"Via": "1.1 proxy"}},
+        {"environ_overrides": {"REMOTE_ADDR": "192.168.1.7"}},
+    ],
+    ids=str,
+)
+@one_database
+def test_the_second_factor_is_not_skipped_through_a_proxy_that_no_setting_names(
+    runtime: Runtime, more: dict[str, Any]
+) -> None:
+    create(runtime, "admin", "admin")
+    assert skip(runtime, **more) == (False, False)
+
+
+@one_database
+def test_the_second_factor_is_not_skipped_under_a_public_name(app: Flask, runtime: Runtime) -> None:
+    create(runtime, "admin", "admin")
+    client, seen = app.test_client(), []
+    form = {"name": "admin", "password": PASSWORD, "skip": "1"}
+    for path in ("login", "second-factor"):
+        page = client.get(f"/console/{path}", base_url="http://sms.example.com").text
+        form["csrf_token"] = page.split('name="csrf_token" value="')[1].partition('"')[0]
+        answer = client.post(f"/console/{path}", base_url="http://sms.example.com", data=form)
+        seen.append((answer.status_code, "Go on without" in page))
+    assert seen == [(303, False), (401, False)]
+
+
+@one_database
+def test_who_has_a_second_factor_does_not_skip_it(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:
+    set_up(app, runtime)
+    assert skip(runtime) == (False, False)
+
+
+@one_database
+def test_the_log_in_names_a_command_on_a_trial_only(runtime: Runtime, make_runtime: Callable[..., Runtime]) -> None:
+    public = make_runtime(public_url="https://sms.example.com")
+    texts = [Staff(create_app(services)).page("/login").text for services in (runtime, public)]
+    assert ["receiver users create" in text for text in texts] == [True, False]
+    assert ["Ask your administrator." in text for text in texts] == [True, True]

@@ -22,12 +22,13 @@ RUNBOOK = "deploy/RUNBOOK.md"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MessageContext:
-    """Language, time zone, node and status page of a message."""
+    """Language, time zone, node, status page and runbook of a message."""
 
     language: str
     zone: ZoneInfo  # of the times
     node: str
     status_url: str
+    runbook: str = RUNBOOK  # where it is read
 
 
 def write_incident(incident: Incident, state: IncidentState, place: MessageContext) -> Notification:
@@ -45,7 +46,8 @@ def write_incident(incident: Incident, state: IncidentState, place: MessageConte
     else:
         ended = _time(incident.recovered_at or incident.since, place)
         lines.append(_("It lasted from {since} to {ended}.").format(since=since, ended=ended))
-    runbook = f"{RUNBOOK}#{alarm.heading.lower()}"
+    # The console does not answer when the server is down.
+    runbook = f"{RUNBOOK if alarm is Alarm.SERVER_DOWN else place.runbook}#{alarm.heading.lower()}"
     lines.append(_("Details: {runbook}, {status}").format(runbook=runbook, status=place.status_url))
     lines.append(_("Node: {node}").format(node=place.node))
     return Notification(text="\n".join(lines), fields=_fields(incident, state, place))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -80,13 +80,15 @@ class Watch:
 
     @cached_property
     def place(self) -> MessageContext:
-        """Language, time zone, node and status page for the messages."""
-        return MessageContext(
+        """Language, time zone, node, status page and runbook for the messages."""
+        console = f"{inside_at(self._settings)}/console"
+        place = MessageContext(
             language=self._settings.alarm_language,
             zone=self._settings.timezone,
             node=socket.gethostname(),
-            status_url=f"{inside_at(self._settings)}/console/status",
+            status_url=f"{console}/status",
         )
+        return replace(place, runbook=f"{console}/runbook") if self._settings.public_url else place
 
     def look(self) -> AlarmRun:
         """Check once, update the incidents, send due notifications, then send the heartbeat."""

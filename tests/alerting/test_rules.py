@@ -332,6 +332,17 @@ def test_every_alarm_has_its_words(alarm: Alarm, language: str) -> None:
     assert lines[4].endswith("https://sms.example.com/console/status")
 
 
+def test_message_leads_into_the_console_where_that_answers() -> None:
+    known = replace(place("en"), runbook="https://sms.example.com/console/runbook")
+
+    def details(alarm: Alarm) -> str:
+        incident = Incident(alarm=alarm, subject="", since=NOON, evidence=EVIDENCE, seen_at=NOON, said_at=NOON)
+        return write_incident(incident, IncidentState.FIRING, known).text.splitlines()[4]
+
+    assert "https://sms.example.com/console/runbook#databaseaway, " in details(Alarm.DATABASE_AWAY)
+    assert "deploy/RUNBOOK.md#serverdown, " in details(Alarm.SERVER_DOWN)
+
+
 def test_message_is_whole_in_both_languages() -> None:
     incident = Incident(
         alarm=Alarm.PUSHES_REFUSED, subject="secret", since=NOON, evidence={"count": 21}, seen_at=NOON, said_at=NOON

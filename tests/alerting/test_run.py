@@ -124,6 +124,13 @@ def test_incident_is_told_once_and_once_when_it_is_over(
     assert said(told)[2:] == [(QUARANTINED, FIRING)]
 
 
+def test_messages_lead_to_the_consoles_runbook_where_its_address_is_known(make_runtime: Callable[..., Runtime]) -> None:
+    assert Watch(make_runtime()).place.runbook == "deploy/RUNBOOK.md"
+    known = Watch(make_runtime(public_url="https://sms.example.com")).place
+    assert known.runbook == "https://sms.example.com/console/runbook"
+    assert known.status_url == "https://sms.example.com/console/status"
+
+
 def test_two_nodes_that_look_at_once_tell_it_once(
     make_runtime: Callable[..., Runtime], server: dict[str, tuple[int, bytes]], told: Robot, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

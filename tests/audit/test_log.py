@@ -123,6 +123,7 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
         "POST /account present=wrong": ["login.failed"],
         f"POST /account present={PASSWORD}&new=another good one": ["user.password"],
     },
+    "console.runbook": {"GET /runbook": []},
     "console.status": {"GET /status": []},  # its evidence has masked numbers
     "console.incidents": {"GET /incidents": []},
     "console.missing": {"GET /nowhere": []},

@@ -148,6 +148,7 @@ def test_wheel_carries_what_pages_are_made_of(wheel: Path) -> None:
         assert files, folder
         assert files - inside == set()
     assert "receiver/translations/zh_Hans_CN/LC_MESSAGES/messages.mo" in inside
+    assert {"receiver/docs/RUNBOOK.md", "receiver/docs/RUNBOOK.zh-CN.md"} <= inside
 
 
 def test_installed_wheel_migrates(tmp_path: Path, wheel: Path) -> None:

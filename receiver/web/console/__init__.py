@@ -5,6 +5,7 @@ from __future__ import annotations
 from receiver.web.console import (
     admin,
     audit,
+    docs,
     exports,
     handover,
     incidents,
@@ -25,6 +26,7 @@ from receiver.web.console.pages import register
 __all__ = [
     "admin",
     "audit",
+    "docs",
     "exports",
     "handover",
     "incidents",

@@ -71,6 +71,7 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.account": Access.STAFF,
     "console.status": Access.STAFF,
     "console.incidents": Access.STAFF,
+    "console.runbook": Access.STAFF,
     "console.missing": Access.STAFF,
     "console.look_up": Permission.LOOK_UP,
     "console.found": Permission.LOOK_UP,

@@ -52,6 +52,7 @@ MATRIX = {
     "POST /console/account": "L2ooo",
     "GET /console/status": "L2ooo",
     "GET /console/incidents": "L2ooo",
+    "GET /console/runbook": "L2ooo",
     "GET /console/nowhere": "L2ooo",
     "POST /console/look-up": "L2oFo",
     "GET /console/look-up/t": "L2oFo",

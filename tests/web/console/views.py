@@ -489,6 +489,7 @@ VIEWS = (
     View("status-empty", _at("status"), site="empty"),
     View("incidents", _at("incidents")),
     View("incidents-empty", _at("incidents"), site="empty"),
+    View("runbook", _at("runbook"), user="liu.fang"),
     View("setup", _at("setup")),
     View("setup-empty", _at("setup"), site="empty"),
     View("users", _at("users")),

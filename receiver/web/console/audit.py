@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -10,6 +11,7 @@ from flask import Response, request
 from receiver.audit import MEDIA_TYPES, AuditFormat, iter_audit_file, iter_entries, verify_audit
 from receiver.core import CheckResult, InvalidCursor
 from receiver.web import runtime
+from receiver.web.console.audit_texts import ACTIONS
 from receiver.web.console.error_texts import fault_words
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.session import current_user
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-_FILTERS = ("actor", "action", "mobile", "since", "until")
+_FILTERS = ("actor", "action", "mobile", "mobile_hmac", "since", "until")
+_HMAC = re.compile(r"[0-9a-f]{64}\Z")
 _PROVED = 1000  # newest entries checked with each page; `receiver verify` checks all
+
+
+class _FilterSchema(AuditFilterSchema):
+    """As the API's, and the number of another entry, by its hash."""
+
+    mobile_hmac = ma.fields.String(validate=ma.validate.Regexp(_HMAC))
 
 
 @blueprint.route("/audit", methods=["GET", "POST"])
@@ -36,11 +45,11 @@ def audit_export() -> Response:
     given = dict(request.form)
     form = AuditFormat.NDJSON if given.get("format") == AuditFormat.NDJSON else AuditFormat.CSV
     try:
-        arguments = AuditFilterSchema().load(_narrowed(given))
+        arguments = _FilterSchema().load(_narrowed(given))
     except ma.ValidationError:
         return _show(given)
     services, audit_filter = runtime(), audit_filter_of(arguments)
-    services.audit(current_user().caller.name, "audit.export", mobile=arguments.get("mobile"), format=form.value)
+    services.audit(current_user().caller.name, "audit.export", format=form.value, mobile_hmac=audit_filter.mobile_hmac)
 
     def pieces() -> Iterator[bytes]:
         with services.exporting() as connection:
@@ -65,12 +74,13 @@ def _show(given: dict[str, str]) -> Response:
         "items": [],
         "next_cursor": None,
         "first_page": not given.get("cursor"),
+        "actions": sorted(((name, str(words)) for name, words in ACTIONS.items()), key=lambda choice: choice[1]),
         "proof": _proof(),
         "proved": _PROVED,
     }
     cursor = {"cursor": given["cursor"]} if given.get("cursor") else {}
     try:
-        entries, next_cursor = read_audit(AuditFilterSchema().load(narrowed | cursor))
+        entries, next_cursor = read_audit(_FilterSchema().load(narrowed | cursor))
         return render("audit.html", **values | {"items": entries, "next_cursor": next_cursor})
     except ma.ValidationError as error:
         return render("audit.html", 422, **values | {"errors": faults(error)})

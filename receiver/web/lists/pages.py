@@ -137,7 +137,8 @@ def audit_filter_of(arguments: dict[str, Any]) -> AuditFilter:
     """Return the filter of loaded arguments; a number becomes its keyed hash."""
     wanted = {name: value for name, value in arguments.items() if name in ("actor", "action", "since", "until")}
     mobile = arguments.get("mobile")
-    return AuditFilter(**wanted, mobile_hmac=None if mobile is None else runtime().mobile_hmac(mobile))
+    hashed = arguments.get("mobile_hmac") if mobile is None else runtime().mobile_hmac(mobile)
+    return AuditFilter(**wanted, mobile_hmac=hashed)
 
 
 _EXPORTS_SHOWN = 20
@@ -159,5 +160,5 @@ def read_audit(arguments: dict[str, Any]) -> tuple[list[Entry], str | None]:
     Raises InvalidCursor.
     """
     audit_filter = audit_filter_of(arguments)
-    audit = partial(runtime().audit, caller().name, "audit.read", mobile=arguments.get("mobile"))
+    audit = partial(runtime().audit, caller().name, "audit.read", mobile_hmac=audit_filter.mobile_hmac)
     return read_by_id("audit", asdict(audit_filter), arguments, partial(list_entries, asked=audit_filter), audit=audit)

@@ -209,7 +209,7 @@ def _fill(connection: sa.Connection) -> None:
     for minutes, actor, action, detail in (
         (90, "cli", "user.create", {"name": "liu.fang", "role": "support"}),
         (70, "user:liu.fang", "login", {"address": "10.0.0.21"}),
-        (12, "user:liu.fang", "look_up", {"mobile": "hmac:6f0c2a9be1d3"}),
+        (12, "user:liu.fang", "look_up", {"mobile_hmac": "6f0c2a9be1d3" * 5 + "07a4"}),
         (11, "user:liu.fang", "number.reveal", {"message_id": "424", "reason": "caller asked for a call back"}),
         (
             9,

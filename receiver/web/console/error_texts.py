@@ -53,18 +53,20 @@ FAULTS: Mapping[Fault, Any] = {
     EndpointFault.NOT_A_CHOICE: lazy_gettext("Not a valid choice."),
     EndpointFault.NOT_FOR_RAW: lazy_gettext("A raw webhook receives every push. Leave this empty."),
     EndpointFault.SECONDS: lazy_gettext("Enter a number of seconds, at most one week."),
-    EndpointFault.HEADERS: lazy_gettext("Too many headers, or one twice."),
+    EndpointFault.HEADERS: lazy_gettext("Too many headers, or a header given twice."),
     EndpointFault.HEADERS_MOVE: lazy_gettext(
         "For another scheme, host or port, enter the headers again or remove them."
     ),
-    EndpointFault.NO_EVENT_LEFT: lazy_gettext("No event is left. Choose others, or pause or remove the webhook."),
+    EndpointFault.NO_EVENT_LEFT: lazy_gettext(
+        "No events would be left. Choose others, or pause or remove the webhook."
+    ),
     EndpointFault.HEADER_NAME: lazy_gettext("A header's name is not valid, or every request has it already."),
     EndpointFault.HEADER_VALUE: lazy_gettext("A header's value must be printable ASCII."),
     EndpointFault.NOT_PAST: lazy_gettext("Enter a time in the past."),
     EndpointFault.NO_SPAN: lazy_gettext("The end must be after the beginning."),
     EndpointFault.UNDER_WAY: lazy_gettext("Events are being sent again already. Wait until that has ended."),
     EndpointFault.QUEUE_FULL: lazy_gettext("Too many deliveries are pending. Wait until some are delivered."),
-    EndpointFault.TOO_MANY: lazy_gettext("That is too much at once. Choose a later time."),
+    EndpointFault.TOO_MANY: lazy_gettext("That is too much at once. Choose a later start."),
     EndpointFault.SECONDS_MISSING: lazy_gettext("message.not_delivered requires a number of seconds."),
 }
 _UNKNOWN_FAULT = lazy_gettext("Invalid value.")

@@ -7,7 +7,7 @@ from alembic import op
 from receiver.db.migration_ops import create_index
 
 revision = "0025"
-down_revision = "0023"
+down_revision = "0024"
 branch_labels = None
 depends_on = None
 

@@ -1,4 +1,4 @@
-"""Erases all data of one phone number from the journal, messages, receipts, replies and look-ups, and nothing else.
+"""Erases all data of one phone number from the journal, messages, receipts, replies, notes, look-ups: nothing else.
 
 The journal has raw bytes, perhaps encrypted. So every row is read, and searched for the digits: plain or
 percent-encoded, full width or not, with or without a country code. Each row that contains them is then parsed as usual.
@@ -36,6 +36,7 @@ from receiver.db.tables import (
     look_ups,
     masked_key_where,
     messages,
+    notes,
     pushes,
     receipts,
     replies,
@@ -194,8 +195,8 @@ def erase_number(
         if connection.dialect.name == "postgresql":
             # One snapshot of journal and messages: a concurrent push is in both or in neither.
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            # Before the snapshot is taken: no push that is erased here is being projected.
-            connection.exec_driver_sql("LOCK TABLE projection IN EXCLUSIVE MODE")
+            # Before the snapshot is taken: no push that is erased here is being projected, no note being written.
+            connection.exec_driver_sql("LOCK TABLE projection, notes IN EXCLUSIVE MODE")
             lift_statement_timeout(connection)
         projection.catch_up(connection, passes_gaps=connection.dialect.name != "postgresql")
         patterns = NumberPatterns(mobile, _masked_of(connection, mobile), read_again)
@@ -322,6 +323,7 @@ _OF_MESSAGES = (
     (receipts, receipts.c.message_id),
     (replies, replies.c.message_id),
     (attempts, attempts.c.message_id),
+    (notes, notes.c.message_id),
 )
 
 
@@ -331,7 +333,7 @@ def _look_up_tokens(connection: sa.Connection, patterns: NumberPatterns) -> list
 
 
 def _mentions(connection: sa.Connection, patterns: NumberPatterns, named: Collection[UUID]) -> dict[str, int]:
-    """Return the number of other rows that contain the number: pushes, replies and audit entries."""
+    """Return the number of other rows that contain the number: pushes, replies, notes and audit entries."""
     of_others = sa.and_(
         messages.c.mobile.is_distinct_from(patterns.mobile), sa.not_(sa.and_(*_taskless(patterns.mobile)))
     )
@@ -341,10 +343,12 @@ def _mentions(connection: sa.Connection, patterns: NumberPatterns, named: Collec
         .outerjoin(messages, messages.c.id == replies.c.message_id)
         .where(of_others, replies.c.content.contains(end) if cipher is None else may_contain(cipher.grams(end)))
     )
+    noted_on_others = sa.select(notes.c.text).where(notes.c.message_id.not_in(_ids_of(patterns.mobile)))
     noted = sa.select(audit.c.detail).where(sa.cast(audit.c.detail, sa.Text).contains(patterns.mobile[-4:]))
     return {
         "pushes": len(named),
         "replies": sum(patterns.named_in(content_of(row)) for row in connection.execute(written)),
+        "notes": sum(map(patterns.named_in, connection.scalars(noted_on_others))),
         "audit": sum(patterns.named_in(str(detail)) for detail in connection.scalars(noted)),
     }
 

@@ -31,6 +31,7 @@ from receiver.db.tables import (
     forward_queue,
     masked_of_task_where,
     messages,
+    notes,
     projection,
     pushes,
     receipts,
@@ -375,8 +376,8 @@ _ANY_MASKED = sa.select(sa.or_(*(sa.exists().where(masked_of_task_where(table)) 
 
 
 def delete_messages(connection: sa.Connection, ids: Collection[int] | sa.Select[tuple[int]]) -> None:
-    """Delete messages that the caller has locked, with their receipts and replies."""
-    for column in (receipts.c.message_id, replies.c.message_id, messages.c.id):
+    """Delete messages that the caller has locked, with their receipts, replies and notes."""
+    for column in (receipts.c.message_id, replies.c.message_id, notes.c.message_id, messages.c.id):
         connection.execute(sa.delete(column.table).where(column.in_(ids)))
 
 

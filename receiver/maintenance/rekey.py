@@ -31,7 +31,7 @@ from receiver.db.encryption import (
     is_token,
 )
 from receiver.db.migration_ops import LOCK_TIMEOUT
-from receiver.db.tables import encryption, look_ups, messages, pushes, receipts, replies
+from receiver.db.tables import encryption, look_ups, messages, notes, pushes, receipts, replies
 from receiver.maintenance.pages import iter_pages, reading_each
 from receiver.maintenance.vacuum import rewrite_sqlite
 from receiver.messages import catch_up
@@ -47,7 +47,7 @@ _BESIDE_SHARE = 0.5  # pause after a batch, as a share of its time, for pushes
 _REWRITE_WAIT_SECONDS = 3600.0  # for other writers: only the rewrite ends the change
 _LOCK_SECONDS, _LOCK_PAUSE_SECONDS = 600.0, 0.5
 _NAME = "database"
-_TABLES = (pushes, messages, receipts, replies, look_ups)
+_TABLES = (pushes, messages, receipts, replies, look_ups, notes)
 _BYTES_OF_PUSHES = {"query": "pushes.query", "body": "pushes.body", "digest": "pushes.reading_digest"}
 
 Row = dict[str, Any]
@@ -179,8 +179,8 @@ class _Change:
                 new |= self._content(row)
         elif table is messages:
             new = {"mobile": self._mobile(row.mobile)}
-        elif table is look_ups:
-            new = {"text": self._text(row.text)}
+        elif table in (look_ups, notes):
+            new = {"text": self._text(row.text, f"{table.name}.text".encode())}
         else:
             new = {"extra": self._json(row.extra, f"{table.name}.extra")}
             if table is replies:
@@ -206,8 +206,8 @@ class _Change:
             return self.cipher.number(value) if is_token(value) else value
         return value if is_token(value) else columns.mobile_token(self.cipher, value)
 
-    def _text(self, value: str) -> str:
-        ring, place = self.cipher.ring, b"look_ups.text"
+    def _text(self, value: str, place: bytes) -> str:
+        ring = self.cipher.ring
         if self.goal is _Goal.RENEWED and columns.is_under(ring, value):
             return value
         try:

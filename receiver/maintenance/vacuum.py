@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from receiver.db.engine import Database
 
-_TABLES = ("pushes", "messages", "receipts", "replies", "attempts", "look_ups")
+_TABLES = ("pushes", "messages", "receipts", "replies", "attempts", "look_ups", "notes")
 _TRY_SECONDS = 60.0  # wait for other transactions to end
 _LOG_BYTES, _LOG_TIMES = 1_000_000, 64  # written at most to fill a file of the log
 _STILL_SEEN = "an open transaction is older than the deletion (PID {pid}, {state}); end it and run this again"

@@ -29,6 +29,7 @@ from receiver.db.engine import SerializationConflict, insert
 from receiver.db.sql import no_later, still_lasts
 from receiver.db.tables import attempts, masked_of_task_where, messages, receipts, replies
 from receiver.messages import Reading, match_recorded, outbox, save_readings
+from receiver.messages.notes import move_notes
 from receiver.messages.projection import lock_tasks
 
 if TYPE_CHECKING:
@@ -395,6 +396,7 @@ def _set_task_id(connection: sa.Connection, row: Any, result: SendResult) -> Non
         for table in (receipts, replies):
             connection.execute(sa.update(table).where(table.c.message_id == other.id).values(message_id=row.id))
         connection.execute(sa.delete(messages).where(messages.c.id == other.id))
+        move_notes(connection, old=other.id, new=row.id)
         outbox.move(connection, old=other.id, new=row.id)
     try:
         connection.execute(sa.update(messages).where(messages.c.id == row.id).values(values))

@@ -132,6 +132,8 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.found_answer": {"GET /look-up/TOKEN/answer": []},
     "console.revealed": {"GET /messages/1/reveal": []},
     "console.reveal": {"POST /messages/1/reveal reason=a caller asks": ["number.reveal"]},
+    "console.note": {"POST /messages/1/notes kind=note&text=called back": ["note.create"]},
+    "console.cases": {"GET /cases": ["notes.read"]},
     "console.messages": {"GET /messages": []},  # masked numbers, no contents
     "console.numbers": {
         f"POST /messages/numbers numbers={NUMBER}": ["messages.look_up"],

@@ -35,7 +35,7 @@ from receiver.maintenance import rekey
 from receiver.maintenance.erase import erase_number, find_traces
 from receiver.maintenance.move_to_postgres import move, prepare
 from receiver.maintenance.verify import verify
-from receiver.messages import Position, events, queries, record_sent
+from receiver.messages import Position, events, notes, queries, record_sent
 from receiver.messages.export_files import FileFormat, iter_file
 from receiver.messages.queries import Filter, Page
 from receiver.reporting import delivery, figures
@@ -81,6 +81,12 @@ def await_encrypted(runtime: Runtime) -> None:
     await_true(lambda: runtime.encryption.cipher is not None and runtime.availability.up)
 
 
+def _note(connection: sa.Connection, text: str) -> None:
+    mine = connection.scalar(sa.select(messages.c.id).where(messages.c.mobile == NUMBER).order_by(messages.c.id))
+    assert mine is not None
+    notes.add_note(connection, mine, notes.NoteKind.NOTE, user_name="sue", text=text, now=NOON)
+
+
 def fill(runtime: Runtime) -> None:
     """Keep some of each kind."""
     batch = [
@@ -101,6 +107,7 @@ def fill(runtime: Runtime) -> None:
         make_send(mobile=OTHER, task_id=None, reference="r", sent_at=NOON, error_message="IP受限"),
     ]
     runtime.database.write(partial(record_sent, sends=sends, recorded_at=NOON))
+    runtime.database.write(partial(_note, text=CONTENT))
     runtime.database.write(lambda connection: lookup_store.save_look_up(connection, 1, NUMBER, now=datetime.now(UTC)))
 
 
@@ -154,6 +161,7 @@ def answers(runtime: Runtime) -> dict[str, Any]:
                 for form in (FileFormat.CSV, FileFormat.NDJSON)
                 for in_full in (True, False)
             ],
+            "notes": [notes.list_cases(connection, limit=50, text=text) for text in (None, "MEET", "nobody")],
             "file by text": file(connection, "replies", FileFormat.CSV, q="meet"),
         }
 

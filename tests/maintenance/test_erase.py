@@ -32,6 +32,7 @@ from receiver.db.tables import (
     look_ups,
     messages,
     metadata,
+    notes,
     pushes,
     receipts,
     replies,
@@ -46,6 +47,7 @@ from receiver.reporting.delivery import delivery_report
 from receiver.reporting.figures import ReportQuestion, Unit
 from tests.harness.factories import READER, make_push, make_send
 from tests.harness.journal import save_pushes
+from tests.harness.notes import write_note
 from tests.harness.postgres_binaries import find_binaries
 from tests.harness.server import ServeProcess
 
@@ -156,6 +158,8 @@ def fill(runtime: Runtime, others: int = 40) -> None:
         {"token": text, "user_id": 1, "text": text, "created_at": NOW} for text in ("137 1234 5678", "15080921090")
     ]
     runtime.database.write(lambda c: c.execute(sa.insert(look_ups), texts))
+    for result, text in zip(results, (f"call back {MOBILE}", CONTENT, "", "", "calm"), strict=True):
+        write_note(runtime, result.message_id, text)
 
 
 def command(runtime: Runtime, *arguments: str, stdin: str | None = None) -> Result:
@@ -171,6 +175,7 @@ def of_others(runtime: Runtime) -> dict[str, list[Any]]:
         "receipts": sa.or_(receipts.c.message_id.is_(None), receipts.c.message_id.not_in(mine)),
         "replies": sa.or_(replies.c.message_id.is_(None), replies.c.message_id.not_in(mine)),
         "attempts": attempts.c.message_id.not_in(mine),
+        "notes": notes.c.message_id.not_in(mine),
         "look_ups": look_ups.c.text == "15080921090",
     }
     return runtime.ask(
@@ -211,8 +216,8 @@ def test_dry_run_says_what_would_go_and_changes_nothing(runtime: Runtime) -> Non
     said = json.loads(command(runtime, "-", "--json", stdin="+86 137 1234 5678\n").stdout)
     assert said == {
         "done": False,
-        "rows": {"pushes": 49, "messages": 16, "receipts": 13, "replies": 4, "attempts": 3, "look_ups": 1},
-        "mentions": {"pushes": 0, "replies": 0, "audit": 0},
+        "rows": {"pushes": 49, "messages": 16, "receipts": 13, "replies": 4, "attempts": 3, "notes": 3, "look_ups": 1},
+        "mentions": {"pushes": 0, "replies": 0, "notes": 0, "audit": 0},
     }
     assert count(runtime, pushes) == before
     assert count(runtime, tombstones) == 0
@@ -249,9 +254,12 @@ def test_what_others_wrote_of_it_stays_and_is_told(runtime: Runtime) -> None:
     fill(runtime)
     save_pushes(runtime.database, [make_push(content=f"call {MOBILE}", task_id="other")])
     save_pushes(runtime.database, [make_push(task_id=f"9{MOBILE}9")])  # no number at all
+    other = runtime.ask(lambda c: c.scalar(sa.select(messages.c.id).where(messages.c.mobile == "15080921090")))
+    assert other is not None
+    write_note(runtime, other, f"of {MOBILE}")
     before = count(runtime, pushes)
     done = json.loads(command(runtime, MOBILE, "--yes", "--json").stdout)
-    assert done["mentions"] == {"pushes": 1, "replies": 1, "audit": 0}
+    assert done["mentions"] == {"pushes": 1, "replies": 1, "notes": 1, "audit": 0}
     assert count(runtime, pushes) == before - 49
     assert wrong(runtime) == []
 

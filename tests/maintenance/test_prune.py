@@ -21,7 +21,7 @@ from receiver.audit import log
 from receiver.cli import cli
 from receiver.core import first_id_of, iso_milliseconds, new_id
 from receiver.core.cursors import Cursors
-from receiver.db.tables import attempts, deliveries, forward_queue, messages, pushes, receipts, replies
+from receiver.db.tables import attempts, deliveries, forward_queue, messages, notes, pushes, receipts, replies
 from receiver.maintenance.prune import Plan, RetentionKind, list_horizons, look, prune
 from receiver.maintenance.verify import verify
 from receiver.messages import Position, catch_up, journal, recording
@@ -31,6 +31,7 @@ from receiver.reporting.figures import ReportQuestion, Unit
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import appending, save_pushes
+from tests.harness.notes import write_note
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
@@ -284,8 +285,11 @@ def test_notes_of_sends_go_with_their_messages(runtime: Runtime) -> None:
         for days, message in ((190, old), (5, new))
     ]
     runtime.database.write(lambda c: c.execute(sa.insert(attempts), rows))
+    for message in (old, new):
+        write_note(runtime, message, "called")
     run(runtime)
     assert runtime.ask(lambda c: list(c.scalars(sa.select(attempts.c.message_id)))) == [new]
+    assert runtime.ask(lambda c: list(c.scalars(sa.select(notes.c.message_id)))) == [new]
 
 
 @on_sqlite

@@ -81,6 +81,8 @@ ROUTES = {
     "POST /console/look-up": "look up",
     "GET /console/look-up/<token>": "look up",
     "GET /console/look-up/<token>/answer": "look up",
+    "GET /console/cases": "read lists",
+    "POST /console/messages/<row_id:message_id>/notes": "look up",
     "GET /console/messages": "read lists",
     "GET /console/messages/<row_id:message_id>": "read lists",
     "GET /console/messages/<row_id:message_id>/reveal": "look up",

@@ -148,7 +148,7 @@ NAMES = {
 SHOWN_ATTRIBUTES = {"aria-label", "placeholder", "alt", "data-announce", "data-copied", "data-failed", "content"}
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 # Included or imported by pages, so that no signal tells of them.
-PARTS = {"base.html", "macros.html", "tail_rows.html", "answer.html", "handover.html", "look_up_form.html"}
+PARTS = {"base.html", "macros.html", "tail_rows.html", "answer.html", "case.html", "handover.html", "look_up_form.html"}
 
 
 class _Shown(HTMLParser):
@@ -325,8 +325,8 @@ def test_no_page_shows_english_to_who_reads_chinese(
     visitor.post("/console/look-up", 422, wanted="1" * 300)
     for path in ("", "banner", "status", "incidents", "runbook", "setup", "account", "audit", "access", "keys", "users",
                  "webhooks", "webhooks/shop", "webhooks/shop/dead", "advice", "advice?language=en",
-                 "reports", "reports?compare=1", "exports", "messages", "replies", "opt-outs", "pushes", "tail",
-                 "opt-outs?opt_out_review=true", "pushes?outcome=quarantined"):  # fmt: skip
+                 "reports", "reports?compare=1", "exports", "messages", "cases", "replies", "opt-outs", "pushes",
+                 "tail", "opt-outs?opt_out_review=true", "pushes?outcome=quarantined"):  # fmt: skip
         visitor.get(f"/console/{path}")
     for path in ("messages?sent_from=x&status=nonsense", "messages?late=nonsense", f"messages?task_id={'1' * 65}",
                  "messages?cursor=nonsense", "replies?received_to=x", "pushes?outcome=nonsense",

@@ -274,7 +274,7 @@ def decrypt_json(ring: Keyring, value: str, place: bytes) -> Any:
 # A process that does not know of a change yet must not write as before: one number would get two messages. Each table's
 # guard refuses such writes from the transaction on that begins the change; the pushes go to the spool.
 
-_GUARDED = ("pushes", "messages", "replies", "look_ups")
+_GUARDED = ("pushes", "messages", "replies", "look_ups", "notes")
 _EVENTS = ("insert", "update")
 # The command that changes the encryption sets this in each of its transactions, on PostgreSQL.
 UNHINDERED = "SET LOCAL receiver.encrypts = 'on'"
@@ -333,7 +333,7 @@ def _is_encrypted(dialect: str, table: str) -> str:
             return f"length(new.mobile) = {TOKEN_CHARS}"
         case "replies":
             return "new.content_sealed IS NOT NULL"
-        case "look_ups":
+        case "look_ups" | "notes":
             return f"substr(new.text, 1, {len(TEXT_MARK)}) = '{TEXT_MARK}'"
         case _:
             body = f"length(new.body) = 0 OR {begins('body', MARK)} OR {begins('body', SELF_TEST_BODY)}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from receiver.db.encryption import ContentDigest, EncryptedBytes, EncryptedJson, Mobile, MobileEnd
+from receiver.db.encryption import ContentDigest, EncryptedBytes, EncryptedJson, EncryptedText, Mobile, MobileEnd
 from receiver.db.sql import function
 from receiver.db.tables.base import Json, RowId, UtcDateTime, table
 
@@ -266,3 +266,16 @@ for _table in (receipts, replies):
         postgresql_where=masked_key_where(_table),
         sqlite_where=masked_key_where(_table),
     )
+
+# What the staff noted on a message, and who marked its case as handled or took that back: rows are only added.
+notes = table(
+    "notes",
+    sa.Column("id", RowId, sa.Identity(), primary_key=True),
+    sa.Column("message_id", sa.BigInteger, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("user_name", sa.Text, nullable=False),
+    sa.Column("text", EncryptedText("notes.text"), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+sa.Index("ix_notes_message_id", notes.c.message_id, notes.c.id)  # the entries of a message, and its newest mark

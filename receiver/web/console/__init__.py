@@ -5,6 +5,7 @@ from __future__ import annotations
 from receiver.web.console import (
     admin,
     audit,
+    cases,
     docs,
     exports,
     handover,
@@ -26,6 +27,7 @@ from receiver.web.console.pages import register
 __all__ = [
     "admin",
     "audit",
+    "cases",
     "docs",
     "exports",
     "handover",

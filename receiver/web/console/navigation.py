@@ -23,6 +23,7 @@ _GROUPS: Sequence[tuple[Any, Mapping[str, Any]]] = (
             "console.home": lazy_gettext("Look up"),
             "console.messages": lazy_gettext("Messages"),
             "console.replies": lazy_gettext("Replies"),
+            "console.cases": lazy_gettext("Cases"),
             "console.opt_outs": lazy_gettext("Opt-out list"),
         },
     ),

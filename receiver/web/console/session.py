@@ -78,6 +78,8 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.found_answer": Permission.LOOK_UP,
     "console.reveal": Permission.LOOK_UP,
     "console.revealed": Permission.LOOK_UP,
+    "console.note": Permission.LOOK_UP,
+    "console.cases": Permission.READ,
     "console.messages": Permission.READ,
     "console.numbers": Permission.LOOK_UP,
     "console.message": Permission.READ,

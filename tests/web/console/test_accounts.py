@@ -16,8 +16,9 @@ from receiver.auth import api_keys, changes, users
 from receiver.auth.api_keys import Scope
 from receiver.auth.users import Role
 from receiver.db import tables
-from receiver.db.tables import incidents
+from receiver.db.tables import incidents, messages
 from receiver.messages import Reading, save_readings
+from receiver.messages.notes import NoteKind, add_note
 from receiver.web.console.session import OF_ALL_ACCOUNTS, POLICIES
 from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
@@ -59,6 +60,8 @@ CASES: dict[str, dict[str, bool]] = {
     "console.found_answer": {f"FIND/answer {NUMBER}": True},
     "console.revealed": {"GET /messages/MESSAGE/reveal": False},
     "console.reveal": {"POST /messages/MESSAGE/reveal reason=a caller asks": True},
+    "console.note": {"POST /messages/MESSAGE/notes kind=handled": False},
+    "console.cases": {"GET /cases": True, "GET /cases?q=zetanote": True, "GET /cases?account=zeta": True},
     "console.messages": {
         "GET /messages": True, "GET /messages?account=zeta": True, "GET /messages?task_id=zetatask": True,
     },
@@ -133,6 +136,9 @@ def both(make_runtime: Callable[..., Runtime]) -> Runtime:
 
     def work(connection: sa.Connection) -> None:
         save_readings(connection, readings)
+        of_zeta = connection.scalar(sa.select(messages.c.id).where(messages.c.task_id == "zetatask"))
+        assert of_zeta is not None
+        add_note(connection, of_zeta, NoteKind.NOTE, user_name="zeta.user", text="zetanote", now=now)
         connection.execute(sa.insert(incidents).values(incident))
         for name, accounts in (("zeta-key", ["zeta"]), ("every-zeta-key", None), ("own-key", ["default"])):
             changes.create_key(connection, name=name, scopes=[Scope.READ], accounts=accounts, now=now, expires_at=None)

@@ -30,9 +30,10 @@ from receiver.auth.passwords import hash_password
 from receiver.auth.users import Role
 from receiver.core import Disk, Push, SendAttempt, SentMessage, first_id_of
 from receiver.db import migrate, once
-from receiver.db.tables import api_keys, audit, audit_chain, deliveries, incidents, login_failures
+from receiver.db.tables import api_keys, audit, audit_chain, deliveries, incidents, login_failures, messages
 from receiver.intake import Probe, Refusal
-from receiver.messages import Reading, balance, record_sent
+from receiver.messages import Reading, balance, notes, record_sent
+from receiver.messages.notes import NoteKind
 from receiver.net.probe import Certificate
 from receiver.sending import attempts
 from receiver.web.console.session import TOKEN
@@ -190,6 +191,7 @@ def _fill(connection: sa.Connection) -> None:
     )
     _keep(connection, sends, pushes)
     _begin_to_send(connection)
+    _make_notes(connection)
     once.note(connection, once.QUARANTINE_SEEN, now=NOW)
     readings = [(NOW - timedelta(days=days), 4_310 + 61 * days) for days in range(8)]
     balance.save_readings(
@@ -237,6 +239,18 @@ def _note_incidents(connection: sa.Connection) -> None:
         over_at = since + timedelta(minutes=minutes)
         times = {"seen_at": since, "said_at": since + timedelta(minutes=1), "recovered_at": over_at}
         connection.execute(sa.insert(incidents).values(row | times))
+
+
+def _make_notes(connection: sa.Connection) -> None:
+    """One case that is handled, and one that is open."""
+    for task, kind, text, age in (
+        ("4420101", NoteKind.NOTE, "已回电，对方说已收到验证码。", 300),
+        ("4420101", NoteKind.HANDLED, "", 290),
+        ("4420102", NoteKind.NOTE, "客户要求 16:00 后再联系\n请勿重复发送 " + "很长" * 60, 120),
+    ):
+        message_id = connection.scalar(sa.select(messages.c.id).where(messages.c.task_id == task)) or 0
+        at = NOW - timedelta(seconds=age)
+        notes.add_note(connection, message_id, kind, user_name="liu.fang", text=text, now=at)
 
 
 def _make_targets(connection: sa.Connection) -> None:
@@ -465,6 +479,9 @@ VIEWS = (
     View("message", _first_of("messages?task_id=4420101")),
     View("message-revealed", _revealed("caller asked")),
     View("message-reveal-wrong", _revealed("a  "), status=422),
+    View("cases", _at("cases"), user="liu.fang"),
+    View("cases-wrong", _at("cases?handled=maybe"), user="liu.fang", status=422),
+    View("cases-empty", _at("cases"), site="empty"),
     View("replies", _at("replies"), user="liu.fang"),
     View("replies-empty", _at("replies"), site="empty"),
     View("opt-outs", _at("opt-outs"), user="chen.yu"),

@@ -17,7 +17,7 @@ from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.web import runtime
 from receiver.web.console.file_words import TITLES, filter_words, names_of, wording_of
 from receiver.web.console.filters import without
-from receiver.web.console.list_pages import OF_ADDRESS, with_address
+from receiver.web.console.list_pages import OF_ADDRESS, SPAN_NAMES, with_address
 from receiver.web.console.lists import LISTS
 from receiver.web.console.pages import blueprint, faults, render
 from receiver.web.console.session import Permission, current_user, seen_accounts
@@ -53,6 +53,8 @@ def _offer(status: int, **values: Any) -> Response:
         titles=TITLES,
         states={"messages": queries.MESSAGE_STATUSES, "receipts": queries.RECEIPT_STATUSES},
         formats=tuple(FileFormat),
+        ranged=_LISTED,
+        spans=SPAN_NAMES,
         accounts=seen_accounts(),
         bounded=not current_user().may(Permission.EXPORT),
         listed_rows=LISTED_ROWS,
@@ -65,7 +67,7 @@ def _offer(status: int, **values: Any) -> Response:
 
 @blueprint.get("/exports/<name>")
 def export(name: str) -> Any:
-    """Return a list as a file, with masked numbers."""
+    """Return a list as a file, with masked numbers but for those that were typed."""
     if name not in exportable():
         raise NotFound(gettext("There is no such list."))
     given = {field: value.strip() for field, value in request.args.items() if value.strip()}
@@ -89,4 +91,6 @@ def style_of(name: str, arguments: dict[str, Any]) -> FileStyle:
         worded_name=worded,
         wording=wording_of(name) if for_people else None,
         bounded=not current_user().may(Permission.EXPORT),
+        in_full=name == "messages"
+        and "mobiles" in arguments,  # whose rows have the numbers that were typed, and no other
     )

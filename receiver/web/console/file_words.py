@@ -109,6 +109,7 @@ _FIELDS: Mapping[str, Any] = {
     "task_id": _TASK_ID,
     "reference": lazy_gettext("Reference"),
     "q": lazy_gettext("Contains"),
+    "mobiles": _NUMBER,
     "sent_from": lazy_gettext("Sent from"),
     "received_from": lazy_gettext("Received from"),
     "sent_to": lazy_gettext("before"),

@@ -182,6 +182,34 @@ def test_support_has_the_lists_that_are_pages_and_no_other(app: Flask, runtime: 
     assert "of-receipts" in log_in(app, runtime, "analyst").page("/exports").by_id
 
 
+def test_spans_of_time_and_typed_numbers_narrow_a_file_as_they_narrow_the_list(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    send_three(runtime)
+    record(runtime, make_send(task_id="0094", mobile="13900139000", sent_at=NOON - 30 * HOUR))
+    support = log_in(app, runtime, "support")
+    files = links(support, "/messages?range=yesterday")
+    answer = support.get(files["xlsx"], **CHINESE)
+    assert [row["任务ID"] for row in rows_of(answer)] == ["0094"]
+    assert "messages-2026-11-22.xlsx" in answer.headers["Content-Disposition"]
+    today = rows_of(support.get(links(support, "/messages?range=today")["xlsx"]))
+    assert [row["Task id"] for row in today] == ["0091", "0092", "0093"]
+    led = support.post("/messages/numbers", {"numbers": f"13900139000\n{NUMBER}"}).headers["Location"]
+    path = links(support, led.removeprefix("/console"))["xlsx"]
+    assert NUMBER not in path
+    of_numbers = rows_of(support.get(path))
+    assert [row["Number"] for row in of_numbers] == [NUMBER, NUMBER, "13900139000"]  # as they were typed
+    assert "13900139000" not in str(audit(runtime))
+    stranger = log_in(app, runtime, "support", name="other").get(path)
+    assert stranger.status_code == 404
+    replies = links(support, led.removeprefix("/console").replace("messages", "replies"))["xlsx"]
+    keep(runtime, at(NOON, task_id="0091", content="call 13800138000"))
+    (reply,) = rows_of(support.get(replies))
+    assert (reply["Number"], reply["Text"]) == ("150****1090", "call 138****8000")
+    for wrong in ("range=soon", "numbers=nonsense"):
+        assert support.get(f"/exports/messages?{wrong}").status_code in (404, 422)
+
+
 def test_page_of_exports_has_the_filters_of_the_lists_and_what_one_has_taken(
     app: Flask, runtime: Runtime, clock: time_machine.Traveller
 ) -> None:

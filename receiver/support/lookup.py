@@ -134,7 +134,7 @@ class ParsedLookup:
     @property
     def numbers(self) -> tuple[str, ...]:
         """Return the whole mainland mobile numbers."""
-        return tuple(filter(_is_mainland, self.mobiles))
+        return tuple(filter(is_mainland, self.mobiles))
 
 
 def parse_lookup(given: str) -> ParsedLookup | None:
@@ -158,7 +158,7 @@ def parse_lookup(given: str) -> ParsedLookup | None:
         queries += _whole(text, rest)
     elif _WORD.fullmatch(text):
         queries.append(LookupQuery(text=text[:TEXT_MAX_CHARS]))  # a reference may hold a number
-    odd = (NearMiss(text=number, fault=NearMissFault.NOT_MOBILE) for number in numbers if not _is_mainland(number))
+    odd = (NearMiss(text=number, fault=NearMissFault.NOT_MOBILE) for number in numbers if not is_mainland(number))
     near_misses = tuple(dict.fromkeys([*odd, *hidden, *_near_misses(rest)]))[:NUMBERS_MAX]
     if not queries and not near_misses:
         return None
@@ -184,7 +184,8 @@ def _without_commas(text: str) -> str:
     return _GROUPED.sub(lambda match: match[0].replace(",", ""), text)
 
 
-def _is_mainland(mobile: str) -> bool:
+def is_mainland(mobile: str) -> bool:
+    """Return whether digits are a mainland mobile number in full, and not a part of one or a task id."""
     return len(mobile) == _PLACES and mobile[0] == "1" and mobile[1] > "2"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from receiver.messages import queries
+from receiver.core import is_masked
+from receiver.messages import DATA_LAG, queries
 from receiver.messages.fields import without_numbers
-from receiver.messages.queries import Filter, Page
 from receiver.support import lookup_queries as store
 from receiver.support import signals
 from receiver.support.answers import (
@@ -20,21 +20,21 @@ from receiver.support.answers import (
     has_moment,
     moment_of,
 )
+from receiver.support.lookup import is_mainland
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     import sqlalchemy as sa
 
     from receiver.messages.queries import Clock, MessageRow, PushRow, ReceiptRow, ReplyRow
-    from receiver.support.lookup import ParsedLookup
+    from receiver.support.lookup import LookupQuery, ParsedLookup
     from receiver.support.signals import RecentDelivery
 
-LONGEST = timedelta(days=30)
+PERIOD_MAX = timedelta(days=30)  # of those to choose from; beyond it, all that is kept
 _GROUPS_MAX = 8  # each is shown with its timeline
 _MESSAGES_MAX = 50
-_REPLIES_MAX = 20
 _NEEDLE_MIN_CHARS = 5  # shorter texts occur in many pushes
 
 
@@ -47,115 +47,241 @@ class AnsweredGroup:
     age: timedelta | None  # None: only a reply refers to it
     recent: RecentDelivery | None  # of the same template, while the message is pending
     unreadable: PushRow | None
-    receipts: Sequence[ReceiptRow]
+    receipts: Sequence[ReceiptRow]  # of all attempts, oldest first
     replies: Sequence[ReplyRow]
 
     @property
     def message(self) -> MessageRow:
         """The attempt that the sentence is about."""
-        return self.attempts.newest
+        return self.attempts.best
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a page of groups begins: below the message `before`, behind `skip` groups."""
+
+    before: int | None = None
+    skip: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LookupResult:
-    """The result of a look-up: groups, newest first; or none, perhaps with a push that could not be parsed."""
+    """What is known of one number, or of one text: groups, newest first, and what belongs to none of them."""
 
-    groups: Sequence[AnsweredGroup]
-    earlier: bool  # nothing in the period: the newest before it
-    more: bool  # there are more than these
-    unreadable: PushRow | None
-    replies: Sequence[ReplyRow]  # from the number, without a message that is shown
+    queries: Sequence[LookupQuery]
+    groups: Sequence[AnsweredGroup] = ()
+    further: Sequence[Attempts] = ()  # groups after these, without their timelines
+    earlier: bool = False  # nothing in the period: the newest group before it
+    older: int = 0  # how many groups before the period are not shown
+    next: Place | None = None  # the page of the groups that follow
+    cut: bool = False  # more messages match than are read, and no page leads to them
+    unreadable: PushRow | None = None  # a push that could not be parsed, where no message is found
+    replies: Sequence[ReplyRow] = ()  # without a message that is shown
+    perhaps: bool = False  # some of these have a masked number, and may be another person's
+    possible: Sequence[ReceiptRow] = ()  # receipts of a masked number that fits, where no message is found
+    undated: bool = False  # a message is known, but no time of it
+    never_sent: bool = False  # nothing is known, and all that is kept was searched
+    kept_since: datetime | None = None  # None: since the beginning
+
+    @property
+    def number(self) -> str | None:
+        """The whole number that was asked for; None: a part of one, or a text."""
+        return next((query.mobile for query in self.queries if query.mobile and is_mainland(query.mobile)), None)
+
+    @property
+    def by_part(self) -> bool:
+        """Return whether only a part of a number was given."""
+        return any(query.last_digits for query in self.queries)
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether nothing is known."""
+        return not (self.groups or self.unreadable or self.replies or self.possible or self.undated)
+
+    def names(self, text: str) -> bool:
+        """Return whether a message that was found has this task id or reference."""
+        found = (message for group in self.groups for message in group.attempts.messages)
+        return any(text in (message.task_id, message.reference) for message in found)
+
+    @property
+    def may_change(self) -> bool:
+        """Return whether the newest answer may change by itself."""
+        return not self.groups or self.groups[0].attempts.may_change
 
 
 def answer_lookup(
     connection: sa.Connection,
     wanted: ParsedLookup,
     *,
-    within: timedelta,
+    within: timedelta | None,
     clock: Clock,
     accounts: tuple[str, ...] | None = None,
-) -> LookupResult:
-    """Return what is known of a look-up's messages in these accounts (None: all), sent within a time before now."""
-    rows = store.find_messages(
-        connection, wanted.queries, since=clock.now - within, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
-    )
-    earlier = not rows
-    if earlier:
-        rows = store.find_messages(
-            connection, wanted.queries, since=clock.now - LONGEST, clock=clock, limit=_MESSAGES_MAX, accounts=accounts
-        )
-    every = group_resends(rows)
-    groups = every[: 1 if earlier else _GROUPS_MAX]
-    unreadable = _find_unreadable(connection, wanted, groups, clock, accounts)
-    since = clock.now - (LONGEST if earlier else within)
-    return LookupResult(
-        groups=[
-            answer_group(connection, group, clock, unreadable=None if number else unreadable)
-            for number, group in enumerate(groups)
-        ],
-        earlier=earlier and bool(groups),
-        more=not earlier and (len(groups) < len(every) or len(rows) == _MESSAGES_MAX),
-        unreadable=None if groups else unreadable,
-        replies=_find_replies(connection, wanted, rows, since, accounts),
-    )
+    place: Place = Place(),
+    only: int | None = None,
+) -> list[LookupResult]:
+    """Return what these accounts (None: all) know of all that a look-up means, sent within a time (None: ever).
+
+    Several whole numbers are answered apart, with the newest group of each; else there is one result, or none where
+    nothing can be looked up. `only`: one of several, whole.
+    """
+    subjects = split_lookup(wanted)
+    chosen = subjects if only is None or only >= len(subjects) else [subjects[only]]
+    groups_max = _GROUPS_MAX if len(chosen) == 1 else 1
+    results = [
+        _answer(connection, each, within, clock, accounts, place=place, groups_max=groups_max) for each in chosen
+    ]
+    sure = len(wanted.numbers) == 1 and not wanted.near_misses
+    return results if sure else [replace(result, never_sent=False) for result in results]
 
 
-def _find_replies(
+def split_lookup(wanted: ParsedLookup) -> list[Sequence[LookupQuery]]:
+    """Return what is answered apart: each of several whole numbers, and all else together."""
+    if len(wanted.numbers) < 2:
+        return [wanted.queries] if wanted.queries else []
+    numbers = [query for query in wanted.queries if query.mobile in wanted.numbers]
+    others = [query for query in wanted.queries if query.mobile not in wanted.numbers]
+    return [*((query,) for query in numbers), *([others] if others else [])]
+
+
+def _answer(
     connection: sa.Connection,
-    wanted: ParsedLookup,
-    rows: Sequence[MessageRow],
-    since: datetime,
+    lookups: Sequence[LookupQuery],
+    within: timedelta | None,
+    clock: Clock,
     accounts: tuple[str, ...] | None,
-) -> Sequence[ReplyRow]:
-    """Return replies from the numbers that belong to no recorded message."""
-    shown_ids = {row.id for row in rows}
-    unmatched = [
-        Filter(mobile=mobile, matched=False, received_from=since, accounts=accounts) for mobile in wanted.mobiles
-    ]
-    found = [
-        reply for one in unmatched for reply in queries.list_replies(connection, Page(limit=_REPLIES_MAX, filter=one))
-    ]
-    return [without_numbers(reply) for reply in found[:_REPLIES_MAX] if reply.message_id not in shown_ids]
+    *,
+    place: Place,
+    groups_max: int,
+) -> LookupResult:
+    """Return what is known of one subject. All that is kept is searched.
+
+    Where nothing was sent in the time, the newest group before it is the answer.
+    """
+    rows = store.find_messages(connection, lookups, clock=clock, accounts=accounts, before=place.before)
+    dated = [row for row in rows if has_moment(row)]
+    undated = [row.id for row in rows if not has_moment(row)]
+    result = LookupResult(queries=lookups, undated=bool(undated))
+    every = group_resends(dated)
+    if every:
+        result = _with_groups(connection, result, every, within, clock, place, groups_max)
+        result = replace(result, cut=result.next is None and len(rows) >= store.READ_MAX)
+        if result.cut and result.number is not None:
+            result = replace(result, next=Place(before=min(row.id for row in rows)), cut=False)
+        result = _with_unreadable(connection, result, accounts)
+    if place != Place():
+        return result
+    replies = store.find_replies(connection, lookups, undated, accounts=accounts)
+    perhaps = any(is_masked(reply.mobile) for reply in replies)
+    result = replace(result, replies=[without_numbers(reply) for reply in replies], perhaps=perhaps)
+    return result if every else _without_messages(connection, result, accounts)
 
 
-def answer_group(
-    connection: sa.Connection, attempts: Attempts, clock: Clock, *, unreadable: PushRow | None = None
+def _with_groups(
+    connection: sa.Connection,
+    result: LookupResult,
+    every: Sequence[Attempts],
+    within: timedelta | None,
+    clock: Clock,
+    place: Place,
+    groups_max: int,
+) -> LookupResult:
+    """Return the result with those groups that touch the period, else with the newest before it."""
+    wanted = [group for group in every if within is None or moment_of(group.newest) >= clock.now - within]
+    earlier = not wanted
+    chosen = every[:1] if earlier else wanted[place.skip :]
+    shown: list[Attempts] = []
+    for group in chosen:
+        if shown and sum(len(each.messages) for each in (*shown, group)) > _MESSAGES_MAX:
+            break
+        shown.append(group)
+    return replace(
+        result,
+        groups=answer_groups(connection, shown[:groups_max], clock),
+        further=shown[groups_max:],
+        earlier=earlier,
+        older=len(every) - max(1, len(wanted)),
+        next=replace(place, skip=place.skip + len(shown)) if len(shown) < len(chosen) else None,
+    )
+
+
+def answer_groups(connection: sa.Connection, groups: Sequence[Attempts], clock: Clock) -> Sequence[AnsweredGroup]:
+    """Return the answer for each group of resends."""
+    ids = [message.id for group in groups for message in group.messages]
+    receipts, replies = queries.list_inbound_events(connection, *ids)
+    return [_answer_group(connection, group, clock, receipts, replies) for group in groups]
+
+
+def _answer_group(
+    connection: sa.Connection,
+    attempts: Attempts,
+    clock: Clock,
+    receipts: Sequence[ReceiptRow],
+    replies: Sequence[ReplyRow],
 ) -> AnsweredGroup:
-    """Return the answer for one group of resends."""
-    message = attempts.newest
-    answer = answer_of(message, unreadable=unreadable is not None)
+    message = attempts.best
+    answer = answer_of(message)
     recent = None
     if answer in (LookupAnswer.WAITING, LookupAnswer.LATE):
         recent = signals.find_recent_delivery(
             connection, account=message.account, template_id=message.template_id, now=clock.now
         )
-    receipts, replies = queries.list_inbound_events(connection, message.id)
+    ids = {each.id for each in attempts.messages}
     return AnsweredGroup(
         answer=answer,
         attempts=attempts,
         age=clock.now - moment_of(message) if has_moment(message) else None,
         recent=recent,
-        unreadable=unreadable,
-        receipts=[without_numbers(row) for row in receipts],
-        replies=[without_numbers(row) for row in replies],
+        unreadable=None,
+        receipts=[without_numbers(row) for row in receipts if row.message_id in ids],
+        replies=[without_numbers(row) for row in replies if row.message_id in ids],
     )
+
+
+def _with_unreadable(connection: sa.Connection, result: LookupResult, accounts: tuple[str, ...] | None) -> LookupResult:
+    """Return the result whose newest answer says if a push that could not be parsed may be its receipt."""
+    newest, *others = result.groups
+    message = newest.message
+    if newest.answer not in UNSETTLED:
+        return result
+    numbers = {query.mobile for query in result.queries} & {message.mobile}
+    found = _find_unreadable(connection, {*numbers, message.task_id}, moment_of(message), accounts)
+    answer = answer_of(message, unreadable=found is not None)
+    return replace(result, groups=[replace(newest, answer=answer, unreadable=found), *others])
 
 
 def _find_unreadable(
     connection: sa.Connection,
-    wanted: ParsedLookup,
-    groups: Sequence[Attempts],
-    clock: Clock,
+    texts: Collection[str | None],
+    since: datetime | None,
     accounts: tuple[str, ...] | None,
 ) -> PushRow | None:
-    """Return a push that could not be parsed and contains the number or task id; None: there is none."""
-    if groups:
-        needles = {groups[0].newest.task_id, *({groups[0].newest.mobile} & set(wanted.mobiles))}
-    else:
-        near = {miss.text for miss in wanted.near_misses}  # a number with a digit too few is part of many
-        needles = {query.mobile or query.text for query in wanted.queries} - near
-    since = moment_of(groups[0].newest) if groups else clock.now - LONGEST
-    fitting = [needle.encode() for needle in needles if needle is not None and len(needle) >= _NEEDLE_MIN_CHARS]
-    if not fitting or (groups and answer_of(groups[0].newest) not in UNSETTLED):
-        return None
-    return signals.find_quarantined_about(connection, needles=fitting, since=since, accounts=accounts)
+    """Return a push after that time that could not be parsed and contains one of the texts; None: there is none."""
+    needles = [text.encode() for text in texts if text is not None and len(text) >= _NEEDLE_MIN_CHARS]
+    return signals.find_quarantined_about(connection, needles=needles, since=since, accounts=accounts)
+
+
+def _without_messages(
+    connection: sa.Connection, result: LookupResult, accounts: tuple[str, ...] | None
+) -> LookupResult:
+    """Return the result with all that may be about a look-up for which no message is found."""
+    texts = {text for query in result.queries for text in (query.mobile, query.text)}
+    unreadable = _find_unreadable(connection, texts, None, accounts)
+    possible, all_searched = store.find_possible_receipts(connection, result.queries, accounts=accounts)
+    result = replace(
+        result,
+        unreadable=unreadable,
+        possible=[without_numbers(receipt) for receipt in possible],
+        kept_since=store.find_kept_since(connection),
+    )
+    return replace(
+        result,
+        never_sent=(
+            result.number is not None
+            and result.is_empty
+            and all_searched
+            and accounts is None  # else another account may have sent it
+            and DATA_LAG.get() is None
+            and signals.count_quarantined(connection, since=None) < signals.QUARANTINED_SEARCHED_MAX
+            and store.records_sends(connection)
+        ),
+    )

@@ -7,10 +7,12 @@ number of the newest rows by an index. Nothing is counted without a bound.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 import sqlalchemy as sa
 
@@ -289,6 +291,9 @@ def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[An
 
 # --- Quarantined ----------------------------------------------------------------------------------------
 
+QUARANTINED_SEARCHED_MAX = 1_000
+_CONTAINING_MAX = 20  # pushes that contain a number, of which each is read
+
 
 def count_quarantined(
     connection: sa.Connection, *, since: datetime | None, at_most: int = 1_000, accounts: Sequence[str] | None = None
@@ -306,13 +311,13 @@ def find_quarantined_about(
     *,
     needles: Sequence[bytes],
     since: datetime | None,
-    at_most: int = 1_000,
+    at_most: int = QUARANTINED_SEARCHED_MAX,
     accounts: Sequence[str] | None = None,
 ) -> PushRow | None:
     """Return the newest push received after `since` that could not be parsed and contains one of the needles.
 
-    Bytes are compared as they came, so what a sender may encode in several ways is not found; digits are. Only among
-    the newest `at_most`. An empty needle is none.
+    Bytes are compared as they came, so what a sender may encode in several ways is not found; digits are. A needle
+    inside a longer number is not meant. Only among the newest `at_most`. An empty needle is none.
     """
     newest = _newest_quarantined(since, at_most, accounts, *PUSH_COLUMNS)
     if cipher_of(connection.dialect) is not None:
@@ -324,8 +329,9 @@ def find_quarantined_about(
     query = sa.select(newest).where(sa.or_(*wanted))
     if since is not None:
         query = query.where(newest.c.received_at > since)
-    found = read_rows(connection, query.order_by(newest.c.id.desc()).limit(1), newest, as_push_row, name=pushes.name)
-    return found[0] if found else None
+    query = query.order_by(newest.c.id.desc()).limit(_CONTAINING_MAX)
+    rows = read_rows(connection, query, newest, as_push_row, name=pushes.name)
+    return next((row for row in rows if _is_about(row, needles)), None)
 
 
 def _find_in_sealed(
@@ -334,12 +340,19 @@ def _find_in_sealed(
     """Return the first that matches, decrypted one by one: the database cannot search encrypted pushes."""
     query = sa.select(newest).order_by(newest.c.id.desc())
     rows = read_rows(connection, query, newest, as_push_row, name=pushes.name) if needles else ()
-    for row in rows:
-        if (since is None or row.received_at > since) and any(
-            needle in part for needle in needles for part in (row.body, row.query)
-        ):
-            return row
-    return None
+    return next((row for row in rows if (since is None or row.received_at > since) and _is_about(row, needles)), None)
+
+
+def _is_about(push: PushRow, needles: Sequence[bytes]) -> bool:
+    """Return whether a push contains one of the needles, which no further digit adjoins but a country code."""
+    pattern = re.compile(b"|".join(map(_bounded, filter(None, needles))))
+    return any(pattern.search(unquote_to_bytes(part)) or pattern.search(part) for part in (push.body, push.query))
+
+
+def _bounded(needle: bytes) -> bytes:
+    before = rb"(?<![0-9])(?:0{0,2}86|0)?" if needle[:1].isdigit() else b""
+    after = rb"(?![0-9])" if needle[-1:].isdigit() else b""
+    return before + re.escape(needle) + after
 
 
 def _newest_quarantined(

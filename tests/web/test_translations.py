@@ -148,7 +148,10 @@ NAMES = {
 SHOWN_ATTRIBUTES = {"aria-label", "placeholder", "alt", "data-announce", "data-copied", "data-failed", "content"}
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 # Included or imported by pages, so that no signal tells of them.
-PARTS = {"base.html", "macros.html", "tail_rows.html", "answer.html", "case.html", "handover.html", "look_up_form.html"}
+PARTS = {
+    *("base.html", "macros.html", "tail_rows.html", "answer.html", "case.html", "finding.html", "handover.html"),
+    "look_up_form.html",
+}
 
 
 class _Shown(HTMLParser):

@@ -320,11 +320,13 @@ def _select_one(table: sa.Table, row_id: int, accounts: tuple[str, ...] | None) 
     return select_inbound_events(table).where(table.c.id == row_id, *in_accounts(table, accounts))
 
 
-def list_inbound_events(connection: sa.Connection, message_id: int) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
-    """Return every receipt and reply of one message, oldest first."""
+def list_inbound_events(
+    connection: sa.Connection, *message_ids: int
+) -> tuple[Sequence[ReceiptRow], Sequence[ReplyRow]]:
+    """Return every receipt and reply of some messages, oldest first."""
 
     def of(table: sa.Table) -> sa.Select[Any]:
-        return select_inbound_events(table).where(table.c.message_id == message_id).order_by(table.c.id)
+        return select_inbound_events(table).where(table.c.message_id.in_(message_ids)).order_by(table.c.id)
 
     return (
         read_rows(connection, of(receipts), receipts, as_receipt_row),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from flask import g
@@ -14,6 +15,14 @@ from receiver.web.console.pages import language
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from receiver.support.lookup_service import LookupResult
+
+_MAY_REQUEST_AGAIN = timedelta(minutes=2)  # the platform takes one a minute for a number
+_REQUEST_AGAIN = lazy_gettext(
+    "It should have arrived by now. Let them request a new code: they can do so at once. Ask whether the phone is on"
+    " and has signal."
+)
 
 BUILT_IN: Mapping[LookupAnswer, Any] = {
     LookupAnswer.DELIVERED: lazy_gettext(
@@ -61,9 +70,53 @@ BUILT_IN: Mapping[LookupAnswer, Any] = {
 }
 
 
-def advice_for(answer: LookupAnswer) -> str:
-    """Return the advice for an answer in the page's language."""
+# After a while another text holds: from this age on.
+_WHEN_OLD: Mapping[LookupAnswer, tuple[timedelta, Any]] = {
+    LookupAnswer.DELIVERED: (
+        timedelta(minutes=10),
+        lazy_gettext(
+            "The message reached the phone, but a code of that age has usually expired. If they did not use it, let"
+            " them request a new one. If they cannot find it, ask them to check blocked and junk messages."
+        ),
+    ),
+    LookupAnswer.WAITING: (_MAY_REQUEST_AGAIN, _REQUEST_AGAIN),
+    LookupAnswer.LATE: (_MAY_REQUEST_AGAIN, _REQUEST_AGAIN),
+    LookupAnswer.REFUSED: (
+        _MAY_REQUEST_AGAIN,
+        lazy_gettext(
+            "Nothing was sent. If the reason was a limit per minute, they can request a new code now. If it was a limit"
+            " per day, they have to wait. Otherwise inform the technical team."
+        ),
+    ),
+    LookupAnswer.OUTCOME_UNKNOWN: (
+        _MAY_REQUEST_AGAIN,
+        lazy_gettext(
+            "The platform did not answer the request, so the message may have arrived. If it did not, they can request"
+            " a new code now."
+        ),
+    ),
+}
+_NOTHING_UNCERTAIN = lazy_gettext(
+    "Check the number with them digit by digit, and ask whether they used another number to request the code."
+)
+_NOTHING_WITHOUT_NUMBER = lazy_gettext(
+    "Ask for the whole phone number and look that up: without it, nothing can be said about what was sent."
+)
+
+
+def advice_for(answer: LookupAnswer, age: timedelta | None = None) -> str:
+    """Return the advice for an answer of that age in the page's language."""
     if "advice" not in g:
         g.advice = runtime().ask_present(lambda connection: list_advice(connection, language()))
     own: Mapping[str, str] = g.advice
-    return own.get(answer.value) or str(BUILT_IN[answer])
+    if answer.value in own:
+        return own[answer.value]
+    from_age, when_old = _WHEN_OLD.get(answer, (None, None))
+    return str(when_old if from_age is not None and age is not None and age >= from_age else BUILT_IN[answer])
+
+
+def advice_for_nothing(result: LookupResult) -> str:
+    """Return the advice where a look-up found nothing: that nothing was sent is said only where that is certain."""
+    if result.never_sent:
+        return advice_for(LookupAnswer.NOTHING)
+    return str(_NOTHING_UNCERTAIN if result.number is not None else _NOTHING_WITHOUT_NUMBER)

@@ -179,6 +179,15 @@ def percent(share: float | None) -> str:
     return "–" if share is None else format_percent(round(share, 3), format="#,##0.#%", locale=_locale())
 
 
+_PARTS = re.compile(r"(1\d\d)(\d{4})(\d{4})", re.ASCII)
+
+
+def spaced(mobile: str) -> str:
+    """Return a number as people read it aloud: 150 8092 1090. Others as they are."""
+    parts = _PARTS.fullmatch(mobile)
+    return " ".join(parts.groups()) if parts else mobile
+
+
 def zone_name() -> str:
     """Return the name of the zone of all times shown."""
     now = runtime().now().astimezone(_zone())
@@ -211,7 +220,7 @@ def without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
 def register(app: Flask) -> None:
     """Register these filters with the templates."""
     filters = (
-        *(visible, short, moment, moment_ago, clock, day, duration, ago, number, percent),
+        *(visible, short, moment, moment_ago, clock, day, duration, ago, number, spaced, percent),
         *(why_unread, flag_words, state_word, without),
         *(day_of, alarm_help),
         *(action_words, detail_name, detail_value),

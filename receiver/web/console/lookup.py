@@ -10,12 +10,13 @@ from flask import redirect, request, url_for
 from flask_babel import gettext, lazy_gettext
 
 from receiver.core import TEXT_MAX_CHARS, NotFound
-from receiver.support.answers import UNSETTLED, LookupAnswer
+from receiver.support.answers import LookupAnswer
 from receiver.support.lookup import PASTED_MAX_CHARS, parse_lookup
-from receiver.support.lookup_service import LONGEST, answer_lookup
+from receiver.support.lookup_service import PERIOD_MAX, Place, answer_lookup
 from receiver.support.lookup_store import find_look_up, save_look_up
+from receiver.support.number_list import NUMBERS_MAX, parse_numbers
 from receiver.web import runtime
-from receiver.web.console.advice import advice_for
+from receiver.web.console.advice import advice_for, advice_for_nothing
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import current_user
 from receiver.web.lists.visibility import audit_look_up
@@ -26,14 +27,16 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
 # Periods by their name in URLs. The first is the default, since most ask about a recent code.
-PERIODS: Mapping[str, tuple[timedelta, Any]] = {
+PERIODS: Mapping[str, tuple[timedelta | None, Any]] = {
     "10m": (timedelta(minutes=10), lazy_gettext("the last 10 minutes")),
     "1h": (timedelta(hours=1), lazy_gettext("the last hour")),
     "24h": (timedelta(hours=24), lazy_gettext("the last 24 hours")),
     "7d": (timedelta(days=7), lazy_gettext("the last 7 days")),
-    "30d": (LONGEST, lazy_gettext("the last 30 days")),
+    "30d": (PERIOD_MAX, lazy_gettext("the last 30 days")),
+    "all": (None, lazy_gettext("all records")),
 }
 _FIRST = "10m"
+_IDS_END = 1 << 63
 
 
 @blueprint.post("/look-up")
@@ -71,8 +74,8 @@ def _answer(template: str, token: str) -> Response:
     services, user = runtime(), current_user().user
     now = services.now()
     text = services.ask(lambda connection: find_look_up(connection, user.id, token, now=now))
-    wanted = parse_lookup(text) if text is not None else None
-    if text is None or wanted is None:
+    parsed = parse_lookup(text) if text is not None else None
+    if text is None or parsed is None:
         raise NotFound(
             gettext(
                 "This look-up has expired after a day, or belongs to another user. Look it up again, or ask your"
@@ -82,22 +85,48 @@ def _answer(template: str, token: str) -> Response:
     period = request.args.get("period", _FIRST)
     if period not in PERIODS:
         period = _FIRST
+    place = Place(before=_positive("before"), skip=_positive("skip") or 0)
+    only = _positive("only")
     clock = services.clock(now)
-    within, accounts = PERIODS[period][0], user.accounts
-    answer = services.ask(
-        lambda connection: answer_lookup(connection, wanted, within=within, clock=clock, accounts=accounts)
+    results = services.ask(
+        lambda connection: answer_lookup(
+            connection,
+            parsed,
+            within=PERIODS[period][0],
+            clock=clock,
+            accounts=user.accounts,
+            place=place,
+            only=None if only is None else only - 1,
+        )
     )
     return render(
         template,
         token=token,
         wanted=text,
-        by_number=bool(wanted.numbers),
-        found=answer,
+        near_misses=[miss for miss in parsed.near_misses if not any(result.names(miss.text) for result in results)],
+        more=parsed.more,
+        listed=bool(parsed.numbers) and _is_list_of_numbers(text),
+        results=results,
         period=period,
         periods=PERIODS,
+        place=place,
+        only=only,
         Answer=LookupAnswer,
         advice=advice_for,
-        refreshes=not answer.groups or answer.groups[0].answer in UNSETTLED,
+        advice_for_nothing=advice_for_nothing,
+        refreshes=any(result.may_change for result in results),
         now=now,
-        shown_in_full=frozenset(wanted.mobiles),
+        shown_in_full=frozenset(parsed.mobiles),
     )
+
+
+def _is_list_of_numbers(text: str) -> bool:
+    """Return whether the list of messages takes this look-up as its numbers."""
+    found = parse_numbers(text)
+    return bool(found.numbers) and not found.wrong and len(found.numbers) <= NUMBERS_MAX
+
+
+def _positive(name: str) -> int | None:
+    """Return a number of the address; None: it has none, or one that nothing has."""
+    given = request.args.get(name, type=int)
+    return given if given is not None and 0 < given < _IDS_END else None

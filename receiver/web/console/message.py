@@ -12,7 +12,7 @@ from flask_babel import gettext
 from receiver.core import TEXT_MAX_CHARS, NotFound
 from receiver.messages import queries
 from receiver.support.answers import Attempts, LookupAnswer
-from receiver.support.lookup_service import answer_group
+from receiver.support.lookup_service import answer_groups
 from receiver.support.neighbours import find_neighbours
 from receiver.web import runtime
 from receiver.web.console.advice import advice_for
@@ -86,7 +86,7 @@ def _answer_message(message_id: str, status: int = 200, *, error: str | None = N
     services = runtime()
     clock = services.clock()
     row = _find(message_id, clock)
-    answered = services.ask(lambda connection: answer_group(connection, Attempts(messages=[row]), clock))
+    (answered,) = services.ask(lambda connection: answer_groups(connection, [Attempts(messages=[row])], clock))
     accounts = current_user().user.accounts
     neighbours = services.ask(lambda connection: find_neighbours(connection, row, accounts))
     audit_look_up("message.read", message_id=message_id, replies=len(answered.replies) or None)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from receiver.auth import api_keys
+from receiver.auth import api_keys, changes
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
 from tests.sending.test_sending import make_attempt
@@ -153,8 +153,8 @@ def test_waiting_message_is_told_how_others_with_its_template_arrive(
     assert sentences(staff.look_up(NUMBER)) == [
         f"Sent 3 seconds ago, no receipt yet. {none_of_them}",
         (
-            "Sent 4 seconds ago, no receipt yet. In the last 10 minutes, 90% of the messages with this template arrived"
-            " within 6 seconds."
+            "Sent 4 seconds ago, no receipt yet. Of the 10 messages with this template in the last 10 minutes, 9 were"
+            " delivered, most of them within 6 seconds."
         ),
     ]
 
@@ -164,9 +164,9 @@ def test_nothing_found_earlier_found_and_unreadable_are_told_apart(
 ) -> None:
     staff = log_in(app, runtime, "support")
     nothing = staff.look_up(NUMBER)
-    assert sentences(nothing) == ["No record of this number in the last 30 days."]
+    assert sentences(nothing) == ["No record of this number."]
     assert "hx-get" in nothing.by_id["answers"]
-    assert sentences(staff.look_up("order-17")) == ["No matching record in the last 30 days."]
+    assert sentences(staff.look_up("order-17")) == ["No matching record."]
     keep(runtime, at(NOON - MINUTE, body=f"phone={NUMBER}".encode()))
     assert sentences(staff.look_up(NUMBER)) == [
         "A push that may be about this arrived 11:59:00, but could not be parsed."
@@ -209,15 +209,247 @@ def test_resends_stand_together_and_the_last_digits_show_no_number(
     assert len(sentences(staff.look_up("139****1090"))) == 1
 
 
-def test_more_than_fit_on_a_page_are_told_of(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:
+def test_groups_beyond_the_first_eight_are_lines(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:
     staff = log_in(app, runtime, "support")
     sends = [make_send(task_id=f"t{n}", mobile=f"1390000{n:04d}"[:7] + "1090", template_id=f"{n}") for n in range(9)]
     record(runtime, *(replace(send, sent_at=NOON - MINUTE) for send in sends[:8]))
     page = staff.look_up("1090")
-    assert (len(sentences(page)), "There are more results." in page.text) == (8, False)
+    assert (len(sentences(page)), "Further messages" in page.text) == (8, False)
     record(runtime, replace(sends[8], sent_at=NOON - MINUTE))
     page = staff.look_up("1090")
-    assert (len(sentences(page)), "There are more results." in page.text) == (8, True)
+    assert (len(sentences(page)), "Further messages" in page.text) == (8, True)
+    assert page.text.partition("Further messages")[2].count("139****1090") == 1
+
+
+def links(page: Page) -> set[str]:
+    return {str(given["href"]) for tag, given in page.tags if tag == "a" and "/messages/" in str(given.get("href"))}
+
+
+def test_every_message_of_a_number_can_be_reached(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:
+    staff = log_in(app, runtime, "support")
+    sends = [make_send(task_id=f"t{n}", template_id=f"{n}", sent_at=NOON - 31 * DAY + n * MINUTE) for n in range(260)]
+    record(runtime, *sends)
+    page = staff.look_up(NUMBER, "all")
+    seen: set[str] = set()
+    pages = 0
+    while True:
+        pages += 1
+        seen |= links(page)
+        assert "Enter more of the number" not in page.text  # it is whole
+        following = [given["href"] for tag, given in page.tags if tag == "a" and given.get("rel") == "next"]
+        assert ("more messages to this number than fit here" in page.text) is bool(following)
+        if not following:
+            break
+        page = staff.page(str(following[0]).removeprefix("/console"))
+    assert (len(seen), pages) == (260, 6)
+    by_end = staff.look_up("1090", "all")
+    assert "Enter more of the number" in by_end.text
+
+
+# --- The answer of several attempts ---------------------------------------------------------------------
+
+TOO_SOON = "相同手机号码一分钟之内只可发送一次"
+
+
+def refused(task: int, sent_at: datetime, template_id: str | None = "a") -> SentMessage:
+    return make_send(
+        task_id=None, reference=f"r{task}", template_id=template_id, sent_at=sent_at, error_message=TOO_SOON
+    )
+
+
+def test_code_that_arrived_is_the_answer_and_not_the_refusal_after_it(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    staff = log_in(app, runtime, "support")
+    record(
+        runtime,
+        make_send(task_id="t1", template_id="a", sent_at=NOON - 30 * SECOND),
+        refused(2, NOON - 22 * SECOND),
+    )
+    keep(runtime, at(NOON - 26 * SECOND, task_id="t1"))
+    page = staff.look_up(NUMBER)
+    (sentence,) = sentences(page)
+    assert sentence == (
+        "Delivered 11:59:34, 4 seconds after it was sent."
+        f" Requested again 8 seconds later: refused by the platform ({TOO_SOON})."
+    )
+    assert "Requested 2 times, sent 1 time:" in page.text
+    assert "Nothing was sent" not in page.text
+    states = [given["data-state"] for tag, given in page.tags if given.get("class") == "badge"]
+    assert sorted(map(str, states)) == ["delivered", "refused"]
+    assert page.by_id["answer-1"]
+    chinese = staff.look_up(NUMBER, headers={"Accept-Language": "zh-CN"})
+    assert "8秒后又请求了一次：平台拒绝" in chinese.text
+    record(runtime, refused(3, NOON - 10 * SECOND))
+    (sentence,) = sentences(staff.look_up(NUMBER))
+    assert "Requested 2 more times after that, the last one 20 seconds later: refused" in sentence
+
+
+def test_code_of_long_before_is_not_the_answer_to_a_new_request(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    staff = log_in(app, runtime, "support")
+    record(
+        runtime,
+        make_send(task_id="t1", template_id="a", sent_at=NOON - 9 * MINUTE),
+        make_send(task_id="t2", template_id="a", sent_at=NOON - 5 * SECOND),
+    )
+    keep(runtime, at(NOON - 9 * MINUTE + SECOND, task_id="t1"))
+    page = staff.look_up(NUMBER)
+    assert sentences(page) == ["Sent 5 seconds ago, no receipt yet."]
+    assert "Sent 2 times:" in page.text
+
+
+def test_case_is_whole_whatever_the_period(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:
+    staff = log_in(app, runtime, "support")
+    times = (NOON - 19 * MINUTE, NOON - 10 * MINUTE, NOON - 2 * MINUTE)
+    record(runtime, *(make_send(task_id=f"t{n}", template_id="a", sent_at=sent) for n, sent in enumerate(times)))
+    keep(runtime, at(times[0] + SECOND, task_id="t0", status="0"))
+    for moved in range(3):
+        page = staff.look_up(NUMBER)
+        assert "Sent 3 times:" in page.text, moved
+        assert (
+            page.text.count("19 minutes ago") + page.text.count("22 minutes ago") + page.text.count("25 minutes ago")
+        ), moved
+        clock.shift(3 * MINUTE)
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+@one_database
+def test_advice_goes_by_the_age_of_the_message(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller, language: str
+) -> None:
+    staff = log_in(app, runtime, "support")
+    old, new = {
+        "en": ("Let them request a new code: they can do so at once.", "If it still does not arrive"),
+        "zh-CN": ("可以马上重新获取", "仍未收到"),
+    }[language]
+    record(runtime, make_send(task_id="t1", sent_at=NOON - 90 * SECOND))
+    for shift, wanted, other in ((0, new, old), (150, old, new)):
+        clock.shift(shift)
+        text = staff.look_up(NUMBER, headers={"Accept-Language": language}).text
+        assert (wanted in text, other in text) == (True, False)
+
+
+# --- What is known, and what is not ---------------------------------------------------------------------
+
+NEVER_SENT = "the message was never sent"
+
+
+def test_never_sent_is_said_of_one_whole_number_of_which_nothing_is_known(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    staff = log_in(app, runtime, "support")
+    record(runtime, make_send(mobile="13900000000", sent_at=NOON - MINUTE))
+    page = staff.look_up(NUMBER)
+    assert NEVER_SENT in page.text
+    assert "Number looked up: 150 8092 1090" in page.text
+    assert "没有发出" in staff.look_up(NUMBER, headers={"Accept-Language": "zh-CN"}).text
+    for pasted in ("1090", "150****1090", "t-77", f"{NUMBER} 15911110000", f"{NUMBER} 1591111000", "1508092109"):
+        assert NEVER_SENT not in staff.look_up(pasted).text, pasted
+    bound = users_of_account(runtime, app)
+    assert NEVER_SENT not in bound.look_up(NUMBER).text  # another account may have sent it
+
+
+def users_of_account(runtime: Runtime, app: Flask) -> Any:
+    bound = log_in(app, runtime, "support", name="bound")
+    runtime.database.write(lambda c: changes.change_user(c, "bound", now=runtime.now(), accounts=["default"]))
+    return bound
+
+
+def test_where_sends_are_not_recorded_nothing_was_never_sent(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    keep(runtime, at(NOON - MINUTE, mobile="13900000000"))
+    assert NEVER_SENT not in log_in(app, runtime, "support").look_up(NUMBER).text
+
+
+def test_older_than_the_period_is_shown_and_never_denied(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    staff = log_in(app, runtime, "support")
+    times = (NOON - 100 * DAY, NOON - 40 * DAY, NOON - 3 * HOUR)
+    record(runtime, *(make_send(task_id=f"t{n}", sent_at=sent) for n, sent in enumerate(times[:2])))
+    for pasted in (NUMBER, "1090", "150****1090", "t1"):
+        page = staff.look_up(pasted, "30d")
+        assert "Nothing in the last 30 days. This is the latest message before that." in page.text, pasted
+        assert "Sent 40 days ago: the operator sent no receipt." in sentences(page), pasted
+    record(runtime, make_send(task_id="t2", sent_at=times[2]))
+    page = staff.look_up(NUMBER, "24h")
+    assert len(sentences(page)) == 1
+    (everything,) = [given["href"] for tag, given in page.tags if tag == "a" and "period=all" in str(given.get("href"))]
+    assert len(sentences(staff.page(str(everything).removeprefix("/console")))) == 3
+
+
+@pytest.mark.parametrize("pasted", ["13700137000", "7000", "137****7000"])
+@pytest.mark.parametrize("task_id", ["9", None])
+def test_who_only_replied_is_found(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller, pasted: str, task_id: str | None
+) -> None:
+    staff = log_in(app, runtime, "support")
+    record(runtime, make_send(mobile="13900000000", sent_at=NOON - MINUTE))
+    keep(runtime, at(NOON - 40 * DAY, mobile="13700137000", task_id=task_id, content="退订"))
+    page = staff.look_up(pasted)
+    assert "退订" in page.text
+    assert "Only a reply" in page.text
+    assert NEVER_SENT not in page.text
+    assert ("A reply from this number was received." in page.text) is (pasted == "13700137000")
+
+
+def test_receipt_of_a_masked_number_that_fits_no_message_is_named_as_possible(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    staff = log_in(app, runtime, "support")
+    record(runtime, make_send(mobile="13900000000", sent_at=NOON - MINUTE))
+    keep(runtime, at(NOON - MINUTE, mobile="186****7777", task_id="t9", status="0"))
+    for pasted in ("18612347777", "186****7777", "7777", "t9"):
+        page = staff.look_up(pasted)
+        assert "Receipts that may be about this" in page.text, pasted
+        assert "Receipt: Failed" in page.text
+        assert NEVER_SENT not in page.text
+    assert "Receipts that may be about this" not in staff.look_up("18612347778").text
+
+
+@pytest.mark.parametrize(
+    ("pasted", "says"),
+    [
+        ("1508092109", "1508092109 has only 10 digits. A mobile number has 11."),
+        ("150809210901", "150809210901 has 12 digits. A mobile number has 11."),
+        ("15O80921090", "15O80921090 has a letter in it"),
+        ("1.50809E+10", "1.50809E+10 was rounded by a spreadsheet"),
+    ],
+)
+def test_near_miss_is_named_and_is_no_part_of_another_number(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller, pasted: str, says: str
+) -> None:
+    staff = log_in(app, runtime, "support")
+    keep(runtime, at(NOON - MINUTE, body=f"phone={NUMBER}".encode()))
+    page = staff.look_up(pasted)
+    assert says in page.text
+    assert NEVER_SENT not in page.text
+    assert "could not be parsed" not in page.text  # that push is about another number
+    assert not sentences(page)
+
+
+def test_several_numbers_are_all_answered(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:
+    staff = log_in(app, runtime, "support")
+    record(runtime, make_send(task_id="t1", sent_at=NOON - 10 * SECOND), refused(2, NOON - 5 * SECOND, None))
+    keep(runtime, at(NOON - 6 * SECOND, task_id="t1"))
+    page = staff.look_up(f"{NUMBER}\r\n15911110000")
+    for text in (
+        "Number looked up: 150 8092 1090",
+        "Delivered 11:59:54",
+        "Number looked up: 159 1111 0000",
+        "No record of this number.",
+    ):
+        assert text in page.text
+    whole = [str(given["href"]) for tag, given in page.tags if tag == "a" and "only=" in str(given.get("href"))]
+    assert len(whole) == 2
+    first = staff.page(whole[0].removeprefix("/console"))
+    assert "Timeline" in first.text
+    assert "All numbers of this look-up" in first.text
+    lines = [detail for _, action, detail in audit(runtime) if action == "look_up"]
+    assert len({detail["mobile_hmac"] for detail in lines}) == 2
 
 
 @one_database

@@ -129,7 +129,7 @@ def test_ten_thousand_characters_nul_and_emoji_are_shown(app: Flask, runtime: Ru
     assert page.at("answer") == "Only a reply refers to this message. There is no record of the send."
     assert "a␀b👍" in page.text
     assert sentences(staff.look_up(NUMBER)) == [
-        "A reply from this number was received. No message to it was recorded in the last 30 days."
+        "A reply from this number was received. No message to it is recorded here."
     ]
 
 

@@ -141,6 +141,14 @@
     addEventListener("pagehide", keepDrafts);
     returnDrafts();
 
+    // A field of several lines, so that pasted ones stay apart: Enter still sends it, unless it ends a word of an input method.
+    document.addEventListener("keydown", event => {
+        const field = event.target.closest?.("[data-enter-submits]");
+        if (!field || event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+        event.preventDefault();
+        field.form.requestSubmit();
+    });
+
     const drawn = new Map();  // each .plot: its uPlot and the data of the drawing
     const resized = new ResizeObserver(entries => {
         for (const {target, contentRect: {width}} of entries) {

@@ -28,7 +28,7 @@ NUMBERS = {  # what there is of each source; a row or a reason has to stand for 
     "senders": [*(f"1.{n}" for n in range(1, 12)), "2", "3"],
     "attack": [*(f"1.{n}" for n in range(1, 13)), "2", "3"],
     "tools": [str(n) for n in range(1, 35)],
-    "ux": ["A1", *(f"A{n}" for n in range(3, 8)), "B6", *(f"B{n}" for n in range(8, 14))],
+    "ux": ["A1", *(f"A{n}" for n in range(3, 8)), "B6", *(f"B{n}" for n in range(8, 15))],
 }
 
 

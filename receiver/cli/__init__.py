@@ -25,6 +25,7 @@ _COMMANDS = {
     "audit": "audit:audit",
     "access": "access:access",
     "messages": "messages:messages",
+    "lookup": "lookup:lookup",
     "send": "sending:send",
     "balance": "sending:balance",
     "run": "sending:run",

@@ -132,6 +132,12 @@ class ParsedLookup:
         return tuple(query.mobile for query in self.queries if query.mobile is not None)
 
     @property
+    def audited(self) -> tuple[str | None, ...]:
+        """Return each number or its last digits, for the audit log; one None where only texts were given."""
+        named = (query.mobile or query.last_digits for query in self.queries)
+        return tuple(dict.fromkeys(filter(None, named))) or (None,)
+
+    @property
     def numbers(self) -> tuple[str, ...]:
         """Return the whole mainland mobile numbers."""
         return tuple(filter(is_mainland, self.mobiles))

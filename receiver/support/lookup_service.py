@@ -23,7 +23,7 @@ from receiver.support.answers import (
 from receiver.support.lookup import is_mainland
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     import sqlalchemy as sa
@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from receiver.support.lookup import LookupQuery, ParsedLookup
     from receiver.support.signals import RecentDelivery
 
-PERIOD_MAX = timedelta(days=30)  # of those to choose from; beyond it, all that is kept
+# Times to choose from, by their name in URLs and on the command line; None: all that is kept. The first is the default,
+# since most ask about a recent code.
+PERIODS: Mapping[str, timedelta | None] = {
+    "10m": timedelta(minutes=10),
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+    "all": None,
+}
 _GROUPS_MAX = 8  # each is shown with its timeline
 _MESSAGES_MAX = 50
 _NEEDLE_MIN_CHARS = 5  # shorter texts occur in many pushes

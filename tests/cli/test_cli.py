@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     ("serve",), ("push-url",), ("db", "upgrade"), ("db", "current"), ("keys", "create"), ("keys", "list"),
     ("keys", "revoke"), ("messages", "import"), ("pushes", "list"), ("pushes", "replay"), ("watch",), ("doctor",),
-    ("status",), ("prune",), ("erase",),
+    ("status",), ("prune",), ("erase",), ("lookup",),
 )  # fmt: skip
 GOOD = b"mobile=15080921090&taskid=1&status=1&receivetime=2019-07-23+17%3A00%3A00"
 ODD = b"mobile=15080921090&taskid=2&status=1&receivetime=2019%2F07%2F23+17%3A00%3A00"

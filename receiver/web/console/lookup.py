@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,10 @@ from flask import redirect, request, url_for
 from flask_babel import gettext, lazy_gettext
 
 from receiver.core import TEXT_MAX_CHARS, NotFound
+from receiver.support import lookup_service
 from receiver.support.answers import LookupAnswer
 from receiver.support.lookup import PASTED_MAX_CHARS, parse_lookup
-from receiver.support.lookup_service import PERIOD_MAX, Place, answer_lookup
+from receiver.support.lookup_service import Place, answer_lookup
 from receiver.support.lookup_store import find_look_up, save_look_up
 from receiver.support.number_list import NUMBERS_MAX, parse_numbers
 from receiver.web import runtime
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Response
 
-# Periods by their name in URLs. The first is the default, since most ask about a recent code.
-PERIODS: Mapping[str, tuple[timedelta | None, Any]] = {
-    "10m": (timedelta(minutes=10), lazy_gettext("the last 10 minutes")),
-    "1h": (timedelta(hours=1), lazy_gettext("the last hour")),
-    "24h": (timedelta(hours=24), lazy_gettext("the last 24 hours")),
-    "7d": (timedelta(days=7), lazy_gettext("the last 7 days")),
-    "30d": (PERIOD_MAX, lazy_gettext("the last 30 days")),
-    "all": (None, lazy_gettext("all records")),
+_PERIOD_WORDS: Mapping[str, Any] = {
+    "10m": lazy_gettext("the last 10 minutes"),
+    "1h": lazy_gettext("the last hour"),
+    "24h": lazy_gettext("the last 24 hours"),
+    "7d": lazy_gettext("the last 7 days"),
+    "30d": lazy_gettext("the last 30 days"),
+    "all": lazy_gettext("all records"),
 }
-_FIRST = "10m"
+PERIODS = {name: (span, _PERIOD_WORDS[name]) for name, span in lookup_service.PERIODS.items()}
+_FIRST = next(iter(PERIODS))
 _IDS_END = 1 << 63
 
 
@@ -51,8 +51,7 @@ def look_up() -> Response:
             error = gettext("Too long for a number, a task id or a reference.")
         return render("home.html", 422, periods=PERIODS, error=error, wanted=text[:PASTED_MAX_CHARS])
     services, user = runtime(), current_user().user
-    numbers = filter(None, (query.mobile or query.last_digits for query in wanted.queries))
-    for mobile in dict.fromkeys(numbers) or (None,):
+    for mobile in wanted.audited:
         audit_look_up("look_up", mobile=mobile)
     token = services.database.write(lambda connection: save_look_up(connection, user.id, text, now=services.now()))
     return redirect(url_for("console.found", token=token, period=period), HTTPStatus.SEE_OTHER)

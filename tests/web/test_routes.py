@@ -84,6 +84,8 @@ ROUTES = {
     "GET /console/cases": "read lists",
     "POST /console/messages/<row_id:message_id>/notes": "look up",
     "GET /console/messages": "read lists",
+    "POST /console/messages/numbers": "look up",
+    "POST /console/replies/numbers": "look up",
     "GET /console/messages/<row_id:message_id>": "read lists",
     "GET /console/messages/<row_id:message_id>/reveal": "look up",
     "POST /console/messages/<row_id:message_id>/reveal": "look up",

@@ -321,7 +321,7 @@ def test_filters_stay_in_the_address(site: Site, open_page: OpenPage, locale: st
     page.go_back()
     assert_narrowed()
     page.locator(".views a").nth(3).click()
-    expect(page.locator(".views [aria-current]")).to_have_count(1)
+    expect(page.locator(".views [aria-current=page]")).to_have_count(1)
     expect(page.locator("[name=template_id]")).to_have_value("")
 
 

@@ -32,6 +32,8 @@ ACTIONS: Mapping[str, Any] = {
     "messages.export": lazy_gettext("Exported messages"),
     "receipts.export": lazy_gettext("Exported receipts"),
     "replies.export": lazy_gettext("Exported replies"),
+    "opt_outs.read": lazy_gettext("Read the opt-out list"),
+    "opt_outs.export": lazy_gettext("Exported the opt-out list with full numbers"),
     "audit.export": lazy_gettext("Exported the audit log"),
     "audit.read": lazy_gettext("Read the audit log"),
     "audit.prune": lazy_gettext("Deleted old audit entries"),

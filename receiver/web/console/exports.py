@@ -15,7 +15,7 @@ from receiver.messages.export_columns import LISTED_ROWS
 from receiver.messages.export_files import FileFormat
 from receiver.messages.export_sheets import SHEET_ROWS
 from receiver.web import runtime
-from receiver.web.console.file_words import TITLES, filter_words, names_of, wording_of
+from receiver.web.console.file_words import TITLES, names_of, wording_of
 from receiver.web.console.filters import without
 from receiver.web.console.list_pages import OF_ADDRESS, SPAN_NAMES, with_address
 from receiver.web.console.lists import LISTS
@@ -60,7 +60,6 @@ def _offer(status: int, **values: Any) -> Response:
         listed_rows=LISTED_ROWS,
         sheet_rows=SHEET_ROWS,
         past=find_exports((*names, "opt_outs"), since=since),
-        filter_words=filter_words,
         **values,
     )
 

@@ -104,6 +104,10 @@ def wording_of(name: str) -> Wording:
 
 
 _FIELDS: Mapping[str, Any] = {
+    "late": lazy_gettext("Late"),
+    "conflicting": lazy_gettext("Conflicting"),
+    "opt_out": lazy_gettext("Opt-out"),
+    "opt_out_review": lazy_gettext("Possible opt-out"),
     "account": _ACCOUNT,
     "template_id": _TEMPLATE,
     "task_id": _TASK_ID,
@@ -125,8 +129,13 @@ def filter_words(detail: Mapping[str, Any]) -> Iterator[str]:
         if _named((field, value)):
             yield str(_OF_FILTERS[field, value][1])
         elif field in _FIELDS:
-            is_time = field.endswith(("_from", "_to"))
-            yield f"{_FIELDS[field]} {_moment_words(value) if is_time else value}"
+            yield f"{_FIELDS[field]} {_value_words(field, value)}"
+
+
+def _value_words(field: str, value: Any) -> str:
+    if value is False:
+        return gettext("no")  # type: ignore[no-any-return]
+    return _moment_words(value) if field.endswith(("_from", "_to")) else str(value)
 
 
 def _moment_words(text: str) -> str:

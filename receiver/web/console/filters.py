@@ -19,6 +19,7 @@ from receiver.core import in_zone, mask_mobile
 from receiver.web import runtime
 from receiver.web.console.audit_texts import action_words, detail_name, detail_value
 from receiver.web.console.error_texts import flag_words, why_unread
+from receiver.web.console.file_words import filter_words
 from receiver.web.console.state_words import state_word
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def register(app: Flask) -> None:
         *(visible, short, moment, moment_ago, clock, day, duration, ago, number, spaced, percent),
         *(why_unread, flag_words, state_word, without),
         *(day_of, alarm_help),
-        *(action_words, detail_name, detail_value),
+        *(action_words, detail_name, detail_value, filter_words),
     )
     app.jinja_env.filters.update({made.__name__: made for made in filters} | {"masked": mask_mobile, "e": escape})
     app.jinja_env.globals["zone_name"] = zone_name

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from flask import redirect, request, session, url_for
+from flask import redirect, session, url_for
 from flask_babel import gettext
 
-from receiver.core import TEXT_MAX_CHARS, NotFound
+from receiver.core import NotFound
 from receiver.messages import queries
 from receiver.support.answers import Attempts, LookupAnswer
 from receiver.support.lookup_service import answer_groups
@@ -18,6 +18,7 @@ from receiver.web import runtime
 from receiver.web.console.advice import advice_for
 from receiver.web.console.filters import dated
 from receiver.web.console.pages import blueprint, render
+from receiver.web.console.reasons import find_reason
 from receiver.web.console.session import Permission, current_user
 from receiver.web.lists.visibility import audit_look_up
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from receiver.messages.queries import Clock, MessageRow
 
-_REASON_MIN_CHARS = 3
 _REVEALED = "revealed"  # in the session's cookie: messages, by user and id, and until when
 _REVEALED_FOR = timedelta(minutes=10)
 _REVEALED_MAX = 20  # so that the cookie stays small
@@ -47,8 +47,8 @@ def revealed(message_id: str) -> Response:
 @blueprint.post("/messages/<row_id:message_id>/reveal")
 def reveal(message_id: str) -> Response:
     """Show one number in full for ten minutes, to this session, with a reason. Audited."""
-    reason = " ".join(request.form.get("reason", "").split())
-    if not _REASON_MIN_CHARS <= len(reason) <= TEXT_MAX_CHARS:
+    reason = find_reason()
+    if reason is None:
         return _answer_message(message_id, 422, error=gettext("Enter a reason for viewing the full number."))
     services = runtime()
     _find(message_id, services.clock())

@@ -9,13 +9,13 @@ import marshmallow as ma
 from flask import request
 from flask_babel import gettext, lazy_gettext
 
-from receiver.core import TEXT_MAX_CHARS
 from receiver.messages import queries
 from receiver.messages.export_files import FileFormat
 from receiver.web import runtime
 from receiver.web.console.file_words import names_of, wording_of
 from receiver.web.console.list_pages import ListKind, OptOutListSchema, read_list, wanted_of
 from receiver.web.console.pages import blueprint, render
+from receiver.web.console.reasons import find_reason
 from receiver.web.lists.exports import FileStyle, answer_opt_outs
 from receiver.web.lists.visibility import audit_look_up
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from receiver.db.engine import Connection
     from receiver.messages.queries import Clock, OptOutRow, Page
 
-_REASON_MIN_CHARS = 3
 VIEWS = {
     "sure": (lazy_gettext("Opt-outs"), {}),
     "review": (lazy_gettext("Possible opt-outs"), {"opt_out_review": "true"}),
@@ -63,8 +62,8 @@ def _show(status: int, *, error: str | None = None) -> Response:
 @blueprint.post("/opt-outs/export")
 def opt_outs_export() -> Response:
     """Return the list as a file with full numbers, for a reason. Audited."""
-    reason = " ".join(request.form.get("reason", "").split())
-    if not _REASON_MIN_CHARS <= len(reason) <= TEXT_MAX_CHARS:
+    reason = find_reason()
+    if reason is None:
         return _show(422, error=gettext("Enter a reason for exporting full numbers."))
     try:
         filters = OptOutListSchema().load({name: value for name, value in request.args.items() if value})

@@ -228,6 +228,9 @@ def test_page_of_exports_has_the_filters_of_the_lists_and_what_one_has_taken(
         assert words in past[1]
     assert NUMBER not in page.html
     assert NUMBER not in str(audit(runtime))
+    entries = log_in(app, runtime, "admin").page("/audit", **CHINESE).text
+    for words in ("筛选条件", "业务编号 …", "· 发送时间起 2026-11-22 00:00 · 止（不含） 2026-11-23 00:00"):
+        assert words in entries
     fields = {str(given.get("name")) for tag, given in page.tags if tag in ("input", "select")}
     assert {"status", "template_id", "opt_out", "opt_out_review", "sent_from", "received_to", "format"} <= fields
     clock.shift(timedelta(days=28))

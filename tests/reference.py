@@ -17,6 +17,7 @@ from babel.messages.pofile import read_po
 
 from receiver.alerting.messages import every_text_of
 from receiver.alerting.rules import Alarm
+from receiver.auth.api_keys import SCOPE_TEXTS
 from receiver.config import SETTINGS, Settings
 from receiver.core import PushFault, PushFlag
 from receiver.observability.log_fields import FIELDS
@@ -191,6 +192,14 @@ def _log_fields(translate: Callable[[str], str]) -> Iterator[str]:
     yield translate(_ABOUT_OTHER_FIELDS)
 
 
+def _scopes(translate: Callable[[str], str]) -> Iterator[str]:
+    yield translate("Scopes of API keys")
+    yield translate("A key has one or several: `receiver keys create NAME --scope read`, or the page of keys.")
+    rows = _table_head(translate, "scope", "meaning")
+    rows += [_row(f"`{scope}`", translate(text)) for scope, text in SCOPE_TEXTS.items()]
+    yield "\n".join(rows)
+
+
 def _table_head(translate: Callable[[str], str], *names: str) -> list[str]:
     return [_row(*map(translate, names)), "|---" * len(names) + "|"]
 
@@ -204,6 +213,7 @@ _PAGES: Mapping[str, Callable[[Callable[[str], str]], Iterable[str]]] = {
     "error-codes.md": _error_codes,
     "alarms.md": _alarms,
     "log-fields.md": _log_fields,
+    "scopes.md": _scopes,
 }
 
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.db.tables import api_keys
+from receiver.translations import N_
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 KEY_PREFIX = "rcv_"
@@ -33,6 +35,20 @@ class Scope(StrEnum):
     AUDIT = "audit"
 
 
+# For people: console, command line and reference.
+SCOPE_TEXTS: Mapping[Scope, str] = {
+    Scope.READ: N_("Read messages, receipts, replies and events; numbers are masked."),
+    Scope.MESSAGES_WRITE: N_("Record sends, so that pushes are matched with them."),
+    Scope.MESSAGES_SEND: N_("Send verification codes, which costs credit, and read the balance."),
+    Scope.REPORTS: N_("Read reports: counts and rates, without single messages."),
+    Scope.EXPORT: N_("Take messages, receipts and replies away as files."),
+    Scope.PUSHES: N_("Read the journal of pushes, and replay pushes."),
+    Scope.WEBHOOKS: N_("Create, change and remove webhooks, which send data elsewhere."),
+    Scope.PII: N_("See full phone numbers, and pushes as they came, wherever another scope lets the key read."),
+    Scope.AUDIT: N_("Read the audit log."),
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiKey:
     """A stored key: never the key itself, which is shown once."""
@@ -44,6 +60,7 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    created_by: str | None  # as in the audit; None: before that was kept
     last_used_at: datetime | None  # as exactly as USED_EVERY
 
     def valid(self, now: datetime) -> bool:
@@ -91,6 +108,7 @@ def _api_key(row: Any) -> ApiKey:
         scopes=frozenset(Scope(scope) for scope in row.scopes if scope in known),
         accounts=tuple(row.accounts) if row.accounts is not None else None,
         created_at=row.created_at,
+        created_by=row.created_by,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,

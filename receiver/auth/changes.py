@@ -26,12 +26,14 @@ def create_user(
     password_hash: str | None = None,
     oidc_subject: str | None = None,
     accounts: Sequence[str] | None = None,
+    created_by: str | None = None,
 ) -> User:
     """Create a user; `accounts` None: all. Raises NameTaken, also for a name that folds to a taken one."""
     if taken := list_alike(connection, name):
         raise NameTaken(f"there is a user named {taken[0]} already; choose another name, or `receiver users password`")
     bound = sorted(accounts) if accounts is not None else None
     values = {"password_hash": password_hash, "oidc_subject": oidc_subject, "accounts": bound}
+    values["created_by"] = created_by
     connection.execute(sa.insert(users).values(name=name, role=role.value, created_at=now, **values))
     return get_user(connection, name)
 
@@ -54,6 +56,7 @@ def create_key(
     accounts: Sequence[str] | None,
     now: datetime,
     expires_at: datetime | None,
+    created_by: str | None = None,
 ) -> str:
     """Create a key and return it, this once. Raises NameTaken."""
     key = KEY_PREFIX + secrets.token_urlsafe(32)
@@ -67,6 +70,7 @@ def create_key(
             scopes=sorted(scopes),
             accounts=sorted(accounts) if accounts else None,
             created_at=now,
+            created_by=created_by,
             expires_at=expires_at,
         )
     )

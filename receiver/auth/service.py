@@ -56,6 +56,7 @@ def create_user(
         password_hash=password_hash,
         oidc_subject=oidc_subject,
         accounts=accounts,
+        created_by=actor,
     )
     return trail.audited(create, actor, "user.create", name=name, role=role.value, accounts=accounts)
 
@@ -154,6 +155,7 @@ def create_key(
         accounts=accounts,
         now=now,
         expires_at=now + timedelta(days=expires_days) if expires_days else None,
+        created_by=actor,
     )
     return trail.audited(create, actor, "key.create", name=name, scopes=sorted(scopes), accounts=accounts)
 

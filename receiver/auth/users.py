@@ -62,6 +62,7 @@ class User:
     totp_secret: str | None
     totp_step: int | None
     created_at: datetime
+    created_by: str | None  # as in the audit; None: before that was kept
     disabled_at: datetime | None
     accounts: tuple[str, ...] | None  # None: every account
     last_used_at: datetime | None  # as exactly as SEEN_EVERY

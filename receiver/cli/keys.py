@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from receiver.auth import service
-from receiver.auth.api_keys import Scope, list_keys
+from receiver.auth.api_keys import SCOPE_TEXTS, Scope, list_keys
 from receiver.cli.common import ACTOR, accounts_text, as_json, known_accounts, open_runtime, print_list
 
 
@@ -17,7 +17,10 @@ def keys() -> None:
     """Create, list and revoke API keys."""
 
 
-@keys.command()
+_SCOPES = "\b\nScopes:\n" + "\n".join(f"  {scope:<15} {text}" for scope, text in SCOPE_TEXTS.items())
+
+
+@keys.command(epilog=_SCOPES)
 @click.argument("name")
 @click.option(
     "--scope",
@@ -25,7 +28,7 @@ def keys() -> None:
     multiple=True,
     required=True,
     type=click.Choice([scope.value for scope in Scope]),
-    help="A permission; may be repeated.",
+    help="A permission, see below; may be repeated.",
 )
 @click.option("--account", "accounts", multiple=True, help="Limit it to an account; may be repeated.")
 @click.option("--expires-days", type=click.IntRange(1, service.EXPIRES_DAYS_MAX), help="Expire after so many days.")

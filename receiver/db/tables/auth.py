@@ -18,6 +18,7 @@ api_keys = table(
     sa.Column("expires_at", UtcDateTime),
     sa.Column("revoked_at", UtcDateTime),
     sa.Column("last_used_at", UtcDateTime),
+    sa.Column("created_by", sa.Text),
 )
 
 # When each push secret was last used, here or on another node. Never the secret: a keyed digest of it.
@@ -46,6 +47,7 @@ users = table(
     sa.Column("accounts", Json),  # null: every account
     sa.Column("last_used_at", UtcDateTime),
     sa.Column("recovery_codes", Json),  # digests of those that are left
+    sa.Column("created_by", sa.Text),
 )
 user_sessions = table(
     "user_sessions",

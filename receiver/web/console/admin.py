@@ -11,7 +11,7 @@ from flask import flash, redirect, request, url_for
 from flask_babel import force_locale, gettext
 
 from receiver.auth import service
-from receiver.auth.api_keys import Scope, list_keys
+from receiver.auth.api_keys import SCOPE_TEXTS, Scope, list_keys
 from receiver.auth.passwords import MIN_CHARS
 from receiver.auth.users import Role, User, count_sessions, get_user, list_users
 from receiver.core import NameTaken, NotFound, SettingsError
@@ -180,7 +180,8 @@ def _show_keys(*, error: str | None = None, fresh: str | None = None) -> Respons
         "keys.html",
         422 if error else 200,
         keys=[key for key in services.ask_present(list_keys) if may_manage(key.accounts)],
-        scopes=tuple(Scope),
+        scopes={scope.value: gettext(text) for scope, text in SCOPE_TEXTS.items()},
+        chosen=() if fresh else request.form.getlist("scope"),
         accounts=seen_accounts(),
         error=error,
         fresh=fresh,

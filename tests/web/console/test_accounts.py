@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from receiver.app import create_app
 from receiver.audit import list_audit
-from receiver.auth import api_keys, changes, users
-from receiver.auth.api_keys import Scope
+from receiver.auth import api_keys, changes, service, users
+from receiver.auth.api_keys import SCOPE_TEXTS, Scope
 from receiver.auth.users import Role
 from receiver.db import tables
 from receiver.db.tables import incidents, messages
@@ -25,7 +25,7 @@ from receiver.webhooks.endpoints import NewEndpoint, PayloadFormat
 from tests.conftest import OTHER_SECRET, SECRET, make_key
 from tests.harness.factories import make_push, make_send
 from tests.harness.server import ServeProcess
-from tests.web.console.staff import PASSWORD, Staff, create, keep, log_in, one_database, record
+from tests.web.console.staff import PASSWORD, Page, Staff, create, keep, log_in, one_database, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -287,3 +287,29 @@ def test_last_use_of_keys_and_users_is_noted_once_a_minute(both: Runtime) -> Non
     client.get("/api/v1/messages", headers=headers).close()
     assert used() == first
     assert staff.logged_in
+
+
+def test_keys_and_users_show_who_made_them_when_they_were_used_and_what_scopes_mean(
+    make_runtime: Callable[..., Runtime],
+) -> None:
+    runtime = make_runtime()
+    app = create_app(runtime)
+    admin = log_in(app, runtime, "admin")
+    made = Page(admin.post("/keys", {"name": "crm", "scope": "read"}).text)
+    admin.post("/users", {"name": "sue", "role": "support", "password": PASSWORD})
+    service.create_key(runtime.trail, "cli", name="shell", scopes=[Scope.READ])
+    page = admin.page("/keys")
+    assert "by admin" in page.text
+    assert "by the command line" in page.text
+    assert page.text.partition("New key")[0].count("never") == 4  # neither has been used, neither expires
+    app.test_client().get("/api/v1/messages", headers={"Authorization": f"Bearer {made.at('fresh')}"}).close()
+    assert admin.page("/keys").text.partition("New key")[0].count("never") == 3
+    assert all(text in page.text for text in SCOPE_TEXTS.values())
+    assert set(SCOPE_TEXTS) == set(Scope)
+    users_page = admin.page("/users").text
+    assert "by admin" in users_page
+    assert "never" in users_page  # sue
+    again = admin.post("/keys", {"name": " ", "scope": "pushes"})
+    assert again.status_code == 422
+    checked = [given["value"] for tag, given in Page(again.text).tags if tag == "input" and "checked" in given]
+    assert checked == ["pushes"]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
 QUARANTINE_SEEN = "quarantine seen"  # unreadable pushes were reviewed up to then
+SELF_TEST_PASSED = "self-test passed"
+TEST_MESSAGE_SENT = "test message sent"  # from the console, and the platform accepted it
 
 
 def claim_notice(connection: sa.Connection, name: str, *, now: datetime, every: timedelta) -> bool:

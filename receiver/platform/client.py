@@ -25,6 +25,7 @@ from receiver.net.egress_policy import (
     parse_operator_url,
 )
 from receiver.observability import tracing
+from receiver.translations import N_
 
 if TYPE_CHECKING:
     import ssl
@@ -120,29 +121,35 @@ class PlatformRefusal:
 # The platform's messages (状态码定义, both tables) and their meaning. Only the message identifies a refusal.
 REFUSALS: Mapping[str, PlatformRefusal] = {
     "账号或密码错误": PlatformRefusal(
-        "platform_credentials", False, "check appId and appKey in RECEIVER_PLATFORM_CREDENTIALS"
+        "platform_credentials", False, N_("check appId and appKey in RECEIVER_PLATFORM_CREDENTIALS")
     ),
-    "缺少参数": PlatformRefusal("platform_missing_parameter", False, "send number, template id and code"),
-    "参数错误": PlatformRefusal("platform_bad_parameter", False, "check number, template id and code"),
+    "缺少参数": PlatformRefusal("platform_missing_parameter", False, N_("send number, template id and code")),
+    "参数错误": PlatformRefusal("platform_bad_parameter", False, N_("check number, template id and code")),
     "模板不存在或者未通过": PlatformRefusal(
-        "template_unusable", False, "use a template that the platform has approved, or await its approval"
+        "template_unusable", False, N_("use a template that the platform has approved, or await its approval")
     ),
     "模板id格式不正确": PlatformRefusal(
-        "template_id_malformed", False, "copy the template id from the platform's console"
+        "template_id_malformed", False, N_("copy the template id from the platform's console")
     ),
-    "您的账户已被锁定,请联系您的专属客服": PlatformRefusal("account_locked", False, "call the platform: 400-68-10658"),
-    "余额不足": PlatformRefusal("no_balance", False, "top up the account"),
-    "手机号码格式不正确": PlatformRefusal("number_malformed", False, "check the number"),
-    "该号码今日发送次数已达上限": PlatformRefusal("number_daily_limit", True, "wait until tomorrow for this number"),
-    "相同手机号码一分钟之内只可发送一次": PlatformRefusal("number_minute_limit", True, "wait a minute for this number"),
+    "您的账户已被锁定,请联系您的专属客服": PlatformRefusal(
+        "account_locked", False, N_("call the platform: 400-68-10658")
+    ),
+    "余额不足": PlatformRefusal("no_balance", False, N_("top up the account")),
+    "手机号码格式不正确": PlatformRefusal("number_malformed", False, N_("check the number")),
+    "该号码今日发送次数已达上限": PlatformRefusal(
+        "number_daily_limit", True, N_("wait until tomorrow for this number")
+    ),
+    "相同手机号码一分钟之内只可发送一次": PlatformRefusal(
+        "number_minute_limit", True, N_("wait a minute for this number")
+    ),
     "当日发送量已超出最大发送限制": PlatformRefusal(
-        "daily_volume", True, "wait until tomorrow, or ask the platform for more"
+        "daily_volume", True, N_("wait until tomorrow, or ask the platform for more")
     ),
-    "IP受限": PlatformRefusal("address_not_allowed", False, "add this server's address to the platform's list"),
-    "未知原因,请联系客服": PlatformRefusal("platform_unknown_reason", False, "call the platform: 400-68-10658"),
+    "IP受限": PlatformRefusal("address_not_allowed", False, N_("add this server's address to the platform's list")),
+    "未知原因,请联系客服": PlatformRefusal("platform_unknown_reason", False, N_("call the platform: 400-68-10658")),
 }
-_OTHER_REFUSAL = PlatformRefusal("platform_refused", False, "see the platform's message")
-OVER_LOCAL_LIMIT = PlatformRefusal("local_limit", True, "wait, or change the named setting")
+_OTHER_REFUSAL = PlatformRefusal("platform_refused", False, N_("see the platform's message"))
+OVER_LOCAL_LIMIT = PlatformRefusal("local_limit", True, N_("wait, or change the named setting"))
 EVERY_REFUSAL = (*REFUSALS.values(), _OTHER_REFUSAL, OVER_LOCAL_LIMIT)
 
 

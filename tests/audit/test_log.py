@@ -154,6 +154,9 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.quarantine_seen": {"POST /pushes/seen": [], "POST /pushes/seen sure=yes": ["quarantine.seen"]},
     "console.setup": {"GET /setup": ["push_url.read"]},
     "console.self_test": {"POST /setup/self-test": ["self_test"]},
+    "console.test_message": {"GET /test-message": []},
+    "console.send_test_message": {"POST /test-message mobile=1": []},  # test_live.py in tests/web/console
+    "console.test_message_way": {"GET /test-message/1": []},  # masked number, no contents
     "console.users": {"GET /users": [], f"POST /users name=new&role=support&password={PASSWORD}": ["user.create"]},
     "console.user": {"POST /users/other action=disable&sure=yes": ["user.disable"]},
     "console.keys": {"GET /keys": [], "POST /keys name=new&scope=read": ["key.create"]},

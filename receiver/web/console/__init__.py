@@ -20,6 +20,7 @@ from receiver.web.console import (
     reports,
     status,
     tail,
+    test_message,
     webhooks,
 )
 from receiver.web.console.pages import register
@@ -43,5 +44,6 @@ __all__ = [
     "reports",
     "status",
     "tail",
+    "test_message",
     "webhooks",
 ]

@@ -38,6 +38,8 @@ _GROUPS: Sequence[tuple[Any, Mapping[str, Any]]] = (
         lazy_gettext("Service"),
         {
             "console.status": lazy_gettext("Status"),
+            "console.incidents": lazy_gettext("Incidents"),
+            "console.tail": lazy_gettext("Live pushes"),
             "console.pushes": lazy_gettext("Journal"),
             "console.setup": lazy_gettext("Setup"),
         },

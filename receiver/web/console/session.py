@@ -39,6 +39,7 @@ class Permission(StrEnum):
     REPORT = "read reports"
     EXPORT = "export"
     JOURNAL = "read the journal and replay"
+    SEND = "send a test message"
     ADMINISTER = "administer"
 
 
@@ -97,6 +98,9 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.quarantine_seen": Permission.JOURNAL,
     "console.setup": Permission.ADMINISTER,
     "console.self_test": Permission.ADMINISTER,
+    "console.test_message": Permission.SEND,
+    "console.send_test_message": Permission.SEND,
+    "console.test_message_way": Permission.SEND,
     "console.users": Permission.ADMINISTER,
     "console.user": Permission.ADMINISTER,
     "console.keys": Permission.ADMINISTER,

@@ -253,10 +253,12 @@ def _clock_words(connection: Any, now: datetime) -> str | None:
 def setup() -> Response:
     """Show the push URLs, and what was received."""
     services = runtime()
-    last_push, clocks = services.ask(
+    last_push, clocks, self_tested_at, test_message_at = services.ask(
         lambda connection: (
             signals.find_last_push(connection, current_user().user.accounts, now=services.now()),
             _clock_words(connection, services.now()),
+            once.find_noted(connection, once.SELF_TEST_PASSED, now=services.now()),
+            once.find_noted(connection, once.TEST_MESSAGE_SENT, now=services.now()),
         )
     )
     uses = services.ask(lambda connection: find_uses(connection, services.settings.push_tokens))
@@ -276,6 +278,8 @@ def setup() -> Response:
         public=bool(services.settings.public_url),
         probe=services.admission.last_probe,
         last_push=last_push,
+        self_tested_at=self_tested_at,
+        test_message_at=test_message_at,
         clocks=clocks,
         refusals=refusals,
     )
@@ -302,6 +306,7 @@ def self_test() -> Response:
     else:
         if answer.status == services.settings.ack_status and answer.kept:
             took = round((time.monotonic() - began) * 1000)
+            services.database.write(lambda connection: once.note(connection, once.SELF_TEST_PASSED, now=services.now()))
             flash(gettext("Self-test passed: the push was acknowledged in %(took)s ms and saved.", took=took), "good")
         else:
             flash(

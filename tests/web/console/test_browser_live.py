@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
+from receiver.simulator import PushFaults, PushTarget, Rules, Simulator
+from tests.harness.platforms import APP_ID, APP_KEY
+from tests.harness.ports import free_port
 from tests.web.console.test_browser import USERS, Site, assert_not_reloaded, log_in, mark, serve
 
 if TYPE_CHECKING:
@@ -19,11 +23,20 @@ pytestmark = pytest.mark.thorough
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A server without any push."""
+    """A server without any push, which sends through the stand-in."""
     url = "" if request.param == "sqlite" else request.getfixturevalue("module_postgres_database_url")
-    with serve(tmp_path_factory.mktemp("live"), url, USERS, RECEIVER_CONSOLE_TOTP="optional") as made:
+    platform_port = free_port()
+    environment = {
+        "RECEIVER_CONSOLE_TOTP": "optional",
+        "RECEIVER_PLATFORM_URL": f"http://127.0.0.1:{platform_port}/smsApi",
+        "RECEIVER_PLATFORM_CREDENTIALS": f"default:{APP_ID}:{APP_KEY}",
+    }
+    with serve(tmp_path_factory.mktemp("live"), url, USERS, **environment) as made:
         made.key = made.serve.make_key("read", "messages:write")
-        yield made
+        push_url = f"{made.origin}{made.serve.target}"
+        how, target = PushFaults(failures=0, replies=0), PushTarget(receipt_url=push_url, reply_url=push_url)
+        with Simulator(bind=("127.0.0.1", platform_port), rules=Rules(), how=how, target=target, seed=1):
+            yield made
 
 
 def test_tail_shows_pushes_as_they_come_and_stands_still_while_it_is_read(
@@ -79,3 +92,36 @@ def test_tail_without_scripts_is_a_list_with_a_link_to_refresh(site: Site, open_
     site.push("15080921009", "73001", status="1")
     page.get_by_role("link", name="Refresh").click()
     expect(page.locator("#tail-rows tr").first).to_contain_text("73001")
+
+
+def test_setup_ticks_each_step_and_a_test_message_goes_its_way(site: Site, open_page: Callable[..., Page]) -> None:
+    page = open_page(site.origin, "/console/setup", locale="zh-CN")
+    log_in(page, "ada")
+    mark(page)
+    expect(page.locator("#done-self-test")).to_have_attribute("data-state", "pending")
+    other = page.context.new_page()
+    other.goto("/console/setup")
+    other.get_by_role("button", name="开始自检").click()
+    expect(other.locator("[role=status].banner")).to_contain_text("自检成功")
+    expect(page.locator("#done-self-test")).to_have_attribute("data-state", "delivered")  # by itself
+    assert_not_reloaded(page)
+
+    page.get_by_role("link", name="发送测试短信").click()
+    page.locator("[name=mobile]").fill("138 0013 8000")
+    page.locator("[name=template_id]").fill("540")
+    page.locator("[name=code]").fill("246813")
+    page.locator("[name=sure]").check()
+    page.get_by_role("button", name="发送", exact=True).click()
+    page.wait_for_url(re.compile(r"/console/test-message/\d+$"))
+    way = page.locator("#way")
+    expect(way).to_contain_text("平台已受理")
+    expect(way).to_contain_text("等待回执")
+    mark(page)
+    expect(way).to_contain_text("已收到回执推送")
+    expect(page.locator("#way-state .badge")).to_have_attribute("data-state", "delivered")
+    expect(page.locator("#announce")).to_have_text("已送达")
+    assert_not_reloaded(page)
+    assert "13800138000" not in page.content()
+    other.reload()
+    for step in ("push", "message"):
+        expect(other.locator(f"#done-{step}")).to_have_attribute("data-state", "delivered")

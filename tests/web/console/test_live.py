@@ -16,10 +16,11 @@ from receiver.db.engine import Database
 from receiver.maintenance.rekey import encrypt
 from tests.conftest import ENCRYPTION_KEYS
 from tests.harness.factories import NOON, make_send
-from tests.web.console.staff import NUMBER, SECOND, at, create, keep, log_in, record
+from tests.harness.platforms import SETTING, scripted, stand_in
+from tests.web.console.staff import NUMBER, SECOND, Page, at, audit, create, keep, log_in, one_database, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import time_machine
     from flask import Flask
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from receiver.config import Settings
     from receiver.core import Push
     from receiver.runtime import Runtime
+    from receiver.simulator import Simulator
+    from tests.web.console.staff import Staff
 
 POLL = {"HX-Request": "true"}
 
@@ -118,3 +121,95 @@ def test_tail_of_a_bound_user_is_of_their_accounts(make_runtime: Callable[..., R
 
 def push_of(account: str, number: int) -> Push:
     return at(NOON + number * SECOND, account=account, task_id=f"t{number}")
+
+
+# --- A test message -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def platform() -> Iterator[Simulator]:
+    with stand_in() as platform:
+        yield platform
+
+
+@pytest.fixture
+def sending(make_runtime: Callable[..., Runtime], platform: Simulator) -> Runtime:
+    """A runtime that sends through a stand-in."""
+    return make_runtime(
+        platform_url=f"http://127.0.0.1:{platform.port}/smsApi", platform_credentials=SETTING, bind=("127.0.0.1", 1)
+    )
+
+
+def form_of(staff: Staff, **changes: str) -> dict[str, str]:
+    key = re.search(r'name="key" value="([^"]+)"', staff.get("/test-message").text)
+    assert key is not None
+    return {"key": key[1], "mobile": "150 8092 1090", "template_id": "540", "code": "739164", "sure": "1"} | changes
+
+
+def test_test_message_is_sent_once_and_shows_its_way(sending: Runtime, platform: Simulator) -> None:
+    admin = log_in(create_app(sending), sending, "admin")
+    form = form_of(admin)
+    answers = [admin.post("/test-message", form) for _ in range(2)]  # as by a double click
+    (place,) = {answer.headers["Location"] for answer in answers}
+    assert [answer.status_code for answer in answers] == [303, 303]
+    assert re.fullmatch(r"/console/test-message/\d+", place)
+    assert platform.ledger.summary()["sent"] == 1
+    page = admin.page(place.removeprefix("/console"))
+    assert page.by_id["way"]["hx-trigger"] == "every 2s"
+    assert "Accepted · task 3313746 Waiting for the receipt · for 0 seconds" in page.at("way")
+    assert "150****1090" in page.text
+    assert NUMBER not in page.html
+    keep(sending, at(sending.now() + SECOND))  # the task that the stand-in gives first
+    page = admin.page(place.removeprefix("/console"))
+    assert "Receipt pushed" in page.at("way")
+    assert page.at("way").endswith("Delivered")
+    assert "hx-trigger" not in page.by_id["way"]
+    noted = [detail for _, action, detail in audit(sending) if action == "test_message.send"]
+    assert [(detail["account"], detail["template_id"]) for detail in noted] == [("default", "540")] * 2
+    assert not {NUMBER, form["code"]} & set(re.findall(r"\d+", str(audit(sending))))
+    changed = admin.post("/test-message", form | {"code": "1111"})
+    assert (changed.status_code, platform.ledger.summary()["sent"]) == (422, 1)
+    assert "This form was sent before with other values." in changed.text
+    assert log_in(admin.app, sending, "support").get(place.removeprefix("/console")).status_code == 403
+
+
+def test_test_message_that_fails_says_what_and_what_to_do(make_runtime: Callable[..., Runtime]) -> None:
+    def way(port: int, **headers: str) -> str:
+        url = f"http://127.0.0.1:{port}/smsApi"
+        runtime = make_runtime(platform_url=url, platform_credentials=SETTING, bind=("127.0.0.1", 1))
+        staff = log_in(create_app(runtime), runtime, "admin")
+        place = staff.post("/test-message", form_of(staff)).headers["Location"]
+        return staff.page(place.removeprefix("/console"), headers=headers).at("way")
+
+    with stand_in(balance=0) as poor:
+        assert "Refused by the platform: 余额不足 What to do: top up the account" in way(poor.port)
+        assert "平台拒绝: 余额不足 处理建议： 请为账户充值" in way(poor.port, **{"Accept-Language": "zh-CN"})
+    told = way(1)
+    assert "Not sent: " in told
+    assert "check that this server reaches RECEIVER_PLATFORM_URL; nothing was sent" in told
+    with scripted(lambda connection: connection.close()) as (port, _):
+        told = way(port)
+    assert "Not confirmed" in told
+    assert "look at the phone" in told
+
+
+def test_faulty_form_of_a_test_message_sends_nothing(sending: Runtime, platform: Simulator) -> None:
+    admin = log_in(create_app(sending), sending, "admin")
+    for wrong, name in (
+        ({"mobile": "123"}, "mobile"), ({"template_id": "x"}, "template_id"), ({"code": "1"}, "code"),
+        ({"account": "nobody"}, ""), ({"sure": ""}, ""), ({"key": ""}, ""),
+    ):  # fmt: skip
+        form = {field: text for field, text in form_of(admin, **wrong).items() if text}
+        answer = admin.post("/test-message", form)
+        assert answer.status_code == 422, wrong
+        if name:
+            assert Page(answer.text).by_id[f"{name}-error"]["role"] == "alert"
+    assert platform.ledger.summary()["sent"] == 0
+    assert [action for _, action, _ in audit(sending)] == []
+
+
+@one_database
+def test_without_credentials_the_page_says_what_is_missing(app: Flask, runtime: Runtime) -> None:
+    admin = log_in(app, runtime, "admin")
+    assert "RECEIVER_PLATFORM_CREDENTIALS has no account" in admin.page("/test-message").text
+    assert admin.post("/test-message", {"mobile": NUMBER}).status_code == 422

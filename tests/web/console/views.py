@@ -120,6 +120,7 @@ def _serve(directory: Path, fill: Callable[[sa.Connection], None] | None) -> Ite
         directory,
         public_url="https://sms.example.com",
         push_tokens=(("default", "fJ4wqkQx0m2rV8sTzN6yBdLh1cGpUe5a"),),
+        platform_credentials=(("default", "app", "key"),) if fill is _fill else (),
     )
     runtime = runtime_module.Runtime(settings)
     migrate.upgrade(runtime.database)
@@ -412,6 +413,18 @@ def _first_of(path: str) -> Callable[[Page, Sample], object]:
     return go
 
 
+def _way_of(task_id: str | None) -> Callable[[Page, Sample], object]:
+    """The way of the newest message of a task id; None: of the refused one."""
+    of_task = messages.c.reference == "login-6" if task_id is None else messages.c.task_id == task_id
+
+    def go(page: Page, sample: Sample) -> None:
+        query = sa.select(messages.c.id).where(of_task).order_by(messages.c.id.desc()).limit(1)
+        message_id = sample.runtime.ask(lambda connection: connection.scalar(query))
+        page.goto(f"{sample.origin}/console/test-message/{message_id}")
+
+    return go
+
+
 def _typed(path: str, last: str, *, forget: bool = False, **fields: str) -> Callable[[Page, Sample], object]:
     """Fill a form of a page and send it off from its field `last`."""
 
@@ -509,6 +522,9 @@ VIEWS = (
     View("runbook", _at("runbook"), user="liu.fang"),
     View("setup", _at("setup")),
     View("setup-empty", _at("setup"), site="empty"),
+    View("test-message", _at("test-message")),
+    View("test-message-way", _way_of("4420101")),
+    View("test-message-refused", _way_of(None)),
     View("users", _at("users")),
     View("users-wrong", _typed("users", "password", name="li.na", password="li.na li.na li.na"), status=422),
     View("keys", _at("keys")),

@@ -218,7 +218,9 @@ class Projector:
                 position = max(position, self._position)
                 unstamped = unstamped and self._last_stamped < wanted
             if position < end:  # another process may be the projector
-                _, position, _ = _look(self._database)
+                _, position, left = _look(self._database, stamps=stamped)
+                if left and position >= end:  # the set is committed, and its last stamps come in a transaction after it
+                    wanted, unstamped = self._turns_begun + 1, True
         return None
 
     def _run(self) -> None:

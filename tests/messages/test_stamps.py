@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from receiver.db.engine import Database
 from receiver.db.tables import UNSTAMPED, messages, projection, receipts
 from receiver.intake import replay_push
 from receiver.maintenance.rebuild import rebuild
-from receiver.messages import catch_up, record_sent, record_verified
+from receiver.messages import catch_up, journal, record_sent, record_verified
 from receiver.messages.projection_sql import MISSING_MESSAGES
 from receiver.messages.stamping import Stamping
 from receiver.messages.stamps import BEFORE_STAMPS, is_any_unstamped
@@ -305,6 +306,26 @@ def test_wait_for_stamps_ends_with_the_last_of_them(runtime: Runtime) -> None:
     with runtime.database.reading() as connection:
         unstamped = sa.select(sa.func.count()).where(messages.c.updated_at == UNSTAMPED)
         assert connection.scalar(unstamped) == 0
+
+
+def test_wait_that_sees_a_set_committed_waits_for_its_stamps_too(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(runtime, make_send(task_id="t"))
+    assert runtime.projector.await_reached(20, stamped=True) is None
+    goes_on, stamp_next = threading.Event(), Stamping.stamp_next
+
+    def late(stamping: Stamping, *, limit: int) -> bool:
+        goes_on.wait(30)
+        return stamp_next(stamping, limit=limit)
+
+    monkeypatch.setattr(Stamping, "stamp_next", late)
+    journal.append(runtime.database, [make_push(task_id="t", mobile="150****1090")])
+    assert runtime.projector.await_reached(1, stamped=True) is not None
+    with runtime.database.reading() as connection:
+        assert is_any_unstamped(connection)
+    goes_on.set()
+    assert runtime.projector.await_reached(20, stamped=True) is None
 
 
 def test_reader_that_goes_on_from_the_highest_stamp_keeps_an_exact_copy(runtime: Runtime) -> None:

@@ -42,6 +42,7 @@ from receiver.messages.queries.opt_outs import iter_opt_outs, list_opt_outs
 from receiver.messages.queries.pushes import (
     PUSH_COLUMNS,
     as_push_row,
+    count_errors,
     find_newest_push_at,
     find_push,
     iter_new_pushes,
@@ -88,6 +89,7 @@ __all__ = [
     "as_receipt_row",
     "as_reply_row",
     "content_of",
+    "count_errors",
     "count_messages",
     "count_replies",
     "find_message",

@@ -8,10 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from receiver.core import (
-    Kind,
-    first_id_of,
-)
+from receiver.core import Kind, Outcome, first_id_of
 from receiver.db.message_status import Clock
 from receiver.db.set_aside import ROW_FAULTS, read_row, read_rows
 from receiver.db.tables import messages, pushes, receipts, replies
@@ -34,6 +31,19 @@ def list_pushes(connection: sa.Connection, page: Page) -> list[PushRow]:
     """Return a page of the journal, newest first by id."""
     query = sa.select(pushes).where(*_push_conditions(page.filter))
     return read_rows(connection, paged(query, pushes.c.id, page), pushes, as_push_row)
+
+
+_REASONS_OF = 1000  # of the newest pushes that could not be parsed
+
+
+def count_errors(connection: sa.Connection, accounts: tuple[str, ...] | None, *, most: int) -> list[tuple[str, int]]:
+    """Return why the newest pushes that could not be parsed could not, the most frequent first, and how many each."""
+    quarantined = _push_conditions(Filter(accounts=accounts, outcome=Outcome.QUARANTINED.value))
+    newest = sa.select(pushes.c.error).where(*quarantined).order_by(pushes.c.id.desc()).limit(_REASONS_OF).subquery()
+    count = sa.func.count()
+    query = sa.select(newest.c.error, count).where(newest.c.error.isnot(None)).group_by(newest.c.error)
+    rows = connection.execute(query.order_by(count.desc(), newest.c.error).limit(most))
+    return [(error, number) for error, number in rows]
 
 
 def find_newest_push_at(connection: sa.Connection) -> datetime | None:
@@ -103,6 +113,8 @@ def _push_conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     if wanted.outcome is not None:
         # As a literal, so that PostgreSQL sees that the partial index holds for it.
         conditions.append(pushes.c.outcome == sa.literal(wanted.outcome, literal_execute=True))
+    if wanted.error is not None:
+        conditions.append(pushes.c.error == wanted.error)
     return [*conditions, *pushes_within(wanted.received_from, wanted.received_to)]
 
 

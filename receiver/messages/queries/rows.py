@@ -270,6 +270,7 @@ class Filter:
     opt_out: bool | None = None
     opt_out_review: bool | None = None
     outcome: str | None = None
+    error: str | None = None  # the console's: why a push could not be parsed
     after_id: int | None = None  # exports: rows above it
     to_id: int | None = None  # and up to it
     stamped_upto: datetime | None = None  # where changes are asked for: those that were there when the reading began

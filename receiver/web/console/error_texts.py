@@ -109,6 +109,18 @@ def why_unread(error: str) -> str:
     )
 
 
+_OTHER_FORMS: Mapping[bytes, Any] = {
+    b"{": lazy_gettext("This is JSON. The platform sends a form."),
+    b"[": lazy_gettext("This is JSON. The platform sends a form."),
+    b"<": lazy_gettext("This is XML or HTML. The platform sends a form."),
+}
+
+
+def other_form(body: bytes) -> str:
+    """Return what a push is instead of a form, in the page's language; empty: it may be one."""
+    return str(_OTHER_FORMS.get(body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1], ""))
+
+
 def flag_words(flag: str) -> str:
     """Return a parsing note in the page's language; one of another version as it is."""
     return str(FLAGS.get(flag, flag))

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from receiver.core import in_zone, mask_mobile
 from receiver.web import runtime
 from receiver.web.console.audit_texts import action_words, detail_name, detail_value
-from receiver.web.console.error_texts import flag_words, why_unread
+from receiver.web.console.error_texts import flag_words, other_form, why_unread
 from receiver.web.console.file_words import filter_words
 from receiver.web.console.state_words import state_word
 
@@ -222,7 +222,7 @@ def register(app: Flask) -> None:
     """Register these filters with the templates."""
     filters = (
         *(visible, short, moment, moment_ago, clock, day, duration, ago, number, spaced, percent),
-        *(why_unread, flag_words, state_word, without),
+        *(why_unread, other_form, flag_words, state_word, without),
         *(day_of, alarm_help),
         *(action_words, detail_name, detail_value, filter_words),
     )

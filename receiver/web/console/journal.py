@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from flask import flash, redirect, url_for
+import marshmallow as ma
+from flask import flash, redirect, request, url_for
 from flask_babel import gettext
 
+from receiver.core import Outcome
 from receiver.intake import service
 from receiver.messages import queries
 from receiver.web import runtime
-from receiver.web.console.list_pages import ListKind, PushListSchema, read_list
+from receiver.web.console.list_pages import ListKind, PushListSchema, read_list, wanted_of
 from receiver.web.console.pages import ask_first, blueprint, render
 from receiver.web.console.session import current_user
 from receiver.web.lists.pages import find_push
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from receiver.messages.queries import Clock, Page
 
 _BYTES_A_LINE = 16
+_REASONS_MAX = 8
+_REPLAYED_MAX = 100  # at once: each is a transaction of its own
 
 
 def _find(connection: Connection, page: Page, _clock: Clock) -> queries.Listed[queries.PushRow]:
@@ -37,7 +41,7 @@ def _find(connection: Connection, page: Page, _clock: Clock) -> queries.Listed[q
 PUSHES = ListKind(
     name="pushes",
     schema=PushListSchema,
-    filters=("outcome", "account", "received_from", "received_to"),
+    filters=("outcome", "error", "account", "received_from", "received_to"),
     span=("received_from", "received_to"),
     find=_find,
     read_place=lambda parts: UUID(parts[0]),
@@ -52,7 +56,10 @@ def pushes() -> Response:
         "all": (gettext("All"), {}),
         "quarantined": (gettext("Quarantined"), {"outcome": "quarantined"}),
     }
-    return render("pushes.html", status, **values, views=views)
+    accounts, reasons = current_user().caller.accounts, []
+    if values["narrowed"].get("outcome") == Outcome.QUARANTINED.value and "HX-Request" not in request.headers:
+        reasons = runtime().ask(lambda connection: queries.count_errors(connection, accounts, most=_REASONS_MAX))
+    return render("pushes.html", status, **values, views=views, reasons=reasons, replayed_max=_REPLAYED_MAX)
 
 
 @blueprint.get("/pushes/<push_id>")
@@ -73,6 +80,37 @@ def replay_push(push_id: str) -> Response:
     else:
         flash(gettext("The push still cannot be parsed."), "bad")
     return redirect(url_for("console.push", push_id=push_id), HTTPStatus.SEE_OTHER)
+
+
+@blueprint.post("/pushes/replay", endpoint="replay_list")
+def replay_pushes() -> Response:
+    """Parse the newest pushes of a list that could not be parsed again, with the current settings."""
+    services, staff = runtime(), current_user()
+    narrowed = {field: request.form[field] for field in (*PUSHES.filters, "range") if request.form.get(field)}
+    narrowed["outcome"] = Outcome.QUARANTINED.value
+    back = url_for("console.pushes", **narrowed)  # type: ignore[arg-type]
+    try:
+        arguments = PushListSchema().load(narrowed)
+    except ma.ValidationError:
+        return redirect(back, HTTPStatus.SEE_OTHER)  # which names it
+    wanted = wanted_of(
+        PUSHES, {name: value for name, value in arguments.items() if name != "limit"}, (), services.now()
+    )
+    page = queries.Page(limit=_REPLAYED_MAX, filter=wanted)
+    found = services.ask(lambda connection: queries.list_pushes(connection, page))
+    asked = ask_first(
+        gettext("Parse %(count)s pushes again?", count=len(found)),
+        gettext("They are parsed with the current settings. Missing data is added; nothing is counted twice."),
+        gettext("Re-parse"),
+        back=back,
+    )
+    if asked is not None:
+        return asked
+    outcomes = [service.replay(services.trail, services.admission, staff.caller.name, one) for one in found]
+    parsed = outcomes.count(Outcome.ACCEPTED)
+    text = gettext("Parsed: %(parsed)s. Still not parsed: %(rest)s.", parsed=parsed, rest=len(outcomes) - parsed)
+    flash(text, "good" if parsed == len(outcomes) else "bad")
+    return redirect(back, HTTPStatus.SEE_OTHER)
 
 
 @blueprint.post("/pushes/seen")

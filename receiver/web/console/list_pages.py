@@ -70,6 +70,8 @@ class OptOutListSchema(_SpanSchema, ReplyFilterSchema):
 class PushListSchema(_SpanSchema, PushFilterSchema):
     """Filters of the console's journal."""
 
+    error = Text(max_chars=1000)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListKind:
@@ -198,7 +200,8 @@ def wanted_of(kind: ListKind, filters: Mapping[str, Any], numbers: tuple[str, ..
     """Return the filter of a list from its loaded arguments, at this moment and within the user's accounts."""
     narrowed = with_span(filters, kind.span, now, runtime().settings.timezone)
     accounts = readable_accounts(narrowed.pop("account", None))
-    narrowed.pop("numbers", None)
+    for field in ("numbers", "limit", "cursor"):
+        narrowed.pop(field, None)
     return Filter(**narrowed, accounts=accounts, mobiles=numbers or None)
 
 

@@ -92,7 +92,7 @@ def as_page(items: list[Any], next_cursor: str | None) -> dict[str, Any]:
 
 
 _CLOCKS_APART = timedelta(minutes=1)  # of nodes, at most
-_LATER_FILTERS = frozenset({"updated_from", "updated_to", "stamped_upto", "mobiles"})
+_LATER_FILTERS = frozenset({"updated_from", "updated_to", "stamped_upto", "mobiles", "error"})
 _ASKS_FOR_ONE = frozenset({"mobile", "mobiles", "task_id", "reference"})
 
 

@@ -328,8 +328,9 @@ _OF_MESSAGES = (
 
 
 def _look_up_tokens(connection: sa.Connection, patterns: NumberPatterns) -> list[str]:
+    """Return the look-ups whose digits contain the number: a look-up finds numbers that adjoin other digits too."""
     rows = connection.execute(sa.select(look_ups.c.token, look_ups.c.text))
-    return [row.token for row in rows if patterns.named_in(row.text)]
+    return [row.token for row in rows if patterns.mobile in "".join(filter(str.isdecimal, normalize("NFKC", row.text)))]
 
 
 def _mentions(connection: sa.Connection, patterns: NumberPatterns, named: Collection[UUID]) -> dict[str, int]:

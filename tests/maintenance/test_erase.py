@@ -45,6 +45,8 @@ from receiver.messages import recording
 from receiver.reporting import rollup
 from receiver.reporting.delivery import delivery_report
 from receiver.reporting.figures import ReportQuestion, Unit
+from receiver.support.lookup import parse_lookup
+from receiver.support.lookup_store import save_look_up
 from tests.harness.factories import READER, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.harness.notes import write_note
@@ -247,6 +249,20 @@ def test_all_of_the_number_goes_and_nothing_of_others(runtime: Runtime) -> None:
     again = json.loads(command(runtime, MOBILE, "--yes", "--json").stdout)
     assert sum(again["rows"].values()) == 0
     assert count(runtime, tombstones) == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "pasted", [f"{MOBILE}15911110000", f"①{MOBILE}", f"{MOBILE}2026-11-29", "1. １３７-1234-5678\n2. 15911110000"]
+)
+def test_look_up_that_names_it_in_any_way_goes(runtime: Runtime, pasted: str) -> None:
+    parsed = parse_lookup(pasted)
+    assert parsed is not None
+    assert MOBILE in parsed.numbers
+    for text in (pasted, "15080921090"):
+        runtime.database.write(lambda c, text=text: save_look_up(c, 1, text, now=NOW))  # type: ignore[misc]
+    assert command(runtime, MOBILE, "--yes").exit_code == 0
+    assert runtime.ask(lambda c: c.scalars(sa.select(look_ups.c.text)).all()) == ["15080921090"]
 
 
 @on_sqlite

@@ -24,6 +24,7 @@ from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
+from tests.harness.waiting import await_true
 from tests.intake.test_promises import assert_kept, await_empty_spool
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def test_move_under_load_that_is_killed_and_run_again_keeps_every_push_once(
         spooled = pushers.outcomes["spooled"]
         pushers.await_acks(100)
         assert pushers.outcomes["spooled"] - spooled >= 100 - 4  # those under way when it was looked at
-        assert "was moved to" in process.request("GET", "/readyz").json["reason"]
+        await_true(lambda: "was moved to" in process.request("GET", "/readyz").json["reason"])  # a write has failed
 
     assert set(pushers.outcomes) <= {"accepted", "spooled"}
     assert pushers.failures == 0

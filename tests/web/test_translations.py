@@ -329,7 +329,8 @@ def test_no_page_shows_english_to_who_reads_chinese(
     for path in ("", "banner", "status", "incidents", "runbook", "setup", "account", "audit", "access", "keys", "users",
                  "webhooks", "webhooks/shop", "webhooks/shop/dead", "advice", "advice?language=en",
                  "reports", "reports?compare=1", "exports", "messages", "cases", "replies", "opt-outs", "pushes",
-                 "tail", "test-message", "test-message/1", "opt-outs?opt_out_review=true", "pushes?outcome=quarantined"):  # fmt: skip
+                 "tail", "test-message", "test-message/1", "opt-outs?opt_out_review=true",
+                 "pushes?outcome=quarantined"):  # fmt: skip
         visitor.get(f"/console/{path}")
     for path in ("messages?sent_from=x&status=nonsense", "messages?late=nonsense", f"messages?task_id={'1' * 65}",
                  "messages?cursor=nonsense", "replies?received_to=x", "pushes?outcome=nonsense",

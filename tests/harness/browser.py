@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 WCAG = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
-DESKTOP, PHONE = 1280, 360
+DESKTOP, PHONE, TABLET, WIDE = 1280, 360, 768, 1440
 _TELL_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", event => console.error(
     `securitypolicyviolation: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
@@ -130,6 +130,59 @@ def assert_fits(page: Page) -> None:
     wide: int = page.evaluate("document.documentElement.scrollWidth")
     shown: int = page.evaluate("document.documentElement.clientWidth")
     assert wide <= shown, f"{page.url} is {wide} px wide in a window of {shown} px"
+
+
+# Numbers, ids and times stand on one line; a cell holds its content, and lies on no other.
+_LAYOUT = """
+() => {
+    const problems = [], shown = element => element.checkVisibility() && element.getClientRects().length;
+    const said = element => `${element.tagName} ${element.className} "${element.textContent.trim().slice(0, 40)}"`;
+    const content = element => {
+        const range = document.createRange();
+        range.selectNodeContents(element);
+        return range.getBoundingClientRect();
+    };
+    const spills = element => getComputedStyle(element).overflowX === "visible" && (
+        element.scrollWidth > element.clientWidth + 1
+        || content(element).width && content(element).left < element.getBoundingClientRect().left - 1);
+    const lines = element => {
+        const range = document.createRange();
+        range.selectNodeContents(element);
+        let [count, bottom] = [0, -1];
+        for (const rect of [...range.getClientRects()].filter(each => each.width > 1).sort((a, b) => a.top - b.top)) {
+            if (rect.top >= bottom - 2) count += 1;
+            bottom = Math.max(bottom, rect.bottom);
+        }
+        return count;
+    };
+    for (const element of document.querySelectorAll(
+            "main time, td.num, td.mono, th.mono, td .mono, .badge, #rows th[scope=row], .bar summary, .bar nav a")) {
+        if (!shown(element) || element.closest(".text, details:not([open]) > :not(summary)")) continue;
+        if (lines(element) > 1) problems.push(`wraps: ${said(element)}`);
+    }
+    for (const row of document.querySelectorAll("tr")) {
+        const boxes = [...row.cells].filter(shown).map(cell => [cell, cell.getBoundingClientRect()]);
+        for (const [cell, box] of boxes) {
+            if (spills(cell)) problems.push(`spills: ${said(cell)}`);
+            for (const [other, its] of boxes) {
+                const wide = Math.min(box.right, its.right) - Math.max(box.left, its.left);
+                const high = Math.min(box.bottom, its.bottom) - Math.max(box.top, its.top);
+                if (cell !== other && wide > 1 && high > 1) problems.push(`overlaps: ${said(cell)} and ${said(other)}`);
+            }
+        }
+    }
+    for (const element of document.querySelectorAll("main > *, .card, .answer, .facts dd, .bar, .banner p")) {
+        if (shown(element) && spills(element)) problems.push(`spills: ${said(element)}`);
+    }
+    return [...new Set(problems)].slice(0, 20);
+}
+"""
+
+
+def assert_laid_out(page: Page) -> None:
+    """Hold the page to its layout: no number, id or time wraps, no cell spills over or lies on another."""
+    problems: list[str] = page.evaluate(_LAYOUT)
+    assert problems == [], f"{page.url}:\n" + "\n".join(problems)
 
 
 def _tell(violation: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every staff page in every dress, held to WCAG 2.2 AA and to its width."""
+"""Every staff page in every dress, held to WCAG 2.2 AA, to its width and to its layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness.browser import DESKTOP, PHONE, assert_accessible, assert_fits
+from tests.harness.browser import PHONE, TABLET, WIDE, assert_accessible, assert_fits, assert_laid_out
 from tests.web.console.views import VIEWS, serve_samples
 
 if TYPE_CHECKING:
@@ -26,13 +26,19 @@ def samples() -> Iterator[dict[str, Sample]]:
         yield made
 
 
-# Every pair of language, theme and width is among these; all eight would take twice as long and say no more.
+# Every pair of language, theme and width is among these; all twelve would take twice as long and say no more.
 @pytest.mark.parametrize(
     ("locale", "dark", "width"),
-    [("en", False, DESKTOP), ("en", True, PHONE), ("zh-CN", False, PHONE), ("zh-CN", True, DESKTOP)],
-    ids=["en-light-desktop", "en-dark-phone", "zh-light-phone", "zh-dark-desktop"],
+    [
+        ("en", False, PHONE),
+        ("en", True, TABLET),
+        ("en", False, WIDE),
+        ("zh-CN", True, PHONE),
+        ("zh-CN", False, TABLET),
+        ("zh-CN", True, WIDE),
+    ],
 )
-def test_every_page_is_accessible_and_fits(
+def test_every_page_is_accessible_fits_and_keeps_its_layout(
     samples: dict[str, Sample],
     open_context: Callable[..., tuple[BrowserContext, Guard]],
     locale: str,
@@ -48,7 +54,7 @@ def test_every_page_is_accessible_and_fits(
             view.open(page, samples)
             assert page.locator("html").get_attribute("lang") == locale, view.name
             page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true })")
-            for check in (assert_accessible, assert_fits):
+            for check in (assert_accessible, assert_fits, assert_laid_out):
                 try:
                     check(page)
                 except AssertionError as error:

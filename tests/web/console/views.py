@@ -98,7 +98,11 @@ class _Quiet(WSGIRequestHandler):
 
 @contextmanager
 def serve_samples() -> Iterator[dict[str, Sample]]:
-    """Serve each site: `usual`, `silent` (the platform pushes no more), and `empty` (nothing has come yet)."""
+    """Serve each site.
+
+    `usual`; `silent` (the platform pushes no more); `empty` (nothing has come yet); `hostile` (the longest and oddest
+    that can be kept, in full pages).
+    """
     with ExitStack() as stack:
         stack.enter_context(patch.object(runtime_module.Runtime, "now", lambda _: NOW))
         stack.enter_context(patch("receiver.web.console.status.can_connect", lambda _: True))
@@ -107,7 +111,7 @@ def serve_samples() -> Iterator[dict[str, Sample]]:
         stack.enter_context(patch("receiver.web.console.login._new_secret", lambda: _TOTP_KEY * 2))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         made = {}
-        for name, fill in (("usual", _fill), ("silent", _fall_silent), ("empty", None)):
+        for name, fill in (("usual", _fill), ("silent", _fall_silent), ("empty", None), ("hostile", _fill_hostile)):
             made[name] = stack.enter_context(_serve(directory / name, fill))
         yield made
 
@@ -302,6 +306,58 @@ def _fall_silent(connection: sa.Connection) -> None:
         if sent_at < NOW - timedelta(minutes=20):
             pushes.append(_push(sent_at + timedelta(seconds=5), mobile, task, status="1"))
     _keep(connection, sends, pushes)
+
+
+_ODD = (
+    "x" * 300,
+    "验证码一直没有收到，请尽快处理，" * 18,
+    "👨‍👩‍👧‍👦🏳️‍🌈👩🏽‍🚀" * 12,
+    "שלום مرحبا \u202edrowssap " * 10,
+    "a\nb\nc\nd\ne\nf\n" * 6,
+    "W" * 60 + " " + "Z" * 239,
+)
+
+
+def _fill_hostile(connection: sa.Connection) -> None:
+    sends, pushes = [], []
+    for number in range(60):
+        sent_at, mobile = NOW - timedelta(seconds=90 + 40 * number), f"1390013{8000 + number}"
+        # An id is kept at up to 64 characters, and words of the platform at any length.
+        task, name = f"{number:02}" + "8W" * 31, f"{number:02}" + "Mm" * 31
+        words = _ODD[number % len(_ODD)][:255] if number % 10 == 9 else None
+        sends.append(
+            make_send(
+                task_id=None if words else task, mobile=mobile, template_id=name, reference=name, sent_at=sent_at,
+                error_message=words,
+            )
+        )  # fmt: skip
+        if not words:
+            states = (("1", "0"), ("1",), ("0",), ())[number % 4]
+            pushes += [_push(sent_at + timedelta(seconds=4), mobile, task, status=each) for each in states]
+            said = _ODD[number % len(_ODD)]
+            pushes.append(_push(sent_at + timedelta(seconds=30), mobile, task, content=said))
+        pushes.append(_push(sent_at, body=f"mobile={'9' * 70}&taskid={'W' * 80}&status=\u202e{'W' * 20}".encode()))
+    _keep(connection, sends, pushes)
+    reading = Reading(account="default", asked_at=NOW, answered_at=NOW, remain_point=9_000_000_000_000_000_000)
+    balance.save_readings(connection, [reading])
+    made_at, long = NOW - timedelta(days=40), "W" * 64
+    changes.create_user(connection, name=long, role=Role.ADMIN, now=made_at, password_hash=None, oidc_subject="x")
+    changes.create_key(connection, name=long, scopes=list(Scope), accounts=None, now=made_at, expires_at=None)
+    new = NewEndpoint(
+        name=long, url=f"https://{'w' * 60}.example.com/{'W' * 180}", format=PayloadFormat.WEBHOOKS,
+        events=tuple(EventType),
+    )  # fmt: skip
+    endpoint_changes.create_endpoint(connection, new, now=made_at)
+    endpoint = endpoints.get_endpoint(connection, long)
+    endpoint_changes.pause_endpoint(connection, endpoint, because="W" * 200, now=NOW - timedelta(hours=2))
+    at = NOW - timedelta(days=4)
+    row = {"event": EventType.STATUS_CHANGED.value, "message_id": 1, "attempts": 17, "last_error": "W" * 200}
+    row |= {"target_id": endpoint.id, "event_id": first_id_of(at), "failing_since": at}
+    connection.execute(sa.insert(deliveries).values(**row, created_at=at, next_at=NOW, dead_at=NOW))
+    for number in range(60):
+        odd = {"mobile_hmac": f"{number:064x}", "reason": _ODD[number % len(_ODD)], "filter": {long: long}}
+        action = "number.reveal" if number % 2 else long
+        write_audit(connection, at=NOW - timedelta(minutes=90 - number), actor=long, action=action, detail=odd)
 
 
 def _forget(connection: sa.Connection) -> None:
@@ -536,6 +592,23 @@ VIEWS = (
     View("advice", _at("advice")),
     View("audit", _at("audit")),
     View("account", _at("account"), user="liu.fang"),
+    View("hostile-found", _found("8003"), site="hostile"),
+    View("hostile-message", _first_of("messages?status=delivered"), site="hostile"),
+    View("hostile-messages", _at("messages"), site="hostile"),
+    View("hostile-replies", _at("replies"), site="hostile"),
+    View("hostile-reports", _at("reports"), site="hostile"),
+    View("hostile-pushes", _at("pushes"), site="hostile"),
+    View("hostile-push", _first_of("pushes"), site="hostile"),
+    View("hostile-status", _at("status"), site="hostile"),
+    View("hostile-setup", _at("setup"), site="hostile"),
+    View("hostile-users", _at("users"), site="hostile"),
+    View("hostile-keys", _at("keys"), site="hostile"),
+    View("hostile-webhooks", _at("webhooks"), site="hostile"),
+    View("hostile-webhook", _at(f"webhooks/{'W' * 64}"), site="hostile"),
+    View("hostile-dead-letters", _at(f"webhooks/{'W' * 64}/dead"), site="hostile"),
+    View("hostile-audit", _at("audit"), site="hostile"),
+    View("hostile-access", _at("access"), site="hostile"),
+    View("access", _at("access")),
     View("account-wrong", _typed("account", "new", present="not this one", new="another horse"), status=422),
     View("problem-away", _at("messages"), away=True, status=503),
     View("problem-missing", _at("nowhere"), status=404),

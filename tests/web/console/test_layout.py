@@ -1,0 +1,58 @@
+"""Staff pages with the longest and oddest content: nothing wraps, overlaps or spills, and no page is heavy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.browser import PHONE, WIDE, assert_fits, assert_laid_out
+from tests.web.console.views import VIEWS, serve_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import BrowserContext
+
+    from tests.harness.browser import Guard
+    from tests.web.console.views import Sample
+
+_MOST_BYTES = 60_000
+_LISTS = ("messages", "replies", "pushes", "audit")
+# The others, widths and themes: test_accessible.py.
+_SAMPLE = ("hostile-messages", "hostile-replies", "hostile-pushes", "hostile-webhooks", "hostile-audit")
+
+
+@pytest.fixture(scope="module")
+def samples() -> Iterator[dict[str, Sample]]:
+    with serve_samples() as made:
+        yield made
+
+
+@pytest.mark.parametrize("width", [PHONE, WIDE])
+def test_lists_of_hostile_content_keep_their_layout(
+    samples: dict[str, Sample], open_context: Callable[..., tuple[BrowserContext, Guard]], width: int
+) -> None:
+    context, _ = open_context(samples["hostile"].origin, width=width, locale="zh-CN")
+    page = context.new_page()
+    for view in VIEWS:
+        if view.name in _SAMPLE:
+            view.open(page, samples)
+            assert_fits(page)
+            assert_laid_out(page)
+
+
+# Replies of 300 characters are 45 kB by themselves.
+@pytest.mark.parametrize(("site", "names"), [("usual", _LISTS), ("hostile", ("messages", "pushes", "audit"))])
+def test_no_list_of_fifty_rows_is_heavy(
+    samples: dict[str, Sample],
+    open_context: Callable[..., tuple[BrowserContext, Guard]],
+    site: str,
+    names: tuple[str, ...],
+) -> None:
+    context, _ = open_context(samples[site].origin)
+    samples[site].enter(context, "wang.li")
+    for name in names:
+        answer = context.request.get(f"/console/{name}")
+        assert answer.ok
+        assert len(answer.body()) <= _MOST_BYTES, name

@@ -90,6 +90,11 @@ def whole_since(connection: sa.Connection, asked: ReportQuestion) -> datetime | 
     return horizon if horizon is not None and asked.since < horizon else None
 
 
+def is_counted(connection: sa.Connection, asked: ReportQuestion) -> bool:
+    """Return whether the stored counts can answer, at a small cost."""
+    return _kept_offset(connection, asked) is not None
+
+
 def _kept_offset(connection: sa.Connection, asked: ReportQuestion) -> int | None:
     """Return the offset of the stored counts if they can answer; None: the messages must."""
     by_hour = asked.unit is Unit.HOUR and asked.counts_alone

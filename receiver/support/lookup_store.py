@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -12,9 +13,11 @@ from receiver.db.sql import is_over
 from receiver.db.tables import look_ups
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 _KEPT = timedelta(days=1)
+_RECENT_MAX = 50  # rows: a text may be looked up many times
 
 
 def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: datetime) -> str:
@@ -31,3 +34,14 @@ def find_look_up(connection: sa.Connection, user_id: int, token: str, *, now: da
     own = (column.token == token, column.user_id == user_id, column.created_at > now - _KEPT)
     found: str | None = connection.scalar(sa.select(column.text).where(*own))
     return found
+
+
+def list_recent(connection: sa.Connection, user_id: int, *, now: datetime, limit: int = 5) -> Mapping[str, str]:
+    """Return a user's own newest look-ups of a day, newest first: each text once, and its latest address."""
+    column = look_ups.c
+    own = (column.user_id == user_id, column.created_at > now - _KEPT)
+    query = sa.select(column.text, column.token).where(*own).order_by(column.created_at.desc()).limit(_RECENT_MAX)
+    newest: dict[str, str] = {}
+    for row in connection.execute(query):
+        newest.setdefault(row.text, row.token)
+    return dict(islice(newest.items(), limit))

@@ -280,6 +280,16 @@ def list_unreported(
     return [rows[message_id] for message_id in ids if message_id in rows]
 
 
+def is_any_due(connection: sa.Connection, clock: Clock, *, accounts: Sequence[str] | None = None) -> bool:
+    """Return whether any accepted message of a day should have its receipt by now, of those that are looked through."""
+    oldest, youngest = clock.now - _UNREPORTED_SPAN, clock.now - clock.late_after
+    found = sent_between(oldest, youngest, messages.c.account, messages.c.send_state).c
+    query = sa.select(found.account).where(found.send_state.is_(None)).limit(1)
+    if accounts is not None:
+        query = query.where(found.account.in_(accounts))
+    return connection.scalar(query) is not None
+
+
 def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[Any]) -> sa.Subquery:
     """Return the newest 20,000 recorded messages sent after `since` and before `until`.
 

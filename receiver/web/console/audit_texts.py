@@ -29,6 +29,7 @@ ACTIONS: Mapping[str, Any] = {
     "quarantine.seen": lazy_gettext("Marked unparsed pushes as reviewed"),
     "push_url.read": lazy_gettext("Read the push URL"),
     "self_test": lazy_gettext("Ran the self-test"),
+    "test_message.send": lazy_gettext("Sent a test message"),
     "messages.export": lazy_gettext("Exported messages"),
     "receipts.export": lazy_gettext("Exported receipts"),
     "replies.export": lazy_gettext("Exported replies"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from babel.dates import format_skeleton, format_time, get_timezone_name
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
-from flask import current_app, g, url_for
+from flask import g
 from flask_babel import get_locale, gettext
 from markupsafe import Markup, escape
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from babel import Locale
     from flask import Flask
 
-    from receiver.alerting.rules import Alarm
 
 _NEVER_SHOWN_RAW = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _KEPT = frozenset("\n")
@@ -196,13 +195,6 @@ def zone_name() -> str:
     return f"{get_timezone_name(now, locale=_locale())} (UTC{offset})"
 
 
-def alarm_help(alarm: Alarm) -> str | None:
-    """Return the address of an alarm's entry in the runbook; None: the console has no runbook."""
-    if "console.runbook" not in current_app.view_functions:
-        return None
-    return url_for("console.runbook", _anchor=alarm.heading.lower())
-
-
 def _locale() -> Locale:
     found: Locale | None = get_locale()
     assert found is not None  # noqa: S101  (there is a request)
@@ -222,8 +214,7 @@ def register(app: Flask) -> None:
     """Register these filters with the templates."""
     filters = (
         *(visible, short, moment, moment_ago, clock, day, duration, ago, number, spaced, percent),
-        *(why_unread, other_form, flag_words, state_word, without),
-        *(day_of, alarm_help),
+        *(why_unread, other_form, flag_words, state_word, without, day_of),
         *(action_words, detail_name, detail_value, filter_words),
     )
     app.jinja_env.filters.update({made.__name__: made for made in filters} | {"masked": mask_mobile, "e": escape})

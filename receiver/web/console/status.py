@@ -1,11 +1,11 @@
-"""Home, warnings, status, setup and self-test."""
+"""Warnings, status, setup and self-test."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +30,12 @@ from receiver.net.self_test import push_self_test
 from receiver.support import signals
 from receiver.support.answers import moment_of
 from receiver.web import denials, runtime
-from receiver.web.console.filters import alarm_help, duration, zone_name
+from receiver.web.console.filters import duration, zone_name
 from receiver.web.console.incidents import concerns, is_named, words_of
-from receiver.web.console.lookup import PERIODS
 from receiver.web.console.pages import blueprint, language, render
-from receiver.web.console.session import Permission, current_user, seen_accounts
+from receiver.web.console.session import current_user, seen_accounts
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from werkzeug.wrappers import Response
 
     from receiver.alerting.follow import Incident
@@ -50,14 +47,6 @@ _REFUSALS_SHOWN = 10
 _EVIDENCE_LINES = 20
 _MINUTES = 60
 _SELF_TEST_SECONDS = 10
-
-
-@blueprint.get("/")
-def home() -> Response:
-    """Show the search field, or redirect to the reports without permission for look-ups."""
-    if current_user().may(Permission.LOOK_UP):
-        return render("home.html", periods=PERIODS)
-    return redirect(url_for("console.reports"), HTTPStatus.SEE_OTHER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +116,7 @@ class DatabaseStatus:
     minutes: list[Minute]
     balances: list[tuple[Reading, Trend, int | None]]
     evidence: list[Any]
+    any_due: bool  # whether any message of the last 24 hours should have its receipt by now
     clocks: str | None  # how the platform's clock differs from ours
     incidents: list[Incident]  # of all nodes
     figures: StoredFigures  # over all accounts
@@ -168,9 +158,9 @@ def status() -> Response:
         "status.html",
         judgement=judgement,
         # The subject of one that is not named may be another team's endpoint.
-        reasons=[(words_of(finding), alarm_help(finding.alarm)) for finding in judgement.findings if is_named(finding)],
+        reasons=[(words_of(finding), finding.alarm) for finding in judgement.findings if is_named(finding)],
         incidents=[
-            (title_of(incident, language()), incident.since, alarm_help(incident.alarm))
+            (title_of(incident, language()), incident.since, incident.alarm)
             for incident in open_ones
             if is_named(incident)
         ],
@@ -180,10 +170,16 @@ def status() -> Response:
         disk=found.disk,
         certificate=found.certificate_days_left,
         reachable=reachable,
+        spool_began=_spool_began(current.spool),
+        spool_full_at=now + timedelta(seconds=found.spool_lasts_seconds) if found.spool_lasts_seconds else None,
         refused=refused.total(),
         now=now,
         evidence=_evidence_text(known) if known else "",
     )
+
+
+def _spool_began(spool: SpoolState) -> datetime | None:
+    return None if spool.oldest_at is None else datetime.fromtimestamp(spool.oldest_at, UTC)
 
 
 def _evidence_text(known: DatabaseStatus) -> str:
@@ -193,6 +189,8 @@ def _evidence_text(known: DatabaseStatus) -> str:
         lines.append(gettext("Last push received: %(at)s", at=_platform_time(known.last_push.at)))
     if known.last_push is None:
         lines.append(gettext("No push has been received yet."))
+    if not known.any_due:
+        lines.append(gettext("No message of the last 24 hours is due for a receipt."))
     elif not known.evidence:
         lines.append(gettext("Every message of the last 24 hours that is due has a receipt."))
     else:
@@ -222,6 +220,7 @@ def _known(connection: Any, now: datetime) -> DatabaseStatus:
         evidence=list(
             signals.list_unreported(connection, services.clock(now), limit=_EVIDENCE_LINES, accounts=accounts)
         ),
+        any_due=signals.is_any_due(connection, services.clock(now), accounts=accounts),
         clocks=_clock_words(connection, now),
         incidents=incidents.list_open(connection),
         figures=stored,

@@ -91,7 +91,8 @@ def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(
     assert "The database is unavailable: gone. Pushes go to the spool" in page.text
     assert "At the present rate" not in page.text  # nothing waits
     monkeypatch.setattr(run, "seconds_left", lambda *_, **__: 7.5 * 3600)
-    assert "At the present rate the spool is full in 7.5 hours." in staff.page("/status").text
+    assert "At the present rate the spool is full in 7.5 hours." in (text := staff.page("/status").text)
+    assert re.search(r"full about .*\d\d:\d\d:\d\d at the present rate", text)
     assert "unknown while the database is unavailable" in page.text
     assert "evidence" not in page.by_id
     for other in (stranger, gone):
@@ -118,10 +119,20 @@ def test_status_of_a_server_that_never_had_a_push_does_not_say_that_all_is_well(
     staff = log_in(app, runtime, "admin")
     page = staff.page("/status")
     assert page.at("verdict") == "No push has been received yet: finish the setup."
-    assert page._texts["evidence"][0].splitlines()[1:] == ["No push has been received yet."]
+    none_due = "No message of the last 24 hours is due for a receipt."
+    assert page._texts["evidence"][0].splitlines()[1:] == ["No push has been received yet.", none_due]
+    assert "since pushes arrive" not in page.text
     assert 'href="/console/setup"' in page.html.partition('id="verdict"')[2].partition("</section>")[0]
     keep(runtime, at(runtime.now() - SECOND))
-    assert staff.page("/status").at("verdict") == "Pushes arrive and are saved."
+    page = staff.page("/status")
+    assert page.at("verdict") == "Pushes arrive and are saved."
+    assert "not checked, since pushes arrive" in page.text
+    record(runtime, make_send(task_id="t1", sent_at=runtime.now() - SECOND))  # too young
+    assert page._texts["evidence"][0].splitlines()[2:] == [none_due]
+    record(runtime, make_send(task_id="t2", sent_at=runtime.now() - HOUR))
+    keep(runtime, at(runtime.now() - SECOND, task_id="t2"))
+    lines = staff.page("/status")._texts["evidence"][0].splitlines()
+    assert lines[2:] == ["Every message of the last 24 hours that is due has a receipt."]
 
 
 def test_status_has_what_the_hotline_asks_for(app: Flask, runtime: Runtime, clock: time_machine.Traveller) -> None:
@@ -290,9 +301,10 @@ def test_history_lists_the_incidents_of_ninety_days(
     assert first[3].startswith("The spool is growing: ? bytes are spooled")  # as an older version may have kept it
     assert second == [
         "11:00:00", "11:09:00", "9 minutes",
-        "The server accepts no pushes: no answer. The platform's pushes may be lost.", "node-b",
+        "The server accepts no pushes: no answer. The platform's pushes may be lost. Runbook: ServerDown", "node-b",
     ]  # fmt: skip
-    low = "Balance is low: shop: The account shop has 1 messages left, fewer than 2."
+    assert 'href="/console/runbook#serverdown"' in page.html
+    low = "Balance is low: shop: The account shop has 1 messages left, fewer than 2. Runbook: BalanceLow"
     assert [row[2:] for row in others[:2]] == [["8 days", low, "all nodes"]] * 2
     assert len(others) == 6
     assert "Days with incidents: 55 of 90" in page.html

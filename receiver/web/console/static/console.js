@@ -243,6 +243,14 @@
         announceChanges();
     }
 
+    document.addEventListener("keydown", event => {
+        const field = document.querySelector("[name=wanted]");
+        if (event.key !== "/" || !field || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, [contenteditable]")) return;
+        event.preventDefault();
+        field.focus();
+        field.select();
+    });
+
     // The tail: what has come stands in a hidden body of its table, until nobody holds what is shown.
     const tail = document.getElementById("tail");
     function pull() {

@@ -13,6 +13,7 @@ from receiver.db.tables import (
     AGE_FROM,
     MOBILE_END,
     TASKLESS_WHERE,
+    masked_key,
     masked_key_where,
     messages,
     receipts,
@@ -127,7 +128,9 @@ def _ids_without_message(
 ) -> tuple[Sequence[int], bool]:
     """Return ids of rows that hold their number themselves, and whether there were no more to search."""
     own = masked_key_where(table)
-    if connection.scalar(sa.select(sa.literal(1)).select_from(table).where(own).limit(1)) is None:
+    # In the order of their index, so that no database reads the table for the one row.
+    first = sa.select(table.c.id).where(own).order_by(*masked_key(table)).limit(1)
+    if connection.scalar(first) is None:
         return [], True
     floor = (connection.scalar(sa.select(sa.func.max(table.c.id))) or 0) - _SEARCHED_MAX
     of_accounts = [] if accounts is None else [table.c.account.in_(accounts)]
@@ -138,8 +141,7 @@ def _ids_without_message(
     texts = [text for query in lookups for text in query.spellings]
     of_tasks = sa.select(table.c.id).where(own, table.c.task_id.in_(texts), table.c.message_id.is_(None), *of_accounts)
     ids += connection.scalars(of_tasks.limit(READ_MAX)) if texts else ()
-    older = sa.select(sa.literal(1)).select_from(table).where(own, table.c.id <= floor).limit(1)
-    return ids, floor <= 0 or connection.scalar(older) is None
+    return ids, floor <= 0 or connection.scalar(first.where(table.c.id <= floor)) is None
 
 
 def _may_be_of(lookups: Sequence[LookupQuery], number: str) -> bool:

@@ -42,8 +42,8 @@ PERIODS: Mapping[str, timedelta | None] = {
     "30d": timedelta(days=30),
     "all": None,
 }
-_GROUPS_MAX = 8  # each is shown with its timeline
-_MESSAGES_MAX = 50
+_GROUPS_MAX = 4  # each is shown with its timeline, notes and text to hand over; the others as lines
+_MESSAGES_MAX = 20  # of a page
 _NEEDLE_MIN_CHARS = 5  # shorter texts occur in many pushes
 
 

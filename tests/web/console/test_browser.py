@@ -221,6 +221,23 @@ def test_look_up_by_task_reference_last_digits_and_a_wrong_number(site: Site, op
     expect(answer.locator(".advice")).to_contain_text("digit by digit")
 
 
+def test_pasted_lines_stay_apart_and_enter_sends_them(site: Site, open_page: OpenPage) -> None:
+    site.record("15080922501", "62501", ago=30)
+    page = open_page(site.origin, "/console/")
+    log_in(page, "sue")
+    page.goto("/console/")
+    field = page.locator("[name=wanted]")
+    field.focus()
+    page.keyboard.insert_text("15080922501\n13900000000")
+    field.press("Enter")
+    answers = page.locator("#answers .answer")
+    expect(answers).to_have_count(2)
+    expect(answers.first).to_contain_text("150 8092 2501")
+    expect(answers.last.locator(".answer-state")).to_have_text("Nothing found")
+    answers.first.get_by_role("link").click()
+    expect(page.locator("#answers .timeline")).to_be_visible()
+
+
 def test_resends_are_one_answer(site: Site, open_page: OpenPage) -> None:
     for number, ago in enumerate((240, 130, 20)):
         site.record("15080923001", f"6300{number}", ago=ago, template_id="541")

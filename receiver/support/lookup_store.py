@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from receiver.core import mask_mobile
 from receiver.db.sql import is_over
 from receiver.db.tables import look_ups
 
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
 
 _KEPT = timedelta(days=1)
 _RECENT_MAX = 50  # rows: a text may be looked up many times
+_NOT_TYPED = "\x1f"  # before a number that came from a row: the page shows it masked
 
 
-def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: datetime) -> str:
-    """Save a user's look-up for a day; return the random part of its address."""
+def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: datetime, typed: bool = True) -> str:
+    """Save a user's look-up for a day; return the random part of its address.
+
+    `typed`: by the user, who so knows a number in it.
+    """
+    text = text if typed else _NOT_TYPED + text
     token = secrets.token_urlsafe(16)
     connection.execute(sa.insert(look_ups).values(token=token, user_id=user_id, text=text, created_at=now))
     connection.execute(sa.delete(look_ups).where(is_over(look_ups.c.created_at, _KEPT, now)))
@@ -44,4 +50,15 @@ def list_recent(connection: sa.Connection, user_id: int, *, now: datetime, limit
     newest: dict[str, str] = {}
     for row in connection.execute(query):
         newest.setdefault(row.text, row.token)
-    return dict(islice(newest.items(), limit))
+    return {as_shown(text): token for text, token in islice(newest.items(), limit)}
+
+
+def number_of_row(text: str) -> str | None:
+    """Return the number of a saved look-up that came from a row; None: the user has typed the text."""
+    return text.removeprefix(_NOT_TYPED) if text.startswith(_NOT_TYPED) else None
+
+
+def as_shown(text: str) -> str:
+    """Return the text of a saved look-up as its user may see it: the number of a row is masked."""
+    number = number_of_row(text)
+    return text if number is None else mask_mobile(number)

@@ -128,6 +128,7 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.incidents": {"GET /incidents": []},
     "console.missing": {"GET /nowhere": []},
     "console.look_up": {f"POST /look-up wanted={NUMBER}": ["look_up"]},
+    "console.look_up_row": {"POST /look-up/row message=1": ["look_up"]},
     "console.found": {"GET /look-up/TOKEN": []},  # only who looked it up has the address
     "console.found_answer": {"GET /look-up/TOKEN/answer": []},
     "console.revealed": {"GET /messages/1/reveal": []},

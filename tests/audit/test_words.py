@@ -20,6 +20,7 @@ _WRITERS = {"audit", "audited", "audit_look_up", "write_audit", "record", "_chan
 _COMPOSED = {
     "f'user.{action}'": {"user.password", "user.role", "user.accounts", "user.disable", "user.enable",
                          "user.reset_totp", "user.set_totp", "user.end_sessions"},
+    "_ACTIONS[kind]": {"note.create", "case.handle", "case.reopen"},
     "f'{name}.look_up'": {"messages.look_up", "receipts.look_up"},
     "f'{name}.read'": {"messages.read", "receipts.read"},
     "f'{name}.export'": {"messages.export", "receipts.export", "replies.export"},
@@ -37,6 +38,7 @@ def written() -> set[str]:
             if name not in _WRITERS:
                 continue
             for part in call.args:
+                found |= _COMPOSED.get(ast.unparse(part), set()) if isinstance(part, ast.Subscript) else set()
                 if isinstance(part, ast.JoinedStr):
                     found |= _COMPOSED.get(ast.unparse(part), set())
                 elif isinstance(part, ast.Constant) and isinstance(part.value, str) and "." in part.value:

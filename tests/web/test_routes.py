@@ -79,6 +79,7 @@ ROUTES = {
     "POST /console/login": "to all",
     "POST /console/logout": "after the password, before the second factor",
     "POST /console/look-up": "look up",
+    "POST /console/look-up/row": "look up",
     "GET /console/look-up/<token>": "look up",
     "GET /console/look-up/<token>/answer": "look up",
     "GET /console/cases": "read lists",

@@ -150,6 +150,7 @@ VOID = {"meta", "link", "input", "br", "img", "hr"}
 # Included or imported by pages, so that no signal tells of them.
 PARTS = {
     *("base.html", "macros.html", "tail_rows.html", "answer.html", "case.html", "finding.html", "handover.html"),
+    "row_look_up.html",
     "look_up_form.html",
 }
 

@@ -11,12 +11,13 @@ from flask_babel import gettext, lazy_gettext
 from receiver.core import TEXT_MAX_CHARS, NotFound
 from receiver.support import lookup_service
 from receiver.support.answers import LookupAnswer
-from receiver.support.lookup import PASTED_MAX_CHARS, parse_lookup
+from receiver.support.lookup import PASTED_MAX_CHARS, LookupQuery, ParsedLookup, parse_lookup
 from receiver.support.lookup_service import Place, answer_lookup
-from receiver.support.lookup_store import find_look_up, save_look_up
+from receiver.support.lookup_store import as_shown, find_look_up, number_of_row, save_look_up
 from receiver.support.number_list import NUMBERS_MAX, parse_numbers
 from receiver.web import runtime
 from receiver.web.console.advice import advice_for, advice_for_nothing
+from receiver.web.console.message import revealed_numbers
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import current_user
 from receiver.web.lists.visibility import audit_look_up
@@ -73,7 +74,8 @@ def _answer(template: str, token: str) -> Response:
     services, user = runtime(), current_user().user
     now = services.now()
     text = services.ask(lambda connection: find_look_up(connection, user.id, token, now=now))
-    parsed = parse_lookup(text) if text is not None else None
+    of_row = number_of_row(text or "")
+    parsed = ParsedLookup(queries=(LookupQuery(mobile=of_row),)) if of_row else parse_lookup(text or "")
     if text is None or parsed is None:
         raise NotFound(
             gettext(
@@ -101,7 +103,7 @@ def _answer(template: str, token: str) -> Response:
     return render(
         template,
         token=token,
-        wanted=text,
+        wanted=as_shown(text),
         near_misses=[miss for miss in parsed.near_misses if not any(result.names(miss.text) for result in results)],
         more=parsed.more,
         listed=bool(parsed.numbers) and _is_list_of_numbers(text),
@@ -115,7 +117,7 @@ def _answer(template: str, token: str) -> Response:
         advice_for_nothing=advice_for_nothing,
         refreshes=any(result.may_change for result in results),
         now=now,
-        shown_in_full=frozenset(parsed.mobiles),
+        shown_in_full=revealed_numbers(results) if of_row else frozenset(parsed.mobiles),
     )
 
 

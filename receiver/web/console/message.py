@@ -23,9 +23,12 @@ from receiver.web.console.session import Permission, current_user
 from receiver.web.lists.visibility import audit_look_up
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from werkzeug.wrappers import Response
 
     from receiver.messages.queries import Clock, MessageRow
+    from receiver.support.lookup_service import LookupResult
 
 _REVEALED = "revealed"  # in the session's cookie: messages, by user and id, and until when
 _REVEALED_FOR = timedelta(minutes=10)
@@ -70,6 +73,12 @@ def is_revealed(row: MessageRow) -> bool:
     if until is None or not current_user().may(Permission.LOOK_UP):
         return False
     return datetime.fromtimestamp(until, UTC) > runtime().now()
+
+
+def revealed_numbers(results: Iterable[LookupResult]) -> frozenset[str]:
+    """Return the numbers of messages found of which this user has revealed one, in this session."""
+    groups = (group for result in results for group in result.groups)
+    return frozenset(row.mobile for group in groups for row in group.attempts.messages if is_revealed(row))
 
 
 def _find(message_id: str, clock: Clock) -> MessageRow:

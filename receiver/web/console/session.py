@@ -75,6 +75,7 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.runbook": Access.STAFF,
     "console.missing": Access.STAFF,
     "console.look_up": Permission.LOOK_UP,
+    "console.look_up_row": Permission.LOOK_UP,
     "console.found": Permission.LOOK_UP,
     "console.found_answer": Permission.LOOK_UP,
     "console.reveal": Permission.LOOK_UP,

@@ -57,6 +57,7 @@ MATRIX = {
     "POST /console/look-up": "L2oFo",
     "GET /console/look-up/t": "L2oFo",
     "GET /console/look-up/t/answer": "L2oFo",
+    "POST /console/look-up/row": "L2oFo",
     "GET /console/cases": "L2ooo",
     "POST /console/messages/1/notes": "L2oFo",
     "GET /console/messages/1/reveal": "L2oFo",

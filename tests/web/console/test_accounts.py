@@ -53,6 +53,7 @@ CASES: dict[str, dict[str, bool]] = {
     "console.status": {"GET /status": True},
     "console.incidents": {"GET /incidents": True},
     "console.look_up": {f"POST /look-up wanted={NUMBER}": False},
+    "console.look_up_row": {"POST /look-up/row message=MESSAGE": False, "POST /look-up/row push=PUSH": False},
     "console.found": {
         f"FIND {NUMBER}": True, "FIND 8777": True, "FIND zetatask": True, "FIND zetaref": True,
         f"FIND {UNREADABLE}": True,

@@ -311,6 +311,36 @@ def test_a_case_is_handed_to_a_colleague_by_its_link_and_as_text(site: Site, ope
     expect(colleague.locator(".facts").first).to_contain_text("138****8000")
 
 
+def test_a_note_that_is_being_written_stays_while_the_answer_refreshes(site: Site, open_page: OpenPage) -> None:
+    site.record("15080922001", "62001", template_id="541")
+    page = open_page(site.origin, "/console/", locale="zh-CN")
+    log_in(page, "sue")
+    look_up(page, "15080922001")
+    form = page.locator(".note-form")
+    form.locator("textarea").fill("已回电，等对方")
+    for _ in range(2):
+        with page.expect_response("**/answer*"):
+            pass
+    site.push("15080922001", "62001", status="1")
+    expect(page.locator("#answers .answer")).to_have_attribute("data-state", "delivered")
+    expect(page).to_have_title("已送达 · *2001 · receiver")
+    expect(form.locator("textarea")).to_have_value("已回电，等对方")
+    form.get_by_role("button", name="标记为已处理").click()
+    page.wait_for_url("**/console/look-up/*")
+    expect(page.locator(".notes li")).to_have_count(2)
+    expect(page.locator(".notes")).to_contain_text("sue: 已回电，等对方")
+    expect(page.locator(".case > p .badge")).to_have_text("已处理")
+
+    page.goto("/console/messages?task_id=62001")
+    row = page.locator("tbody tr")
+    expect(row).to_contain_text("1条备注")
+    row.get_by_role("button", name="查询").click()
+    page.wait_for_url("**/console/look-up/*")
+    expect(page.locator(".notes")).to_contain_text("标记为已处理")
+    expect(page.locator("[name=wanted]")).to_have_value("150****2001")
+    assert "15080922001" not in page.content()
+
+
 # --- Lists --------------------------------------------------------------------------------------------
 
 

@@ -603,6 +603,7 @@ def test_an_administrator_sets_a_second_factor_up_and_is_asked_for_it(
         page.wait_for_url("**/console/")
         expect(page.locator("[name=wanted]")).to_be_focused()
 
+        open_menu(page, "[action$=logout]")
         page.get_by_role("button", name="Log out").click()
         log_in(page, "ada")
         page.locator("#recovery summary").click()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import expect
 
-from tests.web.console.test_browser import PASSWORD, POLLED, log_in, serve
+from receiver.auth.users import IDLE_MAX
+from receiver.db.tables import user_sessions
+from tests.harness.browser import open_menu
+from tests.web.console.test_browser import PASSWORD, POLLED, assert_not_reloaded, log_in, mark, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +71,7 @@ def test_a_long_text_survives_the_log_out_of_another_tab(site: Site, open_contex
     log_in(page, "ada")
     page.locator("[name=late]").fill(ADVICE)
     other.goto("/console/account")
+    open_menu(other, "[action$=logout]")
     other.locator("form[action$=logout] button").click()
     expect(other.locator("main [role=status]")).to_have_text("You have logged out.")
     expect(page.locator("[name=password]")).to_be_visible(timeout=POLLED)  # it asked again by itself
@@ -84,6 +90,7 @@ def test_a_form_that_is_too_old_leads_back_to_itself_with_what_was_typed(site: S
     page.goto("/console/users")
     log_in(page, "ada")
     other.goto("/console/account")
+    open_menu(other, "[action$=logout]")
     other.locator("form[action$=logout] button").click()
     log_in(other, "ada")
     page.locator("input[name=name]").fill("li.wei")
@@ -102,6 +109,7 @@ def test_nothing_typed_is_given_to_another_user_or_kept_after_a_log_out(site: Si
     page = open_page(site.origin, "/console/", locale="en")
     log_in(page, "sue")
     page.locator("[name=wanted]").fill("15080921090")
+    open_menu(page, "[action$=logout]")
     page.locator("form[action$=logout] button").click()
     expect(page.locator("[name=password]")).to_be_visible()
     assert kept(page) == ""
@@ -125,3 +133,27 @@ def test_without_scripts_a_form_leads_back_to_its_page(site: Site, open_page: Op
     expect(page.locator("main [role=status]")).to_contain_text("An administrator has ended your session.")
     log_in(page, "ada")
     page.wait_for_url("**/console/advice?language=zh-CN")
+
+
+def test_a_status_page_stays_on_the_wall_while_others_lead_to_the_log_in(site: Site, open_context: OpenContext) -> None:
+    context, guard = open_context(site.origin, locale="en")
+    guard.allow("401")
+    wall, other = context.new_page(), context.new_page()
+    wall.goto("/console/status")
+    log_in(wall, "sue")
+    wall.wait_for_url("**/console/status")
+    other.goto("/console/messages")
+    mark(wall)
+    engine = sa.create_engine(f"sqlite:///{site.serve.data_dir / 'receiver.db'}")
+    with engine.begin() as connection:
+        unused = datetime.now(UTC) - IDLE_MAX - timedelta(minutes=1)
+        connection.execute(sa.update(user_sessions).values(last_seen_at=unused))
+    engine.dispose()
+    other.wait_for_url("**/console/login?next=/console/messages", timeout=POLLED)
+    expect(other.locator("main [role=status]")).to_have_text("Your session has expired. Please log in again.")
+    expect(wall.locator("#now .hint").first).to_contain_text("View only", timeout=POLLED)
+    assert_not_reloaded(wall)
+    wall.locator("#now .hint a").first.click()
+    log_in(wall, "sue")
+    wall.wait_for_url("**/console/status")
+    expect(wall.locator("#now")).not_to_contain_text("View only")

@@ -519,8 +519,30 @@ def _key_made(page: Page, sample: Sample) -> None:
         page.locator("input[name=name]").press("Enter")
 
 
+def _ended(page: Page, sample: Sample) -> None:
+    user = sample.runtime.ask(lambda connection: users.get_user(connection, "liu.fang"))
+    sample.runtime.database.write(lambda connection: users.end_sessions_of(connection, user.id, now=NOW))
+    page.goto(f"{sample.origin}/console/messages")
+
+
+def _revoking(page: Page, sample: Sample) -> None:
+    page.goto(f"{sample.origin}/console/keys")
+    with page.expect_navigation():
+        page.locator("button[value=grafana]").click()
+
+
+def _codes_made(page: Page, sample: Sample) -> None:
+    page.goto(f"{sample.origin}/console/account")
+    form = page.locator("form", has=page.locator("[name=renew]"))
+    form.locator("[name=present]").fill(PASSWORD)
+    always_the_same = SimpleNamespace(choice=lambda letters: letters[7])
+    with patch("receiver.auth.recovery_codes.secrets", always_the_same), page.expect_navigation():
+        form.locator("button").click()
+
+
 VIEWS = (
     View("login", _at("login"), user=None),
+    View("login-ended", _ended, user="liu.fang"),
     View("login-wrong", _typed("login", "password", name="liu.fang", password="wrong horse"), user=None, status=401),
     View("second-factor", _at("second-factor"), half=True),
     View("second-factor-new", _at("second-factor"), user="chen.yu", half=True),
@@ -609,7 +631,14 @@ VIEWS = (
     View("hostile-audit", _at("audit"), site="hostile"),
     View("hostile-access", _at("access"), site="hostile"),
     View("access", _at("access")),
-    View("account-wrong", _typed("account", "new", present="not this one", new="another horse"), status=422),
+    View(
+        "account-wrong",
+        _typed("account", "new", present="not this one", new="another horse"),
+        user="liu.fang",
+        status=422,
+    ),
+    View("account-recovery-codes", _codes_made),
+    View("confirm", _revoking),
     View("problem-away", _at("messages"), away=True, status=503),
     View("problem-missing", _at("nowhere"), status=404),
     View("problem-role", _at("reports"), user="liu.fang", status=403),

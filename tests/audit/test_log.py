@@ -152,6 +152,7 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.tail": {"GET /tail": []},  # masked numbers, neither query nor body
     "console.push": {"GET /pushes/PUSH": ["push.read"]},
     "console.replay": {"POST /pushes/PUSH/replay": ["push.replay"]},
+    "console.push_numbers": {f"POST /pushes/numbers numbers={NUMBER}": ["pushes.look_up"]},
     "console.replay_list": {"POST /pushes/replay": []},  # none is left; else as many of "push.replay"
     "console.quarantine_seen": {"POST /pushes/seen": [], "POST /pushes/seen sure=yes": ["quarantine.seen"]},
     "console.setup": {"GET /setup": ["push_url.read"]},

@@ -95,6 +95,7 @@ ROUTES = {
     "GET /console/pushes": "read the journal and replay",
     "GET /console/pushes/<push_id>": "read the journal and replay",
     "POST /console/pushes/<push_id>/replay": "read the journal and replay",
+    "POST /console/pushes/numbers": "read the journal and replay",
     "POST /console/pushes/replay": "read the journal and replay",
     "POST /console/pushes/seen": "read the journal and replay",
     "GET /console/replies": "read lists",

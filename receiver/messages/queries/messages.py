@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -215,6 +216,16 @@ def _inbound_event_conditions(table: sa.Table, wanted: Filter) -> list[sa.Column
         recorded = messages.c.recorded_at.isnot(None)  # null, too, where there is no message
         conditions.append(recorded if wanted.matched else sa.not_(recorded))
     return conditions
+
+
+def find_push_ids(connection: sa.Connection, wanted: Filter, *, most: int) -> list[UUID]:
+    """Return the pushes that first brought the receipts and replies of a filter, at most so many newest of each."""
+    found = list[UUID]()
+    for table in (receipts, replies):
+        query = sa.select(table.c.push_id).select_from(table.outerjoin(messages, messages.c.id == table.c.message_id))
+        query = query.where(*_inbound_event_conditions(table, wanted)).order_by(table.c.id.desc()).limit(most)
+        found += connection.scalars(query)
+    return found
 
 
 def in_accounts(table: sa.Table, accounts: tuple[str, ...] | None) -> list[sa.ColumnElement[bool]]:

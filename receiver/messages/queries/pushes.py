@@ -18,6 +18,7 @@ from receiver.messages.queries.messages import (
     as_message_row,
     as_receipt_row,
     as_reply_row,
+    find_push_ids,
     paged,
     select_inbound_events,
 )
@@ -27,9 +28,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
+_ABOUT_MAX = 500  # receipts, and replies
+
+
 def list_pushes(connection: sa.Connection, page: Page) -> list[PushRow]:
-    """Return a page of the journal, newest first by id."""
+    """Return a page of the journal, newest first by id.
+
+    By number or task id: the pushes that first brought their newest receipts and replies. No index of the journal has
+    these, and what was pushed again is not searched for.
+    """
     query = sa.select(pushes).where(*_push_conditions(page.filter))
+    wanted = page.filter
+    if wanted.task_id is not None or wanted.mobiles is not None:
+        about = Filter(task_id=wanted.task_id, mobiles=wanted.mobiles, accounts=wanted.accounts)
+        query = query.where(pushes.c.id.in_(find_push_ids(connection, about, most=_ABOUT_MAX)))
     return read_rows(connection, paged(query, pushes.c.id, page), pushes, as_push_row)
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 ACTIONS: Mapping[str, Any] = {
     "look_up": lazy_gettext("Looked something up"),
     "messages.look_up": lazy_gettext("Looked up messages of a number"),
+    "replies.look_up": lazy_gettext("Looked up replies of a number"),
+    "pushes.look_up": lazy_gettext("Looked up pushes about a number"),
     "receipts.look_up": lazy_gettext("Looked up receipts of a number"),
     "messages.read": lazy_gettext("Read messages with full numbers"),
     "receipts.read": lazy_gettext("Read receipts with full numbers"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -17,12 +17,14 @@ from receiver.intake import service
 from receiver.messages import queries
 from receiver.web import runtime
 from receiver.web.console.list_pages import ListKind, PushListSchema, read_list, wanted_of
+from receiver.web.console.lists import narrow_to_numbers
 from receiver.web.console.pages import ask_first, blueprint, render
 from receiver.web.console.session import current_user
 from receiver.web.lists.pages import find_push
 
 if TYPE_CHECKING:
-    from werkzeug.wrappers import Response
+    from flask import Response
+    from werkzeug.wrappers import Response as AnyResponse
 
     from receiver.db.engine import Connection
     from receiver.messages.queries import Clock, Page
@@ -41,7 +43,7 @@ def _find(connection: Connection, page: Page, _clock: Clock) -> queries.Listed[q
 PUSHES = ListKind(
     name="pushes",
     schema=PushListSchema,
-    filters=("outcome", "error", "account", "received_from", "received_to"),
+    filters=("outcome", "error", "task_id", "account", "received_from", "received_to"),
     span=("received_from", "received_to"),
     find=_find,
     read_place=lambda parts: UUID(parts[0]),
@@ -51,7 +53,17 @@ PUSHES = ListKind(
 @blueprint.get("/pushes")
 def pushes() -> Response:
     """List pushes, optionally by outcome."""
-    status, values = read_list(PUSHES)
+    return _list_pushes()
+
+
+@blueprint.post("/pushes/numbers", endpoint="push_numbers")
+def filter_by_numbers() -> AnyResponse:
+    """Narrow the journal to pasted numbers."""
+    return narrow_to_numbers(PUSHES, _list_pushes)
+
+
+def _list_pushes(**typed: Any) -> Response:
+    status, values = read_list(PUSHES, fault=typed.get("fault"))
     views = {
         "all": (gettext("All"), {}),
         "quarantined": (gettext("Quarantined"), {"outcome": "quarantined"}),
@@ -59,7 +71,8 @@ def pushes() -> Response:
     accounts, reasons = current_user().caller.accounts, []
     if values["narrowed"].get("outcome") == Outcome.QUARANTINED.value and "HX-Request" not in request.headers:
         reasons = runtime().ask(lambda connection: queries.count_errors(connection, accounts, most=_REASONS_MAX))
-    return render("pushes.html", status, **values, views=views, reasons=reasons, replayed_max=_REPLAYED_MAX)
+    page = {**values, **typed, "views": views, "reasons": reasons, "replayed_max": _REPLAYED_MAX}
+    return render("pushes.html", status, **page)
 
 
 @blueprint.get("/pushes/<push_id>")
@@ -71,7 +84,7 @@ def push(push_id: str) -> Response:
 
 
 @blueprint.post("/pushes/<push_id>/replay", endpoint="replay")
-def replay_push(push_id: str) -> Response:
+def replay_push(push_id: str) -> AnyResponse:
     """Parse a push again with the current settings."""
     services = runtime()
     service.replay(services.trail, services.admission, current_user().caller.name, find_push(push_id))
@@ -83,7 +96,7 @@ def replay_push(push_id: str) -> Response:
 
 
 @blueprint.post("/pushes/replay", endpoint="replay_list")
-def replay_pushes() -> Response:
+def replay_pushes() -> AnyResponse:
     """Parse the newest pushes of a list that could not be parsed again, with the current settings."""
     services, staff = runtime(), current_user()
     narrowed = {field: request.form[field] for field in (*PUSHES.filters, "range") if request.form.get(field)}
@@ -114,7 +127,7 @@ def replay_pushes() -> Response:
 
 
 @blueprint.post("/pushes/seen")
-def quarantine_seen() -> Response:
+def quarantine_seen() -> AnyResponse:
     """Mark the quarantined pushes as reviewed: the banner then counts only newer ones."""
     back = url_for("console.pushes", outcome="quarantined")
     asked = ask_first(

@@ -67,9 +67,10 @@ class OptOutListSchema(_SpanSchema, ReplyFilterSchema):
     """Filters of the console's list of opt-outs."""
 
 
-class PushListSchema(_SpanSchema, PushFilterSchema):
+class PushListSchema(_NumbersSchema, PushFilterSchema):
     """Filters of the console's journal."""
 
+    task_id = Text(max_chars=64)
     error = Text(max_chars=1000)
 
 

@@ -18,7 +18,7 @@ from receiver.web.console.session import current_user
 from receiver.web.lists.visibility import audit_look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flask import Response
     from werkzeug.wrappers import Response as AnyResponse
@@ -98,26 +98,30 @@ def _list_replies(**typed: Any) -> Response:
 @blueprint.post("/messages/numbers", endpoint="numbers", defaults={"name": "messages"})
 @blueprint.post("/replies/numbers", endpoint="numbers", defaults={"name": "replies"})
 def filter_by_numbers(name: str) -> AnyResponse:
-    """Save a list of numbers under an opaque address, and redirect to the list with these alone.
+    """Narrow a list to pasted numbers, as `narrow_to_numbers` does."""
+    return narrow_to_numbers(LISTS[name], _list_messages if name == "messages" else _list_replies)
 
-    The other filters are in the query. What is no number is named, and nothing is saved.
+
+def narrow_to_numbers(kind: ListKind, show: Callable[..., Response]) -> AnyResponse:
+    """Save the numbers of a form under an opaque address, and redirect to the list with these alone.
+
+    The other filters are in the query. What is no number is named, and nothing is saved; `show` makes that page.
     """
     text = request.form.get("numbers", "")
     found = parse_numbers(text)
     fault = _fault_of(found)
     if fault:
-        show = _list_messages if name == "messages" else _list_replies
         return show(fault={"numbers": fault}, typed=text)
     services, user = runtime(), current_user().user
     if len(found.numbers) == 1:
-        audit_look_up(f"{name}.look_up", mobile=found.numbers[0])
+        audit_look_up(f"{kind.name}.look_up", mobile=found.numbers[0])
     else:
-        audit_look_up(f"{name}.look_up", numbers=len(found.numbers))
+        audit_look_up(f"{kind.name}.look_up", numbers=len(found.numbers))
     saved = "\n".join(found.numbers)
     token = services.database.write(lambda connection: save_look_up(connection, user.id, saved, now=services.now()))
-    others = {field: request.args[field] for field in (*LISTS[name].filters, "range") if field in request.args}
+    others = {field: request.args[field] for field in (*kind.filters, "range") if field in request.args}
     narrowed: dict[str, Any] = {**others, "numbers": token}
-    return redirect(url_for(f"console.{name}", **narrowed), HTTPStatus.SEE_OTHER)
+    return redirect(url_for(f"console.{kind.name}", **narrowed), HTTPStatus.SEE_OTHER)
 
 
 def _fault_of(found: NumberList) -> str:

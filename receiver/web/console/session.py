@@ -97,6 +97,7 @@ POLICIES: Mapping[str, Access | Permission] = {
     "console.push": Permission.JOURNAL,
     "console.replay": Permission.JOURNAL,
     "console.replay_list": Permission.JOURNAL,
+    "console.push_numbers": Permission.JOURNAL,
     "console.quarantine_seen": Permission.JOURNAL,
     "console.setup": Permission.ADMINISTER,
     "console.self_test": Permission.ADMINISTER,

@@ -77,6 +77,7 @@ MATRIX = {
     "GET /console/tail": "L2FFo",
     f"GET /console/pushes/{PUSH_ID}": "L2FFo",
     f"POST /console/pushes/{PUSH_ID}/replay": "L2FFo",
+    "POST /console/pushes/numbers": "L2FFo",
     "POST /console/pushes/replay": "L2FFo",
     "POST /console/pushes/seen": "L2FFo",
     "GET /console/setup": "L2FFo",

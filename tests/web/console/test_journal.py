@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from receiver.app import create_app
 from tests.harness.factories import make_push
-from tests.web.console.staff import audit, keep, log_in, one_database
+from tests.web.console.staff import Page, audit, keep, log_in, one_database
 from tests.web.console.test_lists import rows_of
 
 if TYPE_CHECKING:
@@ -65,3 +65,24 @@ def test_list_is_parsed_again_after_a_question(make_runtime: Callable[..., Runti
     assert (
         admin.post("/pushes/replay", {"range": "soon"}).headers["Location"].endswith("range=soon&outcome=quarantined")
     )
+
+
+def test_pushes_are_found_by_number_and_by_task(app: Flask, runtime: Runtime) -> None:
+    receipt, reply = make_push(task_id="t1", second=1), make_push(task_id="t1", content="退订", second=2)
+    other = make_push(task_id="t2", mobile="13900000001", second=3)
+    alone = make_push(task_id="", mobile="13900000002", content="hi", second=4)
+    keep(runtime, receipt, reply, other, alone, make_push(body=NO_NUMBER))
+    admin = log_in(app, runtime, "admin")
+    assert rows_of(admin.page("/pushes?task_id=t1"), "p") == [str(reply.id), str(receipt.id)]
+    assert rows_of(admin.page("/pushes?task_id=none"), "p") == []
+
+    def found(numbers: str) -> list[str]:
+        address = admin.post("/pushes/numbers", {"numbers": numbers}).headers["Location"]
+        return rows_of(admin.page(address.removeprefix("/console")), "p")
+
+    assert found("15080921090") == [str(reply.id), str(receipt.id)]
+    assert found("13900000001, 13900000002") == [str(alone.id), str(other.id)]
+    assert found("13800000000") == []
+    wrong = Page(admin.post("/pushes/numbers", {"numbers": "abc"}).text)
+    assert wrong.at("numbers-error") == "Not phone numbers: abc"
+    assert rows_of(wrong, "p") == []

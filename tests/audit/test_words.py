@@ -31,7 +31,10 @@ def written() -> set[str]:
     """The actions in all calls that write to the audit log."""
     found: set[str] = set()
     for path in Path(receiver.__file__).parent.rglob("*.py"):
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        assigned = [each for each in module.body if isinstance(each, ast.Assign)]
+        tables = {ast.unparse(each.targets[0]): each.value for each in assigned}
+        for call in ast.walk(module):
             if not isinstance(call, ast.Call):
                 continue
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
@@ -41,6 +44,9 @@ def written() -> set[str]:
                 found |= _COMPOSED.get(ast.unparse(part), set()) if isinstance(part, ast.Subscript) else set()
                 if isinstance(part, ast.JoinedStr):
                     found |= _COMPOSED.get(ast.unparse(part), set())
+                elif isinstance(part, ast.Subscript) and (table := tables.get(ast.unparse(part.value))):
+                    assert isinstance(table, ast.Dict)
+                    found |= {ast.literal_eval(value) for value in table.values}
                 elif isinstance(part, ast.Constant) and isinstance(part.value, str) and "." in part.value:
                     found.add(part.value)
     return found

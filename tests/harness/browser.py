@@ -143,8 +143,8 @@ _LAYOUT = """
         return range.getBoundingClientRect();
     };
     const spills = element => getComputedStyle(element).overflowX === "visible" && (
-        element.scrollWidth > element.clientWidth + 1
-        || content(element).width && content(element).left < element.getBoundingClientRect().left - 1);
+        element.scrollWidth > element.clientWidth + 1 || !element.matches(".text") && content(element).width
+        && content(element).left < element.getBoundingClientRect().left - 1);
     const lines = element => {
         const range = document.createRange();
         range.selectNodeContents(element);

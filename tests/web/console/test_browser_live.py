@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from receiver.simulator import PushFaults, PushTarget, Rules, Simulator
 from tests.harness.platforms import APP_ID, APP_KEY
 from tests.harness.ports import free_port
-from tests.web.console.test_browser import USERS, Site, assert_not_reloaded, log_in, mark, serve
+from tests.web.console.test_browser import USERS, Site, assert_not_reloaded, log_in, look_up, mark, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,3 +125,21 @@ def test_setup_ticks_each_step_and_a_test_message_goes_its_way(site: Site, open_
     other.reload()
     for step in ("push", "message"):
         expect(other.locator(f"#done-{step}")).to_have_attribute("data-state", "delivered")
+
+
+def test_home_leads_back_to_ones_look_ups_and_a_slash_to_the_field(site: Site, open_page: Callable[..., Page]) -> None:
+    page = open_page(site.origin, "/console/", locale="zh-CN")
+    log_in(page, "sue")
+    look_up(page, "138 0013 8999")
+    page.goto("/console/")
+    field = page.locator("[name=wanted]")
+    expect(page.locator("#today")).to_contain_text("最近一次推送")
+    page.locator("h1").click()
+    expect(field).not_to_be_focused()
+    page.keyboard.press("/")
+    expect(field).to_be_focused()
+    page.keyboard.type("a/b")
+    expect(field).to_have_value("a/b")
+    page.get_by_role("link", name="138 0013 8999").click()
+    expect(page.locator("#answers")).to_be_visible()
+    assert "8999" not in page.url

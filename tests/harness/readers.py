@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 API = "/api/v1"
 LISTS = ("messages", "receipts", "replies", "pushes")
 UNITS = ("month", "day", "hour", "template_id", "account", "day,template_id")
-PAGES = ("/", "/messages", "/replies", "/pushes", "/reports", "/status", "/setup", "/access", "/exports", "/banner")
+PAGES = (
+    "/", "/messages", "/replies", "/pushes", "/reports", "/status", "/setup", "/access", "/exports", "/banner",
+    "/opt-outs", "/opt-outs?opt_out_review=true",
+    "/exports/messages?format=xlsx", "/exports/replies?format=csv",
+)  # fmt: skip
 ODD_TIMES = ("0001-01-01T00:00:00", "1970-01-01T00:00:00Z", "2026-11-29T00:00:00Z", "9999-12-31T23:59:59Z")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from receiver.db.encryption import Mobile
-from receiver.db.set_aside import read_rows, require_texts
+from receiver.db.set_aside import ROW_FAULTS, read_rows, require_texts
 from receiver.db.tables import TASKLESS_WHERE, messages, replies
 from receiver.messages.queries.messages import content_of, in_accounts, paged
 from receiver.messages.queries.rows import Filter, OptOutRow, Page
@@ -113,10 +113,13 @@ def _find_spans(connection: sa.Connection, numbers: Sequence[str], wanted: Filte
     own = [] if wanted.accounts is None else [replies.c.account.in_(wanted.accounts)]
     of_numbers = sa.select(number, *figures).where(TASKLESS_WHERE, number.in_(numbers), flag, *own).group_by(number)
     found: dict[str, _Span] = {}
-    for query in (of_messages, of_numbers):
-        for mobile, first, last, times in connection.execute(query):
-            before = found.get(mobile, (first, last, 0))
-            found[mobile] = (min(first, before[0]), max(last, before[1]), times + before[2])
+    try:
+        for query in (of_messages, of_numbers):
+            for mobile, first, last, times in connection.execute(query):
+                before = found.get(mobile, (first, last, 0))
+                found[mobile] = (min(first, before[0]), max(last, before[1]), times + before[2])
+    except ROW_FAULTS:  # a damaged reply of one of them: what the newest ones say is shown
+        return {}
     return found
 
 

@@ -16,7 +16,20 @@ from receiver.messages.queries import opt_outs
 from tests.conftest import OTHER_SECRET, SECRET
 from tests.db.test_encryption import OLD, encrypt
 from tests.harness.factories import NOON, make_send
-from tests.web.console.staff import DAY, HOUR, MINUTE, NUMBER, Page, Staff, at, audit, create, keep, log_in, record
+from tests.web.console.staff import (
+    DAY,
+    HOUR,
+    MINUTE,
+    NUMBER,
+    Page,
+    Staff,
+    at,
+    audit,
+    create,
+    keep,
+    log_in,
+    record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,3 +172,19 @@ def test_bound_user_has_only_the_opt_outs_of_their_accounts(filled: Runtime) -> 
     staff = log_in(create_app(filled), filled, "analyst", name="bound")
     assert numbers_of(staff.page("/opt-outs")) == ["139****9000"]
     assert [line[0] for line in in_file(export(staff))] == [THIRD]
+
+
+@pytest.mark.parametrize("filled", ["plain"], indirect=True)
+def test_damaged_reply_hides_no_other(filled: Runtime) -> None:
+    staff = log_in(create_app(filled), filled, "analyst")
+
+    def spoil(which: str, change: str) -> None:
+        one = f"(SELECT {which}(id) FROM replies WHERE opt_out)"
+        filled.database.write(lambda c: c.exec_driver_sql(f"UPDATE replies SET {change} WHERE id = {one}"))
+
+    if filled.settings.embedded:
+        spoil("max", "content = x'fffe'")
+    else:
+        spoil("max", "replied_at = 'infinity'")
+    assert numbers_of(staff.page("/opt-outs")) == [line[0] for line in SURE[1:]]
+    assert [masked(line) for line in in_file(export(staff))] == SURE[1:]

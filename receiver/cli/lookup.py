@@ -65,6 +65,7 @@ def lookup(text: str, period: str, accounts: tuple[str, ...], as_json: bool) -> 
         for number in wanted.audited:
             runtime.audit(ACTOR, "look_up", mobile=number)
         clock = runtime.clock()
+        digest = runtime.mobile_hmac(wanted.numbers[0]) if len(wanted.numbers) == 1 else None
         results = runtime.ask(
             lambda connection: answer_lookup(
                 connection,
@@ -72,6 +73,7 @@ def lookup(text: str, period: str, accounts: tuple[str, ...], as_json: bool) -> 
                 within=PERIODS[period],
                 clock=clock,
                 accounts=None if allowed is None else tuple(allowed),
+                digest=digest,
             )
         )
     if (lag := DATA_LAG.get()) is not None:

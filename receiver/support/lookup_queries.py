@@ -19,6 +19,7 @@ from receiver.db.tables import (
     receipts,
     replies,
     retention,
+    tombstones,
 )
 from receiver.messages import queries
 from receiver.messages.queries import Clock, Filter, MessageRow, Page, ReceiptRow, ReplyRow
@@ -181,6 +182,12 @@ def find_kept_since(connection: sa.Connection) -> datetime | None:
     """Return since when messages are kept whole; None: none were ever pruned."""
     kept: datetime | None = connection.scalar(sa.select(retention.c.horizon).where(retention.c.kind == "messages"))
     return kept
+
+
+def is_erased(connection: sa.Connection, digest: str) -> bool:
+    """Return whether the data of the number with that keyed hash were erased at some time."""
+    erased = sa.select(tombstones.c.id).where(tombstones.c.mobile_hmac == digest).limit(1)
+    return connection.scalar(erased) is not None
 
 
 def records_sends(connection: sa.Connection) -> bool:

@@ -127,11 +127,13 @@ def answer_lookup(
     accounts: tuple[str, ...] | None = None,
     place: Place = Place(),
     only: int | None = None,
+    digest: str | None = None,
 ) -> list[LookupResult]:
     """Return what these accounts (None: all) know of all that a look-up means, sent within a time (None: ever).
 
     Several whole numbers are answered apart, with the newest group of each; else there is one result, or none where
-    nothing can be looked up. `only`: one of several, whole.
+    nothing can be looked up. `only`: one of several, whole. `digest`: the keyed hash of the one number, by which it is
+    known whether its data were erased.
     """
     subjects = split_lookup(wanted)
     chosen = subjects if only is None or only >= len(subjects) else [subjects[only]]
@@ -140,6 +142,8 @@ def answer_lookup(
         _answer(connection, each, within, clock, accounts, place=place, groups_max=groups_max) for each in chosen
     ]
     sure = len(wanted.numbers) == 1 and not wanted.near_misses
+    if sure and digest is not None and any(result.never_sent for result in results):
+        sure = not store.is_erased(connection, digest)
     return results if sure else [replace(result, never_sent=False) for result in results]
 
 

@@ -89,6 +89,7 @@ def _answer(template: str, token: str) -> Response:
     place = Place(before=_positive("before"), skip=_positive("skip") or 0)
     only = _positive("only")
     clock = services.clock(now)
+    digest = services.mobile_hmac(parsed.numbers[0]) if len(parsed.numbers) == 1 else None
     results = services.ask(
         lambda connection: answer_lookup(
             connection,
@@ -98,6 +99,7 @@ def _answer(template: str, token: str) -> Response:
             accounts=user.accounts,
             place=place,
             only=None if only is None else only - 1,
+            digest=digest,
         )
     )
     return render(

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
+import sqlalchemy as sa
 
 from receiver.auth import api_keys, changes
+from receiver.db.tables import tombstones
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
 from tests.sending.test_sending import make_attempt
@@ -355,6 +357,16 @@ def users_of_account(runtime: Runtime, app: Flask) -> Any:
     bound = log_in(app, runtime, "support", name="bound")
     runtime.database.write(lambda c: changes.change_user(c, "bound", now=runtime.now(), accounts=["default"]))
     return bound
+
+
+def test_of_an_erased_number_it_is_open_what_was_sent(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    staff = log_in(app, runtime, "support")
+    row = {"mobile_hmac": runtime.mobile_hmac(NUMBER), "forgotten_at": NOON, "actor": "cli", "counts": {}}
+    runtime.database.write(lambda c: c.execute(sa.insert(tombstones), row))
+    assert NEVER_SENT not in staff.look_up(NUMBER).text
+    assert NEVER_SENT in staff.look_up("13900000000").text
 
 
 def test_where_sends_are_not_recorded_nothing_was_never_sent(

@@ -103,8 +103,8 @@ def test_the_second_factor_keeps_the_way_back(app: Flask, runtime: Runtime, cloc
 def test_a_form_stays_valid_when_the_same_user_logs_in_again(
     app: Flask, runtime: Runtime, clock: time_machine.Traveller
 ) -> None:
-    create(runtime, "other", "support")
     staff = log_in(app, runtime, "support")
+    create(runtime, "other", "support")
     form = {"csrf_token": staff.csrf, "wanted": "1090"}
     clock.shift(IDLE_MAX)
     led = staff.client.post("/console/look-up", data=form, headers={"Referer": f"{ORIGIN}/console/"})

@@ -486,12 +486,14 @@ def _typed(path: str, last: str, *, forget: bool = False, **fields: str) -> Call
 
     def go(page: Page, sample: Sample) -> None:
         page.goto(f"{sample.origin}/console/{path}")
+        typed = ":is(input:not([type=hidden]), textarea)"
+        form = page.locator(f"form:has({typed}[name={last}])")
         for name, text in fields.items():
-            page.locator(f":is(input:not([type=hidden]), textarea)[name={name}]").fill(text)
+            form.locator(f"{typed}[name={name}]").fill(text)
         if forget:
             page.context.clear_cookies()
         with page.expect_navigation():
-            page.locator(f":is(input:not([type=hidden]), textarea)[name={last}]").press("Enter")
+            form.locator(f"{typed}[name={last}]").press("Enter")
 
     return go
 

@@ -298,7 +298,19 @@ def _form_too_old(error: CSRFError) -> Response:  # noqa: ARG001  (Flask's own s
 
 # Never shown again where a form is refused. The names of the fields stand in the templates.
 _NOT_SHOWN_AGAIN = frozenset(
-    {"csrf_token", "next", "action", "language", "password", "present", "new", "code", "recovery_code", "headers"}
+    {
+        "csrf_token",
+        "next",
+        "action",
+        "language",
+        "password",
+        "present",
+        "new",
+        "code",
+        "recovery_code",
+        "headers",
+        "url",
+    }
 )
 
 

@@ -196,3 +196,16 @@ def test_a_status_page_stays_while_the_database_is_away(
     runtime.availability.mark_down("connection refused")
     assert staff.get("/status", headers=OF_STATUS).status_code == 200
     assert staff.get("/account").status_code == 503
+
+
+@one_database
+def test_fields_that_may_hold_a_secret_are_marked_as_not_to_be_kept(app: Flask, runtime: Runtime) -> None:
+    admin = log_in(app, runtime, "admin")
+    runtime.webhooks.add("test", name="shop", url="https://8.8.8.8/x?key=K1", form="webhooks")
+    marked = {
+        (path, given["name"])
+        for path in ("/webhooks", "/webhooks/shop")
+        for _, given in admin.page(path).tags
+        if "data-secret" in given
+    }
+    assert marked == {("/webhooks", "url"), ("/webhooks/shop", "url"), ("/webhooks/shop", "headers")}

@@ -165,7 +165,7 @@ def _time(moment: datetime) -> str:
 
 
 def _reply_line(reply: ReplyRow) -> str:
-    opt_out = " (opt-out)" if reply.opt_out else ""
+    opt_out = " (opt-out)" if reply.opt_out else " (possible opt-out)" if reply.opt_out_review else ""
     return f"reply {_time(reply.replied_at)} {reply.mobile}{opt_out}: {one_line(reply.content)}"
 
 

@@ -88,6 +88,12 @@ def test_numbers_that_were_not_typed_are_masked_and_nothing_controls_the_termina
     assert "TD 139****1090" in said
 
 
+def test_reply_says_whether_it_is_an_opt_out_or_may_be_one(filled: Runtime) -> None:
+    for content, said in (("TD", "(opt-out): TD"), ("退丁", "(possible opt-out): 退丁"), ("谢谢", "1090: 谢谢")):
+        push(filled, NUMBER, NOW - 20 * SECOND, taskid="1", content=content)
+        assert said in look_up(filled, NUMBER).stdout
+
+
 def test_period_shows_the_newest_before_it(filled: Runtime) -> None:
     (result,) = answer(filled, OTHER)["results"]
     assert result["earlier_than_period"]

@@ -408,6 +408,20 @@ def test_who_only_replied_is_found(
     assert ("A reply from this number was received." in page.text) is (pasted == "13700137000")
 
 
+@pytest.mark.parametrize(
+    ("content", "word"), [("退订", "Opt-out"), ("退丁", "Possible opt-out"), ("别发了", "Possible opt-out"), ("谢谢", "")]
+)
+def test_reply_that_may_be_an_opt_out_is_marked_so(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller, content: str, word: str
+) -> None:
+    staff = log_in(app, runtime, "support")
+    record(runtime, make_send(task_id="t1", sent_at=NOON - MINUTE))
+    keep(runtime, at(NOON - 30 * SECOND, task_id="t1", content=content))
+    text = staff.look_up(NUMBER).text
+    assert f"Reply {word} {content}".replace("  ", " ") in text
+    assert ("· Opt-out" in text, "· Possible opt-out" in text) == (word == "Opt-out", word == "Possible opt-out")
+
+
 def test_receipt_of_a_masked_number_that_fits_no_message_is_named_as_possible(
     app: Flask, runtime: Runtime, clock: time_machine.Traveller
 ) -> None:

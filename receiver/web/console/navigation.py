@@ -69,7 +69,7 @@ class Group:
 
 
 def find_navigation(user: CurrentUser) -> list[Group]:
-    """Return the groups that a user sees; a group of one page has no menu of its own."""
+    """Return the groups that a user sees, with the pages that they may open."""
     groups = []
     for label, pages in _GROUPS:
         seen = {
@@ -78,5 +78,5 @@ def find_navigation(user: CurrentUser) -> list[Group]:
             if reason_against(user, endpoint, _SEEN_BY.get(endpoint, POLICIES[endpoint])) is None
         }
         if seen:
-            groups.append(Group(label if len(seen) > 1 else None, seen))
+            groups.append(Group(label, seen))
     return groups

@@ -46,13 +46,6 @@ def test_pages_of_all_accounts_are_not_listed_for_who_is_bound_to_some(runtime: 
     assert not {"/console/audit", "/console/advice", "/console/webhooks"} & set(listed)
 
 
-def test_group_of_one_page_has_no_menu_of_its_own(runtime: Runtime) -> None:
-    page = log_in(create_app(runtime), runtime, "support").page("/account")
-    html = page.html[page.html.index('<nav id="menu"') : page.html.index("</nav>")]
-    assert "<details" not in html
-    assert "/console/status" in menu(page)
-
-
 def test_company_name_stands_in_bar_title_and_log_in(make_runtime: Callable[..., Runtime]) -> None:
     runtime = make_runtime(console_name="甲 & 乙")
     app = create_app(runtime)

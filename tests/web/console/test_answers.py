@@ -409,7 +409,8 @@ def test_who_only_replied_is_found(
 
 
 @pytest.mark.parametrize(
-    ("content", "word"), [("退订", "Opt-out"), ("退丁", "Possible opt-out"), ("别发了", "Possible opt-out"), ("谢谢", "")]
+    ("content", "word"),
+    [("退订", "Opt-out"), ("退丁", "Possible opt-out"), ("别发了", "Possible opt-out"), ("谢谢", "")],
 )
 def test_reply_that_may_be_an_opt_out_is_marked_so(
     app: Flask, runtime: Runtime, clock: time_machine.Traveller, content: str, word: str

@@ -39,7 +39,8 @@ def test_home_says_how_today_goes(app: Flask, runtime: Runtime, clock: time_mach
     assert staff.page("/").at("today") == (
         "Today: 3 sent, 1 delivered, 1 failed, 1 refused · last push 12 seconds ago · Status"
     )
-    assert "今日已发送 3 条，送达 1 条，失败 1 条，平台拒绝 1 条 · " in staff.page("/", headers={"Accept-Language": "zh-CN"}).at("today")
+    chinese = staff.page("/", headers={"Accept-Language": "zh-CN"}).at("today")
+    assert chinese.startswith("今日已发送 3 条，送达 1 条，失败 1 条，平台拒绝 1 条 · ")
 
 
 def test_today_of_a_bound_user_is_that_of_their_accounts(

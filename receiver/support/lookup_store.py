@@ -27,7 +27,7 @@ def save_look_up(connection: sa.Connection, user_id: int, text: str, *, now: dat
 
     `typed`: by the user, who so knows a number in it.
     """
-    text = text if typed else _NOT_TYPED + text
+    text = text.lstrip(_NOT_TYPED) if typed else _NOT_TYPED + text
     token = secrets.token_urlsafe(16)
     connection.execute(sa.insert(look_ups).values(token=token, user_id=user_id, text=text, created_at=now))
     connection.execute(sa.delete(look_ups).where(is_over(look_ups.c.created_at, _KEPT, now)))

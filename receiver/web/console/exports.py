@@ -69,19 +69,23 @@ def export(name: str) -> Any:
     """Return a list as a file, with masked numbers but for those that were typed."""
     if name not in exportable():
         raise NotFound(gettext("There is no such list."))
+    typed = False
     given = {field: value.strip() for field, value in request.args.items() if value.strip()}
     try:
         if name in LISTS:
-            arguments = with_address(LISTS[name], FORMS[name]().load(without(given, *OF_ADDRESS)), given)
+            arguments, typed = with_address(LISTS[name], FORMS[name]().load(without(given, *OF_ADDRESS)), given)
         else:
             arguments = FORMS[name]().load(given)
     except ma.ValidationError as error:
         return _offer(422, errors=faults(error), given=given, chosen=name)
-    return answer_export(name, arguments, style=style_of(name, arguments))
+    return answer_export(name, arguments, style=style_of(name, arguments, typed=typed))
 
 
-def style_of(name: str, arguments: dict[str, Any]) -> FileStyle:
-    """Return how a list is written for the current user: for people, unless it is asked for otherwise."""
+def style_of(name: str, arguments: dict[str, Any], *, typed: bool) -> FileStyle:
+    """Return how a list is written for the current user: for people, unless it is asked for otherwise.
+
+    `typed`: by the user, the numbers that it is narrowed to.
+    """
     form = arguments["format"]
     plain, worded = names_of(name, TITLES[name], arguments, form.value)
     for_people = arguments["neutral"] and form in (FileFormat.CSV, FileFormat.XLSX)
@@ -90,6 +94,5 @@ def style_of(name: str, arguments: dict[str, Any]) -> FileStyle:
         worded_name=worded,
         wording=wording_of(name) if for_people else None,
         bounded=not current_user().may(Permission.EXPORT),
-        in_full=name == "messages"
-        and "mobiles" in arguments,  # whose rows have the numbers that were typed, and no other
+        in_full=name == "messages" and typed,  # whose rows have the numbers that were typed, and no other
     )

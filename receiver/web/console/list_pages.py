@@ -13,7 +13,7 @@ from flask_babel import gettext, lazy_gettext
 from receiver.core import InvalidCursor, NotFound
 from receiver.core.cursors import Cursors
 from receiver.messages.queries import Filter, Hits, Page, PushRow
-from receiver.support.lookup_store import find_look_up
+from receiver.support.lookup_store import find_look_up, number_of_row
 from receiver.support.number_list import parse_numbers
 from receiver.web import runtime
 from receiver.web.console.error_texts import fault_words
@@ -111,6 +111,7 @@ def read_list(kind: ListKind, *, fault: Mapping[str, str] | None = None) -> tupl
         "items": [],
         "hits": None,
         "numbers": (),
+        "typed_numbers": (),
         "searched_to": None,
         "next_cursor": None,
         "accounts": seen_accounts(),
@@ -127,45 +128,57 @@ def read_list(kind: ListKind, *, fault: Mapping[str, str] | None = None) -> tupl
     if "account" in arguments and arguments["account"] not in values["accounts"]:
         return 422, values | {"errors": {"account": gettext("This account is not configured.")}}
     if "numbers" in arguments:
-        values["numbers"] = find_numbers(arguments["numbers"])
+        values["numbers"], values["typed_numbers"] = find_numbers(arguments["numbers"])
         if not values["numbers"]:
             return 422, values | {"errors": {"numbers": _numbers_are_gone()}}
     try:
-        return 200, values | _answer(kind, arguments, values["numbers"])
+        return 200, values | _answer(kind, arguments, values["numbers"], values["typed_numbers"])
     except InvalidCursor as error:
         return 422, values | {"errors": {"cursor": fault_words(error.args[0])}}
 
 
-def with_address(kind: ListKind, arguments: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """Return loaded filters with those that only an address of the console has: `range` and `numbers`.
+def with_address(kind: ListKind, arguments: Mapping[str, Any], given: Mapping[str, str]) -> tuple[dict[str, Any], bool]:
+    """Return loaded filters with those that only an address of the console has, `range` and `numbers`.
+
+    Return besides whether the user has typed these numbers.
 
     Raises ValidationError for an unknown span, NotFound for numbers that are gone.
     """
-    narrowed = dict(arguments)
+    narrowed, typed = dict(arguments), False
     if "range" in given:
         span = _SpanSchema().load({"range": given["range"]})
         narrowed = with_span(narrowed | span, kind.span, runtime().now(), runtime().settings.timezone)
     if "numbers" in given:
-        narrowed["mobiles"] = find_numbers(given["numbers"])
+        narrowed["mobiles"], seen = find_numbers(given["numbers"])
         if not narrowed["mobiles"]:
             raise NotFound(_numbers_are_gone())
-    return narrowed
+        typed = bool(seen)
+    return narrowed, typed
 
 
 def _numbers_are_gone() -> str:
     return gettext("This list of numbers has expired after a day, or belongs to another user. Enter it again.")  # type: ignore[no-any-return]
 
 
-def find_numbers(token: str) -> tuple[str, ...]:
-    """Return the numbers that the current user saved under an opaque address; none: there are none, or not for them."""
+def find_numbers(token: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the numbers that the current user saved under an opaque address, and those of them that they typed.
+
+    The number of a row is not typed: its user sees it masked. None: there are none, or not for them.
+    """
     services, staff = runtime(), current_user()
     if not staff.may(Permission.LOOK_UP):
-        return ()
-    text = services.ask(lambda connection: find_look_up(connection, staff.user.id, token, now=services.now()))
-    return tuple(parse_numbers(text).numbers) if text is not None else ()
+        return (), ()
+    text = services.ask(lambda connection: find_look_up(connection, staff.user.id, token, now=services.now())) or ""
+    of_row = number_of_row(text)
+    if of_row is not None:
+        return (of_row,), ()
+    numbers = tuple(parse_numbers(text).numbers)
+    return numbers, numbers
 
 
-def _answer(kind: ListKind, arguments: Mapping[str, Any], numbers: tuple[str, ...]) -> dict[str, Any]:
+def _answer(
+    kind: ListKind, arguments: Mapping[str, Any], numbers: tuple[str, ...], typed: tuple[str, ...]
+) -> dict[str, Any]:
     """Return one page. What depends on the time has that of the first page, which the cursor carries."""
     services = runtime()
     filters = {name: value for name, value in arguments.items() if name not in ("limit", "cursor")}
@@ -187,7 +200,7 @@ def _answer(kind: ListKind, arguments: Mapping[str, Any], numbers: tuple[str, ..
         counted = ask(lambda connection: count(connection, wanted, clock))
         hits = replace(counted, number=max(counted.number, len(listed.rows)))
     return {
-        "items": [_shown(row, numbers) for row in listed.rows],
+        "items": [_shown(row, typed) for row in listed.rows],
         "hits": hits,
         "filter": wanted,
         "clock": clock,
@@ -206,11 +219,11 @@ def wanted_of(kind: ListKind, filters: Mapping[str, Any], numbers: tuple[str, ..
     return Filter(**narrowed, accounts=accounts, mobiles=numbers or None)
 
 
-def _shown(row: Any, numbers: tuple[str, ...]) -> Any:
+def _shown(row: Any, typed: tuple[str, ...]) -> Any:
     """Return a row as the user may see it: a number that they typed is shown in full."""
     if isinstance(row, PushRow):
         return row
-    return replace(shown(row), mobile=row.mobile) if row.mobile in numbers else shown(row)
+    return replace(shown(row), mobile=row.mobile) if row.mobile in typed else shown(row)
 
 
 def _written(part: object) -> str:

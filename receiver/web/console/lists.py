@@ -67,7 +67,7 @@ def messages() -> Response:
 
 def _list_messages(**typed: Any) -> Response:
     status, values = read_list(MESSAGES, fault=typed.get("fault"))
-    numbers, missing = values["numbers"], []
+    numbers, missing = values["typed_numbers"], []
     if numbers and "filter" in values and values["first_page"] and "HX-Request" not in request.headers:
         missing = runtime().ask(
             lambda connection: queries.find_numbers_without_messages(

@@ -101,6 +101,27 @@ def test_a_number_from_abroad_is_looked_up_too(app: Flask, runtime: Runtime) -> 
     assert "notes-1" in found.by_id
 
 
+def test_the_number_of_a_row_stays_masked_in_lists_and_files_too(
+    app: Flask, runtime: Runtime, clock: time_machine.Traveller
+) -> None:
+    record(runtime, make_send(task_id="t1", sent_at=NOON - MINUTE), make_send(task_id="t2", mobile="15055551090"))
+    keep(runtime, at(NOON, task_id="t1", content="hello"))
+    admin = log_in(app, runtime, "admin")
+    token = admin.post("/look-up/row", {"message": "1"}).location.partition("/look-up/")[2].partition("?")[0]
+    typed = admin.post("/messages/numbers", {"numbers": NUMBER}).location.partition("numbers=")[2]
+    for name in ("messages", "replies"):
+        for more in ("", "&range=10m", "&range=yesterday"):  # what it does not find either
+            page = admin.page(f"/{name}?numbers={token}{more}")
+            assert NUMBER not in page.html, (name, more)
+            assert "By number: 1 number" in page.text
+            assert NUMBER in admin.page(f"/{name}?numbers={typed}{more}").html
+        kept = [row for row in admin.get(f"/exports/{name}?numbers={token}").text.splitlines() if "150****1090" in row]
+        assert len(kept) == 1, name
+        assert NUMBER not in admin.get(f"/exports/{name}?numbers={token}").text
+    assert NUMBER in admin.get(f"/exports/messages?numbers={typed}").text
+    assert NUMBER not in admin.page(f"/pushes?numbers={token}").html
+
+
 @one_database
 def test_titles_of_lists_say_how_they_are_narrowed(app: Flask, runtime: Runtime) -> None:
     admin = log_in(app, runtime, "admin")

@@ -31,7 +31,7 @@ from receiver.runtime import Runtime
 from tests.harness.browser import browser, open_context, open_page
 from tests.harness.described import DescribedClient
 from tests.harness.leaks import OTHER_SECRET, SECRET, leaks
-from tests.harness.patient import PATIENCE_SECONDS, PATIENCES
+from tests.harness.patient import DISK_WITH_ROOM, PATIENCE_SECONDS, PATIENCES
 from tests.harness.postgres import PostgresServer
 
 # The browser's fixtures stand here, so that one browser serves every module of a run.
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flask.testing import FlaskClient
-
-DISK_WITH_ROOM = type(shutil.disk_usage("/"))(total=10**11, used=4 * 10**10, free=6 * 10**10)
 
 # Set, every database that a test begins with is encrypted.
 ENCRYPTION_KEYS = (("test", bytes(range(32))),) if "RECEIVER_TEST_ENCRYPTED" in os.environ else ()

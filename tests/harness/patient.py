@@ -1,4 +1,6 @@
-"""`receiver` that waits for its database, however busy the machine is: for tests of anything but that wait.
+"""`receiver` that waits for its database, however busy the machine is, on a disk with room, however full the machine's.
+
+For tests of anything but these.
 
 Run as a file: what serves for a test has its working directory elsewhere.
 """
@@ -6,6 +8,7 @@ Run as a file: what serves for a test has its working directory elsewhere.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from receiver.db import engine
 from receiver.sending import recorder
 from receiver.server import Server, connections
 
+DISK_WITH_ROOM = type(shutil.disk_usage("/"))(total=10**11, used=4 * 10**10, free=6 * 10**10)
 PATIENCE_SECONDS = 20.0
 PATIENCES = (
     (runtime, "INTAKE_PATIENCE_SECONDS"),
@@ -39,5 +43,6 @@ if __name__ == "__main__":
         setattr(connections, "_REQUEST_SECONDS", float(os.environ["TEST_REQUEST_SECONDS"]))  # noqa: B010
     for module, name in PATIENCES:
         setattr(module, name, PATIENCE_SECONDS)
+    setattr(shutil, "disk_usage", lambda _: DISK_WITH_ROOM)  # noqa: B010
     sys.argv[0] = str(Path(runtime.__file__).with_name("__main__.py"))  # as `python -m receiver` has it
     main()

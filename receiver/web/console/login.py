@@ -113,12 +113,13 @@ _FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real
 def _is_trial() -> bool:
     """Return whether this is a browser on the machine of a server for trial, where the second factor may be skipped.
 
-    A proxy that no setting names shows itself by its headers, or by the name that the browser used.
+    A proxy that no setting names shows itself by its headers, by the name that the browser used, or by a version of
+    HTTP that no browser speaks, as nginx does by default.
     """
     settings, host = runtime().settings, urlsplit(f"//{request.host}").hostname or ""
     if settings.console_totp is not SecondFactor.AUTO or not is_local_only(settings):
         return False
-    near = is_loopback(host) and is_loopback(address())
+    near = is_loopback(host) and is_loopback(address()) and request.environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
     return near and not any(name in request.headers for name in _FORWARDED)
 
 

@@ -142,6 +142,7 @@ def test_the_second_factor_is_not_skipped_elsewhere(
         {"headers": {"Forwarded": "for=203.0.113.9"}},
         {"headers": {"Via": "1.1 proxy"}},
         {"environ_overrides": {"REMOTE_ADDR": "192.168.1.7"}},
+        {"environ_overrides": {"SERVER_PROTOCOL": "HTTP/1.0"}},
     ],
     ids=str,
 )

@@ -75,6 +75,7 @@ def opt_outs_export() -> Response:
     return answer_opt_outs(
         wanted,
         form,
+        account=filters.get("account"),
         style=_style_of(wanted, form),
         wording=wording_of("opt_outs"),
         reason=reason,

@@ -178,14 +178,19 @@ def answer_export(
     return _stream(name, form, read, style, stamped=wanted.of_changes)
 
 
-def answer_opt_outs(wanted: Filter, form: FileFormat, *, style: FileStyle, wording: Wording, reason: str) -> Response:
+def answer_opt_outs(
+    wanted: Filter, form: FileFormat, *, account: str | None, style: FileStyle, wording: Wording, reason: str
+) -> Response:
     """Return the list of opt-outs as a streamed file with full numbers, audited with its reason.
+
+    `account`: the one that it was narrowed to.
 
     Raises Overloaded and TooManyRows.
     """
     services = runtime()
     services.require_database()
-    said = _in_audit({name: getattr(wanted, name) for name in ("opt_out_review", "received_from", "received_to")})
+    narrowed = {name: getattr(wanted, name) for name in ("opt_out_review", "received_from", "received_to")}
+    said = _in_audit(narrowed | {"account": account})
     audit_look_up("opt_outs.export", format=form.value, in_full=True, filter=said or None, reason=reason)
 
     def read(connection: Connection) -> Iterator[bytes]:

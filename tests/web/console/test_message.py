@@ -42,7 +42,11 @@ def test_a_revealed_number_is_seen_for_ten_minutes_by_that_session_alone(
     for staff, path, seen in ((mine, "1", True), (mine, "1", True), (mine, "2", False), (other, "1", False)):
         assert (NUMBER in staff.get(f"/messages/{path}").text) is seen
     assert other.get("/messages/1/reveal").location == "/console/messages/1"
-    assert [action for _, action, _ in audit(runtime)].count("number.reveal") == 1
+    assert [detail for _, action, detail in audit(runtime) if action == "number.reveal"] == [
+        {"message_id": "1", "reason": REASON["reason"]}
+    ]
+    mine.post("/messages/1/reveal", {"reason": f"called from {NUMBER}"})
+    assert audit(runtime)[-1][2]["reason"] == "called from 150****1090"  # the audit has no number in full
     own, of_other = mine.token, other.token
     assert own is not None
     assert of_other is not None

@@ -143,13 +143,16 @@ def test_full_numbers_leave_with_a_reason_that_is_audited(filled: Runtime) -> No
         refused = analyst.post("/opt-outs/export", {"reason": reason})
         assert (refused.status_code, "Enter a reason" in refused.text) == (422, True)
     in_file(export(analyst))
+    analyst.post("/opt-outs/export?account=default&q=x", {"reason": f"{NUMBER} asked for it"})
     lines = [entry for entry in audit(filled) if entry[1] == "opt_outs.export"]
+    said = {"format": "xlsx", "in_full": True}
     assert lines == [
+        ("user:analyst", "opt_outs.export", said | {"reason": "block list of the shop"}),
         (
             "user:analyst",
             "opt_outs.export",
-            {"format": "xlsx", "in_full": True, "reason": "block list of the shop"},
-        )
+            said | {"filter": {"account": "default"}, "reason": "150****1090 asked for it"},
+        ),
     ]
     assert "Opt-out list · XLSX" in analyst.page("/exports").text
 

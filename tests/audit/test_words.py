@@ -21,7 +21,8 @@ _COMPOSED = {
     "f'user.{action}'": {"user.password", "user.role", "user.accounts", "user.disable", "user.enable",
                          "user.reset_totp", "user.set_totp", "user.end_sessions"},
     "_ACTIONS[kind]": {"note.create", "case.handle", "case.reopen"},
-    "f'{name}.look_up'": {"messages.look_up", "receipts.look_up", "replies.look_up", "pushes.look_up"},
+    "f'{name}.look_up'": {"messages.look_up", "receipts.look_up"},
+    "f'{kind.name}.look_up'": {"messages.look_up", "replies.look_up", "pushes.look_up"},
     "f'{name}.read'": {"messages.read", "receipts.read"},
     "f'{name}.export'": {"messages.export", "receipts.export", "replies.export"},
 }  # fmt: skip

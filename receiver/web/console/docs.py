@@ -65,6 +65,9 @@ def read_document(name: str) -> Document:
     text = (_FILES / name).read_text(encoding="utf-8")
     tokens = _MARKDOWN.parse(_OTHER_LANGUAGE.sub("", text, count=1))
     sections = []
+    for cell in tokens:
+        if "text-align:right" in str(cell.attrs.pop("style", "")):  # an inline style, which the policy forbids
+            cell.attrSet("class", "num")
     for heading, inline in pairwise(tokens):
         if heading.type == "heading_open":
             section = Section(int(heading.tag[1:]), _slug(inline.content), inline.content)

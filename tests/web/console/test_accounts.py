@@ -44,7 +44,7 @@ CASES: dict[str, dict[str, bool]] = {
     **dict.fromkeys(
         (
             "console.static", "console.log_in", "console.oidc_begin", "console.oidc_done", "console.language",
-            "console.second_factor", "console.log_out", "console.account", "console.missing",
+            "console.second_factor", "console.log_out", "console.account", "console.missing", "console.runbook",
         ),
         NOTHING,
     ),
@@ -67,6 +67,9 @@ CASES: dict[str, dict[str, bool]] = {
         "GET /messages": True, "GET /messages?account=zeta": True, "GET /messages?task_id=zetatask": True,
     },
     "console.message": {"GET /messages/MESSAGE": True},
+    "console.numbers": {
+        f"POST /messages/numbers numbers={NUMBER}": False, f"POST /replies/numbers numbers={NUMBER}": False,
+    },
     "console.replies": {"GET /replies": True, "GET /replies?q=zetawords": True, "GET /replies?account=zeta": True},
     "console.opt_outs": {"GET /opt-outs": False, "GET /opt-outs?opt_out_review=true": False},
     "console.opt_outs_export": {"POST /opt-outs/export reason=a block list&format=csv": False},
@@ -84,6 +87,8 @@ CASES: dict[str, dict[str, bool]] = {
     "console.pushes": {"GET /pushes": True, "GET /pushes?outcome=quarantined": True, "GET /pushes?account=zeta": True},
     "console.tail": {"GET /tail": True},
     "console.push": {"GET /pushes/PUSH": True},
+    "console.push_numbers": {f"POST /pushes/numbers numbers={NUMBER}": False},
+    "console.replay_list": {"POST /pushes/replay": False},
     "console.replay": {"POST /pushes/PUSH/replay": False},
     "console.quarantine_seen": {"POST /pushes/seen": False},
     "console.setup": {"GET /setup": True},

@@ -92,7 +92,8 @@ def assert_harmless(page: Page) -> None:
     assert "alert" not in "".join(
         f"{name}={given[name]}" for _, given in page.tags for name in given if name[:2] == "on"
     )
-    assert not any(tag == "img" or str(given.get("href")).startswith("javascript") for tag, given in page.tags)
+    assert {given["src"] for tag, given in page.tags if tag == "img"} <= {"/console/static/icon.svg"}
+    assert not any(str(given.get("href")).startswith("javascript") for _, given in page.tags)
 
 
 @one_database

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 from flask import request
-from flask_babel import gettext, lazy_gettext
+from flask_babel import gettext
 
 from receiver.core import InvalidCursor, NotFound
 from receiver.core.cursors import Cursors
@@ -16,6 +16,7 @@ from receiver.messages.queries import Filter, Hits, Page, PushRow
 from receiver.support.lookup_store import find_look_up, number_of_row
 from receiver.support.number_list import parse_numbers
 from receiver.web import runtime
+from receiver.web.console import state_words
 from receiver.web.console.error_texts import fault_words
 from receiver.web.console.pages import faults
 from receiver.web.console.session import Permission, current_user, seen_accounts
@@ -31,19 +32,7 @@ if TYPE_CHECKING:
     from receiver.db.engine import Connection
     from receiver.messages.queries import Clock, Listed
 
-SPAN_NAMES: Mapping[str, Any] = dict(
-    zip(
-        SPANS,
-        (
-            lazy_gettext("Last 10 minutes"),
-            lazy_gettext("Last hour"),
-            lazy_gettext("Today"),
-            lazy_gettext("Yesterday"),
-            lazy_gettext("Last 7 days"),
-        ),
-        strict=True,
-    )
-)
+SPAN_NAMES: Mapping[str, Any] = {name: state_words.SPANS[name] for name in SPANS}
 OF_ADDRESS = ("range", "numbers")  # filters that the API does not have; links to other lists keep them
 
 

@@ -19,9 +19,11 @@ from receiver.reporting.carriers import allocation
 from receiver.reporting.figures import DeliveryFigures, ReportQuestion, Unit
 from receiver.support import reasons, signals
 from receiver.web import runtime
+from receiver.web.console import state_words
 from receiver.web.console.filters import moment
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.session import current_user, seen_accounts
+from receiver.web.lists.spans import DAYS, find_days
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,13 +37,6 @@ _PERCENTS_DRAWN = (50, 95)  # beside the slowest hundredth, the others would lie
 _MINUTES = 60
 _HOURLY_DAYS = 2
 _ROWS_SHOWN = 20  # of a table by template or reason; the file has all
-# Ranges by their name in URLs: days back to the first and to the last day.
-RANGES: Mapping[str, tuple[Any, int, int]] = {
-    "today": (lazy_gettext("Today"), 0, 0),
-    "yesterday": (lazy_gettext("Yesterday"), 1, 1),
-    "7d": (lazy_gettext("Last 7 days"), 6, 0),
-    "30d": (lazy_gettext("Last 30 days"), 29, 0),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +84,7 @@ class ReportParams:
     template_id: str | None
     account: str | None
     compare: bool
-    range: str | None = None  # one of `RANGES`, which gives the days
+    range: str | None = None  # one of `DAYS`, which gives the days
 
     @property
     def days(self) -> list[str]:
@@ -177,9 +172,8 @@ def _read_days(given: Mapping[str, str], today: date) -> tuple[date, date, str |
     """Return first day, last day, the range that names them, and faults; the last week stands for what is faulty."""
     errors: dict[str, str] = {}
     named = given.get("range", "").strip()
-    if named in RANGES:
-        _, back, end = RANGES[named]
-        return today - timedelta(days=back), today - timedelta(days=end), named, errors
+    if named in DAYS:
+        return *find_days(named, today), named, errors
     if named:
         errors["range"] = gettext("There is no such range.")
     days = {"from": today - timedelta(days=_DAYS - 1), "to": today}
@@ -242,7 +236,7 @@ def reports_page() -> Response:
         total=total,
         total_before=total_before,
         accounts=seen_accounts(),
-        ranges={name: label for name, (label, _, _) in RANGES.items()},
+        ranges={name: state_words.SPANS[name] for name in DAYS},
         rows_shown=_ROWS_SHOWN,
     )
 

@@ -1,4 +1,4 @@
-"""What states are called in the page's language: on pages, and in files for people."""
+"""What states and spans of time are called in the page's language: on pages, and in files for people."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ STATES: Mapping[str, Any] = {
     "outcome_unknown": lazy_gettext("Possibly sent"),
     "accepted": lazy_gettext("Parsed"),
     "quarantined": lazy_gettext("Not parsed"),
+}
+SPANS: Mapping[str, Any] = {
+    "10m": lazy_gettext("Last 10 minutes"),
+    "1h": lazy_gettext("Last hour"),
+    "today": lazy_gettext("Today"),
+    "yesterday": lazy_gettext("Yesterday"),
+    "7d": lazy_gettext("Last 7 days"),
+    "30d": lazy_gettext("Last 30 days"),
 }
 
 

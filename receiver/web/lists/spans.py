@@ -9,11 +9,18 @@ from receiver.core import midnight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime, tzinfo
+    from datetime import date, datetime, tzinfo
 
 RECENT: Mapping[str, timedelta] = {"10m": timedelta(minutes=10), "1h": timedelta(hours=1)}
-DAYS: Mapping[str, tuple[int, int | None]] = {"today": (0, None), "yesterday": (1, 0), "7d": (6, None)}  # days ago
-SPANS = (*RECENT, *DAYS)
+# Days back to the first and to the last day.
+DAYS: Mapping[str, tuple[int, int]] = {"today": (0, 0), "yesterday": (1, 1), "7d": (6, 0), "30d": (29, 0)}
+SPANS = (*RECENT, "today", "yesterday", "7d")  # of lists
+
+
+def find_days(name: str, today: date) -> tuple[date, date]:
+    """Return the first and the last day of a span of `DAYS`."""
+    first, last = (today - timedelta(days=back) for back in DAYS[name])
+    return first, last
 
 
 def find_span(name: str, now: datetime, zone: tzinfo) -> tuple[datetime, datetime | None]:
@@ -21,9 +28,8 @@ def find_span(name: str, now: datetime, zone: tzinfo) -> tuple[datetime, datetim
     if name in RECENT:
         return now - RECENT[name], None
     today = now.astimezone(zone).date()
-    begin, end = (None if ago is None else midnight(today - timedelta(days=ago), zone) for ago in DAYS[name])
-    assert begin is not None  # noqa: S101
-    return begin, end
+    first, last = find_days(name, today)
+    return midnight(first, zone), None if last == today else midnight(last + timedelta(days=1), zone)
 
 
 def with_span(arguments: Mapping[str, Any], fields: tuple[str, str], now: datetime, zone: tzinfo) -> dict[str, Any]:

@@ -29,7 +29,15 @@ from receiver.net.self_test import SelfTestAnswer
 from receiver.translations import CATALOGUES, DIRECTORY
 from receiver.web import console
 from receiver.web.console import status as now
-from receiver.web.console.error_texts import FAULTS, FLAGS, PUSH_FAULTS, fault_words, flag_words, why_unread
+from receiver.web.console.error_texts import (
+    FAULTS,
+    FLAGS,
+    PUSH_FAULTS,
+    delivery_words,
+    fault_words,
+    flag_words,
+    why_unread,
+)
 from receiver.web.console.filters import duration
 from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import endpoints
@@ -406,6 +414,9 @@ def test_faults_of_pushes_are_told_by_their_codes(app: Flask) -> None:
             "mobile: 缺失; taskid: 过长; x: of an older version"
         )
         assert flag_words("of a newer version") == "of a newer version"
+        assert delivery_words("answered with HTTP status 410") == "应答的 HTTP 状态码为 410"
+        assert delivery_words("of a newer version") == "of a newer version"
+        assert delivery_words(None) == ""
 
 
 @pytest.mark.parametrize("error", sorted({case.error for case in CASES} | {"", "x", "not read yet", "a: b: c"}))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from flask_babel import lazy_gettext
+from flask_babel import gettext, lazy_gettext
 
 from receiver.core import Fault, FieldFault, InputFault, PushFault, PushFlag, fault_of, read_faults
 from receiver.net.egress_policy import EgressFault
@@ -70,6 +71,7 @@ FAULTS: Mapping[Fault, Any] = {
     EndpointFault.SECONDS_MISSING: lazy_gettext("message.not_delivered requires a number of seconds."),
 }
 _UNKNOWN_FAULT = lazy_gettext("Invalid value.")
+_HTTP_STATUS = re.compile(r"answered with HTTP status ([0-9]{3})")
 
 PUSH_FAULTS: Mapping[PushFault, Any] = {
     PushFault.BEFORE_2000: lazy_gettext("before 2000"),
@@ -99,6 +101,15 @@ def fault_words(fault: str, *, default: str | None = None) -> str:
     """Return a fault in the page's language; `default` for a text without a code."""
     code = fault_of(fault)
     return str(default or _UNKNOWN_FAULT) if code is None else str(FAULTS[code])
+
+
+def delivery_words(error: str | None) -> str:
+    """Return why a delivery failed, in the page's language; what is not known as it is."""
+    if not error:
+        return ""
+    if answered := _HTTP_STATUS.fullmatch(error):
+        return str(gettext("answered with HTTP status %(status)s", status=answered[1]))
+    return fault_words(error, default=error)
 
 
 def why_unread(error: str) -> str:

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from receiver.core import in_zone, mask_mobile
 from receiver.web import runtime
 from receiver.web.console.audit_texts import action_words, detail_name, detail_value
-from receiver.web.console.error_texts import flag_words, other_form, why_unread
+from receiver.web.console.error_texts import delivery_words, flag_words, other_form, why_unread
 from receiver.web.console.file_words import filter_words
 from receiver.web.console.state_words import state_word
 
@@ -214,7 +214,7 @@ def register(app: Flask) -> None:
     """Register these filters with the templates."""
     filters = (
         *(visible, short, moment, moment_ago, clock, day, duration, ago, number, spaced, percent),
-        *(why_unread, other_form, flag_words, state_word, without, day_of),
+        *(why_unread, delivery_words, other_form, flag_words, state_word, without, day_of),
         *(action_words, detail_name, detail_value, filter_words),
     )
     app.jinja_env.filters.update({made.__name__: made for made in filters} | {"masked": mask_mobile, "e": escape})

@@ -292,7 +292,7 @@ def test_a_case_is_handed_to_a_colleague_by_its_link_and_as_text(site: Site, ope
     log_in(page, "sue")
     look_up(page, "13800138000")
     expect(page).to_have_title("已送达 · *8000 · receiver")
-    page.get_by_role("button", name="复制情况").click()
+    page.get_by_role("button", name="复制摘要").click()
     expect(page.locator("#announce")).to_have_text("已复制")
     text = page.evaluate("navigator.clipboard.readText()")
     today = f"{datetime.now(ZONE):%Y年%-m月%-d日} "
@@ -325,7 +325,7 @@ def test_a_note_that_is_being_written_stays_while_the_answer_refreshes(site: Sit
     expect(page.locator("#answers .answer")).to_have_attribute("data-state", "delivered")
     expect(page).to_have_title("已送达 · *2001 · receiver")
     expect(form.locator("textarea")).to_have_value("已回电，等对方")
-    form.get_by_role("button", name="标记为已处理").click()
+    form.get_by_role("button", name="标为已处理").click()
     page.wait_for_url("**/console/look-up/*")
     expect(page.locator(".notes li")).to_have_count(2)
     expect(page.locator(".notes")).to_contain_text("sue: 已回电，等对方")
@@ -336,7 +336,7 @@ def test_a_note_that_is_being_written_stays_while_the_answer_refreshes(site: Sit
     expect(row).to_contain_text("1条备注")
     row.get_by_role("button", name="查询").click()
     page.wait_for_url("**/console/look-up/*")
-    expect(page.locator(".notes")).to_contain_text("标记为已处理")
+    expect(page.locator(".notes")).to_contain_text("标为已处理")
     expect(page.locator("[name=wanted]")).to_have_value("150****2001")
     assert "15080922001" not in page.content()
 

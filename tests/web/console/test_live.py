@@ -183,7 +183,7 @@ def test_test_message_that_fails_says_what_and_what_to_do(make_runtime: Callable
 
     with stand_in(balance=0) as poor:
         assert "Refused by the platform: 余额不足 What to do: top up the account" in way(poor.port)
-        assert "平台拒绝: 余额不足 处理建议： 请为账户充值" in way(poor.port, **{"Accept-Language": "zh-CN"})
+        assert "平台拒绝：余额不足 处理建议： 请为该账号充值" in way(poor.port, **{"Accept-Language": "zh-CN"})
     told = way(1)
     assert "Not sent: " in told
     assert "check that this server reaches RECEIVER_PLATFORM_URL; nothing was sent" in told

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from flask import Flask
+from hypothesis import settings
 
 from receiver.app import create_app
 from receiver.auth import changes
@@ -36,6 +37,10 @@ from tests.harness.postgres import PostgresServer
 
 # The browser's fixtures stand here, so that one browser serves every module of a run.
 __all__ = ["OTHER_SECRET", "SECRET", "browser", "open_context", "open_page"]
+
+# On a busy machine an example takes as long as it takes.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 # Of every application that a test makes, so that no test has to ask for it.
 Flask.test_client_class = DescribedClient

@@ -81,10 +81,10 @@ def test_name_with_a_nul_is_nowhere(app: Flask, client: FlaskClient, bearer: dic
     urls = app.url_map.bind("localhost")
     asked = 0
     for rule in app.url_map.iter_rules():
-        names = {name for name in rule.arguments if type(rule._converters[name]) is not RowIdConverter}
+        names = {name for name, converter in rule._converters.items() if type(converter) is not RowIdConverter}
         if not names or rule.endpoint.startswith("push."):
             continue
-        values = {name: "a\0" if name in names else "1" for name in rule.arguments}
+        values = {name: "a\0" if name in names else "1" for name in rule.arguments} | dict(rule.defaults or {})
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             path = urls.build(rule.endpoint, values, method=method)
             assert "%00" in path

@@ -131,14 +131,15 @@ def with_address(kind: ListKind, arguments: Mapping[str, Any], given: Mapping[st
 
     Return besides whether the user has typed these numbers.
 
-    Raises ValidationError for an unknown span, NotFound for numbers that are gone.
+    Raises ValidationError for a value that is none, NotFound for numbers that are gone.
     """
     narrowed, typed = dict(arguments), False
-    if "range" in given:
-        span = _SpanSchema().load({"range": given["range"]})
+    own = _NumbersSchema().load({field: given[field] for field in OF_ADDRESS if field in given})
+    if "range" in own:
+        span = {"range": own["range"]}
         narrowed = with_span(narrowed | span, kind.span, runtime().now(), runtime().settings.timezone)
-    if "numbers" in given:
-        narrowed["mobiles"], seen = find_numbers(given["numbers"])
+    if "numbers" in own:
+        narrowed["mobiles"], seen = find_numbers(own["numbers"])
         if not narrowed["mobiles"]:
             raise NotFound(_numbers_are_gone())
         typed = bool(seen)

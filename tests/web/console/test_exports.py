@@ -206,7 +206,7 @@ def test_spans_of_time_and_typed_numbers_narrow_a_file_as_they_narrow_the_list(
     keep(runtime, at(NOON, task_id="0091", content="call 13800138000"))
     (reply,) = rows_of(support.get(replies))
     assert (reply["Number"], reply["Text"]) == ("150****1090", "call 138****8000")
-    for wrong in ("range=soon", "numbers=nonsense"):
+    for wrong in ("range=soon", "numbers=nonsense", "numbers=a%00b"):
         assert support.get(f"/exports/messages?{wrong}").status_code in (404, 422)
 
 

@@ -81,6 +81,8 @@ ACTIONS: Mapping[str, Any] = {
 }
 _NAMES: Mapping[str, Any] = {
     "mobile_hmac": lazy_gettext("Number (hash)"),
+    "mobile_hmacs": lazy_gettext("Number (hash)"),
+    "numbers": lazy_gettext("Count"),
     "message_id": lazy_gettext("Message"),
     "push_id": lazy_gettext("Push"),
     "note_id": lazy_gettext("Note"),

@@ -9,6 +9,7 @@ from flask import redirect, request, url_for
 from flask_babel import gettext, lazy_gettext
 
 from receiver.messages import queries
+from receiver.support.lookup import NUMBERS_MAX as LOOKED_UP_MAX
 from receiver.support.lookup_store import save_look_up
 from receiver.support.number_list import NUMBERS_MAX, NumberList, parse_numbers
 from receiver.web import runtime
@@ -18,7 +19,7 @@ from receiver.web.console.session import current_user
 from receiver.web.lists.visibility import audit_look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from flask import Response
     from werkzeug.wrappers import Response as AnyResponse
@@ -113,15 +114,21 @@ def narrow_to_numbers(kind: ListKind, show: Callable[..., Response]) -> AnyRespo
     if fault:
         return show(fault={"numbers": fault}, typed=text)
     services, user = runtime(), current_user().user
-    if len(found.numbers) == 1:
-        audit_look_up(f"{kind.name}.look_up", mobile=found.numbers[0])
-    else:
-        audit_look_up(f"{kind.name}.look_up", numbers=len(found.numbers))
+    _audit_numbers(f"{kind.name}.look_up", found.numbers)
     saved = "\n".join(found.numbers)
     token = services.database.write(lambda connection: save_look_up(connection, user.id, saved, now=services.now()))
     others = {field: request.args[field] for field in (*kind.filters, "range") if field in request.args}
     narrowed: dict[str, Any] = {**others, "numbers": token}
     return redirect(url_for(f"console.{kind.name}", **narrowed), HTTPStatus.SEE_OTHER)
+
+
+def _audit_numbers(action: str, numbers: Sequence[str]) -> None:
+    """Audit a look-up of several numbers: as many as the search field takes each on its own, more in one entry."""
+    if len(numbers) > LOOKED_UP_MAX:
+        audit_look_up(action, numbers=len(numbers), mobile_hmacs=[runtime().mobile_hmac(number) for number in numbers])
+        return
+    for number in numbers:
+        audit_look_up(action, mobile=number)
 
 
 def _fault_of(found: NumberList) -> str:

@@ -140,9 +140,13 @@ def test_numbers_narrow_a_list_and_stand_in_no_address(app: Flask, runtime: Runt
     assert len(rows_of(replies, "r")) == 1
     assert "hello" in replies.text
     assert [entry[1:] for entry in audit(runtime) if "look_up" in entry[1]] == [
-        ("messages.look_up", {"numbers": 3}),
+        *(("messages.look_up", {"mobile_hmac": runtime.mobile_hmac(number)}) for number in (NUMBER, OTHER, UNKNOWN)),
         ("replies.look_up", {"mobile_hmac": runtime.mobile_hmac(NUMBER)}),
     ]
+    many = [f"150{index:08d}" for index in range(51)]
+    staff.post("/messages/numbers", {"numbers": "\n".join(many)})
+    hashes = [runtime.mobile_hmac(number) for number in many]
+    assert audit(runtime)[-1][1:] == ("messages.look_up", {"numbers": 51, "mobile_hmacs": hashes})
     everything = "".join(str(given) for _, given in page.tags)
     assert NUMBER not in everything
 

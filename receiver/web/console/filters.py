@@ -15,7 +15,7 @@ from flask import g
 from flask_babel import get_locale, gettext
 from markupsafe import Markup, escape
 
-from receiver.core import in_zone, mask_mobile
+from receiver.core import in_zone, mask_inside, mask_mobile
 from receiver.web import runtime
 from receiver.web.console.audit_texts import action_words, detail_name, detail_value
 from receiver.web.console.error_texts import delivery_words, flag_words, other_form, why_unread
@@ -217,6 +217,7 @@ def register(app: Flask) -> None:
         *(why_unread, delivery_words, other_form, flag_words, state_word, without, day_of),
         *(action_words, detail_name, detail_value, filter_words),
     )
-    app.jinja_env.filters.update({made.__name__: made for made in filters} | {"masked": mask_mobile, "e": escape})
+    others = {"masked": mask_mobile, "masked_inside": mask_inside, "e": escape}
+    app.jinja_env.filters.update({made.__name__: made for made in filters} | others)
     app.jinja_env.globals["zone_name"] = zone_name
     app.jinja_env.tests["ahead"] = is_ahead

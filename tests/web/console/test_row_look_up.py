@@ -133,6 +133,7 @@ def test_titles_of_lists_say_how_they_are_narrowed(app: Flask, runtime: Runtime)
     assert title("/messages?status=failed") == "Failed · Messages · receiver"
     assert title("/messages?status=failed&template_id=540") == "Failed · 540 · Messages · receiver"
     assert title("/messages?template_id=<b>") == "&lt;b&gt; · Messages · receiver"
+    assert title(f"/replies?q=call {NUMBER}") == "call 150****1090 · Replies · receiver"
     assert title("/messages?status=failed&range=today") == "Failed · Today · Messages · receiver"
     assert title("/replies?opt_out=true") == "Opt-outs · Replies · receiver"
     assert title("/pushes?outcome=quarantined") == "Quarantined · Journal · receiver"

@@ -105,6 +105,12 @@ def test_every_state_has_its_sentence(app: Flask, runtime: Runtime, clock: time_
     assert pages["waiting"].by_id["answers"]["hx-trigger"] == "every 2s"
     announced = {given["data-announce"] for _, given in pages["late"].tags if "data-announce" in given}
     assert announced == {expected["late"]}
+    states = {
+        name: [given["data-state"] for _, given in page.tags if given.get("class") == "answer"]
+        for name, page in pages.items()
+    }
+    assert states["delivered"] == ["delivered"]
+    assert states["conflicting"] == ["unknown"]  # and not delivered
     for name, page in pages.items():
         assert numbers[name] in page.text  # in full: it was asked for in full
         assert "What to do:" in page.text

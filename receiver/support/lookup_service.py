@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from receiver.core import is_masked
-from receiver.messages import DATA_LAG, queries
+from receiver.messages import DATA_LAG, notes, queries
 from receiver.messages.fields import without_numbers
 from receiver.support import lookup_queries as store
 from receiver.support import signals
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from receiver.messages.notes import Note
     from receiver.messages.queries import Clock, MessageRow, PushRow, ReceiptRow, ReplyRow
     from receiver.support.lookup import LookupQuery, ParsedLookup
     from receiver.support.signals import RecentDelivery
@@ -58,11 +59,17 @@ class AnsweredGroup:
     unreadable: PushRow | None
     receipts: Sequence[ReceiptRow]  # of all attempts, oldest first
     replies: Sequence[ReplyRow]
+    notes: Sequence[Note]  # on all attempts, oldest first
 
     @property
     def message(self) -> MessageRow:
         """The attempt that the sentence is about."""
         return self.attempts.best
+
+    @property
+    def handled(self) -> bool:
+        """Return whether the case is marked as handled."""
+        return notes.is_handled(self.notes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,7 +228,8 @@ def answer_groups(connection: sa.Connection, groups: Sequence[Attempts], clock: 
     """Return the answer for each group of resends."""
     ids = [message.id for group in groups for message in group.messages]
     receipts, replies = queries.list_inbound_events(connection, *ids)
-    return [_answer_group(connection, group, clock, receipts, replies) for group in groups]
+    entries = notes.list_notes(connection, ids)
+    return [_answer_group(connection, group, clock, receipts, replies, entries) for group in groups]
 
 
 def _answer_group(
@@ -230,6 +238,7 @@ def _answer_group(
     clock: Clock,
     receipts: Sequence[ReceiptRow],
     replies: Sequence[ReplyRow],
+    entries: Sequence[Note],
 ) -> AnsweredGroup:
     message = attempts.best
     answer = answer_of(message)
@@ -247,6 +256,7 @@ def _answer_group(
         unreadable=None,
         receipts=[without_numbers(row) for row in receipts if row.message_id in ids],
         replies=[without_numbers(row) for row in replies if row.message_id in ids],
+        notes=[entry for entry in entries if entry.message_id in ids],
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.core import MessageStatus
-from receiver.db.tables import replies, retention
-from receiver.messages import recording
+from receiver.db.tables import messages, replies, retention
+from receiver.messages import notes, recording
+from receiver.messages.notes import NoteKind
 from receiver.messages.queries import MessageRow
 from receiver.support import lookup_queries as store
 from receiver.support.answers import UNSETTLED, LookupAnswer, answer_of, find_best, group_resends, moment_of
@@ -241,6 +242,32 @@ def test_case_that_touches_the_period_is_whole(runtime: Runtime) -> None:
     assert [message.task_id for message in group.attempts.messages] == ["t2", "t1", "t0"]
     assert (len(group.receipts), len(group.replies)) == (1, 1)  # of all attempts
     assert (group.receipts[0].mobile, group.replies[0].mobile) == ("150****1090", "150****1090")
+
+
+def test_notes_stand_with_the_case_that_they_are_on_whichever_attempt_was_noted(runtime: Runtime) -> None:
+    record(
+        runtime,
+        make_send(task_id="1", sent_at=NOON - DAY),
+        make_send(task_id="2", sent_at=NOON - MINUTE),
+        make_send(task_id="3", sent_at=NOON),
+    )
+
+    def note(task_id: str, kind: NoteKind, text: str = "") -> None:
+        def add(connection: sa.Connection) -> None:
+            noted = connection.scalar(sa.select(messages.c.id).where(messages.c.task_id == task_id))
+            assert noted is not None
+            notes.add_note(connection, noted, kind, user_name="anna", text=text, now=NOON)
+
+        runtime.database.write(add)
+
+    note("2", NoteKind.NOTE, "called back")
+    note("3", NoteKind.HANDLED)
+    note("1", NoteKind.NOTE, "another day")
+    (result,) = answered(runtime, NUMBER, None)
+    assert [([entry.text for entry in group.notes], group.handled) for group in result.groups] == [
+        (["called back", ""], True),
+        (["another day"], False),
+    ]
 
 
 def test_what_belongs_to_other_accounts_is_not_known(runtime: Runtime) -> None:

@@ -23,13 +23,12 @@ from receiver.web.lists.filters import AccountFilterSchema
 from receiver.web.lists.visibility import audit_look_up, readable_accounts, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from werkzeug.wrappers import Response
 
     from receiver.db.engine import Connection
-    from receiver.messages.notes import CaseMark, Note
-    from receiver.support.lookup_service import AnsweredGroup
+    from receiver.messages.notes import CaseMark
 
 _ACTIONS = {NoteKind.NOTE: "note.create", NoteKind.HANDLED: "case.handle", NoteKind.REOPENED: "case.reopen"}
 
@@ -38,23 +37,10 @@ _ACTIONS = {NoteKind.NOTE: "note.create", NoteKind.HANDLED: "case.handle", NoteK
 
 
 @blueprint.app_template_global()
-def case_notes(answered: AnsweredGroup) -> Sequence[Note]:
-    """Return what was noted on a message and its other attempts, oldest first."""
-    ids = [attempt.id for attempt in answered.attempts.messages]
-    return runtime().ask(lambda connection: notes.list_notes(connection, ids))
-
-
-@blueprint.app_template_global()
-def is_handled(entries: Sequence[Note]) -> bool:
-    """Return whether these entries say that the case is handled."""
-    return notes.is_handled(entries)
-
-
-@blueprint.app_template_global()
 def case_marks(message_ids: Iterable[int | None]) -> Mapping[int, CaseMark]:
     """Return what a list shows of the cases of its messages, in one query."""
     ids = [message_id for message_id in message_ids if message_id is not None]
-    return runtime().ask(lambda connection: notes.find_marks(connection, ids)) if ids else {}
+    return runtime().ask_present(lambda connection: notes.find_marks(connection, ids)) if ids else {}
 
 
 @blueprint.post("/messages/<row_id:message_id>/notes")

@@ -6,9 +6,10 @@ import re
 import unicodedata
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from babel.dates import format_skeleton, format_time, get_timezone_name
+from babel.dates import format_skeleton, get_timezone_name
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
 from flask import g
@@ -87,8 +88,8 @@ def moment(when: datetime | None, *, exact: bool = False) -> Markup:
     """Return a time in the platform's zone, with its day unless that is today; on paper, and `dated`, always."""
     if when is None:
         return Markup('<span class="none">–</span>')
-    locale, local, today = _locale(), in_zone(when, _zone()), runtime().now().astimezone(_zone()).date()
-    text = format_time(local, "HH:mm:ss", locale=locale)
+    local, today = in_zone(when, _zone()), runtime().now().astimezone(_zone()).date()
+    text = f"{local:%H:%M:%S}"
     if exact:
         text += f".{local.microsecond // 1000:03d}"
     on_paper = Markup()
@@ -102,8 +103,17 @@ def moment(when: datetime | None, *, exact: bool = False) -> Markup:
     return Markup('<time datetime="{}"{}>{}</time>').format(at, on_paper, text)
 
 
-def _whole_day(local: datetime) -> str:
-    return format_skeleton("yMMMd", local, locale=_locale())
+def _whole_day(local: date) -> str:
+    return _day_text("yMMMd", local)
+
+
+def _day_text(skeleton: str, local: date) -> str:
+    return _formatted_day(skeleton, local.year, local.month, local.day, _locale())
+
+
+@lru_cache(maxsize=256)  # a list names the same few days in each of its rows
+def _formatted_day(skeleton: str, year: int, month: int, day_of_month: int, locale: Locale) -> str:
+    return format_skeleton(skeleton, date(year, month, day_of_month), locale=locale)
 
 
 @contextmanager
@@ -118,7 +128,7 @@ def dated() -> Iterator[None]:
 
 def moment_ago(when: datetime) -> Markup:
     """Return a time as `moment` does, with its day as the title, and how long ago it was."""
-    exact = f"{day(when)} {format_time(in_zone(when, _zone()), 'HH:mm:ss', locale=_locale())}"
+    exact = f"{day(when)} {in_zone(when, _zone()):%H:%M:%S}"
     return Markup('<span title="{}">{} <small class="ago">{}</small></span>').format(
         exact, moment(when), ago(runtime().now() - when)
     )
@@ -137,7 +147,7 @@ def day(when: datetime) -> str:
 def day_of(local: date) -> str:
     """Return a day of the platform's zone, with its year unless that is the current one."""
     this_year = local.year == runtime().now().astimezone(_zone()).year
-    return format_skeleton("MMMd" if this_year else "yMMMd", local, locale=_locale())
+    return _day_text("MMMd" if this_year else "yMMMd", local)
 
 
 _CLOCKS_DIFFER = timedelta(minutes=1)

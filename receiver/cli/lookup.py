@@ -12,7 +12,7 @@ from receiver.core import ReceiverError
 from receiver.messages import DATA_LAG
 from receiver.messages.fields import as_json as row_json
 from receiver.messages.fields import without_numbers
-from receiver.support.answers import has_moment, moment_of
+from receiver.support.answers import answer_of
 from receiver.support.lookup import NearMissFault, parse_lookup
 from receiver.support.lookup_service import PERIODS, answer_lookup
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from receiver.messages.queries import MessageRow, ReplyRow
+    from receiver.support.answers import Attempts
     from receiver.support.lookup import LookupQuery, NearMiss, ParsedLookup
     from receiver.support.lookup_service import AnsweredGroup, LookupResult
 
@@ -99,6 +100,8 @@ def _print(wanted: ParsedLookup, results: Sequence[LookupResult]) -> None:
     if wanted.more:
         print(f"{wanted.more} more numbers were not looked up.")
     for result in results:
+        if known and result.is_empty and len(results) == 1:
+            continue  # what is nearly a number says nothing of messages
         print(", ".join(_named(result.queries)))
         _print_result(result, wanted)
 
@@ -129,23 +132,40 @@ def _print_result(result: LookupResult, wanted: ParsedLookup) -> None:
         print(_reply_line(reply))
     for receipt in result.possible:
         print(f"possible receipt {_time(receipt.reported_at)} {receipt.mobile} task {one_line(receipt.task_id)}")
-    if result.older or result.further or result.next or result.cut:
-        print("There are more messages: --period all, or the console, shows them.")
+    if result.further or result.next or result.cut:
+        print("There are more messages: the console shows them.")
+    elif result.older:
+        print("There are older messages: --period all, or the console, shows them.")
 
 
 def _cells(group: AnsweredGroup, shown: Callable[[MessageRow], MessageRow]) -> list[object]:
-    message, attempts = shown(group.message), group.attempts
-    requested = len(attempts.messages)
+    message = shown(group.message)
     return [
         group.answer.replace("_", " "),
-        _time(moment_of(message)) if has_moment(message) else "",
+        _sent(message),
         _time(message.reported_at) if message.reported_at else "",
         message.mobile,
         message.task_id,
         message.template_id,
-        "" if requested == 1 else f"{requested} requested, {attempts.sent} sent",
+        _attempts(group.attempts),
         message.error_message,
     ]
+
+
+def _sent(message: MessageRow) -> str:
+    """Return when a message was sent; where no time of that was recorded, what is known."""
+    if message.sent_at is not None:
+        return _time(message.sent_at)
+    return "not recorded" if message.recorded_at is None else f"recorded {_time(message.recorded_at)}"
+
+
+def _attempts(attempts: Attempts) -> str:
+    """Return how many attempts there were, and what became of the last one if that is another than the answer's."""
+    requested = len(attempts.messages)
+    if requested == 1:
+        return ""
+    last = f", the last: {answer_of(attempts.newest).replace('_', ' ')}" if attempts.later else ""
+    return f"{requested} requested, {attempts.sent} sent{last}"
 
 
 def _nothing(result: LookupResult) -> str:

@@ -145,3 +145,16 @@ def test_what_cannot_be_looked_up_is_one_line(filled: Runtime) -> None:
         assert isinstance(done.exception, ReceiverError)
         assert "\n" not in str(done.exception)
     assert look_up(filled, NUMBER, "--period", "1y").exit_code == 2
+
+
+def test_sent_is_the_time_of_the_send_alone_and_the_last_attempt_is_named(filled: Runtime) -> None:
+    push(filled, "13700137000", NOW, taskid="9", status="0")
+    assert f"not recorded  {NOW:%Y-%m-%d %H:%M:%S}Z" in look_up(filled, "13700137000").output
+    assert "2 requested, 1 sent, the last: refused" in look_up(filled, NUMBER).output
+    unsent = [make_send(task_id="8", mobile="13700137001")]
+    filled.database.write(lambda connection: recording.record_sent(connection, unsent, recorded_at=NOW))
+    assert f"recorded {NOW:%Y-%m-%d %H:%M:%S}Z" in look_up(filled, "13700137001").output
+
+
+def test_what_is_nearly_a_number_is_no_record_of_nothing(filled: Runtime) -> None:
+    assert look_up(filled, "1508092109").output == "1508092109: too few digits for a mobile number, which has 11\n"

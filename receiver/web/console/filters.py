@@ -224,10 +224,10 @@ def register(app: Flask) -> None:
     """Register these filters with the templates."""
     filters = (
         *(visible, short, moment, moment_ago, clock, day, duration, ago, number, spaced, percent),
-        *(why_unread, delivery_words, other_form, flag_words, state_word, without, day_of),
+        *(why_unread, delivery_words, other_form, flag_words, without, day_of),
         *(action_words, detail_name, detail_value, filter_words),
     )
     others = {"masked": mask_mobile, "masked_inside": mask_inside, "e": escape}
     app.jinja_env.filters.update({made.__name__: made for made in filters} | others)
-    app.jinja_env.globals["zone_name"] = zone_name
+    app.jinja_env.globals.update(zone_name=zone_name, state_word=state_word)
     app.jinja_env.tests["ahead"] = is_ahead

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -16,7 +15,7 @@ from receiver.core import Outcome
 from receiver.intake import service
 from receiver.messages import queries
 from receiver.web import runtime
-from receiver.web.console.list_pages import ListKind, PushListSchema, read_list, wanted_of
+from receiver.web.console.list_pages import ListKind, PushListSchema, find_by_id, read_list, wanted_of
 from receiver.web.console.lists import narrow_to_numbers
 from receiver.web.console.pages import ask_first, blueprint, render
 from receiver.web.console.session import current_user
@@ -26,18 +25,9 @@ if TYPE_CHECKING:
     from flask import Response
     from werkzeug.wrappers import Response as AnyResponse
 
-    from receiver.db.engine import Connection
-    from receiver.messages.queries import Clock, Page
-
 _BYTES_A_LINE = 16
 _REASONS_MAX = 8
 _REPLAYED_MAX = 100  # at once: each is a transaction of its own
-
-
-def _find(connection: Connection, page: Page, _clock: Clock) -> queries.Listed[queries.PushRow]:
-    rows = queries.list_pushes(connection, replace(page, limit=page.limit + 1))
-    shown = rows[: page.limit]
-    return queries.Listed(rows=shown, end=(shown[-1].id,) if len(rows) > page.limit else None)
 
 
 PUSHES = ListKind(
@@ -45,7 +35,7 @@ PUSHES = ListKind(
     schema=PushListSchema,
     filters=("outcome", "error", "task_id", "account", "received_from", "received_to"),
     span=("received_from", "received_to"),
-    find=_find,
+    find=find_by_id(queries.list_pushes),
     read_place=lambda parts: UUID(parts[0]),
 )
 

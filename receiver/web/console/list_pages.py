@@ -12,7 +12,7 @@ from flask_babel import gettext
 
 from receiver.core import InvalidCursor, NotFound
 from receiver.core.cursors import Cursors
-from receiver.messages.queries import Filter, Hits, Page, PushRow
+from receiver.messages.queries import Filter, Hits, Listed, Page, PushRow
 from receiver.support.lookup_store import find_look_up, number_of_row
 from receiver.support.number_list import parse_numbers
 from receiver.web import runtime
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from receiver.db.engine import Connection
-    from receiver.messages.queries import Clock, Listed
+    from receiver.messages.queries import Clock
 
 SPAN_NAMES: Mapping[str, Any] = {name: state_words.SPANS[name] for name in SPANS}
 OF_ADDRESS = ("range", "numbers")  # filters that the API does not have; links to other lists keep them
@@ -74,6 +74,19 @@ class ListKind:
     find: Callable[[Connection, Page, Clock], Listed[Any]]
     read_place: Callable[[Sequence[str]], Any]  # from a cursor: what `find` gave as the end of a page
     count: Callable[[Connection, Filter, Clock], Hits] | None = None
+
+
+def find_by_id(
+    find: Callable[[Connection, Page], Sequence[Any]],
+) -> Callable[[Connection, Page, Clock], Listed[Any]]:
+    """Return a query in the order of ids as a list's `find`: one row more than the page has shows that it goes on."""
+
+    def find_page(connection: Connection, page: Page, _clock: Clock) -> Listed[Any]:
+        rows = find(connection, replace(page, limit=page.limit + 1))
+        shown_rows = rows[: page.limit]
+        return Listed(rows=shown_rows, end=(shown_rows[-1].id,) if len(rows) > page.limit else None)
+
+    return find_page
 
 
 def time_and_id(parts: Sequence[str]) -> tuple[datetime, int]:

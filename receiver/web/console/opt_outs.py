@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import marshmallow as ma
@@ -13,7 +12,7 @@ from receiver.messages import queries
 from receiver.messages.export_files import FileFormat
 from receiver.web import runtime
 from receiver.web.console.file_words import names_of, wording_of
-from receiver.web.console.list_pages import ListKind, OptOutListSchema, read_list, wanted_of
+from receiver.web.console.list_pages import ListKind, OptOutListSchema, find_by_id, read_list, wanted_of
 from receiver.web.console.pages import blueprint, render
 from receiver.web.console.reasons import find_reason
 from receiver.web.lists.exports import FileStyle, answer_opt_outs
@@ -22,27 +21,16 @@ from receiver.web.lists.visibility import audit_look_up
 if TYPE_CHECKING:
     from flask import Response
 
-    from receiver.db.engine import Connection
-    from receiver.messages.queries import Clock, OptOutRow, Page
-
 VIEWS = {
     "sure": (lazy_gettext("Opt-outs"), {}),
     "review": (lazy_gettext("Possible opt-outs"), {"opt_out_review": "true"}),
 }
-
-
-def _find(connection: Connection, page: Page, _clock: Clock) -> queries.Listed[OptOutRow]:
-    rows = queries.list_opt_outs(connection, replace(page, limit=page.limit + 1))
-    shown = rows[: page.limit]
-    return queries.Listed(rows=shown, end=(shown[-1].id,) if len(rows) > page.limit else None)
-
-
 OPT_OUTS = ListKind(
     name="opt_outs",
     schema=OptOutListSchema,
     filters=("opt_out_review", "account", "received_from", "received_to"),
     span=("received_from", "received_to"),
-    find=_find,
+    find=find_by_id(queries.list_opt_outs),
     read_place=lambda parts: int(parts[0]),
 )
 

@@ -1,4 +1,4 @@
-"""Why somebody wants to see full numbers, as they typed it."""
+"""Why a user wants to see full numbers, as they typed it."""
 
 from __future__ import annotations
 

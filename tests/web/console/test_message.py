@@ -83,7 +83,7 @@ def test_a_case_is_copied_as_text_with_dates_and_without_the_number(
     record(
         runtime,
         make_send(task_id="t1", template_id="540", reference="r\n1", sent_at=NOON - 2 * MINUTE),
-        make_send(task_id="t2", template_id="540", reference="<b>", sent_at=NOON - MINUTE),
+        make_send(task_id="t2", template_id="540", reference=f"<b> {NUMBER}", sent_at=NOON - MINUTE),
     )
     keep(runtime, at(NOON - 50 * SECOND, task_id="t2", status="1"), at(NOON, task_id="t2", content="State: Failed"))
     staff = log_in(app, runtime, "support")
@@ -91,7 +91,7 @@ def test_a_case_is_copied_as_text_with_dates_and_without_the_number(
 Delivered Nov 23, 2026 11:59:10, 10 seconds after it was sent.
 Number: 150****1090
 Task id: t2
-Reference: <b>
+Reference: <b> 150****1090
 Template: 540
 Sent: Nov 23, 2026 11:58:00 · Pending · t1
 Sent: Nov 23, 2026 11:59:00 · Delivered · t2

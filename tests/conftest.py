@@ -14,10 +14,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+import hypothesis
 import psycopg
 import pytest
 from flask import Flask
-from hypothesis import settings
 
 from receiver.app import create_app
 from receiver.auth import changes
@@ -39,8 +39,8 @@ from tests.harness.postgres import PostgresServer
 __all__ = ["OTHER_SECRET", "SECRET", "browser", "open_context", "open_page"]
 
 # On a busy machine an example takes as long as it takes.
-settings.register_profile("busy", deadline=None)
-settings.load_profile("busy")
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 # Of every application that a test makes, so that no test has to ask for it.
 Flask.test_client_class = DescribedClient

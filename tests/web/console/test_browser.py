@@ -328,7 +328,7 @@ def test_a_note_that_is_being_written_stays_while_the_answer_refreshes(site: Sit
     form.get_by_role("button", name="标为已处理").click()
     page.wait_for_url("**/console/look-up/*")
     expect(page.locator(".notes li")).to_have_count(2)
-    expect(page.locator(".notes")).to_contain_text("sue: 已回电，等对方")
+    expect(page.locator(".notes")).to_contain_text("sue：已回电，等对方")
     expect(page.locator(".case > p .badge")).to_have_text("已处理")
 
     page.goto("/console/messages?task_id=62001")

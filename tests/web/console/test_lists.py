@@ -211,6 +211,12 @@ def test_figures_are_those_of_the_api_and_each_file_is_its_table(
         item["hour"]: [str(item["sent"]), str(item["refused"])] for item in by_hour.json["items"]
     }
     assert [row[0] for row in table_of(page, "refusals")] == ['<bdi class="said">余额不足</bdi>']
+    # Values for a script stand in the columns that it draws alone: they are a tenth of the page.
+    with_values = {
+        name: page.html.partition(f'<table id="table-{name}">')[2].partition("</table>")[0]
+        for name in ("days", "replies", "refusals", "templates")
+    }
+    assert {name for name, table in with_values.items() if "data-value" in table} == {"days", "replies"}
     for name, first, last in (("today", 23, 23), ("yesterday", 22, 22), ("7d", 17, 23)):
         days = [row[0] for row in table_of(staff.page(f"/reports?range={name}"), "days")]
         assert (days[0], days[-1]) == (f"2026-11-{first}", f"2026-11-{last}")

@@ -15,7 +15,7 @@ from tests.web.console.staff import Page, audit, log_in, one_database
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
-_WRITERS = {"audit", "audited", "audit_look_up", "write_audit", "record", "_change"}
+_WRITERS = {"audit", "audited", "audit_look_up", "_audit_numbers", "write_audit", "record", "_change"}
 # What the code composes of two parts.
 _COMPOSED = {
     "f'user.{action}'": {"user.password", "user.role", "user.accounts", "user.disable", "user.enable",

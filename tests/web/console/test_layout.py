@@ -56,3 +56,19 @@ def test_no_list_of_fifty_rows_is_heavy(
         answer = context.request.get(f"/console/{name}")
         assert answer.ok
         assert len(answer.body()) <= _MOST_BYTES, name
+
+
+@pytest.mark.parametrize(("width", "shown"), [(PHONE, False), (WIDE, True)])
+def test_fields_of_a_list_are_a_tap_away_on_phones_only(
+    samples: dict[str, Sample], open_context: Callable[..., tuple[BrowserContext, Guard]], width: int, shown: bool
+) -> None:
+    context, _ = open_context(samples["usual"].origin, width=width, locale="en")
+    samples["usual"].enter(context, "wang.li")
+    page = context.new_page()
+    for name in ("messages", "replies", "pushes"):
+        page.goto(f"/console/{name}")
+        field, heading = page.locator("form.filters [name=task_id]"), page.get_by_text("Filters", exact=True)
+        assert (field.is_visible(), heading.is_visible()) == (shown, not shown)
+        if not shown:
+            heading.click()
+            assert field.is_visible()

@@ -248,3 +248,18 @@ def test_faults_of_choices_stand_at_their_fields_and_nothing_is_said_to_be_empty
     assert span.at("sent_to-error") == "The end is before the beginning."
     assert "Nothing was searched" in span.at("rows")
     assert "No entries" not in span.text
+
+
+@pytest.mark.parametrize(
+    ("path", "opened"),
+    [
+        ("/messages", False),
+        ("/messages?status=failed&range=today", False),  # links above the fields say it
+        ("/messages?template_id=541", True),
+        ("/replies?q=x", True),
+        ("/pushes?received_from=never", True),
+    ],
+)
+def test_fields_are_open_on_phones_where_they_say_more(app: Flask, runtime: Runtime, path: str, opened: bool) -> None:
+    html = log_in(app, runtime, "admin").client.get(f"/console{path}").text
+    assert ('<details class="folded" open>' in html, '<details class="folded">' in html) == (opened, not opened)

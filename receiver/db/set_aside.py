@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +21,6 @@ from receiver.observability import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
     from uuid import UUID
 
 
@@ -32,6 +32,8 @@ _BAD_MAX = 100  # rows of one page
 # Errors of one row: a value of the wrong kind, or one that cannot be decrypted. Not errors of the database or its
 # connection, and not a missing key.
 ROW_FAULTS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, CiphertextDamaged, sa.exc.DataError)
+# Times that Python has, in every zone.
+_FIRST_TIME, _LAST_TIME = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 _NO_TEXT = "could not decode to utf-8"  # prefix of SQLite's error for invalid text
 
 
@@ -41,6 +43,11 @@ class SetAsideReason(StrEnum):
     UNREADABLE = "unreadable"
     IMPLAUSIBLE = "implausible_time"  # stored before times had bounds
     NO_DELIVERY = "no_delivery"  # no webhook delivery could be made of it
+
+
+def is_readable_time(time: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """Return the condition that a time can be read, for queries that return times without their rows."""
+    return time.between(_FIRST_TIME, _LAST_TIME)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

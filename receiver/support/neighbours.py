@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from receiver.db.set_aside import is_readable_time
 from receiver.db.tables import messages
 from receiver.messages.queries import in_accounts
 
@@ -31,7 +32,7 @@ def find_neighbours(
     column = messages.c
     moment = sa.func.coalesce(column.sent_at, column.recorded_at, column.reported_at, type_=column.sent_at.type)
     query = sa.select(column.id, moment.label("at")).where(
-        column.mobile == message.mobile, moment.isnot(None), *in_accounts(messages, accounts)
+        column.mobile == message.mobile, is_readable_time(moment), *in_accounts(messages, accounts)
     )
     older = query.where(column.id < message.id).order_by(column.id.desc()).limit(_READ_MAX)
     newer = query.where(column.id > message.id).order_by(column.id).limit(_READ_MAX)

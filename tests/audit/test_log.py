@@ -138,7 +138,7 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
     "console.messages": {"GET /messages": []},  # masked numbers, no contents
     "console.numbers": {
         f"POST /messages/numbers numbers={NUMBER}": ["messages.look_up"],
-        f"POST /replies/numbers numbers={NUMBER},13900000000": ["replies.look_up"],
+        f"POST /replies/numbers numbers={NUMBER},13900000000": ["replies.look_up", "replies.look_up"],
     },
     "console.message": {"GET /messages/1": ["message.read"]},
     "console.replies": {"GET /replies": ["replies.read"]},

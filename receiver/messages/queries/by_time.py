@@ -9,7 +9,6 @@ the next goes on behind it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import sqlalchemy as sa
@@ -17,7 +16,7 @@ from sqlalchemy.sql import visitors
 
 from receiver.core import MessageStatus
 from receiver.db.encryption import cipher_of
-from receiver.db.set_aside import read_rows
+from receiver.db.set_aside import is_readable_time, read_rows
 from receiver.db.tables import LISTED_AT, messages, replies
 from receiver.messages.queries.messages import (
     as_reply_row,
@@ -31,6 +30,7 @@ from receiver.messages.queries.rows import ReplyRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from receiver.db.message_status import Clock
     from receiver.messages.queries.rows import Filter, MessageRow, Page
@@ -43,8 +43,6 @@ LOOKED_AT = 200_000  # rows, for one page
 _COUNTED_AT = 30_000  # rows, for one count
 _FEW = 20_000  # so many are sorted in no time
 HITS_MAX = 10_000
-# Times that Python has. Rows of any other are damaged: they are set aside, and have no place.
-_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 _FEW_MESSAGES = ("mobile", "mobiles", "task_id", "reference")  # filters with an index and few rows
 _FEW_REPLIES = ("mobile", "mobiles", "task_id", "q")
 
@@ -98,7 +96,7 @@ class _Search:
         table = self.table
         if self.few:
             query = self._with_messages(sa.select(self.time.label("time"), table.c.id), table)
-            query = query.where(self.time.between(_FIRST, _LAST), *self.conditions)
+            query = query.where(is_readable_time(self.time), *self.conditions)
             rows = query.order_by(table.c.id.desc()).limit(most).subquery("taken")
             below = [] if before is None else [sa.tuple_(rows.c.time, rows.c.id) < before]
             return sa.select(rows.c.time, rows.c.id).where(*below)
@@ -123,9 +121,7 @@ class _Search:
         if before is not None:
             # The first by itself too: SQLite begins there, and would read its way to a pair of values.
             query = query.where(self.time <= before[0], sa.tuple_(self.time, self.table.c.id) < before)
-        return query.where(self.time.between(_FIRST, _LAST), *self.span).order_by(
-            self.time.desc(), self.table.c.id.desc()
-        )
+        return query.where(is_readable_time(self.time), *self.span).order_by(self.time.desc(), self.table.c.id.desc())
 
     def _with_messages(self, query: sa.Select[Any], rows: sa.FromClause) -> sa.Select[Any]:
         if self.table is messages:

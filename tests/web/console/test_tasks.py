@@ -267,7 +267,7 @@ def test_5_hand_over_by_link(agent: Agent, make_agent: MakeAgent, site: Site) ->
 
 def test_5_hand_over_by_the_text_of_the_case(agent: Agent) -> None:
     agent.paste("13700000001")
-    agent.click("复制情况", "button")
+    agent.click("复制摘要", "button")
     expect(agent.page.get_by_role("status")).to_have_text("已复制")
     state, sentence, number, *_ = agent.copied.split("\n")
     assert (state, number) == ("状态：已送达", "手机号：137****0001")
@@ -320,7 +320,7 @@ def test_8_is_the_platform_down(agent: Agent, site: Site) -> None:
     expect(page.get_by_role("region", name="提醒")).to_contain_text("平台已停止推送：最近一次推送在")
     agent.click("运行状态")
     verdict = page.get_by_role("region", name="本系统正常，但没有收到推送。请联系平台客服，并提供下方信息。")
-    expect(verdict).to_contain_text("问题在平台")
+    expect(verdict).to_contain_text("平台异常")
     expect(verdict).to_contain_text("至少五个号码等待回执已超过")
     expect(page.get_by_text("提供给平台客服")).to_be_visible()
     expect(page.get_by_text("T13500000000  135****0000")).to_be_visible()

@@ -111,14 +111,14 @@ def open_menu(page: Page, of: str) -> None:
     page.locator(f".bar details.menu:has({of}) > summary").click()
 
 
-def assert_accessible(page: Page) -> None:
-    """Hold the page against WCAG 2.2 AA with axe; print what is only advised."""
+def assert_accessible(page: Page, within: str | None = None) -> None:
+    """Hold the page, or a part of it, against WCAG 2.2 AA with axe; print what is only advised."""
     options = {
         "resultTypes": ["violations"],
         "runOnly": {"type": "tag", "values": [*WCAG, "best-practice"]},
         "rules": {"target-size": {"enabled": True}},  # off by default
     }
-    violations = Axe().run(page, options=options).response["violations"]
+    violations = Axe().run(page, context=within, options=options).response["violations"]
     wrong = [told for each in violations if set(each["tags"]) & set(WCAG) for told in _tell(each)]
     for told in (told for each in violations if not set(each["tags"]) & set(WCAG) for told in _tell(each)):
         print("advised:", told)

@@ -157,7 +157,7 @@ def test_waiting_message_is_told_how_others_with_its_template_arrive(
         make_send(task_id="b", template_id="b", sent_at=NOON - 3 * SECOND),
     )
     keep(runtime, *(at(sent_at + 6 * SECOND, task_id=f"t{n}", mobile=f"139000000{n:02d}") for n in range(9)))
-    none_of_them = "In the last 10 minutes, none of the 5 other messages with this template arrived."
+    none_of_them = "In the last 10 minutes, none of the 5 messages with this template arrived."
     assert sentences(staff.look_up(NUMBER)) == [
         f"Sent 3 seconds ago, no receipt yet. {none_of_them}",
         (

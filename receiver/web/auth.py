@@ -183,17 +183,17 @@ def _key_with(scope: Scope) -> ApiKey:
 
 
 _USE_PATIENCE_SECONDS = 0.4
-_used_at: dict[int, datetime] = {}  # by key: when this process last recorded a use
 
 
 def _record_use(key: ApiKey) -> None:
     """Record the use of a key, at most once a minute and after the answer is sent."""
     services = runtime()
     now = services.now()
-    last = max(filter(None, (key.last_used_at, _used_at.get(key.id))), default=None)
+    used_at = _guard().used_at
+    last = max(filter(None, (key.last_used_at, used_at.get(key.id))), default=None)
     if last is not None and still_lasts(last, api_keys.USED_EVERY, now):
         return
-    _used_at[key.id] = now
+    used_at[key.id] = now
 
     def note() -> None:
         with suppress(DatabaseUnavailable, DatabaseMisconfigured, RowRejected):
@@ -209,7 +209,6 @@ def _record_use(key: ApiKey) -> None:
 
 
 _SEEN_MAX = 1000
-_seen: OrderedDict[bytes, ApiKey] = OrderedDict()  # by digest: keys for times without a database
 
 
 def _find_key(services: Runtime, token: str) -> ApiKey | None:
@@ -220,6 +219,7 @@ def _find_key(services: Runtime, token: str) -> ApiKey | None:
     Raises Denied.
     """
     digest = api_keys.digest_of(token)
+    seen = _guard().seen
     try:
         wait_seconds = _guard().failures.wait_seconds(_address())
         if wait_seconds and digest not in _guard().valid_digests(services):
@@ -228,14 +228,14 @@ def _find_key(services: Runtime, token: str) -> ApiKey | None:
             )
         key = services.ask_present(lambda connection: api_keys.find_key(connection, token))
     except (DatabaseUnavailable, DatabaseMisconfigured):
-        if digest in _seen:
-            return _seen[digest]
+        if digest in seen:
+            return seen[digest]
         raise
-    _seen.pop(digest, None)
+    seen.pop(digest, None)
     if key is not None:
-        _seen[digest] = key
-        if len(_seen) > _SEEN_MAX:
-            _seen.popitem(last=False)
+        seen[digest] = key
+        if len(seen) > _SEEN_MAX:
+            seen.popitem(last=False)
     return key
 
 
@@ -249,9 +249,11 @@ def _denied(error: Denied) -> Response:
 
 
 class _Guard:
-    """Failed keys by address, and the digests of all valid keys."""
+    """What an application remembers of keys, each of its own database: two may give one id to two keys."""
 
     def __init__(self) -> None:
+        self.seen: OrderedDict[bytes, ApiKey] = OrderedDict()  # by digest: keys for times without a database
+        self.used_at: dict[int, datetime] = {}  # by key: when this process last recorded a use
         self.failures = Throttle(failures_max=_FAILURES_MAX, seconds=_FAILURES_SECONDS)
         self._valid: frozenset[bytes] = frozenset()
         self._valid_until = -math.inf  # by time.monotonic()

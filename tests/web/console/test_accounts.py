@@ -298,6 +298,16 @@ def test_last_use_of_keys_and_users_is_noted_once_a_minute(both: Runtime) -> Non
     assert staff.logged_in
 
 
+def test_what_an_application_remembers_of_keys_is_of_its_own_database(make_runtime: Callable[..., Runtime]) -> None:
+    runtime = make_runtime()
+    headers = {"Authorization": make_key(runtime, Scope.READ)}
+    for _database in range(2):  # the second is the first with its key not yet used: the id is the same
+        runtime.database.write(lambda c: c.execute(sa.update(tables.api_keys).values(last_used_at=None)))
+        create_app(runtime).test_client().get("/api/v1/messages", headers=headers).close()
+        (key,) = runtime.ask(api_keys.list_keys)
+        assert key.last_used_at is not None
+
+
 def test_keys_and_users_show_who_made_them_when_they_were_used_and_what_scopes_mean(
     make_runtime: Callable[..., Runtime],
 ) -> None:

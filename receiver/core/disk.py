@@ -18,7 +18,7 @@ class Disk:
     """The space of one file system."""
 
     free_bytes: int  # for this user
-    total_bytes: int  # 0: the file system reports no size
+    total_bytes: int  # 0: the file system reports no size, or none can be asked
 
     @property
     def nearly_full(self) -> bool:
@@ -28,6 +28,9 @@ class Disk:
 
 
 def find_disk(directory: Path) -> Disk:
-    """Return the space of the disk that holds a directory. Raises OSError."""
-    usage = shutil.disk_usage(directory)
+    """Return the space of the disk that holds a directory: what asks is the page and the alarm of a broken one too."""
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return Disk(free_bytes=0, total_bytes=0)
     return Disk(free_bytes=usage.free, total_bytes=usage.total)

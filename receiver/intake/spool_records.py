@@ -240,5 +240,5 @@ def count_frames(path: Path) -> int:
 
 def drop_stale_counts(files: Sequence[Path]) -> None:
     """Drop the cached counts of files that no longer exist."""
-    for path in [path for path in _counted if path not in files]:
+    for path in set(_counted).difference(files):  # copied in one step: other threads count meanwhile
         _counted.pop(path, None)

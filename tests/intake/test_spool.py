@@ -11,17 +11,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from receiver.core import UNREAD, Disk, Push, SpoolUnavailable
 from receiver.intake import Damage, Spool, SpooledSends, SpoolState, read_file, seconds_left, spool_state
+from receiver.intake.spool_records import count_frames, drop_stale_counts
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 MANY = 1 << 30
 DISK = Disk(free_bytes=MANY, total_bytes=2 * MANY)
@@ -277,3 +279,26 @@ def test_commands_say_how_long_there_is_room(tmp_path: Path) -> None:
     says = re.compile(r"; room for \d+ more hours at the current rate$", re.MULTILINE)
     for command in (("spool", "status"), ("status",)):
         assert says.search(process.run(*command).stdout), command
+
+
+def test_records_are_counted_by_other_threads_while_old_counts_are_dropped(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=MANY)
+    spool.append([make_push()])
+    (file,) = tmp_path.glob("*.spool")
+    gone = tmp_path / "gone.spool"
+    gone.touch()
+    count_frames(gone)
+
+    class Files(list[Path]):
+        """Another thread counts a file at whatever moment these are looked at."""
+
+        def __iter__(self) -> Iterator[Path]:
+            count_frames(file)
+            return super().__iter__()
+
+        def __contains__(self, path: object) -> bool:
+            count_frames(file)
+            return super().__contains__(path)
+
+    drop_stale_counts(Files([file]))
+    assert count_frames(file) == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import shutil
 import socket
 from datetime import UTC, datetime
 from html import unescape
@@ -104,6 +106,21 @@ def test_status_without_the_database_says_it_is_us_to_whoever_was_seen_before(
 
 
 @one_database
+def test_status_is_shown_where_the_disk_cannot_be_asked(
+    app: Flask, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = log_in(app, runtime, "admin")
+    assert "<dt>Disk</dt>" in admin.get("/status").text
+
+    def fails(_directory: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(shutil, "disk_usage", fails)
+    shown = admin.get("/status")
+    assert shown.status_code == 200
+    assert "<dt>Disk</dt>" not in shown.text
+
+
 def test_right_after_a_start_without_the_database_every_page_says_so(app: Flask, runtime: Runtime) -> None:
     runtime._drainer.stop()
     runtime.availability.mark_down("gone")

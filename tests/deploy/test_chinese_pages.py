@@ -12,9 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # English, which is the authority, and Chinese.
 PAGES = {
-    "README.md": "deploy/README.zh-CN.md",
     "deploy/RUNBOOK.md": "deploy/RUNBOOK.zh-CN.md",
-    "deploy/FIRST-MONDAY.md": "deploy/FIRST-MONDAY.zh-CN.md",
+    "deploy/docs/tutorial/first-day.md": "deploy/docs/zh-CN/tutorial/first-day.md",
     "deploy/docs/reference/settings.md": "deploy/docs/zh-CN/reference/settings.md",
     "deploy/docs/reference/error-codes.md": "deploy/docs/zh-CN/reference/error-codes.md",
     "deploy/docs/reference/alarms.md": "deploy/docs/zh-CN/reference/alarms.md",
@@ -60,10 +59,16 @@ class Section:
 
 def _sections(page: str) -> list[Section]:
     sections = [Section()]
-    before, in_block = "", False
+    before, in_block, in_fence = "", False, False
     for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
         section = sections[-1]
-        if line.startswith(_INDENT) and (in_block or not before):
+        if line.startswith("```"):
+            in_fence = not in_fence
+            if in_fence:
+                section.blocks.append([line])
+        elif in_fence:
+            section.blocks[-1].append(line)
+        elif line.startswith(_INDENT) and (in_block or not before):
             if not in_block:
                 section.blocks.append([])
             section.blocks[-1].append(_COMMENT.sub("", line))

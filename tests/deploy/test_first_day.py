@@ -1,4 +1,4 @@
-"""The first day as deploy/FIRST-MONDAY.md tells it, in its order, by its commands; the platform is the stand-in."""
+"""The first day as its tutorial describes it, in its order, by its commands; the platform is the simulator."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from tests.harness.server import ServeProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = Path(__file__).parents[2] / "deploy" / "FIRST-MONDAY.md"
-OTHER = 13912345678  # a number of somebody else's
+DEPLOY = Path(__file__).parents[2] / "deploy"
+PAGE = DEPLOY / "docs" / "tutorial" / "first-day.md"
+OTHER = 13912345678  # another number than the page's
 # What the page says to see after each of its commands.
 SEEN = {
     "getent hosts sms.example.com": r"localhost",
@@ -44,7 +45,7 @@ SEEN = {
 
 
 class FirstDay:
-    """A machine as the README leaves it: receiver behind nginx over HTTPS; and a platform that does not push yet."""
+    """A machine as its installation leaves it: receiver behind nginx over HTTPS. The platform does not push yet."""
 
     def __init__(self, place: Path) -> None:
         self._credentials = place / "PLATFORM_CREDENTIALS"
@@ -90,7 +91,7 @@ class FirstDay:
     def do(self, command: str) -> str:
         """Do what the page says; what is seen."""
         if command.startswith("systemctl enable"):
-            assert (PAGE.parent / "systemd" / command.rsplit(maxsplit=1)[-1]).exists()
+            assert (DEPLOY / "systemd" / command.rsplit(maxsplit=1)[-1]).exists()
             return ""
         if command == "systemctl restart receiver":
             self._process.stop()
@@ -158,9 +159,10 @@ def day(tmp_path: Path) -> Iterator[FirstDay]:
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(find_nginx() is None, reason="needs nginx")
-def test_first_monday_goes_as_its_page_says(day: FirstDay) -> None:
+def test_first_day_goes_as_its_page_says(day: FirstDay) -> None:
     done = []
-    for command in re.findall(r"^    (\S.*)$", PAGE.read_text(), re.MULTILINE):
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    for command in "".join(blocks).splitlines():
         (expected,) = [begins for begins in SEEN if command.startswith(begins)]
         done.append(expected)
         if expected == "receiver watch":

@@ -44,8 +44,8 @@ class House:
     def environment(self) -> dict[str, str]:
         """The variables that the recipes read."""
         return {
-            "RECEIVER_URL": self.url,
-            "RECEIVER_KEY": self.key,
+            "SMS_URL": self.url,
+            "SMS_KEY": self.key,
             "REPORTING_URL": self.reporting_url,
         }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.tools.compare import assert_same
 from tests.tools.environments import install_duckdb_extensions, program, run
-from tests.tools.recipes import blocks
+from tests.tools.recipes import files
 from tests.tools.rows import Push
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ _TESTS = "".join(
 
 def make_project(place: Path) -> None:
     """Write the recipe's files."""
-    for block in blocks("dbt"):
-        path = place / block.file
+    for name, code in files("dbt").items():
+        path = place / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(block.code)
+        path.write_text(code)
 
 
 def dbt(house: House, place: Path, *arguments: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from tests.tools.compare import as_columns, assert_same
 from tests.tools.environments import program, run
 from tests.tools.house import LISTS
-from tests.tools.recipes import blocks
+from tests.tools.recipes import files
 from tests.tools.rows import Push
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ from dlt.sources.rest_api import rest_api_source
 paginator = {paginator}
 source = rest_api_source({{
     "client": {{
-        "base_url": os.environ["RECEIVER_URL"] + "/api/v1/",
-        "auth": {{"token": os.environ["RECEIVER_KEY"]}},
+        "base_url": os.environ["SMS_URL"] + "/api/v1/",
+        "auth": {{"token": os.environ["SMS_KEY"]}},
         **({{"paginator": paginator}} if paginator else {{}}),
     }},
     "resource_defaults": {{"primary_key": "id", "write_disposition": "merge"}},
@@ -92,7 +92,7 @@ def test_dlt_pages_through_every_list_and_ends(house: House, tmp_path: Path, pag
 
 
 def test_dlt_takes_what_changed_since_its_last_run_alone(house: House, tmp_path: Path) -> None:
-    recipe = blocks("dlt")[0].code
+    recipe = files("dlt")["lists.py"]
     run_python(recipe, house, tmp_path)
     assert_loaded(house, tmp_path, _LISTS)
     change(house, 105)
@@ -102,7 +102,7 @@ def test_dlt_takes_what_changed_since_its_last_run_alone(house: House, tmp_path:
 
 
 def test_dlt_goes_on_in_the_events_where_it_left_them(house: House, tmp_path: Path) -> None:
-    recipe = blocks("dlt")[1].code
+    recipe = files("dlt")["events.py"]
     run_python(recipe, house, tmp_path)
     assert_events_loaded(house, tmp_path)
     change(house, 106)
@@ -119,7 +119,7 @@ def assert_events_loaded(house: House, place: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["sqlalchemy", "pyarrow", "pandas"])
 def test_dlt_copies_the_views(postgres_house: House, tmp_path: Path, backend: str) -> None:
-    recipe = blocks("dlt")[2].code
+    recipe = files("dlt")["views.py"]
     assert 'backend="pyarrow"' in recipe
     run_python(recipe.replace('backend="pyarrow"', f'backend="{backend}"'), postgres_house, tmp_path)
     for name in LISTS:

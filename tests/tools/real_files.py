@@ -11,7 +11,7 @@ import pytest
 from tests.tools.compare import assert_same, from_sheet
 from tests.tools.environments import install_duckdb_extensions, program, run
 from tests.tools.house import LISTS
-from tests.tools.recipes import blocks
+from tests.tools.recipes import command, files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,11 +43,11 @@ def read(house: House, place: Path, code: str, names: list[str], environment: st
     return found
 
 
-@pytest.mark.parametrize("section", ["pandas", "polars"])
+@pytest.mark.parametrize("recipe", ["with_pandas.py", "with_polars.py"])
 @pytest.mark.parametrize("name", LISTS)
-def test_data_frames_have_every_value_of_each_format(house: House, tmp_path: Path, section: str, name: str) -> None:
-    (block,) = blocks(section)
-    found = read(house, tmp_path, block.code.replace("messages", name), ["parquet", "csv", "json", "excel"])
+def test_data_frames_have_every_value_of_each_format(house: House, tmp_path: Path, recipe: str, name: str) -> None:
+    code = files("pandas")[recipe].replace("messages", name)
+    found = read(house, tmp_path, code, ["parquet", "csv", "json", "excel"])
     rows = house.rows(name)
     assert_same(found["parquet"], rows)
     assert_same(found["json"], rows)
@@ -57,8 +57,7 @@ def test_data_frames_have_every_value_of_each_format(house: House, tmp_path: Pat
 
 def test_duckdb_reads_the_addresses_of_exports_with_a_secret(house: House, tmp_path: Path) -> None:
     install_duckdb_extensions(tmp_path)
-    (block,) = blocks("DuckDB")
-    found = read(house, tmp_path, block.code, ["messages", "receipts", "replies"], "dbt")
+    found = read(house, tmp_path, files("duckdb")["ask.py"], ["messages", "receipts", "replies"], "dbt")
     assert_same(found["messages"], house.rows("messages"))
     assert_same(found["receipts"], house.rows("receipts"))
     assert_same(found["replies"], house.rows("replies"), text=True)
@@ -75,8 +74,7 @@ print(json.dumps([dict(zip(names, row)) for row in rows], default=str))
 
 def take_sheet(house: House, place: Path) -> Path:
     """Get the workbook as the recipe for Excel says."""
-    (block,) = blocks("Excel")
-    run(["sh", "-e", "-c", block.code], place, house.environment)
+    run(["sh", "-e", "-c", command("excel", "messages.xlsx")], place, house.environment)
     return place / "messages.xlsx"
 
 

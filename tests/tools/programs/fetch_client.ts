@@ -3,8 +3,8 @@ import createClient from "openapi-fetch";
 import { writeFileSync } from "node:fs";
 import type { components, paths } from "./api.js";
 
-const { RECEIVER_URL, RECEIVER_KEY } = process.env;
-const options = { baseUrl: RECEIVER_URL, headers: { Authorization: `Bearer ${RECEIVER_KEY}` } };
+const { SMS_URL, SMS_KEY } = process.env;
+const options = { baseUrl: SMS_URL, headers: { Authorization: `Bearer ${SMS_KEY}` } };
 const client = createClient<paths, "application/json">(options); // else what also comes as text is both, by its type
 const files = createClient<paths>(options);
 

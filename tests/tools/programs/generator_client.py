@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sms
 
-configuration = sms.Configuration(host=os.environ["RECEIVER_URL"], access_token=os.environ["RECEIVER_KEY"])
+configuration = sms.Configuration(host=os.environ["SMS_URL"], access_token=os.environ["SMS_KEY"])
 client = sms.ApiClient(configuration)
 
 

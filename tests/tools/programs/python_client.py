@@ -13,7 +13,7 @@ from sms.api.replies import list_replies
 from sms.models import Send
 
 client = AuthenticatedClient(
-    base_url=os.environ["RECEIVER_URL"], token=os.environ["RECEIVER_KEY"], raise_on_unexpected_status=True
+    base_url=os.environ["SMS_URL"], token=os.environ["SMS_KEY"], raise_on_unexpected_status=True
 )
 
 

@@ -1,8 +1,8 @@
-"""A fresh Debian follows the README's section "In production" to the letter: `python -m tests.harness.debian`.
+"""A fresh Debian follows the page "Install on Debian 12" to the letter: `python -m tests.harness.debian`.
 
 Needs root, debootstrap, systemd-nspawn (package systemd-container) and this machine's Debian mirror. Debian gets what
 its apt-get line names while it is made; then it boots with systemd, its own processes and a network of its own that
-leads nowhere, and runs every command of the section. The stand-ins: a name in /etc/hosts for DNS, a certificate of a
+leads nowhere, and runs every command of the page. The stand-ins: a name in /etc/hosts for DNS, a certificate of a
 CA made here, a password on standard input. Then pushes go in over HTTPS, also while `systemctl restart` runs.
 """
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "deploy/docs/how-to/debian.md"
 SUITE = "bookworm"
 NAME = "sms.example.com"
 # What every installed Debian has, and the smallest that debootstrap makes has not.
@@ -43,15 +44,15 @@ _BOOT_SECONDS = 300
 
 
 def main() -> None:
-    """Make Debian, follow the README in it, push, restart, and count."""
-    parser = argparse.ArgumentParser(description="follow the README's production section on a fresh Debian")
+    """Make Debian, follow the page in it, push, restart, and count."""
+    parser = argparse.ArgumentParser(description="follow the page for Debian on a fresh one")
     parser.add_argument("--root", type=Path, help="where Debian is made and stays, for the next time")
     parser.add_argument("--push", nargs=2, metavar=("URL", "CA"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.push:
         _push_until_told(*arguments.push)
         return
-    blocks = commands(ROOT / "README.md", "In production")
+    blocks = commands(PAGE)
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)
         base = arguments.root or work / "base"
@@ -62,22 +63,19 @@ def main() -> None:
             (root / "etc/hosts").write_text(f"127.0.0.1 localhost {NAME}\n")
             make_certificate(root / "etc/nginx/tls", work / "ca.pem")
             with booted(root) as debian:
-                _timed("README", lambda: follow(debian, blocks))
+                _timed("page", lambda: follow(debian, blocks))
                 _timed("pushes", lambda: push_through_restart(debian, work / "ca.pem"))
                 _timed("timers", lambda: run_timed(debian))
                 print(debian.run("systemd-analyze security receiver | tail -1; systemctl --failed --no-legend").strip())
 
 
-def commands(page: Path, title: str) -> list[str]:
-    """Give the indented blocks of a section, as they stand there."""
-    sections = re.split(r"^##+ ", page.read_text(), flags=re.MULTILINE)
-    (text,) = (section for section in sections if section.startswith(f"{title}\n"))
-    blocks = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
-    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in blocks]
+def commands(page: Path) -> list[str]:
+    """Give the blocks of a page that a reader pastes in a shell, as they stand there."""
+    return re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def packages_of(blocks: list[str]) -> list[str]:
-    """Give the packages that the section installs."""
+    """Give the packages that the page installs."""
     (line,) = (line for block in blocks for line in block.splitlines() if line.startswith("apt-get install"))
     return [word for word in line.split()[2:] if not word.startswith("-")]
 
@@ -99,7 +97,7 @@ def make_debian(root: Path, *, packages: list[str]) -> None:
 
 
 def make_bundle(into: Path) -> Path:
-    """Make the bundle, with the one extra that the section needs."""
+    """Make the bundle, with the one extra that the page needs."""
     environment = {**os.environ, "PYTHON": sys.executable, "REQUIREMENTS": "requirements.lock"}
     made = subprocess.run(
         [str(ROOT / "deploy/bundle.sh"), str(into)], env=environment, check=True, capture_output=True, text=True
@@ -206,7 +204,7 @@ def booted(root: Path) -> Iterator[Debian]:
 
 
 def follow(debian: Debian, blocks: list[str]) -> None:
-    """Run every command of the section, in the directory that it leads into."""
+    """Run every command of the page, in the directory that it leads into."""
     directory = "."
     for block in blocks:
         print("".join(f"    # {line}\n" for line in block.splitlines()), end="", flush=True)

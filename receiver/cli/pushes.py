@@ -30,7 +30,11 @@ def pushes() -> None:
 
 
 @pushes.command("list")
-@click.option("--outcome", type=click.Choice([Outcome.ACCEPTED, Outcome.QUARANTINED]), help="Only this outcome.")
+@click.option(
+    "--outcome",
+    type=click.Choice([outcome.value for outcome in (Outcome.ACCEPTED, Outcome.QUARANTINED)]),
+    help="Only this outcome.",
+)
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @as_json
 def list_(outcome: str | None, limit: int, as_json: bool) -> None:

@@ -125,7 +125,8 @@ def test_pushes_are_listed_and_replayed_with_new_settings(installed: ServeProces
     installed.environment = {"RECEIVER_TIME_FORMATS": "%Y/%m/%d %H:%M:%S"}
     mended = installed.run("pushes", "replay", rows[0]["id"])
     assert mended.stdout == "1 accepted, 0 still quarantined\n"
-    assert installed.run("pushes", "list", "--outcome", "quarantined", "--json").stdout == ""
+    none = installed.run("pushes", "list", "--outcome", "quarantined", "--json")
+    assert (none.returncode, none.stdout) == (0, ""), none.stderr
     assert installed.run("pushes", "replay", "00000000-0000-7000-8000-000000000000").returncode == 1
 
 

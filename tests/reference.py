@@ -1,4 +1,4 @@
-"""What is generated from tables of the code: env.example, and the reference pages in both languages.
+"""What is generated from tables of the code: env.example, the reference pages in both languages, links of alerts.
 
 `make reference` writes it, tests/deploy/test_reference.py compares it. The Chinese texts are in CHINESE, by their
 English, or in the catalogue of the program's texts.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from receiver.alerting.rules import Alarm
 from receiver.auth.api_keys import SCOPE_TEXTS
 from receiver.config import SETTINGS, Settings
 from receiver.core import PushFault, PushFlag
+from receiver.docs import library
 from receiver.observability.log_fields import FIELDS
 from receiver.translations import gettext_of
 from receiver.web.console.error_texts import FLAGS, PUSH_FAULTS
@@ -62,8 +64,8 @@ _ABOUT_FAULTS = (
 )
 _ABOUT_FLAGS = "`flags` of a push in the journal: it was parsed, but not as it came."
 _ABOUT_ALARMS = (
-    "Names as in notifications; figures of the moment stand in braces. `deploy/RUNBOOK.md` has more on each, under its "
-    "name in Prometheus."
+    "Names as in notifications; figures of the moment stand in braces. The runbook has more on each, under its name in "
+    "Prometheus: `receiver docs DatabaseAway` prints it."
 )
 _ABOUT_LOG = (
     "Each line is a JSON object. `RECEIVER_LOG_FORMAT` sets the names of its fields. Each request has one line, even "
@@ -89,6 +91,7 @@ def generated() -> dict[Path, str]:
         return used[text]
 
     files = {DEPLOY / "env.example": env_example()}
+    files |= {path: _with_runbook_urls(path.read_text()) for path in (DEPLOY / "prometheus").glob("alerts*.yml")}
     for name, parts in _PAGES.items():
         for directory, language, other in (
             ("docs/reference", str, f"[中文](../zh-CN/reference/{name})"),
@@ -125,6 +128,16 @@ def env_example() -> str:
         default = f'"{setting.default}"' if " " in setting.default else setting.default
         lines.append(f"#{setting.name}{'_FILE' if setting.secret else ''}={default}")
     return "\n".join(lines) + "\n"
+
+
+def _with_runbook_urls(rules: str) -> str:
+    """Return Prometheus rules whose alerts lead to where the runbook has their headings."""
+
+    def lead(found: re.Match[str]) -> str:
+        place = library().resolve(found["alert"])
+        return f"{found['host']}deploy/docs/{place.path}.md#{place.anchor}"
+
+    return re.sub(r"(?P<host>runbook_url: https://example.com/receiver/)\S+#(?P<alert>\w+)", lead, rules)
 
 
 # Each page: its title, then its paragraphs and tables, in a language.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from receiver.alerting.follow import Incident, IncidentState
 from receiver.alerting.notifiers import Notification
 from receiver.alerting.rules import Alarm
+from receiver.docs import library
 from receiver.translations import N_, gettext_of
 
 if TYPE_CHECKING:
@@ -17,18 +18,16 @@ if TYPE_CHECKING:
 
     from receiver.alerting.rules import Finding
 
-RUNBOOK = "deploy/RUNBOOK.md"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MessageContext:
-    """Language, time zone, node, status page and runbook of a message."""
+    """Language, time zone, node, status page and documentation of a message."""
 
     language: str
     zone: ZoneInfo  # of the times
     node: str
     status_url: str
-    runbook: str = RUNBOOK  # where it is read
+    docs_url: str | None = None  # of the documentation in the console; None: browsers reach no console
 
 
 def write_incident(incident: Incident, state: IncidentState, place: MessageContext) -> Notification:
@@ -46,11 +45,16 @@ def write_incident(incident: Incident, state: IncidentState, place: MessageConte
     else:
         ended = _time(incident.recovered_at or incident.since, place)
         lines.append(_("It lasted from {since} to {ended}.").format(since=since, ended=ended))
-    # The console does not answer when the server is down.
-    runbook = f"{RUNBOOK if alarm is Alarm.SERVER_DOWN else place.runbook}#{alarm.heading.lower()}"
-    lines.append(_("Details: {runbook}, {status}").format(runbook=runbook, status=place.status_url))
+    lines.append(_("Details: {runbook}, {status}").format(runbook=_runbook(alarm, place), status=place.status_url))
     lines.append(_("Node: {node}").format(node=place.node))
     return Notification(text="\n".join(lines), fields=_fields(incident, state, place))
+
+
+def _runbook(alarm: Alarm, place: MessageContext) -> str:
+    """Return where the runbook's section is read. The console does not answer when the server is down."""
+    if place.docs_url is None or alarm is Alarm.SERVER_DOWN:
+        return f"receiver docs {alarm.heading}"
+    return f"{place.docs_url}/{library().find_alarm(alarm.heading)}"
 
 
 def describe(incident: Incident | Finding, language: str) -> str:

@@ -1,6 +1,6 @@
 """The alarm rules: findings from the figures of one moment. Pure.
 
-deploy/prometheus/alerts.yml has the same alarms under the same names; deploy/RUNBOOK.md has the remedies.
+deploy/prometheus/alerts.yml has the same alarms under the same names; the runbook has the remedies.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Alarm(StrEnum):
 
     @property
     def heading(self) -> str:
-        """Its name in Prometheus, and its heading in the RUNBOOK."""
+        """Its name in Prometheus, and its heading in the runbook."""
         return "".join(word.capitalize() for word in self.split("_"))
 
     @property

@@ -80,7 +80,7 @@ class Watch:
 
     @cached_property
     def place(self) -> MessageContext:
-        """Language, time zone, node, status page and runbook for the messages."""
+        """Language, time zone, node, status page and documentation for the messages."""
         console = f"{inside_at(self._settings)}/console"
         place = MessageContext(
             language=self._settings.alarm_language,
@@ -88,7 +88,7 @@ class Watch:
             node=socket.gethostname(),
             status_url=f"{console}/status",
         )
-        return replace(place, runbook=f"{console}/runbook") if self._settings.public_url else place
+        return replace(place, docs_url=f"{console}/docs") if self._settings.public_url else place
 
     def look(self) -> AlarmRun:
         """Check once, update the incidents, send due notifications, then send the heartbeat."""

@@ -44,6 +44,7 @@ _COMMANDS = {
     "status": "doctor:status",
     "simulate": "simulate:simulate",
     "demo": "simulate:demo",
+    "docs": "docs:docs",
 }
 
 

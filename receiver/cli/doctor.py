@@ -231,7 +231,7 @@ def _set_aside(runtime: Runtime) -> tuple[str, bool | None, str]:
     if not found:
         return name, True, "every checked row is readable"
     named = "; ".join(f"{rows.count} of {table} ({rows.named})" for table, rows in found.items())
-    return name, False, f"unreadable rows set aside, see RowsSetAside in deploy/RUNBOOK.md: {named}"
+    return name, False, f"unreadable rows set aside, see `receiver docs RowsSetAside`: {named}"
 
 
 def find_platform(runtime: Runtime) -> tuple[bool | None, str]:

@@ -28,6 +28,7 @@ from receiver.alerting.rules import (
 from receiver.alerting.run import read_refusals, read_replica_lag
 from receiver.config import ALARM_LANGUAGES
 from receiver.core import Disk
+from receiver.docs import library
 from receiver.maintenance.backup_notes import Noted
 from tests.harness.factories import NOON
 
@@ -328,19 +329,21 @@ def test_every_alarm_has_its_words(alarm: Alarm, language: str) -> None:
     lines = write_incident(incident, IncidentState.FIRING, place(language)).text.splitlines()
     assert len(lines) == 6
     assert lines[2].endswith("2026-11-23 12:00:00 (Asia/Shanghai)")
-    assert f"deploy/RUNBOOK.md#{alarm.replace('_', '')}" in lines[4]
+    assert f"receiver docs {alarm.heading}" in lines[4]
     assert lines[4].endswith("https://sms.example.com/console/status")
 
 
 def test_message_leads_into_the_console_where_that_answers() -> None:
-    known = replace(place("en"), runbook="https://sms.example.com/console/runbook")
+    known = replace(place("en"), docs_url="https://sms.example.com/console/docs")
 
     def details(alarm: Alarm) -> str:
         incident = Incident(alarm=alarm, subject="", since=NOON, evidence=EVIDENCE, seen_at=NOON, said_at=NOON)
         return write_incident(incident, IncidentState.FIRING, known).text.splitlines()[4]
 
-    assert "https://sms.example.com/console/runbook#databaseaway, " in details(Alarm.DATABASE_AWAY)
-    assert "deploy/RUNBOOK.md#serverdown, " in details(Alarm.SERVER_DOWN)
+    section = library().find_alarm("DatabaseAway")
+    assert section.anchor == "databaseaway"
+    assert f"https://sms.example.com/console/docs/{section}, " in details(Alarm.DATABASE_AWAY)
+    assert "receiver docs ServerDown, " in details(Alarm.SERVER_DOWN)
 
 
 def test_message_is_whole_in_both_languages() -> None:
@@ -358,7 +361,7 @@ def test_message_is_whole_in_both_languages() -> None:
         "[receiver] 已恢复：推送被拒绝：密钥错误",
         "最近 15 分钟有 21 条推送被拒绝：密钥错误。",
         "从 2026-11-23 12:00:00 (Asia/Shanghai) 持续到 2026-11-23 13:00:00 (Asia/Shanghai)。",
-        "查看：deploy/RUNBOOK.md#pushesrefused，https://sms.example.com/console/status",
+        "查看：receiver docs PushesRefused，https://sms.example.com/console/status",
         "来自：node-1",
     ]
     assert message.fields == {

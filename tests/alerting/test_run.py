@@ -124,10 +124,12 @@ def test_incident_is_told_once_and_once_when_it_is_over(
     assert said(told)[2:] == [(QUARANTINED, FIRING)]
 
 
-def test_messages_lead_to_the_consoles_runbook_where_its_address_is_known(make_runtime: Callable[..., Runtime]) -> None:
-    assert Watch(make_runtime()).place.runbook == "deploy/RUNBOOK.md"
+def test_messages_lead_to_the_documentation_of_the_console_where_its_address_is_known(
+    make_runtime: Callable[..., Runtime],
+) -> None:
+    assert Watch(make_runtime()).place.docs_url is None
     known = Watch(make_runtime(public_url="https://sms.example.com")).place
-    assert known.runbook == "https://sms.example.com/console/runbook"
+    assert known.docs_url == "https://sms.example.com/console/docs"
     assert known.status_url == "https://sms.example.com/console/status"
 
 

@@ -124,6 +124,9 @@ CONSOLE: dict[str, dict[str, list[str]]] = {
         f"POST /account present={PASSWORD}&new=another good one": ["user.password"],
     },
     "console.runbook": {"GET /runbook": []},
+    "console.docs": {"GET /docs?q=push": []},
+    "console.document": {"GET /docs/reference/settings": []},
+    "console.document_image": {"GET /docs/images/status-en.png": []},
     "console.status": {"GET /status": []},  # its evidence has masked numbers
     "console.incidents": {"GET /incidents": []},
     "console.missing": {"GET /nowhere": []},

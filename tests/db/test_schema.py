@@ -148,10 +148,12 @@ def test_wheel_carries_what_pages_are_made_of(wheel: Path) -> None:
         assert files, folder
         assert files - inside == set()
     assert "receiver/translations/zh_Hans_CN/LC_MESSAGES/messages.mo" in inside
-    assert {"receiver/docs/RUNBOOK.md", "receiver/docs/RUNBOOK.zh-CN.md"} <= inside
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "deploy/docs").rglob("*.*")} | {"README.md"}
+    assert {f"receiver/docs/files/{path}" for path in pages} <= inside
+    assert any(path.endswith(".png") for path in pages)
 
 
-def test_installed_wheel_migrates(tmp_path: Path, wheel: Path) -> None:
+def test_installed_wheel_migrates_and_has_its_documentation(tmp_path: Path, wheel: Path) -> None:
     """The wheel as it would be installed: the migrations are inside, nothing of the checkout is needed."""
     venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
     purelib = subprocess.run(
@@ -166,12 +168,17 @@ def test_installed_wheel_migrates(tmp_path: Path, wheel: Path) -> None:
     # The dependencies, without this checkout's own .pth file.
     ours = Path(purelib) / "receiver"
     site = next(path for path in sys.path if path.endswith("site-packages"))
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", _RUN_FROM_WHEEL.format(ours=str(ours.parent), site=site)],
-        capture_output=True, text=True, cwd=tmp_path, env={"RECEIVER_DATA_DIR": str(tmp_path / "var")}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(ours), f"schema {schema.VERSION}"]
+    for words, answer in (
+        (["db", "upgrade"], [f"schema {schema.VERSION}"]),
+        (["docs", "scopes", "--language", "zh-CN"], ["# API 密钥的权限范围"]),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", _RUN_FROM_WHEEL.format(ours=str(ours.parent), site=site, words=words)],
+            capture_output=True, encoding="utf-8", cwd=tmp_path, check=False,
+            env={"RECEIVER_DATA_DIR": str(tmp_path / "var"), "PYTHONUTF8": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[:2] == [str(ours), *answer]
 
 
 _RUN_FROM_WHEEL = """
@@ -180,7 +187,7 @@ sys.path[:0] = [{ours!r}]
 sys.path.append({site!r})
 import os, receiver
 print(os.path.dirname(receiver.__file__))
-sys.argv = ["receiver", "db", "upgrade"]
+sys.argv = ["receiver", *{words!r}]
 from receiver.cli import main
 main()
 """

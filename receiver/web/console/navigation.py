@@ -42,6 +42,7 @@ _GROUPS: Sequence[tuple[Any, Mapping[str, Any]]] = (
             "console.tail": lazy_gettext("Live pushes"),
             "console.pushes": lazy_gettext("Journal"),
             "console.setup": lazy_gettext("Setup"),
+            "console.docs": lazy_gettext("Documentation"),
         },
     ),
     (

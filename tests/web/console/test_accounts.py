@@ -45,6 +45,7 @@ CASES: dict[str, dict[str, bool]] = {
         (
             "console.static", "console.log_in", "console.oidc_begin", "console.oidc_done", "console.language",
             "console.second_factor", "console.log_out", "console.account", "console.missing", "console.runbook",
+            "console.docs", "console.document", "console.document_image",
         ),
         NOTHING,
     ),

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 _MOST_BYTES = 60_000
 _LISTS = ("messages", "replies", "pushes", "audit")
 # The others, widths and themes: test_accessible.py.
-_SAMPLE = ("hostile-messages", "hostile-replies", "hostile-pushes", "hostile-webhooks", "hostile-audit")
+_SAMPLE = (
+    *("hostile-messages", "hostile-replies", "hostile-pushes", "hostile-webhooks", "hostile-audit"),
+    *("docs", "docs-found", "document", "runbook"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def samples() -> Iterator[dict[str, Sample]]:
 
 
 @pytest.mark.parametrize("width", [PHONE, WIDE])
-def test_lists_of_hostile_content_keep_their_layout(
+def test_lists_of_hostile_content_and_pages_of_the_documentation_keep_their_layout(
     samples: dict[str, Sample], open_context: Callable[..., tuple[BrowserContext, Guard]], width: int
 ) -> None:
     context, _ = open_context(samples["hostile"].origin, width=width, locale="zh-CN")

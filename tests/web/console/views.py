@@ -181,7 +181,7 @@ def _fill(connection: sa.Connection) -> None:
             make_send(task_id=task, mobile=mobile, sent_at=sent_at, template_id="541", reference=f"login-{number}")
         )
         pushes += [_push(sent_at + timedelta(seconds=4), mobile, task, status=each) for each in status]
-    pushes.append(_push(NOW - timedelta(seconds=12), "15080921001", "4420101", content=_REPLIES[3]))
+    pushes.append(_push(NOW - timedelta(seconds=12), "15080921001", "4420101", content=_REPLIES[1]))
     body = b"mobile=15080921007&taskid=4420107&status=1&receivetime=2026-11-23T07%3A41%3A01Z"
     pushes.append(_push(NOW - timedelta(seconds=69), body=body))
     pushes.append(_push(NOW - timedelta(seconds=65), "15080921011", "7700123", status="1"))  # nobody has recorded it
@@ -599,7 +599,11 @@ VIEWS = (
     View("status-empty", _at("status"), site="empty"),
     View("incidents", _at("incidents")),
     View("incidents-empty", _at("incidents"), site="empty"),
-    View("runbook", _at("runbook"), user="liu.fang"),
+    View("docs", _at("docs"), user="liu.fang"),
+    View("docs-found", _at("docs?q=push+secret"), user="liu.fang"),
+    View("docs-nothing", _at("docs?q=nonsense"), user="liu.fang"),
+    View("document", _at("docs/reference/settings"), user="liu.fang"),
+    View("runbook", _at("docs/DatabaseAway"), user="liu.fang"),
     View("setup", _at("setup")),
     View("setup-empty", _at("setup"), site="empty"),
     View("test-message", _at("test-message")),

@@ -19,6 +19,7 @@ from receiver.observability import flush, redact
 _COMMANDS = {
     "serve": "serve:serve",
     "push-url": "serve:push_url",
+    "push-secret": "push_secret:push_secret",
     "db": "database:db",
     "keys": "keys:keys",
     "users": "users:users",

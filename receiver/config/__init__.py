@@ -15,6 +15,7 @@ from receiver.config.parsers import (
     sqlite_url,
     tokens,
 )
+from receiver.config.push_tokens import Tokens, TokensFile, find_tokens_file, tokens_text
 from receiver.config.settings import PUSH_SECRET_FILE, SETTINGS, SecondFactor, Settings
 
 __all__ = [
@@ -25,9 +26,12 @@ __all__ = [
     "Network",
     "SecondFactor",
     "Settings",
+    "Tokens",
+    "TokensFile",
     "address_text",
     "audit_days",
     "database_url",
+    "find_tokens_file",
     "http_url",
     "inside_at",
     "is_local_only",
@@ -41,4 +45,5 @@ __all__ = [
     "secure_url",
     "sqlite_url",
     "tokens",
+    "tokens_text",
 ]

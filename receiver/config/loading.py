@@ -138,16 +138,26 @@ def _oidc_problems(values: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def find_source(name: str, env_file: Path = Path(".env")) -> Path | str:
+    """Return the file that holds a setting, or its text; empty when unset. Raises SettingsError."""
+    return _source_of(name, _read_environment(env_file))
+
+
+def _source_of(name: str, environment: Mapping[str, str | None]) -> Path | str:
+    path, text = environment.get(f"{name}_FILE"), environment.get(name)
+    credential = Path(environment.get("CREDENTIALS_DIRECTORY") or "/nowhere", name)
+    if path:
+        return Path(path)
+    return credential if not text and credential.is_file() else to.unquoted((text or "").strip())
+
+
 def _raw_value(name: str, environment: Mapping[str, str | None]) -> str:
     """Return a setting's text, or its file's content; empty when unset. Raises ValueError."""
-    path = environment.get(f"{name}_FILE")
-    credential = Path(environment.get("CREDENTIALS_DIRECTORY") or "/nowhere", name)
-    if not path and not environment.get(name) and credential.is_file():
-        path = str(credential)
-    if not path:
-        return to.unquoted((environment.get(name) or "").strip())
+    source = _source_of(name, environment)
+    if isinstance(source, str):
+        return source
     try:
-        return Path(path).read_text(encoding="utf-8-sig").strip()
+        return source.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"cannot read the file of {name}_FILE, or the credential {name}") from None
 

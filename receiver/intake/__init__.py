@@ -17,6 +17,7 @@ from receiver.intake.batch_writer import Acknowledged, BatchWriter
 from receiver.intake.drainer import Drainer
 from receiver.intake.push_path import PUSH_PATH, PushPath, is_push_path, read_push_path
 from receiver.intake.replay import replay_push
+from receiver.intake.secret_changes import SHOWN_CHARS, SecretChange, plan_removal, plan_rotation, shown
 from receiver.intake.secret_usage import UNUSED_FOR, NewUses, SecretUse, find_uses, save_uses, write_uses
 from receiver.intake.secrets import PushSecret, PushSecrets
 from receiver.intake.sources import READ_MAX_PUSHES, find_sources
@@ -27,6 +28,7 @@ __all__ = [
     "PUSH_MAX_BYTES",
     "PUSH_PATH",
     "READ_MAX_PUSHES",
+    "SHOWN_CHARS",
     "SPOOL_DIR",
     "UNUSED_FOR",
     "Acknowledged",
@@ -44,6 +46,7 @@ __all__ = [
     "Record",
     "Refusal",
     "Refused",
+    "SecretChange",
     "SecretUse",
     "Spool",
     "SpoolState",
@@ -56,11 +59,14 @@ __all__ = [
     "find_uses",
     "frame",
     "is_push_path",
+    "plan_removal",
+    "plan_rotation",
     "read_file",
     "read_push_path",
     "replay_push",
     "save_uses",
     "seconds_left",
+    "shown",
     "spool_state",
     "within",
     "write_uses",

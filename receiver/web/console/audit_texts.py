@@ -33,6 +33,8 @@ ACTIONS: Mapping[str, Any] = {
     "pushes.read": lazy_gettext("Read the journal"),
     "push.replay": lazy_gettext("Parsed a push again"),
     "quarantine.seen": lazy_gettext("Marked unparsed pushes as reviewed"),
+    "push_secret.rotate": lazy_gettext("Made a new push secret"),
+    "push_secret.remove": lazy_gettext("Removed a push secret"),
     "push_url.read": lazy_gettext("Read the push URL"),
     "self_test": lazy_gettext("Ran the self-test"),
     "test_message.send": lazy_gettext("Sent a test message"),

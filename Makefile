@@ -76,7 +76,7 @@ check: $(DEV_INSTALLED)
 bench: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.bench $(ARGS)
 
-# Pictures of every staff page, of fixed data: PAGE-LANGUAGE-THEME-DEVICE.png in deploy/screenshots.
+# The pictures that pages of the documentation show, of fixed data: NAME-LANGUAGE.png in deploy/docs/images.
 .PHONY: screenshots
 screenshots: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.screenshots $(ARGS)

@@ -22,7 +22,7 @@ mkdir -p "$bundle/wheels" "$into"
 cp "$REQUIREMENTS" "$bundle/requirements.lock"
 "$PYTHON" -m tests.supply sbom "$REQUIREMENTS" "$bundle/receiver.cdx.json" >&2
 cp README.md CHANGELOG.md deploy/install.sh "$bundle"
-find deploy -path deploy/screenshots -prune -o -type f -print0 | xargs -0 cp --parents -t "$bundle"
+find deploy -type f -print0 | xargs -0 cp --parents -t "$bundle"
 (cd "$bundle" && find . -type f -print0 | sort -z | xargs -0 sha256sum) > "$work/SHA256SUMS"
 mv "$work/SHA256SUMS" "$bundle"
 tar --sort=name --owner=0 --group=0 --numeric-owner -czf "$into/receiver-$version-bundle.tar.gz" -C "$work" "receiver-$version"

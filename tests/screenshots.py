@@ -1,7 +1,7 @@
-"""Pictures of every staff page: `python -m tests.screenshots [DIR]`, by default into deploy/screenshots.
+"""The pictures that pages of the documentation show: `python -m tests.screenshots [DIR]`, into deploy/docs/images.
 
-PAGE-LANGUAGE-THEME-DEVICE.png, with fixed data at a fixed moment, so that a picture changes when its page does. They
-are for people who review or write about the pages; small, since they may be kept beside the code.
+NAME-LANGUAGE.png, with fixed data at a fixed moment, so that a picture changes when its page does. They are small,
+since they lie beside the code and in the wheel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import os
 import shutil
 import sys
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,46 +24,37 @@ from tests.web.console.views import VIEWS, serve_samples
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from tests.web.console.views import Sample, View
+    from tests.web.console.views import Sample
 
 LANGUAGES = ("en", "zh-CN")
-THEMES = ("light", "dark")
-DEVICES = {"desktop": (1280, 800), "phone": (360, 740)}
 _COLOURS, _COLOURS_LOOKED_AT, _APART = 40, 1500, 10
-# A page that differs by a word is no picture of its own.
-PICTURED = (
-    "login",
-    "second-factor-new",
-    "home",
-    "found-delivered",
-    "found-waiting",
-    "found-resends",
-    "found-nothing",
-    "messages",
-    "message",
-    "replies",
-    "reports",
-    "exports",
-    "pushes",
-    "push-quarantined",
-    "status",
-    "status-silent",
-    "status-away",
-    "setup",
-    "users",
-    "keys-made",
-    "advice",
-    "audit",
-    "account",
-    "problem-missing",
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A view as it is pictured."""
+
+    view: str
+    size: tuple[int, int] = (1280, 800)
+    dark: bool = False
+
+
+# By name. tests/docs/test_library.py holds that pages show each of them, and no other.
+PICTURES = {
+    "look-up-waiting": Picture("found-waiting"),
+    "look-up-phone": Picture("found-delivered", size=(360, 740), dark=True),
+    "message": Picture("message"),
+    "reports": Picture("reports"),
+    "setup": Picture("setup"),
+    "status": Picture("status"),
+}
 
 
 def main() -> int:
     """Take them."""
     parser = argparse.ArgumentParser(prog="python -m tests.screenshots", description=__doc__)
-    parser.add_argument("directory", nargs="?", type=Path, default=Path("deploy/screenshots"))
-    parser.add_argument("--page", action="append", choices=[view.name for view in VIEWS], help="these pages only")
+    parser.add_argument("directory", nargs="?", type=Path, default=Path("deploy/docs/images"))
+    parser.add_argument("--name", action="append", choices=list(PICTURES), help="these alone")
     given = parser.parse_args()
     path = os.environ.get("RECEIVER_TEST_CHROMIUM") or shutil.which("chromium")
     if not path:
@@ -71,37 +62,33 @@ def main() -> int:
         return 1
     configure_logging()
     given.directory.mkdir(parents=True, exist_ok=True)
-    wanted = [view for view in VIEWS if view.name in (given.page or PICTURED)]
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     taken = size = 0
     with serve_samples() as samples, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        for language, theme, device in product(LANGUAGES, THEMES, DEVICES):
-            for name, picture in _take(browser, samples, wanted, language, theme, device):
-                small = _small(picture)
-                (given.directory / f"{name}-{language}-{theme}-{device}.png").write_bytes(small)
+        for name in given.name or PICTURES:
+            for language in LANGUAGES:
+                small = _small(_take(browser, samples, PICTURES[name], language))
+                (given.directory / f"{name}-{language}.png").write_bytes(small)
                 taken, size = taken + 1, size + len(small)
         browser.close()
     print(f"{taken} pictures in {given.directory}, {size / 1_000_000:.1f} MB")
     return 0
 
 
-def _take(
-    browser: Browser, samples: dict[str, Sample], views: list[View], language: str, theme: str, device: str
-) -> list[tuple[str, bytes]]:
-    width, height = DEVICES[device]
+def _take(browser: Browser, samples: dict[str, Sample], picture: Picture, language: str) -> bytes:
+    width, height = picture.size
     context = browser.new_context(
         viewport={"width": width, "height": height},
-        color_scheme="dark" if theme == "dark" else "light",
+        color_scheme="dark" if picture.dark else "light",
         locale=language,
         reduced_motion="reduce",
     )
     page = context.new_page()
-    taken = []
-    for view in views:
-        view.open(page, samples)
-        page.mouse.move(0, 0)
-        taken.append((view.name, page.screenshot(caret="hide", animations="disabled")))
+    (view,) = (view for view in VIEWS if view.name == picture.view)
+    view.open(page, samples)
+    page.mouse.move(0, 0)
+    taken = page.screenshot(caret="hide", animations="disabled")
     context.close()
     return taken
 

@@ -28,6 +28,25 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     Raises SettingsError naming every wrong setting.
     """
     environment = _read_environment(env_file)
+    values, problems = _parse(environment)
+    if problems:
+        raise SettingsError("; ".join([*problems, *values["unknown"]]))
+    data_dir: Path = values["data_dir"]
+    make_data_dir(data_dir)
+    values["database_url"] = values["database_url"] or to.sqlite_url(data_dir / "receiver.db")
+    if not values["push_tokens"]:
+        values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
+    return Settings(**values)
+
+
+def find_problems(environment: Mapping[str, str | None]) -> list[str]:
+    """Return what is wrong with these settings, names that are none included."""
+    values, problems = _parse(environment)
+    return [*problems, *values["unknown"]]
+
+
+def _parse(environment: Mapping[str, str | None]) -> tuple[dict[str, Any], list[str]]:
+    """Return the valid values by field, with warnings of unknown names, and every problem."""
     values: dict[str, Any] = {}
     problems: list[str] = []
     for field_name, setting in SETTINGS.items():
@@ -38,14 +57,7 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
     problems += _bind_problems(values) + _tls_problems(values) + _oidc_problems(values) + _replica_problems(values)
     problems += retention_problems(values)
     values["unknown"] = find_unknown(environment, [setting.name for setting in SETTINGS.values()])
-    if problems:
-        raise SettingsError("; ".join([*problems, *values["unknown"]]))
-    data_dir: Path = values["data_dir"]
-    make_data_dir(data_dir)
-    values["database_url"] = values["database_url"] or to.sqlite_url(data_dir / "receiver.db")
-    if not values["push_tokens"]:
-        values["push_tokens"], values["push_tokens_generated"] = _own_push_tokens(data_dir / PUSH_SECRET_FILE)
-    return Settings(**values)
+    return values, problems
 
 
 def _read_environment(env_file: Path) -> dict[str, str | None]:

@@ -99,8 +99,8 @@ translations: $(SERVE_INSTALLED)
 		--input-file $(VENV)/messages.pot --output-dir $(TRANSLATIONS)
 	$(BIN)/pybabel --quiet compile --directory $(TRANSLATIONS)
 
-# After any change of a setting, a code or an alarm: env.example and the reference pages. Chinese is in
-# deploy/docs/zh-CN/reference.po, or in the catalogue.
+# After any change of a setting, a command, a metric, a code, a status or an alarm: env.example and the reference pages.
+# Chinese is in deploy/docs/zh-CN/reference.po, or in the catalogue.
 .PHONY: reference
 reference: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.reference

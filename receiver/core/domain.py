@@ -35,11 +35,14 @@ class Kind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """The outcome of a push; the value of `X-Push-Outcome`."""
+    """The outcome of a push; the value of `X-Push-Outcome`. The reference shows the texts below the values."""
 
     ACCEPTED = "accepted"
+    """Parsed and committed to the database."""
     QUARANTINED = "quarantined"
+    """Cannot be parsed; stored as it came, to be replayed."""
     SPOOLED = "spooled"
+    """The database was unavailable; stored on the local disk until it is back. Never in the journal."""
 
 
 class DeliveryStatus(IntEnum):
@@ -47,21 +50,32 @@ class DeliveryStatus(IntEnum):
 
     PENDING = 0
     UNKNOWN = 1
+    """Any other value of the platform."""
     FAILED = 2
+    """`0`: the message did not arrive."""
     DELIVERED = 3
+    """`1`: the message arrived."""
 
 
 class MessageStatus(StrEnum):
     """The status that readers see: from the receipts, the outcome of the send, and the message's age."""
 
     PENDING = "pending"
+    """No receipt yet."""
     DELIVERED = "delivered"
+    """The deciding receipt reports it as delivered."""
     FAILED = "failed"
+    """The deciding receipt reports it as failed."""
     UNKNOWN = "unknown"
+    """The deciding receipt has a status that the platform does not document."""
     NO_RECEIPT = "no_receipt"
+    """No receipt for longer than `RECEIVER_NO_RECEIPT_AFTER_HOURS`. A receipt that arrives later still decides."""
     REFUSED = "refused"
+    """Not sent. `error_message` has the platform's reason, or `not sent: …` or `local limit: …` without a request."""
     SENDING = "sending"
+    """The request to the platform is under way."""
     OUTCOME_UNKNOWN = "outcome_unknown"
+    """Possibly sent: the platform's answer is missing or unreadable, or the process ended before it came."""
 
 
 # The platform's status values; any other is UNKNOWN, never an error.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import Counter as Tally
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
@@ -184,6 +185,28 @@ def _create_series() -> None:
 
 
 _create_series()
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDescription:
+    """A metric as a reader sees it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+
+
+def list_metrics() -> list[MetricDescription]:
+    """Return every metric that is counted, in the order of this module."""
+    found = []
+    for metric in globals().values():
+        if isinstance(metric, (Counter, Gauge, Histogram)):
+            (family,) = metric.describe()
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = metric._labelnames  # noqa: SLF001  (without a series, nothing else names them)
+            found.append(MetricDescription(name, family.type, tuple(labels), family.documentation))
+    return found
 
 
 def count_request(route: str | None, method: str, status: int, seconds: float) -> None:

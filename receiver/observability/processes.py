@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from receiver.observability.metrics import MetricDescription
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -84,6 +86,12 @@ _FAMILIES: dict[str, tuple[type[CounterMetricFamily | GaugeMetricFamily], str]] 
     "process_max_fds": (GaugeMetricFamily, "Limit of open file descriptors."),
     "process_start_time_seconds": (GaugeMetricFamily, "When the process started, Unix time."),
 }
+
+
+def list_process_metrics() -> list[MetricDescription]:
+    """Return every metric of a process."""
+    kinds = {CounterMetricFamily: "counter", GaugeMetricFamily: "gauge"}
+    return [MetricDescription(name, kinds[kind], ("process",), text) for name, (kind, text) in _FAMILIES.items()]
 
 
 def _read(process: Process) -> dict[str, float]:

@@ -25,17 +25,29 @@ class LookupAnswer(StrEnum):
     """The answer for a message, or for a group of resends by its best attempt."""
 
     DELIVERED = "delivered"
+    """The platform reports delivery."""
     FAILED = "failed"
+    """The platform reports failure."""
     UNKNOWN = "unknown"
+    """The platform reports a status that it does not document."""
     CONFLICTING = "conflicting"
+    """The platform reports both delivery and failure."""
     WAITING = "waiting"
+    """No receipt yet, within the usual time."""
     LATE = "late"
+    """No receipt for longer than `RECEIVER_LATE_AFTER_SECONDS`."""
     NO_RECEIPT = "no_receipt"
+    """No receipt for longer than `RECEIVER_NO_RECEIPT_AFTER_HOURS`."""
     REFUSED = "refused"
+    """The message was not sent."""
     SENDING = "sending"
+    """The request to the platform is under way."""
     OUTCOME_UNKNOWN = "outcome_unknown"
-    UNREADABLE = "unreadable"  # a push that cannot be parsed may be its receipt
+    """The message was possibly sent."""
+    UNREADABLE = "unreadable"
+    """No receipt, but a push that cannot be parsed may be its receipt."""
     NOTHING = "nothing"
+    """No message is known."""
 
 
 _WAITS = frozenset({LookupAnswer.WAITING, LookupAnswer.LATE, LookupAnswer.NO_RECEIPT})

@@ -35,6 +35,7 @@ from receiver.db.sqlite import log_bytes, path_of
 from receiver.intake import SpoolState, spool_state
 from receiver.maintenance.backup_notes import find_backups
 from receiver.messages import Reading, balance, find_oldest_pending
+from receiver.observability.metrics import MetricDescription
 from receiver.reporting.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.support import signals
 from receiver.webhooks import endpoints, fan_out
@@ -101,9 +102,7 @@ class Scrape(Collector):
             yield family
 
     def _build_info(self) -> Metric:
-        family = GaugeMetricFamily(
-            "receiver_build_info", "What is running; always 1.", labels=["version", "python", "database"]
-        )
+        family = GaugeMetricFamily(_BUILD_INFO.name, _BUILD_INFO.text, labels=_BUILD_INFO.labels)
         database = "sqlite" if self.services.settings.embedded else "postgresql"
         family.add_metric([__version__, platform.python_version(), database], 1)
         return family
@@ -131,6 +130,20 @@ class _Gauge:
 
 
 _GAUGES: list[_Gauge] = []
+_BUILD_INFO = MetricDescription(
+    "receiver_build_info", "gauge", ("version", "python", "database"), "What is running; always 1."
+)
+
+
+def list_gauges() -> list[MetricDescription]:
+    """Return every gauge that is read at a scrape."""
+    return [
+        _BUILD_INFO,
+        *(
+            MetricDescription(each.name, "gauge", (each.label,) if each.label else (), each.help_text)
+            for each in _GAUGES
+        ),
+    ]
 
 
 def gauge(

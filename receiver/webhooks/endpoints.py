@@ -46,8 +46,11 @@ class EndpointState(StrEnum):
     """The state of an endpoint."""
 
     GOOD = "good"
-    FAILING = "failing"  # its last answer was not 2xx, or there was none
+    """Its last answer was 2xx, or nothing was sent yet."""
+    FAILING = "failing"
+    """Its last answer was not 2xx, or there was none."""
     PAUSED = "paused"
+    """Paused by an operator, or by its answer 410; its events are stored until it resumes."""
 
 
 TIMED = frozenset({EventType.NO_RECEIPT, EventType.NOT_DELIVERED})  # triggered by time alone
@@ -120,10 +123,14 @@ class Health:
 class DeliveryState(StrEnum):
     """The state of a delivery."""
 
-    PENDING = "pending"  # not tried yet
-    FAILING = "failing"  # tried, and to be tried again
-    DEAD = "dead"  # given up
+    PENDING = "pending"
+    """Not tried yet."""
+    FAILING = "failing"
+    """Tried without success; it will be tried again."""
+    DEAD = "dead"
+    """Given up after the last try: a dead letter, which can be replayed."""
     DELIVERED = "delivered"
+    """The endpoint has answered 2xx."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

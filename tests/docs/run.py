@@ -90,7 +90,10 @@ def run_page(path: Path, place: Path, databases: Databases) -> Run:
             run.ran += 1
             following = page.blocks[number + 1] if number + 1 < len(page.blocks) else None
             shown = following if following and following.language == "text" and following.follows else None
-            fault = scene.take(block, shown)
+            try:
+                fault = scene.take(block, shown)
+            except RuntimeError as error:
+                fault = f"the server does not start:\n{_cut(str(error))}"
             if fault:
                 run.failures.append(f"line {block.line}: {fault}")
                 if block.language == "sh":

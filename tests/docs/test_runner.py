@@ -176,6 +176,10 @@ SELECT * FROM public.messages;
         ("```sql\nSELECT 1\n```\n", "line 1: SQL needs a page"),
         ("```nginx\nserver {\n```\n", "line 1: its braces do not pair"),
         ("```csv\na,b\n1\n```\n", "line 1: its rows"),
+        (
+            "<!-- server: these settings -->\n```ini\nRECEIVER_TIMEZONE=Nowhere\n```\n\n```sh\nreceiver status\n```\n",
+            "line 2: RECEIVER_TIMEZONE",
+        ),
         # its form
         ("```\ntrue\n```\n", "line 1: language ''"),
         ("    true\n", "line 1: indented code"),

@@ -44,7 +44,7 @@ _BLOCK_SECONDS = 120  # on a busy machine
 _WRITTEN_PORT = "8000"  # where pages say that the server listens
 _WRITTEN_HOST = "https://sms.example.com"
 _ADDRESS = re.compile(r"\b(?:127\.0\.0\.1|localhost|0\.0\.0\.0):(\d{4,5})\b")
-_USE = re.compile(rf"\breceiver |\bmake |:{_WRITTEN_PORT}\b")
+_USE = re.compile(rf"\breceiver |\bmake |:{_WRITTEN_PORT}\b|\bvar/")
 _SHOWN_OUTPUT = 1500  # characters of a failure
 
 # What stands first on PATH: each is what a newcomer has, but what takes this test's place in it.
@@ -55,7 +55,8 @@ _PROGRAMS = {
     "make": 'grep -q "^$1:" {makefile} || {{ echo "make: no rule $1" >&2; exit 2; }}',
     "git": 'if [ "$1" = clone ]; then exec mkdir -p "$(basename "$2" .git)"; fi\nexec {git} "$@"',
     # An answer of 400 and more is none that a page means, unless it shows it.
-    "curl": '{curl} --no-progress-meter --fail-with-body "$@"\ncode=$?\n'
+    "curl": 'for word; do case "$word" in --fail*|-[!-]*f*) exec {curl} --no-progress-meter "$@";; esac; done\n'
+    '{curl} --no-progress-meter --fail-with-body "$@"\ncode=$?\n'
     'if [ $code = 22 ]; then echo refused >> "$DOCS_REFUSED"; exit 0; fi\nexit $code',
     "psql": 'exec env $DOCS_REPORT_ROLE {psql} "$@"',
 }
@@ -119,7 +120,7 @@ class _Scene:
             for written in {_WRITTEN_PORT, *_ADDRESS.findall(text)}
         }
         self._database_url = ""
-        self._report_role = ""
+        self._report_url = ""
 
     def __enter__(self) -> Self:
         return self
@@ -155,20 +156,37 @@ class _Scene:
         return ""
 
     def _ask(self, code: str) -> str:
-        if not self._page.postgresql:
-            return "SQL needs a page with <!-- server: postgresql -->"
-        self._open_shell()
         try:
-            with psycopg.connect(self._report_role, autocommit=True) as connection:
+            with psycopg.connect(self._report_login(), autocommit=True) as connection:
                 connection.execute(code.encode())
         except psycopg.Error as error:
             return str(error).strip()
         return ""
 
+    def _report_login(self) -> str:
+        """Return the URL of the role that reads the views: of the page's server, or of a database for it alone."""
+        if self._report_url:
+            return self._report_url
+        self._make_postgresql()
+        name = f"docs_{self._port}"
+        made = subprocess.run(
+            [sys.executable, "-m", "receiver", "db", "create-report-role", name],
+            env={**os.environ, "RECEIVER_DATABASE_URL": self._database_url.replace("+psycopg", "")},
+            cwd=self._place,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self._ends.callback(self._drop, name)
+        url = make_url(self._database_url.replace("+psycopg", ""))
+        url = url.set(username=name, password=made.stdout.splitlines()[-1])
+        self._report_url = url.render_as_string(hide_password=False)
+        return self._report_url
+
     def _open_shell(self) -> _Shell:
         if self._shell is None:
             environment = self._serve() if self._is_served() else dict(os.environ)
-            environment |= _make_programs(self._place / "programs") | self._report_environment(environment)
+            environment |= _make_programs(self._place / "programs") | self._report_environment()
             self._shell = self._ends.enter_context(_Shell(self._folder, self._place, environment))
         return self._shell
 
@@ -189,7 +207,7 @@ class _Scene:
         credentials = settings.get("RECEIVER_PLATFORM_CREDENTIALS") or f"default:{APP_ID}:{APP_KEY}"
         platform_port = free_port()
         if self._page.postgresql:
-            self._database_url = self._ends.enter_context(self._databases.make_postgresql())
+            self._make_postgresql()
         data_dir = self._folder / "var"
         process = _PageServer(
             data_dir,
@@ -220,24 +238,17 @@ class _Scene:
         self._ends.callback(platform.cancel)  # first: the page is done, and wants no more pushes
         return process.env
 
-    def _report_environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Make the role that reads the views, and return what `psql` needs to be it."""
+    def _make_postgresql(self) -> None:
+        """Make the page's PostgreSQL database, unless there is one."""
+        self._database_url = self._database_url or self._ends.enter_context(self._databases.make_postgresql())
+
+    def _report_environment(self) -> dict[str, str]:
+        """Return what `psql` needs to be the role that reads the views."""
         if not self._page.postgresql:
             return {}
-        name = f"docs_{self._port}"
-        made = subprocess.run(
-            [sys.executable, "-m", "receiver", "db", "create-report-role", name],
-            env=dict(environment),
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        self._ends.callback(self._drop, name)
-        url = make_url(environment["RECEIVER_DATABASE_URL"])
-        url = url.set(username=name, password=made.stdout.splitlines()[-1])
-        self._report_role = url.render_as_string(hide_password=False)
-        login = {"HOST": url.host, "PORT": url.port, "USER": name, "PASSWORD": url.password, "DATABASE": url.database}
+        url = make_url(self._report_login())
+        login = {"HOST": url.host, "PORT": url.port, "USER": url.username}
+        login |= {"PASSWORD": url.password, "DATABASE": url.database}
         return {"DOCS_REPORT_ROLE": " ".join(f"PG{key}={value}" for key, value in login.items())}
 
     def _drop(self, role: str) -> None:

@@ -173,7 +173,11 @@ SELECT * FROM public.messages;
         ("```json\n{]\n```\n", "line 1: Expecting"),
         ("```yaml\na: [\n```\n", "line 1: while parsing"),
         ("```python\nprint(1)\n```\n", "line 1: its first line is no comment"),
-        ("```sql\nSELECT 1\n```\n", "line 1: SQL needs a page"),
+        (
+            "```sql\nSELECT count(*) FROM reporting.nothing\n```\n",
+            'line 1: relation "reporting.nothing" does not exist',
+        ),
+        ("```sh\ncurl -fsS http://127.0.0.1:8000/nothing\n```\n", "line 1: fails in its line 1: curl"),
         ("```nginx\nserver {\n```\n", "line 1: its braces do not pair"),
         ("```csv\na,b\n1\n```\n", "line 1: its rows"),
         (

@@ -10,7 +10,9 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -148,6 +150,32 @@ def test_a_locked_out_administrator_gets_in_again(tmp_path: Path) -> None:
     run(commands, tmp_path, **settings)
     (user,) = json.loads(run("receiver users list --json", tmp_path, **settings))
     assert (user["name"], user["totp"], user["disabled_at"]) == ("li.wei", False, None)
+
+
+def test_webhook_is_looked_at_and_sent_what_it_missed(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), _Accepting) as endpoint:
+        Thread(target=endpoint.serve_forever, daemon=True).start()
+        settings = {
+            "RECEIVER_DATA_DIR": str(tmp_path / "var"),
+            "RECEIVER_PUSH_TOKENS": f"default:{SECRET}",
+            "RECEIVER_WEBHOOKS_ALLOW": "127.0.0.0/8",
+        }
+        url = f"http://127.0.0.1:{endpoint.server_port}/"
+        add = f"receiver db upgrade; receiver webhooks add shop {url} --format webhooks; receiver webhooks pause shop"
+        run(add, tmp_path, **settings)
+        said = [run(code, tmp_path, **settings) for code in blocks("webhooks.md", "sh")]
+        listed = json.loads(run("receiver webhooks list --json", tmp_path, **settings))
+        endpoint.shutdown()
+    assert len(said) == 4
+    assert "204" in said[0]
+    assert [each["state"] for each in listed] != ["paused"]
+
+
+class _Accepting(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
 
 
 # --- Its statements -------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from tests.docs.blocks import DOCS, ROOT
 README = ROOT / "README.md"
 CHINESE = DOCS / "zh-CN"
 
-PAGES = (README, *sorted(DOCS.glob("tutorial/*.md")), *sorted(DOCS.glob("how-to/*.md")))
+_KINDS = ("tutorial", "how-to", "runbook")
+PAGES = (README, *(page for kind in _KINDS for page in sorted(DOCS.glob(f"{kind}/*.md"))))
 """What is executed: English, since the pages in Chinese have the same code."""
 
 ENGLISH = (README, *sorted(page for page in DOCS.glob("**/*.md") if not page.is_relative_to(CHINESE)))

@@ -10,7 +10,7 @@ Usage: backup.sh [--physical] [--keep N] DIRECTORY
 
   without     pg_dump: one file, DIRECTORY/receiver-TIME.dump. For a role that owns the tables; any newer server takes it.
   --physical  pg_basebackup: the whole server, DIRECTORY/receiver-TIME.base/. For a role with REPLICATION; with archived
-              WAL it is where recovery to a point in time begins (RUNBOOK).
+              WAL it is where recovery to a point in time begins (runbook).
   --keep N    then remove all but the newest N of this kind that are in DIRECTORY.
 
   RECEIVER_DATA_DIR  where set, its alarms hear whether this went well: backup.sh.made and backup.sh.failed in it.

@@ -17,6 +17,7 @@ from receiver.alerting.incidents import SharedIncidents
 from receiver.alerting.node_state import NodeIncidents
 from receiver.alerting.rules import Alarm, Finding
 from receiver.app import create_app
+from receiver.docs import library
 from receiver.messages import Reading, save_readings
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.server import ServeProcess
@@ -320,7 +321,7 @@ def test_history_lists_the_incidents_of_ninety_days(
         "11:00:00", "11:09:00", "9 minutes",
         "The server accepts no pushes: no answer. The platform's pushes may be lost. Runbook: ServerDown", "node-b",
     ]  # fmt: skip
-    assert 'href="/console/runbook#serverdown"' in page.html
+    assert f'href="/console/docs/{library().find_alarm("ServerDown")}"' in page.html
     low = "Balance is low: shop: The account shop has 1 messages left, fewer than 2. Runbook: BalanceLow"
     assert [row[2:] for row in others[:2]] == [["8 days", low, "all nodes"]] * 2
     assert len(others) == 6

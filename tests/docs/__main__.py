@@ -15,8 +15,9 @@ from receiver.db import migrate
 from receiver.db.engine import Database
 from tests.conftest import made_database
 from tests.docs.pages import PAGES
-from tests.docs.run import Databases, Run, run_page
+from tests.docs.run import Run, Shared, run_page
 from tests.harness.postgres import PostgresServer
+from tests.harness.preloaded import preloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,12 +40,12 @@ def main(paths: list[Path]) -> int:
                 _upgrade(url)
                 yield url
 
-        databases = Databases(place / "receiver.db", make_postgresql)
-        _upgrade(f"sqlite:///{databases.embedded}")
+        shared = Shared(ends.enter_context(preloaded(place)), place / "receiver.db", make_postgresql)
+        _upgrade(f"sqlite:///{shared.embedded}")
 
         def run(number: int) -> tuple[Run, float]:
             began = time.monotonic()
-            return run_page(paths[number], place / str(number), databases), time.monotonic() - began
+            return run_page(paths[number], place / str(number), shared), time.monotonic() - began
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             failed = 0

@@ -80,10 +80,10 @@ class _Reader:
                 self.postgresql = True
             elif kind == "server" and what != _THESE_SETTINGS:
                 self.faults.append(f"line {line}: server: {what}; known are {_THESE_SETTINGS}, {_POSTGRESQL}")
-            elif kind == "run by" and not (ROOT / what).is_file():
-                self.faults.append(f"line {line}: run by: {what} does not exist")
             else:
                 self._marker = (kind, what)
+            if kind == "run by" and not (ROOT / what).is_file():
+                self.faults.append(f"line {line}: run by: {what} does not exist")
 
     def take_fence(self, line: int, language: str, code: str) -> None:
         kind, what = self._marker or ("", "")

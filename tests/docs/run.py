@@ -31,7 +31,6 @@ from receiver.config.loading import find_problems
 from receiver.simulator import PushFaults, PushTarget, Rules, Simulator
 from tests.docs.blocks import ROOT, Block, Page, read_page
 from tests.docs.output import is_shown
-from tests.harness import patient
 from tests.harness.platforms import APP_ID, APP_KEY
 from tests.harness.ports import free_port
 from tests.harness.server import ServeProcess
@@ -49,8 +48,7 @@ _SHOWN_OUTPUT = 1500  # characters of a failure
 
 # What stands first on PATH: each is what a newcomer has, but what takes this test's place in it.
 _PROGRAMS = {
-    # On a disk with room, however full the machine's. The server of the page runs already.
-    "receiver": 'if [ "$*" = serve ]; then exit 0; fi\nexec {python} -P {patient} "$@"',
+    "receiver": 'if [ "$*" = serve ]; then exit 0; fi\nexec {receiver} "$@"',  # the page's server runs already
     # Pages have `make serve` and the like, which would install.
     "make": 'grep -q "^$1:" {makefile} || {{ echo "make: no rule $1" >&2; exit 2; }}',
     "git": 'if [ "$1" = clone ]; then exec mkdir -p "$(basename "$2" .git)"; fi\nexec {git} "$@"',
@@ -63,9 +61,10 @@ _PROGRAMS = {
 
 
 @dataclass(frozen=True)
-class Databases:
-    """Databases whose schema is up to date, for the servers of pages."""
+class Shared:
+    """What pages share: databases whose schema is up to date, and a program that runs a command."""
 
+    receiver: str  # the text of the program
     embedded: Path  # to copy
     make_postgresql: Callable[[], AbstractContextManager[str]]  # gives the URL of one
 
@@ -79,11 +78,11 @@ class Run:
     failures: list[str] = field(default_factory=list)
 
 
-def run_page(path: Path, place: Path, databases: Databases) -> Run:
+def run_page(path: Path, place: Path, shared: Shared) -> Run:
     """Run every block of the page in a fresh folder below `place`."""
     page = read_page(path)
     run = Run(failures=list(page.faults))
-    with _Scene(page, place, databases) as scene:
+    with _Scene(page, place, shared) as scene:
         for number, block in enumerate(page.blocks):
             if block.not_run:
                 run.not_run.append(f"line {block.line}: {block.not_run}")
@@ -105,9 +104,9 @@ def run_page(path: Path, place: Path, databases: Databases) -> Run:
 class _Scene:
     """The folder, the shell, the server and the platform of one page; each begins when the first block needs it."""
 
-    def __init__(self, page: Page, place: Path, databases: Databases) -> None:
+    def __init__(self, page: Page, place: Path, shared: Shared) -> None:
         self._page = page
-        self._databases = databases
+        self._shared = shared
         self._ends = ExitStack()
         self._folder = place / "folder"
         self._folder.mkdir(parents=True)
@@ -186,7 +185,7 @@ class _Scene:
     def _open_shell(self) -> _Shell:
         if self._shell is None:
             environment = self._serve() if self._is_served() else dict(os.environ)
-            environment |= _make_programs(self._place / "programs") | self._report_environment()
+            environment |= _make_programs(self._place / "programs", self._shared.receiver) | self._report_environment()
             self._shell = self._ends.enter_context(_Shell(self._folder, self._place, environment))
         return self._shell
 
@@ -222,7 +221,7 @@ class _Scene:
         process.port = self._port
         data_dir.mkdir(mode=0o700)
         if not self._page.postgresql:
-            shutil.copyfile(self._databases.embedded, data_dir / "receiver.db")
+            shutil.copyfile(self._shared.embedded, data_dir / "receiver.db")
         self._ends.enter_context(process)
         secret = (data_dir / PUSH_SECRET_FILE).read_text().strip().partition(":")[2]
         push_url = f"http://127.0.0.1:{self._port}/push/{secret}"
@@ -240,7 +239,7 @@ class _Scene:
 
     def _make_postgresql(self) -> None:
         """Make the page's PostgreSQL database, unless there is one."""
-        self._database_url = self._database_url or self._ends.enter_context(self._databases.make_postgresql())
+        self._database_url = self._database_url or self._ends.enter_context(self._shared.make_postgresql())
 
     def _report_environment(self) -> dict[str, str]:
         """Return what `psql` needs to be the role that reads the views."""
@@ -333,10 +332,13 @@ class _Shell:
         return 0
 
 
-def _make_programs(place: Path) -> dict[str, str]:
+def _make_programs(place: Path, receiver: str) -> dict[str, str]:
     place.mkdir()
+    loaded = place / "loaded-receiver"
+    loaded.write_text(receiver)
+    loaded.chmod(0o755)
     names = {name: shutil.which(name) for name in ("git", "curl", "psql")}
-    names |= {"python": sys.executable, "patient": patient.__file__, "makefile": str(ROOT / "Makefile")}
+    names |= {"receiver": str(loaded), "makefile": str(ROOT / "Makefile")}
     for name, script in _PROGRAMS.items():
         program = place / name
         program.write_text(f"#!/bin/bash\n{script.format(**names)}\n")

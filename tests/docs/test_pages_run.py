@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.blocks import ROOT, read_page
 from tests.docs.pages import PAGES
-from tests.docs.run import Databases, Run, run_page
+from tests.docs.run import Run, Shared, run_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,13 +27,13 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relativ
 
 @pytest.fixture(scope="module")
 def runs(
-    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, shared: Shared, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[Path], Run]]:
     """Follow all pages that this run of tests is about, some at a time; a test takes the outcome of its own."""
     asked = [page for item in request.session.items if (page := _page_to_follow(item))]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         coming: dict[Path, Future[Run]] = {
-            page: pool.submit(run_page, page, tmp_path_factory.mktemp("page") / "run", databases) for page in asked
+            page: pool.submit(run_page, page, tmp_path_factory.mktemp("page") / "run", shared) for page in asked
         }
         yield lambda page: coming[page].result()
 

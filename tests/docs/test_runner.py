@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docs.output import is_shown
-from tests.docs.run import Databases, Run, run_page
+from tests.docs.run import Run, Shared, run_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,13 +79,13 @@ FROM scratch
 
 
 @pytest.fixture
-def run(tmp_path: Path, databases: Databases) -> Callable[[str], Run]:
+def run(tmp_path: Path, shared: Shared) -> Callable[[str], Run]:
     """Run a page of this text."""
 
     def run(text: str) -> Run:
         page = tmp_path / "page.md"
         page.write_text(text)
-        return run_page(page, tmp_path / "run", databases)
+        return run_page(page, tmp_path / "run", shared)
 
     return run
 

@@ -30,6 +30,7 @@ from receiver.maintenance.rekey import encrypt
 from receiver.observability import configure_logging
 from receiver.runtime import Runtime
 from tests.harness.browser import browser, open_context, open_page
+from tests.harness.databases import Databases
 from tests.harness.described import DescribedClient
 from tests.harness.leaks import OTHER_SECRET, SECRET, leaks
 from tests.harness.patient import DISK_WITH_ROOM, PATIENCE_SECONDS, PATIENCES
@@ -114,6 +115,14 @@ def postgres_template(postgres_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def postgres_databases(postgres_url: str, postgres_template: str) -> Iterator[Databases]:
+    """PostgreSQL databases whose schema is up to date."""
+    databases = Databases(postgres_url, postgres_template)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedded database whose schema is up to date, to make others from."""
     path = tmp_path_factory.mktemp("template") / "receiver.db"
@@ -155,9 +164,13 @@ def sqlite_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A PostgreSQL database, as `database_url` says."""
-    template = request.getfixturevalue("postgres_template") if _has_runtime(request) else "template1"
-    with made_database(request.getfixturevalue("postgres_url"), template) as url:
-        yield url
+    if _has_runtime(request):
+        databases: Databases = request.getfixturevalue("postgres_databases")
+        with databases.lend() as url:
+            yield url
+    else:
+        with made_database(request.getfixturevalue("postgres_url")) as url:
+            yield url
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +185,11 @@ def _has_runtime(request: pytest.FixtureRequest) -> bool:
 
 
 @contextmanager
-def made_database(maintenance: str, template: str = "template1") -> Iterator[str]:
+def made_database(maintenance: str) -> Iterator[str]:
+    """Make an empty PostgreSQL database."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(maintenance, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        connection.execute(f'CREATE DATABASE "{name}"')
     yield f"{maintenance.rpartition('/')[0]}/{name}".replace("postgresql://", "postgresql+psycopg://")
     with psycopg.connect(maintenance, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

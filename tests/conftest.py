@@ -30,6 +30,7 @@ from receiver.maintenance.rekey import encrypt
 from receiver.observability import configure_logging
 from receiver.runtime import Runtime
 from tests.harness.browser import browser, open_context, open_page
+from tests.harness.compiled import share_compiled
 from tests.harness.databases import Databases
 from tests.harness.described import DescribedClient
 from tests.harness.leaks import OTHER_SECRET, SECRET, leaks
@@ -45,6 +46,7 @@ hypothesis.settings.load_profile("busy")
 
 # Of every application that a test makes, so that no test has to ask for it.
 Flask.test_client_class = DescribedClient
+share_compiled()
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -18,13 +18,19 @@ serve: $(SERVE_INSTALLED)
 demo: $(SERVE_INSTALLED)
 	@$(BIN)/receiver demo
 
-# Three at once on two cores: a test waits for its servers half of the time.
-test: $(DEV_INSTALLED)
-	$(BIN)/pytest -n 3 --dist loadfile -m 'not thorough' $(ARGS)
+# What is drawn by lot in the tests is another draw each day; `make test TEST_SEED=20261130` repeats a day's.
+TEST_SEED ?= $(shell date +%Y%m%d)
 
-# The slow matrices: fuzzing of the API, every page in every language, theme and width. They use the cores up by twos.
+# Three at once on two cores: a test waits for its servers half of the time. Of the examples that are tried on a
+# database, a third.
+test: $(DEV_INSTALLED)
+	RECEIVER_TEST_EXAMPLES=1/3 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder \
+		-m 'not thorough' --hypothesis-seed=$(TEST_SEED) $(ARGS)
+
+# The slow matrices: fuzzing of the API, every page in every language, theme and width; and all examples. They use the
+# cores up by twos. `RECEIVER_TEST_SAMPLE=2/3 make test-thorough` runs the second third of it.
 test-thorough: $(DEV_INSTALLED)
-	$(BIN)/pytest -n 2 --dist load -m thorough --timeout=600 $(ARGS)
+	$(BIN)/pytest -n 2 --dist load -m 'thorough or hypothesis' --timeout=600 --hypothesis-seed=$(TEST_SEED) $(ARGS)
 
 # What the tests of values hold: each small change of a module of [tool.mutmut] that no test notices. `ARGS` names some,
 # as 'receiver.core.numbers*'; `mutmut browse` shows them. It has an environment of its own: it brings setproctitle, with

@@ -36,12 +36,22 @@ from tests.harness.described import DescribedClient
 from tests.harness.leaks import OTHER_SECRET, SECRET, leaks
 from tests.harness.patient import DISK_WITH_ROOM, PATIENCE_SECONDS, PATIENCES
 from tests.harness.postgres import PostgresServer
+from tests.harness.running import pytest_collection_modifyitems, pytest_report_header, pytest_terminal_summary
 
-# The browser's fixtures stand here, so that one browser serves every module of a run.
-__all__ = ["OTHER_SECRET", "SECRET", "browser", "open_context", "open_page"]
+# The browser's fixtures stand here, so that one browser serves every module of a run; pytest looks for its hooks here.
+__all__ = [
+    "OTHER_SECRET",
+    "SECRET",
+    "browser",
+    "open_context",
+    "open_page",
+    "pytest_collection_modifyitems",
+    "pytest_report_header",
+    "pytest_terminal_summary",
+]
 
-# On a busy machine an example takes as long as it takes.
-hypothesis.settings.register_profile("busy", deadline=None)
+# On a busy machine an example takes as long as it takes. Under CI too the examples are those of `--hypothesis-seed`.
+hypothesis.settings.register_profile("busy", deadline=None, derandomize=False, print_blob=True)
 hypothesis.settings.load_profile("busy")
 
 # Of every application that a test makes, so that no test has to ask for it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from datetime import timedelta
 from ipaddress import ip_network
@@ -20,6 +19,7 @@ from receiver.app import create_app
 from receiver.docs import library
 from receiver.maintenance import backup_notes
 from receiver.messages import Reading, balance
+from tests.harness.programs import require_program
 from tests.support.test_signals import keep, pushed, record, sent, unreadable
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ FIXED = {
 @pytest.fixture(scope="session")
 def promtool() -> str:
     """Prometheus' own checker."""
-    path = shutil.which("promtool")
-    if path is None:
-        pytest.skip("no promtool: install Debian's prometheus")
-    return path
+    return require_program("promtool")
 
 
 def check(promtool: str, *arguments: str | Path) -> None:

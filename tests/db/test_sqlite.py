@@ -24,6 +24,7 @@ from receiver.messages.queries import Filter
 from receiver.web.metrics_collector import Scrape
 from tests.harness.factories import make_push
 from tests.harness.journal import save_pushes
+from tests.harness.programs import require_program
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
 from tests.soak import own_sqlite, soak
@@ -98,8 +99,9 @@ def test_caches_of_readers_are_small(runtime: Runtime) -> None:
 @contextmanager
 def traced_writes(command: list[str], out: Path, **options: object) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command, or watch processes by their ids, and note each write with its thread and its file."""
+    watched = ("-f", "-y", "-qq", "-s", "0", "-e", "trace=pwrite64,write,ftruncate")
     traced = subprocess.Popen(
-        ["strace", "-f", "-y", "-qq", "-s", "0", "-e", "trace=pwrite64,write,ftruncate", "-o", str(out), *command],
+        [require_program("strace"), *watched, "-o", str(out), *command],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         **options,  # type: ignore[call-overload]

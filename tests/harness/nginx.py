@@ -17,6 +17,7 @@ import trustme
 
 from tests.harness.leaks import SECRET
 from tests.harness.ports import free_ports
+from tests.harness.programs import PLACES, require_program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ http {{
 
 def find_nginx() -> str | None:
     """Find the program, also where the search path leaves out what is for administrators."""
-    return shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    return shutil.which("nginx", path=PLACES)
 
 
 def find_nginxes() -> list[str]:
@@ -131,8 +132,7 @@ class Nginx:
         authority.configure_trust(self.trusted)
 
     def __enter__(self) -> Self:
-        program = find_nginx()
-        assert program is not None, "nginx is needed; .ci/run installs it"
+        program = require_program("nginx")
         self.check(program)
         self._process = subprocess.Popen(self._command(program), stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + _START_SECONDS

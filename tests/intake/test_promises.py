@@ -21,6 +21,7 @@ from receiver.db.sqlite import sqlite3
 from receiver.messages import catch_up
 from tests.bench.usage import list_tree
 from tests.harness.postgres import PostgresServer
+from tests.harness.programs import require_program
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
 
@@ -211,8 +212,7 @@ http {{
 def test_two_servers_behind_nginx_restart_in_turn_without_a_failed_push(
     tmp_path: Path, postgres_database_url: str
 ) -> None:
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    assert program is not None, "nginx is needed; .ci/run installs it"
+    program = require_program("nginx")
     for name in ("one", "other", "front"):
         (tmp_path / name).mkdir()
     one, other = (migrated(tmp_path / name, postgres_database_url, patient=True) for name in ("one", "other"))

@@ -19,6 +19,7 @@ from receiver.webhooks.changes import create_endpoint
 from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
+from tests.harness.running import examples
 from tests.harness.server import ServeProcess
 from tests.messages.test_order import Steps, apply, empty, expected, steps, stored
 
@@ -38,7 +39,7 @@ def rows(runtime: Runtime) -> dict[str, list[Any]]:
         }
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(transactions=steps())
 def test_unharmed_database_stays_as_it_is(runtime: Runtime, transactions: Steps) -> None:
     empty(runtime)
@@ -59,7 +60,7 @@ HARMS = (
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(transactions=steps(), harms=st.sets(st.integers(0, len(HARMS) - 1), min_size=1))
 def test_harmed_rows_follow_from_the_journal_again(runtime: Runtime, transactions: Steps, harms: set[int]) -> None:
     empty(runtime)

@@ -21,6 +21,7 @@ from receiver.messages.export_files import FileFormat, iter_file
 from receiver.messages.fields import TIMES, FieldType, fields_of
 from receiver.messages.queries import Filter, MessageRow, Page, ReceiptRow, ReplyRow
 from tests.harness.factories import NOON
+from tests.harness.running import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -156,7 +157,7 @@ def line_of_json(values: Iterable[tuple[Field, Any]]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(message, max_size=6, unique_by=lambda row: row["task_id"]),
     events=st.lists(event, max_size=6, unique_by=lambda one: one["at"]),

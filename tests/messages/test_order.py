@@ -22,6 +22,7 @@ from receiver.messages.projection import project
 from receiver.messages.queries import Page
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
+from tests.harness.running import examples
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
@@ -189,9 +190,7 @@ def empty(runtime: Runtime) -> None:
     runtime.database.write(work)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(transactions=steps())
 def test_any_interleaving_gives_the_models_state(runtime: Runtime, transactions: Steps) -> None:
     empty(runtime)

@@ -15,6 +15,7 @@ from receiver.messages.export_files import FileFormat
 from receiver.messages.imports.columns import RecordReader, is_known
 from receiver.messages.imports.files import open_rows
 from tests.harness.factories import NOON
+from tests.harness.running import examples
 from tests.messages.test_export_bytes import HOSTILE, export, fill
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def test_cell_that_was_made_neutral_is_bare_again(text: str) -> None:
     assert neutral.startswith("'") or not formulas.may_be_formula(neutral)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(recordable, recordable, recordable), min_size=1, max_size=8, unique_by=lambda row: row[0])
 )

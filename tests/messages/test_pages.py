@@ -21,6 +21,7 @@ from receiver.messages import queries, record_sent
 from receiver.messages.queries import Filter, Page
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
+from tests.harness.running import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -179,9 +180,7 @@ def _matched(runtime: Runtime, message_id: int | None) -> bool:
 
 
 @pytest.mark.timeout(180)
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data(), first=STEPS, limit=st.integers(1, 3))
 @pytest.mark.parametrize("name", sorted(LISTS))
 def test_pages_are_those_of_the_model_while_rows_arrive(

@@ -15,6 +15,7 @@ from receiver.messages import queries, search
 from receiver.messages.queries import Filter, Page
 from tests.harness.factories import make_push
 from tests.harness.journal import save_pushes
+from tests.harness.running import examples
 
 if TYPE_CHECKING:
     from receiver.runtime import Runtime
@@ -29,7 +30,7 @@ def found(runtime: Runtime, text: str) -> set[str]:
 
 
 @pytest.mark.timeout(120)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents=st.lists(_TEXT, min_size=1, max_size=8), more=_TEXT.filter(bool))
 def test_every_part_of_a_reply_finds_it_and_nothing_else_does(runtime: Runtime, contents: list[str], more: str) -> None:
     runtime.database.write(lambda connection: connection.execute(sa.delete(replies)))

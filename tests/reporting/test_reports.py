@@ -30,6 +30,7 @@ from receiver.reporting.figures import COUNTED, DeliveryFigures, ReportQuestion,
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
+from tests.harness.running import examples
 from tests.sending.test_sending import make_attempt
 
 if TYPE_CHECKING:
@@ -139,9 +140,7 @@ STEPS = st.lists(
 )
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=STEPS)
 def test_report_is_that_of_the_messages_for_any_history(runtime: Runtime, steps: list[tuple[Any, ...]]) -> None:
     runtime.database.write(lambda c: [c.execute(sa.delete(table)) for table in reversed(ALL)])

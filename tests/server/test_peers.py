@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import resource
-import shutil
 import socket
 import subprocess
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.harness.programs import require_program
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess, read_answer
 
@@ -136,8 +136,7 @@ def test_push_that_comes_byte_by_byte_is_taken(process: ServeProcess) -> None:
 @DOORS
 @pytest.mark.parametrize("away", [False, True], ids=["SQLite", "spool"])
 def test_fsync_comes_before_the_answer(tmp_path: Path, door: str, away: bool) -> None:
-    tracer = shutil.which("strace")
-    assert tracer is not None, "strace is needed; .ci/run installs it"
+    tracer = require_program("strace")
     url = "postgresql+psycopg://nobody@127.0.0.1:1/none" if away else ""
     process = ServeProcess(tmp_path, url, environment={"RECEIVER_PUSH_LANE": door})
     trace = tmp_path / "trace"

@@ -17,10 +17,11 @@ from zoneinfo import ZoneInfo
 import hypothesis
 import psycopg
 import pytest
+from argon2 import PasswordHasher
 from flask import Flask
 
 from receiver.app import create_app
-from receiver.auth import changes
+from receiver.auth import changes, passwords
 from receiver.auth.api_keys import Scope
 from receiver.config import Settings
 from receiver.db import migrate
@@ -97,6 +98,14 @@ def _patient_intake() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module, name in PATIENCES:
             patch.setattr(module, name, PATIENCE_SECONDS)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_passwords() -> Iterator[None]:
+    """Hash passwords quickly: what they are worth, tests/auth asks of a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         yield
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from datetime import timedelta
@@ -315,6 +317,13 @@ def test_advice_is_by_language_and_empty_text_takes_it_away(runtime: Runtime) ->
 
 
 # --- Passwords ------------------------------------------------------------------------------------------
+
+
+def test_passwords_are_hashed_as_rfc_9106_asks() -> None:
+    """Asked of a process of its own: in this one passwords are hashed quickly."""
+    program = "from receiver.auth.passwords import hash_password; print(hash_password('correct horse', name='li.wei'))"
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert made.stdout.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 
 def test_password_fits_its_own_hash_alone() -> None:

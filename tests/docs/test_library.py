@@ -72,7 +72,7 @@ Wait.
     "deploy/docs/zh-CN/how-to/tls.md": """\
 # 启用 TLS
 
-[English](../../how-to/tls.md)，以英文为准。
+[English](../../how-to/tls.md)
 
 加密平台
 发来的推送。
@@ -217,6 +217,9 @@ def test_every_image_is_shown_by_a_page_in_its_language() -> None:
                     if place is not None:
                         shown.setdefault(place.path, set()).add(language)
     files = {f"images/{file.name}" for file in (ROOT / "deploy/docs/images").iterdir()}
-    assert len(files) <= 12
     assert files == shown.keys()
-    assert all(path.endswith(tuple(f"-{language}.png" for language in of)) for path, of in shown.items())
+    pictures = {
+        path: of for path, of in shown.items() if path.endswith(".png")
+    }  # drawings are the same in both
+    assert len(pictures) <= 12
+    assert all(path.endswith(tuple(f"-{language}.png" for language in of)) for path, of in pictures.items())

@@ -248,7 +248,7 @@ def run_timed(debian: Debian) -> None:
     debian.run("systemctl start receiver-run@alarms.service receiver-backup.service")
     kept = debian.run("ls /var/backups/receiver").split()
     assert [name.endswith(".dump") for name in sorted(kept)] == [False, True], kept
-    rehearse = "/opt/receiver/deploy/postgresql/rehearse-restore.sh /var/backups/receiver/*.dump"
+    rehearse = "/opt/receiver/deploy/postgresql/rehearse-restore.sh $(ls -t /var/backups/receiver/*.dump | head -n 1)"
     print(debian.run(f"RECEIVER=/opt/receiver/bin/receiver {rehearse}"), end="")
 
 

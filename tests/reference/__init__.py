@@ -44,7 +44,7 @@ def generated() -> dict[Path, str]:
     for name, parts in PAGES.items():
         for directory, language, other in (
             ("docs/reference", str, f"[中文](../zh-CN/reference/{name})"),
-            ("docs/zh-CN/reference", translate, f"[English](../../reference/{name})，以英文为准。"),
+            ("docs/zh-CN/reference", translate, f"[English](../../reference/{name})"),
         ):
             title, *rest = parts(language)
             files[DEPLOY / directory / name] = "\n\n".join([f"# {title}", other, *rest]) + "\n"

@@ -134,7 +134,7 @@ def test_file_is_named_by_filter_and_day_and_never_by_a_number(
     day = "sent_from=2026-11-22&sent_to=2026-11-23"
     expected = {
         f"messages?status=failed&{day}": ("messages-failed-2026-11-22", "短信-发送失败-2026-11-22"),
-        f"messages?late=true&template_id=540&{day}": ("messages-late-540-2026-11-22", "短信-延迟-540-2026-11-22"),
+        f"messages?late=true&template_id=540&{day}": ("messages-late-540-2026-11-22", "短信-超时未达-540-2026-11-22"),
         "messages?status=no_receipt&sent_from=2026-11-20": (
             "messages-no-receipt-2026-11-20_2026-11-23",
             "短信-超时无回执-2026-11-20_2026-11-23",

@@ -76,8 +76,9 @@ check: $(DEV_INSTALLED)
 	$(BIN)/deptry .
 	$(BIN)/alembic upgrade head --sql 2>/dev/null | $(BIN)/squawk --exclude $(SQUAWK_EXCEPT)
 	$(BIN)/python -m tests.supply licences
-	$(BIN)/python -m tests.supply sbom requirements-extras.lock $(VENV)/receiver.cdx.json
-	$(BIN)/python -m tests.supply faults
+	$(BIN)/python deploy/lock.py all > $(VENV)/all.lock
+	$(BIN)/python -m tests.supply sbom $(VENV)/all.lock $(VENV)/receiver.cdx.json
+	$(BIN)/python -m tests.supply faults $(VENV)/all.lock
 
 bench: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -111,17 +112,11 @@ translations: $(SERVE_INSTALLED)
 reference: $(DEV_INSTALLED)
 	$(BIN)/python -m tests.reference
 
-# The lock files: every version and hash, for any platform. Made anew on purpose only.
+# requirements.lock, after a change of what pyproject.toml wants. Versions stay while they can; `ARGS=--upgrade` takes the
+# newest of all.
 lock: $(DEV_INSTALLED)
 	$(PIP_INSTALL) uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--extra postgres --upgrade --output-file requirements.lock pyproject.toml requirements-build.in
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--all-extras --group test --group check --constraint requirements.lock \
-		--output-file requirements-dev.lock pyproject.toml requirements-build.in
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--all-extras --constraint requirements-dev.lock --output-file requirements-extras.lock \
-		pyproject.toml requirements-build.in
+	$(BIN)/python deploy/lock.py make $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants $(MUTANTS)
@@ -131,10 +126,11 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(SERVE_INSTALLED): $(BIN)/pip requirements.lock pyproject.toml
-	$(PIP_INSTALL) --require-hashes --requirement requirements.lock
+	$(BIN)/python deploy/lock.py postgres > $(VENV)/postgres.lock
+	$(PIP_INSTALL) --require-hashes --requirement $(VENV)/postgres.lock
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(DEV_INSTALLED): $(SERVE_INSTALLED) requirements-dev.lock
-	$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
+$(DEV_INSTALLED): $(SERVE_INSTALLED)
+	$(PIP_INSTALL) --require-hashes --requirement requirements.lock
 	touch $@

@@ -4,11 +4,11 @@
 #
 #   deploy/bundle.sh [DIRECTORY]      where the bundle goes
 #
-# PYTHON is one that has what requirements-dev.lock names. REQUIREMENTS=requirements.lock: the extra postgres alone.
+# PYTHON is one that has what requirements.lock names. EXTRAS=postgres: that extra alone.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
-REQUIREMENTS=${REQUIREMENTS:-requirements-extras.lock}
+EXTRAS=${EXTRAS:-all}
 into=${1:-dist}
 version=$("$PYTHON" -c 'import receiver; print(receiver.__version__)')
 work=$(mktemp -d)
@@ -16,11 +16,11 @@ trap 'rm -rf "$work"' EXIT
 bundle=$work/receiver-$version
 
 mkdir -p "$bundle/wheels" "$into"
+"$PYTHON" deploy/lock.py "$EXTRAS" > "$bundle/requirements.lock"
 "$PYTHON" -m pip download --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
-    --requirement "$REQUIREMENTS" --dest "$bundle/wheels"
+    --requirement "$bundle/requirements.lock" --dest "$bundle/wheels"
 "$PYTHON" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$bundle" .
-cp "$REQUIREMENTS" "$bundle/requirements.lock"
-"$PYTHON" -m tests.supply sbom "$REQUIREMENTS" "$bundle/receiver.cdx.json" >&2
+"$PYTHON" -m tests.supply sbom "$bundle/requirements.lock" "$bundle/receiver.cdx.json" >&2
 cp README.md CHANGELOG.md deploy/install.sh "$bundle"
 find deploy -type f -print0 | xargs -0 cp --parents -t "$bundle"
 (cd "$bundle" && find . -type f -print0 | sort -z | xargs -0 sha256sum) > "$work/SHA256SUMS"

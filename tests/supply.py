@@ -1,8 +1,8 @@
-"""What the lock files bring along: its licences, its bill of materials, and its known faults.
+"""What the lock file brings along: its licences, its bill of materials, and its known faults.
 
 python -m tests.supply licences                  each is one of those that deploy/licences.toml allows
 python -m tests.supply sbom LOCK FILE            CycloneDX 1.6, valid, of a lock and of what is kept beside our pages
-python -m tests.supply faults [pip-audit's own]  what pip-audit knows of; says what it could not ask about
+python -m tests.supply faults LOCK [OPTIONS]     what pip-audit knows of, by its own options; says what it could not ask
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from deploy.lock import LOCK
 from receiver import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 ROOT = Path(__file__).parent.parent
-LOCK = ROOT / "requirements-dev.lock"  # which has the others in it
-SERVED = ROOT / "requirements-extras.lock"
 LICENCES = ROOT / "deploy" / "licences.toml"
 
 
@@ -134,7 +133,7 @@ def describe(parts: Iterable[Part]) -> str:
     return text
 
 
-def audit(*arguments: str, lock: Path = SERVED) -> tuple[list[str], list[str]]:
+def audit(lock: Path, *arguments: str) -> tuple[list[str], list[str]]:
     """Ask pip-audit about each part of a lock: what is known against it, and what could not be asked about, and why."""
     command = ["pip_audit", "--disable-pip", "--require-hashes", "--requirement", str(lock), "--format", "json"]
     command += ["--progress-spinner", "off", "--timeout", "10", *arguments]
@@ -165,8 +164,8 @@ def main(arguments: list[str]) -> int:
             Path(file).write_text(describe(parts))
             print(f"{file}: {len(parts)} parts")
             return 0
-        case ["faults", *options]:
-            known, unasked = audit(*options)
+        case ["faults", lock, *options]:
+            known, unasked = audit(Path(lock), *options)
             for line in known:
                 print(f"known fault: {line}", file=sys.stderr)
             if unasked:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,19 +23,11 @@ def test_scripts_have_no_fault_that_shellcheck_knows() -> None:
     assert checked.returncode == 0
 
 
-def test_locks_agree() -> None:
-    pins = {
-        name: set(re.findall(r"^(\S+==\S+)", (ROOT / f"requirements{name}.lock").read_text(), re.MULTILINE))
-        for name in ("", "-extras", "-dev")
-    }
-    assert pins[""] < pins["-extras"] < pins["-dev"]
-
-
 @pytest.mark.thorough
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 def test_bundle_installs_without_a_network(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHON": sys.executable, "REQUIREMENTS": "requirements.lock"}
+    environment = {**os.environ, "PYTHON": sys.executable, "EXTRAS": "postgres"}
     subprocess.run([DEPLOY / "bundle.sh", tmp_path], env=environment, check=True)
     (bundle,) = tmp_path.glob("receiver-*-bundle.tar.gz")
     subprocess.run(["tar", "-xzf", bundle, "-C", tmp_path], check=True)

@@ -1,4 +1,4 @@
-"""What the lock files bring along is looked through, and each look can fail."""
+"""What the lock file brings along is looked through, and each look can fail."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from werkzeug import Request, Response
 
+from deploy.lock import read_part
 from tests import supply
 from tests.harness.http import serve_http
-from tests.supply import LICENCES, SERVED, Part, audit, describe, main, read_licences, read_parts, read_vendored
+from tests.supply import LICENCES, Part, audit, describe, main, read_licences, read_parts, read_vendored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where what is planted is found as if it were installed."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """What a server with every extra is installed from."""
+    (lock := tmp_path / "all.lock").write_text(read_part("all"))
+    return lock
 
 
 def test_everything_that_is_locked_or_vendored_has_a_licence_that_is_allowed(
@@ -88,15 +96,15 @@ def test_vendored_file_of_another_licence_is_refused() -> None:
         list(read_vendored(["MIT", "Apache-2.0"]))
 
 
-def test_bill_of_materials_has_every_part_with_its_licence_and_hashes(tmp_path: Path) -> None:
-    assert main(["sbom", str(SERVED), str(tmp_path / "sbom.json")]) == 0
+def test_bill_of_materials_has_every_part_with_its_licence_and_hashes(tmp_path: Path, served: Path) -> None:
+    assert main(["sbom", str(served), str(tmp_path / "sbom.json")]) == 0
     bom = json.loads((tmp_path / "sbom.json").read_text())
     assert (bom["bomFormat"], bom["specVersion"], bom["metadata"]["component"]["name"]) == (
         "CycloneDX",
         "1.6",
         "receiver",
     )
-    parts = {one.name: one for one in read_parts(SERVED, tomllib.loads(LICENCES.read_text()))}
+    parts = {one.name: one for one in read_parts(served, tomllib.loads(LICENCES.read_text()))}
     assert {one["name"] for one in bom["components"]} == parts.keys()
     for one in bom["components"]:
         (files,) = one["externalReferences"]
@@ -131,31 +139,31 @@ def advisories() -> Iterator[tuple[tuple[str, ...], list[str]]]:
 
 def test_known_fault_fails_the_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(supply, "audit", lambda *_: (["planted 1.0: PYSEC-2026-1, mended in 1.1"], []))
-    assert main(["faults"]) == 1
+    assert main(["faults", "any"]) == 1
     assert capsys.readouterr().err == "known fault: planted 1.0: PYSEC-2026-1, mended in 1.1\n"
 
 
 @pytest.mark.thorough
 def test_known_fault_of_a_locked_package_is_told(tmp_path: Path) -> None:
     with advisories() as (options, _):
-        known, unasked = audit(*options, lock=planted(tmp_path))
+        known, unasked = audit(planted(tmp_path), *options)
     assert (known, unasked) == (["planted 1.0: PYSEC-2026-1, mended in 1.1"], [])
 
 
 @pytest.mark.thorough
-def test_every_package_that_is_served_with_is_asked_about(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_package_that_is_served_with_is_asked_about(served: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with advisories() as (options, asked):
-        assert main(["faults", *options]) == 0
+        assert main(["faults", str(served), *options]) == 0
     assert capsys.readouterr().out.endswith("0 known faults, 0 not audited\n")
-    parts = read_parts(SERVED, tomllib.loads(LICENCES.read_text()))
+    parts = read_parts(served, tomllib.loads(LICENCES.read_text()))
     assert set(asked) == {part.name for part in parts if part.source == "pypi"}
 
 
 @pytest.mark.thorough
-def test_service_that_cannot_be_reached_is_told_and_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["faults", "--vulnerability-service", "osv", "--osv-url", "http://127.0.0.1:1/"]) == 0
+def test_service_that_cannot_be_reached_is_told_and_stops_nobody(
+    served: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["faults", str(served), "--vulnerability-service", "osv", "--osv-url", "http://127.0.0.1:1/"]) == 0
     told = capsys.readouterr()
     assert told.err.startswith("NOT AUDITED: ")
     assert told.out == "0 known faults, 1 not audited\n"

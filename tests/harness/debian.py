@@ -98,7 +98,7 @@ def make_debian(root: Path, *, packages: list[str]) -> None:
 
 def make_bundle(into: Path) -> Path:
     """Make the bundle, with the one extra that the page needs."""
-    environment = {**os.environ, "PYTHON": sys.executable, "REQUIREMENTS": "requirements.lock"}
+    environment = {**os.environ, "PYTHON": sys.executable, "EXTRAS": "postgres"}
     made = subprocess.run(
         [str(ROOT / "deploy/bundle.sh"), str(into)], env=environment, check=True, capture_output=True, text=True
     )

@@ -153,7 +153,7 @@ CLIENTS = (
             ("/usr/share/perl5/LWP/Protocol/https.pm", "liblwp-protocol-https-perl"),
         ),
     ),
-    Client("Python requests", "python_requests.py"),  # pinned in requirements-dev.lock
+    Client("Python requests", "python_requests.py"),  # pinned in requirements.lock
     Client("curl", "run_curl.py", (("curl", "curl"),), pauses=False),
     Client("Node fetch", "fetch.mjs", _NODE),
     Client("undici", "undici.mjs", _NODE),

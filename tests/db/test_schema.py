@@ -5,9 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-import venv
-import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,9 +25,9 @@ from tests.harness.server import ServeProcess
 from tests.intake.test_push import journal
 
 if TYPE_CHECKING:
-    from receiver.config import Settings
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+    from receiver.config import Settings
 
 
 def _declared(name: str | None, _kind: str, _parents: Any) -> bool:
@@ -122,72 +119,3 @@ def test_upgrades_at_once_do_not_disturb_each_other(settings: Settings) -> None:
     for upgrade in started:
         _, errors = upgrade.communicate(timeout=60)
         assert (upgrade.returncode, errors) == (0, b"")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout."""
-    built = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", built, ROOT],
-        check=True,
-        capture_output=True,
-    )
-    (made,) = built.glob("receiver-*.whl")
-    return made
-
-
-def test_wheel_carries_what_pages_are_made_of(wheel: Path) -> None:
-    """Templates, scripts, styles, and the compiled catalogue: an installed one has no build step."""
-    with zipfile.ZipFile(wheel) as archive:
-        inside = set(archive.namelist())
-    folders = [ROOT / "receiver/web" / name for name in ("static", "console/static", "console/templates")]
-    folders.append(ROOT / "receiver/translations")
-    for folder in folders:
-        files = {path.relative_to(ROOT).as_posix() for path in folder.rglob("*") if path.is_file()}
-        assert files, folder
-        assert files - inside == set()
-    assert "receiver/translations/zh_Hans_CN/LC_MESSAGES/messages.mo" in inside
-    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "deploy/docs").rglob("*.*")} | {"README.md"}
-    assert {f"receiver/docs/files/{path}" for path in pages} <= inside
-    assert any(path.endswith(".png") for path in pages)
-
-
-def test_installed_wheel_migrates_and_has_its_documentation(tmp_path: Path, wheel: Path) -> None:
-    """The wheel as it would be installed: the migrations are inside, nothing of the checkout is needed."""
-    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
-    purelib = subprocess.run(
-        [tmp_path / "venv/bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", purelib, wheel],
-        check=True,
-        capture_output=True,
-    )
-    # The dependencies, without this checkout's own .pth file.
-    ours = Path(purelib) / "receiver"
-    site = next(path for path in sys.path if path.endswith("site-packages"))
-    for words, answer in (
-        (["db", "upgrade"], [f"schema {schema.VERSION}"]),
-        (["docs", "scopes", "--language", "zh-CN"], ["# API 密钥的权限范围"]),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-S", "-c", _RUN_FROM_WHEEL.format(ours=str(ours.parent), site=site, words=words)],
-            capture_output=True, encoding="utf-8", cwd=tmp_path, check=False,
-            env={"RECEIVER_DATA_DIR": str(tmp_path / "var"), "PYTHONUTF8": "1"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[:2] == [str(ours), *answer]
-
-
-_RUN_FROM_WHEEL = """
-import sys
-sys.path[:0] = [{ours!r}]
-sys.path.append({site!r})
-import os, receiver
-print(os.path.dirname(receiver.__file__))
-sys.argv = ["receiver", *{words!r}]
-from receiver.cli import main
-main()
-"""

@@ -7,6 +7,7 @@ load.
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import time
 from pathlib import Path
@@ -16,10 +17,11 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from receiver.core import DatabaseUnavailable
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
 from receiver.db.handover import require_settled
 from receiver.db.migration_ops import SESSION_SETTINGS
-from receiver.db.version import current_revision, is_current_or_beyond
+from receiver.db.takeover import take_over
+from receiver.db.version import current_revision, describe_too_old, is_current_or_beyond
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +35,18 @@ NO_LOCK_STATE = "55P03"
 _PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 UPGRADE_SECONDS = 600.0  # for which locks are asked for
 _PACKAGE = Path(__file__).parent.parent
+_INSIDE_WHEEL = _PACKAGE / "migrations"
+_SCRIPTS = _INSIDE_WHEEL if _INSIDE_WHEEL.is_dir() else _PACKAGE.parent / "migrations"
+# Where migrations are looked for; a test adds some of its own.
+VERSION_DIRECTORIES = [_SCRIPTS / "versions"]
 
 
-def _config() -> Config:
-    inside_wheel = _PACKAGE / "migrations"
+def scripts() -> Config:
+    """Return where the migration library finds the migrations."""
     config = Config()
-    config.set_main_option(
-        "script_location", str(inside_wheel if inside_wheel.is_dir() else _PACKAGE.parent / "migrations")
-    )
+    config.set_main_option("script_location", str(_SCRIPTS))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", os.pathsep.join(map(str, VERSION_DIRECTORIES)))
     return config
 
 
@@ -52,16 +58,21 @@ def upgrade(
     On PostgreSQL programs keep running, also those of the previous version. No lock is waited for so long that a push
     behind it would notice. A step that cannot get its lock is tried again, after growing pauses, for
     `patience_seconds`; `say` receives the holder. Then raises DatabaseUnavailable. Finished steps stay, and the next
-    call continues, as it does after a kill. Raises DatabaseMisconfigured if the database was moved elsewhere.
+    call continues, as it does after a kill. Raises DatabaseMisconfigured if the database was moved elsewhere, or an
+    earlier program must upgrade it first.
     """
     require_settled(database)
-    if is_current_or_beyond(current_revision(database)):
+    revision = current_revision(database)
+    if is_current_or_beyond(revision):
         return
-    config = _config()
+    if too_old := describe_too_old(revision):
+        raise DatabaseMisconfigured(too_old)
+    config = scripts()
     if not database.postgresql:
 
         def work(connection: sa.Connection) -> None:
             config.attributes["connection"] = connection
+            take_over(connection)
             command.upgrade(config, "head")
 
         database.write(work)
@@ -74,7 +85,7 @@ def upgrade(
             connection.exec_driver_sql(statement)
         connection.commit()
         pauses = itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1]))
-        while not _is_upgraded(config):
+        while not _is_upgraded(config, connection):
             connection.rollback()
             holder = connection.scalar(_HOLDER)
             connection.rollback()
@@ -88,9 +99,11 @@ def upgrade(
             time.sleep(next(pauses) * random.uniform(0.5, 1))  # noqa: S311
 
 
-def _is_upgraded(config: Config) -> bool:
+def _is_upgraded(config: Config, connection: sa.Connection) -> bool:
     """Migrate as far as possible; False: a lock was not available in time."""
     try:
+        take_over(connection)
+        connection.commit()
         command.upgrade(config, "head")
     except sa.exc.OperationalError as error:
         if getattr(error.orig, "sqlstate", None) == NO_LOCK_STATE:

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from receiver.db.engine import Database
 
 # What this program was written for: the newest of the migrations, whose numbers go up one by one.
-VERSION = "0027"
+VERSION = "0028"
+FIRST = "0028"
+# The last schema of the builds before the first release, and the build that upgrades to it. `db.takeover` makes it the
+# first of the migrations, which are numbered after it.
+BEFORE_FIRST_RELEASE = "0027"
+LAST_BUILD_BEFORE = "230e7d4f"
 
 
 def is_known(revision: str) -> bool:
@@ -35,6 +40,16 @@ def is_current_or_beyond(revision: str | None) -> bool:
     return revision is not None and revision >= VERSION
 
 
+def describe_too_old(revision: str | None) -> str | None:
+    """Return why this program cannot upgrade that version; None: it can."""
+    if revision is None or revision >= BEFORE_FIRST_RELEASE:
+        return None
+    return (
+        f"the database's schema {revision} was made by a build before 0.1.0;"
+        f" upgrade it with build {LAST_BUILD_BEFORE} first (receiver db upgrade), then with this one"
+    )
+
+
 def require_schema(database: Database) -> None:
     """Raise DatabaseMisconfigured if the schema is missing or older, or the database was moved elsewhere.
 
@@ -44,5 +59,7 @@ def require_schema(database: Database) -> None:
     current = current_revision(database)
     if current is None:
         raise DatabaseMisconfigured("the database is empty; run `receiver db upgrade`")
+    if too_old := describe_too_old(current):
+        raise DatabaseMisconfigured(too_old)
     if not is_current_or_beyond(current):
         raise DatabaseMisconfigured("the database's schema is older than this program; run `receiver db upgrade`")

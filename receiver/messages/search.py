@@ -11,7 +11,7 @@ candidates; the decrypted content decides.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -19,77 +19,10 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from receiver.db.tables import replies
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _THREE = 3
 _LAST_CHARACTER = chr(0x10FFFF)
-# Objects of `create_statements` and `encrypted_statements`, beyond those in `tables`.
+# What migrations make for it, beyond `tables`.
 OWN_NAMES = ("ix_replies_text", "reply_text", "reply_terms", "ix_replies_grams", "reply_grams")
-
-_POSTGRESQL = (
-    """CREATE OR REPLACE FUNCTION text_grams(content text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT array_agg(DISTINCT gram) FROM (
-        SELECT letter, lead(letter) OVER () AS following
-        FROM unnest(string_to_array(content, NULL)) WITH ORDINALITY AS letters (letter, place) ORDER BY place
-    ) AS pairs CROSS JOIN LATERAL (VALUES (letter), (letter || following)) AS grams (gram) WHERE gram IS NOT NULL $$""",
-)
-_SQLITE = (
-    "CREATE VIRTUAL TABLE reply_text USING fts5(content, content='', tokenize='trigram')",
-    "CREATE VIRTUAL TABLE reply_terms USING fts5vocab(reply_text, 'instance')",
-    "INSERT INTO reply_text (rowid, content) SELECT id, content || char(1, 1) FROM replies",
-    """CREATE TRIGGER reply_text_insert AFTER INSERT ON replies BEGIN
-    INSERT INTO reply_text (rowid, content) VALUES (new.id, new.content || char(1, 1)); END""",
-    """CREATE TRIGGER reply_text_delete AFTER DELETE ON replies BEGIN
-    INSERT INTO reply_text (reply_text, rowid, content) VALUES ('delete', old.id, old.content || char(1, 1)); END""",
-)
-_SQLITE_ENCRYPTED = (
-    "CREATE VIRTUAL TABLE reply_grams USING fts5(grams, content='', detail='none', tokenize='ascii')",
-    """CREATE TRIGGER reply_grams_insert AFTER INSERT ON replies WHEN new.content_grams IS NOT NULL BEGIN
-    INSERT INTO reply_grams (rowid, grams) VALUES (new.id, new.content_grams); END""",
-    """CREATE TRIGGER reply_grams_delete AFTER DELETE ON replies WHEN old.content_grams IS NOT NULL BEGIN
-    INSERT INTO reply_grams (reply_grams, rowid, grams) VALUES ('delete', old.id, old.content_grams); END""",
-    """CREATE TRIGGER reply_grams_update AFTER UPDATE OF content_grams ON replies BEGIN
-    INSERT INTO reply_grams (reply_grams, rowid, grams)
-    SELECT 'delete', old.id, old.content_grams WHERE old.content_grams IS NOT NULL;
-    INSERT INTO reply_grams (rowid, grams)
-    SELECT new.id, new.content_grams WHERE new.content_grams IS NOT NULL; END""",
-    """CREATE TRIGGER reply_text_update AFTER UPDATE OF content ON replies BEGIN
-    INSERT INTO reply_text (reply_text, rowid, content) VALUES ('delete', old.id, old.content || char(1, 1));
-    INSERT INTO reply_text (rowid, content) VALUES (new.id, new.content || char(1, 1)); END""",
-)
-# PostgreSQL's index of encrypted replies, as its migration builds it; it has no other rows.
-GRAMS = "string_to_array(content_grams, ' ')"
-GRAMS_WHERE = "content_grams IS NOT NULL"
-
-
-def create_statements(dialect: str) -> Iterator[str]:
-    """Yield the statements that create and fill the index; on PostgreSQL, the function of its expression."""
-    yield from _POSTGRESQL if dialect == "postgresql" else _SQLITE
-
-
-def drop_statements(dialect: str) -> Iterator[str]:
-    """Yield the statements that remove the index."""
-    if dialect == "postgresql":
-        yield from ("DROP INDEX ix_replies_text", "DROP FUNCTION text_grams")
-    else:
-        yield from ("DROP TRIGGER reply_text_insert", "DROP TRIGGER reply_text_delete")
-        yield from ("DROP TABLE reply_terms", "DROP TABLE reply_text")
-
-
-def encrypted_statements(dialect: str) -> Iterator[str]:
-    """Yield the statements that create SQLite's index of encrypted replies; PostgreSQL's is made by its migration."""
-    yield from () if dialect == "postgresql" else _SQLITE_ENCRYPTED
-
-
-def drop_encrypted_statements(dialect: str) -> Iterator[str]:
-    """Yield the statements that remove the index of encrypted replies."""
-    if dialect == "postgresql":
-        yield "DROP INDEX ix_replies_grams"
-        return
-    yield from (f"DROP TRIGGER reply_grams_{event}" for event in ("insert", "delete", "update"))
-    yield from ("DROP TRIGGER reply_text_update", "DROP TABLE reply_grams")
 
 
 def may_contain(grams: str) -> sa.ColumnElement[bool]:

@@ -2,73 +2,35 @@
 
 A reader that goes on from the highest stamp it has read misses nothing, however late others commit. For stamps are
 given under the projector's turn alone, each later than all before it, whatever the clocks do. The projection stamps at
-once what it writes. Every other change leaves UNSTAMPED, by a trigger, so that no writer waits for the turn; the next
-one stamps it, soon.
+once what it writes. Every other change leaves UNSTAMPED, by the trigger `messages_unstamp`, so that no writer waits for
+the turn; the next one stamps it, soon.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.core import whole_milliseconds, write_time
+from receiver.core import whole_milliseconds
 from receiver.db.tables import UNSTAMPED, messages, projection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from receiver.messages.queries import Filter
 
-# What readers see of a message, and what that follows from. Not the number: encrypting it changes nothing for them.
-_WATCHED = (
-    *("account", "task_id", "template_id", "reference", "sent_at", "recorded_at"),
-    *("status", "reported_at", "seen", "send_state", "error_message", "verified_at"),
-)
 # As readers see it. Until a change has its stamp, the last one that was given, which is below that to come.
 SHOWN = sa.case(
     (messages.c.updated_at == UNSTAMPED, sa.select(projection.c.stamped_at).scalar_subquery()),
     else_=messages.c.updated_at,
 )
-# Of the messages that were there before stamps were: below all that are given, so that they are no recent changes.
-BEFORE_STAMPS = datetime(2000, 1, 1, tzinfo=UTC)
 _UNIT = timedelta(milliseconds=1)  # as times are shown: so a reader has the whole stamp
-_TRIGGER = "messages_unstamp"
 _MARKED_AT_ONCE = 500
 _NO_END = 2**63 - 1
-
-
-def create_statements(dialect: str, columns: Iterable[str] = _WATCHED) -> Iterator[str]:
-    """Return the statements that make the triggers, in place of those that are there. `columns`: which are watched."""
-    yield from drop_statements(dialect)
-    event = f"UPDATE OF {', '.join(columns)} ON messages FOR EACH ROW"
-    stamped = "new.updated_at = old.updated_at AND old.updated_at <>"
-    if dialect == "postgresql":
-        unstamped = f"'{UNSTAMPED.isoformat(sep=' ')}'"
-        yield (
-            f"CREATE OR REPLACE FUNCTION {_TRIGGER}() RETURNS trigger LANGUAGE plpgsql AS"
-            f" $$ BEGIN NEW.updated_at := {unstamped}; RETURN NEW; END $$"
-        )
-        yield f"CREATE TRIGGER {_TRIGGER} BEFORE {event} WHEN ({stamped} {unstamped}) EXECUTE FUNCTION {_TRIGGER}()"
-    else:
-        unstamped = f"'{write_time(UNSTAMPED)}'"
-        change = f"UPDATE messages SET updated_at = {unstamped} WHERE id = new.id"  # noqa: S608
-        yield f"CREATE TRIGGER {_TRIGGER} AFTER {event} WHEN {stamped} {unstamped} BEGIN {change}; END"
-        # The column's default is that of the rows from before, and stays: SQLite changes no default.
-        without = f"AFTER INSERT ON messages FOR EACH ROW WHEN new.updated_at = '{write_time(BEFORE_STAMPS)}'"
-        yield f"CREATE TRIGGER {_TRIGGER}_new {without} BEGIN {change}; END"
-
-
-def drop_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that remove the triggers where they are."""
-    if dialect == "postgresql":
-        yield f"DROP TRIGGER IF EXISTS {_TRIGGER} ON messages"
-    else:
-        yield f"DROP TRIGGER IF EXISTS {_TRIGGER}"
-        yield f"DROP TRIGGER IF EXISTS {_TRIGGER}_new"
 
 
 def mark_changed(connection: sa.Connection, message_ids: Iterable[int | None]) -> None:

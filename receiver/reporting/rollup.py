@@ -72,16 +72,15 @@ def latency_seconds(dialect: str) -> str:
     return f"CASE WHEN sent_at IS NOT NULL THEN max(0, min({_SECONDS_MAX}, {passed})) END"
 
 
-def _counted(dialect: str, *sources: tuple[int, str], closes: bool = True) -> str:
+def _counted(dialect: str, *sources: tuple[int, str]) -> str:
     """Return messages as countable rows. `sources`: (1 or -1, a table or query with a message's columns)."""
     counts_from = epoch_seconds(dialect, _COUNTS_FROM)
-    still_open = f" AND {counts_from} >= zone.closed_before" if closes else ""
     return " UNION ALL ".join(
         f"SELECT {n} AS n, account, coalesce(template_id, '') AS template_id, status, recorded_at, send_state,"  # noqa: S608
         f" verified_at, {counts_from} + zone.offset_seconds AS moment,"
         f" {latency_seconds(dialect)} AS seconds"
         f" FROM {source} AS m CROSS JOIN delivery_zone AS zone"
-        f" WHERE ({_MATCHED} OR reported_at IS NOT NULL){still_open}"
+        f" WHERE ({_MATCHED} OR reported_at IS NOT NULL) AND {counts_from} >= zone.closed_before"
         for n, source in sources
     )
 
@@ -130,21 +129,13 @@ def _add(hours: str, latencies: str, *, to: str = "delivery") -> Iterator[str]:
 # --- The triggers -----------------------------------------------------------------------------------------------
 
 
-def create_statements(dialect: str, *, closes: bool = True) -> Iterator[str]:
-    """Return the statements that make the triggers. `closes` False: for a schema whose books are never closed."""
+def create_statements(dialect: str) -> Iterator[str]:
+    """Return the statements that make the triggers."""
     if dialect == "postgresql":
-        yield from _postgresql_functions(closes=closes)
+        yield from _postgresql_functions()
         yield from _postgresql_triggers()
     else:
-        yield from _sqlite_triggers(closes=closes)
-
-
-def replace_statements(dialect: str) -> Iterator[str]:
-    """Return the statements that make triggers that are there work as this program has them."""
-    if dialect == "postgresql":  # the functions alone: no lock on `messages`
-        yield from _postgresql_functions(closes=True)
-    else:
-        yield from (*drop_statements(dialect), *create_statements(dialect))
+        yield from _sqlite_triggers()
 
 
 def drop_statements(dialect: str) -> Iterator[str]:
@@ -157,7 +148,7 @@ def drop_statements(dialect: str) -> Iterator[str]:
             yield f"DROP TRIGGER IF EXISTS delivery_rollup_{event}_latency"
 
 
-def _postgresql_functions(*, closes: bool) -> Iterator[str]:
+def _postgresql_functions() -> Iterator[str]:
     # Not joined by id: nothing is known of these rows but their number at the first call, and they may be many.
     columns = ", ".join(_COLUMNS)
     differing = f"(SELECT {columns} FROM is_now EXCEPT ALL SELECT {columns} FROM was) AS differing"  # noqa: S608
@@ -166,7 +157,7 @@ def _postgresql_functions(*, closes: bool) -> Iterator[str]:
         ("update", differing, ((1, "is_now"), (-1, "was"))),  # a stamp, for one, changes no count
         ("delete", "was", ((-1, "was"),)),
     ):
-        body = ";\n".join(_append(_counted("postgresql", *sources, closes=closes)))
+        body = ";\n".join(_append(_counted("postgresql", *sources)))
         yield (
             f"CREATE OR REPLACE FUNCTION delivery_rollup_{event}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
             f"IF EXISTS (SELECT FROM {any_of}) THEN\n{body};\nEND IF;\nRETURN NULL;\nEND $$"
@@ -186,7 +177,7 @@ def _postgresql_triggers() -> Iterator[str]:
         )
 
 
-def _sqlite_triggers(*, closes: bool) -> Iterator[str]:
+def _sqlite_triggers() -> Iterator[str]:
     """Once a row, where anything that counts has changed: written out, which a push feels half as much as one query."""
     differs = " OR ".join(f"old.{name} IS NOT new.{name}" for name in _COLUMNS)
     has_latency = f"{COUNTS['delivered']} AND sent_at IS NOT NULL"
@@ -200,30 +191,30 @@ def _sqlite_triggers(*, closes: bool) -> Iterator[str]:
             ("", when, _sqlite_hour),
             ("_latency", f"{when} AND ({latency})", _sqlite_latency),
         ):
-            body = " ".join(f"{write(row, n, closes=closes)};" for row, n in rows.items())
+            body = " ".join(f"{write(row, n)};" for row, n in rows.items())
             yield (
                 f"CREATE TRIGGER delivery_rollup_{event}{suffix} AFTER {event.upper()} ON messages FOR EACH ROW"
                 f" WHEN {condition} BEGIN {body} END"
             )
 
 
-def _sqlite_hour(row: str, n: int, *, closes: bool) -> str:
+def _sqlite_hour(row: str, n: int) -> str:
     counts = ", ".join(f"{n} * coalesce({_of(row, what)}, 0)" for what in COUNTS.values())
     key = f"({_sqlite_moment(row)}) / {_HOUR_SECONDS}, {row}.account, coalesce({row}.template_id, '')"
-    where = _of(row, f"({_MATCHED} OR reported_at IS NOT NULL)") + _sqlite_open(row, closes=closes)
+    where = _of(row, f"({_MATCHED} OR reported_at IS NOT NULL)") + _sqlite_open(row)
     return next(_add(f"SELECT {key}, {counts} WHERE {where}", ""))
 
 
-def _sqlite_latency(row: str, n: int, *, closes: bool) -> str:
+def _sqlite_latency(row: str, n: int) -> str:
     key = f"({_sqlite_moment(row)}) / {_DAY_SECONDS}, {row}.account, coalesce({row}.template_id, '')"
     seconds = _of(row, latency_seconds("sqlite"))
-    where = _of(row, f"{COUNTS['delivered']} AND sent_at IS NOT NULL") + _sqlite_open(row, closes=closes)
+    where = _of(row, f"{COUNTS['delivered']} AND sent_at IS NOT NULL") + _sqlite_open(row)
     return list(_add("", f"SELECT {key}, {seconds}, {n} WHERE {where}"))[1]
 
 
-def _sqlite_open(row: str, *, closes: bool) -> str:
+def _sqlite_open(row: str) -> str:
     moment = _of(row, epoch_seconds("sqlite", _COUNTS_FROM))
-    return f" AND {moment} >= (SELECT closed_before FROM delivery_zone)" if closes else ""  # noqa: S608
+    return f" AND {moment} >= (SELECT closed_before FROM delivery_zone)"  # noqa: S608
 
 
 def _sqlite_moment(row: str) -> str:
@@ -237,14 +228,6 @@ def _of(row: str, expression: str) -> str:
 
 
 # --- All of it ----------------------------------------------------------------------------------------------------
-
-
-def rebuild_statements(dialect: str) -> Iterator[str]:
-    """Yield the statements that count every message again, with the books open: for old migrations."""
-    for table in ("delivery_hours", "delivery_latencies", "delivery_hour_changes", "delivery_latency_changes"):
-        yield f"DELETE FROM {table}"  # noqa: S608
-    counted = _counted(dialect, (1, "messages"), closes=False)
-    yield from _add(_hours(counted), _latencies(counted))
 
 
 def rebuild(connection: sa.Connection, *, offset_seconds: int) -> None:

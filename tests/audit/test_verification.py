@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 
 from receiver.audit import Checkpoint, Checkpoints, thinned, verify_audit
 from receiver.audit import log as store
-from receiver.db import migrate
-from receiver.db.engine import Database, RowRejected
+from receiver.db.engine import RowRejected
 from receiver.db.tables import audit, audit_chain
 from tests.harness.server import ServeProcess
 
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from receiver.config import Settings
     from receiver.runtime import Runtime
 
 T0 = datetime(2026, 11, 26, 9, tzinfo=UTC)
@@ -311,7 +307,7 @@ def test_an_entry_is_kept_where_its_place_cannot_be_noted(make_runtime: Callable
     assert [row.position for row in rows(runtime)] == [1]
 
 
-# --- The command, and the migration -------------------------------------------------------------------
+# --- The command --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -324,39 +320,3 @@ def test_verify_says_that_the_audit_was_tampered_with_and_exits_with_1(make_runt
     bad = process.run("verify")
     assert bad.returncode == 1
     assert "cut off behind entry 2: this node noted that there are 4" in bad.stdout
-
-
-def test_migration_chains_what_was_there_and_the_version_before_goes_on_writing(settings: Settings) -> None:
-    database = Database(settings.database_url)
-    migrate.upgrade(database)
-    entries = 12
-
-    def go_back(connection: sa.Connection) -> None:
-        config = migrate._config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0009")
-
-    if database.postgresql:
-        with database.maintaining() as connection:
-            go_back(connection)
-    else:
-        database.write(go_back)
-
-    def old(connection: sa.Connection) -> None:
-        statement = sa.text("INSERT INTO audit (at, actor, action, detail) VALUES (:at, 'cli', 'old', :detail)")
-        statement = statement.bindparams(sa.bindparam("at", type_=audit.c.at.type))
-        for number in range(entries):
-            detail = json.dumps({"number": number, "what": "\u0000 退订"}) if number else None
-            connection.execute(
-                statement.bindparams(sa.bindparam("at", type_=audit.c.at.type)), {"at": T0, "detail": detail}
-            )
-
-    database.write(old)
-    migrate.upgrade(database)
-    finding = verify_audit(database)
-    assert (finding.count, finding.details) == (entries, ())
-    database.write(old)
-    database.write(lambda connection: store.write_audit(connection, at=T0, actor="cli", action="new", detail={}))
-    finding = verify_audit(database)
-    assert (finding.count, finding.details) == (2 * entries + 1, ())
-    database.close()

@@ -78,14 +78,8 @@ def fill(url: str, count: int) -> None:
     with database.reading() as connection:
         if connection.scalar(sa.select(sa.func.max(messages.c.id))):
             return
-        inspector = sa.inspect(connection)
-        # An older schema lacks some, which its upgrade is to build.
-        indexes = [
-            index
-            for table in (messages, receipts, replies)
-            for index in table.indexes
-            if inspector.has_index(table.name, str(index.name))
-        ]
+
+    indexes = [index for table in (messages, receipts, replies) for index in table.indexes]
 
     def work(connection: sa.Connection) -> None:
         connection.execute(sa.text("SET LOCAL statement_timeout = 0"))

@@ -1,7 +1,7 @@
 """`python -m tests.bench.upgrade`: a rolling upgrade across a migration that indexes ten million rows, under load.
 
-The program of the commit before that migration, two nodes of it behind nginx, at half the full load. Then: `db upgrade`
-by this program, each node replaced in turn, and one of them by the old program again, on the new schema.
+Two nodes of this program behind nginx, at half the full load. Then: `db upgrade` by a program that has one migration
+more, each node replaced in turn by it, and one of them by this program again, on the newer schema.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from tests.harness.server import ServeProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OLD_COMMIT = "7db4c42"  # the one before schema 0008, which indexes messages
 _ROOT = Path(__file__).parent.parent.parent
 _CLIENTS = 32
 _SAMPLE_SECONDS = 0.05
@@ -96,30 +95,15 @@ class Found:
     new_schema: str = ""
 
 
-@dataclass(frozen=True)
-class _Programs:
-    """Where the program of before is, and that which comes after it; the latter's schema."""
-
-    old: Path
-    new: Path
-    schema: str
-
-
-def _take_programs(place: Path, stack: ExitStack) -> _Programs:
-    """Take the old program out of the history; where there is none, make one that indexes messages after this one."""
-    git = ["git", "-C", str(_ROOT)]
-    if subprocess.run([*git, "cat-file", "-e", OLD_COMMIT], capture_output=True, check=False).returncode == 0:
-        old = place / "old"
-        subprocess.run([*git, "worktree", "add", "--quiet", "--detach", str(old), OLD_COMMIT], check=True)
-        stack.callback(subprocess.run, [*git, "worktree", "remove", "--force", str(old)], check=True)
-        return _Programs(old, _ROOT, VERSION)
-    new, version = place / "new", f"{int(VERSION) + 1:04}"
+def _make_next_program(place: Path) -> str:
+    """Make the program that comes after this one, which indexes messages; return its schema."""
+    schema = f"{int(VERSION) + 1:04}"
     for name in ("receiver", "migrations"):
-        shutil.copytree(_ROOT / name, new / name, ignore=shutil.ignore_patterns("__pycache__"))
-    module = new / "receiver/db/version.py"
-    module.write_text(module.read_text().replace(f'VERSION = "{VERSION}"', f'VERSION = "{version}"'))
-    (new / "migrations/versions/index.py").write_text(_NEXT_MIGRATION.format(version=version, before=VERSION))
-    return _Programs(_ROOT, new, version)
+        shutil.copytree(_ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    module = place / "receiver/db/version.py"
+    module.write_text(module.read_text().replace(f'\nVERSION = "{VERSION}"', f'\nVERSION = "{schema}"'))
+    (place / "migrations/versions/index.py").write_text(_NEXT_MIGRATION.format(version=schema, before=VERSION))
+    return schema
 
 
 def measure(messages: int, rate: float | None = None) -> Found:
@@ -127,15 +111,14 @@ def measure(messages: int, rate: float | None = None) -> Found:
     found = Found()
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-upgrade-")))
-        programs = _take_programs(place, stack)
-        found.new_schema = programs.schema
+        new = place / "new"
+        found.new_schema = _make_next_program(new)
         postgres = stack.enter_context(PostgresServer(_SERVER))
         url = postgres.create_database("upgrade")
         found.version = postgres.version
         fill = [sys.executable, "-m", "tests.bench.fill", url, "--messages", str(messages)]
-        old = programs.old
-        subprocess.run(fill, cwd=old, env={**os.environ, "PYTHONPATH": str(old)}, check=True)
-        nodes = [_node(place / name, url, old) for name in ("one", "other")]
+        subprocess.run(fill, cwd=_ROOT, check=True)
+        nodes = [_node(place / name, url, _ROOT) for name in ("one", "other")]
         front = stack.enter_context(_front(place / "front", nodes))
         target = f"http://127.0.0.1:{front.port}{front.target}"
         try:
@@ -150,7 +133,7 @@ def measure(messages: int, rate: float | None = None) -> Found:
                 rate = full["pushes_per_second"] / 2
             found.rate = rate
             with _sampling(url, found), _loading(target, rate, found):
-                _upgrade_in_turn(found, nodes, url, programs)
+                _upgrade_in_turn(found, nodes, url, new)
             found.acknowledged += sum(load["acked"] for load in found.loads)
             found.spooled += sum(_spooled(node) for node in nodes)
             _await_empty_spools(nodes)
@@ -166,14 +149,13 @@ def measure(messages: int, rate: float | None = None) -> Found:
     return found
 
 
-def _upgrade_in_turn(found: Found, nodes: list[ServeProcess], url: str, programs: _Programs) -> None:
+def _upgrade_in_turn(found: Found, nodes: list[ServeProcess], url: str, new: Path) -> None:
     begun = time.monotonic()
-    new = {"PYTHONPATH": str(programs.new)}
-    upgraded = ServeProcess(nodes[0].data_dir, url, environment=new).run("db", "upgrade")
+    upgraded = ServeProcess(nodes[0].data_dir, url, environment={"PYTHONPATH": str(new)}).run("db", "upgrade")
     if upgraded.returncode != 0:
         raise RuntimeError(upgraded.stderr)
     found.upgrade_seconds = time.monotonic() - begun
-    for number, program in ((0, programs.new), (1, programs.new), (0, programs.old)):  # the last: one version back
+    for number, program in ((0, new), (1, new), (0, _ROOT)):  # the last: one version back
         begun = time.monotonic()
         found.spooled += _spooled(nodes[number])
         nodes[number].stop()
@@ -318,9 +300,9 @@ def main() -> int:
     publish(
         "upgrade",
         "A rolling upgrade under load",
-        "Two nodes of the version before schema 0008 behind nginx; `db upgrade` by "
-        "this one, each node replaced in turn, then one of them by the old program again, on the new schema. The load "
-        "generator, nginx, the servers and PostgreSQL share the cores.",
+        "Two nodes of this program behind nginx; `db upgrade` by one with a further index of messages, each node "
+        "replaced in turn, then one of them by this program again, on the newer schema. The load generator, nginx, the "
+        "servers and PostgreSQL share the cores.",
         [_describe(found)],
         version=found.version,
     )

@@ -1,55 +1,67 @@
-"""The schema is brought up to date while others are at work with it: nobody waits long, and a kill costs nothing."""
+"""The schema is brought up to date while others are at work with it: none waits long, and a kill costs nothing.
+
+The migrations are the first, and some that the tests add.
+"""
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 
-from receiver.core import DatabaseUnavailable
+from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
 from receiver.db import migrate, version
 from receiver.db.engine import Database
-from receiver.db.tables import metadata
 from tests.bench import upgrade as bench
-from tests.db.test_schema import _declared
+from tests.harness.factories import make_push
+from tests.harness.migrations import Migrations
 from tests.harness.server import ServeProcess
 from tests.harness.waiting import await_true
+from tests.intake.test_push import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+    from receiver.runtime import Runtime
 
 _SECONDS = 60.0
+_ADD_COLUMN = 'op.add_column("messages", sa.Column("colour", sa.Text()))'
+_ADD_TABLE = 'op.create_table("colours", sa.Column("name", sa.Text(), primary_key=True))'
+_INDEX = "ix_messages_next"
+_ADD_INDEX = f'create_index("{_INDEX}", "messages", ["task_id"])'
 
 
 @pytest.fixture
-def database(postgres_database_url: str) -> Iterator[Database]:
-    made = Database(postgres_database_url)
+def migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Migrations:
+    (directory := tmp_path / "migrations").mkdir()
+    return Migrations(directory, monkeypatch)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database with the first schema."""
+    made = Database(database_url)
+    migrate.upgrade(made)
     yield made
     made.close()
 
 
-def make_schema(database: Database, revision: str) -> None:
-    config = migrate._config()
-    with database.maintaining() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-
-
-def unmake_schema(database: Database, revision: str) -> None:
-    config = migrate._config()
-    with database.maintaining() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
+@pytest.fixture
+def postgres(postgres_database_url: str) -> Iterator[Database]:
+    """The same, of PostgreSQL."""
+    made = Database(postgres_database_url)
+    migrate.upgrade(made)
+    yield made
+    made.close()
 
 
 def push_to(database: Database) -> None:
@@ -60,69 +72,149 @@ def push_to(database: Database) -> None:
 
 
 def plain(url: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(url.replace("+psycopg", ""), application_name="somebody")
+    return psycopg.connect(url.replace("+psycopg", ""), application_name="another")
 
 
-def assert_complete(database: Database) -> None:
-    """Fail unless the schema is that of a database that was made at once, with every index valid."""
-    assert version.current_revision(database) == version.VERSION
+def columns(database: Database, table: str) -> set[str]:
+    """Return a table's columns; none: there is no such table."""
     with database.reading() as connection:
-        options = {"compare_type": True, "compare_server_default": True, "include_name": _declared}
-        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
-        broken = connection.exec_driver_sql("SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid")
-        assert broken.all() == []
+        inspector = sa.inspect(connection)
+        return {column["name"] for column in inspector.get_columns(table)} if inspector.has_table(table) else set()
+
+
+def indexes(database: Database) -> set[str]:
+    """Return the names of the messages' indexes. Fails where PostgreSQL has one that is not valid."""
+    with database.reading() as connection:
+        if database.postgresql:
+            broken = connection.exec_driver_sql("SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid")
+            assert broken.all() == []
+            query = "SELECT indexname FROM pg_indexes WHERE tablename = 'messages'"
+        else:
+            query = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'messages'"
+        return set(connection.exec_driver_sql(query).scalars())
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_upgrade_takes_every_migration_that_is_missing_and_builds_its_index(
+    database: Database, migrations: Migrations, rows: int
+) -> None:
+    for _ in range(rows):
+        push_to(database)
+    migrations.add(_ADD_INDEX)
+    newest = migrations.add(_ADD_COLUMN)
+    migrate.upgrade(database)
+    assert version.current_revision(database) == newest
+    assert _INDEX in indexes(database)
+    assert "colour" in columns(database, "messages")
+    migrate.upgrade(database)  # and again: nothing is to be done
+
+
+def test_migration_that_fails_changes_nothing_and_those_before_it_stay(
+    database: Database, migrations: Migrations
+) -> None:
+    before = migrations.add(_ADD_TABLE)
+    migrations.add(f'{_ADD_COLUMN}\nop.execute("SELECT nonsense FROM messages")')
+    with pytest.raises((DatabaseMisconfigured, DatabaseUnavailable, sa.exc.DBAPIError)):
+        migrate.upgrade(database)
+    assert "colour" not in columns(database, "messages")
+    # With the embedded database, which has one writer, all are one transaction.
+    assert version.current_revision(database) == (before if database.postgresql else version.FIRST)
+    assert columns(database, "colours") == ({"name"} if database.postgresql else set())
+
+
+def test_program_refuses_an_older_schema_until_it_is_upgraded(database: Database, migrations: Migrations) -> None:
+    version.require_schema(database)
+    migrations.add(_ADD_COLUMN)
+    with pytest.raises(DatabaseMisconfigured, match="schema is older than this program; run `receiver db upgrade`"):
+        version.require_schema(database)
+    migrate.upgrade(database)
+    version.require_schema(database)
+
+
+def test_commands_say_which_schema_is_there_and_which_is_wanted(
+    database: Database, database_url: str, migrations: Migrations, tmp_path: Path
+) -> None:
+    newest = migrations.add(_ADD_COLUMN)
+    process = ServeProcess(tmp_path, database_url)
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            migrations.command(*arguments), env=process.env, cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        assert done.stderr == ""
+        return done.stdout.strip()
+
+    assert run("db", "current") == f"database {version.FIRST}, program {newest}"
+    assert run("db", "upgrade") == f"schema {newest}"
+    assert run("db", "current") == f"database {newest}, program {newest}"
+    # This program, one version back, runs on the newer schema and does not change it.
+    assert process.run("db", "upgrade").stdout.strip() == f"schema {newest}"
+    version.require_schema(database)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_embedded_database_is_upgraded_by_the_program_that_serves(
+    make_runtime: Callable[..., Runtime], migrations: Migrations
+) -> None:
+    newest = migrations.add(_ADD_COLUMN)
+    runtime = make_runtime()
+    kept = runtime.batch_writer.enqueue(make_push()).result(timeout=20)
+    assert version.current_revision(runtime.database) == newest
+    assert [row.id for row in journal(runtime)] == [kept.push.id]
 
 
 def test_upgrade_gives_way_to_who_holds_a_lock_and_pushes_pass_between_its_tries(
-    database: Database, postgres_database_url: str
+    postgres: Database, postgres_database_url: str, migrations: Migrations
 ) -> None:
-    make_schema(database, "0005")
-    push_to(database)
+    newest = migrations.add(_ADD_COLUMN)
+    push_to(postgres)
     said: list[str] = []
     with plain(postgres_database_url) as reader:
         reader.execute("SELECT 1 FROM messages")  # and holds on to it: a column is to be added to that table
-        upgrading = threading.Thread(target=lambda: migrate.upgrade(database, say=said.append))
+        upgrading = threading.Thread(target=lambda: migrate.upgrade(postgres, say=said.append))
         upgrading.start()
         pushed = 0
         deadline = time.monotonic() + _SECONDS
         while len(said) < 3:
-            push_to(database)
+            push_to(postgres)
             pushed += 1
             assert time.monotonic() < deadline
         assert upgrading.is_alive()
         assert pushed > len(said)
     upgrading.join(_SECONDS)
-    assert_complete(database)
-    assert "somebody, idle in transaction) has held one on messages for" in said[0]
+    assert version.current_revision(postgres) == newest
+    assert "colour" in columns(postgres, "messages")
+    assert "another, idle in transaction) has held one on messages for" in said[0]
 
 
 def test_upgrade_that_never_gets_its_lock_says_who_has_it_and_goes_on_next_time(
-    database: Database, postgres_database_url: str
+    postgres: Database, postgres_database_url: str, migrations: Migrations
 ) -> None:
-    make_schema(database, "0004")
-    push_to_messages = "INSERT INTO messages (account, mobile) VALUES ('default', '1')"
+    before = migrations.add(_ADD_TABLE)  # which needs no lock on messages
+    newest = migrations.add(_ADD_COLUMN)
     with plain(postgres_database_url) as other:
-        other.execute(push_to_messages)
-        with pytest.raises(DatabaseUnavailable, match=r"session \d+ \(somebody.*pg_terminate_backend.*db upgrade"):
-            migrate.upgrade(database, patience_seconds=1)
-        assert version.current_revision(database) == "0005"  # which needs no lock on messages
-    migrate.upgrade(database)
-    assert_complete(database)
+        other.execute("INSERT INTO messages (account, mobile) VALUES ('default', '1')")
+        with pytest.raises(DatabaseUnavailable, match=r"session \d+ \(another.*pg_terminate_backend.*db upgrade"):
+            migrate.upgrade(postgres, patience_seconds=1)
+        assert version.current_revision(postgres) == before
+    migrate.upgrade(postgres)
+    assert version.current_revision(postgres) == newest
+    assert "colour" in columns(postgres, "messages")
 
 
 def test_killed_upgrade_leaves_a_broken_index_that_the_next_one_builds_again(
-    database: Database, postgres_database_url: str, tmp_path: Path
+    postgres: Database, postgres_database_url: str, migrations: Migrations, tmp_path: Path
 ) -> None:
-    make_schema(database, "0007")
-    push_to(database)
+    newest = migrations.add(_ADD_INDEX)
+    push_to(postgres)
     process = ServeProcess(tmp_path, postgres_database_url)
-    state = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_messages_mobile_end')"
+    state = f"SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{_INDEX}')"
     with plain(postgres_database_url) as watcher, plain(postgres_database_url) as writer:
         watcher.autocommit = True
         writer.execute("UPDATE messages SET reference = 'x'")  # an index is not ready before its writers are done
-        upgrade = subprocess.Popen([sys.executable, "-m", "receiver", "db", "upgrade"], env=process.env, cwd=tmp_path)
+        upgrade = subprocess.Popen(migrations.command("db", "upgrade"), env=process.env, cwd=tmp_path)
         await_true(lambda: watcher.execute(state).fetchone() == (False,))
-        push_to(database)  # meanwhile
+        push_to(postgres)  # meanwhile
         upgrade.kill()
         upgrade.wait()
         # Its session would go on by itself: it goes with the server that dies too.
@@ -130,29 +222,26 @@ def test_killed_upgrade_leaves_a_broken_index_that_the_next_one_builds_again(
             "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)"
             " WHERE locktype = 'advisory' AND datname = current_database()"
         )
-    again = process.run("db", "upgrade")
+    again = subprocess.run(
+        migrations.command("db", "upgrade"), env=process.env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert (again.returncode, again.stderr) == (0, "")
-    assert_complete(database)
+    assert version.current_revision(postgres) == newest
+    assert _INDEX in indexes(postgres)
 
 
-def test_downgrade_of_the_views_that_gave_way_to_a_lock_goes_on_next_time(
-    database: Database, postgres_database_url: str
-) -> None:
-    make_schema(database, "0022")
-    push_to(database)
-    # Of the first views; an older program has made it.
-    mask = "CREATE FUNCTION reporting.mask(mobile text) RETURNS text LANGUAGE sql AS $$ SELECT '***' $$"
-    database.write(lambda connection: connection.exec_driver_sql(mask))
-    make_schema(database, "0023")
-    with database.reading() as connection:
-        assert connection.exec_driver_sql("SELECT to_regproc('reporting.mask')").scalar() is None
-    with plain(postgres_database_url) as reader:
-        reader.execute("SELECT 1 FROM messages")  # and holds on to it: an index is to be dropped from that table
-        with pytest.raises(DatabaseUnavailable, match="LockNotAvailable"):
-            unmake_schema(database, "0022")
-    unmake_schema(database, "0022")
-    migrate.upgrade(database)
-    assert_complete(database)
+def test_migration_written_as_sql_is_what_squawk_takes(migrations: Migrations) -> None:
+    """What `make check` has of the first migration, where no index is built beside writers."""
+    migrations.add(_ADD_INDEX)
+    config = migrate.scripts()
+    config.output_buffer = written = io.StringIO()
+    command.upgrade(config, f"{version.FIRST}:head", sql=True)
+    text = written.getvalue()
+    assert f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {_INDEX} ON messages (task_id);" in text
+    assert text.index("SET lock_timeout = '200ms'") < text.index("COMMIT;\n\nSET lock_timeout = '15min'")
+    squawk = [str(Path(sys.executable).with_name("squawk")), "--exclude", "prefer-robust-stmts"]
+    linted = subprocess.run(squawk, input=text, capture_output=True, text=True, check=False)
+    assert (linted.returncode, "0 issues" in linted.stdout + linted.stderr) == (0, True)
 
 
 @pytest.mark.thorough

@@ -1,28 +1,19 @@
-"""Times from outside are held to bounds; rows from before there were any stay, are named, and left out of figures."""
+"""Times from outside are held to bounds."""
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from alembic import command
 
-from receiver.alerting import figures
 from receiver.app import create_app
 from receiver.core import UNREADABLE_TIME, Receipt, Unreadable, read_time, write_time
-from receiver.db import migrate
-from receiver.messages import Position, list_events, queries, record_sent
-from tests.conftest import SECRET, make_key
-from tests.harness.factories import NOON, READER, make_push, make_send
-from tests.harness.journal import save_pushes
+from receiver.messages import queries
+from tests.conftest import SECRET
+from tests.harness.factories import READER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import sqlalchemy as sa
     from flask.testing import FlaskClient
 
     from receiver.runtime import Runtime
@@ -119,81 +110,3 @@ def test_send_of_a_time_that_cannot_be_right_is_refused(
     assert answer.status_code == 422
     assert answer.json["errors"] == [{"pointer": "#/sent_at", "detail": fault}]
     assert client.get("/api/v1/messages", headers=bearer).json["items"] == []
-
-
-JOURNAL_COLUMNS = (
-    *("sequence", "task_id", "mobile", "event_at", "vendor_status", "receipt_extra", "reply_extra"),
-    *("content", "content_exact", "content_sha256", "content_sealed", "content_grams", "opt_out", "opt_out_review"),
-)
-
-
-# --- Rows from before -----------------------------------------------------------------------------------
-
-
-def test_rows_from_before_stay_are_named_and_are_left_out_of_reports_and_events(
-    make_runtime: Callable[..., Runtime],
-) -> None:
-    runtime = make_runtime()
-    now = runtime.now()
-    sends = [make_send(task_id=f"t{number}", sent_at=NOON) for number in range(6)]
-    runtime.database.write(partial(record_sent, sends=sends, recorded_at=now))
-    save_pushes(runtime.database, [make_push(task_id=f"t{number}", second=5) for number in range(6)])
-    save_pushes(runtime.database, [make_push(task_id="t5", status="0", second=9)])
-    embedded = not runtime.database.postgresql
-    old = "226-11-20 02:00:00.000000" if embedded else "0226-11-20 02:00:00+00"
-
-    def downgrade(connection: sa.Connection) -> None:
-        config = migrate._config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0019")
-
-    def age(connection: sa.Connection) -> None:
-        """Make rows as the version before did, and its schema."""
-        ids = {row.task_id: row.id for row in connection.exec_driver_sql("SELECT task_id, id FROM messages")}
-        for statement in (
-            f"UPDATE receipts SET reported_at = '{old}' WHERE message_id = {ids['t0']}",
-            f"UPDATE messages SET reported_at = '{old}' WHERE id = {ids['t0']}",
-            f"UPDATE receipts SET reported_at = '2062-01-01 00:00:00' WHERE message_id = {ids['t1']}",
-            f"UPDATE messages SET reported_at = '2062-01-01 00:00:00' WHERE id = {ids['t1']}",
-            f"UPDATE messages SET sent_at = '9999-12-31 23:59:59' WHERE id = {ids['t2']}",
-            # Its older receipt passed for the later one.
-            f"UPDATE receipts SET reported_at = '{old}' WHERE message_id = {ids['t5']} AND vendor_status = '1'",
-            *([f"UPDATE messages SET reported_at = '{old}', status = 3 WHERE id = {ids['t5']}"] if embedded else []),
-            "ALTER TABLE pushes DROP COLUMN digest",
-            "DROP INDEX uq_pushes_sequence",
-            *(f"ALTER TABLE pushes DROP COLUMN {name}" for name in JOURNAL_COLUMNS),
-            "DROP TABLE projection",
-            "DROP INDEX uq_replies_taskless",
-            "DROP TABLE rows_set_aside",
-            "ALTER TABLE forward_queue DROP COLUMN left_at",
-            "UPDATE alembic_version SET version_num = '0014'",
-        ):
-            connection.exec_driver_sql(statement)
-
-    if embedded:
-        runtime.database.write(downgrade)
-    else:
-        with runtime.database.maintaining() as connection:  # an index is built outside a transaction
-            downgrade(connection)
-    runtime.database.write(age)
-    migrate.upgrade(runtime.database)
-    client, bearer = create_app(runtime).test_client(), {"Authorization": make_key(runtime)}
-    rows = {item["task_id"]: item for item in client.get("/api/v1/messages", headers=bearer).json["items"]}
-    assert rows["t0"]["reported_at"] == "0226-11-20T02:00:00Z"
-    assert (rows["t5"]["status"], rows["t5"]["reported_at"]) == ("failed", "2026-11-23T04:00:09Z")
-    named = runtime.ask(figures.find_set_aside)
-    assert {table: rows.count for table, rows in named.items()} == {"receipts": 3, "messages": 3}
-    assert set(named["messages"].ids) == {rows[task]["id"] for task in ("t0", "t1", "t2")}
-    query = {"from": "2026-11-23T00:00:00Z", "to": "2026-11-24T00:00:00Z"}
-    for units in ("", "day", "hour", "template_id"):
-        report = client.get(
-            "/api/v1/reports/delivery", query_string=query | {"group_by": units} if units else query, headers=bearer
-        )
-        total = report.json["total"]
-        assert (total["sent"], total["delivered"], total["failed"]) == (3, 2, 1), json.dumps(total)
-        assert total["latency_p99_seconds"] == 5
-    events = runtime.ask(lambda connection: list_events(connection, Position(), 100, None, runtime.clock()))
-    assert sorted((event.kind.value, str(event.row.task_id)) for event in events) == [
-        *(("message", f"t{number}") for number in (3, 4, 5)),
-        *(("receipt", f"t{number}") for number in (2, 3, 4, 5)),
-    ]

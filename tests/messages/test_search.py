@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver.db.tables import replies
-from receiver.messages import queries, search
+from receiver.messages import queries
 from receiver.messages.queries import Filter, Page
 from tests.harness.factories import make_push
 from tests.harness.journal import save_pushes
@@ -44,18 +44,6 @@ def test_every_part_of_a_reply_finds_it_and_nothing_else_does(runtime: Runtime, 
     parts = {text[begin:end] for text in kept for begin in range(len(text)) for end in range(begin + 1, len(text) + 1)}
     for text in [*sorted(parts)[:40], more.replace("\0", "\u2400")]:
         assert found(runtime, text) == {content for content in kept if folded(text) in folded(content)}, text
-
-
-def test_replies_that_were_there_before_the_index_are_found(runtime: Runtime) -> None:
-    save_pushes(runtime.database, [make_push(content="我要退订")])
-
-    def make_anew(connection: sa.Connection) -> None:
-        for statements in (search.drop_statements, search.create_statements):
-            for statement in statements(connection.dialect.name):
-                connection.exec_driver_sql(statement)
-
-    runtime.database.write(make_anew)
-    assert found(runtime, "退订") == found(runtime, "退") == found(runtime, "我要退") == {"我要退订"}
 
 
 def test_a_reply_of_the_greatest_length_is_kept_and_found(runtime: Runtime) -> None:

@@ -30,7 +30,7 @@ MEDIA_TYPES = {AuditFormat.CSV: "text/csv; charset=utf-8", AuditFormat.NDJSON: "
 
 
 def as_fields(entry: Entry) -> dict[str, Any]:
-    """Return an entry as a JSON object; position and hash are null until it is chained."""
+    """Return an entry as a JSON object; position and hash are null if it is not of the chain."""
     return {
         "id": str(entry.id),
         "position": entry.position,

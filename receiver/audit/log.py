@@ -1,8 +1,7 @@
 """The audit log: who did what, as a hash chain.
 
 An entry's hash is SHA-256 over the previous hash and the entry's content. Its position is 1, 2, 3 and so on, assigned
-under the lock of the one row of `audit_chain`: positions have no gaps and follow the order of commits. Entries of the
-previous version have no position yet; the next writer chains them.
+under the lock of the one row of `audit_chain`: positions have no gaps and follow the order of commits.
 
 Triggers prevent changes of entries. They are a hurdle; the chain is the proof (`audit.verification`).
 """
@@ -22,11 +21,10 @@ from receiver.db.engine import insert
 from receiver.db.tables import audit, audit_chain, audit_followers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 BEGINNING = bytes(32)  # the hash before the first entry
 CHAIN = "audit"  # the name of the one row
-_CHAINED_AT_ONCE = 1000
 PRUNED = "audit.prune"
 
 
@@ -48,7 +46,7 @@ class Entry:
     actor: str
     action: str
     detail: Mapping[str, Any] | None
-    position: int | None  # these two are None until the entry is chained
+    position: int | None  # these two are None where another than this program has written the entry
     hash: bytes | None
     mobile_hmac: str | None
 
@@ -74,7 +72,7 @@ def write_audit(connection: sa.Connection, *, at: datetime, actor: str, action: 
     `detail` holds no number: use a keyed hash. The next writer waits until this transaction ends. Raises
     DatabaseMisconfigured if the chain's end is missing.
     """
-    position, before, _ = take_in(connection)
+    position, before = _lock_end(connection)
     entry: dict[str, Any] = {
         "id": _next_id(connection),
         "at": at,
@@ -89,41 +87,14 @@ def write_audit(connection: sa.Connection, *, at: datetime, actor: str, action: 
     return link
 
 
-def take_in(connection: sa.Connection, limit: int = _CHAINED_AT_ONCE) -> tuple[int, bytes, int]:
-    """Lock the chain, and chain the oldest entries that have no position.
-
-    Return the chain's last position and hash, and how many entries were chained.
-    """
+def _lock_end(connection: sa.Connection) -> tuple[int, bytes]:
+    """Take the turn of this chain's writers; return its last position and hash."""
     end = connection.execute(sa.select(audit_chain).with_for_update()).one_or_none()
     if end is None:
         raise DatabaseMisconfigured(
             "the audit chain's end (table audit_chain) is missing; see the runbook, `receiver verify`"
         )
-    position, before = end.last_position, bytes(end.last_hash)
-    waiting = list(connection.execute(_WAITING.limit(limit)).mappings())
-    if waiting:
-        linked = list(link_up(waiting, position, before))
-        connection.execute(_TAKE_IN, linked)
-        position, before = linked[-1]["new_position"], linked[-1]["new_hash"]
-        _move_end(connection, position, before)
-    return position, before, len(waiting)
-
-
-_WAITING = sa.select(*(audit.c[name] for name in _HASHED)).where(audit.c.position.is_(None)).order_by(audit.c.id)
-_TAKE_IN = (
-    sa.update(audit)
-    .where(audit.c.id == sa.bindparam("entry_id"))
-    .values({name: sa.bindparam(f"new_{name}") for name in ("position", "hash", "mobile_hmac")})
-)
-
-
-def link_up(entries: Iterable[Any], position: int, before: bytes) -> Iterator[dict[str, Any]]:
-    """Yield each entry's id, position, hash and number, after the link at `position` whose hash is `before`."""
-    for entry in entries:
-        position += 1
-        before = hash_of(before, entry, position)
-        number = mobile_hmac_of(entry["detail"])
-        yield {"entry_id": entry["id"], "new_position": position, "new_hash": before, "new_mobile_hmac": number}
+    return end.last_position, bytes(end.last_hash)
 
 
 def mobile_hmac_of(detail: Mapping[str, Any] | None) -> str | None:
@@ -153,7 +124,7 @@ def prune_audit(
     The chain begins behind them from then on. An entry records that, with the last one's position and hash, so that any
     other change of the beginning is detected. Returns how many were deleted; 0: none is left to delete.
     """
-    end_position, _, _ = take_in(connection)
+    end_position, _ = _lock_end(connection)
     chain = connection.execute(sa.select(audit_chain)).one()
     first_kept = connection.scalar(
         sa.select(audit.c.position)

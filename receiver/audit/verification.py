@@ -30,8 +30,7 @@ def verify_audit(
     """Verify the chain from its beginning after pruning to its end, in one snapshot; name the first wrong entry.
 
     `newest`: only so many, from the end. `anchors` are the checkpoints outside the database, read before this call.
-    Entries of the previous version that are not chained yet are not verified. Raises DatabaseUnavailable or
-    DatabaseMisconfigured.
+    Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
     with database.reading() as connection:
         if database.postgresql:
@@ -66,7 +65,8 @@ def _follow(
             if wrong := _wrong_with(entry, position + 1, before, noted.get(position + 1)):
                 return position - begins, wrong
             position, before = position + 1, entry.hash or b""
-    return position - begins, _wrong_end(chain, position, before, max(noted, default=0))
+    wrong = _wrong_end(chain, position, before, max(noted, default=0))
+    return position - begins, wrong or _outside(connection)
 
 
 def _wrong_with(entry: Entry, position: int, before: bytes, noted: Checkpoint | None) -> str | None:
@@ -91,6 +91,12 @@ def _wrong_end(chain: Any, position: int, last_hash: bytes, last_noted: int) -> 
     if (chain.last_position, bytes(chain.last_hash)) != (position, last_hash):
         return f"it goes on to entry {position}, and its end says {chain.last_position}"
     return None
+
+
+def _outside(connection: sa.Connection) -> str | None:
+    """Return how many entries are in no place of the chain; None: every one is. No program of ours writes such."""
+    count = connection.scalar(sa.select(sa.func.count()).select_from(audit).where(audit.c.position.is_(None)))
+    return f"{count} entries without a position are not of the chain" if count else None
 
 
 def _misplaced_beginning(connection: sa.Connection, chain: Any) -> str | None:

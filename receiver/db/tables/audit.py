@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from receiver.db.tables.base import Json, RowId, UtcDateTime, metadata, table
 
 # Who read what, and who changed what. Numbers stand here as keyed hashes only. Each entry is a link of a chain
-# (`store.audit`); the two are null until it is, which the version before leaves to this one.
+# (`audit.log`); one without a position was not written by this program.
 audit = table(
     "audit",
     sa.Column("id", RowId, sa.Identity(), primary_key=True),

@@ -29,7 +29,7 @@ class AuditEntrySchema(ma.Schema):
 
     id = ma.fields.String(required=True)
     position = ma.fields.Integer(
-        required=True, allow_none=True, metadata={"description": "Position in the hash chain; null: not added yet."}
+        required=True, allow_none=True, metadata={"description": "Position in the hash chain; null: not of the chain."}
     )
     at = ma.fields.String(required=True, metadata={"format": "date-time"})
     actor = ma.fields.String(required=True)

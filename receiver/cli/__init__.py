@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,52 +17,82 @@ from receiver import __version__
 from receiver.core import ReceiverError, explain
 from receiver.observability import flush, redact
 
-# Command: `module:attribute`, imported on first use. The web server alone takes half a second to import.
-_COMMANDS = {
-    "serve": "serve:serve",
-    "push-url": "serve:push_url",
-    "push-secret": "push_secret:push_secret",
-    "db": "database:db",
-    "keys": "keys:keys",
-    "users": "users:users",
-    "audit": "audit:audit",
-    "access": "access:access",
-    "messages": "messages:messages",
-    "lookup": "lookup:lookup",
-    "send": "sending:send",
-    "balance": "sending:balance",
-    "run": "sending:run",
-    "pushes": "pushes:pushes",
-    "watch": "pushes:watch",
-    "events": "events:events",
-    "webhooks": "webhooks:webhooks",
-    "export": "export:export",
-    "spool": "spool:spool",
-    "backup": "backup:backup",
-    "restore": "backup:restore_",
-    "verify": "verify:verify_",
-    "prune": "prune:prune_",
-    "erase": "erase:erase_",
-    "doctor": "doctor:doctor",
-    "status": "doctor:status",
-    "simulate": "simulate:simulate",
-    "demo": "simulate:demo",
-    "docs": "docs:docs",
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A command in the list of all."""
+
+    place: str  # `module:attribute`, imported on first use: the web server alone takes half a second
+    summary: str  # one line of 80 columns, with the longest name before it
+
+
+_GROUPS: Mapping[str, Mapping[str, _Entry]] = {
+    "Daily": {
+        "status": _Entry("doctor:status", "Print the state of server, database, spool and pushes."),
+        "lookup": _Entry("lookup:lookup", "Look up what became of messages, as the console does."),
+        "watch": _Entry("pushes:watch", "Print pushes as they arrive."),
+        "send": _Entry("sending:send", "Send a verification code through the platform."),
+        "balance": _Entry("sending:balance", "Query the platform for the messages left."),
+    },
+    "Set-up": {
+        "serve": _Entry("serve:serve", "Run the server: push endpoints, API and console."),
+        "push-url": _Entry("serve:push_url", "Print the URLs to paste into the platform's console."),
+        "push-secret": _Entry("push_secret:push_secret", "List, rotate and remove the push secrets."),
+        "doctor": _Entry("doctor:doctor", "Check settings, database, platform and public address."),
+        "db": _Entry("database:db", "Upgrade, encrypt, rebuild or move the database."),
+        "demo": _Entry("simulate:demo", "Run a receiver and a simulated platform with a month of messages."),
+        "simulate": _Entry("simulate:simulate", "Run a simulated platform, or push as one."),
+        "docs": _Entry("docs:docs", "List, search and print the documentation."),
+    },
+    "Data": {
+        "messages": _Entry("messages:messages", "Record sends from a file."),
+        "export": _Entry("export:export", "Write messages, receipts or replies to a file."),
+        "events": _Entry("events:events", "Print receipts, replies and changed messages in order."),
+        "webhooks": _Entry("webhooks:webhooks", "Send pushes or events to your own endpoints."),
+        "pushes": _Entry("pushes:pushes", "List the push journal, and parse pushes again."),
+    },
+    "Access": {
+        "keys": _Entry("keys:keys", "Create, list and revoke API keys."),
+        "users": _Entry("users:users", "Create, list, change and disable users of the console."),
+        "access": _Entry("access:access", "Review the permissions of keys and users."),
+        "audit": _Entry("audit:audit", "Read the audit log: who viewed or changed what."),
+    },
+    "Maintenance": {
+        "run": _Entry("sending:run", "Run the tasks of a timer: alarms, balance, prune."),
+        "spool": _Entry("spool:spool", "Show the spool, and save it to the database by hand."),
+        "backup": _Entry("backup:backup", "Back up database, spool and secret while the server runs."),
+        "restore": _Entry("backup:restore_", "Restore a backup into a data directory."),
+        "verify": _Entry("verify:verify_", "Check that journal, messages, spool and audit log agree."),
+        "prune": _Entry("prune:prune_", "Delete what is older than its retention."),
+        "erase": _Entry("erase:erase_", "Erase everything about one number."),
+    },
 }
+_ENTRIES = {name: entry for entries in _GROUPS.values() for name, entry in entries.items()}
 
 
 class _Commands(click.Group):
-    """A group that imports each command on first use."""
+    """A group that imports each command on first use, and none to list them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's own signature)
-        return sorted(_COMMANDS)
+        return list(_ENTRIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _ENTRIES:
             return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
+        entry = _ENTRIES[cmd_name]
+        module, _, name = entry.place.partition(":")
         command: click.Command = getattr(import_module(f"{__name__}.{module}"), name)
+        command.short_help = entry.summary
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        widest = max(map(len, _ENTRIES))
+        for group, entries in _GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(name.ljust(widest), entry.summary) for name, entry in entries.items()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,6 +10,7 @@ import click
 
 from receiver.auth import service
 from receiver.cli.common import ACTOR, accounts_text, as_json, cell_text, open_runtime, print_list
+from receiver.cli.groups import CommandGroup
 from receiver.core import neutral
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _COLUMNS: Mapping[str, Callable[[ReviewedAccess], object]] = {
 }
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def access() -> None:
     """Review the permissions of keys and users."""
 

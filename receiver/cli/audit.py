@@ -9,6 +9,7 @@ import click
 
 from receiver.audit import AuditFilter, AuditFormat, as_fields, iter_audit_file, iter_entries, list_entries
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_list
+from receiver.cli.groups import CommandGroup
 from receiver.core import SettingsError, parse_mobile
 from receiver.messages import parse_filter_time
 
@@ -31,7 +32,7 @@ def filters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def audit() -> None:
     """Read the audit log: who viewed or changed what. `receiver verify` checks that it is complete."""
 

@@ -14,8 +14,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from receiver.alerting.rules import hours_of
 from receiver.config import Settings, load_settings
@@ -127,6 +125,10 @@ def print_list(
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows for people: as wide as the terminal; without a terminal, lines do not wrap."""
+    # Takes as long to load as most commands take to run, and those print no table.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table(*headings, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(cell_text, row))

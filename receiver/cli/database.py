@@ -13,6 +13,7 @@ import click
 from receiver.audit import verify_audit
 from receiver.cli import encryption
 from receiver.cli.common import ACTOR, as_json, exclusive, open_runtime, print_json, require_files
+from receiver.cli.groups import CommandGroup
 from receiver.cli.verify import show_progress
 from receiver.config import Settings, database_url, load_settings
 from receiver.core import ReceiverError, SettingsError
@@ -35,7 +36,7 @@ _PATIENCE_SECONDS = 3600.0
 _COPY_PATIENCE_SECONDS = 24 * 3600.0
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def db() -> None:
     """Manage the database: schema, encryption, move to PostgreSQL."""
 

@@ -10,9 +10,10 @@ import click
 from receiver.auth import service
 from receiver.auth.api_keys import SCOPE_TEXTS, Scope, list_keys
 from receiver.cli.common import ACTOR, accounts_text, as_json, known_accounts, open_runtime, print_list
+from receiver.cli.groups import CommandGroup
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def keys() -> None:
     """Create, list and revoke API keys."""
 

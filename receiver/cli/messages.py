@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.cli.groups import CommandGroup
 from receiver.core import ReceiverError, SentMessage, has_odd_length
 from receiver.messages import FIELDS, InvalidSendRecord, Recorded, SendRecordParser, recording
 from receiver.messages.imports.columns import RecordReader, is_known
@@ -29,7 +30,7 @@ _NICENESS = 10  # a server on this machine goes first
 _REJECTS_SHOWN = 20
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def messages() -> None:
     """Record sends."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.cli.common import ACTOR, as_json, exclusive, open_runtime, print_list
+from receiver.cli.groups import CommandGroup
 from receiver.config import find_tokens_file, push_urls
 from receiver.core import ReceiverError
 from receiver.intake import find_uses, plan_removal, plan_rotation, shown
@@ -27,7 +28,7 @@ _print_tokens = click.option(
 )
 
 
-@click.group("push-secret")
+@click.group("push-secret", cls=CommandGroup)
 def push_secret() -> None:
     """Rotate, list and remove the secrets of the push URLs."""
 

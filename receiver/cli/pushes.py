@@ -11,6 +11,7 @@ from uuid import UUID
 import click
 
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_json, print_list, print_table
+from receiver.cli.groups import CommandGroup
 from receiver.config import parsers as to
 from receiver.core import NotFound, Outcome, Receipt, Reply, mask_mobile
 from receiver.intake import READ_MAX_PUSHES, find_sources, service, within
@@ -24,7 +25,7 @@ _WATCH_SECONDS = 0.5
 _WATCH_ROWS = 500
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def pushes() -> None:
     """List the push journal, and parse pushes again."""
 

@@ -10,6 +10,7 @@ import click
 
 from receiver.cli.alarms import alarms
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_json, print_list
+from receiver.cli.groups import CommandGroup
 from receiver.cli.prune import run_prune
 from receiver.core import ReceiverError, SettingsError, parse_mainland_mobile
 from receiver.messages import balance as balances
@@ -86,7 +87,7 @@ def balance(account: str | None, as_json: bool) -> None:
     _read_balances(account, as_json=as_json)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def run() -> None:
     """Tasks for a timer: systemd, cron, or the like."""
 

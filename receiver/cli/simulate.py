@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from receiver.cli.common import print_json
+from receiver.cli.groups import CommandGroup
 from receiver.core import ReceiverError
 from receiver.simulator import Ledger, PushFaults, PushTarget, Rules, Simulator
 from receiver.simulator.check import ReceiverApi, await_agreement
@@ -75,7 +76,7 @@ def _rate_options(command: Any) -> Any:
     return command
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @click.pass_context
 @click.option(
     "--bind", default="127.0.0.1:8100", show_default=True, metavar="HOST:PORT", help="Address that answers sends."

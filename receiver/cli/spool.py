@@ -10,12 +10,13 @@ from pathlib import Path
 import click
 
 from receiver.cli.common import as_json, find_room, open_runtime, print_json, room_text
+from receiver.cli.groups import CommandGroup
 from receiver.config import load_settings
 from receiver.core import SettingsError
 from receiver.intake import SPOOL_DIR, spool_state
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def spool() -> None:
     """Show the spool, and save it to the database by hand."""
 

@@ -11,6 +11,7 @@ import click
 from receiver.auth import service
 from receiver.auth.users import Role, User, get_user, list_users
 from receiver.cli.common import ACTOR, accounts_text, as_json, known_accounts, open_runtime, print_list
+from receiver.cli.groups import CommandGroup
 from receiver.config import inside_at
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ account_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def users() -> None:
     """Create, list, change and disable users of the console."""
 

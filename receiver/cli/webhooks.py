@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_list
+from receiver.cli.groups import CommandGroup
 from receiver.core import ReceiverError, iso_seconds
 from receiver.messages import parse_filter_time
 from receiver.webhooks import endpoints as store
@@ -27,7 +28,7 @@ _DEAD_SHOWN = 50
 _OF_DEAD_LETTERS = ("id", "event", "push_id", "message_id", "created_at", "dead_at", "attempts", "last_error")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def webhooks() -> None:
     """Send pushes or events to your own endpoints: add, update, list, pause, test and remove webhooks, replay them."""
 

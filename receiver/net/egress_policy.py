@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Address = IPv4Address | IPv6Address
 
 PORTS = {"http": 80, "https": 443}
+CONNECT_SECONDS = 5.0
+ANSWER_MAX_BYTES = 64 * 1024
 _URL_MAX_CHARS = 2000
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 # Characters that a request line allows; a query stays unchanged except for other bytes.

@@ -8,13 +8,17 @@ import time
 import warnings
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from receiver.config import Settings, near
-from receiver.net.egress import EgressClient
+from receiver.net.egress import open_client
 from receiver.net.egress_policy import TargetUrl
+
+if TYPE_CHECKING:
+    from receiver.net.egress_client import EgressClient
 
 _PATIENCE_SECONDS = 2.0
 _OWN_SERVER_SECONDS = 5.0
@@ -64,7 +68,7 @@ def own_server(settings: Settings) -> EgressClient:
     host, port = near(settings.inside)
     scheme = "http" if settings.tls_cert is None else "https"
     # The certificate carries the public name; a local connection has no man in the middle.
-    return EgressClient(TargetUrl(scheme=scheme, host=host, port=port), tls=unverified_context())
+    return open_client(TargetUrl(scheme=scheme, host=host, port=port), tls=unverified_context())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

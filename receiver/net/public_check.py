@@ -17,7 +17,7 @@ from cryptography import x509
 
 from receiver.config import is_loopback
 from receiver.core import SettingsError
-from receiver.net.egress import EgressClient
+from receiver.net.egress import open_client
 from receiver.net.egress_policy import EgressError, EgressFault, EgressUnsendable, TargetUrl, ascii_host
 from receiver.net.probe import Handshake, shake_hands, unverified_context
 from receiver.net.self_test import SelfTestAnswer, push_self_test
@@ -264,7 +264,7 @@ class PublicEndpointCheck:
             raise EgressUnsendable(EgressFault.UNUSABLE_URL) from None
         now = datetime.now(self._settings.timezone)
         path = f"{self._path}/push/{secret}"
-        return push_self_test(EgressClient(place, tls=tls), path, at=now, seconds=_PATIENCE_SECONDS)
+        return push_self_test(open_client(place, tls=tls), path, at=now, seconds=_PATIENCE_SECONDS)
 
 
 def _chain_fault(chain: Sequence[x509.Certificate], error: ssl.SSLCertVerificationError) -> str:

@@ -13,7 +13,7 @@ from receiver.net.egress import encode_headers
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from receiver.net.egress import EgressClient
+    from receiver.net.egress_client import EgressClient
 
 # The start of its body, by which it does not count as a push of the platform. A masked number makes no message, so it
 # is in no report either.

@@ -1,58 +1,61 @@
-"""Logs: one JSON object a line, from which secrets and numbers have been taken out."""
+"""Logs: one line an event, from which secrets and numbers have been taken out."""
 
 from __future__ import annotations
 
 import atexit
 import io
 import logging
-import os
-import re
-import sys
 import threading
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from functools import cached_property
+from importlib import import_module
+from typing import Any
 
-import structlog
-
-from receiver.core import LogFormat, mask_inside
-from receiver.observability import metrics
+from receiver.core import LogFormat
 from receiver.observability.line_writer import LineWriter
-from receiver.observability.log_fields import name_fields
+from receiver.observability.redaction import redact
 
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
-# The last line of defence: our code logs none of these, but a library's error text may quote a request line.
-# All of the path behind it: a mistyped URL has the secret anywhere, a query has a number and a reply's text.
-_BEHIND_PUSH = re.compile(r"(/push(?:[/?]|%2f))[^\s\"'\\]+", re.IGNORECASE)
+# The id of the request that this thread answers: every line of it has that.
+bound_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
-def redact(text: str) -> str:
-    """Return a text without push secrets and full mainland numbers."""
-    return mask_inside(_BEHIND_PUSH.sub(r"\1***", text))
+class EventLogger:
+    """The logger of a module: events by name, values by keyword; `exc_info`: an error, or True for this one."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def log(self, level: int, event: str, *, exc_info: Any = None, **values: Any) -> None:
+        """Log an event at a level of `logging`."""
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, {**values, "event": event}, exc_info=exc_info)
+
+    def debug(self, event: str, **values: Any) -> None:
+        """Log what only a developer asks for."""
+        self.log(logging.DEBUG, event, **values)
+
+    def info(self, event: str, **values: Any) -> None:
+        """Log what happened as it should."""
+        self.log(logging.INFO, event, **values)
+
+    def warning(self, event: str, **values: Any) -> None:
+        """Log what an operator should look at."""
+        self.log(logging.WARNING, event, **values)
+
+    def error(self, event: str, **values: Any) -> None:
+        """Log what failed."""
+        self.log(logging.ERROR, event, **values)
+
+    def exception(self, event: str, **values: Any) -> None:
+        """Log what failed, with the error that is being handled."""
+        self.log(logging.ERROR, event, exc_info=True, **values)
 
 
-def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = redact(value)
-    return event
-
-
-def _add_error_type(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    info = event.get("exc_info")
-    error = info if isinstance(info, BaseException) else info[1] if isinstance(info, tuple) else None
-    if info is True:
-        error = sys.exception()
-    if error is not None:
-        event.setdefault("error", type(error).__name__)
-    return event
-
-
-def _name_fields(
-    form: LogFormat, _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    return name_fields(event, form)
+def get_logger(name: str) -> EventLogger:
+    """Return the logger of a module."""
+    return EventLogger(name)
 
 
 def configure_logging(level: int = logging.INFO, *, form: LogFormat = LogFormat.JSON) -> None:
@@ -60,31 +63,7 @@ def configure_logging(level: int = logging.INFO, *, form: LogFormat = LogFormat.
 
     Libraries log from INFO on only: below it they log paths and values.
     """
-    rendering: list[structlog.typing.Processor] = [_for_people()]
-    if form is not LogFormat.CONSOLE:
-        rendering = [partial(_name_fields, form), structlog.processors.JSONRenderer(ensure_ascii=False)]
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _add_error_type,
-            structlog.processors.format_exc_info,
-            _redact_event,
-            *rendering,
-        ],
-    )
-    _handler.setFormatter(formatter)
+    _handler.setFormatter(_Formatter(form))
     root = logging.getLogger()
     root.handlers[:] = [_handler]
     root.setLevel(max(level, logging.INFO))
@@ -99,10 +78,20 @@ def configure_logging(level: int = logging.INFO, *, form: LogFormat = LogFormat.
         logger.propagate = True
 
 
-def _for_people() -> structlog.typing.Processor:
-    return structlog.dev.ConsoleRenderer(
-        colors=os.isatty(_STDERR), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-    )
+class _Formatter(logging.Formatter):
+    """Makes a record's line. What renders it is imported at the first: most commands log nothing."""
+
+    def __init__(self, form: LogFormat) -> None:
+        super().__init__()
+        self._form = form
+
+    @cached_property
+    def _renderer(self) -> logging.Formatter:
+        renderer: logging.Formatter = import_module("receiver.observability.log_lines").renderer_of(self._form)
+        return renderer
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._renderer.format(record)
 
 
 class _Handler(logging.Handler):
@@ -159,18 +148,11 @@ def flush() -> None:
     _writer.flush()
 
 
-def count_dropped() -> None:
-    """Count the dropped lines in the metrics."""
-    if count := _writer.take_dropped():
-        metrics.LOG_LINES_DROPPED.inc(count)
+def take_dropped() -> int:
+    """Return how many lines were dropped since the last call."""
+    return _writer.take_dropped()
 
 
 def open_stderr() -> io.TextIOBase:
     """Return a replacement for `sys.stderr` that never blocks a thread."""
     return _Stream()
-
-
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Return the logger of a module: events by name, values by keyword."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
-    return logger

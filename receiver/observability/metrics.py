@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
+from receiver.observability.logging import take_dropped
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -144,6 +146,13 @@ LOG_LINES_DROPPED = Counter(
     "Log lines dropped because standard error was not read fast enough.",
     registry=REGISTRY,
 )
+
+
+def count_dropped_lines() -> None:
+    """Count the log lines that were dropped since the last call."""
+    if count := take_dropped():
+        LOG_LINES_DROPPED.inc(count)
+
 
 # --- Are webhooks delivered? ---
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from receiver.core import TASK_ID_MAX_CHARS, ReceiverError
-from receiver.net.egress import CONNECT_SECONDS, EgressClient
+from receiver.net.egress import open_client
 from receiver.net.egress_policy import (
+    CONNECT_SECONDS,
     EgressError,
     EgressNotSent,
     EgressTimeout,
@@ -30,6 +31,8 @@ from receiver.translations import N_
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
+
+    from receiver.net.egress_client import EgressClient
 
 SMS_API = "/smsApi"  # as RECEIVER_PLATFORM_URL ends; the platform's other products are its siblings
 SEND_PATH = "/verifyCode"
@@ -280,7 +283,7 @@ class PlatformClient:
     def _client_of(self, place: TargetUrl) -> EgressClient:
         with self._making:
             if self._client is None:
-                self._client = EgressClient(place, connections=_CONNECTIONS, tls=self._tls, proxies=True)
+                self._client = open_client(place, connections=_CONNECTIONS, tls=self._tls, proxies=True)
             return self._client
 
 

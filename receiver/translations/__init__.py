@@ -6,10 +6,9 @@ The ids are the English texts, so English needs no catalogue. `make translations
 from __future__ import annotations
 
 from functools import cache
+from gettext import translation
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from babel.support import Translations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,4 +26,4 @@ def N_(text: str) -> str:  # noqa: N802  (gettext's usual name)
 @cache
 def gettext_of(language: str) -> Callable[[str], str]:
     """Return the function that returns a text in a language; unchanged if the catalogue does not have it."""
-    return Translations.load(DIRECTORY, [CATALOGUES[language]]).gettext
+    return translation("messages", DIRECTORY, [CATALOGUES[language]], fallback=True).gettext

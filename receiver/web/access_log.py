@@ -15,12 +15,11 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from flask import Flask, Response, g, request
 
 from receiver.core import LogFormat, ReceiverError, new_id
 from receiver.intake import Acknowledged, Refused, client_address, within
-from receiver.observability import count_dropped, get_logger, metrics, redact, tracing, write_rendered
+from receiver.observability import bound_request_id, get_logger, metrics, redact, tracing, write_rendered
 from receiver.observability.log_fields import name_fields
 from receiver.web import runtime
 
@@ -107,7 +106,7 @@ def _begin() -> None:
     given = request.headers.get("X-Request-Id")
     g.request_id = request_id(given, request.remote_addr or "", runtime().settings.trusted_proxies)
     g.request_began = time.perf_counter()
-    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+    bound_request_id.set(g.request_id)
     vouched = within(request.remote_addr or "", runtime().settings.trusted_proxies)
     route = _route()
     g.span_ends = ExitStack()
@@ -156,7 +155,7 @@ def _end(response: Response) -> Response:
 
 
 def _unbind(_error: BaseException | None) -> None:
-    structlog.contextvars.unbind_contextvars("request_id")
+    bound_request_id.set(None)
     if "span_ends" in g:
         g.span_ends.close()
 
@@ -204,7 +203,7 @@ class PushLog:
                 _log.info(_EVENT, **_fields(result, given_id, seconds, status=self._status))
         if lines:
             write_rendered("".join(lines))
-        count_dropped()
+        metrics.count_dropped_lines()
 
     def add_refused(self, refused: Refused, *, method: str, bytes_in: int | None, seconds: float) -> None:
         """Log a refused push, unless the admission suppressed it."""

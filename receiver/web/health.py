@@ -12,7 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, SpoolUnavailable
 from receiver.db import version
 from receiver.intake import spool_state
-from receiver.observability import count_dropped, metrics
+from receiver.observability import metrics
 from receiver.observability.processes import ProcessCollector
 from receiver.web import runtime
 from receiver.web.error_codes import ErrorCode
@@ -78,7 +78,7 @@ def _database_fault(services: Runtime) -> str | None:
 @blueprint.get("/metrics")
 def metrics_page() -> Response:
     """Return all metrics in Prometheus' text format: counters of all serving processes, and gauges read now."""
-    count_dropped()
+    metrics.count_dropped_lines()
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # set by metrics.start_in_files
         MultiProcessCollector(registry)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from receiver.messages.queries import ReceiptRow, ReplyRow
-    from receiver.net.egress import EgressClient, EgressResponse
+    from receiver.net.egress_client import EgressClient, EgressResponse
     from receiver.net.egress_policy import TargetUrl
 
 EXCHANGE_SECONDS = 15.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from receiver.core import Fault, InputFault, ReceiverError, new_id
 from receiver.db.engine import RowRejected
 from receiver.db.set_aside import ROW_FAULTS, SetAsideReason, note
-from receiver.net.egress import EgressClient
+from receiver.net.egress import open_client
 from receiver.net.egress_policy import EgressError, EgressForbidden, parse_url
 from receiver.webhooks import changes, endpoints, recovery
 from receiver.webhooks.endpoints import Endpoint, EventType, NewEndpoint, PayloadFormat
@@ -456,7 +456,7 @@ class Webhooks:
         """Send a test event at once, even to a paused endpoint, and return the result."""
         self._trail.audit(actor, "webhook.test", name=target.name)
         place = parse_url(target.url)
-        client = EgressClient(place, self._policy, connections=1)
+        client = open_client(place, self._policy, connections=1)
         begun = time.monotonic()
         request = render_test(target, place, test_id=new_id().hex, at=self._trail.now())
         status, error = None, None

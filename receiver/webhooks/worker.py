@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from receiver.core import DatabaseUnavailable, ReceiverError
 from receiver.db.engine import Database, RowRejected
 from receiver.db.set_aside import ROW_FAULTS, note_left
-from receiver.net.egress import EgressClient, EgressResponse
+from receiver.net.egress import open_client
 from receiver.net.egress_policy import EgressError, EgressForbidden, EgressPolicy, EgressUnsendable, parse_url
 from receiver.observability import get_logger, metrics
 from receiver.webhooks import deliveries, endpoints
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from receiver.db.availability import CircuitBreaker
     from receiver.messages.queries import Clock
+    from receiver.net.egress_client import EgressResponse
     from receiver.webhooks.endpoints import Endpoint
 
 _log = get_logger(__name__)
@@ -209,7 +210,7 @@ class _EndpointSender:
         self._name = target.name
         self.url = target.url
         self._place = parse_url(target.url)
-        self._client = EgressClient(self._place, policy, connections=THREADS_EACH)
+        self._client = open_client(self._place, policy, connections=THREADS_EACH)
         self._database = database
         self._clock = clock
         self._rest = rest

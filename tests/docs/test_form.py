@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from receiver.cli import cli
-from tests.docs.blocks import DOCS, ROOT, read_page
+from tests.docs.blocks import ROOT, read_page
 from tests.docs.pages import ALL, APART, CHINESE, ENGLISH, README
 from tests.docs.prose import paragraphs, sentences, words_of
 

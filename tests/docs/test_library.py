@@ -218,8 +218,6 @@ def test_every_image_is_shown_by_a_page_in_its_language() -> None:
                         shown.setdefault(place.path, set()).add(language)
     files = {f"images/{file.name}" for file in (ROOT / "deploy/docs/images").iterdir()}
     assert files == shown.keys()
-    pictures = {
-        path: of for path, of in shown.items() if path.endswith(".png")
-    }  # drawings are the same in both
+    pictures = {path: of for path, of in shown.items() if path.endswith(".png")}  # drawings are the same in both
     assert len(pictures) <= 12
     assert all(path.endswith(tuple(f"-{language}.png" for language in of)) for path, of in pictures.items())

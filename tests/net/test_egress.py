@@ -15,7 +15,8 @@ import pytest
 import trustme
 
 from receiver.config import parsers
-from receiver.net.egress import EgressClient, EgressResponse, encode_headers, fetch
+from receiver.net.egress import encode_headers, fetch
+from receiver.net.egress_client import EgressClient, EgressResponse
 from receiver.net.egress_policy import (
     EgressError,
     EgressForbidden,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Response
 
-    from receiver.net.egress import EgressResponse
+    from receiver.net.egress_client import EgressResponse
 
 
 _log = get_logger(__name__)

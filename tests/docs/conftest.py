@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import made_database
 from tests.docs.run import Shared
+from tests.harness.databases import Databases
 from tests.harness.preloaded import preloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
 
@@ -22,9 +22,12 @@ def shared(
 ) -> Iterator[Shared]:
     """Return what pages share; PostgreSQL is started for a page that asks for it."""
 
-    def make_postgresql() -> AbstractContextManager[str]:
-        template = request.getfixturevalue("postgres_template")
-        return made_database(request.getfixturevalue("postgres_url"), template)
+    @contextmanager
+    def make_postgresql() -> Iterator[str]:
+        # Its own for each page: pages run at once.
+        server, template = request.getfixturevalue("postgres_url"), request.getfixturevalue("postgres_template")
+        with closing(Databases(server, template)) as databases, databases.lend() as url:
+            yield url
 
     with preloaded(tmp_path_factory.mktemp("preloaded")) as receiver:
         yield Shared(receiver, sqlite_template, make_postgresql)

@@ -39,7 +39,7 @@ _GROUPS: Mapping[str, Mapping[str, _Entry]] = {
     },
     "Set-up": {
         "serve": _Entry("serve:serve", "Run the server: push endpoints, API and console."),
-        "push-url": _Entry("serve:push_url", "Print the URLs to paste into the platform's console."),
+        "push-url": _Entry("push_url:push_url", "Print the URLs to paste into the platform's console."),
         "push-secret": _Entry("push_secret:push_secret", "List, rotate and remove the push secrets."),
         "doctor": _Entry("doctor:doctor", "Check settings, database, platform and public address."),
         "db": _Entry("database:db", "Upgrade, encrypt, rebuild or move the database."),

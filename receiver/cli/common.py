@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import logging
 import os
 import sys
 import time
@@ -16,23 +15,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from receiver.alerting.rules import hours_of
-from receiver.config import Settings, load_settings
+from receiver.cli.settings import read_settings
 from receiver.core import DatabaseUnavailable, ReceiverError, SettingsError, find_disk, find_fault, try_lock
 from receiver.db.engine import Database
 from receiver.db.sqlite import path_of
 from receiver.intake import UNUSED_FOR, SecretUse, SpoolState, find_uses, seconds_left
 from receiver.maintenance.backup import is_served
-from receiver.net.serving import as_served
-from receiver.observability import configure_logging, get_logger
 from receiver.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-T = TypeVar("T")
+    from receiver.config import Settings
 
-_log = get_logger(__name__)
+T = TypeVar("T")
 
 ACTOR = "cli"  # in the audit log
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
@@ -44,9 +41,7 @@ def open_runtime(*, check_files: bool = True) -> Iterator[Runtime]:
 
     Raises DatabaseUnavailable if a file of the data directory is not writable, unless `check_files` is off.
     """
-    configure_logging(logging.WARNING)  # the command prints its own success
-    settings = as_served(load_settings())
-    warn_of_unknown(settings)
+    settings = read_settings()
     require_file_of_server(settings)
     if check_files:
         require_files(settings)
@@ -64,12 +59,6 @@ def open_for_long(runtime: Runtime) -> Iterator[Database]:
     database = Database(settings.database_url, patience_seconds=24 * 3600.0, encryption=runtime.encryption)
     with closing(database):
         yield database
-
-
-def warn_of_unknown(settings: Settings) -> None:
-    """Log each name that looks like a setting and is unknown."""
-    for reason in settings.unknown:
-        _log.warning("unknown setting", reason=reason)
 
 
 def require_file_of_server(settings: Settings) -> None:

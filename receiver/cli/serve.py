@@ -1,4 +1,4 @@
-"""`serve` and `push-url`."""
+"""`serve`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.cli.binding import require_free
-from receiver.cli.common import open_runtime, secret_lines, warn_of_unknown
 from receiver.cli.prune import find_unpruned
+from receiver.cli.settings import warn_of_unknown
 from receiver.config import Settings, address_text, inside_at, load_settings, push_urls
 from receiver.core import DatabaseUnavailable, SettingsError, exposure
 from receiver.db.sqlite import said, shortcoming
@@ -69,25 +69,6 @@ def serve(bind: str | None, workers: int) -> None:
     finally:
         if lock is not None:
             os.close(lock)
-
-
-@click.command("push-url")
-def push_url() -> None:
-    """Print the URLs to paste into the platform's console. They contain the secret: treat them as passwords.
-
-    With several URLs, prints each one's account, whether its secret is active or retiring, and its last push.
-
-    \b
-    Example:
-      receiver push-url
-    """
-    with open_runtime() as runtime:
-        urls = push_urls(runtime.settings)
-        if len(urls) == 1:
-            print(urls[0][1])
-            return
-        for (account, url), use in zip(urls, secret_lines(runtime) or [""] * len(urls), strict=True):
-            print(f"{account}\t{url}\t{use}".rstrip("\t"))
 
 
 def _make_ready(settings: Settings) -> list[RetentionKind]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.harness.browser import Guard
     from tests.web.console.views import Sample
 
-pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

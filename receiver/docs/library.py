@@ -130,7 +130,8 @@ class Library:
 
     @cached_property
     def _images(self) -> Mapping[str, Path]:
-        return {f"{_IMAGES}{file.name}": file for file in (self._root / _PAGES / _IMAGES).glob("*.png")}
+        files = (self._root / _PAGES / _IMAGES).glob("*.*")
+        return {f"{_IMAGES}{file.name}": file for file in files if file.suffix in (".png", ".svg")}
 
     @cached_property
     def _order(self) -> Mapping[str, int]:

@@ -94,6 +94,13 @@ def test_image_is_served_as_one(staff: Staff) -> None:
 
 
 @one_database
+def test_drawing_has_its_styles_and_nothing_that_runs(staff: Staff) -> None:
+    answer = staff.get("/docs/images/push.svg")
+    assert (answer.status_code, answer.mimetype) == (200, "image/svg+xml")
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+
+
+@one_database
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
 def test_every_alarm_has_its_heading_where_its_link_leads(staff: Staff, language: str) -> None:
     for alarm in Alarm:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from receiver import __version__
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -21,6 +24,20 @@ def test_scripts_have_no_fault_that_shellcheck_knows() -> None:
     checked = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
     assert checked.stdout == ""
     assert checked.returncode == 0
+
+
+def test_everything_names_this_version() -> None:
+    pages = [*DEPLOY.glob("*.md"), *(page for page in DEPLOY.glob("docs/**/*.md") if "decisions" not in page.parts)]
+    named = {
+        (page.name, version)
+        for page in pages
+        for version in re.findall(r"\breceiver[-:](\d+\.\d+\.\d+)", page.read_text(encoding="utf-8"))
+    }
+    assert {version for _, version in named} == {__version__}, sorted(named)
+    tags = re.findall(r"name: receiver\n.*\n +newTag: (\S+)", (DEPLOY / "kubernetes/kustomization.yaml").read_text())
+    assert tags == [__version__]
+    (newest, *_) = re.findall(r"^## (\d\S*) – ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest == __version__
 
 
 @pytest.mark.thorough

@@ -43,7 +43,7 @@ _GROUPS: Mapping[str, Mapping[str, _Entry]] = {
         "push-secret": _Entry("push_secret:push_secret", "List, rotate and remove the push secrets."),
         "doctor": _Entry("doctor:doctor", "Check settings, database, platform and public address."),
         "db": _Entry("database:db", "Upgrade, encrypt, rebuild or move the database."),
-        "demo": _Entry("simulate:demo", "Run a receiver and a simulated platform with a month of messages."),
+        "demo": _Entry("simulate:demo", "Run a receiver and a simulated platform with sample messages."),
         "simulate": _Entry("simulate:simulate", "Run a simulated platform, or push as one."),
         "docs": _Entry("docs:docs", "List, search and print the documentation."),
     },

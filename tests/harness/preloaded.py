@@ -26,12 +26,13 @@ _LOADED = "loaded"
 
 CLIENT = """\
 #!{python} -IS
-import json, os, socket, sys
+import json, os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect({path!r})
 call = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
 socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
 server.sendall(call)
+signal.signal(signal.SIGTERM, lambda *_: server.shutdown(socket.SHUT_WR))  # the command is asked to end
 sys.exit(int(server.recv(4) or b"1"))
 """
 
@@ -58,7 +59,7 @@ def _serve(path: str) -> None:
     patient.be_patient()
     for name in cli.list_commands(None):  # type: ignore[arg-type]
         cli.get_command(None, name)  # type: ignore[arg-type]
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, _reap)  # not SIG_IGN: what they took would count nowhere
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(16)
@@ -70,6 +71,12 @@ def _serve(path: str) -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _answer(caller)
         caller.close()
+
+
+def _reap(*_: object) -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _answer(caller: socket.socket) -> NoReturn:

@@ -62,6 +62,7 @@ class ServeProcess:
     redirections: str = ""  # of its output, as the shell has them: "2>&-"
     pass_fds: tuple[int, ...] = ()
     open_files: int = 0  # the hard limit that it is given; 0: that of the tests
+    loaded: str = ""  # the program of `preloaded`, whose process it is forked from
     keepalive: int = 0  # the seconds that it keeps an idle connection; 0: as it is
 
     def __post_init__(self) -> None:
@@ -110,7 +111,9 @@ class ServeProcess:
     def start(self) -> None:
         """Start it and wait until it answers."""
         with self.log.open("ab") as log, self.told.open("ab") as told:
-            program = _PATIENT if self.patient else ("-m", "receiver")
+            program: tuple[str, ...] = _PATIENT if self.patient else ("-m", "receiver")
+            if self.loaded:
+                program = ("-IS", "-c", self.loaded)
             command = [sys.executable, *program, "serve", *self.arguments]
             if self.open_files:
                 command = ["bash", "-c", f'ulimit -n {self.open_files}; exec "$@"', "bash", *command]

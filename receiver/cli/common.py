@@ -171,6 +171,6 @@ def secret_lines(runtime: Runtime) -> list[str]:
 
 def secret_line(use: SecretUse, now: datetime) -> str:
     """Return a push secret's name, its last use, and whether it can be removed."""
-    last = f"last push {use.last_used_at:%Y-%m-%dT%H:%M:%S}Z" if use.last_used_at else "no push yet"
+    last = f"last push {use.last_used_at:%Y-%m-%dT%H:%M:%S}Z" if use.last_used_at else "no push noted yet"
     removable = f"; unused for {UNUSED_FOR.days} days: can be removed" if use.can_go(now) else ""
     return f"{use.name}, {last}{removable}"

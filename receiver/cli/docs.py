@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from itertools import groupby
 
 import click
@@ -57,8 +58,11 @@ def _print_hits(hits: list[Hit]) -> None:
 
 
 def _text_of(name: str, language: str) -> str:
-    """Return a page, or the section of an alarm. Raises NotFound."""
-    place = library().resolve(name)
+    """Return a page, or the section of an alarm. Raises NotFound, which says how to search for the words."""
+    try:
+        place = library().resolve(name)
+    except NotFound as error:
+        raise NotFound(f"{error} (to search: `receiver docs --search {shlex.quote(name)}`)") from None
     page = library().read(place.path, language)
     return page.section_markdown(place.anchor) if place.anchor else page.markdown
 

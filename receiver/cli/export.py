@@ -59,6 +59,9 @@ def export(
     The file's name sets the format: .csv, .ndjson, .parquet or .xlsx, plus .gz to compress. Prints the number of rows
     and the file's SHA-256 to standard error. A failed export leaves no partial file.
 
+    A TIME without a zone is one of RECEIVER_TIMEZONE, and a date alone is the start of that day. Times in the file are
+    UTC; in an XLSX they are of RECEIVER_TIMEZONE.
+
     \b
     Examples:
       receiver export messages november.csv --sent-from 2026-11-01 --sent-to 2026-12-01

@@ -69,7 +69,10 @@ def list_(as_json: bool) -> None:
 @click.option("--account", help="Whose secret, where there are several accounts.")
 @_print_tokens
 def rotate(account: str | None, print_tokens: bool) -> None:
-    """Make a new push secret the active one. The old one stays valid until you remove it: no push is lost.
+    """Make a new push secret, active from the next restart on. The old one stays valid until you remove it.
+
+    A running server answers the new URL with 404 until its restart. So copy the file to every node and restart each,
+    and only then paste the new URL into the platform's console: no push is lost.
 
     \b
     Example:
@@ -86,21 +89,29 @@ def rotate(account: str | None, print_tokens: bool) -> None:
             else:
                 _change(runtime, change, "push_secret.rotate", file, print_tokens=print_tokens)
                 where = "" if print_tokens else f"{file.path}: "
-                _say(f"{where}the new push secret of {change.account} is the active one; the others stay valid")
-        _say_next(change)
+                _say(f"{where}a new push secret of {change.account} stands first; the others stay valid")
+        _say_next(change, file, print_tokens=print_tokens)
         if file is not None and sys.stdout.isatty():
+            _say("The new URL, for step 3:")
             print(push_urls(replace(runtime.settings, push_tokens=((change.account, change.secret),)))[0][1])
 
 
-def _say_next(change: SecretChange) -> None:
+def _say_next(change: SecretChange, file: TokensFile | None, *, print_tokens: bool) -> None:
+    """Say the steps in the order in which no push is lost: a server that has not read the new secret answers 404."""
     old = next((secret for account, secret in change.before if account == change.account), None)
-    _say("Next:")
-    _say("  1. put the same file or value on every node, and restart each of them")
-    _say("  2. paste the new URL into the platform's console: receiver push-url")
+    _say("A running server does not know it yet: until its restart, the new URL gets 404. Next, in this order:")
+    if file is None:
+        _say("  1. set this value on every node")
+    elif print_tokens:  # by another user, who writes the file: its path is not the one that is read here
+        _say("  1. put the new content into the file on every node (Debian: /etc/receiver/secrets/PUSH_TOKENS)")
+    else:
+        _say(f"  1. with several nodes, copy {file.path} to each")
+    _say("  2. restart the server on every node")
+    _say("  3. only then paste the new URL into the platform's console: receiver push-url")
     if old is not None:
         dashes = "-- " if old.startswith("-") else ""
         _say(
-            "  3. once `receiver status` says that the old one can be removed: "
+            "  4. once `receiver status` says that the old one can be removed: "
             f"receiver push-secret remove {dashes}{shown(old)[:-1]}"
         )
 

@@ -49,10 +49,21 @@ def test_alarm_prints_its_section_alone() -> None:
     assert not any(line.startswith(("# ", "## ", "### ")) for line in lines[1:])
 
 
-def test_unknown_page_is_answered_with_the_nearest() -> None:
-    done = run("setings.md")
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        (
+            "setings.md",
+            "no page setings.md; did you mean reference/settings? (to search: `receiver docs --search setings.md`)",
+        ),
+        ("disk", "no page disk (to search: `receiver docs --search disk`)"),
+        ("no such thing", "no page no such thing (to search: `receiver docs --search 'no such thing'`)"),
+    ],
+)
+def test_unknown_page_is_answered_with_the_nearest_and_the_search(name: str, answer: str) -> None:
+    done = run(name)
     assert isinstance(done.exception, NotFound)
-    assert str(done.exception) == "no page setings.md; did you mean reference/settings?"
+    assert str(done.exception) == answer
 
 
 def test_search_names_pages_and_sections() -> None:

@@ -97,6 +97,31 @@ def test_new_secret_is_the_active_one_of_its_account_and_the_old_one_stays(
     assert urls == [new[1], SECRET, OTHER_SECRET]
 
 
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        ([], "with several nodes, copy {file} to each"),
+        (
+            ["--print-tokens"],
+            "put the new content into the file on every node (Debian: /etc/receiver/secrets/PUSH_TOKENS)",
+        ),
+        (None, "set this value on every node"),
+    ],
+    ids=["file", "printed", "environment"],
+)
+def test_restart_is_said_before_the_new_url_is_pasted(
+    run: Callable[..., Result], file: Path, words: list[str] | None, first: str
+) -> None:
+    where = {"RECEIVER_PUSH_TOKENS": OLD} if words is None else {"RECEIVER_PUSH_TOKENS_FILE": str(file)}
+    said = run("push-secret", "rotate", "--account", "default", *(words or []), **where).stderr
+    *_, warning, copy, restart, paste, remove = said.splitlines()
+    assert warning.startswith("A running server does not know it yet: until its restart, the new URL gets 404.")
+    assert copy == f"  1. {first.format(file=file)}"
+    assert restart == "  2. restart the server on every node"
+    assert paste == "  3. only then paste the new URL into the platform's console: receiver push-url"
+    assert remove.startswith("  4. once `receiver status` says that the old one can be removed: ")
+
+
 def test_generated_secret_is_rotated_in_the_data_directory(run: Callable[..., Result], tmp_path: Path) -> None:
     file = tmp_path / "data/push-secret"
     before = tokens(file.read_text().strip())

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from receiver.cli import cli
-from tests.docs.blocks import ROOT, read_page
+from tests.docs.blocks import DOCS, ROOT, read_page
 from tests.docs.pages import ALL, APART, CHINESE, ENGLISH, README
 from tests.docs.prose import paragraphs, sentences, words_of
 
@@ -88,6 +88,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     images = [image for image in _IMAGE.findall(text) if not image.startswith("https://")]
     nowhere += [image for image in images if not (page.parent / image).is_file()]
     assert nowhere == []
+
+
+@every_page
+def test_place_of_a_page_that_neither_console_nor_command_shows_is_said(page: Path) -> None:
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    for words, target in re.findall(r"\[([^\]]*)\]\((?!https?:)([^)#\s]+\.md)", text):
+        linked = (page.parent / target).resolve()
+        if linked != README and not linked.is_relative_to(DOCS):
+            assert re.search("in the (new )?bundle|安装包中的|^deploy/", words), words
 
 
 @every_page

@@ -42,8 +42,8 @@ _SIMULATOR = {"receiver/simulator/pusher.py", "receiver/simulator/check.py"}
 @pytest.mark.parametrize(
     ("name", "places"),
     [
-        ("httpcore2", {"receiver/net/egress.py"}),
-        ("urllib.request", {"receiver/net/egress.py"}),  # which proxies the environment names
+        ("httpcore2", {"receiver/net/egress_client.py"}),
+        ("urllib.request", {"receiver/net/egress_client.py"}),  # which proxies the environment names
         ("http.client", _SIMULATOR),
         ("httpx2", set()),
         ("requests", set()),

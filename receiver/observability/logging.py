@@ -22,8 +22,6 @@ bound_request_id: ContextVar[str | None] = ContextVar("request_id", default=None
 class EventLogger:
     """The logger of a module: events by name, values by keyword; `exc_info`: an error, or True for this one."""
 
-    __slots__ = ("_logger",)
-
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 

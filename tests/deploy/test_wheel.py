@@ -64,7 +64,9 @@ def test_wheel_carries_what_pages_are_made_of(wheel: Path) -> None:
     folders = [ROOT / "receiver/web" / name for name in ("static", "console/static", "console/templates")]
     folders.append(ROOT / "receiver/translations")
     for folder in folders:
-        files = {path.relative_to(ROOT).as_posix() for path in folder.rglob("*") if path.is_file()}
+        files = {
+            path.relative_to(ROOT).as_posix() for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"
+        }
         assert files, folder
         assert files - inside == set()
     assert "receiver/translations/zh_Hans_CN/LC_MESSAGES/messages.mo" in inside

@@ -21,7 +21,7 @@ _HITS_MAX = 15
 @click.option("--language", type=click.Choice(sorted(CATALOGUES)), help="Default: by LC_ALL, LC_MESSAGES or LANG.")
 @click.option("--search", "query", metavar="WORDS", help="List the pages with these words.")
 def docs(page: str | None, language: str | None, query: str | None) -> None:
-    """List the pages of the documentation, or print one. PAGE may be its last word, or the name of an alarm.
+    """List the pages of the documentation, or print one. PAGE is its path, last word or title, or an alarm.
 
     \b
     Example:

@@ -68,7 +68,7 @@ class Library:
         return self._parsed[path, found]
 
     def resolve(self, given: str) -> Place:
-        """Return the page that a reader means: by its path or the end of it, with or without .md, or by an alarm.
+        """Return the page that a reader means: by its path or the end of it, with or without .md, by alarm or by title.
 
         Raises NotFound, which names the nearest pages, or those that it may be.
         """
@@ -80,6 +80,7 @@ class Library:
             if alarm.lower() == wanted.replace("_", "").lower():
                 return place
         ends = [path for path in self._paths if path.lower().endswith(f"/{wanted.lower()}")]
+        ends = ends or self._titles.get(given.strip().lower(), [])
         if len(ends) == 1:
             return Place(ends[0])
         if ends:
@@ -141,6 +142,15 @@ class Library:
         index = self.read("index", "en")
         places = [self.follow(index, link) for link in _LINK.findall(index.markdown)]
         return {path: number for number, path in enumerate(dict.fromkeys(place.path for place in places if place))}
+
+    @cached_property
+    def _titles(self) -> Mapping[str, list[str]]:
+        """Title of pages in any language, in lower case: their addresses."""
+        found: dict[str, list[str]] = {}
+        for path, sources in self._paths.items():
+            for title in {self.read(path, language).title.lower() for language in sources}:
+                found.setdefault(title, []).append(path)
+        return found
 
     @cached_property
     def _headings(self) -> Mapping[str, Place]:

@@ -95,6 +95,17 @@ def test_new_secret_is_the_active_one_of_its_account_and_the_old_one_stays(
     assert audited(run) == [("push_secret.rotate", {"account": "default", "name": "active"})]
     urls = [line.split("\t")[1].rpartition("/")[2] for line in run("push-url").stdout.splitlines()]
     assert urls == [new[1], SECRET, OTHER_SECRET]
+    for account, active in (("default", new[1]), ("other", OTHER_SECRET)):
+        assert run("push-url", "--active", "--account", account).stdout.endswith(f"/push/{active}\n")
+    assert run("push-url", "--account", "other").stdout.endswith(f"/push/{OTHER_SECRET}\n")
+    of_one = run("push-url", "--account", "default").stdout.splitlines()
+    assert [line.split("\t")[0] for line in of_one] == ["default", "default"]
+    for refused, answer in (
+        (["--active"], "pass --account: one of default, other"),
+        (["--account", "x"], "x: no such"),
+    ):
+        asked = run("push-url", *refused)
+        assert (asked.exit_code, asked.stdout, answer in str(asked.exception)) == (1, "", True), asked.output
 
 
 @pytest.mark.parametrize(

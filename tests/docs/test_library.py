@@ -125,9 +125,11 @@ def test_a_page_without_a_translation_is_read_in_english(tree: Library) -> None:
         ("index", "index"),
         ("DatabaseAway", "runbook/database#databaseaway"),
         ("database_away", "runbook/database#databaseaway"),
+        ("serve TLS", "how-to/tls"),
+        ("启用 TLS", "how-to/tls"),
     ],
 )
-def test_a_page_is_named_by_its_path_its_end_or_an_alarm(tree: Library, given: str, place: str) -> None:
+def test_a_page_is_named_by_its_path_its_end_its_title_or_an_alarm(tree: Library, given: str, place: str) -> None:
     assert str(tree.resolve(given)) == place
 
 

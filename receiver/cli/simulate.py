@@ -123,8 +123,8 @@ def simulate(context: click.Context, /, **options: Any) -> None:
 
     \b
     Examples:
-      receiver simulate --push-url "$(receiver push-url)" --duplicates 0.2 --reorder
-      receiver simulate --push-url "$(receiver push-url)" --make-up 1000 --days 30 --once --ledger run.json
+      receiver simulate --push-url "$(receiver push-url --active)" --duplicates 0.2 --reorder
+      receiver simulate --push-url "$(receiver push-url --active)" --make-up 1000 --days 30 --once --ledger run.json
       receiver simulate --check run.json --api http://127.0.0.1:8000 --key-file key
     """
     if context.invoked_subcommand is not None:

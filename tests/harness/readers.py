@@ -126,8 +126,8 @@ class Readers:
 
     def _pages(self, found: dict[str, set[str]]) -> None:
         for path in PAGES:
-            answer = self.staff.get(path)
-            assert answer.status_code == 200, (path, answer.status_code, answer.text[:300])
+            with self.staff.get(path) as answer:  # closed at once: a file has one of few places until then
+                assert answer.status_code == 200, (path, answer.status_code, answer.text[:300])
         for message_id in found["messages"]:
             assert self.staff.get(f"/messages/{message_id}").status_code == 200
         for push_id in found["pushes"]:

@@ -127,7 +127,7 @@ class Readers:
     def _pages(self, found: dict[str, set[str]]) -> None:
         for path in PAGES:
             with self.staff.get(path) as answer:  # closed at once: a file has one of few places until then
-                assert answer.status_code == 200, (path, answer.status_code, answer.text[:300])
+                assert answer.status_code == 200, (path, answer.status_code, answer.get_data(as_text=True)[:300])
         for message_id in found["messages"]:
             assert self.staff.get(f"/messages/{message_id}").status_code == 200
         for push_id in found["pushes"]:

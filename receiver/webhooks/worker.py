@@ -40,7 +40,9 @@ _log = get_logger(__name__)
 POLL_SECONDS = 1.0
 _POLL_WITHOUT_ENDPOINTS_SECONDS = 5.0
 _FAN_OUT_MAX = 500
-_FAN_OUT_MAX_WHILE_BUSY = 50  # a longer step would delay acknowledgements
+# A longer step would delay acknowledgements. Once late, steps are long again: most of a step's cost is the same for 50
+# and for 500, and short ones may never catch up with a lasting load.
+_FAN_OUT_MAX_WHILE_BUSY = 50
 _WAITING_MAX = 20  # postponed changes in one pass of single processing
 SENT_AT_ONCE = 20  # per claim: what a killed process may have sent unrecorded
 THREADS_EACH = 4
@@ -49,7 +51,7 @@ _CLAIM_SECONDS = LEASE.total_seconds() - EXCHANGE_SECONDS - 20
 # Pause as a multiple of a step's time, while pushes come in. Fan-out is computing, sending is mostly waiting. A burst
 # of pushes has priority; under lasting load the pauses are shorter.
 _REST_OF_MAKING, _REST_OF_MAKING_LATE, _REST_OF_SENDING, _REST_MAX_SECONDS = 40.0, 8.0, 2.0, 0.5
-_LATE_SECONDS = 30.0
+_LATE_SECONDS, _VERY_LATE_SECONDS = 30.0, 120.0  # then a step rests only as long as it took: else it may never catch up
 _GRACE_SECONDS = 2.0  # for current requests when the process stops
 _FIRST_WAIT_SECONDS, _MOST_WAIT_SECONDS, _WAIT_GROWS = 5.0, 6 * 3600.0, 4
 _RETRY_AFTER_MAX_SECONDS = 3600.0
@@ -150,7 +152,9 @@ class WebhookWorker:
     def _fan_out(self, work: Callable[..., int], one: Callable[[Any], bool]) -> bool:
         """Run one step of `work`, or `one` by one after a faulty row; return whether there may be more."""
         begun = time.monotonic()
-        limit = _FAN_OUT_MAX_WHILE_BUSY if self._is_busy() else _FAN_OUT_MAX
+        behind = begun - self._caught_up_at
+        late = behind > _LATE_SECONDS
+        limit = _FAN_OUT_MAX_WHILE_BUSY if self._is_busy() and not late else _FAN_OUT_MAX
         try:
             made = self._database.write(partial(work, limit=limit))
         except (RowRejected, *ROW_FAULTS):
@@ -158,9 +162,7 @@ class WebhookWorker:
             self._fan_out_one_by_one(one, limit)
         if made:
             self._wake()
-        now = time.monotonic()
-        late = now - self._caught_up_at > _LATE_SECONDS
-        self._rest((_REST_OF_MAKING_LATE if late else _REST_OF_MAKING) * (now - begun))
+        self._rest(_rest_factor(behind) * (time.monotonic() - begun))
         return made == limit and not self._stopping.is_set()
 
     def _fan_out_one_by_one(self, one: Callable[[Any], bool], limit: int) -> None:
@@ -192,6 +194,13 @@ class WebhookWorker:
     def _rest(self, seconds: float) -> None:
         if self._is_busy():
             self._stopping.wait(min(_REST_MAX_SECONDS, seconds))
+
+
+def _rest_factor(behind_seconds: float) -> float:
+    """Return the pause after a step of making deliveries, as a multiple of the step, while pushes come in."""
+    if behind_seconds > _VERY_LATE_SECONDS:
+        return 1.0
+    return _REST_OF_MAKING_LATE if behind_seconds > _LATE_SECONDS else _REST_OF_MAKING
 
 
 class _EndpointSender:

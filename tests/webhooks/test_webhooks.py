@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_network
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -361,6 +363,42 @@ def test_timer_of_an_event_that_is_no_longer_wanted_sends_nothing(services: Runt
     services.webhook_worker.run_now()
     await_true(lambda: count(services, timers) == 0 and count(services, deliveries_table) == 0)
     assert [type_of(sent) for sent in target.all] == ["message.no_receipt"]
+
+
+def test_fan_out_that_is_late_takes_long_steps_and_short_rests_though_pushes_come_in(
+    services: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[int, float]] = []
+    left = [True]
+
+    def make(_connection: sa.Connection, *, limit: int, no_receipt_after: timedelta) -> int:
+        assert no_receipt_after
+        steps.append((limit, time.monotonic()))
+        time.sleep(0.01)
+        return limit if left[0] else 0
+
+    monkeypatch.setattr(engine, "fan_out", make)
+    for name, seconds in (
+        ("_LATE_SECONDS", 0.5), ("_VERY_LATE_SECONDS", 1.5),
+        ("POLL_SECONDS", 0.05), ("_POLL_WITHOUT_ENDPOINTS_SECONDS", 0.05),
+    ):  # fmt: skip
+        monkeypatch.setattr(engine, name, seconds)
+    services.webhook_worker.stop()
+    worker = engine.WebhookWorker(
+        services.database,
+        availability=services.availability,
+        policy=services.egress_policy,
+        clock=services.clock,
+        is_busy=lambda: True,
+    )
+    worker.start()
+    await_true(lambda: steps[-1:] and steps[-1][0] == 500)
+    await_true(lambda: any(later - before < 0.05 for (_, before), (_, later) in pairwise(steps)))  # late: 0.09 at least
+    left[0] = False  # caught up
+    await_true(lambda: steps[-1][0] == 50)
+    worker.stop()
+    limits = [limit for limit, _ in steps]
+    assert [limits[0], *(after for before, after in pairwise(limits) if after != before)] == [50, 500, 50]
 
 
 # --- Several nodes ----------------------------------------------------------------------------------------

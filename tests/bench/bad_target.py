@@ -43,8 +43,9 @@ class BadTarget:
         self.path = path
         context = multiprocessing.get_context("spawn")
         self._taken: Synchronized[int] = context.Value("i", 0)
+        self._failing: Synchronized[int] = context.Value("i", 0)
         self._process: BaseProcess = context.Process(
-            target=_main, args=(str(path), self.port, bad, hangs_always, self._taken), daemon=True
+            target=_main, args=(str(path), self.port, bad, hangs_always, self._taken, self._failing), daemon=True
         )
 
     @property
@@ -56,6 +57,10 @@ class BadTarget:
     def taken(self) -> int:
         """How much it has taken so far, copies included."""
         return int(self._taken.value)
+
+    def fail(self, failing: bool) -> None:
+        """From now on answer every request with 500, or no longer."""
+        self._failing.value = failing
 
     def __enter__(self) -> Self:
         self._process.start()
@@ -71,17 +76,29 @@ class BadTarget:
         self._process.join(20)
 
 
-def _main(path: str, port: int, bad: Misbehaviour, hangs_always: bool, taken: Synchronized[int]) -> None:
-    asyncio.run(_Server(path, port, bad, hangs_always, taken).serve())
+def _main(
+    path: str, port: int, bad: Misbehaviour, hangs_always: bool, taken: Synchronized[int], failing: Synchronized[int]
+) -> None:
+    asyncio.run(_Server(path, port, bad, taken, failing, hangs_always=hangs_always).serve())
 
 
 class _Server:
-    def __init__(self, path: str, port: int, bad: Misbehaviour, hangs_always: bool, taken: Synchronized[int]) -> None:
+    def __init__(
+        self,
+        path: str,
+        port: int,
+        bad: Misbehaviour,
+        taken: Synchronized[int],
+        failing: Synchronized[int],
+        *,
+        hangs_always: bool,
+    ) -> None:
         self._file = Path(path).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115  (while the process lives)
         self._port = port
         self._bad = bad
         self._hangs_always = hangs_always
         self._taken = taken
+        self._failing = failing
         self._chance = random.Random(1)
         self._gone_at = list(bad.gone_at)
         self._restart_at = list(bad.restart_at)
@@ -123,7 +140,7 @@ class _Server:
             writer.transport.abort()
             return False
         status = "200 OK"
-        if bad.resets <= chance < bad.resets + bad.fails:
+        if self._failing.value or bad.resets <= chance < bad.resets + bad.fails:
             status = "500 Internal Server Error"
         elif self._gone_at and self._taken.value >= self._gone_at[0]:
             self._gone_at.pop(0)
@@ -140,5 +157,5 @@ class _Server:
     def _note(self, fields: dict[str, str], body: bytes) -> None:
         event = json.loads(body)
         data = event["data"]
-        self._file.write(f"{fields['webhook-id']} {event['type']} {data['task_id']} {data['reported_at']}\n")
+        self._file.write(f"{fields['webhook-id']} {event['type']} {data['task_id']} {data.get('reported_at', '')}\n")
         self._taken.value += 1

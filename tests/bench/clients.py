@@ -10,7 +10,10 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _SLOW_CLOSE_SECONDS = 3.0
 _READ_BYTES = 65536
@@ -57,7 +60,8 @@ class Clients:
     """Pushes to one path of 127.0.0.1 whenever `run` is called, never more at a time than there are clients.
 
     `per_push`: a connection for every push, closed once it is answered; else each client keeps its own. They begin
-    one after the other over `ramp_seconds`. `rate`: at most so many pushes a second, evenly.
+    one after the other over `ramp_seconds`. `rate`: at most so many pushes a second, evenly. `body_of`: the body of the
+    push of a number, counted from 1. `on_ack` is given the head of each answer of 200, in small letters.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class Clients:
         per_push: bool,
         ramp_seconds: float = 0.0,
         rate: float | None = None,
+        body_of: Callable[[int], bytes] | None = None,
+        on_ack: Callable[[bytes], object] | None = None,
     ) -> None:
         self.tally = Tally(math.inf)
         self.acked = 0  # pushes answered with 200 over the whole life
@@ -93,10 +99,12 @@ class Clients:
             f"POST {path} HTTP/1.1",
             f"Host: 127.0.0.1:{port}",
             "Content-Type: application/x-www-form-urlencoded;charset=utf-8",
-            f"Content-Length: {len(_BODY % (0, self._prefix, 0))}",
             *(["Connection: close"] if per_push else []),
+            "Content-Length: ",
         ]
-        self._head = "\r\n".join([*lines, "", ""]).encode()
+        self._head = "\r\n".join(lines).encode()
+        self._body_of = body_of or self._receipt_of
+        self._on_ack = on_ack
 
     def __enter__(self) -> Self:
         return self
@@ -179,10 +187,14 @@ class Clients:
 
     def _send_now(self, client: _Client) -> None:
         self._number = number = self._number + 1
-        # Numbers all over the range, as people's are.
-        client.request = self._head + _BODY % (number * _STRIDE % 100_000_000, self._prefix, number)
+        body = self._body_of(number)
+        client.request = b"%s%d\r\n\r\n%s" % (self._head, len(body), body)
         client.begun = time.perf_counter()
         self._send(client)
+
+    def _receipt_of(self, number: int) -> bytes:
+        # Numbers all over the range, as people's are.
+        return _BODY % (number * _STRIDE % 100_000_000, self._prefix, number)
 
     def _send(self, client: _Client) -> None:
         client.answer = b""
@@ -249,6 +261,8 @@ class Clients:
         if client.begun >= tally.begun:
             tally.latencies_seconds.append(now - client.begun)
         self.acked += 1
+        if self._on_ack is not None:
+            self._on_ack(head)
         client.served += 1
         if self._per_push or _CLOSES in head:
             # Closed here too, and at once: a server may wait for that.

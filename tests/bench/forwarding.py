@@ -74,7 +74,7 @@ def run_course(
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=find_shared_place(on_disk=True))))
         target = stack.enter_context(BadTarget(place / "taken", bad))
-        _prepare(url, target.url, PayloadFormat.WEBHOOKS)
+        prepare(url, target.url, PayloadFormat.WEBHOOKS)
         nodes = []
         for number in range(2):
             (place / str(number)).mkdir()
@@ -180,12 +180,12 @@ def _count(lines: Sequence[tuple[str, ...]], messages: int, kills: int, took: fl
     )
 
 
-def _prepare(url: str, target_url: str, *forms: PayloadFormat) -> None:
-    """Make the tables, and a target of each form."""
+def prepare(url: str, target_url: str, *forms: PayloadFormat, wanted: Sequence[EventType] = tuple(EventType)) -> None:
+    """Make the tables, and a target of each form; those of webhooks want these events."""
     database = Database(url.replace("postgresql://", "postgresql+psycopg://"))
     migrate.upgrade(database)
     for number, form in enumerate(forms):
-        events = tuple(EventType) if form is PayloadFormat.WEBHOOKS else ()
+        events = tuple(wanted) if form is PayloadFormat.WEBHOOKS else ()
         new = NewEndpoint(name=f"t{number}", url=target_url, format=form, events=events)
         database.write(partial(create_endpoint, new=new, now=datetime.now(UTC)))
     database.close()
@@ -202,7 +202,7 @@ def measure_ack(server: PostgresServer, *, targets: int, seconds: float, rate: f
         stack.callback(server.drop_database, "forwarding_ack")
         target = stack.enter_context(BadTarget(place / "taken", Misbehaviour(), hangs_always=True))
         node = ServeProcess(place, url, environment=_ALLOW)
-        _prepare(url, target.url, *(_FORMS[number % 2] for number in range(targets)))
+        prepare(url, target.url, *(_FORMS[number % 2] for number in range(targets)))
         stack.enter_context(node)
         command = [sys.executable, "-m", "tests.bench.load", "--clients", str(_CLIENTS), "--seconds", str(seconds)]
         command += ["--rate", str(rate), "--url", f"http://127.0.0.1:{node.port}/push/{SECRET}"]

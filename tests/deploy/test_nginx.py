@@ -57,10 +57,15 @@ def front(tmp_path_factory: pytest.TempPathFactory, receivers: tuple[ServeProces
 
 
 def ask(
-    connection: socket.socket, path: str, body: bytes | None = None, *headers: str, method: str | None = None
+    connection: socket.socket,
+    path: str,
+    body: bytes | None = None,
+    *headers: str,
+    method: str | None = None,
+    host: str = NAME,
 ) -> Answer:
     """Make one request on an open connection."""
-    lines = [f"{method or ('GET' if body is None else 'POST')} {path} HTTP/1.1", "Host: sms.example.com", *headers]
+    lines = [f"{method or ('GET' if body is None else 'POST')} {path} HTTP/1.1", f"Host: {host}", *headers]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     connection.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b""))
@@ -94,7 +99,13 @@ def journalled(receiver: ServeProcess, push_id: str) -> tuple[str, bytes, bytes]
 @pytest.mark.parametrize("program", find_nginxes())
 @pytest.mark.parametrize(
     "shape",
-    [{}, {"platform": "203.0.113.0/24"}, {"old_platform": "203.0.113.0/24"}, {"one_receiver": True}],
+    [
+        {},
+        {"platform": "203.0.113.0/24"},
+        {"old_platform": "203.0.113.0/24"},
+        {"one_receiver": True},
+        {"other_account": (1, 2)},
+    ],
     ids=lambda shape: next(iter(shape), "as shipped"),
 )
 def test_nginx_takes_the_files_without_a_warning(program: str, shape: dict[str, Any], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "nginx"
 NAME = "sms.example.com"
+OTHER_NAME = "market.sms.example.com"  # of the second account
 _START_SECONDS = 30
 _MAIN = """
 daemon off; pid {place}/nginx.pid; error_log {place}/error.log info; worker_processes 2; {user}
@@ -48,7 +49,12 @@ def find_nginxes() -> list[str]:
 
 
 def lay_out(
-    place: Path, replacements: Mapping[str, str], *, old_platform: bool = False, one_receiver: bool = False
+    place: Path,
+    replacements: Mapping[str, str],
+    *,
+    old_platform: bool = False,
+    one_receiver: bool = False,
+    accounts: bool = False,
 ) -> trustme.CA:
     """Write a configuration from the deployed files, and a certificate with its chain; give who has signed it.
 
@@ -59,17 +65,20 @@ def lay_out(
         (place / name).mkdir()
     authority = trustme.CA()
     issuer = authority.create_child_ca()
-    certificate = issuer.issue_cert(NAME, "127.0.0.1")
+    certificate = issuer.issue_cert(NAME, *[OTHER_NAME] * accounts, "127.0.0.1")
     certificate.private_key_pem.write_to_path(place / "tls" / "privkey.pem")
     for part in certificate.cert_chain_pems:
         part.write_to_path(place / "tls" / "fullchain.pem", append=True)
     texts = {"conf.d/receiver.conf": "receiver.conf", "snippets/receiver-push.conf": "receiver-push.conf"}
     if old_platform:
         texts["conf.d/receiver_old_platform.conf"] = "old-platform.conf.example"
+    edits = ["one-receiver.sed"] * one_receiver + ["accounts.sed"] * accounts
+    if accounts:
+        texts["conf.d/receiver_accounts.conf"] = "accounts.conf"
+    script = [word for edit in edits for word in ("-f", str(DEPLOYED / edit))] or [""]
     changes = {"/etc/nginx/tls": str(place / "tls"), "/var/log/nginx": str(place / "log"), **replacements}
     unused = set(changes)
     for target, source in texts.items():
-        script = ["-f", str(DEPLOYED / "one-receiver.sed")] if one_receiver else [""]
         text = subprocess.check_output(["sed", *script, str(DEPLOYED / source)], text=True)
         for old, new in changes.items():
             if old in text:
@@ -91,6 +100,7 @@ class Nginx:
     platform: str | None = None  # whom alone no limit meets; None: nobody is limited
     old_platform: str | None = None  # whom the listeners of the example let in
     one_receiver: bool = False  # as one-receiver.sed makes it; the first port
+    other_account: Sequence[int] = ()  # the two ports of its receivers, as accounts.conf has them; empty: there is none
     target: str = f"/push/{SECRET}"
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -115,6 +125,11 @@ class Nginx:
                 "10.0.0.11:8000": f"127.0.0.1:{one}",
                 "10.0.0.12:8000": f"127.0.0.1:{other}",
             }
+        if self.other_account:
+            replacements |= {
+                f"10.0.0.{host}:8000": f"127.0.0.1:{port}"
+                for host, port in zip((13, 14), self.other_account, strict=True)
+            }
         if self.platform is not None:
             replacements["    default  1;"] = f"    default  0;\n    {self.platform}  1;"
         if self.old_platform is not None:
@@ -126,7 +141,11 @@ class Nginx:
                 "203.0.113.0/24": self.old_platform,
             }
         authority = lay_out(
-            self.place, replacements, old_platform=self.old_platform is not None, one_receiver=self.one_receiver
+            self.place,
+            replacements,
+            old_platform=self.old_platform is not None,
+            one_receiver=self.one_receiver,
+            accounts=bool(self.other_account),
         )
         self.trusted = ssl.create_default_context()
         authority.configure_trust(self.trusted)
@@ -156,11 +175,13 @@ class Nginx:
         self._process.terminate()
         self._process.wait(timeout=30)
 
-    def connect(self, context: ssl.SSLContext | None = None, *, port: int | None = None) -> ssl.SSLSocket:
+    def connect(
+        self, context: ssl.SSLContext | None = None, *, port: int | None = None, name: str = NAME
+    ) -> ssl.SSLSocket:
         """Open a TLS connection, to the world's address unless another port is given."""
         plain = socket.create_connection(("127.0.0.1", port or self.port), timeout=20)
         try:
-            return (context or self.trusted).wrap_socket(plain, server_hostname=NAME)
+            return (context or self.trusted).wrap_socket(plain, server_hostname=name)
         except BaseException:
             plain.close()
             raise

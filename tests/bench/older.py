@@ -222,7 +222,7 @@ def _full(bench: Bench) -> Bursts:
 
 def _shapes(bench: Bench, shapes: Sequence[Shape]) -> Bursts:
     def measure(shape: Shape, program: Program) -> Figures:
-        found = scale.measure(bench.server, shape, bench.given.seconds, program)
+        found = scale.measure([bench.server], shape, bench.given.seconds, program)
         return {
             "pushes/s": found.pushes_per_second,
             "p99 ms": found.p99_ms or 0.0,

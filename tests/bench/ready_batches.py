@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from typing import Any
+
+_SENDS = 1000  # in one transaction
 
 
 def main() -> None:
@@ -23,10 +27,13 @@ def main() -> None:
     for name in ("--database", "--save", "--make-push"):
         parser.add_argument(name, required=True, metavar="MODULE:NAME")
     parser.add_argument("--project", action="store_true", help="beside the appends, as a serving process does")
+    parser.add_argument("--recorded", action="store_true", help="the sends of these pushes are recorded before")
     given = parser.parse_args()
     database, save, make_push = (_find(name) for name in (given.database, given.save, given.make_push))
     made = [make_push(task_id=f"{given.prefix}-{n}", mobile=f"150{n % 10**8:08d}") for n in range(given.pushes)]
     opened = database(given.url, patience_seconds=60)
+    if given.recorded:
+        _record_sends(opened, made)
     save(opened, made[:1])
     projector = _start_projector(opened) if given.project else None
     print("ready", flush=True)
@@ -47,6 +54,15 @@ def main() -> None:
 def _find(name: str) -> Any:
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def _record_sends(database: Any, made: list[Any]) -> None:
+    record_sent, make_send = _find("receiver.messages:record_sent"), _find("tests.harness.factories:make_send")
+    now = datetime.now(UTC)
+    for begin in range(0, len(made), _SENDS):
+        events = [push.reading for push in made[begin : begin + _SENDS]]
+        sends = [make_send(task_id=event.task_id, mobile=event.mobile, sent_at=now) for event in events]
+        database.write(partial(record_sent, sends=sends, recorded_at=now))
 
 
 def _start_projector(database: Any) -> Any:

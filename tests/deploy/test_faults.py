@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.faults.blows import faults
@@ -15,11 +17,11 @@ from tests.faults.run import run
 def test_node_link_and_primary_that_fail_in_turn_lose_no_acknowledged_push() -> None:
     if lacking := missing():
         pytest.skip(lacking)
-    with Cluster() as cluster:
+    with Cluster(nodes=3) as cluster:
         before = cluster.primary()
         measured, account = run(cluster, faults(short=True), rate=100, quiet_seconds=1, tell=print)
         after = cluster.primary()
-    print(render(measured, account, rate=100, workers=1))
+    print(render(measured, account, rate=100, nodes=3, workers=1, beside=os.getloadavg()[0]))
     assert account.ok, account
     assert {before, after} == {"db1", "db2"}
     assert all(fault.acked > 0 and fault.drained is not None for fault in measured), measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 from contextlib import ExitStack
@@ -29,9 +30,29 @@ class Fault:
     then_whole: bool = True  # goes on only when everything is as before, and not as soon as the spools are empty
 
 
-def faults(*, short: bool) -> tuple[Fault, ...]:
+def faults(*, short: bool = False) -> tuple[Fault, ...]:
     """List them in order; `short` only three of them, and a brief cut."""
     return _SHORT if short else _ALL
+
+
+def faults_in_turn(nodes: int) -> tuple[Fault, ...]:
+    """List those of a long run: a node, a database and a link in turn, until each of so many nodes died once."""
+    victims = itertools.cycle(itertools.islice(NODES, nodes))
+    databases = (
+        Fault(name="kill -9 the primary's PostgreSQL", strike=_kill_postgres),
+        Fault(name="kill -9 the primary's machine", strike=_kill_primary_machine),
+        Fault(name="kill -9 the standby's PostgreSQL", strike=_kill_standby),
+    )
+    links = (("node1", "primary"), ("nginx", "node2"), ("primary", "standby"))
+    return tuple(
+        fault
+        for victim, database, (one, other) in zip(victims, databases, links, strict=False)
+        for fault in (
+            Fault(name=f"kill -9 {victim}", strike=_kill_receiver(victim)),
+            database,
+            Fault(name=f"cut {one} – {other}", strike=_cut(one, other)),
+        )
+    )
 
 
 def _kill_receiver(node: str) -> Callable[[Cluster], None]:
@@ -49,6 +70,10 @@ def _restart_nginx(cluster: Cluster) -> None:
 
 def _kill_postgres(cluster: Cluster) -> None:
     cluster.kill_postgres(_primary(cluster))
+
+
+def _kill_standby(cluster: Cluster) -> None:
+    cluster.kill_postgres(_standby(cluster))
 
 
 def _kill_primary_machine(cluster: Cluster) -> None:
@@ -76,14 +101,14 @@ def _cut(one: str, *others: str, seconds: float = _CUT_SECONDS) -> Callable[[Clu
 
 
 def _fill_nodes(*nodes: str) -> Callable[[Cluster], None]:
-    """Fill the disks of nodes while the databases are out of their reach, so that their spools cannot grow."""
+    """Fill the disks of nodes, or of all, while no database is in reach, so that their spools cannot grow."""
 
     def strike(cluster: Cluster) -> None:
         with ExitStack() as broken:
-            for node in NODES:
+            for node in cluster.nodes:
                 for database in DATABASES:
                     broken.enter_context(cluster.net.cut(node, database))
-            for node in nodes:
+            for node in nodes or cluster.nodes:
                 broken.enter_context(cluster.disk_full(node))
             time.sleep(_DARK_SECONDS)
 
@@ -132,7 +157,7 @@ _ALL = (
     Fault(name="cut primary – etcd and standby", strike=_cut("primary", "dcs", "standby")),
     Fault(name="kill -9 the primary's machine", strike=_kill_primary_machine),
     Fault(name="node1's disk full, databases cut", strike=_fill_nodes("node1")),
-    Fault(name="both nodes' disks full, databases cut", strike=_fill_nodes("node1", "node2")),
+    Fault(name="every node's disk full, databases cut", strike=_fill_nodes()),
     Fault(name="primary's disk full", strike=_fill_primary),
     Fault(name="node2's clock off by an hour", strike=_skew_clock),
 )

@@ -2,22 +2,25 @@
 
     python -m tests.faults.client --connect 203.0.113.5 --authority CA.pem --out FILE --rate 200
 
-Until it is told to end (SIGTERM). Every push is its own, but for one in ten, which is a copy of an earlier one, and one
-in ten is a reply. What is refused is lost, as with the platform, but for a few at a time: these are tried again every
-100 ms until they are taken, so that the longest refusal is known.
+Until it is told to end (SIGTERM). With `--clients` in place of `--rate` each of so many waits for its answer before it
+pushes again, which shows the full rate. Every push is its own, but for one in ten, which is a copy of an earlier one,
+and one in ten is a reply. What is refused is lost, as with the platform, but for a few at a time: these are tried again
+every 100 ms until they are taken, so that the longest refusal is known.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import signal
 import ssl
 import time
+from collections import deque
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import urlencode
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 _TRIED_AGAIN_AT_ONCE = 5
 _TRY_AGAIN_SECONDS = 0.1
 _ANSWER_SECONDS = 10.0
-_IN_FLIGHT_MAX = 400
+IN_FLIGHT_MAX = 1000
+NOT_SENT = "not sent"  # by this client itself: so many were in flight
 _REPLY_EVERY = 10
 _COPY_EVERY = 10
 _COPIED_FROM = 1000  # of the last pushes
@@ -50,28 +54,31 @@ class Pushed:
     refusals: list[str] = field(default_factory=list)  # of each try before: a status, or an error's name
     first_refused_at: float | None = None
     refused_at: float | None = None  # the last time
+    idle_seconds: float | None = None  # of the kept connection that the server ended as it was used again
 
 
 class Client:
-    """The platform's side: an open loop, so that a slow answer does not make it push less."""
+    """The platform's side."""
 
     def __init__(self, address: str, authority: Path, out: TextIO) -> None:
         self._address = address
         self._tls = ssl.create_default_context(cafile=authority)
         self._out = out
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
         self._tried_again = 0
         self._in_flight: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._run = f"{random.getrandbits(32):08x}"
-        self._taken: list[tuple[str, bool]] = []
+        self._taken: deque[tuple[str, bool]] = deque(maxlen=_COPIED_FROM)
 
-    async def run(self, rate: float) -> None:
-        """Push until told to stop, then see the pushes under way through."""
-        for wanted in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(wanted, self._stopping.set)
+    async def run_paced(self, rate: float) -> None:
+        """Push until told to stop, then see the pushes under way through. A slow answer does not make it push less."""
+        self._stop_on_signals()
         async for number in _paced(rate, self._stopping):
-            if len(self._in_flight) >= _IN_FLIGHT_MAX:
+            if len(self._in_flight) >= IN_FLIGHT_MAX:
+                now = time.monotonic()
+                left_out = Pushed(task_id=f"{self._run}-{number}", reply=False, begun=now, refusals=[NOT_SENT])
+                self._write(left_out)
                 continue
             task = asyncio.create_task(self._push(number))
             self._in_flight.add(task)
@@ -79,9 +86,24 @@ class Client:
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=2 * _ANSWER_SECONDS)
 
+    async def run_in_turn(self, clients: int) -> None:
+        """Push until told to stop by so many clients, each of which waits for its answer."""
+        self._stop_on_signals()
+        numbers = itertools.count(1)
+
+        async def push() -> None:
+            while not self._stopping.is_set():
+                await self._push(next(numbers))
+
+        await asyncio.gather(*(push() for _ in range(clients)))
+
+    def _stop_on_signals(self) -> None:
+        for wanted in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(wanted, self._stopping.set)
+
     async def _push(self, number: int) -> None:
         if number % _COPY_EVERY == 1 and self._taken:
-            task_id, reply = random.choice(self._taken)
+            task_id, reply = self._taken[random.randrange(len(self._taken))]
         else:
             task_id, reply = f"{self._run}-{number}", number % _REPLY_EVERY == 2
         pushed = Pushed(task_id=task_id, reply=reply, begun=time.monotonic())
@@ -98,15 +120,29 @@ class Client:
                 await asyncio.sleep(_TRY_AGAIN_SECONDS)
         finally:
             self._tried_again -= tries_again
-        self._out.write(json.dumps(asdict(pushed)) + "\n")
+        self._write(pushed)
+
+    def _write(self, pushed: Pushed) -> None:
+        self._out.write(json.dumps(vars(pushed)) + "\n")
         self._out.flush()
 
     async def _try(self, pushed: Pushed) -> bool:
         connection = None
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                connection = self._kept() or await self._connect()
-                status, headers = await _exchange(connection, _request(pushed))
+                kept = self._kept()
+                connection = kept[:2] if kept else await self._connect()
+                try:
+                    status, headers = await _exchange(connection, _request(pushed))
+                except (EOFError, ConnectionError) as error:
+                    # The server may end an idle connection in the moment that it is used again. Any client with a pool
+                    # then pushes once more on a new one; so does the platform's.
+                    if kept is None or (isinstance(error, asyncio.IncompleteReadError) and error.partial):
+                        raise
+                    pushed.idle_seconds = time.monotonic() - kept[2]
+                    connection[1].close()
+                    connection = await self._connect()
+                    status, headers = await _exchange(connection, _request(pushed))
         except (OSError, EOFError, ValueError) as error:  # TimeoutError is an OSError
             if connection is not None:
                 connection[1].close()
@@ -115,21 +151,21 @@ class Client:
         if headers.get("connection") == "close":
             connection[1].close()
         else:
-            self._idle.append(connection)
+            self._idle.append((*connection, time.monotonic()))
         if status != 200:
             pushed.refusals.append(str(status))
             return False
         pushed.acked = time.monotonic()
         pushed.push_id, pushed.outcome = headers["x-push-id"], headers["x-push-outcome"]
-        self._taken = [*self._taken[-_COPIED_FROM:], (pushed.task_id, pushed.reply)]
+        self._taken.append((pushed.task_id, pushed.reply))
         return True
 
-    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, float] | None:
         """Give a connection that the server has not ended meanwhile, as any client with a pool looks first."""
         while self._idle:
-            reader, writer = self._idle.pop()
+            reader, writer, since = self._idle.pop()
             if not reader.at_eof():
-                return reader, writer
+                return reader, writer, since
             writer.close()
         return None
 
@@ -188,12 +224,15 @@ def main() -> None:
     parser.add_argument("--connect", required=True, metavar="ADDRESS")
     parser.add_argument("--authority", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--rate", type=float, default=200)
+    pace = parser.add_mutually_exclusive_group(required=True)
+    pace.add_argument("--rate", type=float, help="pushes a second")
+    pace.add_argument("--clients", type=int, help="so many that each wait for the answer before the next push")
     given = parser.parse_args()
     with given.out.open("w") as out:
 
         async def run() -> None:
-            await Client(given.connect, given.authority, out).run(given.rate)
+            client = Client(given.connect, given.authority, out)
+            await (client.run_paced(given.rate) if given.rate else client.run_in_turn(given.clients))
 
         asyncio.run(run())
 

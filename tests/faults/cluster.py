@@ -1,5 +1,5 @@
-"""What `deploy` describes, whole, on one machine: nginx, two receivers, PostgreSQL with a synchronous standby under
-Patroni, three of etcd; each in a network namespace with the very addresses that the files of `deploy` have."""
+"""What `deploy` describes, whole, on one machine: nginx, two or three receivers, PostgreSQL with a synchronous standby
+under Patroni, three of etcd; each in a network namespace with the very addresses that the files of `deploy` have."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
+from tests.bench.usage import cpu_seconds, list_tree
 from tests.faults.clock import SkewedClock
 from tests.faults.nets import Net
 from tests.faults.units import Unit, end
@@ -38,17 +40,13 @@ POSTGRES_BIN = max(  # Debian's newest: Patroni's own packages know no other pla
 )
 CLIENT = "203.0.113.10"
 WORLD = "203.0.113.5"  # nginx, for the world
-NODES = {"node1": "10.0.0.11", "node2": "10.0.0.12"}
+NODES = {"node1": "10.0.0.11", "node2": "10.0.0.12", "node3": "10.0.0.13"}
 DATABASES = {"db1": "10.0.0.21", "db2": "10.0.0.22"}
-_HOSTS = {
-    "client": (CLIENT,),
-    "nginx": ("10.0.0.5", WORLD),
-    **{name: (address,) for name, address in (NODES | DATABASES).items()},
-    "dcs": ("10.0.0.31", "10.0.0.32", "10.0.0.33"),
-}
+_DCS = ("10.0.0.31", "10.0.0.32", "10.0.0.33")
 _PASSWORD = "of-the-receiver-in-the-fault-run"
 _NODE_DISK = "48M"
-_DATABASE_DISK = 2 << 30
+_DATABASE_DISK = 4 << 30  # sparse
+_VERIFY_SECONDS = 1200
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _APT = "apt-get install -y --no-install-recommends"
@@ -76,9 +74,13 @@ def missing() -> str | None:
 
 
 class Cluster:
-    """All of it, from entering the context to leaving it; nothing is left behind. `workers`: of each receiver."""
+    """All of it, from entering the context to leaving it; nothing is left behind.
 
-    def __init__(self, *, workers: int = 1) -> None:
+    `nodes`: how many receivers, two or three. `workers`: the processes of each.
+    """
+
+    def __init__(self, *, nodes: int = 2, workers: int = 1) -> None:
+        self.nodes = dict(islice(NODES.items(), nodes))
         self._workers = workers
         self._stack = ExitStack()
         self.units: dict[str, Unit] = {}
@@ -107,7 +109,7 @@ class Cluster:
 
     def spooled_records(self, node: str) -> int | None:
         """Count what waits in a node's spool; None: the node or its database is away."""
-        state = self._ask(node, f"http://{NODES[node]}:8000/readyz")
+        state = self._ask(node, f"http://{self.nodes[node]}:8000/readyz")
         if state is None or state.get("durable") != "database":
             return None
         return int(state["spool"]["records"])
@@ -121,15 +123,29 @@ class Cluster:
         """Run another `receiver` command on a node."""
         command = self.net[node].command(sys.executable, "-m", "receiver", *arguments)
         return subprocess.run(
-            command, env=self._receiver_environment(node), capture_output=True, text=True, check=False, timeout=300
+            command,
+            env=self._receiver_environment(node),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_VERIFY_SECONDS,
         )
 
     def data_dir(self, node: str) -> Path:
         """Give the disk of a node or of a database."""
         return self.place / node
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """Give the processor time so far of what takes pushes: by nginx, receivers, primary and standby."""
+        kinds = {"nginx": ["nginx"], "receivers": list(self.nodes)}
+        used = {kind: sum(cpu_seconds(self.units[name].tree()) for name in names) for kind, names in kinds.items()}
+        for role, name in (("primary", self.primary()), ("standby", self.standby())):
+            postmaster = self._postmaster(name) if name is not None else None
+            used[role] = cpu_seconds(list_tree(postmaster)) if postmaster is not None else 0.0
+        return used
+
     def await_healthy(self, seconds: float) -> float | None:
-        """Wait until both spools are empty, the primary has its standby and nginx answers; how long it took.
+        """Wait until all spools are empty, the primary has its standby and nginx answers; how long it took.
 
         None: it did not come to that in time.
         """
@@ -141,10 +157,10 @@ class Cluster:
         return None
 
     def await_drained(self, seconds: float) -> float | None:
-        """Wait until both receivers keep pushes in the database and have nothing spooled; how long it took, or None."""
+        """Wait until all receivers keep pushes in the database and have nothing spooled; how long it took, or None."""
         begun = time.monotonic()
         while time.monotonic() < begun + seconds:
-            if all(self.spooled_records(node) == 0 for node in NODES):
+            if all(self.spooled_records(node) == 0 for node in self.nodes):
                 return time.monotonic() - begun
             time.sleep(_POLL_SECONDS)
         return None
@@ -196,21 +212,23 @@ class Cluster:
         self.place = Path(tempfile.mkdtemp(prefix="receiver-faults-", dir=find_shared_place(on_disk=True)))
         self.place.chmod(0o755)
         self._stack.callback(shutil.rmtree, self.place, ignore_errors=True)
-        self.net = self._stack.enter_context(Net(_HOSTS))
-        for number, address in enumerate(_HOSTS["dcs"], 1):
+        hosts = {"client": (CLIENT,), "nginx": ("10.0.0.5", WORLD), "dcs": _DCS}
+        hosts |= {name: (address,) for name, address in (self.nodes | DATABASES).items()}
+        self.net = self._stack.enter_context(Net(hosts))
+        for number, address in enumerate(_DCS, 1):
             self._start_etcd(f"etcd{number}", address)
-        self._await(lambda: self._ask("dcs", f"http://{_HOSTS['dcs'][0]}:2379/health") is not None, "etcd")
+        self._await(lambda: self._ask("dcs", f"http://{_DCS[0]}:2379/health") is not None, "etcd")
         for name in DATABASES:
             self._start_patroni(name)
         self._await(lambda: self.primary() is not None, "a primary")
         self._make_database()
-        for node in NODES:
+        for node in self.nodes:
             (self.place / node).mkdir()
             self._mount(["-t", "tmpfs", "-o", f"size={_NODE_DISK},mode=0700", "tmpfs"], self.place / node)
         migrated = self.receiver("node1", "db", "upgrade")
         if migrated.returncode != 0:
             raise RuntimeError(migrated.stderr)
-        for node, address in NODES.items():
+        for node, address in self.nodes.items():
             serve = ("serve", "--bind", f"{address}:8000", "--workers", str(self._workers))
             command = self.net[node].command(sys.executable, "-m", "receiver", *serve)
             self._add(node, command, self._receiver_environment(node))
@@ -276,11 +294,21 @@ class Cluster:
         front = self.place / "nginx"
         front.mkdir()
         self.authority = self.place / "authority.pem"
-        lay_out(front, {}).cert_pem.write_to_path(self.authority)
+        lay_out(front, self._more_receivers()).cert_pem.write_to_path(self.authority)
+        settings = front / "nginx.conf"
+        settings.write_text(settings.read_text().replace("worker_connections 1024", "worker_connections 4096"))
         program = find_nginx()
         assert program is not None
         command = self.net["nginx"].command(program, "-p", str(front), "-c", str(front / "nginx.conf"))
         self._add("nginx", command, _bare_environment())
+
+    def _more_receivers(self) -> dict[str, str]:
+        """Give what to replace in receiver.conf, which names two: a line of the second by it and one for each more."""
+        second, *more = list(self.nodes.values())[1:]
+        lines = [
+            f"    server {second}:8000 {kind};\n" for kind in ("max_fails=3 fail_timeout=1s", "backup max_fails=0")
+        ]
+        return {line: "".join(line.replace(second, each) for each in (second, *more)) for line in lines} if more else {}
 
     def _add(
         self, name: str, command: list[str], environment: Mapping[str, str], *, restart_seconds: float = 1.0
@@ -322,7 +350,7 @@ class Cluster:
 
     def _healthy(self) -> bool:
         return (
-            all(self.spooled_records(node) == 0 for node in NODES)
+            all(self.spooled_records(node) == 0 for node in self.nodes)
             and self.primary() is not None
             and self.standby() is not None
         )

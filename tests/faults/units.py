@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.bench.usage import is_running
+from tests.bench.usage import is_running, list_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,6 +63,10 @@ class Unit:
         """Send a signal to its main process."""
         if self._process is not None:
             self._process.send_signal(how)
+
+    def tree(self) -> list[int]:
+        """List its processes."""
+        return [] if self._process is None else list_tree(self._process.pid)
 
     def said(self) -> str:
         """Give the end of what it said."""

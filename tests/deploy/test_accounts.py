@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -11,8 +14,9 @@ import psycopg
 import pytest
 
 from tests.deploy.test_nginx import FORM, ask, kill
+from tests.docs.blocks import DOCS, ROOT, read_page
 from tests.harness.leaks import SECRET
-from tests.harness.nginx import NAME, OTHER_NAME, Nginx
+from tests.harness.nginx import DEPLOYED, NAME, OTHER_NAME, Nginx
 from tests.harness.postgres import PostgresServer
 from tests.harness.server import Answer, ServeProcess
 from tests.harness.waiting import await_true
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OTHER_SECRET = "of-the-other-account-0123456789"
+PAGE = DOCS / "explanation/past-one-machine.md"
 PASSWORD = "correct horse battery staple"
 _CSRF = re.compile(rb'name="csrf_token" value="([^"]+)"')
 
@@ -70,6 +75,20 @@ def accounts(tmp_path_factory: pytest.TempPathFactory, module_postgres_database_
             ) as front,
         ):
             yield Accounts(front, default, market, database)
+
+
+def test_commands_of_the_page_make_the_files_choose_by_name(tmp_path: Path) -> None:
+    for name in ("conf.d/receiver.conf", "snippets/receiver-push.conf"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(DEPLOYED / Path(name).name, tmp_path / name)
+    (block,) = [block for block in read_page(PAGE).blocks if block.language == "sh"]
+    commands, reload = block.code.replace("/etc/nginx", str(tmp_path)).split("nginx -t")
+    assert reload == " && systemctl reload nginx\n"
+    subprocess.run(["sh", "-e", "-c", commands], cwd=ROOT, check=True)
+    upstreams = [
+        re.findall(r"proxy_pass (\S+);", path.read_text()) for path in sorted(tmp_path.rglob("receiver*.conf"))
+    ]
+    assert upstreams == [["http://$receivers"] * 3, [], ["http://$receivers"]]
 
 
 def stored(receiver: ServeProcess) -> set[tuple[str, str]]:

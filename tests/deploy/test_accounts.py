@@ -6,6 +6,9 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -13,6 +16,10 @@ from urllib.parse import urlencode
 import psycopg
 import pytest
 
+from receiver.auth import changes
+from receiver.auth.passwords import hash_password
+from receiver.auth.users import Role
+from receiver.db.engine import Database
 from tests.deploy.test_nginx import FORM, ask, kill
 from tests.docs.blocks import DOCS, ROOT, read_page
 from tests.harness.leaks import SECRET
@@ -23,6 +30,8 @@ from tests.harness.waiting import await_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.harness.databases import Databases
 
 OTHER_SECRET = "of-the-other-account-0123456789"
 PAGE = DOCS / "explanation/past-one-machine.md"
@@ -48,8 +57,8 @@ class Accounts:
 
 
 @pytest.fixture(scope="module")
-def accounts(tmp_path_factory: pytest.TempPathFactory, module_postgres_database_url: str) -> Iterator[Accounts]:
-    with PostgresServer(durable=False) as database:
+def accounts(tmp_path_factory: pytest.TempPathFactory, postgres_databases: Databases) -> Iterator[Accounts]:
+    with PostgresServer(durable=False) as database, postgres_databases.lend() as default_url:
 
         def receiver(account: str, secret: str, host: str, url: str, *, patient: bool) -> ServeProcess:
             settings = {
@@ -58,13 +67,12 @@ def accounts(tmp_path_factory: pytest.TempPathFactory, module_postgres_database_
                 "RECEIVER_TRUSTED_PROXIES": "127.0.0.1",
             }
             place = tmp_path_factory.mktemp(account)
-            process = ServeProcess(place, url, environment=settings, patient=patient)
-            process.upgrade()
-            return process
+            return ServeProcess(place, url, environment=settings, patient=patient)
 
-        default = receiver("default", SECRET, NAME, module_postgres_database_url, patient=True)
+        default = receiver("default", SECRET, NAME, default_url, patient=True)
         market_url = database.create_database("market").replace("postgresql://", "postgresql+psycopg://")
         market = receiver("market", OTHER_SECRET, OTHER_NAME, market_url, patient=False)
+        market.upgrade()
         with (
             default,
             market,
@@ -133,10 +141,19 @@ def test_api_and_console_of_each_account_are_under_its_name(accounts: Accounts) 
     found = accounts.inside(OTHER_NAME, "/api/v1/messages?task_id=shown", None, *key)
     assert [(item["account"], item["task_id"]) for item in found.json["items"]] == [("market", "shown")]
     assert accounts.inside(NAME, "/api/v1/messages", None, *key).status == 401
-    made = accounts.market.run("users", "create", "anna", "--role", "support", stdin=f"{PASSWORD}\n")
-    assert made.returncode == 0, made.stderr
+    make_user(accounts.market, "anna")
     statuses = {host: log_in(accounts, host) for host in (NAME, OTHER_NAME)}
     assert statuses == {NAME: 401, OTHER_NAME: 303}
+
+
+def make_user(receiver: ServeProcess, name: str) -> None:
+    """Make a user of support with the password, as `receiver users create` does."""
+    password_hash = hash_password(PASSWORD, name=name)
+    create = partial(
+        changes.create_user, name=name, role=Role.SUPPORT, now=datetime.now(UTC), password_hash=password_hash
+    )
+    with closing(Database(receiver.database_url)) as database:
+        database.write(create)
 
 
 def log_in(accounts: Accounts, host: str) -> int:

@@ -37,7 +37,9 @@ from tests.harness.described import DescribedClient
 from tests.harness.leaks import OTHER_SECRET, SECRET, leaks
 from tests.harness.patient import DISK_WITH_ROOM, PATIENCE_SECONDS, PATIENCES
 from tests.harness.postgres import PostgresServer
+from tests.harness.preloaded import Preloaded
 from tests.harness.running import pytest_collection_modifyitems, pytest_report_header, pytest_terminal_summary
+from tests.harness.server import ServeProcess
 
 # The browser's fixtures stand here, so that one browser serves every module of a run; pytest looks for its hooks here.
 __all__ = [
@@ -115,6 +117,14 @@ def _disk_with_room() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: DISK_WITH_ROOM)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preloaded() -> Iterator[Preloaded]:
+    """What the commands of a run are forks of."""
+    with Preloaded() as loaded, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ServeProcess, "preloaded", loaded)
+        yield loaded
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def test_port_that_is_taken_is_one_line_before_anything_else_is_told(tmp_path: P
 def test_receiver_that_has_the_port_is_named_with_its_master(tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir(mode=0o700)
-    with ServeProcess(tmp_path / "first", patient=False) as first:
+    with ServeProcess(tmp_path / "first", patient=False, forked=False) as first:
         failed = ServeProcess(tmp_path / "second").run("serve", "--bind", f"127.0.0.1:{first.port}")
         assert f"is in use by receiver (pid {first.await_worker()[0]}); choose another port" in failed.stderr
 

@@ -17,7 +17,8 @@ from tests.conftest import made_database
 from tests.docs.pages import PAGES
 from tests.docs.run import Run, Shared, run_page
 from tests.harness.postgres import PostgresServer
-from tests.harness.preloaded import preloaded
+from tests.harness.preloaded import Preloaded
+from tests.harness.server import ServeProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,8 @@ def main(paths: list[Path]) -> int:
                 _upgrade(url)
                 yield url
 
-        shared = Shared(ends.enter_context(preloaded(place)), place / "receiver.db", make_postgresql)
+        ServeProcess.preloaded = preloaded = ends.enter_context(Preloaded())
+        shared = Shared(preloaded.program, place / "receiver.db", make_postgresql)
         _upgrade(f"sqlite:///{shared.embedded}")
 
         def run(number: int) -> tuple[Run, float]:

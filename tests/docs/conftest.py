@@ -9,17 +9,16 @@ import pytest
 
 from tests.docs.run import Shared
 from tests.harness.databases import Databases
-from tests.harness.preloaded import preloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.harness.preloaded import Preloaded
+
 
 @pytest.fixture(scope="session")
-def shared(
-    request: pytest.FixtureRequest, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Shared]:
+def shared(request: pytest.FixtureRequest, sqlite_template: Path, preloaded: Preloaded) -> Shared:
     """Return what pages share; PostgreSQL is started for a page that asks for it."""
 
     @contextmanager
@@ -29,5 +28,4 @@ def shared(
         with closing(Databases(server, template)) as databases, databases.lend() as url:
             yield url
 
-    with preloaded(tmp_path_factory.mktemp("preloaded")) as receiver:
-        yield Shared(receiver, sqlite_template, make_postgresql)
+    return Shared(preloaded.program, sqlite_template, make_postgresql)

@@ -219,7 +219,6 @@ class _Scene:
             },
         )
         process.port = self._port
-        process.loaded = self._shared.receiver
         data_dir.mkdir(mode=0o700)
         if not self._page.postgresql:
             shutil.copyfile(self._shared.embedded, data_dir / "receiver.db")

@@ -36,18 +36,20 @@ class BrieflyKeeping(Server):
         self.cfg.set("keepalive", int(os.environ["TEST_KEEPALIVE"]))
 
 
-def be_patient() -> None:
-    """Make this process' `receiver` so."""
+def be_as_program(*, patient: bool) -> None:
+    """Make this process the program that a test starts; `patient`: so, and as its environment says."""
+    sys.argv[0] = str(Path(runtime.__file__).with_name("__main__.py"))  # as `python -m receiver` has it
+    if not patient:
+        return
     for module, name in PATIENCES:
         setattr(module, name, PATIENCE_SECONDS)
     setattr(shutil, "disk_usage", lambda _: DISK_WITH_ROOM)  # noqa: B010
-    sys.argv[0] = str(Path(runtime.__file__).with_name("__main__.py"))  # as `python -m receiver` has it
-
-
-if __name__ == "__main__":
     if "TEST_KEEPALIVE" in os.environ:
         setattr(serve, "Server", BrieflyKeeping)  # noqa: B010  (it is imported there, and not its own)
     if "TEST_REQUEST_SECONDS" in os.environ:
         setattr(connections, "_REQUEST_SECONDS", float(os.environ["TEST_REQUEST_SECONDS"]))  # noqa: B010
-    be_patient()
+
+
+if __name__ == "__main__":
+    be_as_program(patient=True)
     main()

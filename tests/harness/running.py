@@ -2,7 +2,7 @@
 
 `RECEIVER_TEST_SAMPLE=2/3` runs the second of three parts of what is chosen: each test of many cases has cases in each
 part, and three parts are the whole. `RECEIVER_TEST_EXAMPLES=1/3` tries a third of the examples of a test that has a
-database in its hands.
+database in its hands. Of a test of many cases the day's third is quick; the others are marked `thorough`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 _SAMPLE = os.environ.get("RECEIVER_TEST_SAMPLE", "")
 _EXAMPLES = os.environ.get("RECEIVER_TEST_EXAMPLES", "")
+
+_MANY = 8  # cases of one test
+_THIRDS = 3
 
 # What a module has in its hands whose tests start programs: seconds, where others take hundredths.
 _STARTS = {"ServeProcess", "PostgresServer", "subprocess", "House", "Nginx", "migrated"}
@@ -40,9 +43,14 @@ def pytest_report_header(config: pytest.Config) -> Iterator[str]:
         yield f"examples: {_EXAMPLES} of those tried on databases; again: RECEIVER_TEST_EXAMPLES={_EXAMPLES}"
 
 
-@pytest.hookimpl(trylast=True)  # once others are deselected
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
     """Choose the part that is to run, and put the files that take long first: what is short fills up the end."""
+    if (seed := str(config.getoption("hypothesis_seed", None) or "")).isdigit():
+        many = {test for test, count in collections.Counter(map(_test, items)).items() if count > _MANY}
+        for item in _divide([item for item in items if _test(item) in many], int(seed), _THIRDS)[1]:
+            item.add_marker("thorough")
+    yield  # others are deselected
     if _SAMPLE:
         part, parts = map(int, _SAMPLE.split("/"))
         chosen, left = _divide(items, part, parts)
@@ -59,11 +67,15 @@ def _divide(items: list[pytest.Item], part: int, parts: int) -> tuple[list[pytes
     seen: collections.Counter[str] = collections.Counter()
     divided: tuple[list[pytest.Item], list[pytest.Item]] = ([], [])
     for item in items:
-        test = item.nodeid.partition("[")[0]
+        test = _test(item)
         place = (zlib.crc32(test.encode()) + seen[test]) % parts
         seen[test] += 1
         divided[place != part % parts].append(item)
     return divided
+
+
+def _test(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
 
 
 def _weigh(item: pytest.Item) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
 from receiver.auth import api_keys, changes
 from receiver.db import migrate
@@ -27,8 +27,11 @@ from tests.harness.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tests.harness.preloaded import Command, Preloaded
+
 _START_SECONDS = 60
 _ANSWER_SECONDS = 60
+_COMMAND_SECONDS = 120
 _PATIENT = ("-P", str(Path(__file__).with_name("patient.py")))
 
 
@@ -62,7 +65,8 @@ class ServeProcess:
     redirections: str = ""  # of its output, as the shell has them: "2>&-"
     pass_fds: tuple[int, ...] = ()
     open_files: int = 0  # the hard limit that it is given; 0: that of the tests
-    loaded: str = ""  # the program of `preloaded`, whose process it is forked from
+    forked: bool = True  # where something is preloaded; else its command line names it, as that of a user's
+    preloaded: ClassVar[Preloaded | None] = None  # what its commands are forks of; None: each is loaded anew
     keepalive: int = 0  # the seconds that it keeps an idle connection; 0: as it is
 
     def __post_init__(self) -> None:
@@ -72,7 +76,7 @@ class ServeProcess:
         self.target = f"/push/{SECRET}"
         self.key: Mapping[str, str] = {}  # headers, once a test has made a key
         self.listener: socket.socket | None = None  # one that is handed over, as systemd does
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Command | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -97,6 +101,8 @@ class ServeProcess:
 
     def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run another `receiver` command on the same settings."""
+        if self.preloaded is not None and self.preloaded.fits(self.env):
+            return self.preloaded.run(arguments, self.env, self.data_dir, stdin, _COMMAND_SECONDS)
         return subprocess.run(
             [sys.executable, "-m", "receiver", *arguments],
             env=self.env,
@@ -104,35 +110,20 @@ class ServeProcess:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=_COMMAND_SECONDS,
             cwd=self.data_dir,
         )
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        with self.log.open("ab") as log, self.told.open("ab") as told:
-            program: tuple[str, ...] = _PATIENT if self.patient else ("-m", "receiver")
-            if self.loaded:
-                program = ("-IS", "-c", self.loaded)
-            command = [sys.executable, *program, "serve", *self.arguments]
-            if self.open_files:
-                command = ["bash", "-c", f'ulimit -n {self.open_files}; exec "$@"', "bash", *command]
-            handed_over: tuple[int, ...] = ()
-            if self.listener is not None:
-                # systemd's protocol: file descriptor 3, and this process' own id.
-                handed_over = (self.listener.fileno(),)
-                script = f'exec 3<&{handed_over[0]}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
-                command = ["bash", "-c", script, "bash", *command]
-            if self.redirections:
-                command = ["bash", "-c", f'exec "$@" {self.redirections}', "bash", *command]
-            self._process = subprocess.Popen(
-                command,
-                env=self.env,
-                stdout=told,
-                stderr=log,
-                cwd=self.data_dir,
-                pass_fds=(*handed_over, *self.pass_fds),
-            )
+        with self.log.open("ab") as log, self.told.open("ab") as told, Path(os.devnull).open("rb") as nothing:
+            own = bool(self.redirections or self.pass_fds or self.open_files or self.listener or not self.forked)
+            if self.preloaded is not None and not own and self.preloaded.fits(self.env):
+                self._process = self.preloaded.start(
+                    ("serve", *self.arguments), self.env, self.data_dir, (nothing, told, log), patient=self.patient
+                )
+            else:
+                self._process = self._launch(told, log)
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
@@ -143,6 +134,28 @@ class ServeProcess:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(self.log.read_text(errors="replace"))
             time.sleep(0.05)
+
+    def _launch(self, told: IO[bytes], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        program: tuple[str, ...] = _PATIENT if self.patient else ("-m", "receiver")
+        command = [sys.executable, *program, "serve", *self.arguments]
+        if self.open_files:
+            command = ["bash", "-c", f'ulimit -n {self.open_files}; exec "$@"', "bash", *command]
+        handed_over: tuple[int, ...] = ()
+        if self.listener is not None:
+            # systemd's protocol: file descriptor 3, and this process' own id.
+            handed_over = (self.listener.fileno(),)
+            script = f'exec 3<&{handed_over[0]}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+            command = ["bash", "-c", script, "bash", *command]
+        if self.redirections:
+            command = ["bash", "-c", f'exec "$@" {self.redirections}', "bash", *command]
+        return subprocess.Popen(
+            command,
+            env=self.env,
+            stdout=told,
+            stderr=log,
+            cwd=self.data_dir,
+            pass_fds=(*handed_over, *self.pass_fds),
+        )
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
         """End it and give its exit code."""

@@ -18,8 +18,14 @@ from receiver.db.engine import Database
 from receiver.db.message_status import keep_ages
 from receiver.db.replica import Replica
 from receiver.db.shared_secrets import SharedSecrets
-from receiver.intake import SPOOL_DIR, Admission, BatchWriter, Drainer, Spool, write_uses
-from receiver.messages import Projector, Reads, journal, queries
+from receiver.intake.admission import Admission
+from receiver.intake.batch_writer import BatchWriter
+from receiver.intake.drainer import Drainer
+from receiver.intake.secret_usage import write_uses
+from receiver.intake.spool import SPOOL_DIR, Spool
+from receiver.messages import journal, queries
+from receiver.messages.projector import Projector
+from receiver.messages.reads import Reads
 from receiver.net.egress_policy import EgressPolicy
 from receiver.observability import get_logger, tracing
 from receiver.platform.client import PlatformClient

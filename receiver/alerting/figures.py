@@ -18,7 +18,8 @@ from receiver.core import DeliveryStatus, first_id_of
 from receiver.db import set_aside
 from receiver.db.message_status import waits
 from receiver.db.tables import AGE_FROM, delivery_hour_changes, delivery_hours, messages, pushes
-from receiver.messages import balance, find_oldest_pending, queries
+from receiver.messages import balance, queries
+from receiver.messages.journal import find_oldest_pending
 from receiver.reporting import rollup
 from receiver.support import signals
 from receiver.webhooks import endpoints

@@ -21,7 +21,7 @@ from receiver.alerting.rules import Alarm, Finding, HealthFigures, StoredFigures
 from receiver.config import Settings, address_text, inside_at
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, find_disk
 from receiver.db import version
-from receiver.intake import seconds_left, spool_state
+from receiver.intake.spool import seconds_left, spool_state
 from receiver.maintenance.backup_notes import find_backups
 from receiver.net.egress_policy import EgressError
 from receiver.net.probe import ask_own_server, find_certificate

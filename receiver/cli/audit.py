@@ -11,7 +11,7 @@ from receiver.audit import AuditFilter, AuditFormat, as_fields, iter_audit_file,
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_list
 from receiver.cli.groups import CommandGroup
 from receiver.core import SettingsError, parse_mobile
-from receiver.messages import parse_filter_time
+from receiver.messages.send_records import parse_filter_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable

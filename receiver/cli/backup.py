@@ -16,7 +16,7 @@ from receiver.config import Settings, load_data_dir, load_settings, make_data_di
 from receiver.db import version
 from receiver.db.encryption import ColumnEncryption
 from receiver.db.sqlite import said
-from receiver.intake import Admission
+from receiver.intake.admission import Admission
 from receiver.maintenance.backup import (
     DATABASE_FILE,
     Backup,

@@ -19,7 +19,8 @@ from receiver.cli.settings import read_settings
 from receiver.core import DatabaseUnavailable, ReceiverError, SettingsError, find_disk, find_fault, try_lock
 from receiver.db.engine import Database
 from receiver.db.sqlite import path_of
-from receiver.intake import UNUSED_FOR, SecretUse, SpoolState, find_uses, seconds_left
+from receiver.intake.secret_usage import UNUSED_FOR, SecretUse, find_uses
+from receiver.intake.spool import SpoolState, seconds_left
 from receiver.maintenance.backup import is_served
 from receiver.runtime import Runtime
 

@@ -20,7 +20,7 @@ from receiver.core import ReceiverError, SettingsError
 from receiver.db import migrate, version
 from receiver.db.encryption import ColumnEncryption
 from receiver.db.engine import Connection, Database
-from receiver.intake import Admission
+from receiver.intake.admission import Admission
 from receiver.maintenance.horizons import Ahead, reopen
 from receiver.maintenance.move_to_postgres import move, moved_before, place_of, prepare, undo
 from receiver.maintenance.rebuild import rebuild

@@ -33,11 +33,15 @@ from receiver.config import Settings, address_text, http_url, load_settings
 from receiver.core import ReceiverError, SettingsError, exposure, find_fault
 from receiver.db import sqlite, version
 from receiver.db.clocks import find_difference
-from receiver.intake import SecretUse, find_sources, find_uses, spool_state, within
+from receiver.intake.admission import within
+from receiver.intake.secret_usage import SecretUse, find_uses
+from receiver.intake.sources import find_sources
+from receiver.intake.spool import spool_state
 from receiver.maintenance import prune
 from receiver.maintenance.backup_notes import COMMAND, Noted, find_backups
 from receiver.maintenance.horizons import list_ahead
-from receiver.messages import find_oldest_pending, queries
+from receiver.messages import queries
+from receiver.messages.journal import find_oldest_pending
 from receiver.messages.queries import Filter, Page
 from receiver.net.certificates import load_pair
 from receiver.net.egress_policy import EgressError

@@ -12,7 +12,7 @@ import click
 from receiver.cli.common import ACTOR, as_json, open_for_long, open_runtime, print_json, print_list
 from receiver.cli.verify import show_progress
 from receiver.core import ReceiverError, is_masked, parse_mobile
-from receiver.intake import spool_state
+from receiver.intake.spool import spool_state
 from receiver.maintenance.erase import NumberPatterns, NumberTraces, erase_number, find_traces
 from receiver.maintenance.vacuum import clean, log_states
 

@@ -11,7 +11,7 @@ import click
 
 from receiver.cli.common import ACTOR, open_runtime, print_json
 from receiver.core import ReceiverError, write_file
-from receiver.messages import Event, EventKind, Position, list_events
+from receiver.messages.events import Event, EventKind, Position, list_events
 from receiver.messages.fields import as_json
 
 if TYPE_CHECKING:

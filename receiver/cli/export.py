@@ -14,9 +14,9 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColum
 
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_json
 from receiver.core import MessageStatus, ReceiverError, parse_mobile, replacing_file
-from receiver.messages import parse_filter_time
 from receiver.messages.export_files import EXPORTS, FileFormat, gzipped, iter_file
 from receiver.messages.queries import Filter
+from receiver.messages.send_records import parse_filter_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ import click
 
 from receiver.cli.common import ACTOR, as_json, known_accounts, one_line, open_runtime, print_json, print_table
 from receiver.core import ReceiverError
-from receiver.messages import DATA_LAG
 from receiver.messages.fields import as_json as row_json
 from receiver.messages.fields import without_numbers
+from receiver.messages.reads import DATA_LAG
 from receiver.support.answers import answer_of
 from receiver.support.lookup import NearMissFault, parse_lookup
 from receiver.support.lookup_service import PERIODS, answer_lookup

@@ -16,9 +16,11 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.cli.groups import CommandGroup
 from receiver.core import ReceiverError, SentMessage, has_odd_length
-from receiver.messages import FIELDS, InvalidSendRecord, Recorded, SendRecordParser, recording
+from receiver.messages import recording
 from receiver.messages.imports.columns import RecordReader, is_known
 from receiver.messages.imports.files import Form, open_rows, rewindable
+from receiver.messages.recording import Recorded
+from receiver.messages.send_records import FIELDS, InvalidSendRecord, SendRecordParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ from receiver.core import ReceiverError, SettingsError
 from receiver.core.cursors import read_unfiltered
 from receiver.maintenance.horizons import require_none_ahead, require_present
 from receiver.maintenance.prune import Due, Plan, RetentionKind, find_overdue, list_horizons, look, prune
-from receiver.messages import EventKind, Position
+from receiver.messages.events import EventKind, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

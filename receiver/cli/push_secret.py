@@ -12,13 +12,15 @@ from receiver.cli.common import ACTOR, as_json, exclusive, open_runtime, print_l
 from receiver.cli.groups import CommandGroup
 from receiver.config import find_tokens_file, push_urls
 from receiver.core import ReceiverError
-from receiver.intake import find_uses, plan_removal, plan_rotation, shown
+from receiver.intake.secret_changes import plan_removal, plan_rotation, shown
+from receiver.intake.secret_usage import find_uses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from receiver.config import Tokens, TokensFile
-    from receiver.intake import SecretChange, SecretUse
+    from receiver.intake.secret_changes import SecretChange
+    from receiver.intake.secret_usage import SecretUse
     from receiver.runtime import Runtime
 
 _print_tokens = click.option(

@@ -13,7 +13,7 @@ from receiver.cli.common import as_json, find_room, open_runtime, print_json, ro
 from receiver.cli.groups import CommandGroup
 from receiver.config import load_settings
 from receiver.core import SettingsError
-from receiver.intake import SPOOL_DIR, spool_state
+from receiver.intake.spool import SPOOL_DIR, spool_state
 
 
 @click.group(cls=CommandGroup)

@@ -13,9 +13,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from receiver.audit import verify_audit
 from receiver.cli.common import as_json, open_for_long, open_runtime, print_json
 from receiver.core import CheckResult
-from receiver.intake import spool_state
+from receiver.intake.spool import spool_state
 from receiver.maintenance.verify import verify
-from receiver.messages import catch_up
+from receiver.messages.projector import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

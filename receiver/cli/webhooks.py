@@ -13,7 +13,7 @@ import click
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_list
 from receiver.cli.groups import CommandGroup
 from receiver.core import ReceiverError, iso_seconds
-from receiver.messages import parse_filter_time
+from receiver.messages.send_records import parse_filter_time
 from receiver.webhooks import endpoints as store
 from receiver.webhooks import service
 from receiver.webhooks.endpoints import DeliveryState, Endpoint, EndpointState, EventType, Health, PayloadFormat

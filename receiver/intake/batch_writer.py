@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from receiver.db.availability import CircuitBreaker
     from receiver.intake.spool import Spool
-    from receiver.messages import Projector
+    from receiver.messages.projector import Projector
 
 _log = get_logger(__name__)
 

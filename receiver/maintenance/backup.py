@@ -32,7 +32,8 @@ from receiver.core import (
 )
 from receiver.db.encryption import DecryptionError, Keyring
 from receiver.db.sqlite import path_of
-from receiver.intake import SPOOL_DIR, Damage, copy_spool, count_frames, read_file
+from receiver.intake.spool import SPOOL_DIR, copy_spool
+from receiver.intake.spool_records import Damage, count_frames, read_file
 from receiver.maintenance.snapshot import copy_database, require_integrity, skip_ids, summarize
 
 if TYPE_CHECKING:

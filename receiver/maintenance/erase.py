@@ -44,9 +44,11 @@ from receiver.db.tables import (
     tombstones,
 )
 from receiver.maintenance.prune import delete_messages
-from receiver.messages import catch_up, match_recorded, projection
+from receiver.messages import projection
 from receiver.messages.projection import lock_tasks
+from receiver.messages.projector import catch_up
 from receiver.messages.queries import content_of
+from receiver.messages.recording import match_recorded
 from receiver.messages.search import may_contain
 from receiver.reporting import rollup
 

@@ -39,12 +39,15 @@ from receiver.db.tables import (
     retention,
 )
 from receiver.maintenance.pages import iter_pages, reading_each
-from receiver.messages import Position, catch_up, match_recorded
 from receiver.messages.projection import lock_tasks
+from receiver.messages.projector import catch_up
+from receiver.messages.recording import match_recorded
 from receiver.reporting import rollup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from receiver.messages.events import Position
 
 
 _PAGE_ROWS = 5000  # rows read at once to find old ones

@@ -34,7 +34,7 @@ from receiver.db.migration_ops import LOCK_TIMEOUT
 from receiver.db.tables import encryption, look_ups, messages, notes, pushes, receipts, replies
 from receiver.maintenance.pages import iter_pages, reading_each
 from receiver.maintenance.vacuum import rewrite_sqlite
-from receiver.messages import catch_up
+from receiver.messages.projector import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

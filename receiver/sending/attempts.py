@@ -28,9 +28,11 @@ from receiver.core import (
 from receiver.db.engine import SerializationConflict, insert
 from receiver.db.sql import no_later, still_lasts
 from receiver.db.tables import attempts, masked_of_task_where, messages, receipts, replies
-from receiver.messages import Reading, match_recorded, outbox, save_readings
+from receiver.messages import outbox
+from receiver.messages.balance import Reading, save_readings
 from receiver.messages.notes import move_notes
 from receiver.messages.projection import lock_tasks
+from receiver.messages.recording import match_recorded
 
 if TYPE_CHECKING:
     from datetime import datetime

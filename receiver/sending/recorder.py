@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, SendAttempt, SendResult, SentMessage
 from receiver.db import once
-from receiver.intake import Record, Spool, SpooledAttempt, SpooledSends
-from receiver.messages import Reading, balance, recording
+from receiver.intake.spool_records import Record, SpooledAttempt, SpooledSends
+from receiver.messages import balance, recording
 from receiver.sending import attempts
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from receiver.db.availability import CircuitBreaker
     from receiver.db.engine import Database
+    from receiver.intake.spool import Spool
+    from receiver.messages.balance import Reading
     from receiver.sending.attempts import AttemptState
 
 T = TypeVar("T")

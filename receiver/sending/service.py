@@ -31,7 +31,7 @@ from receiver.core import (
     read_refusal,
     whole_milliseconds,
 )
-from receiver.messages import Reading
+from receiver.messages.balance import Reading
 from receiver.observability import get_logger, metrics
 from receiver.platform.client import (
     BALANCE_PATH,

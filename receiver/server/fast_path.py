@@ -21,7 +21,9 @@ from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
 from receiver.core import Kind, Overloaded, ReceiverError, new_id
-from receiver.intake import PUSH_MAX_BYTES, Acknowledged, PushSecret, Refused, read_push_path, within
+from receiver.intake.admission import PUSH_MAX_BYTES, Refused, within
+from receiver.intake.batch_writer import Acknowledged
+from receiver.intake.push_path import read_push_path
 from receiver.server.answers import keep_alive_seconds
 from receiver.web import RUNTIME
 from receiver.web.access_log import PushLog, request_id
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from flask import Flask, Response
 
+    from receiver.intake.secrets import PushSecret
     from receiver.runtime import Runtime
 
 _TARGET = re.compile(r"/((?i:push)/[^?#]*)(?:\?([^#]*))?")

@@ -6,7 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from receiver.intake import PUSH_MAX_BYTES
+from receiver.intake.admission import PUSH_MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

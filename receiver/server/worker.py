@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 from gunicorn import util
 from gunicorn.http import get_parser
 
-from receiver.intake import Acknowledged, Refused
+from receiver.intake.admission import Refused
+from receiver.intake.batch_writer import Acknowledged
 from receiver.observability import metrics
 from receiver.server import framing
 from receiver.server.closing import read_tls_pending

@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from receiver.core import is_masked
-from receiver.messages import DATA_LAG, notes, queries
+from receiver.messages import notes, queries
 from receiver.messages.fields import without_numbers
+from receiver.messages.reads import DATA_LAG
 from receiver.support import lookup_queries as store
 from receiver.support import signals
 from receiver.support.answers import (

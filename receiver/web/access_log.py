@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, g, request
 
 from receiver.core import LogFormat, ReceiverError, new_id
-from receiver.intake import Acknowledged, Refused, client_address, within
+from receiver.intake.admission import Refused, client_address, within
+from receiver.intake.batch_writer import Acknowledged
 from receiver.observability import bound_request_id, get_logger, metrics, redact, tracing, write_rendered
 from receiver.observability.log_fields import name_fields
 from receiver.web import runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from receiver.messages import DATA_LAG
+from receiver.messages.reads import DATA_LAG
 
 if TYPE_CHECKING:
     from flask import Flask, Response

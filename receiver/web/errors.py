@@ -18,7 +18,7 @@ from receiver.core import (
     SpoolUnavailable,
     TooManyRows,
 )
-from receiver.intake import Refused
+from receiver.intake.admission import Refused
 from receiver.platform.client import PlatformProtocolError, PlatformUnreachable, Unsendable
 from receiver.sending.attempts import KeyReused
 from receiver.sending.service import PlatformRefused

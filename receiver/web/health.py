@@ -11,7 +11,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, SpoolUnavailable
 from receiver.db import version
-from receiver.intake import spool_state
+from receiver.intake.spool import spool_state
 from receiver.observability import metrics
 from receiver.observability.processes import ProcessCollector
 from receiver.web import runtime

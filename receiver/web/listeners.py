@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from receiver.intake import is_push_path
+from receiver.intake.push_path import is_push_path
 from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import problem
 from receiver.web.security_headers import secure

@@ -32,9 +32,10 @@ from receiver.alerting.rules import Alarm, PushFlow, Rate, SetAsideRows
 from receiver.audit import log
 from receiver.core import ReceiverError, find_disk
 from receiver.db.sqlite import log_bytes, path_of
-from receiver.intake import SpoolState, spool_state
+from receiver.intake.spool import SpoolState, spool_state
 from receiver.maintenance.backup_notes import find_backups
-from receiver.messages import Reading, balance, find_oldest_pending
+from receiver.messages import balance
+from receiver.messages.journal import find_oldest_pending
 from receiver.observability.metrics import MetricDescription
 from receiver.reporting.busiest import SPIKE_MIN_SENT, By, list_busiest
 from receiver.support import signals
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from receiver.db.engine import Connection
+    from receiver.messages.balance import Reading
     from receiver.runtime import Runtime
     from receiver.webhooks.endpoints import Health
 

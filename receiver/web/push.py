@@ -10,13 +10,15 @@ from flask import Blueprint, Response, g, request
 from werkzeug.routing import BaseConverter
 
 from receiver.core import DatabaseUnavailable
-from receiver.intake import PUSH_PATH, Acknowledged, BrokenBody, PushRequest, Refused, read_push_path
+from receiver.intake.admission import BrokenBody, PushRequest, Refused
+from receiver.intake.push_path import PUSH_PATH, read_push_path
 from receiver.observability import metrics
 from receiver.web import runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from receiver.intake.batch_writer import Acknowledged
     from receiver.runtime import Runtime
 
 blueprint = Blueprint("push", __name__)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from receiver.alerting import figures
 from receiver.alerting.rules import BalanceLeft, PushFlow, Rate, StoredFigures
 from receiver.audit import note_shipped
-from receiver.messages import Reading, balance
+from receiver.messages import balance
+from receiver.messages.balance import Reading
 from receiver.net.self_test import SELF_TEST_BODY
 from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import endpoints

@@ -18,7 +18,8 @@ from receiver.alerting.rules import Alarm
 from receiver.app import create_app
 from receiver.docs import library
 from receiver.maintenance import backup_notes
-from receiver.messages import Reading, balance
+from receiver.messages import balance
+from receiver.messages.balance import Reading
 from tests.harness.programs import require_program
 from tests.support.test_signals import keep, pushed, record, sent, unreadable
 

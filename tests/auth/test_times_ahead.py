@@ -20,7 +20,8 @@ from receiver.db.tables import deliveries as deliveries_table
 from receiver.db.tables import login_failures, look_ups
 from receiver.db.tables import notices as notices_table
 from receiver.db.tables import targets as targets_table
-from receiver.messages import Reading, balance, recording
+from receiver.messages import balance, recording
+from receiver.messages.balance import Reading
 from receiver.sending import attempts
 from receiver.support import lookup_store, signals
 from receiver.webhooks import changes as endpoint_changes

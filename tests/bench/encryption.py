@@ -27,9 +27,9 @@ import psycopg
 from receiver.db import migrate
 from receiver.db.encryption import ColumnEncryption, Keyring
 from receiver.db.engine import Database
-from receiver.intake import Spool, spool_state
+from receiver.intake.spool import Spool, spool_state
 from receiver.maintenance.rekey import encrypt
-from receiver.messages import record_sent
+from receiver.messages.recording import record_sent
 from tests.bench.report import publish
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes

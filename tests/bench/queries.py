@@ -23,7 +23,8 @@ import sqlalchemy as sa
 
 from receiver.db.engine import SESSION_OPTIONS, Database
 from receiver.db.tables import messages
-from receiver.messages import Position, list_events, queries
+from receiver.messages import queries
+from receiver.messages.events import Position, list_events
 from receiver.messages.queries import Clock, Filter, Page
 from receiver.reporting import delivery
 from receiver.reporting.figures import ReportQuestion, Unit

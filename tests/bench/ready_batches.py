@@ -68,7 +68,7 @@ def _record_sends(database: Any, made: list[Any]) -> None:
 def _start_projector(database: Any) -> Any:
     availability = _find("receiver.db.availability:CircuitBreaker")()
     availability.mark_up()
-    projector = _find("receiver.messages:Projector")(database, availability=availability)
+    projector = _find("receiver.messages.projector:Projector")(database, availability=availability)
     projector.start()
     return projector
 

@@ -18,7 +18,7 @@ from receiver.cli import cli
 from receiver.config import load_settings, tokens
 from receiver.core import ReceiverError
 from receiver.db.engine import Database
-from receiver.intake import NewUses, save_uses
+from receiver.intake.secret_usage import NewUses, save_uses
 from tests.conftest import OTHER_SECRET, SECRET
 from tests.harness.server import ServeProcess
 

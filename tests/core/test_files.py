@@ -16,7 +16,7 @@ from receiver.cli.export import _write as write_export
 from receiver.config import load_settings
 from receiver.core import make_directory
 from receiver.maintenance.backup import make_backup
-from receiver.messages import Position
+from receiver.messages.events import Position
 from tests.conftest import make_settings
 
 if TYPE_CHECKING:

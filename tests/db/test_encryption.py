@@ -30,14 +30,17 @@ from receiver.db.encryption import (
 from receiver.db.engine import Database
 from receiver.db.sqlite import sqlite3
 from receiver.db.tables import messages, pushes, replies
-from receiver.intake import Spool, replay_push
+from receiver.intake.replay import replay_push
+from receiver.intake.spool import Spool
 from receiver.maintenance import rekey
 from receiver.maintenance.erase import erase_number, find_traces
 from receiver.maintenance.move_to_postgres import move, prepare
 from receiver.maintenance.verify import verify
-from receiver.messages import Position, events, notes, queries, record_sent
+from receiver.messages import events, notes, queries
+from receiver.messages.events import Position
 from receiver.messages.export_files import FileFormat, iter_file
 from receiver.messages.queries import Filter, Page
+from receiver.messages.recording import record_sent
 from receiver.reporting import delivery, figures
 from receiver.reporting.busiest import By, list_busiest
 from receiver.runtime import Runtime

@@ -9,7 +9,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from receiver.messages import journal, record_sent, record_verified
+from receiver.messages import journal
+from receiver.messages.recording import record_sent, record_verified
 from tests.harness.factories import NOON, make_push, make_send
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from receiver.db.encryption import cipher_of
-from receiver.messages import catch_up, journal, projection
+from receiver.messages import journal, projection
+from receiver.messages.projector import catch_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,7 +12,8 @@ from receiver.alerting import figures
 from receiver.maintenance import erase, prune
 from receiver.maintenance.backup import make_backup
 from receiver.maintenance.verify import verify
-from receiver.messages import Position, list_events, queries
+from receiver.messages import queries
+from receiver.messages.events import Position, list_events
 from receiver.messages.export_files import EXPORTS, FileFormat, iter_file
 from receiver.messages.queries import Filter, Page
 from tests.conftest import make_key

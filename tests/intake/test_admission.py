@@ -9,7 +9,7 @@ import pytest
 from gunicorn.config import Config
 
 from receiver.app import create_app
-from receiver.intake import Admission, PushRequest, Refused, client_address
+from receiver.intake.admission import Admission, PushRequest, Refused, client_address
 from receiver.server.fast_path import FastPath
 from tests.conftest import OTHER_SECRET, SECRET, make_settings
 from tests.web.console.staff import one_database

@@ -13,7 +13,7 @@ import pytest
 from receiver.core import DatabaseUnavailable, Outcome, Overloaded, Push, Receipt, SpoolUnavailable
 from receiver.db.availability import CircuitBreaker
 from receiver.db.engine import RowRejected
-from receiver.intake import BatchWriter
+from receiver.intake.batch_writer import BatchWriter
 from tests.harness.factories import make_push
 from tests.harness.journal import save_pushes
 from tests.intake.test_push import journal, receipts
@@ -21,7 +21,7 @@ from tests.intake.test_push import journal, receipts
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from receiver.intake import Spool
+    from receiver.intake.spool import Spool
     from receiver.runtime import Runtime
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from receiver.core import DatabaseUnavailable
 from receiver.db.availability import CircuitBreaker
-from receiver.intake import Drainer, Spool, SpooledSends
+from receiver.intake.drainer import Drainer
+from receiver.intake.spool import Spool
+from receiver.intake.spool_records import SpooledSends
 from tests.harness.factories import NOON, make_push, make_send
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import pytest
 
 from receiver.db.engine import Database
 from receiver.db.sqlite import sqlite3
-from receiver.messages import catch_up
+from receiver.messages.projector import catch_up
 from tests.bench.usage import list_tree
 from tests.harness.postgres import PostgresServer
 from tests.harness.programs import require_program

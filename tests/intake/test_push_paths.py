@@ -10,7 +10,8 @@ import pytest
 
 from receiver.app import create_app
 from receiver.core import Kind, Push
-from receiver.intake import PushPath, frame, read_file, read_push_path
+from receiver.intake.push_path import PushPath, read_push_path
+from receiver.intake.spool_records import frame, read_file
 from receiver.messages import queries
 from tests.conftest import SECRET
 from tests.harness.factories import make_push

@@ -20,8 +20,9 @@ from receiver.cli import cli
 from receiver.core import DatabaseUnavailable
 from receiver.db.tables import push_secrets as table
 from receiver.db.tables import pushes
-from receiver.intake import NewUses, PushSecrets, find_uses, save_uses
 from receiver.intake import secrets as push_secrets
+from receiver.intake.secret_usage import NewUses, find_uses, save_uses
+from receiver.intake.secrets import PushSecrets
 from receiver.net.self_test import SelfTestAnswer
 from receiver.web.console import status as now
 from tests.conftest import OTHER_SECRET, SECRET

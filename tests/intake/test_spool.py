@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from receiver.core import UNREAD, Disk, Push, SpoolUnavailable
-from receiver.intake import Damage, Spool, SpooledSends, SpoolState, read_file, seconds_left, spool_state
-from receiver.intake.spool_records import count_frames, drop_stale_counts
+from receiver.intake.spool import Spool, SpoolState, seconds_left, spool_state
+from receiver.intake.spool_records import Damage, SpooledSends, count_frames, drop_stale_counts, read_file
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.server import ServeProcess
 

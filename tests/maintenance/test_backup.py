@@ -21,7 +21,8 @@ from receiver.db import migrate
 from receiver.db.engine import Database
 from receiver.db.sqlite import sqlite3
 from receiver.db.tables import receipts
-from receiver.intake import Damage, Spool, copy_spool, read_file
+from receiver.intake.spool import Spool, copy_spool
+from receiver.intake.spool_records import Damage, read_file
 from receiver.maintenance.backup import make_backup, restore, serving_lock, take_serving_lock
 from receiver.maintenance.snapshot import summarize
 from tests.conftest import make_settings

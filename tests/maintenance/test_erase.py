@@ -38,7 +38,7 @@ from receiver.db.tables import (
     replies,
     tombstones,
 )
-from receiver.intake import Spool
+from receiver.intake.spool import Spool
 from receiver.maintenance.erase import erase_number, find_traces
 from receiver.maintenance.verify import verify
 from receiver.messages import recording

@@ -24,7 +24,9 @@ from receiver.core.cursors import Cursors
 from receiver.db.tables import attempts, deliveries, forward_queue, messages, notes, pushes, receipts, replies
 from receiver.maintenance.prune import Plan, RetentionKind, list_horizons, look, prune
 from receiver.maintenance.verify import verify
-from receiver.messages import Position, catch_up, journal, recording
+from receiver.messages import journal, recording
+from receiver.messages.events import Position
+from receiver.messages.projector import catch_up
 from receiver.reporting import rollup
 from receiver.reporting.delivery import delivery_report
 from receiver.reporting.figures import ReportQuestion, Unit

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from receiver.core import new_id
 from receiver.db.tables import forward_queue, messages, receipts, replies
-from receiver.intake import replay_push
+from receiver.intake.replay import replay_push
 from receiver.maintenance.rebuild import rebuild
 from receiver.maintenance.verify import verify
-from receiver.messages import catch_up, record_sent
+from receiver.messages.projector import catch_up
+from receiver.messages.recording import record_sent
 from receiver.webhooks.changes import create_endpoint
 from receiver.webhooks.endpoints import EventType, NewEndpoint, PayloadFormat
 from tests.harness.factories import NOON, make_push, make_send

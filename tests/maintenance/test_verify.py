@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from receiver.core import CheckResult, OptOut, Outcome, Reply, Unreadable
 from receiver.db.tables import messages, receipts, replies
-from receiver.intake import replay_push
+from receiver.intake.replay import replay_push
 from receiver.maintenance.verify import verify
-from receiver.messages import catch_up, queries
+from receiver.messages import queries
+from receiver.messages.projector import catch_up
 from tests.harness.factories import make_push, make_send
 from tests.harness.server import ServeProcess
 

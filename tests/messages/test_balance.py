@@ -12,7 +12,8 @@ import pytest
 from receiver.app import create_app
 from receiver.core import MessageStatus, SendResult
 from receiver.db import once
-from receiver.messages import Level, Reading, balance
+from receiver.messages import balance
+from receiver.messages.balance import Level, Reading
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.platforms import APP_ID, APP_KEY, SETTING, stand_in

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from receiver.messages import queries, record_sent
+from receiver.messages import queries
 from receiver.messages.queries import Filter, Page
+from receiver.messages.recording import record_sent
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from receiver.app import create_app
 from receiver.core.cursors import Cursors
 from receiver.db.tables import projection
-from receiver.messages import record_sent
 from receiver.messages.queries import Filter, Page, list_messages
+from receiver.messages.recording import record_sent
 from tests.conftest import make_key
 from tests.harness.changers import Changers
 from tests.harness.factories import NOON, make_push, make_send

@@ -23,8 +23,10 @@ from receiver.auth import api_keys, changes
 from receiver.auth.api_keys import Scope
 from receiver.core.cursors import Cursors
 from receiver.db.tables import receipts, replies
-from receiver.messages import EventKind, Position, catch_up, journal, list_events, record_sent
-from receiver.messages.events import find_position
+from receiver.messages import journal
+from receiver.messages.events import EventKind, Position, find_position, list_events
+from receiver.messages.projector import catch_up
+from receiver.messages.recording import record_sent
 from receiver.runtime import Runtime
 from tests.conftest import make_key, make_settings
 from tests.harness.changers import Changers

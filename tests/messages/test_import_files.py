@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from receiver.core import ReceiverError, neutral
-from receiver.messages import InvalidSendRecord
 from receiver.messages.imports.columns import RecordReader, is_known
 from receiver.messages.imports.files import Form, open_rows
+from receiver.messages.send_records import InvalidSendRecord
 from tests.messages.test_send_records import ID_EMPTY, ID_FLOAT, ID_ROUNDED, ID_SHOWN, MOBILE, NO_TIME, SENDS, SHANGHAI
 
 if TYPE_CHECKING:

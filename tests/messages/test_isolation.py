@@ -16,7 +16,7 @@ from receiver.app import create_app
 from receiver.auth.api_keys import Scope
 from receiver.core import Unreadable
 from receiver.db.tables import messages, receipts, replies
-from receiver.intake import replay_push
+from receiver.intake.replay import replay_push
 from receiver.messages import recording
 from receiver.messages.export_files import MEDIA_TYPES, FileFormat
 from receiver.web.auth import policy_for

@@ -13,7 +13,7 @@ from werkzeug.http import parse_options_header
 from receiver.app import create_app
 from receiver.auth.api_keys import Scope
 from receiver.core import OptOutWords
-from receiver.messages import record_sent
+from receiver.messages.recording import record_sent
 from tests.conftest import make_key
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes

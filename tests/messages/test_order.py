@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from receiver.core import MessageState, Receipt, Reply, fits, fold, is_masked
 from receiver.db.tables import messages, pushes, receipts, replies
-from receiver.messages import catch_up, journal, queries, record_sent
+from receiver.messages import journal, queries
 from receiver.messages.projection import project
+from receiver.messages.projector import catch_up
 from receiver.messages.queries import Page
+from receiver.messages.recording import record_sent
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.harness.running import examples

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from receiver.core import MessageStatus
 from receiver.db.tables import messages, metadata
-from receiver.messages import queries, record_sent
+from receiver.messages import queries
 from receiver.messages.queries import Filter, Page
+from receiver.messages.recording import record_sent
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.harness.running import examples

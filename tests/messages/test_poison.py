@@ -20,7 +20,8 @@ from receiver.core import Unreadable, new_id
 from receiver.db import set_aside
 from receiver.db.tables import forward_queue, messages, rows_set_aside
 from receiver.maintenance import erase
-from receiver.messages import FIELDS, InvalidSendRecord, SendRecordParser, record_sent
+from receiver.messages.recording import record_sent
+from receiver.messages.send_records import FIELDS, InvalidSendRecord, SendRecordParser
 from receiver.webhooks import fan_out, worker
 from tests.conftest import SECRET
 from tests.harness.factories import make_push, make_send

@@ -18,9 +18,11 @@ from receiver.core import DatabaseUnavailable, ReceiverError
 from receiver.db import migrate
 from receiver.db.engine import Database
 from receiver.db.tables import messages, pushes, receipts
-from receiver.intake import Admission, replay_push
+from receiver.intake.admission import Admission
+from receiver.intake.replay import replay_push
 from receiver.maintenance.erase import NumberTraces, erase_number
-from receiver.messages import catch_up, journal, projection, projector, queries
+from receiver.messages import journal, projection, projector, queries
+from receiver.messages.projector import catch_up
 from receiver.messages.queries import Filter, Page
 from tests.conftest import make_key, make_settings
 from tests.harness.factories import make_push

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from receiver.messages import InvalidSendRecord, SendRecordParser
+from receiver.messages.send_records import InvalidSendRecord, SendRecordParser
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 SENDS = SendRecordParser(zone=SHANGHAI, accounts=frozenset({"default"}))

@@ -15,10 +15,12 @@ import sqlalchemy as sa
 from receiver.db import migrate
 from receiver.db.engine import Database
 from receiver.db.tables import UNSTAMPED, messages, projection, receipts
-from receiver.intake import replay_push
+from receiver.intake.replay import replay_push
 from receiver.maintenance.rebuild import rebuild
-from receiver.messages import catch_up, journal, record_sent, record_verified
+from receiver.messages import journal
 from receiver.messages.projection_sql import MISSING_MESSAGES
+from receiver.messages.projector import catch_up
+from receiver.messages.recording import record_sent, record_verified
 from receiver.messages.stamping import Stamping
 from receiver.messages.stamps import is_any_unstamped
 from receiver.reporting import rollup

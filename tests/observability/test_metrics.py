@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry
 
 from receiver import __version__
 from receiver.app import create_app
-from receiver.messages import find_oldest_pending, journal
+from receiver.messages import journal
+from receiver.messages.journal import find_oldest_pending
 from receiver.observability import metrics
 from receiver.server import multiprocess_metrics
 from receiver.server.multiprocess_metrics import MultiprocessMetrics

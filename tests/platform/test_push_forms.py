@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from receiver.app import create_app
 from receiver.core import Receipt, Reply
-from receiver.intake import frame, read_file
+from receiver.intake.spool_records import frame, read_file
 from receiver.messages import queries
 from tests.conftest import SECRET
 from tests.harness.factories import READER, make_push

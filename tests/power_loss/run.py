@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from receiver.core import Push
-from receiver.intake import SPOOL_DIR, read_file
+from receiver.intake.spool import SPOOL_DIR
+from receiver.intake.spool_records import read_file
 from tests.harness.server import ServeProcess
 from tests.power_loss.disk import Content, Disk, Names
 from tests.power_loss.recorder import Entry, Kind

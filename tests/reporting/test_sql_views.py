@@ -17,9 +17,9 @@ from sqlalchemy import make_url
 from receiver.app import create_app
 from receiver.auth.api_keys import Scope
 from receiver.db.sqlite import connect_to_read, path_of
-from receiver.messages import record_sent, record_verified
 from receiver.messages.fields import TIMES, TO_JSON, Field, FieldType, fields_of
 from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow
+from receiver.messages.recording import record_sent, record_verified
 from receiver.messages.stamps import is_any_unstamped
 from receiver.reporting.sql_views import renew_statements
 from tests.conftest import make_key

@@ -28,7 +28,7 @@ from receiver.core import (
 from receiver.db.engine import Database
 from receiver.db.tables import attempts as attempts_table
 from receiver.db.tables import messages as messages_table
-from receiver.intake import SpooledAttempt, read_file
+from receiver.intake.spool_records import SpooledAttempt, read_file
 from receiver.messages import queries, recording
 from receiver.messages.queries import Filter, Page
 from receiver.platform.client import PlatformClient, RawAnswer

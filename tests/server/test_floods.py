@@ -16,7 +16,7 @@ from gunicorn.config import Config
 from receiver.app import create_app
 from receiver.db.tables import audit, metadata
 from receiver.db.tables import pushes as table_of_pushes
-from receiver.intake import Admission, Refused
+from receiver.intake.admission import Admission, Refused
 from receiver.server.fast_path import FastPath, Head
 from receiver.server.framing import Gathered
 from tests.conftest import SECRET, make_settings

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from receiver.core import Kind, first_id_of
 from receiver.db.tables import receipts
-from receiver.intake import replay_push
+from receiver.intake.replay import replay_push
 from receiver.messages import recording
 from receiver.net.self_test import SELF_TEST_BODY
 from receiver.support import signals

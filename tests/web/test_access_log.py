@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from receiver.core import LogFormat, Outcome
-from receiver.intake import Acknowledged
+from receiver.intake.batch_writer import Acknowledged
 from receiver.observability.log_fields import FIELDS, name_fields
 from receiver.web.access_log import PushLine, _fields
 from tests.conftest import SECRET

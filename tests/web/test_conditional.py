@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import time_machine
 
-from receiver.messages import record_sent
+from receiver.messages.recording import record_sent
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.webhooks.test_webhooks import ALLOW

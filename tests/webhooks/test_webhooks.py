@@ -24,7 +24,7 @@ from receiver.core import NameTaken, NotFound, SendResult, iso_milliseconds, new
 from receiver.db.tables import deliveries as deliveries_table
 from receiver.db.tables import delivery_history, forward_queue, messages, pushes, replies, timers
 from receiver.db.tables import targets as targets_table
-from receiver.intake import replay_push
+from receiver.intake.replay import replay_push
 from receiver.net.egress_client import EgressResponse
 from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import deliveries, endpoints, payloads, service

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from receiver.core import ReceiverError, parse_mobile
-from receiver.messages import FIELDS
 from receiver.messages.imports.rows import UNDECODED, Cell, Row, Rows
 from receiver.messages.imports.times import read_loose_time
+from receiver.messages.send_records import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

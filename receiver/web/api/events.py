@@ -13,7 +13,8 @@ from webargs.fields import DelimitedList
 
 from receiver.core import InputFault, InvalidCursor
 from receiver.core.cursors import Cursors
-from receiver.messages import Event, EventKind, Position, events
+from receiver.messages import events
+from receiver.messages.events import Event, EventKind, Position
 from receiver.messages.queries import MessageRow, ReceiptRow, ReplyRow
 from receiver.web import runtime
 from receiver.web.api.common import (

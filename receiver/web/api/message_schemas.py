@@ -7,8 +7,8 @@ from typing import Any
 import marshmallow as ma
 
 from receiver.core import TASK_ID_MAX_CHARS
-from receiver.messages import FIELDS, SendField, SendFieldType
 from receiver.messages.queries import MessageRow
+from receiver.messages.send_records import FIELDS, SendField, SendFieldType
 from receiver.web.api.common import (
     MAX_WAIT_SECONDS,
     InputTime,

@@ -17,7 +17,9 @@ from receiver.core import (
     iso_seconds,
     whole_milliseconds,
 )
-from receiver.messages import InvalidSendRecord, Recorded, RecordResult, SendRecordParser, queries, record_verified
+from receiver.messages import queries
+from receiver.messages.recording import Recorded, RecordResult, record_verified
+from receiver.messages.send_records import InvalidSendRecord, SendRecordParser
 from receiver.web import runtime
 from receiver.web.api.common import (
     Blueprint,

@@ -10,7 +10,7 @@ from flask import after_this_request, jsonify
 from flask.views import MethodView
 
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, parse_mainland_mobile
-from receiver.messages import Reading, balance, queries
+from receiver.messages import balance, queries
 from receiver.platform.client import PlatformProtocolError, PlatformUnreachable, check_send
 from receiver.sending.service import CodeRequest, PlatformRefused, Sent
 from receiver.web import runtime
@@ -35,6 +35,7 @@ from receiver.web.errors import Invalid, pointers
 if TYPE_CHECKING:
     from flask import Response
 
+    from receiver.messages.balance import Reading
     from receiver.runtime import Runtime
 
 blueprint = Blueprint("sending", __name__, description="Send codes through the platform, and read balances.")

@@ -15,7 +15,7 @@ from flask.sessions import SecureCookieSessionInterface
 from receiver.auth import users
 from receiver.auth.users import SEEN_EVERY, Ending, Role, Session, User
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
-from receiver.intake import client_address, within
+from receiver.intake.admission import client_address, within
 from receiver.web import runtime
 from receiver.web.auth import Caller
 

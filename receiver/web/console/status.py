@@ -22,8 +22,9 @@ from receiver.config import push_urls
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, mask_mobile
 from receiver.db import once
 from receiver.db.clocks import find_difference
-from receiver.intake import UNUSED_FOR, SpoolState, find_uses, spool_state
-from receiver.messages import Reading, Trend, balance
+from receiver.intake.secret_usage import UNUSED_FOR, find_uses
+from receiver.intake.spool import SpoolState, spool_state
+from receiver.messages import balance
 from receiver.net.egress_policy import EgressError
 from receiver.net.probe import can_connect, own_server
 from receiver.net.self_test import push_self_test
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from receiver.alerting.follow import Incident
     from receiver.alerting.rules import Finding, StoredFigures
+    from receiver.messages.balance import Reading, Trend
     from receiver.support.signals import LastPush, Minute
 
 _LATELY = timedelta(minutes=15)

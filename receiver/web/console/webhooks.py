@@ -10,7 +10,7 @@ from flask import flash, redirect, request, url_for
 from flask_babel import gettext, pgettext
 
 from receiver.core import InputFault, NameTaken, NotFound
-from receiver.messages import parse_filter_time
+from receiver.messages.send_records import parse_filter_time
 from receiver.web import runtime
 from receiver.web.console.error_texts import fault_words
 from receiver.web.console.pages import ask_first, blueprint, render

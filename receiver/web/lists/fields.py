@@ -8,7 +8,7 @@ from typing import Any
 import marshmallow as ma
 
 from receiver.core import CONTROL, TEXT_MAX_CHARS, InputFault, iso_milliseconds, parse_mobile
-from receiver.messages import parse_filter_time
+from receiver.messages.send_records import parse_filter_time
 from receiver.web import runtime
 
 _TEXT = r"^[^\u0000-\u001f\u007f-\u009f]*$"  # `CONTROL` for JSON Schema, where half a surrogate cannot be

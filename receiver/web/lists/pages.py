@@ -13,8 +13,9 @@ from flask import g
 from receiver.audit import AuditFilter, list_entries
 from receiver.core import InputFault, InvalidCursor, NotFound
 from receiver.core.cursors import Cursors
-from receiver.messages import queries, settled
+from receiver.messages import queries
 from receiver.messages.queries import Clock, Filter, Page, PushRow
+from receiver.messages.stamps import settled
 from receiver.web import runtime
 from receiver.web.auth import caller
 from receiver.web.lists.visibility import readable_accounts

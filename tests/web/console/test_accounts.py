@@ -17,7 +17,7 @@ from receiver.auth.api_keys import SCOPE_TEXTS, Scope
 from receiver.auth.users import Role
 from receiver.db import tables
 from receiver.db.tables import incidents, messages
-from receiver.messages import Reading, save_readings
+from receiver.messages.balance import Reading, save_readings
 from receiver.messages.notes import NoteKind, add_note
 from receiver.web.console.session import OF_ALL_ACCOUNTS, POLICIES
 from receiver.webhooks import changes as endpoint_changes

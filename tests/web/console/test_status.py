@@ -18,7 +18,7 @@ from receiver.alerting.node_state import NodeIncidents
 from receiver.alerting.rules import Alarm, Finding
 from receiver.app import create_app
 from receiver.docs import library
-from receiver.messages import Reading, save_readings
+from receiver.messages.balance import Reading, save_readings
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.server import ServeProcess
 from tests.web.console.staff import (

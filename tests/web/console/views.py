@@ -31,9 +31,11 @@ from receiver.auth.users import Role
 from receiver.core import Disk, Push, SendAttempt, SentMessage, first_id_of
 from receiver.db import migrate, once
 from receiver.db.tables import api_keys, audit, audit_chain, deliveries, incidents, login_failures, messages
-from receiver.intake import Probe, Refusal
-from receiver.messages import Reading, balance, notes, record_sent
+from receiver.intake.admission import Probe, Refusal
+from receiver.messages import balance, notes
+from receiver.messages.balance import Reading
 from receiver.messages.notes import NoteKind
+from receiver.messages.recording import record_sent
 from receiver.net.probe import Certificate
 from receiver.sending import attempts
 from receiver.web.console.session import TOKEN

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from functools import partial
+import logging
+from datetime import UTC, datetime
+from importlib import import_module
+from json import dumps
 from typing import TYPE_CHECKING, Any
-
-import structlog
 
 from receiver.core import LogFormat
 from receiver.observability.log_fields import name_fields
@@ -15,67 +14,38 @@ from receiver.observability.logging import bound_request_id
 from receiver.observability.redaction import redact
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import MutableMapping
+    from collections.abc import Callable
 
-_STDERR = 2
+# What logging itself puts into a record; all else is a value of the event.
+_OF_RECORDS = frozenset(logging.makeLogRecord({}).__dict__)
 
 
 def renderer_of(form: LogFormat) -> logging.Formatter:
     """Return what makes lines of records: of our events, and of any library's."""
-    rendering: list[structlog.typing.Processor] = [_for_people()]
-    if form is not LogFormat.CONSOLE:
-        rendering = [partial(_name_fields, form), structlog.processors.JSONRenderer(ensure_ascii=False)]
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[
-            _add_values,
-            structlog.stdlib.add_log_level,
-            structlog.stdlib.add_logger_name,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.stdlib.ExtraAdder(),
-        ],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _add_error_type,
-            structlog.processors.format_exc_info,
-            _redact_event,
-            *rendering,
-        ],
-    )
+    if form is LogFormat.CONSOLE:  # for people, and takes as long to load as most commands take to run
+        return _Lines(import_module("receiver.observability.log_console").make_renderer())
+    return _Lines(lambda event: dumps(name_fields(event, form), ensure_ascii=False, default=repr))
 
 
-def _for_people() -> structlog.typing.Processor:
-    return structlog.dev.ConsoleRenderer(
-        colors=os.isatty(_STDERR), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-    )
+class _Lines(logging.Formatter):
+    def __init__(self, write: Callable[[dict[str, Any]], str]) -> None:
+        super().__init__()
+        self._write = write
 
+    def format(self, record: logging.LogRecord) -> str:
+        event = {name: redact(value) if isinstance(value, str) else value for name, value in self._fields(record)}
+        return self._write(event)
 
-def _add_values(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if isinstance(given := event["_record"].msg, dict):
-        event.update(given)
-    if (asked := bound_request_id.get()) is not None:
-        event.setdefault("request_id", asked)
-    return event
-
-
-def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = redact(value)
-    return event
-
-
-def _add_error_type(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    info = event.get("exc_info")
-    error = info if isinstance(info, BaseException) else info[1] if isinstance(info, tuple) else None
-    if info is True:
-        error = sys.exception()
-    if error is not None:
-        event.setdefault("error", type(error).__name__)
-    return event
-
-
-def _name_fields(
-    form: LogFormat, _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    return name_fields(event, form)
+    def _fields(self, record: logging.LogRecord) -> list[tuple[str, Any]]:
+        event = dict(record.msg) if isinstance(record.msg, dict) else {"event": record.getMessage()}
+        if (asked := bound_request_id.get()) is not None:
+            event.setdefault("request_id", asked)
+        event["level"], event["logger"] = record.levelname.lower(), record.name
+        event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        event.update((name, value) for name, value in record.__dict__.items() if name not in _OF_RECORDS)
+        if record.stack_info:
+            event["stack_info"] = record.stack_info
+        if record.exc_info and record.exc_info[1] is not None:
+            event.setdefault("error", type(record.exc_info[1]).__name__)
+            event["exception"] = self.formatException(record.exc_info)
+        return list(event.items())

@@ -5,33 +5,28 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from receiver.audit import AuditTrail, Checkpoints, Shipper
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, find_fault, parse_address
 from receiver.db import set_aside, version
-from receiver.db.availability import CircuitBreaker
-from receiver.db.encryption import ColumnEncryption
 from receiver.db.engine import Database
 from receiver.db.message_status import keep_ages
-from receiver.db.replica import Replica
 from receiver.db.shared_secrets import SharedSecrets
 from receiver.intake.admission import Admission
 from receiver.intake.batch_writer import BatchWriter
 from receiver.intake.drainer import Drainer
 from receiver.intake.secret_usage import write_uses
 from receiver.intake.spool import SPOOL_DIR, Spool
-from receiver.messages import journal, queries
-from receiver.messages.projector import Projector
-from receiver.messages.reads import Reads
+from receiver.messages import journal
 from receiver.net.egress_policy import EgressPolicy
-from receiver.observability import get_logger, tracing
+from receiver.observability import get_logger, metrics, tracing
 from receiver.platform.client import PlatformClient
 from receiver.reporting import rollup
 from receiver.sending.recorder import Recorder
 from receiver.sending.service import Sender
+from receiver.store import Store
 from receiver.webhooks.service import Webhooks
 from receiver.webhooks.worker import WebhookWorker
 
@@ -45,20 +40,16 @@ _log = get_logger(__name__)
 # Acknowledgements take at most 700 ms at the 99th percentile; after this patience the spool takes over.
 INTAKE_PATIENCE_SECONDS = 0.4
 _INTAKE_CACHE_KIB = 65536  # for the connection that writes pushes, sized for the indexes that every push touches
-_EXPORT_PATIENCE_SECONDS = 3600.0
-_STOP_SECONDS = 1.0  # for what is saved while stopping
 
 
-class Runtime:
+class Runtime(Store):
     """The services of a process that accepts pushes and answers queries.
 
     Opens no connection and starts no thread before `start`, so it can be created before a fork.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.encryption = ColumnEncryption(settings.encryption_keys)
-        self.database = Database(settings.database_url, encryption=self.encryption)
+        super().__init__(settings)
         # For pushes only: no other code holds its connections, and it times out early.
         self.intake_database = Database(
             settings.database_url,
@@ -66,19 +57,6 @@ class Runtime:
             encryption=self.encryption,
             cache_kib=_INTAKE_CACHE_KIB,
         )
-        self._export_database = Database(
-            settings.database_url, patience_seconds=_EXPORT_PATIENCE_SECONDS, encryption=self.encryption
-        )
-        self.replica: Replica | None = None
-        if settings.read_database_url:
-            self.replica = Replica(
-                settings.read_database_url,
-                primary=settings.database_url,
-                max_lag_seconds=settings.replica_max_lag.total_seconds(),
-                encryption=self.encryption,
-            )
-        self.availability = CircuitBreaker()
-        self.require_database = self.availability.require
         self.admission = Admission(settings)
         self._save_uses = partial(write_uses, self.database, now=self.now)
         self.spool = self._open_spool(settings.data_dir / SPOOL_DIR)
@@ -90,21 +68,6 @@ class Runtime:
             clock=self.clock,
             is_busy=lambda: self.batch_writer.is_busy or self.projector.is_late,
         )
-        self.projector = Projector(
-            self.database,
-            availability=self.availability,
-            is_busy=lambda: self.batch_writer.is_busy,
-            on_projected=self.webhook_worker.nudge,
-        )
-        reads = Reads(
-            self.database,
-            export_database=self._export_database,
-            replica=self.replica,
-            availability=self.availability,
-            projector=self.projector,
-        )
-        self.ask, self.ask_present, self.browse = reads.ask, reads.ask_present, reads.browse
-        self.exporting = reads.exporting
         secrets = SharedSecrets(self.database, availability=self.availability)
         self.shared_secret = secrets.get
         self.checkpoints = Checkpoints(settings.data_dir)
@@ -134,6 +97,15 @@ class Runtime:
             self._shipper = Shipper(self.database, address, require_database=self.require_database)
         self._starting = threading.Lock()
         self._started_in: int | None = None  # id of the process whose threads run
+
+    def _on_availability(self, up: bool) -> None:
+        metrics.DATABASE_UP.set(up)
+
+    def _is_busy(self) -> bool:
+        return self.batch_writer.is_busy
+
+    def _on_projected(self) -> None:
+        self.webhook_worker.nudge()
 
     def _make_webhooks(self) -> Webhooks:
         return Webhooks(
@@ -215,7 +187,7 @@ class Runtime:
             return
         with self.database.reading() as connection:
             outdated = self.encryption.is_outdated(connection)
-            self.admission.record_newest_push_at(queries.find_newest_push_at(connection))
+            self.admission.record_newest_push_at(journal.find_newest_push_at(connection))
         if outdated:  # no push has failed yet, but queries would return wrong data
             self.availability.mark_down("the database's encryption has changed")
             return
@@ -255,24 +227,6 @@ class Runtime:
             if self._shipper is not None:
                 self._shipper.stop()
             tracing.stop()
-        if self.availability.up or not self.availability.known:  # also what a command found; must not delay the stop
-            with suppress(ReceiverError):
-                set_aside.save_noted(self.database, self.now(), patience_seconds=_STOP_SECONDS)
         self.spool.close()
-        self.database.close()
-        self._export_database.close()
         self.intake_database.close()
-        if self.replica is not None:
-            self.replica.close()
-
-    def now(self) -> datetime:
-        """Return the current time, UTC."""
-        return datetime.now(UTC)
-
-    def clock(self, now: datetime | None = None) -> queries.Clock:
-        """Return the thresholds for late messages as of `now`, by default the current time."""
-        return queries.Clock(
-            now=now or self.now(),
-            late_after=self.settings.late_after,
-            no_receipt_after=self.settings.no_receipt_after,
-        )
+        super().stop()

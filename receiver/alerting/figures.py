@@ -12,26 +12,23 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from receiver.alerting.rules import BalanceLeft, PushFlow, Rate, SetAsideRows, StoredFigures
+from receiver.alerting.push_flow import find_push_flow
+from receiver.alerting.rules import BalanceLeft, Rate, SetAsideRows, StoredFigures
 from receiver.audit import log
-from receiver.core import DeliveryStatus, first_id_of
+from receiver.core import DeliveryStatus
 from receiver.db import set_aside
-from receiver.db.message_status import waits
-from receiver.db.tables import AGE_FROM, delivery_hour_changes, delivery_hours, messages, pushes
+from receiver.db.tables import delivery_hour_changes, delivery_hours, messages
 from receiver.messages import balance, queries
 from receiver.messages.journal import find_oldest_pending
 from receiver.reporting import rollup
-from receiver.support import signals
+from receiver.support import arrivals, signals
 from receiver.webhooks import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
-_HOUR, _DAY, _WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
-_NUMBERS = 5  # one or two numbers may be switched off
-_MESSAGES_READ_MAX = 20_000
-_MISSED_MAX = 1_000
+_HOUR, _WEEK = timedelta(hours=1), timedelta(days=7)
 _RECENT = timedelta(minutes=30)
 
 
@@ -44,7 +41,7 @@ def find_stored_figures(
     """
     return StoredFigures(
         flow=find_push_flow(connection, now=now),
-        quarantined=signals.count_quarantined(connection, since=now - _HOUR),
+        quarantined=arrivals.count_quarantined(connection, since=now - _HOUR),
         projection_lag_seconds=find_oldest_pending(connection) or 0.0,
         recent=find_recent_rate(connection, now=now),
         usual=find_usual_rate(connection, now=now),
@@ -55,17 +52,6 @@ def find_stored_figures(
         forward_oldest=endpoints.find_oldest(connection),
         set_aside=find_set_aside(connection),
         unshipped_since=log.find_unshipped_since(connection) if ships_audit else None,
-    )
-
-
-def find_push_flow(connection: sa.Connection, *, now: datetime) -> PushFlow:
-    """Return what the platform has pushed, and what it owes."""
-    last_push = signals.find_last_push(connection, now=now)
-    last_push_at = last_push.at if last_push else None
-    return PushFlow(
-        last_push_at=last_push_at,
-        unanswered_since=_find_unanswered_since(connection, last_push_at, now=now),
-        missed_pushes=_count_missed(connection, last_push_at, now=now),
     )
 
 
@@ -93,42 +79,6 @@ def _is_skipped(connection: sa.Connection, one: set_aside.SetAside) -> bool:
 
 
 _CHECKED_MAX, _IDS_SHOWN = 100, 10  # of each table
-
-
-def _find_unanswered_since(
-    connection: sa.Connection, last_push_at: datetime | None, *, now: datetime
-) -> datetime | None:
-    """Return since when five numbers have waited for a receipt without any push; None: fewer wait.
-
-    The oldest send of each number counts. If no push ever arrived, only sends of the last day count: older ones may
-    have been imported.
-    """
-    since = now - _DAY if last_push_at is None else last_push_at
-    oldest = (
-        sa.select(AGE_FROM.label("age_from"), messages.c.mobile, waits().label("waits"))
-        .where(since < AGE_FROM, now > AGE_FROM, messages.c.recorded_at.isnot(None))
-        .order_by(AGE_FROM)
-        .limit(_MESSAGES_READ_MAX)
-        .subquery()
-    )
-    by_number = sa.select(sa.func.min(oldest.c.age_from).label("at")).where(oldest.c.waits).group_by(oldest.c.mobile)
-    found: datetime | None = connection.scalar(by_number.order_by("at").offset(_NUMBERS - 1).limit(1))
-    return found
-
-
-def _count_missed(connection: sa.Connection, last_push_at: datetime | None, *, now: datetime) -> int:
-    """Return how many pushes arrived one week before the present silence, if no sends are recorded.
-
-    0 in the first hour of a silence; at most 1,000. It never falls before the next push, so a quiet night does not end
-    a silence.
-    """
-    if last_push_at is None or now - last_push_at < _HOUR or signals.sends_since(connection, last_push_at - _WEEK):
-        return 0
-    column = pushes.c
-    then = sa.select(sa.literal(1)).where(
-        column.id > first_id_of(last_push_at - _WEEK), column.id < first_id_of(now - _WEEK), signals.OF_PLATFORM
-    )
-    return connection.scalar(sa.select(sa.func.count()).select_from(then.limit(_MISSED_MAX).subquery())) or 0
 
 
 def find_recent_rate(connection: sa.Connection, *, now: datetime) -> Rate:

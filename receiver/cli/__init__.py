@@ -15,6 +15,7 @@ import click
 
 from receiver import __version__
 from receiver.core import ReceiverError, explain
+from receiver.core.collector import uncollected
 from receiver.observability import flush, redact
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class _Entry:
 
 _GROUPS: Mapping[str, Mapping[str, _Entry]] = {
     "Daily": {
-        "status": _Entry("doctor:status", "Print the state of server, database, spool and pushes."),
+        "status": _Entry("status:status", "Print the state of server, database, spool and pushes."),
         "lookup": _Entry("lookup:lookup", "Look up what became of messages, as the console does."),
         "watch": _Entry("pushes:watch", "Print pushes as they arrive."),
         "send": _Entry("sending:send", "Send a verification code through the platform."),
@@ -84,7 +85,8 @@ class _Commands(click.Group):
             return None
         entry = _ENTRIES[cmd_name]
         module, _, name = entry.place.partition(":")
-        command: click.Command = getattr(import_module(f"{__name__}.{module}"), name)
+        with uncollected():
+            command: click.Command = getattr(import_module(f"{__name__}.{module}"), name)
         command.short_help = entry.summary
         return command
 

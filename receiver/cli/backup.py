@@ -24,11 +24,11 @@ from receiver.maintenance.backup import (
     make_backup,
     read_manifest,
     restore,
-    serving_lock,
 )
 from receiver.maintenance.backup_notes import note_backup
 from receiver.maintenance.snapshot import open_unchanging
 from receiver.maintenance.verify import verify
+from receiver.net.serving import serving_lock
 from receiver.observability import get_logger
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import codecs
 import json
 import os
 import sys
-import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -14,21 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from receiver.alerting.rules import hours_of
 from receiver.cli.settings import read_settings
-from receiver.core import DatabaseUnavailable, ReceiverError, SettingsError, find_disk, find_fault, try_lock
+from receiver.core import DatabaseUnavailable, ReceiverError, SettingsError, find_fault, try_lock
 from receiver.db.engine import Database
 from receiver.db.sqlite import path_of
-from receiver.intake.secret_usage import UNUSED_FOR, SecretUse, find_uses
-from receiver.intake.spool import SpoolState, seconds_left
-from receiver.maintenance.backup import is_served
-from receiver.runtime import Runtime
+from receiver.net.serving import is_served
+from receiver.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from receiver.config import Settings
+    from receiver.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -38,19 +35,36 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 @contextmanager
 def open_runtime(*, check_files: bool = True) -> Iterator[Runtime]:
-    """Yield the runtime of a command, and stop it at the end.
+    """Yield the runtime of a command, and stop it at the end. One that only asks the database opens a store instead.
 
     Raises DatabaseUnavailable if a file of the data directory is not writable, unless `check_files` is off.
     """
-    settings = read_settings()
-    require_file_of_server(settings)
-    if check_files:
-        require_files(settings)
-    runtime = Runtime(settings)
+    # All that a server needs: it takes longer to load than a command that only asks takes to run.
+    from receiver.runtime import Runtime  # noqa: PLC0415
+
+    runtime = Runtime(_settings(check_files=check_files))
     try:
         yield runtime
     finally:
         runtime.stop()
+
+
+@contextmanager
+def open_store(*, check_files: bool = True) -> Iterator[Store]:
+    """Yield the database of a command that only asks it, and close it at the end. Raises as `open_runtime` does."""
+    store = Store(_settings(check_files=check_files))
+    try:
+        yield store
+    finally:
+        store.stop()
+
+
+def _settings(*, check_files: bool) -> Settings:
+    settings = read_settings()
+    require_file_of_server(settings)
+    if check_files:
+        require_files(settings)
+    return settings
 
 
 @contextmanager
@@ -148,30 +162,3 @@ def known_accounts(runtime: Runtime, accounts: Sequence[str]) -> list[str] | Non
     if unknown := sorted(set(accounts) - runtime.settings.accounts):
         raise SettingsError(f"--account: {', '.join(unknown)}: no such account is configured")
     return sorted(set(accounts)) or None
-
-
-def find_room(settings: Settings, state: SpoolState) -> float | None:
-    """Return for how many seconds the spool has room at its current rate; None if unknown."""
-    disk = find_disk(settings.data_dir)
-    return seconds_left(state, max_bytes=settings.spool_max_bytes, disk=disk, now=time.time())
-
-
-def room_text(seconds: float | None) -> str:
-    """Return for how long there is room, to append to a line; empty if unknown."""
-    return "" if seconds is None else f"; room for {hours_of(seconds)} more hours at the current rate"
-
-
-def secret_lines(runtime: Runtime) -> list[str]:
-    """Return a line for each push secret, in the order of the settings; [] without a database."""
-    try:
-        uses = runtime.ask(lambda connection: find_uses(connection, runtime.settings.push_tokens))
-    except ReceiverError:
-        return []
-    return [secret_line(use, runtime.now()) for use in uses]
-
-
-def secret_line(use: SecretUse, now: datetime) -> str:
-    """Return a push secret's name, its last use, and whether it can be removed."""
-    last = f"last push {use.last_used_at:%Y-%m-%dT%H:%M:%S}Z" if use.last_used_at else "no push noted yet"
-    removable = f"; unused for {UNUSED_FOR.days} days: can be removed" if use.can_go(now) else ""
-    return f"{use.name}, {last}{removable}"

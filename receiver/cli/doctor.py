@@ -1,48 +1,28 @@
-"""`doctor` and `status`: check the setup, show the state."""
+"""`doctor`: checks the setup."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from receiver import __version__
-from receiver.alerting.figures import find_push_flow, find_set_aside
-from receiver.alerting.messages import explain
+from receiver.alerting.figures import find_set_aside
 from receiver.alerting.node_state import NodeIncidents
-from receiver.alerting.rules import find_silence
 from receiver.auth import api_keys
-from receiver.cli.common import (
-    as_json,
-    find_room,
-    open_runtime,
-    print_json,
-    require_file_of_server,
-    require_files,
-    room_text,
-    secret_line,
-)
-from receiver.cli.prune import find_unpruned
-from receiver.config import Settings, address_text, http_url, load_settings
+from receiver.cli.common import as_json, print_json, require_file_of_server
+from receiver.cli.state import SERVER_TIMEOUT_SECONDS, ask_server, backup_line, find_platform, time_text
+from receiver.config import Settings, http_url, load_settings
 from receiver.core import ReceiverError, SettingsError, exposure, find_fault
 from receiver.db import sqlite, version
 from receiver.db.clocks import find_difference
-from receiver.intake.admission import within
-from receiver.intake.secret_usage import SecretUse, find_uses
-from receiver.intake.sources import find_sources
-from receiver.intake.spool import spool_state
-from receiver.maintenance import prune
-from receiver.maintenance.backup_notes import COMMAND, Noted, find_backups
+from receiver.maintenance.backup_notes import COMMAND, find_backups
 from receiver.maintenance.horizons import list_ahead
-from receiver.messages import queries
-from receiver.messages.journal import find_oldest_pending
-from receiver.messages.queries import Filter, Page
+from receiver.maintenance.retention import find_unpruned
 from receiver.net.certificates import load_pair
 from receiver.net.egress_policy import EgressError
 from receiver.net.probe import ask_own_server
@@ -55,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-_SERVER_TIMEOUT_SECONDS = 3
 _SOURCES_SHOWN = 20
 _PROBES_MANY = 20
 _PUSHES_PER_PROBE = 10  # fewer pushes per empty request are suspicious
@@ -153,7 +132,7 @@ def _findings() -> Iterator[tuple[str, bool | None, str]]:
             yield from _in_database(runtime)
     finally:
         runtime.stop()
-    answer = _server(settings)
+    answer = ask_server(settings)
     yield "server", answer.get("status") == "ok", answer["text"]
     if answer.get("status") == "ok":
         yield _probes(settings)
@@ -207,7 +186,7 @@ def _keys(runtime: Runtime) -> str:
 def _retention(runtime: Runtime) -> tuple[str, bool | None, str]:
     try:
         ahead = runtime.ask(lambda connection: list_ahead(connection, runtime.now()))
-        unpruned = runtime.ask(lambda connection: find_unpruned(connection, runtime))
+        unpruned = runtime.ask(lambda connection: find_unpruned(connection, runtime.settings, runtime.now()))
     except ReceiverError as error:
         return "retention", False, str(error)
     if ahead:
@@ -236,24 +215,6 @@ def _set_aside(runtime: Runtime) -> tuple[str, bool | None, str]:
         return name, True, "every checked row is readable"
     named = "; ".join(f"{rows.count} of {table} ({rows.named})" for table, rows in found.items())
     return name, False, f"unreadable rows set aside, see `receiver docs RowsSetAside`: {named}"
-
-
-def find_platform(runtime: Runtime) -> tuple[bool | None, str]:
-    """Return whether the platform pushes what it owes, by the rule of the alarm; None: nothing has come yet."""
-    now = runtime.now()
-    spooled = bool(spool_state(runtime.spool.directory).bytes)
-    try:
-        flow = runtime.ask(lambda connection: find_push_flow(connection, now=now))
-    except ReceiverError as error:
-        return False, str(error)
-    silence = find_silence(flow, spooled=spooled, now=now, silent_after=runtime.settings.alarm_silent)
-    untried = flow.last_push_at is None and not spooled
-    if silence is not None:
-        return False, f"{'nothing has come yet' if untried else 'silent'}: {explain(silence, 'en')}"
-    if untried:
-        return None, "nothing has come yet; see `receiver push-url`"
-    last = "in the spool" if flow.last_push_at is None else _time_text(flow.last_push_at)
-    return True, f"pushes, the last: {last}"
 
 
 def _clocks(runtime: Runtime) -> tuple[str, bool | None, str]:
@@ -317,24 +278,10 @@ def file_system_type(path: Path, mounts: Path = _MOUNTS) -> str:
     return max(holding, key=lambda found: len(found[0]), default=("/", ""))[1]
 
 
-def _server(settings: Settings) -> dict[str, Any]:
-    """Return the running server's status, and a text about it."""
-    try:
-        body = json.loads(ask_own_server(settings, "/readyz", seconds=_SERVER_TIMEOUT_SECONDS)[1])
-        text = body.get("detail") or f"ready, stores pushes in the {body.get('durable')}"
-        return {"status": body.get("status"), "text": text}
-    except (EgressError, ValueError):
-        return {
-            "status": "down",
-            "text": f"nothing answers on {address_text(settings.inside)}; start it: receiver serve; "
-            f"or set RECEIVER_DATA_DIR, if its data directory is not {settings.data_dir}",
-        }
-
-
 def _probes(settings: Settings) -> tuple[str, bool | None, str]:
     """Return whether empty requests come as often as pushes, as they do behind a redirect."""
     try:
-        text = ask_own_server(settings, "/metrics", seconds=_SERVER_TIMEOUT_SECONDS)[1].decode(errors="replace")
+        text = ask_own_server(settings, "/metrics", seconds=SERVER_TIMEOUT_SECONDS)[1].decode(errors="replace")
     except EgressError:
         text = ""
     probes, pushes = (
@@ -353,13 +300,7 @@ def _backups(settings: Settings) -> tuple[str, bool | None, str]:
     if not backups:
         return "backup", None, f"none made here yet; enable receiver-backup.timer, or run: {COMMAND} DIRECTORY"
     fine = not any(backup.failing or backup.old(now) for backup in backups.values())
-    return "backup", fine or None, "; ".join(_backup_line(command, backup) for command, backup in backups.items())
-
-
-def _backup_line(command: str, backup: Noted) -> str:
-    made = f"last by `{command}`: {_time_text(backup.made_at)}" if backup.made_at else f"none by `{command}`"
-    failed = f", failed {_time_text(backup.failed_at)}" if backup.failed_at and backup.failing else ""
-    return made + failed
+    return "backup", fine or None, "; ".join(backup_line(command, backup) for command, backup in backups.items())
 
 
 def _alarms(settings: Settings) -> tuple[str, bool | None, str]:
@@ -367,91 +308,7 @@ def _alarms(settings: Settings) -> tuple[str, bool | None, str]:
     checked_at = NodeIncidents(settings.data_dir).looked_at
     notes = [] if settings.alarm_urls else ["no notifications: set RECEIVER_ALARM_URLS"]
     if checked_at is None or datetime.now(UTC) - checked_at > _CHECK_OLD:
-        since = "yet" if checked_at is None else f"since {_time_text(checked_at)}"
+        since = "yet" if checked_at is None else f"since {time_text(checked_at)}"
         notes.append(f"`receiver run alarms` has not run here {since}; enable receiver-alarms.timer")
     urls = f"{len(settings.alarm_urls)} alarm URL(s)"
     return "alarms", None if notes else True, "; ".join(notes) or urls
-
-
-@click.command()
-@as_json
-def status(as_json: bool) -> None:
-    """Print the state of server, database, spool and pushes. Works without the database.
-
-    \b
-    Example:
-      receiver status
-    """
-    with open_runtime(check_files=False) as runtime:
-        server = _server(runtime.settings)
-        state: dict[str, Any] = {"version": __version__, "server": server["text"]}
-        waiting = spool_state(runtime.spool.directory)
-        if backups := find_backups(runtime.settings.data_dir):
-            state["backup"] = "; ".join(_backup_line(command, backup) for command, backup in backups.items())
-        room = room_text(find_room(runtime.settings, waiting))
-        state["spool"] = f"{waiting.records} records, {waiting.bytes} bytes{room}" if waiting.bytes else "empty"
-        try:
-            require_files(runtime.settings)
-            state |= {"database": "ok"} | runtime.ask(lambda connection: _journal(runtime, connection))
-            state["platform"] = find_platform(runtime)[1]
-            uses = runtime.ask(lambda connection: find_uses(connection, runtime.settings.push_tokens))
-            state["push_secrets"] = [_use_row(use, runtime.now()) for use in uses]
-            if not runtime.settings.push_allow_enforced:
-                state["would_refuse"] = runtime.ask(lambda connection: _would_refuse(runtime, connection))
-        except ReceiverError as error:
-            state["database"] = str(error)
-    if as_json:
-        print_json(state)
-    else:
-        for name, value in state.items():
-            for line in [value] if isinstance(value, str) else (row["text"] for row in value):
-                print(f"{name.replace('_', ' ')}: {line}")
-    if server["status"] != "ok" or state["database"] != "ok":
-        sys.exit(1)
-
-
-def _journal(runtime: Runtime, connection: Any) -> dict[str, Any]:
-    newest = queries.list_pushes(connection, Page(limit=1))
-    day_ago = runtime.now() - timedelta(days=1)
-    quarantined = Page(limit=1000, filter=Filter(outcome="quarantined", received_from=day_ago))
-    count = len(queries.list_pushes(connection, quarantined))
-    horizons = prune.list_horizons(connection)
-    pruned = {f"{kind}_whole_since": _time_text(state.horizon) for kind, state in horizons.items()}
-    behind = find_oldest_pending(connection)
-    return {
-        **pruned,
-        "projection": "up to date" if behind is None else f"{behind:.1f} s behind",
-        "last_push": _time_text(newest[0].received_at) if newest else "none yet; see `receiver push-url`",
-        "quarantined_last_day": f"{count}{'+' if count == quarantined.limit else ''}",
-    }
-
-
-def _use_row(use: SecretUse, now: datetime) -> dict[str, Any]:
-    return {
-        "account": use.account,
-        "secret": use.name,
-        "last_push": _time_text(use.last_used_at) if use.last_used_at else None,
-        "pushes": use.pushes,
-        "can_be_removed": use.can_go(now),
-        "text": f"{use.account}: {secret_line(use, now)}",
-    }
-
-
-def _would_refuse(runtime: Runtime, connection: Any) -> list[dict[str, Any]]:
-    """Return which addresses of the last day RECEIVER_PUSH_ALLOW would refuse if it were enforced."""
-    allowed = runtime.settings.push_allow
-    sources = find_sources(connection, since=runtime.now() - timedelta(days=1)).found if allowed else []
-    refused = [source for source in sources if not within(source.address, allowed)]
-    return [
-        {
-            "address": source.address,
-            "pushes": source.pushes,
-            "last_push": _time_text(source.last_at),
-            "text": f"{source.address}: {source.pushes} pushes in a day, the last {_time_text(source.last_at)}",
-        }
-        for source in refused[:_SOURCES_SHOWN]
-    ]
-
-
-def _time_text(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%S}Z"

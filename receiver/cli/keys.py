@@ -9,7 +9,7 @@ import click
 
 from receiver.auth import service
 from receiver.auth.api_keys import SCOPE_TEXTS, Scope, list_keys
-from receiver.cli.common import ACTOR, accounts_text, as_json, known_accounts, open_runtime, print_list
+from receiver.cli.common import ACTOR, accounts_text, as_json, known_accounts, open_runtime, open_store, print_list
 from receiver.cli.groups import CommandGroup
 
 
@@ -62,8 +62,8 @@ def list_(as_json: bool) -> None:
     Example:
       receiver keys list
     """
-    with open_runtime() as runtime:
-        rows = runtime.ask_present(list_keys)
+    with open_store() as store:
+        rows = store.ask_present(list_keys)
     print_list(
         rows,
         {

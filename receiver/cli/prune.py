@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +18,13 @@ from receiver.config import Settings, audit_days, retention_problems
 from receiver.core import ReceiverError, SettingsError
 from receiver.core.cursors import read_unfiltered
 from receiver.maintenance.horizons import require_none_ahead, require_present
-from receiver.maintenance.prune import Due, Plan, RetentionKind, find_overdue, list_horizons, look, prune
+from receiver.maintenance.prune import Due, Plan, look, prune
+from receiver.maintenance.retention import RetentionKind, cutoffs_of, keep_days_of
 from receiver.messages.events import EventKind, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
-    from receiver.db.engine import Connection
     from receiver.runtime import Runtime
 
 
@@ -101,7 +99,7 @@ def run_prune(as_json: bool) -> None:
 
 def _keep_days(settings: Settings, kind: RetentionKind | None, days: int | None) -> dict[RetentionKind, int]:
     """Return the retention days of each kind, one of them overridden. Raises SettingsError if they conflict."""
-    fields = {f"keep_{each}_days": getattr(settings, f"keep_{each}_days") for each in RetentionKind}
+    fields = {f"keep_{each}_days": kept for each, kept in keep_days_of(settings).items()}
     if kind is not None and days is not None:
         fields[f"keep_{kind}_days"] = days
         if kind is RetentionKind.AUDIT:
@@ -114,32 +112,10 @@ def _keep_days(settings: Settings, kind: RetentionKind | None, days: int | None)
     return {each: fields[f"keep_{each}_days"] for each in RetentionKind}
 
 
-def cutoffs_of(runtime: Runtime, keep_days: Mapping[RetentionKind, int] | None = None) -> dict[RetentionKind, datetime]:
-    """Return the time before which each kind is deleted, without the kinds that are kept forever."""
-    now = runtime.now()
-    days = keep_days or _keep_days(runtime.settings, None, None)
-    return {kind: now - timedelta(days=number) for kind, number in days.items() if number}
-
-
-_OVERDUE_AFTER = timedelta(days=2)
-
-
-def find_unpruned(connection: Connection, runtime: Runtime) -> list[RetentionKind]:
-    """Return the kinds whose prune is two days overdue."""
-    recent = runtime.now() - _OVERDUE_AFTER
-    horizons = list_horizons(connection)
-    cutoffs = {
-        kind: before - _OVERDUE_AFTER
-        for kind, before in cutoffs_of(runtime).items()
-        if kind not in horizons or (horizons[kind].pruned_at or before) < recent
-    }
-    return find_overdue(connection, cutoffs)
-
-
 def _plan(
     runtime: Runtime, keep_days: Mapping[RetentionKind, int], kinds: Sequence[RetentionKind], readers: Position | None
 ) -> Plan:
-    cutoffs = cutoffs_of(runtime, keep_days)
+    cutoffs = cutoffs_of(keep_days, runtime.now())
     for kind in kinds:
         if kind not in cutoffs:
             raise SettingsError(f"RECEIVER_KEEP_{kind.upper()}_DAYS: 0 keeps it forever; pass --days N")

@@ -33,9 +33,10 @@ def push_url(active: bool, account: str | None) -> None:
         print(wanted[0])  # an account's first secret is its active one
         return
     # The database knows the uses of each. Most have one URL, and all that reads a database takes longer than the rest.
-    from receiver.cli.common import open_runtime, secret_lines  # noqa: PLC0415
+    from receiver.cli.common import open_store  # noqa: PLC0415
+    from receiver.cli.state import secret_lines  # noqa: PLC0415
 
-    with open_runtime() as runtime:
-        for (of, url), use in zip(urls, secret_lines(runtime) or [""] * len(urls), strict=True):
+    with open_store() as store:
+        for (of, url), use in zip(urls, secret_lines(store) or [""] * len(urls), strict=True):
             if url in wanted:
                 print(f"{of}\t{url}\t{use}".rstrip("\t"))

@@ -13,9 +13,9 @@ import click
 from receiver.cli.common import ACTOR, as_json, open_runtime, print_json, print_list, print_table
 from receiver.cli.groups import CommandGroup
 from receiver.config import parsers as to
+from receiver.config import within
 from receiver.core import NotFound, Outcome, Receipt, Reply, mask_mobile
 from receiver.intake import service
-from receiver.intake.admission import within
 from receiver.intake.sources import READ_MAX_PUSHES, find_sources
 from receiver.messages import queries
 from receiver.messages.queries import Filter, Page, PushRow

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver.cli.binding import require_free
-from receiver.cli.prune import find_unpruned
 from receiver.cli.settings import warn_of_unknown
 from receiver.config import Settings, address_text, inside_at, load_settings, push_urls
 from receiver.core import DatabaseUnavailable, SettingsError, exposure
 from receiver.db.sqlite import said, shortcoming
-from receiver.maintenance.backup import take_serving_lock
-from receiver.net.serving import addresses_published
+from receiver.maintenance.retention import find_unpruned
+from receiver.net.serving import addresses_published, take_serving_lock
 from receiver.observability import LineWriter, configure_logging, get_logger
 from receiver.runtime import Runtime
 from receiver.server import Server
 
 if TYPE_CHECKING:
-    from receiver.maintenance.prune import RetentionKind
+    from receiver.maintenance.retention import RetentionKind
 
 _log = get_logger(__name__)
 
@@ -79,7 +78,7 @@ def _make_ready(settings: Settings) -> list[RetentionKind]:
         if settings.encryption_keys and runtime.encryption.cipher is None:
             _log.warning("encryption keys are set, but the database is not encrypted: run `receiver db encrypt`")
         runtime.availability.mark_up()
-        return runtime.ask(lambda connection: find_unpruned(connection, runtime))
+        return runtime.ask(lambda connection: find_unpruned(connection, settings, runtime.now()))
     except DatabaseUnavailable as error:
         _log.warning("starting without the database, pushes go to the spool", reason=str(error))
         return []

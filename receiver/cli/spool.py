@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from receiver.cli.common import as_json, find_room, open_runtime, print_json, room_text
+from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.cli.groups import CommandGroup
+from receiver.cli.state import find_room, room_text
 from receiver.config import load_settings
 from receiver.core import SettingsError
 from receiver.intake.spool import SPOOL_DIR, spool_state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from receiver.config.addresses import address_text, inside_at, is_local_only, is_loopback, near, push_urls
+from receiver.config.addresses import address_text, inside_at, is_local_only, is_loopback, near, push_urls, within
 from receiver.config.loading import load_data_dir, load_settings, make_data_dir, retention_problems
 from receiver.config.parsers import (
     ALARM_LANGUAGES,
@@ -46,4 +46,5 @@ __all__ = [
     "sqlite_url",
     "tokens",
     "tokens_text",
+    "within",
 ]

@@ -6,6 +6,9 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from receiver.config.parsers import Network
     from receiver.config.settings import Settings
 
 
@@ -54,3 +57,14 @@ def is_local_only(settings: Settings) -> bool:
 def push_urls(settings: Settings) -> list[tuple[str, str]]:
     """Return the push URLs as (account, URL). They contain the secret."""
     return [(account, f"{reached_at(settings)}/push/{secret}") for account, secret in settings.push_tokens]
+
+
+def within(address: str, networks: Sequence[Network]) -> bool:
+    """Return whether an address is in one of the networks. False for text that is not an address."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    if parsed.version == 6 and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in network for network in networks)

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from receiver.core import DatabaseUnavailable
-from receiver.observability import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class CircuitBreaker:
     """Up, down for a reason, or not known yet. Safe for many threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[bool], None] = lambda _: None) -> None:
+        self._show = show
         self._known = threading.Event()
         self._reason: str | None = "not reached yet"
         self.changed = threading.Event()  # for the drainer, which tries to reconnect
@@ -47,13 +47,13 @@ class CircuitBreaker:
     def mark_up(self) -> None:
         """Record that the database answers."""
         self._reason = None
-        metrics.DATABASE_UP.set(1)
+        self._show(True)
         self._known.set()
 
     def mark_down(self, reason: str) -> None:
         """Record that the database does not answer, and wake the drainer."""
         self._reason = reason
-        metrics.DATABASE_UP.set(0)
+        self._show(False)
         self._known.set()
         self.changed.set()
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
+from receiver.config import within
 from receiver.core import Kind, OptOutWords, Push, PushFlag, ReceiverError, earliest, new_id
 from receiver.intake.secrets import PushSecret, PushSecrets
 from receiver.observability import get_logger, metrics
@@ -406,14 +407,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def within(address: str, networks: Sequence[Network]) -> bool:
-    """Return whether an address is in one of the networks. False for text that is not an address."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return False
-    if parsed.version == 6 and parsed.ipv4_mapped:
-        parsed = parsed.ipv4_mapped
-    return any(parsed in network for network in networks)

@@ -23,7 +23,6 @@ from receiver.config import PUSH_SECRET_FILE, Settings, make_data_dir
 from receiver.core import (
     Push,
     ReceiverError,
-    SettingsError,
     make_directory,
     sync_directory,
     sync_file,
@@ -156,38 +155,6 @@ def restore(path: Path, data_dir: Path, *, force: bool) -> Restored:
         shutil.rmtree(draft, ignore_errors=True)
         raise ReceiverError(f"{data_dir}: {error.strerror}; fix this and restore again") from error
     return Restored(manifest=manifest, aside=aside)
-
-
-@contextmanager
-def serving_lock(data_dir: Path) -> Iterator[None]:
-    """Hold the lock of `receiver serve`. Raises SettingsError if a server runs."""
-    handle = take_serving_lock(data_dir)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
-def take_serving_lock(data_dir: Path) -> int:
-    """Take the lock of the only server of an embedded database and return its open handle.
-
-    The lock is on the directory: a lock file could be removed, and another server would create a new one.
-    Raises SettingsError if another process has it.
-    """
-    handle = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
-    if not try_lock(handle):
-        os.close(handle)
-        raise SettingsError(f"another `receiver serve` runs on {data_dir}; stop it, or set another RECEIVER_DATA_DIR")
-    return handle
-
-
-def is_served(data_dir: Path) -> bool:
-    """Return whether a server holds the lock of this directory."""
-    try:
-        os.close(take_serving_lock(data_dir))
-    except SettingsError:
-        return True
-    return False
 
 
 # --- Backup ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from receiver.core import ReceiverError
 from receiver.db.tables import audit, messages, pushes, receipts, replies, retention
-from receiver.maintenance.prune import RetentionKind, list_horizons
+from receiver.maintenance.retention import RetentionKind, list_horizons
 from receiver.reporting import rollup
 
 if TYPE_CHECKING:

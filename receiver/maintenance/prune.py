@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -39,6 +38,7 @@ from receiver.db.tables import (
     retention,
 )
 from receiver.maintenance.pages import iter_pages, reading_each
+from receiver.maintenance.retention import RetentionKind
 from receiver.messages.projection import lock_tasks
 from receiver.messages.projector import catch_up
 from receiver.messages.recording import match_recorded
@@ -55,16 +55,6 @@ _BATCH_SECONDS = 0.05  # target duration of a transaction: a push waits at most 
 _BATCH_ROWS, _BATCH_ROWS_MAX = 200, 1000
 # A push that was spooled this long may have been saved after, and pruned before, a later copy of it.
 OUT_OF_ORDER = timedelta(days=1)
-
-
-class RetentionKind(StrEnum):
-    """The kinds of rows with their own age limits."""
-
-    PUSHES = "pushes"
-    RECEIPTS = "receipts"
-    REPLIES = "replies"
-    MESSAGES = "messages"
-    AUDIT = "audit"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,33 +76,6 @@ class Due:
     oldest: datetime | None
     newest: datetime | None
     bytes: int | None  # of bodies and queries; None: unknown
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetentionHorizon:
-    """The time from which on one kind is complete."""
-
-    horizon: datetime
-    pruned_at: datetime | None  # when all older rows were deleted; None: not yet
-
-
-def list_horizons(connection: sa.Connection) -> dict[RetentionKind, RetentionHorizon]:
-    """Return the horizon of each kind that was ever pruned."""
-    rows = connection.execute(sa.select(retention).order_by(retention.c.kind))
-    return {RetentionKind(row.kind): RetentionHorizon(horizon=row.horizon, pruned_at=row.pruned_at) for row in rows}
-
-
-def find_overdue(connection: sa.Connection, cutoffs: Mapping[RetentionKind, datetime]) -> list[RetentionKind]:
-    """Return the kinds whose oldest row is older than its cutoff."""
-    oldest: dict[RetentionKind, Any] = {
-        RetentionKind.PUSHES: sa.select(pushes.c.received_at).order_by(pushes.c.id),
-        RetentionKind.RECEIPTS: sa.select(receipts.c.last_seen_at).order_by(receipts.c.id),
-        RetentionKind.REPLIES: sa.select(replies.c.last_seen_at).order_by(replies.c.id),
-        RetentionKind.MESSAGES: sa.select(AGE_FROM).where(AGE_FROM.isnot(None)).order_by(AGE_FROM),
-        RetentionKind.AUDIT: sa.select(audit.c.at).order_by(audit.c.id),
-    }
-    found = {kind: connection.scalar(oldest[kind].limit(1)) for kind in cutoffs}
-    return [kind for kind, at in found.items() if at is not None and at < cutoffs[kind]]
 
 
 def look(connection: sa.Connection, plan: Plan) -> list[Due]:

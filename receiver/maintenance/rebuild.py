@@ -18,7 +18,8 @@ from receiver.core import first_id_of
 from receiver.db.engine import Database, lift_statement_timeout
 from receiver.db.sql import delivery_status
 from receiver.db.tables import masked_of_task_where, messages, pushes, receipts, replies
-from receiver.maintenance.prune import OUT_OF_ORDER, RetentionKind, list_horizons
+from receiver.maintenance.prune import OUT_OF_ORDER
+from receiver.maintenance.retention import RetentionKind, list_horizons
 from receiver.messages import projection
 from receiver.messages.projection_sql import INBOUND, Inbound
 from receiver.messages.stamps import mark_changed

@@ -43,7 +43,8 @@ from receiver.db.set_aside import read_rows, require_texts
 from receiver.db.tables import masked_key_where, masked_of_task_where, messages, projection, pushes, receipts, replies
 from receiver.maintenance.horizons import list_ahead, list_supported
 from receiver.maintenance.pages import iter_pages
-from receiver.maintenance.prune import OUT_OF_ORDER, RetentionKind, list_horizons
+from receiver.maintenance.prune import OUT_OF_ORDER
+from receiver.maintenance.retention import RetentionKind, list_horizons
 from receiver.messages.queries import PUSH_COLUMNS, as_push_row
 from receiver.reporting import rollup
 

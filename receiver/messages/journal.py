@@ -6,7 +6,7 @@ Messages, receipts and replies follow from it: see `projection`.
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from json import dumps
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from receiver.db.engine import Database
 
 Values = tuple[Any, ...]
+
+CLOCK_SLACK = timedelta(minutes=5)  # for a clock that is set back between a push's id and its time
 
 # Of `pushes`, with PostgreSQL's types. A sequence follows on SQLite, which has none of its own.
 _COLUMNS = {
@@ -228,6 +230,11 @@ def find_oldest_pending(connection: sa.Connection, *, upto: int | None = None) -
     query = sa.select(pushes.c.received_at).where(_is_pending()).order_by(pushes.c.sequence).limit(1)
     received_at = connection.scalar(query if upto is None else query.where(pushes.c.sequence <= upto))
     return None if received_at is None else max(0.0, (datetime.now(UTC) - received_at).total_seconds())
+
+
+def find_newest_push_at(connection: sa.Connection) -> datetime | None:
+    """Return when the newest push arrived; None: there is none."""
+    return connection.scalar(sa.select(pushes.c.received_at).order_by(pushes.c.id.desc()).limit(1))
 
 
 def quarantine_next(connection: sa.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Network probes: is a server reachable, which TLS does it speak, how long is its certificate valid; our own server."""
+"""Network probes: is a server reachable, how long is its certificate valid; our own server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from cryptography import x509
 
 from receiver.config import Settings, near
 from receiver.net.egress import open_client
@@ -63,31 +61,21 @@ def find_certificate(url: str, *, tls: ssl.SSLContext | None = None) -> Certific
     return Certificate(days_left=max(0.0, (ends - time.time()) / _DAY_SECONDS))
 
 
+def is_listening(settings: Settings) -> bool:
+    """Return whether anything accepts a connection where the server of these settings listens on this machine."""
+    try:
+        socket.create_connection(near(settings.inside), timeout=_PATIENCE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def own_server(settings: Settings) -> EgressClient:
     """Return a client of the server of these settings on this machine, to be closed."""
     host, port = near(settings.inside)
     scheme = "http" if settings.tls_cert is None else "https"
     # The certificate carries the public name; a local connection has no man in the middle.
     return open_client(TargetUrl(scheme=scheme, host=host, port=port), tls=unverified_context())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Handshake:
-    """The result of a TLS handshake."""
-
-    version: str
-    chain: tuple[x509.Certificate, ...]  # as it was sent: the server's own first
-
-
-def shake_hands(
-    address: tuple[str, int], *, tls: ssl.SSLContext, name: str | None, timeout_seconds: float
-) -> Handshake:
-    """Return the result of a TLS handshake; `name` None: without SNI. Raises OSError."""
-    with (
-        socket.create_connection(address, timeout=timeout_seconds) as plain,
-        tls.wrap_socket(plain, server_hostname=name) as connection,
-    ):
-        return Handshake(version=connection.version() or "", chain=_chain(connection))
 
 
 def unverified_context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
@@ -101,13 +89,6 @@ def unverified_context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
         context.minimum_version = version or ssl.TLSVersion.MINIMUM_SUPPORTED
         context.maximum_version = version or ssl.TLSVersion.MAXIMUM_SUPPORTED
     return context
-
-
-def _chain(connection: ssl.SSLSocket) -> tuple[x509.Certificate, ...]:
-    # Public from Python 3.13 on; before that in the inner object alone.
-    found = getattr(connection, "get_unverified_chain", None) or connection._sslobj.get_unverified_chain  # type: ignore[attr-defined]  # noqa: SLF001
-    encoded = [each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in found()]
-    return tuple(x509.load_der_x509_certificate(each) for each in encoded)
 
 
 def ask_own_server(settings: Settings, path: str, *, seconds: float = _OWN_SERVER_SECONDS) -> tuple[int, bytes]:

@@ -19,7 +19,8 @@ from receiver.config import is_loopback
 from receiver.core import SettingsError
 from receiver.net.egress import open_client
 from receiver.net.egress_policy import EgressError, EgressFault, EgressUnsendable, TargetUrl, ascii_host
-from receiver.net.probe import Handshake, shake_hands, unverified_context
+from receiver.net.handshake import Handshake, shake_hands
+from receiver.net.probe import unverified_context
 from receiver.net.self_test import SelfTestAnswer, push_self_test
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A file in the data directory with the addresses of its running server, for commands in another terminal."""
+"""The running server of a data directory: its lock, and a file with its addresses for commands in another terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from receiver.core import try_lock
+from receiver.core import SettingsError, try_lock
 from receiver.observability import get_logger
 
 if TYPE_CHECKING:
@@ -22,6 +22,38 @@ NOTE = "serving.json"
 _PATIENCE_SECONDS = 1.0  # for a command that is just reading the file
 _RETRY_SECONDS = 0.02
 _log = get_logger(__name__)
+
+
+@contextmanager
+def serving_lock(data_dir: Path) -> Iterator[None]:
+    """Hold the lock of `receiver serve`. Raises SettingsError if a server runs."""
+    handle = take_serving_lock(data_dir)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def take_serving_lock(data_dir: Path) -> int:
+    """Take the lock of the only server of an embedded database and return its open handle.
+
+    The lock is on the directory: a lock file could be removed, and another server would create a new one.
+    Raises SettingsError if another process has it.
+    """
+    handle = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+    if not try_lock(handle):
+        os.close(handle)
+        raise SettingsError(f"another `receiver serve` runs on {data_dir}; stop it, or set another RECEIVER_DATA_DIR")
+    return handle
+
+
+def is_served(data_dir: Path) -> bool:
+    """Return whether a server holds the lock of this directory."""
+    try:
+        os.close(take_serving_lock(data_dir))
+    except SettingsError:
+        return True
+    return False
 
 
 @contextmanager

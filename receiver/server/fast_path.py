@@ -20,8 +20,9 @@ from gunicorn import SERVER, util
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
+from receiver.config import within
 from receiver.core import Kind, Overloaded, ReceiverError, new_id
-from receiver.intake.admission import PUSH_MAX_BYTES, Refused, within
+from receiver.intake.admission import PUSH_MAX_BYTES, Refused
 from receiver.intake.batch_writer import Acknowledged
 from receiver.intake.push_path import read_push_path
 from receiver.server.answers import keep_alive_seconds

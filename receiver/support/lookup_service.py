@@ -10,8 +10,8 @@ from receiver.core import is_masked
 from receiver.messages import notes, queries
 from receiver.messages.fields import without_numbers
 from receiver.messages.reads import DATA_LAG
+from receiver.support import arrivals, signals
 from receiver.support import lookup_queries as store
-from receiver.support import signals
 from receiver.support.answers import (
     UNSETTLED,
     Attempts,
@@ -305,7 +305,7 @@ def _without_messages(
             and all_searched
             and accounts is None  # else another account may have sent it
             and DATA_LAG.get() is None
-            and signals.count_quarantined(connection, since=None) < signals.QUARANTINED_SEARCHED_MAX
+            and arrivals.count_quarantined(connection, since=None) < signals.QUARANTINED_SEARCHED_MAX
             and store.records_sends(connection)
         ),
     )

@@ -16,14 +16,14 @@ from urllib.parse import unquote_to_bytes
 
 import sqlalchemy as sa
 
-from receiver.core import CLOCKS_APART, DeliveryStatus, Outcome, first_id_of, latency_seconds
+from receiver.core import DeliveryStatus, first_id_of, latency_seconds
 from receiver.db.encryption import cipher_of
 from receiver.db.message_status import waits
 from receiver.db.set_aside import read_rows
 from receiver.db.sql import epoch_seconds
 from receiver.db.tables import AGE_FROM, messages, pushes, receipts
+from receiver.messages.journal import CLOCK_SLACK
 from receiver.messages.queries import (
-    CLOCK_SLACK,
     PUSH_COLUMNS,
     Clock,
     MessageRow,
@@ -31,24 +31,13 @@ from receiver.messages.queries import (
     as_push_row,
     get_messages,
 )
-from receiver.net.self_test import SELF_TEST_BODY
+from receiver.support.arrivals import OF_PLATFORM, RECORDED, newest_quarantined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
 NEWEST_MAX = 20_000  # messages read for one span: about 10 ms
-_RECORDED = AGE_FROM.isnot(None)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LastPush:
-    """The newest push of the journal, parsed or not."""
-
-    at: datetime
-    remote_addr: str
-    outcome: str
-    kind: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,27 +58,6 @@ class RecentDelivery:
     arrived: int  # delivered of them, however late
     within_seconds: int | None  # 95 % of the delivered took at most this long; None: nothing was delivered
     share: float  # delivered within that, of `sent`
-
-
-OF_PLATFORM = sa.func.substr(pushes.c.body, 1, len(SELF_TEST_BODY), type_=sa.LargeBinary) != SELF_TEST_BODY
-
-
-def find_last_push(
-    connection: sa.Connection, accounts: Sequence[str] | None = None, *, now: datetime
-) -> LastPush | None:
-    """Return the platform's newest push to these accounts that is not in the future; None: there is none."""
-    column = pushes.c
-    query = sa.select(column.received_at, column.remote_addr, column.outcome, column.kind)
-    query = query.where(OF_PLATFORM, _received_by(now), *_pushed_to(accounts))
-    row = connection.execute(query.order_by(column.id.desc()).limit(1)).one_or_none()
-    if row is None:
-        return None
-    return LastPush(at=row.received_at, remote_addr=row.remote_addr, outcome=row.outcome, kind=row.kind)
-
-
-def _received_by(now: datetime) -> sa.ColumnElement[bool]:
-    """Return the condition that a push is not in the future: otherwise a wrong clock would hide a silence for years."""
-    return pushes.c.id < first_id_of(now + CLOCKS_APART)
 
 
 # --- Minute by minute -----------------------------------------------------------------------------------
@@ -148,7 +116,7 @@ def _pushes(connection: sa.Connection, span: range, at_most: int) -> _Counted:
 def _sends(connection: sa.Connection, span: range, at_most: int) -> _Counted:
     newest = sa.select(AGE_FROM.label("moment"), messages.c.send_state.is_(None).label("counts"))
     # Without sends dated ahead of our clock: they would count as the newest.
-    newest = newest.where(_beginning(span.start) <= AGE_FROM, _beginning(span.stop) > AGE_FROM, _RECORDED)
+    newest = newest.where(_beginning(span.start) <= AGE_FROM, _beginning(span.stop) > AGE_FROM, RECORDED)
     return _newest(connection, newest.order_by(AGE_FROM.desc()), span.start, at_most)
 
 
@@ -196,12 +164,6 @@ def _by_minute(connection: sa.Connection, rows: Any) -> Any:
     found = sa.func.count()
     counted = found.filter(of_rows.c.counts)
     return sa.select(minute, found.label("found"), counted.label("counted")).select_from(of_rows).group_by(minute)
-
-
-def sends_since(connection: sa.Connection, since: datetime) -> bool:
-    """Return whether any send after that moment was recorded."""
-    newest = connection.scalar(sa.select(AGE_FROM).where(_RECORDED).order_by(AGE_FROM.desc()).limit(1))
-    return newest is not None and newest >= since
 
 
 def _nearest_rank(ascending: Sequence[Any], percent: int) -> Any:
@@ -295,7 +257,7 @@ def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[An
 
     What else is asked of them comes after that: asked at once, what is rare would be looked for among all of them.
     """
-    newest = sa.select(AGE_FROM.label("age_from"), *columns).where(since < AGE_FROM, until > AGE_FROM, _RECORDED)
+    newest = sa.select(AGE_FROM.label("age_from"), *columns).where(since < AGE_FROM, until > AGE_FROM, RECORDED)
     return newest.order_by(AGE_FROM.desc()).limit(NEWEST_MAX).subquery()
 
 
@@ -303,17 +265,6 @@ def sent_between(since: datetime, until: datetime, *columns: sa.ColumnElement[An
 
 QUARANTINED_SEARCHED_MAX = 1_000
 _CONTAINING_MAX = 20  # pushes that contain a number, of which each is read
-
-
-def count_quarantined(
-    connection: sa.Connection, *, since: datetime | None, at_most: int = 1_000, accounts: Sequence[str] | None = None
-) -> int:
-    """Return how many pushes received after `since` could not be parsed; `at_most` means that many or more."""
-    newest = _newest_quarantined(since, at_most, accounts, pushes.c.received_at)
-    query = sa.select(sa.func.count()).select_from(newest)
-    if since is not None:
-        query = query.where(newest.c.received_at > since)
-    return connection.scalar(query) or 0
 
 
 def find_quarantined_about(
@@ -329,7 +280,7 @@ def find_quarantined_about(
     Bytes are compared as they came, so what a sender may encode in several ways is not found; digits are. A needle
     inside a longer number is not meant. Only among the newest `at_most`. An empty needle is none.
     """
-    newest = _newest_quarantined(since, at_most, accounts, *PUSH_COLUMNS)
+    newest = newest_quarantined(since, at_most, accounts, *PUSH_COLUMNS)
     if cipher_of(connection.dialect) is not None:
         return _find_in_sealed(connection, newest, list(filter(None, needles)), since)
     contains = _contains_postgresql if connection.dialect.name == "postgresql" else _contains_sqlite
@@ -365,24 +316,9 @@ def _bounded(needle: bytes) -> bytes:
     return before + re.escape(needle) + after
 
 
-def _newest_quarantined(
-    since: datetime | None, at_most: int, accounts: Sequence[str] | None, *columns: sa.ColumnElement[Any]
-) -> sa.Subquery:
-    # As a literal, so that PostgreSQL sees that the partial index holds for it.
-    quarantined = pushes.c.outcome == sa.literal(str(Outcome.QUARANTINED), literal_execute=True)
-    newest = sa.select(*columns).where(quarantined, *_pushed_to(accounts))
-    if since is not None:
-        newest = newest.where(pushes.c.id >= first_id_of(since - CLOCK_SLACK))
-    return newest.order_by(pushes.c.id.desc()).limit(at_most).subquery()
-
-
 def _contains_postgresql(column: sa.ColumnElement[bytes], needle: bytes) -> sa.ColumnElement[bool]:
     return sa.func.position(sa.literal(needle, sa.LargeBinary).op("IN")(column)) > 0
 
 
 def _contains_sqlite(column: sa.ColumnElement[bytes], needle: bytes) -> sa.ColumnElement[bool]:
     return sa.func.instr(column, needle) > 0
-
-
-def _pushed_to(accounts: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
-    return [] if accounts is None else [pushes.c.account.in_(accounts)]

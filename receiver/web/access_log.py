@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, request
 
+from receiver.config import within
 from receiver.core import LogFormat, ReceiverError, new_id
-from receiver.intake.admission import Refused, client_address, within
+from receiver.intake.admission import Refused, client_address
 from receiver.intake.batch_writer import Acknowledged
 from receiver.observability import bound_request_id, get_logger, metrics, redact, tracing, write_rendered
 from receiver.observability.log_fields import name_fields

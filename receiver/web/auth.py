@@ -15,9 +15,10 @@ from flask import after_this_request, current_app, g, request
 from receiver.auth import api_keys
 from receiver.auth.api_keys import ApiKey, Scope
 from receiver.auth.login_throttle import Throttle
+from receiver.config import within
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, still_lasts
 from receiver.db.engine import RowRejected
-from receiver.intake.admission import client_address, within
+from receiver.intake.admission import client_address
 from receiver.web import denials, runtime
 from receiver.web.error_codes import ErrorCode
 from receiver.web.errors import Denied, answer_for, missing_scope

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from receiver import __version__
 from receiver.alerting import figures, rules
 from receiver.alerting.figures import find_set_aside
+from receiver.alerting.push_flow import find_push_flow
 from receiver.alerting.rules import Alarm, PushFlow, Rate, SetAsideRows
 from receiver.audit import log
 from receiver.core import ReceiverError, find_disk
@@ -38,7 +39,7 @@ from receiver.messages import balance
 from receiver.messages.journal import find_oldest_pending
 from receiver.observability.metrics import MetricDescription
 from receiver.reporting.busiest import SPIKE_MIN_SENT, By, list_busiest
-from receiver.support import signals
+from receiver.support import arrivals
 from receiver.webhooks import endpoints, fan_out
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Scrape(Collector):
     @cached_property
     def flow(self) -> PushFlow:
         """What the platform has pushed, and what it owes."""
-        return self.ask(lambda connection: figures.find_push_flow(connection, now=self.now))
+        return self.ask(lambda connection: find_push_flow(connection, now=self.now))
 
     @cached_property
     def rates(self) -> Mapping[str, Rate]:
@@ -367,7 +368,7 @@ def _alarm_threshold(scrape: Scrape) -> dict[str, float]:
 @gauge("receiver_quarantined_last_hour", "Pushes of the last hour that could not be parsed (capped at 1,000).")
 def _quarantined_last_hour(scrape: Scrape) -> float:
     since = scrape.now - timedelta(hours=1)
-    return scrape.ask(lambda connection: signals.count_quarantined(connection, since=since))
+    return scrape.ask(lambda connection: arrivals.count_quarantined(connection, since=since))
 
 
 @gauge("receiver_delivery_rate", "Share delivered of the reported messages sent in the window.", label="window")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from receiver.intake.admission import within
+from receiver.config import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

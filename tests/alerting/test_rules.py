@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from receiver.alerting.follow import Incident, IncidentState, follow, follow_all, pending_notifications
-from receiver.alerting.messages import MessageContext, title_of, write_incident
+from receiver.alerting.messages import MessageContext, write_incident
 from receiver.alerting.node_state import count_rises
 from receiver.alerting.rules import (
     Alarm,
@@ -26,6 +26,7 @@ from receiver.alerting.rules import (
     judge_all,
 )
 from receiver.alerting.run import read_refusals, read_replica_lag
+from receiver.alerting.texts import title_of
 from receiver.config import ALARM_LANGUAGES
 from receiver.core import Disk
 from receiver.docs import library

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from receiver.alerting import incidents
-from receiver.alerting.figures import find_push_flow
 from receiver.alerting.follow import IncidentState, PendingNotification, follow
+from receiver.alerting.push_flow import find_push_flow
 from receiver.alerting.rules import Alarm, Finding
 from receiver.app import create_app
 from receiver.auth import api_keys, changes, users
@@ -23,7 +23,7 @@ from receiver.db.tables import targets as targets_table
 from receiver.messages import balance, recording
 from receiver.messages.balance import Reading
 from receiver.sending import attempts
-from receiver.support import lookup_store, signals
+from receiver.support import arrivals, lookup_store
 from receiver.webhooks import changes as endpoint_changes
 from receiver.webhooks import deliveries, endpoints
 from tests.conftest import make_key
@@ -134,7 +134,7 @@ def test_claim_to_tell_of_an_incident_in_the_future_keeps_nobody_from_telling_it
 def test_push_of_the_future_does_not_hide_a_silence(runtime: Runtime) -> None:
     for at in (NOW - HOUR, LATER):
         save_pushes(runtime.database, [replace(make_push(), id=id_of(at), received_at=at)])
-    last = runtime.ask(lambda c: signals.find_last_push(c, now=NOW))
+    last = runtime.ask(lambda c: arrivals.find_last_push(c, now=NOW))
     assert last is not None
     assert last.at == NOW - HOUR
     sends = [make_send(mobile=f"1508092{n:04}", task_id="waits", sent_at=NOW - HOUR / 2) for n in range(9)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from receiver.alerting import figures
 from receiver.maintenance import erase, prune
 from receiver.maintenance.backup import make_backup
+from receiver.maintenance.retention import RetentionKind
 from receiver.maintenance.verify import verify
 from receiver.messages import queries
 from receiver.messages.events import Position, list_events
@@ -148,8 +149,8 @@ class Readers:
             for path in (*made.path.rglob("*"), made.path):
                 path.unlink() if path.is_file() else None
             made.path.rename(self.place / f"old-{len(list(self.place.iterdir()))}")
-        long_ago = dict.fromkeys(prune.RetentionKind, runtime.now().replace(year=2001))
-        plan = prune.Plan(kinds=tuple(prune.RetentionKind), cutoffs=long_ago)
+        long_ago = dict.fromkeys(RetentionKind, runtime.now().replace(year=2001))
+        plan = prune.Plan(kinds=tuple(RetentionKind), cutoffs=long_ago)
         runtime.ask(partial(prune.look, plan=plan))
         erase.find_traces(runtime.database, "15080929999", runtime.admission.read_again)
         runtime.ask(partial(figures.find_stored_figures, now=runtime.now(), accounts=("default",)))

@@ -23,8 +23,9 @@ from receiver.db.sqlite import sqlite3
 from receiver.db.tables import receipts
 from receiver.intake.spool import Spool, copy_spool
 from receiver.intake.spool_records import Damage, read_file
-from receiver.maintenance.backup import make_backup, restore, serving_lock, take_serving_lock
+from receiver.maintenance.backup import make_backup, restore
 from receiver.maintenance.snapshot import summarize
+from receiver.net.serving import serving_lock, take_serving_lock
 from tests.conftest import make_settings
 from tests.harness.factories import make_push
 from tests.harness.journal import save_pushes

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from receiver.audit import log
 from receiver.db.tables import messages, pushes, receipts, retention
 from receiver.maintenance import prune
-from receiver.maintenance.prune import RetentionKind, list_horizons
+from receiver.maintenance.retention import RetentionKind, list_horizons
 from receiver.maintenance.verify import verify
 from receiver.messages import recording
 from receiver.reporting.delivery import delivery_report

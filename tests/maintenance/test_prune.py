@@ -22,7 +22,8 @@ from receiver.cli import cli
 from receiver.core import first_id_of, iso_milliseconds, new_id
 from receiver.core.cursors import Cursors
 from receiver.db.tables import attempts, deliveries, forward_queue, messages, notes, pushes, receipts, replies
-from receiver.maintenance.prune import Plan, RetentionKind, list_horizons, look, prune
+from receiver.maintenance.prune import Plan, look, prune
+from receiver.maintenance.retention import RetentionKind, list_horizons
 from receiver.maintenance.verify import verify
 from receiver.messages import journal, recording
 from receiver.messages.events import Position

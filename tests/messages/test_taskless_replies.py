@@ -24,7 +24,8 @@ from receiver.db.tables import messages, pushes, replies
 from receiver.maintenance import rekey
 from receiver.maintenance.erase import erase_number, find_traces
 from receiver.maintenance.move_to_postgres import move, prepare
-from receiver.maintenance.prune import Plan, RetentionKind, prune
+from receiver.maintenance.prune import Plan, prune
+from receiver.maintenance.retention import RetentionKind
 from receiver.maintenance.verify import verify
 from receiver.messages import recording
 from tests.conftest import ENCRYPTION_KEYS, make_key

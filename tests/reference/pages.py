@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver.alerting.messages import every_text_of
 from receiver.alerting.rules import Alarm
+from receiver.alerting.texts import every_text_of
 from receiver.auth.api_keys import SCOPE_TEXTS
 from receiver.cli import cli
 from receiver.config import SETTINGS, Settings

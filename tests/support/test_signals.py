@@ -14,8 +14,9 @@ from receiver.db.tables import receipts
 from receiver.intake.replay import replay_push
 from receiver.messages import recording
 from receiver.net.self_test import SELF_TEST_BODY
-from receiver.support import signals
-from receiver.support.signals import LastPush, Minute, RecentDelivery
+from receiver.support import arrivals, signals
+from receiver.support.arrivals import LastPush
+from receiver.support.signals import Minute, RecentDelivery
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 
@@ -52,7 +53,7 @@ def record(runtime: Runtime, *sends: SentMessage, recorded_at: datetime = NOW) -
 
 
 def last_push(runtime: Runtime) -> LastPush | None:
-    return runtime.ask(lambda c: signals.find_last_push(c, now=NOW + MINUTE))
+    return runtime.ask(lambda c: arrivals.find_last_push(c, now=NOW + MINUTE))
 
 
 # --- The last push --------------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ def test_unreported_are_looked_for_among_the_newest_only(runtime: Runtime, monke
 
 
 def quarantined(runtime: Runtime, since: datetime | None = None, **asked: Any) -> int:
-    return runtime.ask(lambda c: signals.count_quarantined(c, since=since, **asked))
+    return runtime.ask(lambda c: arrivals.count_quarantined(c, since=since, **asked))
 
 
 def about(runtime: Runtime, *needles: bytes, since: datetime | None = None, **asked: Any) -> datetime | None:

@@ -14,7 +14,6 @@ from receiver.messages.queries.by_time import (
     list_replies_by_time,
 )
 from receiver.messages.queries.messages import (
-    CLOCK_SLACK,
     INBOUND_COUNTS,
     MESSAGES,
     as_message_row,
@@ -43,7 +42,6 @@ from receiver.messages.queries.pushes import (
     PUSH_COLUMNS,
     as_push_row,
     count_errors,
-    find_newest_push_at,
     find_push,
     iter_new_pushes,
     list_pushes,
@@ -66,7 +64,6 @@ from receiver.messages.queries.rows import (
 )
 
 __all__ = [
-    "CLOCK_SLACK",
     "HITS_MAX",
     "INBOUND_COUNTS",
     "MESSAGES",
@@ -93,7 +90,6 @@ __all__ = [
     "count_messages",
     "count_replies",
     "find_message",
-    "find_newest_push_at",
     "find_numbers_without_messages",
     "find_push",
     "find_receipt",

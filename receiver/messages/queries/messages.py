@@ -389,12 +389,6 @@ def as_reply_row(row: Any) -> ReplyRow:
     )
 
 
-# --- The journal --------------------------------------------------------------------------------------
-
-
-CLOCK_SLACK = timedelta(minutes=5)  # for a clock that is set back between the one and the other
-
-
 # --- Pages --------------------------------------------------------------------------------------------
 
 

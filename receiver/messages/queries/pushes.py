@@ -12,8 +12,8 @@ from receiver.core import Kind, Outcome, first_id_of
 from receiver.db.message_status import Clock
 from receiver.db.set_aside import ROW_FAULTS, read_row, read_rows
 from receiver.db.tables import messages, pushes, receipts, replies
+from receiver.messages.journal import CLOCK_SLACK
 from receiver.messages.queries.messages import (
-    CLOCK_SLACK,
     MESSAGES,
     as_message_row,
     as_receipt_row,
@@ -56,11 +56,6 @@ def count_errors(connection: sa.Connection, accounts: tuple[str, ...] | None, *,
     query = sa.select(newest.c.error, count).where(newest.c.error.isnot(None)).group_by(newest.c.error)
     rows = connection.execute(query.order_by(count.desc(), newest.c.error).limit(most))
     return [(error, number) for error, number in rows]
-
-
-def find_newest_push_at(connection: sa.Connection) -> datetime | None:
-    """Return when the newest push arrived; None: there is none."""
-    return connection.scalar(sa.select(pushes.c.received_at).order_by(pushes.c.id.desc()).limit(1))
 
 
 def iter_new_pushes(connection: sa.Connection, after: UUID | None, limit: int) -> list[PushRow]:

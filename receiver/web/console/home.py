@@ -12,7 +12,7 @@ from flask import redirect, url_for
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, midnight
 from receiver.reporting.delivery import delivery_report, is_counted
 from receiver.reporting.figures import DeliveryFigures, ReportQuestion
-from receiver.support import signals
+from receiver.support import arrivals
 from receiver.support.lookup_store import list_recent
 from receiver.web import runtime
 from receiver.web.console.lookup import PERIODS
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response
 
     from receiver.db.engine import Connection
-    from receiver.support.signals import LastPush
+    from receiver.support.arrivals import LastPush
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +58,6 @@ def _find_today(connection: Connection) -> Today:
     counted = is_counted(connection, asked)
     return Today(
         figures=delivery_report(connection, asked, services.clock(now))[1] if counted else None,
-        last_push=signals.find_last_push(connection, user.accounts, now=now),
+        last_push=arrivals.find_last_push(connection, user.accounts, now=now),
         recent=list_recent(connection, user.id, now=now),
     )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from flask import request
 
 from receiver.alerting.history import DAYS, IncidentSpan, PastIncident, count_by_day, list_history, list_spans
-from receiver.alerting.messages import describe, title_of
 from receiver.alerting.node_state import NodeIncidents
+from receiver.alerting.texts import describe, title_of
 from receiver.core import InvalidCursor
 from receiver.web import runtime
 from receiver.web.console.error_texts import fault_words

@@ -14,8 +14,9 @@ from flask.sessions import SecureCookieSessionInterface
 
 from receiver.auth import users
 from receiver.auth.users import SEEN_EVERY, Ending, Role, Session, User
+from receiver.config import within
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
-from receiver.intake.admission import client_address, within
+from receiver.intake.admission import client_address
 from receiver.web import runtime
 from receiver.web.auth import Caller
 

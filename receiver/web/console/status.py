@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from flask import flash, g, redirect, request, url_for
 from flask_babel import gettext
 
-from receiver.alerting import figures, incidents
+from receiver.alerting import incidents
 from receiver.alerting.diagnosis import Situation, judge
-from receiver.alerting.messages import title_of
 from receiver.alerting.node_state import NodeIncidents
+from receiver.alerting.push_flow import find_push_flow
 from receiver.alerting.rules import find_silence, judge_all, thresholds_of
 from receiver.alerting.run import find_stored, gather_figures
+from receiver.alerting.texts import title_of
 from receiver.config import push_urls
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, mask_mobile
 from receiver.db import once
@@ -28,7 +29,7 @@ from receiver.messages import balance
 from receiver.net.egress_policy import EgressError
 from receiver.net.probe import can_connect, own_server
 from receiver.net.self_test import push_self_test
-from receiver.support import signals
+from receiver.support import arrivals, signals
 from receiver.support.answers import moment_of
 from receiver.web import denials, runtime
 from receiver.web.console.filters import duration, zone_name
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
     from receiver.alerting.follow import Incident
     from receiver.alerting.rules import Finding, StoredFigures
     from receiver.messages.balance import Reading, Trend
-    from receiver.support.signals import LastPush, Minute
+    from receiver.support.arrivals import LastPush
+    from receiver.support.signals import Minute
 
 _LATELY = timedelta(minutes=15)
 _REFUSALS_SHOWN = 10
@@ -90,12 +92,12 @@ def _find_warnings() -> Warnings:
             silence, quarantined = services.ask(
                 lambda connection: (
                     find_silence(
-                        figures.find_push_flow(connection, now=services.now()),
+                        find_push_flow(connection, now=services.now()),
                         spooled=bool(spool.bytes),
                         now=services.now(),
                         silent_after=services.settings.alarm_silent,
                     ),
-                    signals.count_quarantined(
+                    arrivals.count_quarantined(
                         connection,
                         since=once.find_noted(connection, once.QUARANTINE_SEEN, now=services.now()),
                         accounts=current_user().user.accounts,
@@ -211,7 +213,7 @@ def _known(connection: Any, now: datetime) -> DatabaseStatus:
     services, accounts = runtime(), current_user().user.accounts
     stored = find_stored(connection, services.settings, now)
     return DatabaseStatus(
-        last_push=signals.find_last_push(connection, accounts, now=now),
+        last_push=arrivals.find_last_push(connection, accounts, now=now),
         # Minutes are counted over every account.
         minutes=list(signals.list_minutes(connection, now=now, minutes=_MINUTES)) if accounts is None else [],
         balances=[
@@ -256,7 +258,7 @@ def setup() -> Response:
     services = runtime()
     last_push, clocks, self_tested_at, test_message_at = services.ask(
         lambda connection: (
-            signals.find_last_push(connection, current_user().user.accounts, now=services.now()),
+            arrivals.find_last_push(connection, current_user().user.accounts, now=services.now()),
             _clock_words(connection, services.now()),
             once.find_noted(connection, once.SELF_TEST_PASSED, now=services.now()),
             once.find_noted(connection, once.TEST_MESSAGE_SENT, now=services.now()),

@@ -13,7 +13,7 @@ from receiver.alerting import run
 from receiver.alerting.rules import Alarm
 from receiver.alerting.run import Watch
 from receiver.app import create_app
-from receiver.cli.doctor import find_platform
+from receiver.cli.state import find_platform
 from tests.harness.factories import NOON
 from tests.support.test_signals import DAY, MINUTE, SECOND, keep, pushed, record, sent
 from tests.web.console.staff import log_in

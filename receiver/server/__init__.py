@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gunicorn
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.http import message
 
-from receiver.app import create_app
 from receiver.config import Settings, address_text, load_settings
 from receiver.core import SettingsError
 from receiver.observability import configure_logging, get_logger, open_stderr
@@ -18,14 +17,9 @@ from receiver.runtime import Runtime
 from receiver.server.arbiter import ReceiverArbiter
 from receiver.server.framing import REQUEST_LINE_MAX_BYTES, TARGET_INVALID
 from receiver.server.limits import raise_open_files
+from receiver.server.loading import Applications
 from receiver.server.multiprocess_metrics import MultiprocessMetrics
 from receiver.server.tls import ServedCertificate
-from receiver.web.listeners import Listeners
-from receiver.web.mounted import Mounted
-
-if TYPE_CHECKING:
-    from flask import Flask
-
 
 _log = get_logger(__name__)
 
@@ -118,19 +112,15 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         finally:
             self._metrics.close()  # only the master has an effect here; workers also reach this line
 
-    def load(self) -> Flask:
-        """Create the application, in the worker."""
+    def load(self) -> Applications:
+        """Return what the worker serves."""
         configure_logging(self.settings.log_level, form=self.settings.log_format)
         if self.certificate is not None:
             self.certificate.reload_if_changed(at_once=True)  # the master may have loaded it long before the fork
             self.certificate.publish_expiry()
         self._runtime = Runtime(self.settings)
         self._runtime.start()
-        app = create_app(self._runtime)
-        app.wsgi_app = Mounted(  # type: ignore[method-assign]
-            Listeners(app.wsgi_app, self._runtime), self.settings
-        )
-        return app
+        return Applications(self._runtime)
 
     def _assign_slot(self, server: Any, worker: Any) -> None:
         worker.slot = self._metrics.assign_slot({other.slot for other in server.WORKERS.values()})

@@ -73,6 +73,7 @@ def _run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
         ("push-url", _OF_A_SERVER | _OF_LOGS | {"sqlalchemy"}, "/push/"),
         ("keys list --json", _OF_A_SERVER | _OF_LOGS, "[]"),
         ("status", _OF_A_SERVER | _OF_LOGS, "database: ok"),
+        ("serve --help", _OF_CONSOLE_AND_API | _OF_LOGS, "Run the server"),
     ],
 )
 def test_command_imports_nothing_that_it_does_not_need(command: str, without: set[str], said: str, place: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 import sqlalchemy as sa
 from gunicorn.config import Config
 
-from receiver.app import create_app
 from receiver.db.tables import audit, metadata
 from receiver.db.tables import pushes as table_of_pushes
 from receiver.intake.admission import Admission, Refused
@@ -222,7 +221,7 @@ def test_refusals_beyond_a_bound_are_counted_in_the_log_and_not_told(
 
 @one_database
 def test_guesses_drive_no_honest_head_out_of_the_lanes_memory(make_runtime: Callable[..., Runtime]) -> None:
-    lane = FastPath(create_app(make_runtime()), Config())
+    lane = FastPath(make_runtime(), Config())
     client = ("127.0.0.1", 1)
 
     def head(secret: str) -> Head | None:

@@ -87,7 +87,7 @@ def main() -> int:
         server = stack.enter_context(PostgresServer(_SERVER))
         place = find_shared_place(on_disk=True)
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="receiver-older-", dir=place)))
-        older = _take_older(place / "tree")
+        older = take_older(place / "tree")
         contestants = {
             **CONTESTANTS,
             _OLDER: replace(CONTESTANTS[_THIS], name=_OLDER, tree=older.tree, projects=False),
@@ -119,7 +119,7 @@ def _parse_arguments() -> argparse.Namespace:
     return given
 
 
-def _take_older(tree: Path) -> Program:
+def take_older(tree: Path) -> Program:
     """Take the older program out of the history. Raises LookupError where that does not reach back so far."""
     taken = subprocess.run(["git", "-C", str(ROOT), "archive", COMMIT], capture_output=True, check=False)
     if taken.returncode != 0:

@@ -94,13 +94,13 @@ def render(
 
 
 def describe_machine(postgres_version: str) -> str:
-    """Tell what the numbers were measured on, in one line."""
+    """Tell what the numbers were measured on, in one line; without a version, PostgreSQL had no part in them."""
+    postgres = f"PostgreSQL {postgres_version} (durable: fsync and synchronous_commit on), " if postgres_version else ""
     model = next((text for text in _cpu_models() if text), platform.machine())
     return (
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {len(os.sched_getaffinity(0))} cores ({model}), kernel "
-        f"{platform.release()}, Python {platform.python_version()}, PostgreSQL {postgres_version} (durable: fsync and "
-        f"synchronous_commit on), SQLite {sqlite3.sqlite_version}; a 4 KiB write with fsync takes "
-        f"{_fsync_ms():.2f} ms here (median)."
+        f"{platform.release()}, Python {platform.python_version()}, {postgres}SQLite {sqlite3.sqlite_version}; "
+        f"a 4 KiB write with fsync takes {_fsync_ms():.2f} ms here (median)."
     )
 
 

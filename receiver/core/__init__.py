@@ -92,10 +92,11 @@ from receiver.core.numbers import (
 )
 from receiver.core.opt_out import OPT_OUT_PHRASES, OPT_OUT_WORDS, OptOut, OptOutWords
 from receiver.core.ownership import explain, exposure, find_fault
-from receiver.core.push_codes import FieldFault, PushFault, PushFlag, read_faults, write_faults
+from receiver.core.push_codes import ARRIVAL_FLAGS, FieldFault, PushFault, PushFlag, read_faults, write_faults
 from receiver.core.times import UNREADABLE_TIME, earliest, implausible, in_zone, midnight, read_time, write_time
 
 __all__ = [
+    "ARRIVAL_FLAGS",
     "CLOCKS_APART",
     "CONTROL",
     "INSIDE_BLANKS",

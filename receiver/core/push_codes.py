@@ -41,6 +41,10 @@ class PushFlag(StrEnum):
     PATH = "path"  # the path behind the secret names no kind
 
 
+# Of the arrival and not of the bytes: a later reading cannot find these again.
+ARRIVAL_FLAGS = frozenset({PushFlag.CLOCK.value, PushFlag.PATH.value})
+
+
 @dataclass(frozen=True, slots=True)
 class FieldFault:
     """What is wrong with one field of a push."""

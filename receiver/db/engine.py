@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, require_room
 from receiver.db.checkpointer import checkpointer, write_turns
 from receiver.db.sqlite import CACHE_KIB, OpenFiles, open_files, path_of, sqlite_engine
+from receiver.db.tables import complete_for_postgresql
 from receiver.db.trigger_codes import TriggerCode
 from receiver.db.unreachable import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from sqlalchemy.dialects import postgresql
 
     from receiver.db.encryption import ColumnEncryption, FieldCipher
 
@@ -48,7 +51,12 @@ _UNFIT_STATES = {
 
 def insert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
     """Return an INSERT that supports conflict clauses."""
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    if dialect != "postgresql":
+        return sqlite.insert(table)
+    # Loaded with the connection; the embedded database does without.
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+    return postgresql.insert(table)
 
 
 # For every PostgreSQL connection. Compiling a statement, or starting workers for it, takes longer than nearly all of
@@ -338,6 +346,7 @@ def _postgresql_engine(url: str, patience_seconds: float, connecting: _Connectin
     # Here, so that the embedded database needs no PostgreSQL driver.
     from receiver.db.deadline import Servers  # noqa: PLC0415
 
+    complete_for_postgresql()
     servers = Servers(
         url.replace("postgresql+psycopg://", "postgresql://", 1),
         application_name="receiver",

@@ -16,9 +16,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from receiver.core import UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
+from receiver.core import ARRIVAL_FLAGS, UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
 from receiver.db.encryption import DecryptionError, Keyring
-from receiver.platform.push_parser import ARRIVAL_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 
-# Of the arrival and not of the bytes: a later reading cannot find these again.
-ARRIVAL_FLAGS = frozenset({PushFlag.CLOCK.value, PushFlag.PATH.value})
-
 # The platform's field names, in the order in which faults are reported.
 _MOBILE, _TASK_ID, _STATUS, _CONTENT, _TIME = "mobile", "taskid", "status", "content", "receivetime"
 _EXTRA = "extra"  # stands in an error for any other field, whose name could itself hold data

@@ -19,7 +19,7 @@ sys.argv = ["receiver", *sys.argv[1:]]
 try:
     main()
 finally:
-    names = [name for name in sys.modules if name.startswith("receiver.") or "." not in name]
+    names = [name for name in sys.modules if name.startswith(("receiver.", "sqlalchemy.dialects.")) or "." not in name]
     print(*names, file=sys.stderr)
 """
 _OF_LOGS = {"structlog", "rich"}
@@ -33,6 +33,7 @@ _OF_CONSOLE_AND_API = {
     "markdown_it",
     "marshmallow",
     "psycopg",
+    "sqlalchemy.dialects.postgresql",
     "wtforms",
     "xlsxwriter",
 }

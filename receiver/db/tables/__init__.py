@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from receiver.db.tables.audit import audit, audit_chain, audit_followers
 from receiver.db.tables.auth import advice, api_keys, login_failures, look_ups, push_secrets, user_sessions, users
-from receiver.db.tables.base import Json, RowId, UtcDateTime, metadata
+from receiver.db.tables.base import Json, RowId, UtcDateTime, complete_for_postgresql, metadata
 from receiver.db.tables.messages import (
     AGE_FROM,
     IDENTITY,
@@ -76,6 +76,7 @@ __all__ = [
     "audit_chain",
     "audit_followers",
     "balance_readings",
+    "complete_for_postgresql",
     "deliveries",
     "delivery_history",
     "delivery_hour_changes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from receiver.db.tables.base import Json, RowId, UtcDateTime, metadata, table
+from receiver.db.tables.base import Json, RowId, UtcDateTime, index, metadata, table
 
 # Who read what, and who changed what. Numbers stand here as keyed hashes only. Each entry is a link of a chain
 # (`audit.log`); one without a position was not written by this program.
@@ -20,20 +20,18 @@ audit = table(
     sa.Column("mobile_hmac", sa.Text),  # the one in `detail`, to find it by: no index may look into JSON that has NUL
 )
 sa.Index("uq_audit_position", audit.c.position, unique=True)
-sa.Index(
+index(
     "ix_audit_unchained",
     audit.c.id,
-    postgresql_where=audit.c.position.is_(None),
-    sqlite_where=audit.c.position.is_(None),
+    where=audit.c.position.is_(None),
 )
 sa.Index("ix_audit_actor", audit.c.actor, audit.c.id)
 sa.Index("ix_audit_action", audit.c.action, audit.c.id)
-sa.Index(
+index(
     "ix_audit_mobile_hmac",
     audit.c.mobile_hmac,
     audit.c.id,
-    postgresql_where=audit.c.mobile_hmac.isnot(None),
-    sqlite_where=audit.c.mobile_hmac.isnot(None),
+    where=audit.c.mobile_hmac.isnot(None),
 )
 # One row: where the chain ends, and up to where pruning has taken entries away. Its lock is a writer's turn.
 audit_chain = sa.Table(

@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeDecorator
 from receiver.core import read_time, require_aware, write_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.types import TypeEngine
@@ -63,3 +63,32 @@ metadata = sa.MetaData(
 
 def table(name: str, *items: Any) -> sa.Table:
     return sa.Table(name, metadata, *items, sqlite_autoincrement=True)
+
+
+def index(
+    name: str,
+    *columns: sa.ColumnElement[Any],
+    unique: bool = False,
+    where: sa.ColumnElement[bool] | None = None,
+    on_postgresql: Mapping[str, Any] | None = None,
+) -> None:
+    """Add an index; `where`: over these rows only. `on_postgresql`: its options of that database alone."""
+    made = sa.Index(name, *columns, unique=unique)
+    options = dict(on_postgresql or {})
+    if where is not None:
+        made.dialect_kwargs["sqlite_where"] = options["where"] = where
+    _incomplete.append((made, options))
+
+
+_incomplete: list[tuple[sa.Index, Mapping[str, Any]]] = []  # they lack their options for PostgreSQL
+
+
+def complete_for_postgresql() -> None:
+    """Give the indexes their options for PostgreSQL.
+
+    These load its dialect, which takes as long as all tables do. So a process calls this once it opens such a database.
+    """
+    while _incomplete:
+        made, options = _incomplete.pop()
+        for option, value in options.items():
+            made.dialect_kwargs[f"postgresql_{option}"] = value

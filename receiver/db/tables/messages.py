@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from receiver.db.encryption import ContentDigest, EncryptedBytes, EncryptedJson, EncryptedText, Mobile, MobileEnd
 from receiver.db.sql import function
-from receiver.db.tables.base import Json, RowId, UtcDateTime, table
+from receiver.db.tables.base import Json, RowId, UtcDateTime, index, table
 
 # The journal: every acknowledged push, byte for byte, and what was read in it. The source of all that follows.
 pushes = table(
@@ -51,11 +51,10 @@ pushes = table(
 )
 sa.Index("uq_pushes_sequence", pushes.c.sequence, unique=True)  # what the projection has not read yet
 # GET /pushes?outcome=quarantined: few among very many.
-sa.Index(
+index(
     "ix_pushes_quarantined",
     pushes.c.id,
-    postgresql_where=pushes.c.outcome == "quarantined",
-    sqlite_where=pushes.c.outcome == "quarantined",
+    where=pushes.c.outcome == "quarantined",
 )
 
 # Stands for the time of a change that the projection has not stamped yet (`messages.stamps`).
@@ -90,23 +89,21 @@ sa.Index("ix_messages_updated_at", messages.c.updated_at, messages.c.id)  # what
 sa.Index("uq_messages_key", messages.c.task_id, messages.c.mobile, messages.c.account, unique=True)
 # A refused send has no task id to identify it.
 REFUSED_KEY_WHERE = messages.c.task_id.is_(None)
-sa.Index(
+index(
     "uq_messages_refused",
     messages.c.mobile,
     messages.c.reference,
     messages.c.sent_at,
     messages.c.account,
     unique=True,
-    postgresql_where=REFUSED_KEY_WHERE,
-    sqlite_where=REFUSED_KEY_WHERE,
+    where=REFUSED_KEY_WHERE,
 )
 sa.Index("ix_messages_mobile", messages.c.mobile, messages.c.id)  # look-ups by number, newest first
-sa.Index(
+index(
     "ix_messages_reference",
     messages.c.reference,
     messages.c.id,
-    postgresql_where=messages.c.reference.isnot(None),
-    sqlite_where=messages.c.reference.isnot(None),
+    where=messages.c.reference.isnot(None),
 )  # look-ups by the sender's own id
 # Look-ups by the last digits of a number. Ten thousand values, so that PostgreSQL keeps each once, and lists of rows.
 LAST_DIGITS = 4
@@ -117,11 +114,10 @@ sa.Index("ix_messages_mobile_end", MOBILE_END)
 # Lists by time of sending, and what adds up over it. Rows that only pushes have made are not in it. Its condition
 # follows from any comparison with the time, so that readers of views need no other.
 AGE_FROM = sa.func.coalesce(messages.c.sent_at, messages.c.recorded_at, type_=messages.c.sent_at.type)
-sa.Index(
+index(
     "ix_messages_counted_at",
     AGE_FROM,
-    postgresql_where=AGE_FROM.isnot(None),
-    sqlite_where=AGE_FROM.isnot(None),
+    where=AGE_FROM.isnot(None),
 )
 # What the console's lists go by: when a message was sent, as far as is known. One that only a reply refers to has no
 # time and stands last, at `UNSTAMPED`, since a place in a list is a comparison, which no null has.
@@ -137,11 +133,10 @@ LISTED_AT: sa.ColumnElement[datetime] = function(messages.c.sent_at.type, _liste
 )
 sa.Index("ix_messages_listed_at", LISTED_AT, messages.c.id)
 # The list of unmatched messages: few among very many, or all if sends are not recorded.
-sa.Index(
+index(
     "ix_messages_unmatched",
     messages.c.id,
-    postgresql_where=messages.c.recorded_at.is_(None),
-    sqlite_where=messages.c.recorded_at.is_(None),
+    where=messages.c.recorded_at.is_(None),
 )
 
 # Requests to send that went through here, each noted before it went out. A table of its own, so that messages,
@@ -156,13 +151,12 @@ attempts = table(
     sa.Column("idempotency_key", sa.Text),
     sa.Column("fingerprint", sa.LargeBinary),
 )
-sa.Index(
+index(
     "uq_attempts_key",
     attempts.c.caller,
     attempts.c.idempotency_key,
     unique=True,
-    postgresql_where=attempts.c.idempotency_key.isnot(None),
-    sqlite_where=attempts.c.idempotency_key.isnot(None),
+    where=attempts.c.idempotency_key.isnot(None),
 )  # a repeated Idempotency-Key
 
 
@@ -212,7 +206,7 @@ replies = table(
 sa.Index("ix_replies_replied_at", replies.c.replied_at, replies.c.id)  # the console's list, in the order that it shows
 # GET /replies?opt_out=true and ?opt_out_review=true: few among many. `search` adds the index of what replies say.
 for _flag in (replies.c.opt_out, replies.c.opt_out_review):
-    sa.Index(f"ix_replies_{_flag.name}", replies.c.id, postgresql_where=_flag, sqlite_where=_flag)
+    index(f"ix_replies_{_flag.name}", replies.c.id, where=_flag)
 # What tells two receipts, or two replies, of one message apart. The time is part of both keys, so that the
 # tables can be partitioned by it.
 IDENTITY: dict[str, tuple[sa.Column[Any], ...]] = {
@@ -244,27 +238,23 @@ def masked_of_task_where(table: sa.Table) -> sa.ColumnElement[bool]:
 # The columns that identify a reply without a task id; the first ones find those of a number.
 TASKLESS_KEY = (replies.c.masked_mobile, replies.c.account, *IDENTITY["replies"])
 TASKLESS_WHERE = sa.and_(masked_key_where(replies), replies.c.task_id.is_(None))
-sa.Index(
-    "uq_replies_taskless", *TASKLESS_KEY, unique=True, postgresql_where=TASKLESS_WHERE, sqlite_where=TASKLESS_WHERE
-)
+index("uq_replies_taskless", *TASKLESS_KEY, unique=True, where=TASKLESS_WHERE)
 
 
 for _table in (receipts, replies):
     # Lists of a time of receiving, which goes nearly with the ids: PostgreSQL needs no more than each block's range.
     # Blocks that are not yet summed up are read whole: hence at once, and not when a vacuum comes by.
-    sa.Index(
+    index(
         f"ix_{_table.name}_received_at",
         _table.c.received_at,
-        postgresql_using="brin",
-        postgresql_with={"autosummarize": "on"},
+        on_postgresql={"using": "brin", "with": {"autosummarize": "on"}},
     )
     sa.Index(f"uq_{_table.name}_key", *full_key(_table), unique=True)
-    sa.Index(
+    index(
         f"uq_{_table.name}_masked",
         *masked_key(_table),
         unique=True,
-        postgresql_where=masked_key_where(_table),
-        sqlite_where=masked_key_where(_table),
+        where=masked_key_where(_table),
     )
 
 # What the staff noted on a message, and who marked its case as handled or took that back: rows are only added.

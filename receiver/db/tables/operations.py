@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from receiver.db.tables.base import Json, RowId, UtcDateTime, metadata, table
+from receiver.db.tables.base import Json, RowId, UtcDateTime, index, metadata, table
 
 # From when on each kind of row is complete: older ones are pruned, or being pruned.
 retention = table(
@@ -64,13 +64,12 @@ incidents = table(
     sa.Column("recovered_at", UtcDateTime),
     sa.Column("node", sa.Text, nullable=False, server_default=""),  # the one that it concerned; empty: all
 )
-sa.Index(
+index(
     "uq_incidents_open",
     incidents.c.alarm,
     incidents.c.subject,
     unique=True,
-    postgresql_where=incidents.c.recovered_at.is_(None),
-    sqlite_where=incidents.c.recovered_at.is_(None),
+    where=incidents.c.recovered_at.is_(None),
 )
 sa.Index("ix_incidents_recovered_at", incidents.c.recovered_at)  # those that are open, or were a day ago
 # Notifications sent: one row for each incident, target and state.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from receiver.db.tables.base import Json, RowId, UtcDateTime, table
+from receiver.db.tables.base import Json, RowId, UtcDateTime, index, table
 
 # Webhook endpoints and their settings.
 targets = table(
@@ -87,20 +87,18 @@ delivery_history = table(
 )
 sa.Index("ix_delivery_history_target_id", delivery_history.c.target_id, delivery_history.c.id)
 _ALIVE = deliveries.c.dead_at.is_(None)
-sa.Index(
+index(
     "ix_deliveries_next_at",
     deliveries.c.target_id,
     deliveries.c.next_at,
     deliveries.c.id,
-    postgresql_where=_ALIVE,
-    sqlite_where=_ALIVE,
+    where=_ALIVE,
 )  # what is due
-sa.Index(
+index(
     "ix_deliveries_order_key",
     deliveries.c.target_id,
     deliveries.c.order_key,
     deliveries.c.id,
-    postgresql_where=_ALIVE,
-    sqlite_where=_ALIVE,
+    where=_ALIVE,
 )  # whether another comes first
 sa.Index("ix_deliveries_dead_at", deliveries.c.target_id, deliveries.c.dead_at, deliveries.c.id)  # counts, the dead

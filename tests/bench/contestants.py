@@ -47,6 +47,7 @@ class Contestant:
     databases: tuple[str, ...]  # of `sqlite`, `postgresql` and `postgresql+2ms`
     ready_path: str
     tree: Path = ROOT  # where its program is
+    python: str = sys.executable
     projects: bool = False  # what follows from a push comes after its acknowledgement
 
     @property
@@ -58,7 +59,7 @@ class Contestant:
         """Give the command that starts it, without its environment. Raises LookupError where it cannot be had."""
         if self.name == "fastify":
             return ["node", str(_fastify() / "server.mjs")]
-        return [sys.executable, *self._python_arguments(database.partition("+")[0], port)]
+        return [self.python, *self._python_arguments(database.partition("+")[0], port)]
 
     def _python_arguments(self, database: str, port: int | str) -> list[str]:
         if self.is_receiver:
@@ -195,7 +196,7 @@ class Running:
         }
         with self._log.open("ab") as log:
             if self._contestant.is_receiver and self._database_url:
-                upgrade = [sys.executable, "-m", "receiver", "db", "upgrade"]
+                upgrade = [self._contestant.python, "-m", "receiver", "db", "upgrade"]
                 subprocess.run(upgrade, env=environment, cwd=self._data_dir, stdout=log, stderr=log, check=True)
             self._process = subprocess.Popen(
                 self._contestant.command(self._database, self._port),

@@ -25,7 +25,7 @@ from receiver.auth import changes, passwords
 from receiver.auth.api_keys import Scope
 from receiver.config import Settings
 from receiver.db import migrate
-from receiver.db.encryption import Keyring
+from receiver.db.encryption.ciphers import Keyring
 from receiver.db.engine import Database
 from receiver.maintenance.rekey import encrypt
 from receiver.observability import configure_logging

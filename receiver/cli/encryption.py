@@ -13,7 +13,7 @@ from receiver.cli.verify import show_progress
 from receiver.config import load_settings
 from receiver.core import SettingsError
 from receiver.db import version
-from receiver.db.encryption import Keyring
+from receiver.db.encryption.ciphers import Keyring
 from receiver.db.engine import Database
 from receiver.maintenance import rekey
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.dialects import postgresql
 
-    from receiver.db.encryption import ColumnEncryption, FieldCipher
+    from receiver.db.encryption import ColumnEncryption
+    from receiver.db.encryption.ciphers import FieldCipher
 
 
 T = TypeVar("T")

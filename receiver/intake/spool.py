@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from receiver.db.encryption import Keyring
+    from receiver.db.encryption.ciphers import Keyring
+
 
 _log = get_logger(__name__)
 

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from receiver.core import ARRIVAL_FLAGS, UNREAD, Kind, MessageStatus, Push, SendAttempt, SendResult, SentMessage
-from receiver.db.encryption import DecryptionError, Keyring
+from receiver.db.encryption import DecryptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from receiver.db.encryption.ciphers import Keyring
 
 
 _MARK = b"\xf5RSP"  # its first byte occurs in no record

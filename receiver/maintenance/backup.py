@@ -29,7 +29,7 @@ from receiver.core import (
     try_lock,
     write_new_file,
 )
-from receiver.db.encryption import DecryptionError, Keyring
+from receiver.db.encryption import ColumnEncryption, DecryptionError
 from receiver.db.sqlite import path_of
 from receiver.intake.spool import SPOOL_DIR, copy_spool
 from receiver.intake.spool_records import Damage, count_frames, read_file
@@ -223,7 +223,7 @@ def _fill(settings: Settings, draft: Path, begun_at: datetime) -> Manifest:
         if contents.newest_push is not None:
             newest_id, newest_at = contents.newest_push
             manifest = replace(manifest, newest_push=str(newest_id), newest_push_at=newest_at)
-    ring = Keyring(settings.encryption_keys) if settings.encryption_keys else None
+    ring = ColumnEncryption(settings.encryption_keys).ring
     for path in spooled:
         try:
             records = [record for record in read_file(path, ring) if not isinstance(record, Damage)]

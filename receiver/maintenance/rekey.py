@@ -23,8 +23,6 @@ from receiver.db.encryption import (
     UNHINDERED,
     DecryptionError,
     EncryptionState,
-    FieldCipher,
-    Keyring,
     columns,
     find_encryption,
     guard_statements,
@@ -39,6 +37,7 @@ from receiver.messages.projector import catch_up
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from receiver.db.encryption.ciphers import FieldCipher, Keyring
     from receiver.db.engine import Database
 
 _ALONE_ROWS = 2000  # per transaction, without other writers

@@ -38,7 +38,7 @@ from receiver.core import (
     mask_mobile,
     match_masked,
 )
-from receiver.db.encryption import FieldCipher, Mobile, cipher_of
+from receiver.db.encryption import Mobile, cipher_of
 from receiver.db.set_aside import read_rows, require_texts
 from receiver.db.tables import masked_key_where, masked_of_task_where, messages, projection, pushes, receipts, replies
 from receiver.maintenance.horizons import list_ahead, list_supported
@@ -51,6 +51,7 @@ from receiver.reporting import rollup
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from receiver.db.encryption.ciphers import FieldCipher
     from receiver.db.engine import Database
 
 _BUCKETS = 4096

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-    from receiver.db.encryption import FieldCipher
+    from receiver.db.encryption.ciphers import FieldCipher
 
 
 LISTED_ROWS = 10_000  # that are sorted as the list is; more are read in the order of their ids

@@ -31,7 +31,6 @@ from receiver.db.encryption import (
     ContentDigest,
     EncryptedBytes,
     EncryptedJson,
-    FieldCipher,
     Mobile,
     cipher_of,
     encrypt_bytes,
@@ -43,6 +42,7 @@ from receiver.db.tables import projection, pushes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from receiver.db.encryption.ciphers import FieldCipher
     from receiver.db.engine import Database
 
 Values = tuple[Any, ...]

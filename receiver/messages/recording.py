@@ -15,7 +15,7 @@ from receiver.core import (
     MessageStatus,
     SentMessage,
 )
-from receiver.db.encryption import FieldCipher, cipher_of, mobile_token
+from receiver.db.encryption import cipher_of, mobile_token
 from receiver.db.engine import insert
 from receiver.db.tables import (
     REFUSED_KEY_WHERE,
@@ -31,6 +31,8 @@ from receiver.messages.projection import Row, Task, lock_tasks, match_inbound_ev
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
+
+    from receiver.db.encryption.ciphers import FieldCipher
 
 
 class Recorded(StrEnum):

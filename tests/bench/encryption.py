@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from receiver.db import migrate
-from receiver.db.encryption import ColumnEncryption, Keyring
+from receiver.db.encryption import ColumnEncryption
+from receiver.db.encryption.ciphers import Keyring
 from receiver.db.engine import Database
 from receiver.intake.spool import Spool, spool_state
 from receiver.maintenance.rekey import encrypt

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.db.encryption import TOKEN_CHARS, DecryptionError, FieldCipher, Keyring, is_token
+from receiver.db.encryption import TOKEN_CHARS, DecryptionError, is_token
+from receiver.db.encryption.ciphers import FieldCipher, Keyring
 
 OLD, NEW = ("old", bytes(range(32))), ("new", bytes(range(32, 64)))
 SEALER = FieldCipher(Keyring([NEW, OLD]), b"r" * 32)

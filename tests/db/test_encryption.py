@@ -18,15 +18,8 @@ import sqlalchemy as sa
 
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, Outcome, Push, ReceiverError, first_id_of
 from receiver.db import migrate
-from receiver.db.encryption import (
-    MARK,
-    DecryptionError,
-    EncryptionState,
-    FieldCipher,
-    Keyring,
-    find_encryption,
-    is_token,
-)
+from receiver.db.encryption import MARK, DecryptionError, EncryptionState, find_encryption, is_token
+from receiver.db.encryption.ciphers import FieldCipher, Keyring
 from receiver.db.engine import Database
 from receiver.db.sqlite import sqlite3
 from receiver.db.tables import messages, pushes, replies

@@ -18,7 +18,8 @@ from receiver.app import create_app
 from receiver.auth.api_keys import Scope
 from receiver.core import Reply, Unreadable, new_id
 from receiver.db import migrate
-from receiver.db.encryption import Keyring, is_token
+from receiver.db.encryption import is_token
+from receiver.db.encryption.ciphers import Keyring
 from receiver.db.engine import Database
 from receiver.db.tables import messages, pushes, replies
 from receiver.maintenance import rekey

@@ -20,14 +20,12 @@ from receiver.db.encryption.columns import (
     guard_statements,
     mobile_token,
 )
-from receiver.db.encryption.crypto import (
+from receiver.db.encryption.marks import (
     MARK,
     ROOT_BYTES,
     TOKEN_CHARS,
     CiphertextDamaged,
     DecryptionError,
-    FieldCipher,
-    Keyring,
     is_token,
 )
 
@@ -44,8 +42,6 @@ __all__ = [
     "EncryptedJson",
     "EncryptedText",
     "EncryptionState",
-    "FieldCipher",
-    "Keyring",
     "Mobile",
     "MobileEnd",
     "being_changed",

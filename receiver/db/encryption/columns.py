@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable
-from receiver.db.encryption.crypto import END_DIGITS, MARK, TOKEN_CHARS, FieldCipher, Keyring, is_token
+from receiver.db.encryption.marks import END_DIGITS, MARK, TOKEN_CHARS, is_token
 from receiver.db.trigger_codes import TriggerCode
 from receiver.net.self_test import SELF_TEST_BODY
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import Dialect
+
+    from receiver.db.encryption.ciphers import FieldCipher, Keyring
 
 _ATTRIBUTE = "receiver_encryption"  # of a dialect
 _ROOT = b"encryption.root"
@@ -57,6 +59,9 @@ class Encryption:
         """Return the cipher of its rows. Raises DatabaseMisconfigured if the key is missing."""
         if ring is None:
             raise DatabaseMisconfigured("the database is encrypted; set RECEIVER_ENCRYPTION_KEYS to its keys")
+        # A library that takes 8 MB, for encrypted databases alone.
+        from receiver.db.encryption.ciphers import FieldCipher  # noqa: PLC0415
+
         return FieldCipher(ring, ring.decrypt(self.root, _ROOT))
 
 
@@ -64,7 +69,7 @@ class ColumnEncryption:
     """The encryption state that one process knows; shared by its Databases. Safe for many threads."""
 
     def __init__(self, keys: Sequence[tuple[str, bytes]] = ()) -> None:
-        self.ring = Keyring(keys) if keys else None
+        self.ring = _make_ring(keys) if keys else None
         self.cipher: FieldCipher | None = None  # None: the database is plain, or not loaded yet
         self.known = False
 
@@ -94,6 +99,13 @@ class ColumnEncryption:
     def attach(self, dialect: Dialect) -> None:
         """Use this state for the column types of a dialect."""
         setattr(dialect, _ATTRIBUTE, self)
+
+
+def _make_ring(keys: Sequence[tuple[str, bytes]]) -> Keyring:
+    # A library that takes 8 MB, for processes with keys alone.
+    from receiver.db.encryption.ciphers import Keyring  # noqa: PLC0415
+
+    return Keyring(keys)
 
 
 def being_changed(state: EncryptionState) -> str | None:

@@ -21,7 +21,7 @@ from receiver.core import (
     shown_content,
     shown_texts,
 )
-from receiver.db.encryption import FieldCipher, Mobile, cipher_of
+from receiver.db.encryption import Mobile, cipher_of
 from receiver.db.message_status import Clock, has_status, is_late, message_status, seen_both
 from receiver.db.set_aside import read_row, read_rows, require_texts
 from receiver.db.tables import (
@@ -38,6 +38,8 @@ from receiver.messages.queries.rows import Filter, MessageRow, Page, ReceiptRow,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from receiver.db.encryption.ciphers import FieldCipher
 
 
 T = TypeVar("T")

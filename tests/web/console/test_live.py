@@ -11,7 +11,7 @@ import pytest
 
 from receiver.app import create_app
 from receiver.auth import changes
-from receiver.db.encryption import Keyring
+from receiver.db.encryption.ciphers import Keyring
 from receiver.db.engine import Database
 from receiver.maintenance.rekey import encrypt
 from tests.conftest import ENCRYPTION_KEYS

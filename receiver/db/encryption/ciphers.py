@@ -19,23 +19,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from receiver.core import DatabaseMisconfigured
+from receiver.db.encryption.marks import END_DIGITS, MARK, RANGE_DIGITS, SIV_CHARS, CiphertextDamaged, DecryptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ROOT_BYTES = 32
-MARK = b"\xf5\xe5"  # prefix of encrypted bytes; no UTF-8 text has it
 _NONCE_BYTES = 12
 _REMEMBERED = 16_384  # numbers, each way: reports follow a moment after the sends
-
-
-class DecryptionError(DatabaseMisconfigured):
-    """A value is encrypted under a missing key, or is damaged."""
-
-
-class CiphertextDamaged(DecryptionError):
-    """A value under a known key cannot be decrypted: this value was changed."""
 
 
 class Keyring:
@@ -93,10 +83,7 @@ def _key_name(encrypted: bytes) -> bytes:
 
 # --- Numbers, and what replies are found by -------------------------------------------------------------
 
-RANGE_DIGITS, END_DIGITS = 7, 4  # of a number, to group numbers and to find them by their end
 _NUMBER_BYTES = 7
-_SIV_CHARS = 31  # of 16 bytes of IV and 7 of the number
-TOKEN_CHARS = RANGE_DIGITS + _SIV_CHARS + END_DIGITS
 _GRAM_BYTES = 2
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuv"  # sort the same in every collation
@@ -124,7 +111,7 @@ class FieldCipher:
         siv = self._numbers.encrypt(int(f"1{mobile}").to_bytes(_NUMBER_BYTES), [b"mobile"])
         hashed = int.from_bytes(_keyed(self._ranges, mobile[:RANGE_DIGITS].encode(), 5))
         begin = "".join([_LETTERS[hashed >> shift & 31] for shift in range(0, 5 * RANGE_DIGITS, 5)])
-        return begin + urlsafe_b64encode(siv)[:_SIV_CHARS].decode() + self.end(mobile[-END_DIGITS:])
+        return begin + urlsafe_b64encode(siv)[:SIV_CHARS].decode() + self.end(mobile[-END_DIGITS:])
 
     def _number(self, token: str) -> str:
         """Return the number of a token. Raises CiphertextDamaged."""
@@ -151,11 +138,6 @@ class FieldCipher:
 
     def _hash_of_gram(self, gram: str) -> str:
         return _keyed(self._grams, gram.encode("utf-8", "surrogatepass"), _GRAM_BYTES).hex()
-
-
-def is_token(text: str) -> bool:
-    """Return whether a text in place of a number is a token; no number is that long."""
-    return len(text) == TOKEN_CHARS
 
 
 def _grams(text: str) -> Iterator[str]:

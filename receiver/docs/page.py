@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
-
-from markdown_it import MarkdownIt
 
 from receiver.translations import N_
 
@@ -16,10 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import PurePosixPath
 
+    from markdown_it import MarkdownIt
     from markdown_it.token import Token
-
-# Raw HTML stays text, so that a page can have no more than Markdown says.
-_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _OTHER_LANGUAGE = re.compile(r"\[(?:中文|English)\]\(")
@@ -106,7 +103,7 @@ class Document:
 def parse_document(text: str, *, path: str, language: str, source: PurePosixPath) -> Document:
     """Return a page from the text of its file."""
     markdown = _for_readers(text)
-    tokens = _MARKDOWN.parse(markdown)
+    tokens = _parser().parse(markdown)
     return Document(
         path=path,
         kind=_kind_of(path),
@@ -116,6 +113,15 @@ def parse_document(text: str, *, path: str, language: str, source: PurePosixPath
         tokens=tokens,
         sections=_sections_of(tokens),
     )
+
+
+@cache
+def _parser() -> MarkdownIt:
+    # A server may run for weeks before anyone opens a page.
+    from markdown_it import MarkdownIt  # noqa: PLC0415
+
+    # Raw HTML stays text, so that a page can have no more than Markdown says.
+    return MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def _kind_of(path: str) -> Kind:

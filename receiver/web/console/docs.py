@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 from flask import redirect, request, send_file, url_for
 from flask_babel import gettext
-from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from receiver.alerting.rules import Alarm
@@ -21,6 +20,7 @@ from receiver.web.console.pages import blueprint, language, render
 
 if TYPE_CHECKING:
     from flask import Response
+    from markdown_it import MarkdownIt
     from markdown_it.token import Token
     from werkzeug.wrappers import Response as AnyResponse
 
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
 _QUERY_MAX_CHARS = 200
 _HITS_MAX = 30
-
-_MARKDOWN = MarkdownIt("commonmark", {"html": False})
-_MARKDOWN.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0"><table>')
-_MARKDOWN.add_render_rule("table_close", lambda *_: "</table></div>")
 
 
 @blueprint.context_processor
@@ -96,7 +92,19 @@ def render_document(page: Document) -> Markup:
             cell.attrSet("class", "num")
         if cell.children:
             cell.children = _with_links_of_the_console(page, cell.children)
-    return Markup(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}))  # noqa: S704  (raw HTML is off)
+    markdown = _markdown()
+    return Markup(markdown.renderer.render(tokens, markdown.options, {}))  # noqa: S704  (raw HTML is off)
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    # A server may run for weeks before anyone opens a page.
+    from markdown_it import MarkdownIt  # noqa: PLC0415
+
+    markdown = MarkdownIt("commonmark", {"html": False})
+    markdown.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0"><table>')
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>")
+    return markdown
 
 
 def _with_links_of_the_console(page: Document, tokens: list[Token]) -> list[Token]:

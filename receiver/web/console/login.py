@@ -10,8 +10,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import pyotp
-import segno
 from flask import flash, redirect, request, session, url_for
 from flask_babel import gettext, lazy_gettext
 from markupsafe import Markup
@@ -133,6 +131,10 @@ def second_factor() -> Response:
     may_skip = user.totp_secret is None and _is_trial()
     shown: dict[str, Any] = {"following": following, "fresh": user.totp_secret is None, "may_skip": may_skip}
     if user.totp_secret is None:
+        # For users who set up an authenticator, so rarely that a server need not hold it.
+        import pyotp  # noqa: PLC0415
+        import segno  # noqa: PLC0415
+
         uri = pyotp.TOTP(secret, name=user.name, issuer=_ISSUER).provisioning_uri()
         picture = segno.make(uri, error="m").svg_inline(scale=5, border=3, light="#fff", dark="#000", svgclass="qr")
         shown |= {"secret": secret, "picture": Markup(picture)}  # noqa: S704  (made here, of nothing that was typed)
@@ -206,6 +208,8 @@ def _new_secret() -> str:
 
 def _step_of(secret: str, code: str) -> int | None:
     """Return the time step of a code: the current one or a neighbour; None: the code is wrong."""
+    import pyotp  # noqa: PLC0415  (as in `second_factor`)
+
     given = "".join(code.split())
     present = int(time.time()) // _STEP_SECONDS
     totp = pyotp.TOTP(secret)

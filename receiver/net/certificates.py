@@ -6,12 +6,12 @@ import ssl
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
 from receiver.core import SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cryptography import x509
 
 _OPTIONS = (
     ssl.OP_NO_RENEGOTIATION
@@ -64,6 +64,9 @@ def load_pair(chain: Path, key: Path) -> tuple[ssl.SSLContext, datetime]:
 
 def _leaf(chain: Path) -> x509.Certificate:
     """Return the first certificate of a file, all of which can be read."""
+    # A library that takes 8 MB, and a server behind a proxy has no certificate.
+    from cryptography import x509  # noqa: PLC0415
+
     try:
         leaf, *others = x509.load_pem_x509_certificates(chain.read_bytes())
         for each in (leaf, *others):

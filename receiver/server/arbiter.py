@@ -5,6 +5,7 @@ Without NOTIFY_SOCKET nothing is sent.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import socket
@@ -34,6 +35,15 @@ class ReceiverArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if app.settings.embedded and (database := path_of(app.settings.database_url)).name:
             self._wal_index = WalIndex(database)
         super().__init__(app)
+
+    def start(self) -> None:
+        """Open the listeners; whatever there is by then, the workers share with this process.
+
+        A collection writes to each object that it looks at, and a page that one process writes to is no longer shared:
+        a worker's first collection would copy half of its memory. So it does not look at what is older than the fork.
+        """
+        super().start()
+        gc.freeze()
 
     def murder_workers(self) -> None:
         """Kill hanging workers; gunicorn calls it once a second."""

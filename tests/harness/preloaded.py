@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -25,11 +27,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn, Self
 
+import receiver
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _ROOT = Path(__file__).parents[2]
 _LOADED = "loaded"
+_LOADED_LATE = ("alembic.command", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "tests.harness.patient")
 _EACH_COMMANDS_OWN = ("RECEIVER_", "TEST_", "PYTEST_", "NOTIFY_SOCKET")  # of its environment; the rest is as loaded
 
 _PROGRAM = """\
@@ -166,11 +171,11 @@ def _common(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _serve(path: str) -> None:
-    from receiver.cli import cli  # noqa: PLC0415  (only the process that takes commands loads them)
-    from tests.harness import patient  # noqa: F401, PLC0415  (and what makes them patient)
-
-    for name in cli.list_commands(None):  # type: ignore[arg-type]
-        cli.get_command(None, name)  # type: ignore[arg-type]
+    for module in pkgutil.walk_packages(receiver.__path__, "receiver."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in _LOADED_LATE:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, _reap)  # not SIG_IGN: what they took would count nowhere

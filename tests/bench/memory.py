@@ -40,6 +40,7 @@ _NAMES = ("receiver", _OLDER, "naive")
 _BODY = b"mobile=15080921090&taskid=3313746&status=1&receivetime=2026-11-23+09%3A14%3A03"
 _SAMPLE_SECONDS = 0.25
 _MOMENTS = ("idle", "peak under load", "after it", "after the console")
+_MEASURES = {"pss": "PSS", "rss": "RSS", "private_dirty": "private dirty"}
 _PAGES = ("/console/login", "/api/v1/docs", "/api/v1/messages")  # each answers, whoever asks
 
 Found = dict[tuple[str, str], list[dict[str, Memory]]]  # by database and program, the moments of each round
@@ -141,20 +142,16 @@ def _sampling(root: int) -> Iterator[list[Memory]]:
 
 def _table(found: Found) -> list[str]:
     moments = [moment for moment in _MOMENTS if any(moment in each for rounds in found.values() for each in rounds)]
-    heads = ["database", "program", "processes"]
-    heads += [f"{measure}, {moment}" for measure in ("PSS", "RSS", "private dirty") for moment in moments]
+    shown = [("pss", moment) for moment in moments] + [("rss", "idle"), ("private_dirty", "idle")]
+    heads = ["database", "program", "processes", *(f"{_MEASURES[measure]}, {moment}" for measure, moment in shown)]
     lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "--:|" * (len(heads) - 2)]
     for (database, name), rounds in found.items():
         cells = [database, name, str(rounds[0]["idle"].processes)]
-        for measure in ("pss", "rss", "private_dirty"):
-            for moment in moments:
-                if moment not in rounds[0]:
-                    cells.append("")
-                    continue
-                value = _median(rounds, moment, measure)
-                older = found.get((database, _OLDER))
-                ratio = f" ({value / _median(older, moment, measure):.2f} ×)" if older and name != _OLDER else ""
-                cells.append(f"{value / 1e6:.1f}{ratio}")
+        older = found.get((database, _OLDER), []) if name != _OLDER else []
+        for measure, moment in shown:
+            value = _median(rounds, moment, measure) if moment in rounds[0] else 0
+            ratio = f" ({value / _median(older, moment, measure):.2f} ×)" if older else ""
+            cells.append(f"{value / 1e6:.1f}{ratio}" if value else "")
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

@@ -33,10 +33,9 @@ class _Lines(logging.Formatter):
         self._write = write
 
     def format(self, record: logging.LogRecord) -> str:
-        event = {name: redact(value) if isinstance(value, str) else value for name, value in self._fields(record)}
-        return self._write(event)
+        return self._write(_redacted(self._fields(record)))
 
-    def _fields(self, record: logging.LogRecord) -> list[tuple[str, Any]]:
+    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         event = dict(record.msg) if isinstance(record.msg, dict) else {"event": record.getMessage()}
         if (asked := bound_request_id.get()) is not None:
             event.setdefault("request_id", asked)
@@ -48,4 +47,8 @@ class _Lines(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             event.setdefault("error", type(record.exc_info[1]).__name__)
             event["exception"] = self.formatException(record.exc_info)
-        return list(event.items())
+        return event
+
+
+def _redacted(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: redact(value) if isinstance(value, str) else value for name, value in fields.items()}

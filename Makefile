@@ -22,13 +22,13 @@ demo: $(SERVE_INSTALLED)
 TEST_SEED ?= $(shell date +%Y%m%d)
 
 # Three at once on two cores: a test waits for its servers half of the time. Of the examples that are tried on a
-# database, a third.
+# database, a third; and of a test with more than eight cases, the day's third.
 test: $(DEV_INSTALLED)
 	RECEIVER_TEST_EXAMPLES=1/3 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder \
 		-m 'not thorough' --hypothesis-seed=$(TEST_SEED) $(ARGS)
 
-# The slow matrices: fuzzing of the API, every page in every language, theme and width; and all examples. They use the
-# cores up by twos. `RECEIVER_TEST_SAMPLE=2/3 make test-thorough` runs the second third of it.
+# The slow matrices: fuzzing of the API, every page in every language, theme and width; all examples; and the cases that
+# the day's third leaves. They use the cores up by twos. `RECEIVER_TEST_SAMPLE=2/3 make test-thorough` runs the second third of it.
 test-thorough: $(DEV_INSTALLED)
 	$(BIN)/pytest -n 2 --dist load -m 'thorough or hypothesis' --timeout=600 --hypothesis-seed=$(TEST_SEED) $(ARGS)
 

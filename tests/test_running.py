@@ -83,6 +83,30 @@ def test_parts_are_the_whole_and_each_is_said(tmp_path: Path) -> None:
     assert sorted(ran) == [*(f"CASE {number}" for number in range(7)), "EXAMPLES"]
 
 
+def test_many_cases_are_the_days_third_and_the_thorough_rest(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = thorough\n")
+    many = (
+        "import pytest\n\n"
+        "@pytest.mark.parametrize('number', range(12))\ndef test_many(number):\n    print('MANY', number)\n"
+    )
+    (tmp_path / "test_many.py").write_text(many)
+    days = []
+    for seed in ("20261201", "20261202", "20261203"):
+        quick, rest = (
+            {
+                line
+                for line in run(tmp_path, None, f"--hypothesis-seed={seed}", "-m", which).splitlines()
+                if "MANY" in line
+            }
+            for which in ("not thorough", "thorough")
+        )
+        assert (len(quick), quick | rest) == (4, {f"MANY {number}" for number in range(12)})
+        assert quick & rest == set()
+        days.append(quick)
+    assert set.union(*days) == {f"MANY {number}" for number in range(12)}
+    assert "CASE 0" in run(tmp_path, None, "-m", "not thorough")  # few cases are all quick
+
+
 @pytest.mark.parametrize("whole", [3, 40, 150])
 def test_all_examples_are_tried_unless_a_part_is_asked_for(whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "_EXAMPLES", "")

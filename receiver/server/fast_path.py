@@ -26,14 +26,14 @@ from receiver.intake.admission import PUSH_MAX_BYTES, Refused
 from receiver.intake.batch_writer import Acknowledged
 from receiver.intake.push_path import read_push_path
 from receiver.server.answers import keep_alive_seconds
+from receiver.web import RUNTIME
 from receiver.web.access_log import PushLog, request_id
-from receiver.web.base import create_base
 from receiver.web.push import acknowledgement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flask import Response
+    from flask import Flask, Response
 
     from receiver.intake.secrets import PushSecret
     from receiver.runtime import Runtime
@@ -71,10 +71,10 @@ class Head:
 class FastPath:
     """Answers pushes without a thread for each. For one thread, except `on_done`, which the batch writer calls."""
 
-    def __init__(self, runtime: Runtime, cfg: Any) -> None:
-        self._app = create_base(runtime)
+    def __init__(self, app: Flask, cfg: Any) -> None:
+        self._app = app
         self._cfg = cfg
-        self._runtime = runtime
+        self._runtime: Runtime = app.extensions[RUNTIME]
         self._heads: OrderedDict[bytes, Head] = OrderedDict()
         self._wrong_heads: OrderedDict[bytes, Head] = OrderedDict()  # separate: guesses must not evict a sender's head
         self._answers: OrderedDict[tuple[Any, ...], tuple[bytes, bytes, bytes]] = OrderedDict()

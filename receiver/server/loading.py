@@ -1,4 +1,4 @@
-"""Applications that a worker loads when they are asked: pushes are answered without any."""
+"""What a worker serves: pushes, probes and metrics at once, API and console once they are asked for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from receiver.core.collector import uncollected
 from receiver.intake.push_path import is_push_path
-from receiver.web import RUNTIME
+from receiver.web.listeners import Listeners
+from receiver.web.monitored import create_monitored
+from receiver.web.mounted import Mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from receiver.runtime import Runtime
@@ -18,57 +20,36 @@ if TYPE_CHECKING:
 _OF_MONITORING = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-class LoadedLater:
-    """A WSGI application that its first request loads. One that cannot be loaded fails that request, not the server."""
-
-    def __init__(self, load: Callable[[], WSGIApplication]) -> None:
-        self._load = load
-        self._loading = threading.Lock()
-        self._app: WSGIApplication | None = None
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, as WSGI has it."""
-        if self._app is None:
-            with self._loading:
-                if self._app is None:
-                    with uncollected():
-                        self._app = self._load()
-        return self._app(environ, start_response)
-
-
 class Applications:
-    """What a worker serves beside the fast path: pushes, probes and metrics by one application, all else by the whole.
+    """Serves pushes, probes and metrics by one application, all else by the whole, which its first request loads.
 
-    Console and API are half of all that a server imports. Until they are asked for, they delay no start and hold no
-    memory.
+    API and console are half of all that a server imports. Until they are asked for, they delay no start and hold no
+    memory. What a push may need is loaded from the start: a push must not meet a package that an upgrade has replaced.
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self.extensions = {RUNTIME: runtime}
-        self._monitored = LoadedLater(lambda: _load_monitored(runtime))
-        self._whole = LoadedLater(lambda: _load_whole(runtime))
+        self.monitored = create_monitored(runtime)
+        self.extensions = self.monitored.extensions
+        self._runtime = runtime
+        self._served = Mounted(Listeners(self._dispatch, runtime), runtime.settings)
+        self._loading = threading.Lock()
+        self._whole: WSGIApplication | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, as WSGI has it."""
+        """Serve one request, as WSGI and gunicorn have it."""
+        return self._served(environ, start_response)
+
+    def _dispatch(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
-        app = self._monitored if path in _OF_MONITORING or is_push_path(path) else self._whole
+        app = self.monitored if path in _OF_MONITORING or is_push_path(path) else self._load_whole()
         return app(environ, start_response)
 
+    def _load_whole(self) -> WSGIApplication:
+        """Return the whole application. One that cannot be loaded fails this request, and the next one tries again."""
+        with self._loading:
+            if self._whole is None:
+                with uncollected():
+                    from receiver.app import create_app  # noqa: PLC0415  (here, or all of it delays the start)
 
-# Each imports on its call: that is what it is for.
-
-
-def _load_monitored(runtime: Runtime) -> WSGIApplication:
-    from receiver.web.listeners import Listeners  # noqa: PLC0415
-    from receiver.web.monitored import create_monitored  # noqa: PLC0415
-    from receiver.web.mounted import Mounted  # noqa: PLC0415
-
-    return Mounted(Listeners(create_monitored(runtime), runtime), runtime.settings)
-
-
-def _load_whole(runtime: Runtime) -> WSGIApplication:
-    from receiver.app import create_app  # noqa: PLC0415
-    from receiver.web.listeners import Listeners  # noqa: PLC0415
-    from receiver.web.mounted import Mounted  # noqa: PLC0415
-
-    return Mounted(Listeners(create_app(runtime), runtime), runtime.settings)
+                    self._whole = create_app(self._runtime)
+            return self._whole

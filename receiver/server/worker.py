@@ -73,7 +73,7 @@ class Worker(Connections):
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
-        fast_path = FastPath(self.wsgi.extensions[RUNTIME], self.cfg)
+        fast_path = FastPath(self.wsgi.monitored, self.cfg)
         self._fast_path = fast_path if fast_path.enabled else None
         self._wake_fds = os.pipe()
         for fd in self._wake_fds:

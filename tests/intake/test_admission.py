@@ -10,6 +10,7 @@ from gunicorn.config import Config
 
 from receiver.intake.admission import Admission, PushRequest, Refused, client_address
 from receiver.server.fast_path import FastPath
+from receiver.web.monitored import create_monitored
 from tests.conftest import OTHER_SECRET, SECRET, make_settings
 from tests.web.console.staff import one_database
 
@@ -83,7 +84,7 @@ def test_checks_come_in_the_order_secret_address_length_size(tmp_path: Path) -> 
 @one_database
 def test_push_from_outside_the_allow_list_goes_down_no_lane(make_runtime: Callable[..., Runtime]) -> None:
     runtime = make_runtime(push_allow=(ip_network("198.51.100.0/24"),))
-    lane = FastPath(runtime, Config())
+    lane = FastPath(create_monitored(runtime), Config())
     head = lane.head(b"POST /push/%b HTTP/1.1\r\nContent-Length: 8\r\n\r\n" % SECRET.encode(), ("192.0.2.1", 1))
     assert head is not None
     kept: list[object] = []

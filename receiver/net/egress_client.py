@@ -76,8 +76,10 @@ class EgressClient:
         own_proxy = guard.proxy_for(place.host) if guard else ""
         self._network = _Network(guard, behind_proxy=place if own_proxy else None)
         proxy = _as_proxy(own_proxy) if own_proxy else _find_proxy(place) if proxies else None
+        if tls is None and place.scheme == "https":  # else not: to read all authorities takes longer than a request
+            tls = httpcore2.default_ssl_context()
         self._pool = httpcore2.ConnectionPool(
-            ssl_context=tls or httpcore2.default_ssl_context(),
+            ssl_context=tls,
             proxy=proxy,
             max_connections=connections,
             keepalive_expiry=_IDLE_SECONDS,

@@ -213,6 +213,14 @@ def speaking(speak: Callable[[socket.socket], None]) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
+def test_authorities_are_read_for_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *given, **_: read.append(given))
+    for scheme, times in (("http", 0), ("https", 1)):
+        EgressClient(parse_url(f"{scheme}://example.com/"), EgressPolicy(LOOPBACK)).close()
+        assert len(read) == times
+
+
 def test_exchange_ends_in_time_however_slowly_the_answer_drips() -> None:
     ended = threading.Event()
 

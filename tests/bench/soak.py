@@ -77,7 +77,7 @@ from receiver.cli import main, prune
 from receiver.maintenance import prune as work
 kept, backdated = (timedelta(seconds=float(given)) for given in sys.argv[1:])
 kinds = [kind for kind in work.RetentionKind if kind is not work.RetentionKind.AUDIT]
-prune.cutoffs_of = lambda runtime, days=None: dict.fromkeys(kinds, runtime.now() - kept)
+prune.cutoffs_of = lambda keep_days, now: dict.fromkeys(kinds, now - kept)
 move_horizon = work._move_horizon
 def move(connection, kind, before):
     moved = move_horizon(connection, kind, before)

@@ -29,6 +29,7 @@ from tests.harness.hooks import Hook, hook
 from tests.harness.journal import save_pushes
 from tests.harness.platforms import GOOD_ANSWER, SETTING, http, scripted
 from tests.harness.readers import Readers
+from tests.harness.running import examples
 from tests.harness.waiting import await_true
 from tests.webhooks.test_webhooks import ALLOW
 
@@ -153,7 +154,7 @@ _lines = st.fixed_dictionaries({name: st.one_of(_times, _texts, _numbers) for na
 
 @given(data=st.data())
 @settings(
-    max_examples=4,
+    max_examples=examples(4),
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +27,43 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
     Ask = Callable[[Applications, str], bytes]
+
+ROOT = Path(__file__).parents[2]
+
+# Pushes of every kind, probes and metrics to a worker that has just been started; what each of them imports is printed.
+_PUSHES_AND_PROBES = """
+import io, socket, sys
+import receiver.server.worker
+from receiver.config import load_settings
+from receiver.runtime import Runtime
+from receiver.server.loading import Applications
+runtime = Runtime(load_settings())
+runtime.make_ready()
+runtime.start()
+applications = Applications(runtime)
+listener = socket.create_server(("127.0.0.1", 0))
+push = "/push/" + sys.argv[1]
+form, parts = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"
+part = b'--b\\r\\nContent-Disposition: form-data; name="mobile"\\r\\n\\r\\n15080921090\\r\\n--b--\\r\\n'
+good = b"mobile=15080921090&taskid=1&status=1&receivetime=2026-11-23+09:14:03"
+for method, path, body, kind in (
+    ("POST", push, good, form), ("POST", push, part, parts), ("POST", push, b"{}", "application/json"),
+    ("PUT", push, b"\\xff\\xfe%", "text/plain; charset=gbk"), ("GET", push + "/report", b"", ""),
+    ("POST", "/push/wrong", b"", form), ("GET", "/healthz", b"", ""), ("GET", "/readyz", b"", ""),
+    ("GET", "/metrics", b"", ""),
+):
+    before, statuses = set(sys.modules), []
+    environ = {
+        "REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": "", "CONTENT_TYPE": kind,
+        "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), "wsgi.errors": sys.stderr,
+        "wsgi.url_scheme": "http", "REMOTE_ADDR": "127.0.0.1", "SERVER_NAME": "localhost", "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1", "gunicorn.socket": listener,
+    }
+    b"".join(applications(environ, lambda status, *_: statuses.append(status)))
+    late = {name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
+    print(method, path.replace(sys.argv[1], "SECRET"), statuses[0][:3], *sorted(late))
+runtime.stop()
+"""
 
 
 @pytest.fixture
@@ -68,6 +109,21 @@ def test_pushes_probes_and_metrics_load_no_console(runtime: Runtime, ask: Ask, l
     assert loads == []
     assert {ask(applications, path) for path in ("/", "/console/", "/api/v1/messages", "/healthz/deeper")} == {b"whole"}
     assert loads == [runtime]
+
+
+def test_nothing_that_a_push_or_a_probe_needs_is_imported_late(tmp_path: Path) -> None:
+    """An upgrade may have replaced the package by then, or no file descriptor may be left."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RECEIVER_")}
+    done = subprocess.run(
+        [sys.executable, "-c", _PUSHES_AND_PROBES, SECRET],
+        env={**kept, "RECEIVER_DATA_DIR": str(tmp_path), "RECEIVER_PUSH_TOKENS": f"default:{SECRET}"},
+        capture_output=True, text=True, check=True, timeout=120, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "POST /push/SECRET 200", "POST /push/SECRET 200", "POST /push/SECRET 200", "PUT /push/SECRET 200",
+        "GET /push/SECRET/report 200", "POST /push/wrong 404", "GET /healthz 200", "GET /readyz 200",
+        "GET /metrics 200",
+    ]  # fmt: skip
 
 
 @one_database

@@ -22,12 +22,12 @@ from receiver.db.engine import Database
 from receiver.messages.export_files import FileFormat, iter_file
 from receiver.messages.queries import Filter
 from receiver.web.metrics_collector import Scrape
+from tests.db.several_writers import own_sqlite, write_at_once
 from tests.harness.factories import make_push
 from tests.harness.journal import save_pushes
 from tests.harness.programs import require_program
 from tests.harness.pushers import Pushers
 from tests.harness.server import ServeProcess
-from tests.soak import own_sqlite, soak
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -263,7 +263,7 @@ def test_checkpointer_that_failed_begins_again(runtime: Runtime, monkeypatch: py
 
 @BUILDS
 def test_several_processes_write_beside_a_server_and_nothing_is_lost(tmp_path: Path, with_own_sqlite: bool) -> None:
-    report = soak(tmp_path, 4, with_own_sqlite=with_own_sqlite)
+    report = write_at_once(tmp_path, 4, with_own_sqlite=with_own_sqlite)
     assert report.good, report
     assert report.acknowledged
     assert report.written

@@ -1,4 +1,4 @@
-"""`python -m tests.soak`: several processes write to the embedded database beside a server under load, for minutes.
+"""`python -m tests.db.several_writers`: several processes write to the embedded database beside a loaded server.
 
 Commands of the product, one after the other without a pause, and two programs that write through the product's own
 engine, one of which empties the log again and again. Afterwards: every acknowledged push is there once, SQLite finds
@@ -77,7 +77,7 @@ def own_sqlite(directory: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])}
 
 
-def soak(directory: Path, seconds: float, *, with_own_sqlite: bool) -> Report:
+def write_at_once(directory: Path, seconds: float, *, with_own_sqlite: bool) -> Report:
     """Do it in an empty directory."""
     data_dir = directory / "data"
     data_dir.mkdir(mode=0o700)
@@ -164,12 +164,12 @@ class _Commands(threading.Thread):
 
 def main() -> int:
     """Run it, print what came of it, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.db.several_writers", description=__doc__)
     parser.add_argument("--seconds", type=float, default=180, help="for how long (180)")
     parser.add_argument("--own-sqlite", action="store_true", help="on the interpreter's own SQLite")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        report = soak(Path(directory), given.seconds, with_own_sqlite=given.own_sqlite)
+        report = write_at_once(Path(directory), given.seconds, with_own_sqlite=given.own_sqlite)
     for name in report.__slots__:
         print(f"{name.replace('_', ' ')}: {getattr(report, name)}")
     print(f"read by {describe()}")

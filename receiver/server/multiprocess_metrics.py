@@ -98,12 +98,16 @@ class MultiprocessMetrics:
 
 
 def _preallocate(path: Path, size: int) -> None:
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    if path.exists():
+        return
+    # Under another name until it has its size: a scrape meanwhile could not read an empty file, and would fail.
+    empty = path.with_suffix(".new")
+    file = os.open(empty, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if os.fstat(file).st_size == 0:
-            os.posix_fallocate(file, 0, size)
+        os.posix_fallocate(file, 0, size)
     finally:
         os.close(file)
+    empty.replace(path)
 
 
 def _remove_left_behind(place: Path) -> None:

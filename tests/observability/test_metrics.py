@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from receiver import __version__
 from receiver.app import create_app
@@ -251,6 +252,25 @@ def test_place_of_a_killed_master_is_removed_and_that_of_a_living_one_is_not(
     next_one.close()
     living.close()
     assert list(tmp_path.glob("receiver-metrics-*")) == []
+
+
+def test_scrape_while_a_process_gets_its_files_reads_none_that_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fail where a file has its name before its size: a scrape then ended with 500."""
+    monkeypatch.setattr(multiprocess_metrics, "_MEMORY", tmp_path / "none")
+    shared = MultiprocessMetrics(tmp_path)
+    made = os.posix_fallocate
+    read = []
+
+    def scrape_and_make(file: int, offset: int, size: int) -> None:
+        read.append(list(MultiProcessCollector(None, str(shared.directory)).collect()))
+        made(file, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", scrape_and_make)
+    assert shared.assign_slot(set()) == 0
+    assert read == [[]] * len(multiprocess_metrics._KINDS)
+    shared.close()
 
 
 _COUNT_ALL = """

@@ -101,7 +101,10 @@ def test_who_keeps_connections_and_forgets_them_shuts_nobody_out(tmp_path: Path)
 def test_half_requests_on_every_descriptor_shut_nobody_out_and_end_no_worker(
     tmp_path: Path, open_files: int, count: int
 ) -> None:
-    """With 40 the system itself has no descriptor left; some ten at a time then have their moment of a second."""
+    """With 40 the system itself has no descriptor left; some ten at a time then have their moment of a second.
+
+    The server's own files are more than 40, so a push may find none for the database: it is refused, and sent again.
+    """
     with ServeProcess(tmp_path, open_files=open_files) as process, ExitStack() as stack:
         _, worker = process.await_worker()
         half = []
@@ -109,8 +112,11 @@ def test_half_requests_on_every_descriptor_shut_nobody_out_and_end_no_worker(
             half.append(stack.enter_context(process.connect()))
             half[-1].sendall(HALF % process.target.encode())
         # Whose requests do not end goes for who comes, once they have had a moment.
-        for _ in range(3):
-            assert process.push(RECEIPT).status == 200
+        answers: list[int] = []
+        while answers.count(200) < 3:
+            answers.append(process.push(RECEIPT).status)
+            assert set(answers) <= ({200} if open_files == 256 else {200, 503})
+            assert len(answers) < 20
         with process.connect() as kept:
             for _ in range(3):
                 kept.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\n" % process.target.encode())

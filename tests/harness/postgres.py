@@ -33,7 +33,7 @@ _START_SECONDS = 60
 _STOP_SECONDS = 30
 _BIND_ATTEMPTS = 5
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-_QUICK = dict.fromkeys(_DURABLE, "off")
+_QUICK = dict.fromkeys((*_DURABLE, "autovacuum"), "off")
 
 
 class PostgresServer:

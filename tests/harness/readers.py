@@ -55,7 +55,7 @@ class Readers:
     def read_all(self) -> dict[str, set[str]]:
         """Ask every one; fail where one does not answer. Return the ids that each list has."""
         self.runtime.webhook_worker.run_now()
-        found = {name: self._walk(name) for name in LISTS}
+        found = self.read_lists()
         self._filters()
         self._events()
         self._one_by_one(found)
@@ -64,6 +64,10 @@ class Readers:
         self._pages(found)
         self._commands()
         return found
+
+    def read_lists(self) -> dict[str, set[str]]:
+        """Return the ids that each list has."""
+        return {name: self._walk(name) for name in LISTS}
 
     def get(self, path: str) -> TestResponse:
         """Ask the API, and fail where it does not answer with 200."""

@@ -56,7 +56,9 @@ def served(
 
 def scrape(served: ServeProcess) -> dict[str, float]:
     """Every sample of one scrape, on a connection of its own: whichever process takes it."""
-    text = served.request("GET", "/metrics").body.decode()
+    answer = served.request("GET", "/metrics")
+    text = answer.body.decode()
+    assert answer.status == 200, text
     samples = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in samples}
 
@@ -264,7 +266,7 @@ def test_scrape_while_a_process_gets_its_files_reads_none_that_is_empty(
     read = []
 
     def scrape_and_make(file: int, offset: int, size: int) -> None:
-        read.append(list(MultiProcessCollector(None, str(shared.directory)).collect()))
+        read.append(list(MultiProcessCollector(None, str(shared.directory)).collect()))  # type: ignore[no-untyped-call]
         made(file, offset, size)
 
     monkeypatch.setattr(os, "posix_fallocate", scrape_and_make)

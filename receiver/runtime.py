@@ -119,24 +119,27 @@ class Runtime(Store):
             give_way=self.webhook_worker.give_way,
         )
 
-    def make_ready(self) -> None:
+    def make_ready(self, *, patient: bool = False) -> None:
         """Connect to the database and check that it is usable; migrate the embedded one.
+
+        `patient`: wait for the lock of a busy one as long as a command may, and not only as long as a push.
 
         Raises DatabaseUnavailable or DatabaseMisconfigured.
         """
+        database = self.database if patient else self.intake_database
         if (fault := find_fault(self.settings.database_files)) is not None:
             raise DatabaseUnavailable(fault)
         # The database was unavailable and may be another server now: drop the old connections.
         self.database.drop_connections()
         self.encryption.forget()
-        self.intake_database.connect()
+        database.connect()
         try:
-            version.require_schema(self.intake_database)
+            version.require_schema(database)
         except DatabaseMisconfigured:
             if not self.settings.embedded:
                 raise
             self._migrate()
-        self.intake_database.require_writable()
+        database.require_writable()
         self.keep_ages()
 
     def keep_ages(self) -> None:

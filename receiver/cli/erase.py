@@ -63,7 +63,7 @@ def _number(text: str, runtime: Runtime, reason: str | None) -> str:
 
 
 def _erase(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewrites: bool, as_json: bool) -> None:
-    runtime.make_ready()  # raises if the database is unavailable
+    runtime.make_ready(patient=True)  # raises if the database is unavailable
     _empty_spool(runtime)
     with open_for_long(runtime) as database:
         since = runtime.now() - _CLOCKS_APART

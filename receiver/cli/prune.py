@@ -142,7 +142,7 @@ _HOLDS_NOTHING = 2**63 - 1  # above all ids
 
 
 def _run(runtime: Runtime, plan: Plan, *, yes: bool, as_json: bool, now_is_right: bool = False) -> None:
-    runtime.make_ready()
+    runtime.make_ready(patient=True)
     runtime.ask(lambda connection: require_none_ahead(connection, runtime.now()))
     if yes and not now_is_right:
         runtime.ask(lambda connection: require_present(connection, runtime.now()))

@@ -71,7 +71,7 @@ def drain(source: Path | None) -> None:
             directory = source / SPOOL_DIR if (source / SPOOL_DIR).is_dir() else source
         if not directory.is_dir() and source is not None:
             raise SettingsError(f"{source}: no spool in it")
-        runtime.make_ready()
+        runtime.make_ready(patient=True)
         saved = runtime.drain(directory)
         left = spool_state(directory)
     print(f"{saved} records saved")

@@ -49,7 +49,7 @@ def verify_(as_json: bool) -> None:
 
 
 def _findings(runtime: Runtime, advance: Callable[[int], None]) -> Iterator[CheckResult]:
-    runtime.make_ready()
+    runtime.make_ready(patient=True)
     checkpoints, faults = runtime.checkpoints.read()  # before the database, so that it contains every one of them
     with open_for_long(runtime) as database:
         catch_up(database)

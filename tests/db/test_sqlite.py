@@ -6,8 +6,10 @@ import gc
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -268,6 +270,21 @@ def test_several_processes_write_beside_a_server_and_nothing_is_lost(tmp_path: P
     assert report.acknowledged
     assert report.written
     assert ("of this Python" in report.sqlite) is (with_own_sqlite or _of_python() == sqlite.VERSION)
+
+
+@pytest.mark.parametrize(
+    "command", [("prune", "--yes", "--now-is-right"), ("erase", "15080921090", "--yes"), ("verify",)], ids=" ".join
+)
+def test_command_waits_longer_for_a_busy_database_than_a_push(tmp_path: Path, command: tuple[str, ...]) -> None:
+    process = ServeProcess(tmp_path)
+    process.upgrade()
+    with closing(sqlite3.connect(tmp_path / "receiver.db", isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ending = threading.Timer(1.5, other.execute, ["ROLLBACK"])
+        ending.start()
+        ended = process.run(*command)
+        ending.join()
+    assert (ended.returncode, ended.stderr.count("lock")) == (0, 0), ended.stderr
 
 
 def _of_python() -> tuple[int, ...]:

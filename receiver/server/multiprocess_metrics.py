@@ -107,7 +107,7 @@ def _preallocate(path: Path, size: int) -> None:
         os.posix_fallocate(file, 0, size)
     finally:
         os.close(file)
-    empty.replace(path)
+    empty.rename(path)
 
 
 def _remove_left_behind(place: Path) -> None:

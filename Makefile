@@ -22,7 +22,7 @@ demo: $(SERVE_INSTALLED)
 TEST_SEED ?= $(shell date +%Y%m%d)
 
 # Four at once on two cores: a test waits for its servers half of the time. Of the examples that are tried on a
-# database, a third; and of a test with more than eight cases, the day's third.
+# database, a third; and of a test with more than five cases, the day's third.
 test: $(DEV_INSTALLED)
 	RECEIVER_TEST_EXAMPLES=1/3 $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder \
 		-m 'not thorough' --hypothesis-seed=$(TEST_SEED) $(ARGS)

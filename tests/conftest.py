@@ -127,6 +127,18 @@ def _disk_with_room() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _environment_of_the_run() -> Iterator[None]:
+    """Undo what libraries set in the environment: a command with another is no fork of what is preloaded."""
+    before = dict(os.environ)
+    yield
+    for name in (os.environ.keys() | before.keys()) - {"PYTEST_CURRENT_TEST"}:
+        if name not in before:
+            del os.environ[name]
+        elif os.environ.get(name) != before[name]:
+            os.environ[name] = before[name]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def preloaded() -> Iterator[Preloaded]:
     """What the commands of a run are forks of."""

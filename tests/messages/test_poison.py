@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+import threading
 from collections import deque
 from dataclasses import replace
 from functools import partial
@@ -308,14 +309,19 @@ def test_a_fan_out_that_errs_at_every_change_drops_none_and_goes_on_once_it_is_m
     readers: Readers, target: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = readers.runtime
+    erred = threading.Event()
 
     def err(*_: Any, **__: Any) -> int:
+        erred.set()
         raise TypeError("a mistake")
 
     count = sa.select(sa.func.count()).select_from(forward_queue)
     with monkeypatch.context() as patch:
         patch.setattr(fan_out, "fan_out", err)
         patch.setattr(worker, "fan_out", err)
+        # A step that began before would fan the pushes out.
+        runtime.webhook_worker.run_now()
+        assert erred.wait(60)
         save_pushes(runtime.database, [make_push(task_id=f"t{number}") for number in range(40)])
         runtime.webhook_worker.run_now()
         left = count.where(forward_queue.c.left_at.isnot(None))

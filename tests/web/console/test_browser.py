@@ -120,6 +120,7 @@ def look_up(page: Page, wanted: str, period: str | None = None) -> None:
 
 def tab_to(page: Page, wanted: Locator, *, at_most: int = 40) -> None:
     """Press Tab until this has the focus, which has to be seen wherever it goes."""
+    expect(wanted).to_be_visible()  # a page that still loads takes the focus away
     for _ in range(at_most):
         page.keyboard.press("Tab")
         focused = page.locator(":focus")

@@ -79,6 +79,7 @@ def open_context(browser: Browser) -> Iterator[Callable[..., tuple[BrowserContex
             base_url=origin,
             viewport={"width": width, "height": 800},
             color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",  # a colour on its way to another has a contrast of its own
             **options,
         )
         guard = Guard(context, origin)

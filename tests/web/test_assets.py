@@ -68,7 +68,7 @@ def site() -> Iterator[str]:
         if request.path == "/":
             response = Response(_page(), mimetype="text/html")
         elif request.path == "/live":
-            response = Response(_live(next(polls)), mimetype="text/html")
+            response = Response(_live(min(next(polls), POLLS_AT_MOST)), mimetype="text/html")
         elif request.path == "/expired":
             response = Response("<p>log in</p>", status=401, headers={"HX-Redirect": "/faulty"}, mimetype="text/html")
         elif request.path == "/faulty":

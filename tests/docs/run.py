@@ -258,6 +258,10 @@ class _Scene:
 class _PageServer(ServeProcess):
     """A server of a page, which makes its own secret."""
 
+    def start(self) -> None:
+        super().start()
+        assert self.request("GET", "/readyz").status == 200  # it has met its database, as a reader's has
+
     def stop(self, *how: object) -> int | None:
         code = super().stop(*how)  # type: ignore[arg-type]
         secret = (self.data_dir / PUSH_SECRET_FILE).read_text().strip().partition(":")[2]

@@ -273,7 +273,9 @@ def test_several_processes_write_beside_a_server_and_nothing_is_lost(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "command", [("prune", "--yes", "--now-is-right"), ("erase", "15080921090", "--yes"), ("verify",)], ids=" ".join
+    "command",
+    [("prune", "--yes", "--now-is-right"), ("erase", "15080921090", "--yes"), ("verify",), ("spool", "drain")],
+    ids=" ".join,
 )
 def test_command_waits_longer_for_a_busy_database_than_a_push(tmp_path: Path, command: tuple[str, ...]) -> None:
     process = ServeProcess(tmp_path)

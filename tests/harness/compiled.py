@@ -1,4 +1,4 @@
-"""What every application compiles anew from the same text (its templates, its rules), compiled once for a run of tests.
+"""What every application compiles anew: its templates, its rules, its statements. A run of tests compiles them once.
 
 A test has an application of its own, and hundreds of tests made it wait for this.
 """
@@ -58,7 +58,7 @@ def share_compiled() -> None:
 def _share_statements() -> None:
     """Let every engine take the statements that another of its kind has compiled.
 
-    SQLAlchemy finds them by statement and dialect. Where columns are encrypted they hold their own dialect's cipher.
+    SQLAlchemy finds them by statement and dialect. With encrypted columns a statement holds its dialect's cipher.
     """
     statements: LRUCache[object, object] = LRUCache(4000)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from receiver.observability import configure_logging
+from tests.harness.browser import launch
 from tests.web.console.views import VIEWS, serve_samples
 
 if TYPE_CHECKING:
@@ -56,16 +55,15 @@ def main() -> int:
     parser.add_argument("directory", nargs="?", type=Path, default=Path("deploy/docs/images"))
     parser.add_argument("--name", action="append", choices=list(PICTURES), help="these alone")
     given = parser.parse_args()
-    path = os.environ.get("RECEIVER_TEST_CHROMIUM") or shutil.which("chromium")
-    if not path:
-        print("no Chromium: install it, or name it in RECEIVER_TEST_CHROMIUM", file=sys.stderr)
-        return 1
     configure_logging()
     given.directory.mkdir(parents=True, exist_ok=True)
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     taken = size = 0
     with serve_samples() as samples, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        try:
+            browser = launch(playwright)
+        except FileNotFoundError as none:
+            print(none, file=sys.stderr)
+            return 1
         for name in given.name or PICTURES:
             for language in LANGUAGES:
                 small = _small(_take(browser, samples, PICTURES[name], language))

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
 import pytest
 
 _ROOT = Path(__file__).parent.parent
-_MODULES = {
-    path.relative_to(_ROOT).as_posix(): ast.parse(path.read_text())
-    for path in sorted((_ROOT / "receiver").rglob("*.py"))
-}
+
+
+@functools.cache
+def _modules() -> dict[str, ast.Module]:
+    return {
+        path.relative_to(_ROOT).as_posix(): ast.parse(path.read_text())
+        for path in sorted((_ROOT / "receiver").rglob("*.py"))
+    }
 
 
 def modules_that_use(name: str) -> set[str]:
     """The modules that import a module, or have an attribute of one, by its dotted name."""
-    return {path for path, tree in _MODULES.items() if name in set(_names(tree))}
+    return {path for path, tree in _modules().items() if name in set(_names(tree))}
 
 
 def _names(tree: ast.AST) -> list[str]:
@@ -73,7 +78,7 @@ def test_file_takes_the_place_of_another_in_one_module() -> None:
     """A path's `replace` has one argument, a text's has two, a time's are named."""
     places = {
         path
-        for path, tree in _MODULES.items()
+        for path, tree in _modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "replace"
         if len(node.args) == 1 and not node.keywords
@@ -85,7 +90,7 @@ def test_number_is_masked_by_one_rule() -> None:
     """Only the rule, in Python and in SQL, joins parts of a text with stars; and the simulated platform's own mask."""
     places = {
         path
-        for path, tree in _MODULES.items()
+        for path, tree in _modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.BinOp | ast.JoinedStr) and _has_stars(node) and _has_part(node)
     }

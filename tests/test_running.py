@@ -50,9 +50,10 @@ def run(place: Path, environment: Mapping[str, str] | None = None, *arguments: s
     for name, text in FILES.items():
         (place / name).write_text(text)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RECEIVER_TEST", "PYTEST", "CI"))}
+    plugins = ["-p", "no:cacheprovider", "-p", "hypothesispytest"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-rA", "-v", "-p", "no:cacheprovider", *arguments, str(place)],
-        env={**kept, "PYTHONPATH": str(ROOT), **(environment or {})},
+        [sys.executable, "-m", "pytest", "-rA", "-v", *plugins, *arguments, str(place)],
+        env={**kept, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(environment or {})},
         capture_output=True, text=True, check=False, cwd=place, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

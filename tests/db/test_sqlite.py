@@ -184,7 +184,7 @@ def test_nobody_writes_while_the_log_is_moved(runtime: Runtime, monkeypatch: pyt
     save_pushes(runtime.database, [make_push()])
     work.check()
     work.close()
-    assert tried == ["database is locked"]
+    assert set(tried) == {"database is locked"}  # more than one, where a busy machine has it ask again
 
 
 def test_a_command_without_a_server_keeps_the_log_small_by_itself(runtime: Runtime) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -101,18 +102,21 @@ def fill(runtime: Runtime, rows: list[dict[str, Any]], events: list[dict[str, An
             reported_at = None if wait is None or sent_at is None else (sent_at + wait).replace(microsecond=0)
             values = {key: value for key, value in row.items() if key != "wait"} | {"reported_at": reported_at}
             connection.execute(sa.insert(messages), {"id": number, "account": f"a.{number}", **values})
+        stored: dict[tuple[sa.Table, bool], list[dict[str, Any]]] = defaultdict(list)
         for number, one in enumerate(events, 1):
             own = {"id": number, "push_id": UUID(int=number)}
             own |= {key: one[key] for key in ("received_at", "last_seen_at", "copies", "extra")}
-            if one["masked"] is None and number <= len(rows):
+            matched = one["masked"] is None and number <= len(rows)
+            if matched:
                 own["message_id"] = number
             else:
                 own |= {"account": "b", "task_id": one["masked"] or "", "masked_mobile": "1508092****"}
-            receipt = {"vendor_status": one["text"], "reported_at": one["at"]}
-            connection.execute(sa.insert(receipts), own | receipt)
+            stored[receipts, matched].append(own | {"vendor_status": one["text"], "reported_at": one["at"]})
             reply = {"content": one["text"], "content_sha256": sha256(one["text"].encode()).digest()}
             reply |= {"replied_at": one["at"], "opt_out": one["opt_out"], "opt_out_review": one["opt_out_review"]}
-            connection.execute(sa.insert(replies), own | reply)
+            stored[replies, matched].append(own | reply)
+        for (table, _), each in stored.items():
+            connection.execute(sa.insert(table), each)
 
     runtime.database.write(work)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.bench.soak import make_table, make_trial, soak
+from tests.bench.soak import soak
+from tests.bench.soak_load import make_trial
+from tests.bench.soak_samples import make_table
 
 if TYPE_CHECKING:
     from pathlib import Path

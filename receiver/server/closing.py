@@ -57,6 +57,8 @@ class Lingering:
             self.close_oldest()
 
     def _drain(self, sock: Any) -> None:
+        if sock not in self._deadlines:
+            return  # closed in this turn of the loop, for a new connection
         try:
             if sock.recv(_READ_BYTES):
                 return

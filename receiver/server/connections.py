@@ -147,20 +147,23 @@ class Connections(Threads):
     def _end_idlest(self, pool: ConnectionPool) -> bool:
         """Close the longest idle connection. Return False if none is idle."""
         now = time.monotonic()
-        peer = pool.idlest(now)
         if now - self._warned_full >= _FULL_WARNING_SECONDS:
             self._warned_full = now
             _log.warning(
                 "connection limit reached: closing the longest idle connections; new ones wait if none is idle",
                 extra={"connections": pool.limit},
             )
-        if peer is None:
-            return False
-        if peer.silent or peer.data:
-            self._drop(peer)
-        else:
-            self._shut_down(peer)
-        return True
+        while (peer := pool.idlest(now)) is not None:
+            before = pool.open
+            if peer.silent or peer.data:
+                self._ready(peer, peer.conn.sock)  # first read what has already arrived: it may be a whole push
+                if peer in self._peers and not peer.awaits_answer and (peer.silent or peer.data):
+                    self._drop(peer)
+            else:
+                self._shut_down(peer)
+            if pool.open < before:
+                return True
+        return False
 
     def _watch(self, peer: Peer, events: int) -> None:
         if events == peer.watched:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import selectors
+import signal
 import socket
 import time
 from contextlib import ExitStack, contextmanager
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from gunicorn.config import Config
 
+from receiver.server.closing import Lingering
 from receiver.server.limits import ConnectionLimits
 from receiver.server.peers import ConnectionPool, Entry, Peer, PeerConnection
 from tests.harness.ports import free_port
@@ -127,6 +131,38 @@ def test_half_requests_on_every_descriptor_shut_nobody_out_and_end_no_worker(
                 for connection in half[-20:]:
                     connection.sendall(HALF % process.target.encode())
         assert process.await_worker()[1] == worker
+
+
+def test_push_that_a_busy_worker_has_not_read_is_read_before_its_connection_would_be_closed(tmp_path: Path) -> None:
+    with ServeProcess(tmp_path, open_files=160) as process, process.connect() as kept, ExitStack() as stack:
+        _, worker = process.await_worker()
+        assert process.request("GET", "/healthz").status == 200  # so `kept` is accepted
+        os.kill(worker, signal.SIGSTOP)
+        time.sleep(1.1)  # what a connection has before it may be closed for another
+        for _ in range(ConnectionLimits.within(160).connections + 10):
+            stack.enter_context(process.connect())
+        kept.sendall(post(process.target, RECEIPT))
+        os.kill(worker, signal.SIGCONT)
+        assert read_answer(kept).headers["X-Push-Outcome"] == "accepted"
+
+
+def test_connection_that_is_closed_for_another_in_the_turn_it_ends_itself_ends_no_loop() -> None:
+    with selectors.DefaultSelector() as poller:
+        lingering = Lingering(poller, 10)
+        servers = []
+        for _ in range(2):
+            client, server = socket.socketpair()
+            lingering.end(server)
+            client.close()
+            servers.append(server)
+        turn = poller.select()
+        assert len(turn) == 2
+        assert lingering.close_oldest()
+        for key, _ in turn:
+            key.data(key.fileobj)
+        assert not poller.get_map()
+        assert not lingering.close_oldest()
+        assert [server.fileno() for server in servers] == [-1, -1]
 
 
 @pytest.mark.thorough

@@ -49,7 +49,7 @@ def find_stored_figures(
             account: BalanceLeft(left=reading.remain_point, read_at=reading.answered_at, asked=account in accounts)
             for account, reading in balance.find_last_readings(connection, now=now).items()
         },
-        forward_oldest=endpoints.find_oldest(connection),
+        webhook_oldest=endpoints.find_oldest(connection),
         set_aside=find_set_aside(connection),
         unshipped_since=log.find_unshipped_since(connection) if ships_audit else None,
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SPOOL_OLD_SECONDS = 300
 _SPOOL_FULL_SHARE = 0.5
 _PROJECTION_LAG_SECONDS = 60
-_FORWARD_LATE = timedelta(minutes=15)
+_WEBHOOK_LATE = timedelta(minutes=15)
 _REPLICA_LAG_SECONDS = 60
 _AUDIT_LATE = timedelta(minutes=15)
 _BALANCE_STALE = timedelta(hours=1)
@@ -30,7 +30,6 @@ _CERTIFICATE_SOON_DAYS, _CERTIFICATE_NOW_DAYS = 14, 3
 _MISSED_MIN = 20  # pushes of last week; with fewer, silence now may be chance
 _SETTLED_MIN, _USUAL_SETTLED_MIN = 50, 500
 _SIGMAS = 4
-_CLOCKS_APART = timedelta(minutes=5)  # of nodes, at most
 
 
 class Alarm(StrEnum):
@@ -174,7 +173,7 @@ class StoredFigures:
     recent: Rate
     usual: Rate
     balances: Mapping[str, BalanceLeft] = field(default_factory=dict)  # of accounts with a reading
-    forward_oldest: Mapping[str, datetime] = field(default_factory=dict)  # by endpoint with pending deliveries
+    webhook_oldest: Mapping[str, datetime] = field(default_factory=dict)  # by endpoint with pending deliveries
     set_aside: Mapping[str, SetAsideRows] = field(default_factory=dict)  # by table
     unshipped_since: datetime | None = None  # of the oldest entry not sent to syslog; None: none, or no syslog
 
@@ -289,8 +288,8 @@ def _webhooks_behind(figures: HealthFigures, _limits: Thresholds) -> Found:
             since=oldest_at,
             evidence={"minutes": math.floor((figures.now - oldest_at).total_seconds() / 60)},
         )
-        for target, oldest_at in sorted(figures.stored.forward_oldest.items())
-        if figures.now - oldest_at > _FORWARD_LATE
+        for target, oldest_at in sorted(figures.stored.webhook_oldest.items())
+        if figures.now - oldest_at > _WEBHOOK_LATE
     ]
 
 

@@ -46,7 +46,9 @@ class ManyHistogram(Histogram):
 # --- Do pushes arrive, and are they stored? ---
 
 PUSHES = Counter("receiver_pushes", "Pushes acknowledged.", ["outcome"], registry=REGISTRY)
-LANE_PUSHES = Counter("receiver_lane_pushes", "Pushes answered by the fast path, without Flask.", registry=REGISTRY)
+FAST_PATH_PUSHES = Counter(
+    "receiver_fast_path_pushes", "Pushes answered by the fast path, without Flask.", registry=REGISTRY
+)
 LAST_PUSH = Gauge(
     "receiver_last_push_timestamp_seconds",
     "When the last push was acknowledged, Unix time.",
@@ -156,10 +158,10 @@ def count_dropped_lines() -> None:
 
 # --- Are webhooks delivered? ---
 
-FORWARD_ATTEMPTS = Counter(
+WEBHOOK_ATTEMPTS = Counter(
     "receiver_webhook_attempts",
     "Delivery attempts, by webhook endpoint and outcome.",
-    ["target", "outcome"],
+    ["webhook", "outcome"],
     registry=REGISTRY,
 )
 

@@ -359,7 +359,7 @@ class Worker(Connections):
                 self._drop(peer)
         pushes = [seconds for result, _, seconds in answered if not isinstance(result, Refused)]
         metrics.ACK_SECONDS.observe_all(pushes)
-        metrics.LANE_PUSHES.inc(len(pushes))
+        metrics.FAST_PATH_PUSHES.inc(len(pushes))
         self._fast_path.log_answered(answered)
 
     def _send(self, peer: Peer, data: bytes, *, closes: bool) -> None:

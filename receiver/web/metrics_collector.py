@@ -288,24 +288,24 @@ def _rows_set_aside(scrape: Scrape) -> dict[str, float]:
 
 
 @gauge("receiver_webhook_queue", "Saved events that are not turned into deliveries yet.")
-def _forward_queue(scrape: Scrape) -> float:
+def _webhook_queue(scrape: Scrape) -> float:
     return scrape.ask(fan_out.count_queue)
 
 
-@gauge("receiver_webhook_pending", "Pending deliveries per webhook (capped at 100,000).", label="target")
-def _forward_pending(scrape: Scrape) -> dict[str, float]:
+@gauge("receiver_webhook_pending", "Pending deliveries per webhook (capped at 100,000).", label="webhook")
+def _webhook_pending(scrape: Scrape) -> dict[str, float]:
     return {name: health.pending for name, health in scrape.targets.items()}
 
 
-@gauge("receiver_webhook_dead_letters", "Failed deliveries per webhook that can be replayed.", label="target")
-def _forward_dead(scrape: Scrape) -> dict[str, float]:
+@gauge("receiver_webhook_dead_letters", "Failed deliveries per webhook that can be replayed.", label="webhook")
+def _webhook_dead(scrape: Scrape) -> dict[str, float]:
     return {name: health.dead for name, health in scrape.targets.items()}
 
 
 @gauge(
-    "receiver_webhook_oldest_age_seconds", "Age of the oldest pending delivery per webhook; 0 if none.", label="target"
+    "receiver_webhook_oldest_age_seconds", "Age of the oldest pending delivery per webhook; 0 if none.", label="webhook"
 )
-def _forward_oldest(scrape: Scrape) -> dict[str, float]:
+def _webhook_oldest(scrape: Scrape) -> dict[str, float]:
     return {
         name: 0.0 if health.oldest_at is None else max(0.0, (scrape.now - health.oldest_at).total_seconds())
         for name, health in scrape.targets.items()

@@ -76,7 +76,7 @@ def render_test(target: Endpoint, place: TargetUrl, *, test_id: str, at: datetim
         headers = {"User-Agent": _AGENT, "X-Push-Id": test_id, "X-Receiver-Test": "1"}
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         return Request(method="POST", line=place.line(), headers={**target.headers, **headers}, body=b"test=1")
-    body = {"type": TEST_EVENT, "timestamp": iso_milliseconds(at), "data": {"target": target.name}}
+    body = {"type": TEST_EVENT, "timestamp": iso_milliseconds(at), "data": {"webhook": target.name}}
     return _signed(target, place, f"msg_{test_id}", body, at)
 
 

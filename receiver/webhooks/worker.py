@@ -312,7 +312,7 @@ class _EndpointSender:
             return True
         if request is None:
             result.gone.append(delivery)
-            metrics.FORWARD_ATTEMPTS.labels(self._name, "forgotten").inc()
+            metrics.WEBHOOK_ATTEMPTS.labels(self._name, "forgotten").inc()
             return True
         try:
             answer = request.send(self._client)
@@ -330,12 +330,12 @@ class _EndpointSender:
         if not result.last_failed:
             result.delivered.append((delivery, answer.status))
             result.failures_in_row = 0
-            metrics.FORWARD_ATTEMPTS.labels(self._name, "delivered").inc()
+            metrics.WEBHOOK_ATTEMPTS.labels(self._name, "delivered").inc()
             return True
         words = f"answered with HTTP status {answer.status}"
         if answer.status == _GONE:
             result.pause_because = words
-            metrics.FORWARD_ATTEMPTS.labels(self._name, "gone").inc()
+            metrics.WEBHOOK_ATTEMPTS.labels(self._name, "gone").inc()
             return False
         if 300 <= answer.status < 400:
             words += ", a redirect, which is not followed: set the URL it leads to"
@@ -360,7 +360,7 @@ class _EndpointSender:
         wait = timedelta(seconds=wait_seconds(delivery.attempts))
         result.failed.append(Failure(delivery=delivery, error=words, wait=wait, status=status))
         result.failures_in_row += own
-        metrics.FORWARD_ATTEMPTS.labels(self._name, outcome).inc()
+        metrics.WEBHOOK_ATTEMPTS.labels(self._name, outcome).inc()
 
     def _settle(self, result: Settlement, *, until: float) -> None:
         """Record the results of a claim; retry while the database is unavailable, or it would be sent again."""

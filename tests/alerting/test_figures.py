@@ -158,8 +158,8 @@ def test_the_oldest_that_waits_is_told_of_each_target(runtime: Runtime) -> None:
     before = runtime.now()
     keep(runtime, *(replace(pushed(NOON, number=number), account="shop") for number in range(2)))
     runtime.webhook_worker.run_now()
-    await_true(lambda: bool(found(runtime).forward_oldest))
-    (target, oldest_at), *others = found(runtime).forward_oldest.items()
+    await_true(lambda: bool(found(runtime).webhook_oldest))
+    (target, oldest_at), *others = found(runtime).webhook_oldest.items()
     assert (target, others) == ("shop", [])
     assert abs(oldest_at - before) < timedelta(minutes=5)
 

@@ -86,7 +86,7 @@ def test_nothing_is_wrong_where_all_is_well() -> None:
         (replace(WELL, spool_bytes=501, spool_oldest_seconds=1.0), Alarm.SPOOL_GROWING, ""),
         (replace(WELL, refusals={"secret": 21, "size": 20}), Alarm.PUSHES_REFUSED, "secret"),
         (kept(projection_lag_seconds=61.0), Alarm.PROJECTION_BEHIND, ""),
-        (kept(forward_oldest={"shop": NOON - 16 * MINUTE, "old": NOON}), Alarm.WEBHOOKS_BEHIND, "shop"),
+        (kept(webhook_oldest={"shop": NOON - 16 * MINUTE, "old": NOON}), Alarm.WEBHOOKS_BEHIND, "shop"),
         (
             kept(flow=PushFlow(last_push_at=NOON - HOUR, unanswered_since=NOON - 10 * MINUTE - SECOND)),
             Alarm.PLATFORM_SILENT,
@@ -161,7 +161,7 @@ def test_spool_that_is_used_is_told_with_the_time_that_is_left(language: str, sa
         replace(WELL, spool_bytes=500, spool_oldest_seconds=300.0),
         replace(WELL, refusals={"secret": 20}),
         replace(kept(projection_lag_seconds=60.0), replica_lag_seconds=60.0),
-        kept(forward_oldest={"shop": NOON - 15 * MINUTE}),
+        kept(webhook_oldest={"shop": NOON - 15 * MINUTE}),
         kept(unshipped_since=NOON - 15 * MINUTE),
         backed_up(made=36 * HOUR),
         backed_up(made=HOUR, failed=2 * HOUR),

@@ -136,4 +136,6 @@ def test_lane_takes_ordinary_pushes_and_only_where_it_is_on(doors: tuple[ServePr
 
 def lane_pushes(door: ServeProcess) -> float:
     text = door.request("GET", "/metrics").body.decode()
-    return float(next(line.split()[1] for line in text.splitlines() if line.startswith("receiver_lane_pushes_total ")))
+    return float(
+        next(line.split()[1] for line in text.splitlines() if line.startswith("receiver_fast_path_pushes_total "))
+    )

@@ -234,7 +234,7 @@ def test_observe_mode_takes_and_reports_what_enforcing_would_refuse(tmp_path: Pa
             'receiver_push_policy_observed_denials_total{reason="address"} 3.0',
             'receiver_push_policy_observed_denials_total{reason="secret"} 2.0',
         ]
-        through_lane = re.findall(r"^receiver_lane_pushes_total (.*)$", metrics, re.MULTILINE)
+        through_lane = re.findall(r"^receiver_fast_path_pushes_total (.*)$", metrics, re.MULTILINE)
         assert through_lane == ["3.0" if lane == "on" else "0.0"]
         if lane == "on":
             assert_commands_report(process)

@@ -175,13 +175,13 @@ def test_offer_of_http_2_is_passed_over_and_costs_no_thread(served: ServeProcess
     offers = ("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA")
     lane = served.environment["RECEIVER_PUSH_LANE"] == "on"
     for offer, in_lane in (("Upgrade: h2c", lane), ("Upgrade: TLS/1.0", False)):
-        before = metric(served, "receiver_lane_pushes_total")
+        before = metric(served, "receiver_fast_path_pushes_total")
         with served.connect() as connection:
             for _ in range(2):
                 connection.sendall(post(served.target, RECEIPT, *offers, offer))
                 answer = read_answer(connection)
                 assert (answer.status, answer.headers["Connection"]) == (200, "keep-alive")
-        assert metric(served, "receiver_lane_pushes_total") - before == (2 if in_lane else 0)
+        assert metric(served, "receiver_fast_path_pushes_total") - before == (2 if in_lane else 0)
 
 
 # --- Slow readers ---------------------------------------------------------------------------------------

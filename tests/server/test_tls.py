@@ -80,12 +80,12 @@ def await_end(connection: socket.socket) -> None:
 
 
 def test_pushes_over_tls_take_the_lane(served: ServeProcess) -> None:
-    before = metric(served, "receiver_lane_pushes_total")
+    before = metric(served, "receiver_fast_path_pushes_total")
     with served.connect() as connection:
         for _ in range(3):
             connection.sendall(post(served.target, RECEIPT))
             assert read_answer(connection).headers["X-Push-Outcome"] == "accepted"
-    assert metric(served, "receiver_lane_pushes_total") == before + 3
+    assert metric(served, "receiver_fast_path_pushes_total") == before + 3
 
 
 def test_api_and_console_are_told_that_it_is_https(served: ServeProcess) -> None:

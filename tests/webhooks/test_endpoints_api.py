@@ -248,8 +248,8 @@ def test_metrics_tell_what_waits_and_what_became_of_attempts(
     await_true(lambda: count(services, deliveries_table) == 1)
     page = client.get("/metrics").text
     for line in (
-        f'receiver_webhook_pending{{target="{name}"}} 1.0', f'receiver_webhook_dead_letters{{target="{name}"}} 0.0',
-        f'receiver_webhook_attempts_total{{outcome="delivered",target="{name}"}} 1.0', "receiver_webhook_queue 0.0",
+        f'receiver_webhook_pending{{webhook="{name}"}} 1.0', f'receiver_webhook_dead_letters{{webhook="{name}"}} 0.0',
+        f'receiver_webhook_attempts_total{{outcome="delivered",webhook="{name}"}} 1.0', "receiver_webhook_queue 0.0",
     ):  # fmt: skip
         assert line in page
 

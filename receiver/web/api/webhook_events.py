@@ -68,8 +68,8 @@ def describe_events(schemas: Mapping[str, Any]) -> dict[str, Any]:
     }
     tested: Mapping[str, Any] = {
         "type": "object",
-        "required": ["target"],
-        "properties": {"target": _TEXT | {"example": "shop"}},
+        "required": ["webhook"],
+        "properties": {"webhook": _TEXT | {"example": "shop"}},
     }
     events[TEST_EVENT] = ("A test, sent when it is asked for.", tested)
     return {name: {"post": _describe(name, summary, data, schemas)} for name, (summary, data) in events.items()}

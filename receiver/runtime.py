@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from receiver.audit import AuditTrail, Checkpoints, Shipper
+from receiver.config import SPOOL_DIR
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, ReceiverError, find_fault, parse_address
 from receiver.db import set_aside, version
 from receiver.db.engine import Database
@@ -18,7 +19,7 @@ from receiver.intake.admission import Admission
 from receiver.intake.batch_writer import BatchWriter
 from receiver.intake.drainer import Drainer
 from receiver.intake.secret_usage import write_uses
-from receiver.intake.spool import SPOOL_DIR, Spool
+from receiver.intake.spool import Spool
 from receiver.messages import journal
 from receiver.net.egress_policy import EgressPolicy
 from receiver.observability import get_logger, metrics, tracing

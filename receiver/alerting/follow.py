@@ -7,12 +7,13 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from receiver.alerting.rules import _CLOCKS_APART, Alarm, Finding, Key
+from receiver.core import CLOCKS_APART
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from receiver.alerting.rules import Alarm, Finding, Key
 
 # A start or an end must show in two checks; the timer runs each minute, on any node.
 _HOLD = timedelta(seconds=50)
@@ -63,7 +64,7 @@ def follow(incident: Incident | None, finding: Finding | None, now: datetime) ->
 
 def _is_ahead(moment: datetime, now: datetime) -> bool:
     """Return whether a clock that was ahead wrote this time; it would delay the alarm until then."""
-    return moment > now + _CLOCKS_APART
+    return moment > now + CLOCKS_APART
 
 
 def follow_all(

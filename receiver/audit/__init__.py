@@ -6,7 +6,6 @@ from receiver.audit.checkpoints import Checkpoint, Checkpoints, thinned
 from receiver.audit.export import MEDIA_TYPES, AuditFormat, as_fields, iter_audit_file
 from receiver.audit.log import (
     BEGINNING,
-    CHAIN,
     AuditFilter,
     create_statements,
     drop_statements,
@@ -25,7 +24,6 @@ from receiver.audit.verification import verify_audit
 
 __all__ = [
     "BEGINNING",
-    "CHAIN",
     "MEDIA_TYPES",
     "AuditFilter",
     "AuditFormat",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from receiver.config import CHECKPOINTS_FILE
 from receiver.core import lock, sync_directory, sync_file, write_file
 from receiver.observability import get_logger
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-FILE = "audit.anchors"
 _NEWEST = 1000  # are all kept; of older ones, one an hour
 _MOST = 20_000  # over two years, by the hour
 
@@ -44,18 +44,18 @@ class Checkpoints:
     """The file of one node, shared by its processes. Nothing stays open between calls."""
 
     def __init__(self, data_dir: Path) -> None:
-        self.path = data_dir / FILE
+        self.path = data_dir / CHECKPOINTS_FILE
 
-    def add(self, anchor: Checkpoint) -> None:
+    def add(self, checkpoint: Checkpoint) -> None:
         """Add a checkpoint, fsynced. A failure is only logged: the entry itself is durable already."""
         try:
             with self._held() as handle:
-                line = anchor.line.encode()
+                line = checkpoint.line.encode()
                 os.write(handle, line)
                 sync_file(handle)
                 if os.fstat(handle).st_size == len(line):
                     sync_directory(self.path.parent)  # the file is new
-                if anchor.position % _NEWEST == 0:
+                if checkpoint.position % _NEWEST == 0:
                     self._thin()
         except OSError as error:
             _log.error("the audit checkpoint cannot be written", file=str(self.path), reason=error.strerror)
@@ -68,17 +68,17 @@ class Checkpoints:
             return [], []
         except OSError as error:
             return [], [f"{self.path}: {error.strerror}"]
-        anchors, faults = [], []
+        checkpoints, faults = [], []
         for number, line in enumerate(lines, 1):
             try:
                 position, at, digest = line.split()
-                anchors.append(
+                checkpoints.append(
                     Checkpoint(position=int(position), at=datetime.fromisoformat(at), hash=bytes.fromhex(digest))
                 )
             except ValueError:
                 if number < len(lines) or line.endswith("\n"):  # else the machine stopped during the write
                     faults.append(f"{self.path}: line {number} cannot be read")
-        return anchors, faults
+        return checkpoints, faults
 
     @contextmanager
     def _held(self) -> Iterator[int]:
@@ -95,18 +95,18 @@ class Checkpoints:
                 os.close(handle)
 
     def _thin(self) -> None:
-        anchors, faults = self.read()
+        checkpoints, faults = self.read()
         if faults:
             return  # leave a damaged file for review
-        write_file(self.path, "".join(anchor.line for anchor in thinned(anchors)))
+        write_file(self.path, "".join(checkpoint.line for checkpoint in thinned(checkpoints)))
 
 
-def thinned(anchors: Sequence[Checkpoint]) -> list[Checkpoint]:
+def thinned(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     """Return the newest thousand, and of older ones the first of each hour."""
     hours: dict[datetime, Checkpoint] = {}
-    for anchor in anchors[:-_NEWEST]:
-        hours.setdefault(anchor.at.replace(minute=0, second=0, microsecond=0), anchor)
-    return [*hours.values(), *anchors[-_NEWEST:]][-_MOST:]
+    for checkpoint in checkpoints[:-_NEWEST]:
+        hours.setdefault(checkpoint.at.replace(minute=0, second=0, microsecond=0), checkpoint)
+    return [*hours.values(), *checkpoints[-_NEWEST:]][-_MOST:]
 
 
 def _end_line(handle: int) -> None:

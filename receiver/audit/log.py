@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 BEGINNING = bytes(32)  # the hash before the first entry
-CHAIN = "audit"  # the name of the one row
 PRUNED = "audit.prune"
 
 

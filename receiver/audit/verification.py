@@ -22,27 +22,27 @@ _CHUNK_ROWS = 5000
 
 def verify_audit(
     database: Database,
-    anchors: Sequence[Checkpoint] = (),
+    checkpoints: Sequence[Checkpoint] = (),
     tell: Callable[[int], None] = lambda _: None,
     *,
     newest: int | None = None,
 ) -> CheckResult:
     """Verify the chain from its beginning after pruning to its end, in one snapshot; name the first wrong entry.
 
-    `newest`: only so many, from the end. `anchors` are the checkpoints outside the database, read before this call.
+    `newest`: only so many, from the end. `checkpoints` are the checkpoints outside the database, read before this call.
     Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
     with database.reading() as connection:
         if database.postgresql:
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        followed, wrong = _follow(connection, anchors, tell, newest)
+        followed, wrong = _follow(connection, checkpoints, tell, newest)
     return CheckResult(
         name="audit is as it was written", ok=wrong is None, count=followed, details=() if wrong is None else (wrong,)
     )
 
 
 def _follow(
-    connection: sa.Connection, anchors: Sequence[Checkpoint], tell: Callable[[int], None], newest: int | None
+    connection: sa.Connection, checkpoints: Sequence[Checkpoint], tell: Callable[[int], None], newest: int | None
 ) -> tuple[int, str | None]:
     """Return how many entries were verified, and the first fault."""
     chain = connection.execute(sa.select(audit_chain)).one_or_none()
@@ -58,7 +58,7 @@ def _follow(
             return 0, f"entry {begins} is missing"
         before = bytes(found)
     position = begins
-    noted = {anchor.position: anchor for anchor in anchors if anchor.position > begins}
+    noted = {checkpoint.position: checkpoint for checkpoint in checkpoints if checkpoint.position > begins}
     while entries := list_links(connection, position, _CHUNK_ROWS):
         tell(len(entries))
         for entry in entries:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from receiver.cli.common import ACTOR, as_json, open_for_long, open_runtime, print_json, print_list
 from receiver.cli.verify import show_progress
-from receiver.core import ReceiverError, is_masked, parse_mobile
+from receiver.core import CLOCKS_APART, ReceiverError, is_masked, parse_mobile
 from receiver.intake.spool import spool_state
 from receiver.maintenance.erase import NumberPatterns, NumberTraces, erase_number, find_traces
 from receiver.maintenance.vacuum import clean, log_states
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from receiver.runtime import Runtime
 
 _SPOOL_SECONDS = 20.0  # in which a running server saves its spool
-_CLOCKS_APART = timedelta(minutes=10)  # between nodes, whose clocks make the ids of pushes
 
 
 @click.command("erase")
@@ -66,7 +64,7 @@ def _erase(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewr
     runtime.make_ready(patient=True)  # raises if the database is unavailable
     _empty_spool(runtime)
     with open_for_long(runtime) as database:
-        since = runtime.now() - _CLOCKS_APART
+        since = runtime.now() - CLOCKS_APART  # ids of pushes are made by the clocks of all nodes
         with show_progress() as advance:
             traces = find_traces(database, mobile, runtime.admission.read_again, advance)
         rows = dict(traces.rows)

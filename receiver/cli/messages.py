@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from receiver.cli.common import as_json, open_runtime, print_json
+from receiver.cli.common import as_json, known_accounts, open_runtime, print_json
 from receiver.cli.groups import CommandGroup
 from receiver.core import ReceiverError, SentMessage, has_odd_length
 from receiver.messages import recording
@@ -79,8 +79,7 @@ def import_(
     os.nice(_NICENESS)
     with open_runtime() as runtime:
         settings = runtime.settings
-        if account is not None and account not in settings.accounts:
-            raise ReceiverError(f"--account: {account}: no such account is configured")
+        known_accounts(runtime, [account] if account else [])
         sends = SendRecordParser(
             zone=settings.timezone, accounts=frozenset({account}) if account else settings.accounts
         )

@@ -27,7 +27,7 @@ def push_url(active: bool, account: str | None) -> None:
     if account is not None and account not in accounts:
         raise SettingsError(f"--account: {account}: no such account is configured")
     if active and account is None and len(accounts) > 1:
-        raise SettingsError(f"pass --account: one of {', '.join(accounts)}")
+        raise SettingsError(f"--account: choose one of {', '.join(accounts)}")
     wanted = [url for of, url in urls if account in (None, of)]
     if active or len(wanted) == 1:
         print(wanted[0])  # an account's first secret is its active one

@@ -12,9 +12,9 @@ import click
 from receiver.cli.common import as_json, open_runtime, print_json
 from receiver.cli.groups import CommandGroup
 from receiver.cli.state import find_room, room_text
-from receiver.config import load_settings
+from receiver.config import SPOOL_DIR, load_settings
 from receiver.core import SettingsError
-from receiver.intake.spool import SPOOL_DIR, spool_state
+from receiver.intake.spool import spool_state
 
 
 @click.group(cls=CommandGroup)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from receiver.alerting.push_flow import find_push_flow
 from receiver.alerting.rules import find_silence, hours_of
 from receiver.alerting.texts import explain
-from receiver.config import address_text
+from receiver.config import SPOOL_DIR, address_text
 from receiver.core import ReceiverError, find_disk
 from receiver.intake.secret_usage import UNUSED_FOR, find_uses
-from receiver.intake.spool import SPOOL_DIR, seconds_left, spool_state
+from receiver.intake.spool import seconds_left, spool_state
 from receiver.net.egress_policy import EgressError
 from receiver.net.probe import ask_own_server, is_listening
 

@@ -11,11 +11,11 @@ import click
 from receiver import __version__
 from receiver.cli.common import as_json, open_store, print_json, require_files
 from receiver.cli.state import ask_server, backup_line, find_platform, find_room, room_text, secret_line, time_text
-from receiver.config import within
+from receiver.config import SPOOL_DIR, within
 from receiver.core import ReceiverError
 from receiver.intake.secret_usage import find_uses
 from receiver.intake.sources import find_sources
-from receiver.intake.spool import SPOOL_DIR, spool_state
+from receiver.intake.spool import spool_state
 from receiver.maintenance.backup_notes import find_backups
 from receiver.maintenance.retention import list_horizons
 from receiver.messages.journal import find_newest_push_at, find_oldest_pending

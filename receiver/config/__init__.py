@@ -16,13 +16,15 @@ from receiver.config.parsers import (
     tokens,
 )
 from receiver.config.push_tokens import Tokens, TokensFile, find_tokens_file, tokens_text
-from receiver.config.settings import PUSH_SECRET_FILE, SETTINGS, SecondFactor, Settings
+from receiver.config.settings import CHECKPOINTS_FILE, PUSH_SECRET_FILE, SETTINGS, SPOOL_DIR, SecondFactor, Settings
 
 __all__ = [
     "ALARM_LANGUAGES",
+    "CHECKPOINTS_FILE",
     "PUSH_SECRET_FILE",
     "ROLES",
     "SETTINGS",
+    "SPOOL_DIR",
     "Network",
     "SecondFactor",
     "Settings",

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _MODE = to.choice({"enforce": True, "observe": False})
 _LOG_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PUSH_SECRET_FILE = "push-secret"  # noqa: S105  (a file name)
+SPOOL_DIR = "spool"
+CHECKPOINTS_FILE = "audit.anchors"
 
 
 class SecondFactor(StrEnum):
@@ -249,7 +251,7 @@ class Settings:
     @property
     def own_files(self) -> list[Path]:
         """Files that a node must be able to read and write if they exist."""
-        names = (PUSH_SECRET_FILE, "spool", "audit.anchors")
+        names = (PUSH_SECRET_FILE, SPOOL_DIR, CHECKPOINTS_FILE)
         return [*self.database_files, *(self.data_dir / name for name in names)]
 
 

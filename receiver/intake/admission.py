@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
 from receiver.config import within
-from receiver.core import Kind, OptOutWords, Push, PushFlag, ReceiverError, earliest, new_id
+from receiver.core import CLOCKS_APART, Kind, OptOutWords, Push, PushFlag, ReceiverError, earliest, new_id
 from receiver.intake.secrets import PushSecret, PushSecrets
 from receiver.observability import get_logger, metrics
 from receiver.platform.push_parser import PushReader
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 PUSH_MAX_BYTES = 64 * 1024  # body and query together
 _DRAIN_MAX_BYTES = 1024 * 1024
 _READ_BYTES = 64 * 1024
-_CLOCKS_APART = timedelta(minutes=5)  # allowed difference between the clocks of nodes
 _REFUSALS_MAX = 100
 _REDIRECT_PROBES = 20  # more bare GETs than a setup or an uptime check makes
 _REDIRECTED_WITHIN = timedelta(minutes=15)
@@ -285,7 +284,7 @@ class Admission:
             self._newest_at = max(self._newest_at, received_at)
 
     def _is_behind(self, now: datetime) -> bool:
-        return self._newest_at - now > _CLOCKS_APART
+        return self._newest_at - now > CLOCKS_APART
 
     def _allows(self, address: str) -> bool:
         return not self._allow or within(address, self._allow)

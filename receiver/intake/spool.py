@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-SPOOL_DIR = "spool"
 _SUFFIX = ".spool"
 _DAMAGED = ".damaged"
 _FILE_MAX_BYTES = 16 * 1024 * 1024

@@ -18,8 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from receiver import __version__
-from receiver.audit import checkpoints
-from receiver.config import PUSH_SECRET_FILE, Settings, make_data_dir
+from receiver.config import CHECKPOINTS_FILE, PUSH_SECRET_FILE, SPOOL_DIR, Settings, make_data_dir
 from receiver.core import (
     Push,
     ReceiverError,
@@ -31,7 +30,7 @@ from receiver.core import (
 )
 from receiver.db.encryption import ColumnEncryption, DecryptionError
 from receiver.db.sqlite import path_of
-from receiver.intake.spool import SPOOL_DIR, copy_spool
+from receiver.intake.spool import copy_spool
 from receiver.intake.spool_records import Damage, count_frames, read_file
 from receiver.maintenance.snapshot import copy_database, require_integrity, skip_ids, summarize
 
@@ -270,8 +269,8 @@ def _present(data_dir: Path, manifest: Manifest) -> list[str]:
         names.append(PUSH_SECRET_FILE)
     if DATABASE_FILE in manifest.files:
         names += [DATABASE_FILE + suffix for suffix in _OF_SQLITE if (data_dir / (DATABASE_FILE + suffix)).exists()]
-        if (data_dir / checkpoints.FILE).exists():
-            names.append(checkpoints.FILE)  # of an audit chain that continued after the backup
+        if (data_dir / CHECKPOINTS_FILE).exists():
+            names.append(CHECKPOINTS_FILE)  # of an audit chain that continued after the backup
     return names
 
 

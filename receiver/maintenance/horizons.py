@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SILENT_MAX = timedelta(days=3)  # longest time without arrivals and prunes that a prune accepts
-_CLOCKS_APART = timedelta(days=1)
+_CLOCK_DOUBTED_AFTER = timedelta(days=1)
 _WITNESSES = 100  # newest receipts and replies: some may be late or in another time zone
 _ROUNDED = timedelta(seconds=1)  # journal ids have milliseconds and may be slightly older than their rows
 
@@ -62,7 +62,7 @@ def require_present(connection: sa.Connection, now: datetime) -> None:
 def require_not_behind(connection: sa.Connection, now: datetime) -> None:
     """Raise ClockDoubted if the clock is over a day before the newest receipt or reply."""
     seen = _last_seen(connection)
-    if seen is not None and seen > now + _CLOCKS_APART:
+    if seen is not None and seen > now + _CLOCK_DOUBTED_AFTER:
         raise ClockDoubted(
             f"this clock says {_written(now)}, the newest receipt or reply is from {_written(seen)}; correct the clock"
         )
@@ -111,7 +111,7 @@ def _ahead(connection: sa.Connection, now: datetime) -> Iterator[Ahead]:
     for kind, found in list_horizons(connection).items():
         if found.horizon > now:
             yield Ahead(name=f"horizon of {kind}", at=found.horizon)
-        elif found.pruned_at is not None and found.pruned_at > now + _CLOCKS_APART:
+        elif found.pruned_at is not None and found.pruned_at > now + _CLOCK_DOUBTED_AFTER:
             yield Ahead(name=f"last prune of {kind}", at=found.pruned_at)
     closed = rollup.closed_before(connection)
     if closed > now.timestamp():
@@ -159,7 +159,7 @@ def reopen(connection: sa.Connection, now: datetime) -> list[Ahead]:
     for kind, horizon in list_supported(connection, now).items():
         of_kind = retention.c.kind == kind.value
         connection.execute(sa.update(retention).where(of_kind, retention.c.horizon > now).values(horizon=horizon))
-        late = retention.c.pruned_at > now + _CLOCKS_APART
+        late = retention.c.pruned_at > now + _CLOCK_DOUBTED_AFTER
         connection.execute(sa.update(retention).where(of_kind, late).values(pruned_at=None))
     if rollup.closed_before(connection) > now.timestamp():
         rollup.reopen(connection, since, all_new=all_new)

@@ -21,7 +21,7 @@ from receiver.db.tables import masked_of_task_where, messages, pushes, receipts,
 from receiver.maintenance.prune import OUT_OF_ORDER
 from receiver.maintenance.retention import RetentionKind, list_horizons
 from receiver.messages import projection
-from receiver.messages.projection_sql import INBOUND, Inbound
+from receiver.messages.projection_sql import INBOUND, SEEN, Inbound
 from receiver.messages.stamps import mark_changed
 from receiver.reporting import rollup
 
@@ -145,11 +145,10 @@ def _masked(connection: sa.Connection) -> set[tuple[str, str, str]]:
     }
 
 
-_SEEN = " + ".join(f"max(CASE WHEN status = {bit} THEN {1 << bit} ELSE 0 END) OVER message" for bit in (1, 2, 3))
 # Only messages whose receipts are all there: a pruned receipt may have decided an older state.
 _WRONG_STATES = f"""
 SELECT m.id FROM messages AS m LEFT JOIN (
-    SELECT message_id, reported_at, status, {_SEEN} AS seen,
+    SELECT message_id, reported_at, status, {SEEN} AS seen,
            row_number() OVER (PARTITION BY message_id ORDER BY reported_at DESC, status DESC) AS place
     FROM (SELECT message_id, reported_at, {delivery_status("vendor_status")} AS status FROM receipts) AS r
     WHERE message_id IS NOT NULL

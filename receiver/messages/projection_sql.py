@@ -144,7 +144,7 @@ MASKED_KEYS = f"SELECT DISTINCT account, task_id, mobile FROM pushes AS p WHERE 
 # status. In the order of their keys, which is that in which recordings lock them.
 _LATER = """messages.reported_at IS NULL
     OR (excluded.reported_at, excluded.status) > (messages.reported_at, messages.status)"""
-_SEEN = " + ".join(
+SEEN = " + ".join(
     f"max(CASE WHEN status = {status:d} THEN {1 << status} ELSE 0 END) OVER message"
     for status in DeliveryStatus
     if status is not DeliveryStatus.PENDING
@@ -152,7 +152,7 @@ _SEEN = " + ".join(
 MISSING_MESSAGES = f"""
 INSERT INTO messages (task_id, mobile, account, status, reported_at, seen, updated_at)
 SELECT task_id, mobile, account, status, reported_at, seen, :stamp FROM (
-    SELECT task_id, mobile, account, status, reported_at, {_SEEN} AS seen,
+    SELECT task_id, mobile, account, status, reported_at, {SEEN} AS seen,
            row_number() OVER (PARTITION BY task_id, mobile, account
                               ORDER BY status > {DeliveryStatus.PENDING:d} DESC, reported_at DESC, status DESC) AS place
     FROM (

@@ -60,7 +60,10 @@ class SyslogConnection:
         self._socket.close()
 
     def send(self, lines: Sequence[bytes]) -> None:
-        """Send lines in order; over TCP and TLS, return once the server's machine has confirmed all of them."""
+        """Send lines in order; over TCP and TLS, return once the server's machine has confirmed all of them.
+
+        Raises SyslogError.
+        """
         try:
             if self._address.kind in ("unix", "udp"):
                 for line in lines:
@@ -72,7 +75,7 @@ class SyslogConnection:
             raise SyslogError(f"{self._address}: {error}") from None
 
     def require_open(self) -> None:
-        """Raise NotSent where the server has closed."""
+        """Raise SyslogError if the server has closed."""
         if self._address.kind in ("unix", "udp"):
             return
         self._socket.settimeout(0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from receiver.core import TASK_ID_MAX_CHARS, ReceiverError
+from receiver.core import CONTROL, TASK_ID_MAX_CHARS, ReceiverError
 from receiver.net.egress import open_client
 from receiver.net.egress_policy import (
     CONNECT_SECONDS,
@@ -50,7 +50,6 @@ _CODE = re.compile(r"\d{2,8}", re.ASCII)
 _TEMPLATE_ID = re.compile(r"\d{1,20}", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,9}", re.ASCII)
 _WORDS_MAX_CHARS = 255
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # Response headers not passed on: hop-by-hop ones, and those that our own server sets.
 _NOT_PASSED_BACK = frozenset(
     {
@@ -323,11 +322,11 @@ def read_answer(raw: RawAnswer) -> PlatformAnswer:
     if status not in ("0", "1"):
         raise PlatformProtocolError("the platform's answer has no returnStatus of 0 or 1")
     task_id = _text(fields, "taskId") or None
-    if task_id is not None and (len(task_id) > TASK_ID_MAX_CHARS or _UNPRINTABLE.search(task_id)):
+    if task_id is not None and (len(task_id) > TASK_ID_MAX_CHARS or CONTROL.search(task_id)):
         raise PlatformProtocolError("the platform's answer has a taskId that cannot be one")
     return PlatformAnswer(
         accepted=status == "1",
-        message=_UNPRINTABLE.sub(" ", _text(fields, "message"))[:_WORDS_MAX_CHARS],
+        message=CONTROL.sub(" ", _text(fields, "message"))[:_WORDS_MAX_CHARS],
         task_id=task_id,
         remain_point=_whole_number(fields, "remainPoint"),
         success_counts=_whole_number(fields, "successCounts"),

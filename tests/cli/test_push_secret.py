@@ -101,7 +101,7 @@ def test_new_secret_is_the_active_one_of_its_account_and_the_old_one_stays(
     of_one = run("push-url", "--account", "default").stdout.splitlines()
     assert [line.split("\t")[0] for line in of_one] == ["default", "default"]
     for refused, answer in (
-        (["--active"], "pass --account: one of default, other"),
+        (["--active"], "--account: choose one of default, other"),
         (["--account", "x"], "x: no such"),
     ):
         asked = run("push-url", *refused)

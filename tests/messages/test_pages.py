@@ -20,12 +20,15 @@ from receiver.db.tables import messages, metadata
 from receiver.messages import queries
 from receiver.messages.queries import Filter, Page
 from receiver.messages.recording import record_sent
+from receiver.web.lists.pages import page_may_lag
 from tests.harness.factories import NOON, make_push, make_send
 from tests.harness.journal import save_pushes
 from tests.harness.running import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from flask import Flask
 
     from receiver.runtime import Runtime
 
@@ -209,3 +212,14 @@ def test_pages_are_those_of_the_model_while_rows_arrive(
         new: dict[str, Any] = {"task_id": f"new {len(seen)}", "hours": 90 + len(seen)}
         arrive(runtime, [replace(step, **new) for step in first[:3] if "*" not in step.mobile])
     assert seen == expected
+
+
+def test_later_page_comes_from_a_replica_once_clocks_cannot_hide_what_the_first_showed(
+    app: Flask, runtime: Runtime
+) -> None:
+    lag, now = runtime.settings.replica_max_lag, runtime.now()
+    with app.app_context():
+        assert page_may_lag((), None)
+        assert not page_may_lag((), now - lag - timedelta(minutes=4))  # the clocks of two nodes may be five apart
+        assert page_may_lag((), now - lag - timedelta(minutes=6))
+        assert not page_may_lag(("task_id",), None)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from receiver.config import SPOOL_DIR
 from receiver.core import Push
-from receiver.intake.spool import SPOOL_DIR
 from receiver.intake.spool_records import read_file
 from tests.harness.server import ServeProcess
 from tests.power_loss.disk import Content, Disk, Names

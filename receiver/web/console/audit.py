@@ -90,5 +90,5 @@ def _show(given: dict[str, str]) -> Response:
 
 def _proof() -> CheckResult:
     services = runtime()
-    anchors, _ = services.checkpoints.read()
-    return verify_audit(services.database, anchors, newest=_PROVED)
+    checkpoints, _ = services.checkpoints.read()
+    return verify_audit(services.database, checkpoints, newest=_PROVED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 from flask import g
 
 from receiver.audit import AuditFilter, list_entries
-from receiver.core import InputFault, InvalidCursor, NotFound
+from receiver.core import CLOCKS_APART, InputFault, InvalidCursor, NotFound
 from receiver.core.cursors import Cursors
 from receiver.messages import queries
 from receiver.messages.queries import Clock, Filter, Page, PushRow
@@ -77,7 +77,7 @@ def page_may_lag(filters: Collection[str], since: datetime | None) -> bool:
     replica certainly has what the first page showed: otherwise rows would be missing.
     """
     services = runtime()
-    replicated = since is None or services.now() - since > services.settings.replica_max_lag + _CLOCKS_APART
+    replicated = since is None or services.now() - since > services.settings.replica_max_lag + CLOCKS_APART
     return replicated and _ASKS_FOR_ONE.isdisjoint(filters)
 
 
@@ -92,7 +92,6 @@ def as_page(items: list[Any], next_cursor: str | None) -> dict[str, Any]:
     return {"items": items, "next_cursor": next_cursor, "has_more": next_cursor is not None}
 
 
-_CLOCKS_APART = timedelta(minutes=1)  # of nodes, at most
 _LATER_FILTERS = frozenset({"updated_from", "updated_to", "stamped_upto", "mobiles", "error"})
 _ASKS_FOR_ONE = frozenset({"mobile", "mobiles", "task_id", "reference"})
 

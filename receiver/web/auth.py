@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from flask import after_this_request, current_app, g, request
 
 from receiver.auth import api_keys
+from receiver.auth.address_throttle import Throttle
 from receiver.auth.api_keys import ApiKey, Scope
-from receiver.auth.login_throttle import Throttle
 from receiver.config import within
 from receiver.core import DatabaseMisconfigured, DatabaseUnavailable, still_lasts
 from receiver.db.engine import RowRejected

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from receiver.app import create_app
 from receiver.auth import api_keys, changes, users
+from receiver.auth.address_throttle import Throttle
 from receiver.auth.api_keys import Scope
-from receiver.auth.login_throttle import Throttle
 from receiver.db.tables import audit, login_failures
 from receiver.web import auth
 from receiver.web.console import login

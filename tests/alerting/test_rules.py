@@ -363,7 +363,7 @@ def test_message_is_whole_in_both_languages() -> None:
         "最近 15 分钟有 21 条推送被拒绝：密钥错误。",
         "从 2026-11-23 12:00:00 (Asia/Shanghai) 持续到 2026-11-23 13:00:00 (Asia/Shanghai)。",
         "查看：receiver docs PushesRefused，https://sms.example.com/console/status",
-        "来自：node-1",
+        "节点：node-1",
     ]
     assert message.fields == {
         "name": "pushes_refused", "subject": "secret", "state": "recovered", "severity": "warning",

@@ -158,7 +158,7 @@ def test_addresses_of_compose_are_those_of_nginx_and_its_port_those_of_prometheu
     nginx = (DEPLOY / "nginx/receiver.conf").read_text()
     environment = SERVICES["receiver-1"]["environment"]
     address = {
-        name: SERVICES[name]["networks"]["inside"]["ipv4_address"]
+        name: SERVICES[name]["networks"]["internal"]["ipv4_address"]
         for name in SERVICES
         if "networks" in SERVICES[name] and isinstance(SERVICES[name]["networks"], dict)
     }
@@ -313,15 +313,15 @@ def test_services_probes_and_policies_meet_the_pods() -> None:
     literals = dict(literal.split("=", 1) for literal in KUSTOMIZATION["configMapGenerator"][0]["literals"])
     assert ports == {
         "push": int(literals["RECEIVER_BIND"].rpartition(":")[2]),
-        "inside": int(literals["RECEIVER_INTERNAL_BIND"].rpartition(":")[2]),
+        "internal": int(literals["RECEIVER_INTERNAL_BIND"].rpartition(":")[2]),
     }
     for probe, path in (("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
-        assert container[probe]["httpGet"] == {"path": path, "port": "inside"}
+        assert container[probe]["httpGet"] == {"path": path, "port": "internal"}
     services = [one for one in MANIFESTS if one["kind"] == "Service"]
     assert {one["metadata"]["name"]: one["spec"]["ports"][0]["targetPort"] for one in services} == {
         "receiver-push": "push",
-        "receiver-inside": "inside",
-        server["serviceName"]: "inside",
+        "receiver-internal": "internal",
+        server["serviceName"]: "internal",
     }
     selectors = [one["spec"]["selector"] for one in services]
     selectors += [find("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], server["selector"]["matchLabels"]]

@@ -65,7 +65,7 @@ class AlarmRun:
     """The findings and notifications of one check."""
 
     findings: tuple[Finding, ...]
-    told: tuple[NotifyResult, ...] = ()
+    notifications: tuple[NotifyResult, ...] = ()
     skipped: bool = False  # another check runs on this node
 
 
@@ -108,7 +108,7 @@ class Watch:
                 except (DatabaseUnavailable, DatabaseMisconfigured) as error:  # the next check will report it
                     _log.warning("database unavailable", reason=str(error))
         self._beat()
-        return AlarmRun(findings=_flat(judged), told=tuple(results))
+        return AlarmRun(findings=_flat(judged), notifications=tuple(results))
 
     def _beat(self) -> None:
         """Send the heartbeat; if that fails, the heartbeat service raises its own alarm."""
@@ -119,8 +119,11 @@ class Watch:
         except NotificationError as error:
             _log.warning("heartbeat failed", reason=str(error))
 
-    def look_without_telling(self) -> list[Incident]:
-        """Return the present findings as incidents; nothing is stored."""
+    def check_without_notifying(self) -> list[Incident]:
+        """Return the present findings as incidents; nothing is stored.
+
+        Raises ReceiverError while another check runs on this node.
+        """
         now = self._runtime.now()
         with open_node(self._settings.data_dir) as node:
             if node is None:

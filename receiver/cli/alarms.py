@@ -51,22 +51,22 @@ def _check(watch: Watch, *, as_json: bool) -> Sequence[NotifyResult]:
     look = watch.look()
     if as_json:
         print_json(asdict(look))
-        return look.told
+        return look.notifications
     if look.skipped:
         print("another check of this node is running")
     elif not look.findings:
         print("no problems found")
     for finding in look.findings:
         print(f"problem: {finding.alarm}{f' ({finding.subject})' if finding.subject else ''}")
-    for result in look.told:
+    for result in look.notifications:
         if result.fault is None:
             print(f"notified {result.target}: {result.name} {result.state}")
-    return look.told
+    return look.notifications
 
 
 def _dry_run(watch: Watch, *, as_json: bool) -> None:
     messages = [
-        write_incident(incident, IncidentState.FIRING, watch.place) for incident in watch.look_without_telling()
+        write_incident(incident, IncidentState.FIRING, watch.place) for incident in watch.check_without_notifying()
     ]
     if as_json:
         print_json([{**message.fields, "text": message.text} for message in messages])

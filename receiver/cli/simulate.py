@@ -164,7 +164,7 @@ def demo(messages: int, port: int) -> None:
 
     \b
     Example:
-      receiver simulate demo
+      receiver demo
     """
     stopped = _stop_asked()
     print(f"generating {messages:,} messages over 30 days …", flush=True)

@@ -33,7 +33,7 @@ class SharedSecrets:
 
 
 def shared_secret(connection: sa.Connection, name: str) -> bytes:
-    """Return a shared secret, made if it is missing."""
+    """Return a shared secret, made if it is missing. Raises RowRejected if it cannot be stored."""
     query = sa.select(shared_secrets.c.value).where(shared_secrets.c.name == name)
     value = connection.scalar(query)
     if value is None:

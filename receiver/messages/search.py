@@ -21,8 +21,6 @@ from receiver.db.tables import replies
 
 _THREE = 3
 _LAST_CHARACTER = chr(0x10FFFF)
-# What migrations make for it, beyond `tables`.
-OWN_NAMES = ("ix_replies_text", "reply_text", "reply_terms", "ix_replies_grams", "reply_grams")
 
 
 def may_contain(grams: str) -> sa.ColumnElement[bool]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def open_client(
     place: TargetUrl,
-    guard: EgressPolicy | None = None,
+    policy: EgressPolicy | None = None,
     *,
     connections: int = 1,
     tls: ssl.SSLContext | None = None,
@@ -40,7 +40,7 @@ def open_client(
     # The library behind it takes longer to load than most commands take to run.
     from receiver.net.egress_client import EgressClient  # noqa: PLC0415
 
-    return EgressClient(place, guard, connections=connections, tls=tls, proxies=proxies)
+    return EgressClient(place, policy, connections=connections, tls=tls, proxies=proxies)
 
 
 def fetch(

@@ -59,22 +59,22 @@ class EgressResponse:
 class EgressClient:
     """Sends requests to one server over reused connections. Safe for many threads; connects at first use.
 
-    `guard` None: to any address, for URLs of the operator; else over the proxy that it names, if any. `proxies`: over
+    `policy` None: to any address, for URLs of the operator; else over the proxy that it names, if any. `proxies`: over
     the proxy that the environment names.
     """
 
     def __init__(
         self,
         place: TargetUrl,
-        guard: EgressPolicy | None = None,
+        policy: EgressPolicy | None = None,
         *,
         connections: int = 1,
         tls: ssl.SSLContext | None = None,
         proxies: bool = False,
     ) -> None:
         self._place = place
-        own_proxy = guard.proxy_for(place.host) if guard else ""
-        self._network = _Network(guard, behind_proxy=place if own_proxy else None)
+        own_proxy = policy.proxy_for(place.host) if policy else ""
+        self._network = _Network(policy, behind_proxy=place if own_proxy else None)
         proxy = _as_proxy(own_proxy) if own_proxy else _find_proxy(place) if proxies else None
         if tls is None and place.scheme == "https":  # else not: to read all authorities takes longer than a request
             tls = httpcore2.default_ssl_context()
@@ -179,8 +179,8 @@ class _Network(httpcore2.NetworkBackend):
     `behind_proxy`: the server whose host is judged, where connections are to a proxy that the operator chose.
     """
 
-    def __init__(self, guard: EgressPolicy | None, *, behind_proxy: TargetUrl | None = None) -> None:
-        self._guard = guard
+    def __init__(self, policy: EgressPolicy | None, *, behind_proxy: TargetUrl | None = None) -> None:
+        self._policy = policy
         self._behind_proxy = behind_proxy
         self._plain = httpcore2.SyncBackend()
         self._of_thread = threading.local()
@@ -208,11 +208,11 @@ class _Network(httpcore2.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         failed: Exception = httpcore2.ConnectError("no address")
-        if self._guard and self._behind_proxy:
-            self._guard.check(self._behind_proxy.host, self._behind_proxy.port)
+        if self._policy and self._behind_proxy:
+            self._policy.check(self._behind_proxy.host, self._behind_proxy.port)
             addresses = look_up(host, port)
         else:
-            addresses = self._guard.addresses(host, port) if self._guard else look_up(host, port)
+            addresses = self._policy.addresses(host, port) if self._policy else look_up(host, port)
         for place, address in enumerate(addresses):
             # All of them together end in the exchange's time, and a silent one leaves the others their share.
             share = self.left(timeout, httpcore2.ConnectTimeout) / (len(addresses) - place)

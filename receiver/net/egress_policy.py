@@ -271,5 +271,6 @@ def look_up(host: str, port: int, resolve: Callable[[str, int], Sequence[str]] |
 
 
 def resolve_host(host: str, port: int) -> list[str]:
+    """Return the addresses of a host, in the system's order. Raises OSError if there are none."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for _, _, _, _, address in found]

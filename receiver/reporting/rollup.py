@@ -332,7 +332,10 @@ def close_before(connection: sa.Connection, moment: datetime) -> datetime:
 
 
 def keep_forgotten(connection: sa.Connection, mobile: str) -> None:
-    """Store the counts of a number's messages beyond their deletion, which must follow in the same transaction."""
+    """Store the counts of a number's messages beyond their deletion, which must follow in the same transaction.
+
+    Raises ValueError for anything but digits.
+    """
     if not mobile.isascii() or not mobile.isdigit():
         raise ValueError("not the digits of a number")  # it goes into the statement
     dialect = connection.dialect.name

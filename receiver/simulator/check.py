@@ -108,7 +108,10 @@ class Comparison:
 
 
 def compare(ledger: Ledger, api: ReceiverApi) -> Comparison:
-    """Return how a ledger differs from a receiver without other data. The key needs the scopes `read` and `pii`."""
+    """Return how a ledger differs from a receiver without other data.
+
+    The key needs the scopes `read` and `pii`. Raises ReceiverError if it shows masked numbers.
+    """
     found = Comparison()
     in_api = list(api.iter_all("messages"))
     if any(is_masked(message["mobile"]) for message in in_api):

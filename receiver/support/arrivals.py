@@ -73,6 +73,7 @@ def count_quarantined(
 def newest_quarantined(
     since: datetime | None, at_most: int, accounts: Sequence[str] | None, *columns: sa.ColumnElement[Any]
 ) -> sa.Subquery:
+    """Return the newest quarantined pushes since a time, at most so many, with these columns."""
     # As a literal, so that PostgreSQL sees that the partial index holds for it.
     quarantined = pushes.c.outcome == sa.literal(str(Outcome.QUARANTINED), literal_execute=True)
     newest = sa.select(*columns).where(quarantined, *pushed_to(accounts))
@@ -82,4 +83,5 @@ def newest_quarantined(
 
 
 def pushed_to(accounts: Sequence[str] | None) -> list[sa.ColumnElement[bool]]:
+    """Return the condition that a push is of these accounts; None: of any."""
     return [] if accounts is None else [pushes.c.account.in_(accounts)]

@@ -111,7 +111,7 @@ def test_incident_is_told_once_and_once_when_it_is_over(
     for minute in range(4):
         look = node.look(minute)
         assert [finding.alarm for finding in look.findings] == [QUARANTINED]
-        assert len(look.told) == (minute == 1)
+        assert len(look.notifications) == (minute == 1)
     assert said(told) == [(QUARANTINED, FIRING)]
     assert told.bodies[0]["evidence"] == {"count": 6}
     for minute in range(61, 65):
@@ -158,7 +158,7 @@ def test_target_that_fails_is_tried_again_and_the_other_is_not_told_twice(
         node = make_node(alarm_urls=(("dingtalk", failing.url, SIGNING_SECRET), target(told)))
         quarantine(make_runtime(), 6)
         looks = [node.look(minute) for minute in range(5)]
-        faults = [[one.fault for one in look.told] for look in looks]
+        faults = [[one.fault for one in look.notifications] for look in looks]
         refused = "dingtalk at 127.0.0.1: refused: errcode 310000, sign not match"
         assert faults == [[], [refused, None], [refused], [None], []]
         assert len(failing.bodies) == 3
@@ -411,10 +411,10 @@ def test_heartbeat_that_is_not_taken_is_logged_without_its_address_and_fails_not
 ) -> None:
     told.answer((500, {}))
     look = make_node(alarm_heartbeat_url=f"http://127.0.0.1:{told.port}/beat/{TOKEN}").look(0)
-    assert look.told == ()
+    assert look.notifications == ()
     assert "127.0.0.1: answered with HTTP status 500" in caplog.text
     gone = make_node(alarm_heartbeat_url=f"http://127.0.0.1:1/beat/{TOKEN}").look(0)
-    assert gone.told == ()
+    assert gone.notifications == ()
     assert "127.0.0.1: cannot be reached" in caplog.text
     assert TOKEN not in caplog.text
 
@@ -444,7 +444,7 @@ def test_command_tells_tests_and_dry_runs(tmp_path: Path, told: Robot) -> None:
                 assert process.request("POST", "/push/wrong-secret", b"mobile=1").status == 404
             second = json.loads(process.run("run", "alarms", "--json").stdout)
             assert [(one["alarm"], one["subject"]) for one in second["findings"]] == [("pushes_refused", "secret")]
-            assert second["told"] == []  # seen once
+            assert second["notifications"] == []  # seen once
         _let_pass(tmp_path, MINUTE)
         dry = process.run("run", "alarms", "--dry-run")
         assert "[receiver] 告警：服务无法接收推送" in dry.stdout

@@ -62,6 +62,7 @@ metadata = sa.MetaData(
 
 
 def table(name: str, *items: Any) -> sa.Table:
+    """Return a table of the schema. SQLite never gives an id twice, even after its row is deleted."""
     return sa.Table(name, metadata, *items, sqlite_autoincrement=True)
 
 

@@ -144,6 +144,7 @@ def _change_conditions(wanted: Filter) -> Iterator[sa.ColumnElement[bool]]:
 
 
 def as_message_row(row: Any, clock: Clock) -> MessageRow:
+    """Return a message as it is shown at that time."""
     require_texts(row.account, row.task_id, row.mobile, row.template_id, row.reference, row.error_message)
     state = MessageState(status=DeliveryStatus(row.status), reported_at=row.reported_at, seen=row.seen)
     age_from = row.sent_at or row.recorded_at
@@ -395,6 +396,7 @@ def as_reply_row(row: Any) -> ReplyRow:
 
 
 def paged(query: sa.Select[Any], id_column: sa.Column[Any], page: Page) -> sa.Select[Any]:
+    """Return the query of one page, newest first."""
     if page.before is not None:
         query = query.where(id_column < page.before)
     return query.order_by(id_column.desc()).limit(page.limit)

@@ -38,7 +38,7 @@ def answer_page(
     """Return one page of the list `name`, its items converted by `present`.
 
     `arguments` are the loaded filters with `limit` and `cursor`. Filters that depend on the time use the time of the
-    first page, which the cursor carries; so do those that ask for changes, with the last stamp.
+    first page, which the cursor carries; so do those that ask for changes, with the last stamp. Raises InvalidCursor.
     """
     services = runtime()
     wanted = {key: value for key, value in arguments.items() if key not in ("limit", "cursor", "account")}

@@ -51,7 +51,7 @@ def _send_nothing(_runtime: Runtime) -> None:
 
 def _ask_all(runtime: Runtime, app: Flask, page: Callable[[str], str]) -> set[str]:
     """Return what page, banner, command line, alarm and metric say: one word if they agree."""
-    alarms = {incident.alarm for incident in Watch(runtime).look_without_telling()}
+    alarms = {incident.alarm for incident in Watch(runtime).check_without_notifying()}
     text, banner = page("/status"), page("/banner")
     ok, said = find_platform(runtime)
     metrics = {

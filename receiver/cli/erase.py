@@ -64,7 +64,7 @@ def _erase(runtime: Runtime, mobile: str, *, yes: bool, reason: str | None, rewr
     runtime.make_ready(patient=True)  # raises if the database is unavailable
     _empty_spool(runtime)
     with open_for_long(runtime) as database:
-        since = runtime.now() - CLOCKS_APART  # ids of pushes are made by the clocks of all nodes
+        since = runtime.now() - 2 * CLOCKS_APART  # the clocks of all nodes make the ids of pushes
         with show_progress() as advance:
             traces = find_traces(database, mobile, runtime.admission.read_again, advance)
         rows = dict(traces.rows)

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 _BUCKETS = 4096
 _CHUNK_ROWS = 5000
 _NAMED_MAX = 20
-_CLOCKS_APART = timedelta(days=1)  # the platform's and ours
+_PLATFORM_CLOCK_APART = timedelta(days=1)  # the platform's and ours
 
 _NO_ID = UUID(int=0)
 _UNREADABLE = 1  # stands for the digest of an old push that cannot be parsed today
@@ -189,7 +189,7 @@ class _Verification:
             return False
         known = MessageState(status=DeliveryStatus(row.status), reported_at=row.reported_at, seen=row.seen)
         still_decides = (state.reported_at, state.status) == (row.reported_at, row.status)
-        return known.merge(state) == known and (still_decides or row.reported_at < horizon + _CLOCKS_APART)
+        return known.merge(state) == known and (still_decides or row.reported_at < horizon + _PLATFORM_CLOCK_APART)
 
     def unread(self) -> CheckResult:
         """Check that every row of the other checks was readable."""

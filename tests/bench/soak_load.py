@@ -261,7 +261,10 @@ class Beside:
             number = max(1, self._sent.value - 1000)
             mobile, task_id = self._traffic.identity_of(number - number % 10)
             since = datetime.now(UTC) - timedelta(seconds=_BACKDATED_SECONDS)
-            span = urllib.parse.urlencode({"from": f"{since:%Y-%m-%d}T00:00:00Z", "to": f"{since:%Y-%m-%dT%H}:00:00Z"})
+            day_before = since - timedelta(days=1)
+            span = urllib.parse.urlencode(
+                {"from": f"{day_before:%Y-%m-%d}T00:00:00Z", "to": f"{since:%Y-%m-%dT%H}:00:00Z"}
+            )
             asked: Sequence[tuple[str, str, Any]] = (
                 ("POST", "/api/v1/messages/search", {"mobile": mobile}),
                 ("GET", "/api/v1/messages?limit=50", None),

@@ -21,10 +21,10 @@ demo: $(SERVE_INSTALLED)
 # What is drawn by lot in the tests is another draw each day; `make test TEST_SEED=20261130` repeats a day's.
 TEST_SEED ?= $(shell date +%Y%m%d)
 
-# Five at once on two cores: a test waits for its servers more than half of the time. Of the examples that are tried on a
-# database, a third; and of a test with more than five cases, the day's third.
+# Four at once on two cores: a test waits for its servers half of the time. Of the examples that are tried on a
+# database, a third; and of a test with more than three cases, the day's third.
 test: $(DEV_INSTALLED)
-	RECEIVER_TEST_EXAMPLES=1/3 $(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder \
+	RECEIVER_TEST_EXAMPLES=1/3 $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder \
 		-m 'not thorough' --hypothesis-seed=$(TEST_SEED) $(ARGS)
 
 # The slow matrices: fuzzing of the API, every page in every language, theme and width; all examples; and the cases that

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SAMPLE = os.environ.get("RECEIVER_TEST_SAMPLE", "")
 _EXAMPLES = os.environ.get("RECEIVER_TEST_EXAMPLES", "")
 
-_MANY = 5  # cases of one test
+_MANY = 3  # cases of one test
 _THIRDS = 3
 
 # What a module has in its hands whose tests start programs: seconds, where others take hundredths.

@@ -29,7 +29,7 @@ def verify_audit(
 ) -> CheckResult:
     """Verify the chain from its beginning after pruning to its end, in one snapshot; name the first wrong entry.
 
-    `newest`: only so many, from the end. `checkpoints` are the checkpoints outside the database, read before this call.
+    `newest`: only so many, from the end. `checkpoints`: those outside the database, read before this call.
     Raises DatabaseUnavailable or DatabaseMisconfigured.
     """
     with database.reading() as connection:

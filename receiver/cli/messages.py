@@ -79,7 +79,8 @@ def import_(
     os.nice(_NICENESS)
     with open_runtime() as runtime:
         settings = runtime.settings
-        known_accounts(runtime, [account] if account else [])
+        if account is not None:
+            known_accounts(runtime, [account])
         sends = SendRecordParser(
             zone=settings.timezone, accounts=frozenset({account}) if account else settings.accounts
         )

@@ -129,12 +129,12 @@ def answer_line_by_line(door: ServeProcess, case: Case) -> tuple[object, ...]:
 def test_lane_takes_ordinary_pushes_and_only_where_it_is_on(doors: tuple[ServeProcess, ServeProcess]) -> None:
     ordinary = b"mobile=15080921090&taskid=1&status=1&receivetime=2019-07-23+17%3A00%3A00"
     for door, taken in zip(doors, (True, False), strict=True):
-        before = lane_pushes(door)
+        before = fast_path_pushes(door)
         assert door.push(ordinary).status == 200
-        assert lane_pushes(door) - before == taken
+        assert fast_path_pushes(door) - before == taken
 
 
-def lane_pushes(door: ServeProcess) -> float:
+def fast_path_pushes(door: ServeProcess) -> float:
     text = door.request("GET", "/metrics").body.decode()
     return float(
         next(line.split()[1] for line in text.splitlines() if line.startswith("receiver_fast_path_pushes_total "))

@@ -63,6 +63,13 @@ def test_mysql_batch_output_is_recorded(installed: ServeProcess) -> None:
     assert (rows["3637826"].template_id, rows["3637826"].sent_at) == (None, None)
 
 
+@pytest.mark.parametrize("account", ["nowhere", ""])
+def test_account_that_is_not_configured_is_refused_and_nothing_recorded(installed: ServeProcess, account: str) -> None:
+    code, counts, error = import_(installed, "task_id,mobile\n1,15080921090\n", "--account", account)
+    assert (code, counts, error) == (1, {}, f"receiver: --account: {account}: no such account is configured\n")
+    assert recorded(installed) == {}
+
+
 def test_repeating_an_import_changes_nothing_and_more_columns_fill(installed: ServeProcess) -> None:
     text = "task_id,mobile\n1,15080921090\n2,15080921091\n"
     assert import_(installed, text)[1] == tally(new=2)
